@@ -1,0 +1,142 @@
+//! Orders to the media engine and what it reports.
+//!
+//! A session has one stream per m-line, and each stream two sides: toward the caller and toward the called party. Each
+//! side of each stream is one port pair (RTP even, RTCP odd, RFC 3550 §11) on this node's unicast or core address.
+
+use std::net::SocketAddr;
+
+use super::Realm;
+use crate::ids::MediaId;
+
+/// A leg of a call, seen from the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Toward the caller.
+    Caller,
+    /// Toward the called party.
+    Callee,
+}
+
+impl Side {
+    /// The other leg.
+    pub fn other(self) -> Side {
+        match self {
+            Side::Caller => Side::Callee,
+            Side::Callee => Side::Caller,
+        }
+    }
+}
+
+/// The ports of one stream: RTP ports; RTCP is RTP + 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPorts {
+    /// Our RTP port toward the caller.
+    pub caller: u16,
+    /// Our RTP port toward the called party.
+    pub callee: u16,
+}
+
+/// Where a far end said that it wants a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamRemote {
+    /// RTP.
+    pub rtp: SocketAddr,
+    /// RTCP (RFC 3605), RTP + 1 where not named.
+    pub rtcp: SocketAddr,
+    /// RTP and RTCP on one port (RFC 5761).
+    pub rtcp_mux: bool,
+}
+
+/// Orders to the engine. Orders for one session are carried out in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MediaCommand {
+    /// Bind the ports for streams `first..first + count`. Answered by `Opened` or `OpenFailed`.
+    Open {
+        /// The session; created by its first `Open`.
+        media: MediaId,
+        /// Index of the first stream to open.
+        first: u8,
+        /// How many.
+        count: u8,
+        /// Realm of the caller's side and of the called side.
+        realms: [Realm; 2],
+    },
+    /// Where `side`'s far end wants the stream; until a packet from there is seen (latching) packets go there. `None`: the
+    /// stream is rejected or off: forward nothing to that side. A change re-opens the latch.
+    Remote {
+        /// The session.
+        media: MediaId,
+        /// m-line index.
+        stream: u8,
+        /// Whose far end.
+        side: Side,
+        /// The address in its SDP.
+        remote: Option<StreamRemote>,
+    },
+    /// Release everything. Answered by `Closed`.
+    Close {
+        /// The session.
+        media: MediaId,
+    },
+}
+
+/// Counters of one direction of one stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamStats {
+    /// RTP packets received from that side.
+    pub rtp_packets: u64,
+    /// RTP payload octets with headers received from that side.
+    pub rtp_octets: u64,
+    /// RTCP packets received from that side.
+    pub rtcp_packets: u64,
+    /// Dropped: not from the latched source, or not RTP/RTCP.
+    pub dropped: u64,
+}
+
+/// Counters of a session, summed over its streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MediaStats {
+    /// Received from the caller.
+    pub caller: StreamStats,
+    /// Received from the called party.
+    pub callee: StreamStats,
+}
+
+/// Reports of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MediaEvent {
+    /// The ports for streams `first..first + ports.len()` are bound.
+    Opened {
+        /// The session.
+        media: MediaId,
+        /// Index of the first of them.
+        first: u8,
+        /// Their ports.
+        ports: Vec<StreamPorts>,
+    },
+    /// No ports, no descriptors, or the engine is down.
+    OpenFailed {
+        /// The session.
+        media: MediaId,
+        /// For people.
+        reason: Box<str>,
+    },
+    /// First packet from that side's far end: the stream is latched to it.
+    Latched {
+        /// The session.
+        media: MediaId,
+        /// m-line index.
+        stream: u8,
+        /// From whom.
+        side: Side,
+        /// Its observed source.
+        source: SocketAddr,
+    },
+    /// The session is gone; its last counters.
+    Closed {
+        /// The session.
+        media: MediaId,
+        /// Totals.
+        stats: MediaStats,
+    },
+}

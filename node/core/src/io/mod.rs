@@ -1,0 +1,17 @@
+//! What goes in and out of the core: plain values, one file a concern.
+
+mod dns;
+mod input;
+mod media;
+mod output;
+mod peer;
+mod view;
+mod wire;
+
+pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
+pub use input::{Command, Input};
+pub use media::{MediaCommand, MediaEvent, MediaStats, Side, StreamPorts, StreamRemote, StreamStats};
+pub use output::{CommandReply, Counter, LadderEntry, Output};
+pub use peer::{Envelope, PeerMessage};
+pub use view::{NodeView, View};
+pub use wire::{AddressRole, Path, Realm, Received, ReturnPath, SendFailure, Transmit, Transport};

@@ -1,0 +1,118 @@
+//! Everything that the core wants done.
+
+use super::{MediaCommand, PeerMessage, Realm, ResolveRequest, Transmit};
+use crate::ids::{CommandId, FlowId, NodeId, ProposalId, ResolveId};
+use crate::store_pb;
+use crate::time::UnixMs;
+
+/// One output of [`Sbc::poll_output`](crate::sbc::Sbc::poll_output), to be carried out in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send bytes.
+    Transmit(Transmit),
+    /// Send to a peer; drop it if the link is down.
+    Peer {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: PeerMessage,
+    },
+    /// Ask the DNS.
+    Resolve {
+        /// Named in the answer.
+        id: ResolveId,
+        /// The question.
+        request: ResolveRequest,
+    },
+    /// Order the media engine.
+    Media(MediaCommand),
+    /// Propose to the log. Success is seen as [`Input::Applied`](super::Input::Applied).
+    Propose {
+        /// Named in a failure.
+        id: ProposalId,
+        /// What.
+        command: Box<store_pb::Command>,
+    },
+    /// Close a connection.
+    CloseFlow(FlowId),
+    /// The log brought a new cluster configuration: parse and validate it, then `Input::Reconfigured`.
+    ConfigChanged {
+        /// Its revision.
+        revision: u64,
+        /// Its TOML text.
+        text: String,
+    },
+    /// The answer to a command.
+    Reply {
+        /// Which.
+        id: CommandId,
+        /// The answer.
+        reply: CommandReply,
+    },
+    /// Count something.
+    Count(Counter),
+    /// A call event was derived from the log; it stands in the replica, this only wakes watchers.
+    EventsChanged,
+}
+
+/// Answers to commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandReply {
+    /// It was done.
+    Done,
+    /// No such call on this node.
+    NotFound,
+    /// An emergency call, and the command did not say so.
+    EmergencyRefused,
+    /// The messages of a call, oldest first.
+    Ladder(Vec<LadderEntry>),
+    /// Of this node.
+    Summary {
+        /// Calls that this node owns now, in any state.
+        calls: u64,
+        /// Live transactions.
+        transactions: u64,
+    },
+}
+
+/// One message of a call, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LadderEntry {
+    /// When.
+    pub at: UnixMs,
+    /// True: received by us.
+    pub inbound: bool,
+    /// On which side of the SBC.
+    pub realm: Realm,
+    /// Our address.
+    pub local: std::net::SocketAddr,
+    /// The far end's.
+    pub remote: std::net::SocketAddr,
+    /// The node whose socket it went through; `None`: the owner itself.
+    pub through: Option<NodeId>,
+    /// The first line of the message without personal data: method, or status and reason.
+    pub summary: Box<str>,
+    /// CSeq number and method.
+    pub cseq: Box<str>,
+}
+
+/// Things that are counted. Labels are bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Counter {
+    /// A request came in, by method.
+    RequestReceived(&'static str),
+    /// A response was sent, by status class 1..=6.
+    ResponseSent(u8),
+    /// A message could not be parsed.
+    ParseError(&'static str),
+    /// Dropped without an answer, by reason.
+    Dropped(&'static str),
+    /// A claim's outcome: won, lost, late, failed, merged.
+    Claim(&'static str),
+    /// A misrouted packet, by method and by action (relay, redirect, reject, drop, hold).
+    Misrouted(&'static str, &'static str),
+    /// A call went on without the store.
+    Degraded,
+    /// A call ended, by outcome.
+    CallEnded(&'static str),
+}

@@ -1,0 +1,38 @@
+//! What nodes say to each other about packets, over the peer link (anycast.md, rule D).
+
+use bytes::Bytes;
+
+use super::{Path, Transmit};
+use crate::ids::{CallUid, NodeId};
+
+/// A packet handed to its owner, as received. The hop count is one by construction: an enveloped packet is never relayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The node whose socket read it.
+    pub ingress: NodeId,
+    /// How it came there. `path.flow` is a flow of the ingress node.
+    pub path: Path,
+    /// The message, byte for byte.
+    pub payload: Bytes,
+}
+
+/// Messages on the peer link. Unordered and unreliable by contract: a lost one is repaired by SIP's retransmission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerMessage {
+    /// A misrouted packet, to its owner.
+    Relay(Envelope),
+    /// From the owner to the ingress: send this from your socket (rules E and H).
+    Emit(Transmit),
+    /// Do you own this initial INVITE? `exact` as in a claim; asked when the log cannot tell (AC-03, AC-07).
+    AskClaim {
+        /// The claim key, see `token::ClaimKey`.
+        key: [u8; 16],
+    },
+    /// The answer to `AskClaim`.
+    ClaimIs {
+        /// The key asked for.
+        key: [u8; 16],
+        /// The call, where the answering node owns it.
+        call: Option<CallUid>,
+    },
+}

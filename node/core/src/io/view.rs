@@ -1,0 +1,50 @@
+//! What this node knows about the cluster at a moment: handed in whole whenever it changes.
+
+use std::net::IpAddr;
+
+use crate::ids::NodeId;
+use crate::time::Instant;
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name, as configured.
+    pub name: Box<str>,
+    /// Its external unicast address: what a redirect names.
+    pub unicast: IpAddr,
+    /// Its core-side address.
+    pub core: IpAddr,
+    /// The peer link to it works, as far as this node knows. True for this node itself.
+    pub alive: bool,
+}
+
+/// The cluster as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// All members, this node included.
+    pub nodes: Vec<NodeView>,
+    /// The leader of the log, where known.
+    pub leader: Option<NodeId>,
+    /// Until when a quorum has confirmed this node's view of the log (rules G and I); in the past: no quorum.
+    pub lease_until: Instant,
+    /// This node's applied state has all that was committed when the lease was last confirmed.
+    pub caught_up: bool,
+    /// This node announces the anycast address.
+    pub announced: bool,
+    /// This node drains: OPTIONS is answered 503, new calls are still accepted (AC-40, AC-43).
+    pub draining: bool,
+}
+
+impl View {
+    /// The member with that id.
+    pub fn node(&self, id: NodeId) -> Option<&NodeView> {
+        self.nodes.iter().find(|n| n.id == id)
+    }
+
+    /// True when this node may say that something does not exist (rule G).
+    pub fn knows_all(&self, now: Instant) -> bool {
+        self.caught_up && now < self.lease_until
+    }
+}

@@ -1,0 +1,153 @@
+//! Plain values of the cluster's configuration.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::io::{HostAndPort, Realm, Transport};
+
+/// What all nodes share; changed by `sbcctl config apply`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Its revision in the log; 0: built in.
+    pub revision: u64,
+    /// The peers, in the order of the file. The first whose realm and sources match a packet is its trunk.
+    pub trunks: Vec<Trunk>,
+    /// In the order of the file; the first that matches decides.
+    pub routes: Vec<Route>,
+    /// User parts and `tel:` numbers that are emergency calls, besides `urn:service:sos`.
+    pub emergency_numbers: Vec<Box<str>>,
+    /// Budgets and timers.
+    pub settings: Settings,
+}
+
+/// A peer, or a group of peers that are treated alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trunk {
+    /// Its name.
+    pub name: Box<str>,
+    /// On which side it is.
+    pub realm: Realm,
+    /// Source prefixes of its packets; empty: it never sends us initial requests.
+    pub sources: Vec<Prefix>,
+    /// Where calls to it go, in order; empty: it takes no calls.
+    pub targets: Vec<TrunkTarget>,
+    /// What a node does with its misrouted in-dialog requests.
+    pub misroute: MisroutePolicy,
+    /// False: its calls get 503 and it is left out of routes.
+    pub enabled: bool,
+}
+
+/// One way to reach a trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrunkTarget {
+    /// Host and port.
+    pub host: HostAndPort,
+    /// The transport; `None`: found by RFC 3263, UDP without SRV.
+    pub transport: Option<Transport>,
+}
+
+/// Relay or redirect (anycast.md, "Why relay is the default").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MisroutePolicy {
+    /// Hand the packet to the owner.
+    #[default]
+    Relay,
+    /// 302 to the owner's unicast address, once per request.
+    Redirect,
+}
+
+/// An address prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The network address.
+    pub addr: IpAddr,
+    /// Prefix length in bits, at most 32 or 128.
+    pub len: u8,
+}
+
+impl Prefix {
+    /// True when `ip` lies in the prefix. An IPv4-mapped IPv6 address counts as IPv4.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.addr, ip.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.len.min(32))).unwrap_or(0);
+                u32::from(net) & mask == u32::from(ip) & mask
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.len.min(128))).unwrap_or(0);
+                u128::from(net) & mask == u128::from(ip) & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Where calls go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its name.
+    pub name: Box<str>,
+    /// All conditions must hold.
+    pub matches: Vec<RouteMatch>,
+    /// Trunk names, tried in order.
+    pub trunks: Vec<Box<str>>,
+}
+
+/// One condition of a route, on the Request-URI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteMatch {
+    /// The call is an emergency call.
+    Emergency(bool),
+    /// The user part (or `tel:` number) is this.
+    User(Box<str>),
+    /// The user part (or `tel:` number) begins with this.
+    Prefix(Box<str>),
+    /// The request came from this trunk.
+    FromTrunk(Box<str>),
+}
+
+/// Budgets and timers, with their defaults in `Default`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long an INVITE waits for its claim before it goes on degraded (rule B).
+    pub claim_budget: Duration,
+    /// How long a target may stay silent before the next is tried.
+    pub failover_after: Duration,
+    /// How long a CANCEL waits for a claim that is not applied yet (AC-07).
+    pub cancel_hold: Duration,
+    /// How long the called side may ring.
+    pub ring_timeout: Duration,
+    /// Calls that a node holds at the most.
+    pub max_calls: u32,
+    /// Initial requests a second that one node takes from one source; 0: no limit.
+    pub source_rate: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            claim_budget: Duration::from_millis(150),
+            failover_after: Duration::from_secs(2),
+            cancel_hold: Duration::from_millis(200),
+            ring_timeout: Duration::from_secs(180),
+            max_calls: 200_000,
+            source_rate: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes() {
+        let p = |a: &str, len| Prefix { addr: a.parse().unwrap(), len };
+        assert!(p("127.0.0.0", 8).contains("127.9.9.9".parse().unwrap()));
+        assert!(!p("127.0.0.0", 8).contains("128.0.0.1".parse().unwrap()));
+        assert!(p("0.0.0.0", 0).contains("8.8.8.8".parse().unwrap()));
+        assert!(p("127.0.0.1", 32).contains("::ffff:127.0.0.1".parse().unwrap()));
+        assert!(p("2001:db8::", 32).contains("2001:db8:1::1".parse().unwrap()));
+        assert!(!p("2001:db8::", 32).contains("2001:db9::1".parse().unwrap()));
+    }
+}

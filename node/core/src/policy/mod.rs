@@ -1,0 +1,5 @@
+//! The cluster's configuration as the core uses it: trunks, routes, limits. Parsed and validated by the node.
+
+mod config;
+
+pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};

@@ -1,0 +1,251 @@
+//! The owner token and everything else that is derived under the cluster key (anycast.md, rules A and C).
+//!
+//! A token is one AES-128 block, written as 26 lower-case base32 characters: an outsider can neither read nor forge it, and
+//! any node knows from it whose a message is without looking anything up.
+
+use aes::Aes128;
+use aes::cipher::generic_array::GenericArray;
+use aes::cipher::{BlockDecrypt, BlockEncrypt, KeyInit};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use crate::ids::{CallUid, Incarnation, NodeId};
+
+const VERSION: u8 = 1;
+/// What the last four octets of a clear block must be: with a random key a forged token passes once in 2^32.
+const CHECK: [u8; 4] = *b"sbc1";
+/// Characters of an encoded token.
+pub const TOKEN_LEN: usize = 26;
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// What a token stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TokenKind {
+    /// Tag and Contact user part on the caller's leg.
+    CallerLeg,
+    /// Contact user part on the called leg.
+    CalleeLeg,
+    /// Via branch of a client transaction.
+    Branch,
+}
+
+/// Who minted an identifier, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnerToken {
+    /// Where it stands.
+    pub kind: TokenKind,
+    /// For legs: the call. For branches: minting node and incarnation with the transaction's serial.
+    pub uid: CallUid,
+}
+
+/// The key ring: tokens are minted under the first key and accepted under either.
+#[derive(Clone)]
+pub struct ClusterKey {
+    current: Aes128,
+    previous: Option<Aes128>,
+    derive: [u8; 32],
+}
+
+impl std::fmt::Debug for ClusterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClusterKey")
+    }
+}
+
+/// The key of an initial INVITE: Call-ID, From-tag, CSeq number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimKey(pub [u8; 16]);
+
+/// Identity of a called leg (rule C).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CalleeIdentity {
+    /// Call-ID.
+    pub call_id: String,
+    /// From-tag.
+    pub from_tag: String,
+    /// First CSeq number, 1..=65,535.
+    pub cseq: u32,
+}
+
+impl ClusterKey {
+    /// From 32 secret octets, and those before the last rotation.
+    pub fn new(current: &[u8; 32], previous: Option<&[u8; 32]>) -> ClusterKey {
+        let derived = |secret: &[u8; 32], label: &[u8]| mac(secret, &[label]);
+        let aes = |secret: &[u8; 32]| Aes128::new(GenericArray::from_slice(&derived(secret, b"token")[..16]));
+        ClusterKey { current: aes(current), previous: previous.map(aes), derive: derived(current, b"derive") }
+    }
+
+    /// Mints a token.
+    pub fn seal(&self, token: OwnerToken) -> String {
+        let mut block = [0u8; 16];
+        block[0] = (VERSION << 4) | kind_code(token.kind);
+        block[1..12].copy_from_slice(&token.uid.to_bytes());
+        block[12..].copy_from_slice(&CHECK);
+        let mut block = GenericArray::from(block);
+        self.current.encrypt_block(&mut block);
+        encode(&block.into())
+    }
+
+    /// Reads a token; `None` when it is not one of this cluster's.
+    pub fn open(&self, text: &str) -> Option<OwnerToken> {
+        let block = decode(text)?;
+        open_with(&self.current, block).or_else(|| open_with(self.previous.as_ref()?, block))
+    }
+
+    /// The claim key of an initial INVITE.
+    pub fn claim_key(&self, call_id: &str, from_tag: &str, cseq: u32) -> ClaimKey {
+        ClaimKey(first16(&mac(&self.derive, &[b"claim", call_id.as_bytes(), from_tag.as_bytes(), &cseq.to_be_bytes()])))
+    }
+
+    /// What tells a retransmission from a merged request: the claim key with the top Via's sent-by and branch.
+    pub fn exact_key(&self, key: ClaimKey, sent_by: &str, branch: &str) -> [u8; 16] {
+        first16(&mac(&self.derive, &[b"exact", &key.0, sent_by.to_ascii_lowercase().as_bytes(), branch.as_bytes()]))
+    }
+
+    /// Identity of the called leg of a call: the same on every node that dials it (rule C).
+    pub fn callee_identity(&self, key: ClaimKey, epoch: u32, target: u32) -> CalleeIdentity {
+        let material = |label: &[u8]| mac(&self.derive, &[label, &key.0, &epoch.to_be_bytes(), &target.to_be_bytes()]);
+        let cseq = material(b"cseq");
+        CalleeIdentity {
+            call_id: encode(&first16(&material(b"call-id"))),
+            from_tag: encode(&first16(&material(b"from-tag"))),
+            cseq: u32::from(u16::from_be_bytes([cseq[0], cseq[1]])).max(1),
+        }
+    }
+}
+
+fn kind_code(kind: TokenKind) -> u8 {
+    match kind {
+        TokenKind::CallerLeg => 1,
+        TokenKind::CalleeLeg => 2,
+        TokenKind::Branch => 3,
+    }
+}
+
+fn open_with(key: &Aes128, block: [u8; 16]) -> Option<OwnerToken> {
+    let mut block = GenericArray::from(block);
+    key.decrypt_block(&mut block);
+    if block[12..] != CHECK || block[0] >> 4 != VERSION {
+        return None;
+    }
+    let kind = match block[0] & 15 {
+        1 => TokenKind::CallerLeg,
+        2 => TokenKind::CalleeLeg,
+        3 => TokenKind::Branch,
+        _ => return None,
+    };
+    let uid = CallUid::from_bytes(&block[1..12])?;
+    (uid.node != NodeId(0) && uid.incarnation != Incarnation(0)).then_some(OwnerToken { kind, uid })
+}
+
+/// HMAC-SHA-256 over length-prefixed parts, so that no two lists of parts give the same input.
+fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    let mut m = <Hmac<Sha256> as Mac>::new_from_slice(key).expect("HMAC takes keys of any length");
+    for part in parts {
+        m.update(&(part.len() as u64).to_be_bytes());
+        m.update(part);
+    }
+    m.finalize().into_bytes().into()
+}
+
+fn first16(b: &[u8; 32]) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&b[..16]);
+    out
+}
+
+/// RFC 4648 base32, lower case, no padding: 16 octets to 26 characters.
+fn encode(block: &[u8; 16]) -> String {
+    let n = u128::from_be_bytes(*block);
+    // 26 * 5 = 130 bits: the last character carries the two zero bits.
+    (0..TOKEN_LEN)
+        .map(|i| {
+            let shift = 123i32 - 5 * i32::try_from(i).expect("below 26");
+            let five = if shift >= 0 { n >> shift } else { n << -shift } & 31;
+            char::from(ALPHABET[usize::try_from(five).expect("five bits")])
+        })
+        .collect()
+}
+
+fn decode(text: &str) -> Option<[u8; 16]> {
+    if text.len() != TOKEN_LEN {
+        return None;
+    }
+    let mut n: u128 = 0;
+    for (i, c) in text.bytes().enumerate() {
+        let v = match c.to_ascii_lowercase() {
+            c @ b'a'..=b'z' => c - b'a',
+            c @ b'2'..=b'7' => c - b'2' + 26,
+            _ => return None,
+        };
+        if i == TOKEN_LEN - 1 {
+            if v & 3 != 0 {
+                return None;
+            }
+            n = (n << 3) | u128::from(v >> 2);
+        } else {
+            n = (n << 5) | u128::from(v);
+        }
+    }
+    Some(n.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(serial: u64) -> OwnerToken {
+        OwnerToken { kind: TokenKind::CallerLeg, uid: CallUid { node: NodeId(2), incarnation: Incarnation(9), serial } }
+    }
+
+    #[test]
+    fn seals_and_opens() {
+        let key = ClusterKey::new(&[7; 32], None);
+        for serial in [0, 1, 0xff_ffff_ffff] {
+            let text = key.seal(token(serial));
+            assert_eq!(text.len(), TOKEN_LEN);
+            assert_eq!(key.open(&text), Some(token(serial)));
+            assert_eq!(key.open(&text.to_ascii_uppercase()), Some(token(serial)));
+        }
+    }
+
+    #[test]
+    fn every_mangled_character_is_noticed() {
+        let key = ClusterKey::new(&[7; 32], None);
+        let text = key.seal(token(5));
+        for i in 0..TOKEN_LEN {
+            for c in ALPHABET {
+                let mut t = text.clone().into_bytes();
+                if t[i] == *c {
+                    continue;
+                }
+                t[i] = *c;
+                assert_eq!(key.open(std::str::from_utf8(&t).unwrap()), None, "position {i}");
+            }
+        }
+        assert_eq!(key.open(&text[1..]), None);
+        assert_eq!(key.open(&format!("{}-", &text[1..])), None);
+    }
+
+    #[test]
+    fn rotation_keeps_the_previous_key() {
+        let old = ClusterKey::new(&[1; 32], None);
+        let new = ClusterKey::new(&[2; 32], Some(&[1; 32]));
+        let text = old.seal(token(5));
+        assert_eq!(new.open(&text), Some(token(5)));
+        assert_eq!(ClusterKey::new(&[2; 32], None).open(&text), None);
+    }
+
+    #[test]
+    fn identity_is_the_same_on_every_node_and_differs_by_call_epoch_and_target() {
+        let a = ClusterKey::new(&[7; 32], None);
+        let b = ClusterKey::new(&[7; 32], None);
+        let k = a.claim_key("x@y", "tag", 1);
+        assert_eq!(k, b.claim_key("x@y", "tag", 1));
+        assert_eq!(a.callee_identity(k, 1, 0), b.callee_identity(k, 1, 0));
+        assert_ne!(a.callee_identity(k, 1, 0), a.callee_identity(k, 2, 0));
+        assert_ne!(a.callee_identity(k, 1, 0).call_id, a.callee_identity(k, 1, 1).call_id);
+        assert_ne!(k, a.claim_key("x@y", "tag", 2));
+        assert_ne!(a.claim_key("ab", "c", 1), a.claim_key("a", "bc", 1));
+    }
+}
