@@ -4,9 +4,15 @@
 //! and hands out outputs. Layers, each importing only those above it:
 //! ids, time, pii → token → sip → io → ctx (timers) → {transaction, dialog, routing, media, replica, placement, policy} → call → sbc.
 
+pub mod call;
+pub mod ctx;
+pub mod dialog;
 pub mod ids;
 pub mod io;
+pub mod placement;
 pub mod policy;
+pub mod routing;
+pub mod sbc;
 pub mod time;
 pub mod timer;
 pub mod token;

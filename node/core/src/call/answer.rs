@@ -1,0 +1,337 @@
+//! The called side's responses to the first INVITE, brought to the caller; and the 2xx that is repeated until its ACK.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::leg::Pending2xx;
+use super::outgoing::Purpose;
+use super::services::Services;
+use super::timer::{CallTimer, Timer};
+use super::{Call, CallPhase, Cause, ClaimState, SentAck, body, headers};
+use crate::dialog::Dialog;
+use crate::io::{Counter, ReturnPath, Side};
+use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
+use crate::store_pb::{self, command::Kind};
+use crate::transaction::{ResponseAction, ServerTxId};
+
+/// RFC 3261 §13.3.1.4: T1, doubling up to T2, for 64 × T1.
+const T1: Duration = Duration::from_millis(500);
+const T2: Duration = Duration::from_secs(4);
+const GIVE_UP: Duration = Duration::from_secs(32);
+
+impl Call {
+    /// A response to the INVITE of an attempt. `back`: how it came.
+    pub fn on_dial_response(&mut self, cx: &mut Services, index: u32, action: ResponseAction, back: &ReturnPath, response: &Message) {
+        let status = response.status().unwrap_or(0);
+        let Some(at) = self.attempts.iter().position(|a| a.index == index) else { return };
+        self.ladder.received(cx.now.unix, self.callee.realm, back, response);
+        if action == ResponseAction::Absorb {
+            return;
+        }
+        let attempt = &mut self.attempts[at];
+        attempt.provisional = true;
+        cx.stop_timer(&mut attempt.timer);
+        match status {
+            100..=199 => {
+                if self.attempts[at].unwanted {
+                    self.attempts[at].cancel(cx, None);
+                } else if status > 100 && self.phase == CallPhase::Dialling {
+                    self.on_provisional(cx, response);
+                }
+            }
+            200..=299 => self.on_success(cx, at, response),
+            _ => self.on_failure(cx, at, status, action, response),
+        }
+    }
+
+    fn on_provisional(&mut self, cx: &mut Services, response: &Message) {
+        if response.to_tag().is_some() {
+            self.callee.dialog.on_dialog_response(response);
+        }
+        let Some(tx) = self.invite_tx else { return };
+        let status = response.status().unwrap_or(180);
+        let mut draft = self.toward_caller(cx, status, response);
+        self.put_body(cx, Side::Callee, response, &mut draft);
+        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
+        cx.respond(tx, &draft);
+        if !self.ringing && status >= 180 {
+            self.ringing = true;
+            let progress = store_pb::Progress {
+                call: self.uid.to_bytes().to_vec().into(),
+                epoch: 1,
+                seq: self.journal.next_seq(),
+                status: u32::from(status),
+                target: self.early_target.clone(),
+                callee: Some(self.callee.record(self.media.ports_toward(Side::Callee))),
+            };
+            self.journal.push(cx, self.serial, Kind::Progress(progress));
+        }
+    }
+
+    fn on_success(&mut self, cx: &mut Services, at: usize, response: &Message) {
+        let same_fork = self.callee.dialog.remote_tag.as_deref() == response.to_tag();
+        let index = self.attempts[at].index;
+        if self.phase == CallPhase::Answered && same_fork && self.repeat_ack(cx, Side::Callee, response.cseq(), response.to_tag()) {
+            return;
+        }
+        self.attempts[at].finished = true;
+        if self.phase == CallPhase::Answered && same_fork {
+            return; // Its ACK waits for the caller's.
+        }
+        if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {
+            self.reject_answer(cx, at, response);
+            return;
+        }
+        let streams = body::find_sdp(response)
+            .and_then(|span| Sdp::parse(&body::sdp_bytes(response, &span)).ok())
+            .map_or(0, |sdp| sdp.media().len());
+        if !self.media.ensure(cx, streams) {
+            self.held_answer = Some((index, response.clone()));
+            return;
+        }
+        self.answer(cx, index, response);
+    }
+
+    /// Goes on with a 2xx that waited for ports.
+    pub(super) fn release_answer(&mut self, cx: &mut Services) {
+        if self.phase == CallPhase::Dialling {
+            if let Some((index, response)) = self.held_answer.take() {
+                self.answer(cx, index, &response);
+            }
+        }
+    }
+
+    fn answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
+        let Some(tx) = self.invite_tx.take() else { return };
+        self.phase = CallPhase::Answered;
+        cx.stop_timer(&mut self.timers.ring);
+        self.callee.dialog.on_dialog_response(response);
+        if let Some(attempt) = self.attempts.iter().find(|a| a.index == index) {
+            self.callee.path = attempt.path;
+        }
+        let status = response.status().unwrap_or(200);
+        let mut draft = self.toward_caller(cx, status, response);
+        self.put_body(cx, Side::Callee, response, &mut draft);
+        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
+        let cseq = response.cseq();
+        // A 2xx to an INVITE without an offer carries the offer: its ACK must wait for the caller's answer.
+        let delayed = body::find_sdp(&self.invite).is_none() && body::find_sdp(response).is_some();
+        let payload = cx.respond(tx, &draft);
+        if let Some(payload) = payload {
+            self.await_ack(cx, Side::Caller, tx, self.invite.cseq(), payload, self.back, delayed.then_some(cseq));
+        }
+        if !delayed {
+            let ack = self.callee.dialog.ack(cseq);
+            self.send_on(cx, Side::Callee, ack, Purpose::Ack(cseq));
+        }
+        for other in &mut self.attempts {
+            if other.index != index {
+                other.cancel(cx, Some("SIP;cause=200;text=\"Call completed elsewhere\""));
+            }
+        }
+        let record = store_pb::Answer {
+            call: self.uid.to_bytes().to_vec().into(),
+            epoch: 1,
+            seq: self.journal.next_seq(),
+            dialog: Some(self.record()),
+        };
+        self.journal.push(cx, self.serial, Kind::Answer(record));
+    }
+
+    /// A 2xx that nobody wants any more (cancelled, late, or from a second fork): ACK and BYE at once.
+    fn reject_answer(&mut self, cx: &mut Services, at: usize, response: &Message) {
+        let attempt = &self.attempts[at];
+        let mut dialog: Dialog = attempt.dialog.clone();
+        dialog.on_dialog_response(response);
+        let (path, tls_name, cseq) = (attempt.path, attempt.tls_name.clone(), attempt.cseq);
+        let back = ReturnPath { ingress: None, path };
+        let known = self.acks.iter().any(|a| a.cseq == cseq && a.side == Side::Callee && a.remote_tag == dialog.remote_tag);
+        if known {
+            self.repeat_ack(cx, Side::Callee, cseq, dialog.remote_tag.clone().as_deref());
+            return;
+        }
+        let mut ack = dialog.ack(cseq);
+        let branch = cx.mint_branch();
+        ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
+        if let Some(payload) = cx.encode(&ack) {
+            let remote_tag = dialog.remote_tag.clone();
+            self.acks.push(SentAck { side: Side::Callee, cseq, remote_tag, back, payload: payload.clone() });
+            cx.send(back, tls_name.clone(), payload);
+        }
+        let mut bye = dialog.request(&Method::Bye);
+        let branch = cx.mint_branch();
+        bye.insert_first(HeaderId::Via, cx.via(&path, &branch));
+        self.ladder.sent(cx.now.unix, self.callee.realm, &back, &bye);
+        if let Some(payload) = cx.encode(&bye) {
+            cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload);
+        }
+    }
+
+    fn on_failure(&mut self, cx: &mut Services, at: usize, status: u16, action: ResponseAction, response: &Message) {
+        if action == ResponseAction::NeedAck {
+            self.attempts[at].ack_failure(cx, response);
+        }
+        self.attempts[at].finished = true;
+        if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {
+            return;
+        }
+        if status == 482 && self.claim != ClaimState::Won {
+            // Rule C: another node dialled the same leg without quorum. It will answer the caller; this node is quiet.
+            cx.count(Counter::Claim("merged_late"));
+            if let Some(tx) = self.invite_tx.take() {
+                cx.server_use.remove(&tx);
+                cx.tx.drop_server(tx);
+            }
+            self.caller.gone = true;
+            self.callee.gone = true;
+            self.ended_in_log = true;
+            self.journal.abandon();
+            self.finish(cx, Cause { origin: "node", status: 482, reason: "another node dialled it".into() });
+            return;
+        }
+        // RFC 3263 §4.3: 503 says that this target cannot; another may. A 6xx is the user's, everywhere.
+        if status == 503 && self.has_alternative() {
+            self.last_failure = Some(503);
+            self.try_dial(cx);
+            return;
+        }
+        if self.has_alternative() && (500..600).contains(&status) {
+            self.last_failure = Some(status);
+            self.try_dial(cx);
+            return;
+        }
+        let Some(tx) = self.invite_tx.take() else { return };
+        let mut draft = self.toward_caller(cx, status, response);
+        draft.remove(HeaderId::Contact);
+        if (300..400).contains(&status) {
+            for contact in response.all(HeaderId::Contact) {
+                draft.push(HeaderId::Contact, contact);
+            }
+        }
+        self.put_body(cx, Side::Callee, response, &mut draft);
+        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
+        cx.respond(tx, &draft);
+        self.caller.gone = true;
+        self.callee.gone = true;
+        self.finish(cx, Cause { origin: "callee", status, reason: response.reason().to_owned() });
+    }
+
+    /// The target gave no answer at all, or could not be reached.
+    pub fn on_dial_lost(&mut self, cx: &mut Services, index: u32, status: u16) {
+        let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
+        attempt.finished = true;
+        cx.stop_timer(&mut attempt.timer);
+        if attempt.unwanted || self.phase != CallPhase::Dialling {
+            return;
+        }
+        self.last_failure = Some(status);
+        self.try_dial(cx);
+    }
+
+    /// A response to the caller, with the fields of the called side's that cross.
+    fn toward_caller(&mut self, cx: &Services, status: u16, response: &Message) -> Draft {
+        let mut draft = self.invite.response(status, Some(response.reason()));
+        draft.set(HeaderId::To, format!("{};tag={}", self.invite.to(), self.tag()));
+        // RFC 3261 §12.1.1: what makes a dialog returns the route.
+        for route in self.invite.all(HeaderId::RecordRoute) {
+            draft.push(HeaderId::RecordRoute, route);
+        }
+        draft.push(HeaderId::Contact, self.caller.contact(cx));
+        headers::copy_through(response, &mut draft);
+        draft
+    }
+
+    /// Keeps a 2xx, and repeats it until its ACK comes.
+    pub(super) fn await_ack(
+        &mut self,
+        cx: &mut Services,
+        side: Side,
+        tx: ServerTxId,
+        cseq: u32,
+        payload: Bytes,
+        back: ReturnPath,
+        awaits_answer: Option<u32>,
+    ) {
+        let timer = Some(cx.start_timer(T1, Timer::Call(self.serial, CallTimer::Repeat2xx(side))));
+        let until = cx.after(GIVE_UP);
+        self.leg_mut(side).pending_2xx = Some(Pending2xx { tx, cseq, payload, interval: T1, until, timer, back, awaits_answer });
+    }
+
+    /// Time to repeat a 2xx, or to give up waiting for its ACK.
+    pub(super) fn on_repeat_2xx(&mut self, cx: &mut Services, side: Side) {
+        let serial = self.serial;
+        let Some(pending) = self.leg_mut(side).pending_2xx.as_mut() else { return };
+        pending.timer = None;
+        if cx.now.mono >= pending.until {
+            self.leg_mut(side).pending_2xx = None;
+            cx.count(Counter::CallEnded("no_ack"));
+            if self.phase == CallPhase::Answered {
+                // RFC 3261 §13.3.1.4: the dialog is confirmed, but the session goes.
+                self.hang_up(cx, None, Cause { origin: "node", status: 200, reason: "no ACK".into() }, None);
+            }
+            self.flush_bye(cx, side);
+            return;
+        }
+        pending.interval = (pending.interval * 2).min(T2);
+        let (interval, payload, back) = (pending.interval, pending.payload.clone(), pending.back);
+        let timer = cx.start_timer(interval, Timer::Call(serial, CallTimer::Repeat2xx(side)));
+        pending.timer = Some(timer);
+        cx.send(back, None, payload);
+    }
+
+    /// A copy of the INVITE came by another way: repeats of its 2xx follow it (rule H).
+    pub fn on_invite_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
+        for leg in [&mut self.caller, &mut self.callee] {
+            if let Some(p) = leg.pending_2xx.as_mut().filter(|p| p.tx == tx) {
+                p.back = back;
+                let payload = p.payload.clone();
+                cx.send(back, None, payload);
+            }
+        }
+    }
+
+    /// The far end's ACK for a 2xx. `message` may carry the answer.
+    pub fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
+        self.ladder.received(cx.now.unix, self.leg(side).realm, back, message);
+        let leg = self.leg_mut(side);
+        if leg.pending_2xx.as_ref().is_none_or(|p| p.cseq != message.cseq()) {
+            return; // A repeated ACK, or one for a 2xx that was given up.
+        }
+        let Some(mut pending) = leg.pending_2xx.take() else { return };
+        cx.stop_timer(&mut pending.timer);
+        if let Some(cseq) = pending.awaits_answer.filter(|_| !self.leg(side.other()).gone) {
+            let mut ack = self.leg(side.other()).dialog.ack(cseq);
+            self.put_body(cx, side, message, &mut ack);
+            self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
+        }
+        self.flush_bye(cx, side);
+    }
+
+    /// The body of `from`'s message as it goes to the other side: its session description is ours, all else as it was.
+    pub(super) fn put_body(&mut self, cx: &mut Services, from: Side, message: &Message, draft: &mut Draft) {
+        let original = message.body();
+        if original.is_empty() {
+            return;
+        }
+        let content_type = message.content_type().map(str::to_owned);
+        let Some(span) = body::find_sdp(message) else {
+            draft.set_body(content_type.as_deref(), original);
+            return;
+        };
+        let bytes = body::sdp_bytes(message, &span);
+        let Ok(sdp) = Sdp::parse(&bytes) else {
+            // Unreadable here, perhaps not there: a call with one-way audio beats none.
+            draft.set_body(content_type.as_deref(), original);
+            return;
+        };
+        self.media.on_remote_sdp(cx, from, &sdp);
+        self.leg_mut(from).remote_sdp = bytes.clone();
+        let to = match from.other() {
+            Side::Caller => &mut self.caller,
+            Side::Callee => &mut self.callee,
+        };
+        let rewritten = self.media.rewrite_for(cx, to, &sdp, &bytes);
+        draft.set_body(content_type.as_deref(), body::replace_sdp(message, &span, &rewritten));
+    }
+}

@@ -1,0 +1,84 @@
+//! One INVITE toward the called side: enough of it to acknowledge, cancel and give up.
+
+use super::services::Services;
+use crate::dialog::Dialog;
+use crate::io::Path;
+use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::timer::TimerId;
+use crate::transaction::ClientTxId;
+
+/// One target that was dialled.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Its number in the call; part of the leg's identity (rule C).
+    pub index: u32,
+    /// Its transaction.
+    pub tx: ClientTxId,
+    /// The dialog as the INVITE had it: no remote tag.
+    pub dialog: Dialog,
+    /// The INVITE's Request-URI.
+    pub uri: Box<str>,
+    /// The INVITE's Via value.
+    pub via: String,
+    /// The branch in it.
+    pub branch: Box<str>,
+    /// CSeq number of the INVITE.
+    pub cseq: u32,
+    /// Where it went.
+    pub path: Path,
+    /// TLS name there.
+    pub tls_name: Option<Box<str>>,
+    /// Something came back.
+    pub provisional: bool,
+    /// We no longer want it: a provisional response is answered by CANCEL, a 2xx by ACK and BYE.
+    pub unwanted: bool,
+    /// CANCEL was sent.
+    pub cancelled: bool,
+    /// A final response came, or none will.
+    pub finished: bool,
+    /// The failover timer.
+    pub timer: Option<TimerId>,
+}
+
+impl Attempt {
+    /// CANCEL, once something has come back (RFC 3261 §9.1); before that it waits for it.
+    pub fn cancel(&mut self, cx: &mut Services, reason: Option<&str>) {
+        self.unwanted = true;
+        cx.stop_timer(&mut self.timer);
+        if self.finished || self.cancelled || !self.provisional {
+            return;
+        }
+        self.cancelled = true;
+        let mut draft = self.same_hop(&Method::Cancel, &self.dialog.remote_uri);
+        if let Some(reason) = reason {
+            draft.push(HeaderId::Reason, reason);
+        }
+        if let Some(payload) = cx.encode(&draft) {
+            let (branch, path, tls) = (self.branch.clone(), self.path, self.tls_name.clone());
+            // Its responses need no one: the INVITE's final response tells how it went.
+            cx.tx.send_request(cx.now.mono, branch, false, path, tls, payload);
+        }
+    }
+
+    /// The ACK for a final response other than 2xx (RFC 3261 §17.1.1.3).
+    pub fn ack_failure(&self, cx: &mut Services, response: &Message) {
+        let draft = self.same_hop(&Method::Ack, response.to());
+        if let Some(payload) = cx.encode(&draft) {
+            cx.tx.set_ack(cx.now.mono, self.tx, payload);
+        }
+    }
+
+    fn same_hop(&self, method: &Method, to: &str) -> Draft {
+        let mut draft = Draft::request(method, &self.uri);
+        draft.push(HeaderId::Via, &*self.via);
+        for route in &self.dialog.route_set {
+            draft.push(HeaderId::Route, &**route);
+        }
+        draft.push(HeaderId::MaxForwards, "70");
+        draft.push(HeaderId::From, format!("{};tag={}", self.dialog.local_uri, self.dialog.local_tag));
+        draft.push(HeaderId::To, to);
+        draft.push(HeaderId::CallId, &*self.dialog.call_id);
+        draft.push(HeaderId::CSeq, format!("{} {}", self.cseq, method.as_str()));
+        draft
+    }
+}

@@ -1,0 +1,90 @@
+//! Which header fields cross from one leg to the other. Topology is hidden: what names hops, dialogs and us does not cross.
+
+use crate::sip::{Draft, HeaderId, Message};
+
+/// Fields that belong to one leg, written anew for the other.
+fn is_own(id: HeaderId) -> bool {
+    matches!(
+        id,
+        HeaderId::Via
+            | HeaderId::From
+            | HeaderId::To
+            | HeaderId::CallId
+            | HeaderId::CSeq
+            | HeaderId::Contact
+            | HeaderId::MaxForwards
+            | HeaderId::Route
+            | HeaderId::RecordRoute
+            | HeaderId::Path
+            | HeaderId::ContentLength
+            | HeaderId::ContentType
+            | HeaderId::RAck
+    )
+}
+
+/// Copies what crosses, byte for byte and in its order. Content-Type goes with the body, which the caller sets.
+pub fn copy_through(from: &Message, to: &mut Draft) {
+    for field in from.headers() {
+        if !is_own(field.id) {
+            to.push_field(&field);
+        }
+    }
+}
+
+/// The Max-Forwards value for the next hop; `Err` when this request may go no further (RFC 3261 §16.3, 16.6).
+pub fn next_max_forwards(request: &Message) -> Result<u32, MaxForwardsError> {
+    match request.first(HeaderId::MaxForwards) {
+        None => Ok(70),
+        Some(text) => match text.trim().parse::<u32>() {
+            Ok(0) => Err(MaxForwardsError::Exhausted),
+            Ok(n) => Ok(n.min(256) - 1),
+            Err(_) => Err(MaxForwardsError::Malformed),
+        },
+    }
+}
+
+/// Why a request goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxForwardsError {
+    /// 483.
+    Exhausted,
+    /// 400.
+    Malformed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::Method;
+    use bytes::Bytes;
+
+    fn request(extra: &str) -> Message {
+        Message::parse(Bytes::from(format!(
+            "INVITE sip:112@h SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@c>;tag=ft\r\nTo: <sip:112@h>\r\n\
+             Call-ID: x@c\r\nCSeq: 7 INVITE\r\n{extra}Content-Length: 0\r\n\r\n"
+        )))
+        .expect("valid")
+    }
+
+    #[test]
+    fn unknown_fields_cross_and_hop_fields_do_not() {
+        let m = request("X-Odd:  a ;b\r\nRoute: <sip:r;lr>\r\nRecord-Route: <sip:rr;lr>\r\nContact: <sip:a@c>\r\nGeolocation: <cid:x>\r\nP-Asserted-Identity: <tel:1>\r\n");
+        let mut d = Draft::request(&Method::Invite, "sip:x");
+        copy_through(&m, &mut d);
+        let t = String::from_utf8(d.encode().unwrap().to_vec()).unwrap();
+        for kept in ["X-Odd:  a ;b\r\n", "Geolocation: <cid:x>\r\n", "P-Asserted-Identity: <tel:1>\r\n"] {
+            assert!(t.contains(kept), "{t}");
+        }
+        for gone in ["Route", "Contact", "Via", "Call-ID"] {
+            assert!(!t.contains(gone), "{gone} in {t}");
+        }
+    }
+
+    #[test]
+    fn max_forwards() {
+        assert_eq!(next_max_forwards(&request("")), Ok(70));
+        assert_eq!(next_max_forwards(&request("Max-Forwards: 70\r\n")), Ok(69));
+        assert_eq!(next_max_forwards(&request("Max-Forwards: 0\r\n")), Err(MaxForwardsError::Exhausted));
+        assert_eq!(next_max_forwards(&request("Max-Forwards: x\r\n")), Err(MaxForwardsError::Malformed));
+    }
+}

@@ -1,0 +1,184 @@
+//! A call's media as the call sees it: which ports it has, and what each far end said.
+
+use bytes::Bytes;
+
+use super::leg::Leg;
+use super::services::Services;
+use crate::ids::MediaId;
+use crate::io::{MediaCommand, MediaStats, Output, Realm, Side, StreamPorts, StreamRemote};
+use crate::sip::{Sdp, SdpRewrite};
+
+/// Streams of one call at the most; further m-lines are passed on without being anchored.
+pub const MAX_STREAMS: usize = 32;
+
+/// Where the session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaPhase {
+    /// SDP passes untouched: no engine, or it failed.
+    Off,
+    /// Ports were asked for.
+    Opening,
+    /// All ports asked for are there.
+    Open,
+    /// Being closed.
+    Closing,
+    /// Closed, counters known.
+    Closed,
+}
+
+/// The media of one call.
+#[derive(Debug)]
+pub struct CallMedia {
+    /// The session.
+    pub id: MediaId,
+    /// Where it stands.
+    pub phase: MediaPhase,
+    /// Our ports, by m-line.
+    pub ports: Vec<StreamPorts>,
+    /// Last counters.
+    pub stats: MediaStats,
+    asked: usize,
+    realms: [Realm; 2],
+    remotes: Vec<[Option<StreamRemote>; 2]>,
+}
+
+impl CallMedia {
+    /// A session that has nothing yet.
+    pub fn new(cx: &mut Services, realms: [Realm; 2]) -> CallMedia {
+        CallMedia {
+            id: cx.mint_media(),
+            phase: if cx.local.anchored { MediaPhase::Open } else { MediaPhase::Off },
+            ports: Vec::new(),
+            stats: MediaStats::default(),
+            asked: 0,
+            realms,
+            remotes: Vec::new(),
+        }
+    }
+
+    /// Asks for ports until there are `streams`. True when there are, or when there is no engine.
+    pub fn ensure(&mut self, cx: &mut Services, streams: usize) -> bool {
+        let wanted = streams.min(MAX_STREAMS);
+        if self.phase == MediaPhase::Open && wanted > self.asked {
+            let first = u8::try_from(self.asked).expect("below MAX_STREAMS");
+            let count = u8::try_from(wanted - self.asked).expect("below MAX_STREAMS");
+            self.asked = wanted;
+            self.phase = MediaPhase::Opening;
+            cx.out.push_back(Output::Media(MediaCommand::Open { media: self.id, first, count, realms: self.realms }));
+        }
+        self.phase != MediaPhase::Opening
+    }
+
+    /// The engine has ports.
+    pub fn on_opened(&mut self, first: u8, ports: &[StreamPorts]) {
+        if usize::from(first) == self.ports.len() {
+            self.ports.extend_from_slice(ports);
+        }
+        if self.phase == MediaPhase::Opening && self.ports.len() >= self.asked {
+            self.phase = MediaPhase::Open;
+        }
+    }
+
+    /// The engine has none: the call goes on with what it has. Without any port its SDP passes untouched, which is
+    /// better than no call.
+    pub fn on_open_failed(&mut self) {
+        if self.phase == MediaPhase::Opening {
+            self.asked = self.ports.len();
+            self.phase = if self.ports.is_empty() { MediaPhase::Off } else { MediaPhase::Open };
+        }
+    }
+
+    /// The far end of `side` described its media: tells the engine what changed.
+    pub fn on_remote_sdp(&mut self, cx: &mut Services, side: Side, sdp: &Sdp) {
+        if self.phase != MediaPhase::Open {
+            return;
+        }
+        for (i, line) in sdp.media().iter().enumerate().take(self.ports.len()) {
+            let remote = (line.port != 0 && line.is_rtp())
+                .then(|| {
+                    let ip = line.connection?;
+                    let (rtcp_port, rtcp_ip) = line.rtcp.unwrap_or((line.port.saturating_add(1), None));
+                    Some(StreamRemote {
+                        rtp: (ip, line.port).into(),
+                        rtcp: (rtcp_ip.unwrap_or(ip), rtcp_port).into(),
+                        rtcp_mux: line.rtcp_mux,
+                    })
+                })
+                .flatten();
+            if self.remotes.len() <= i {
+                self.remotes.resize(i + 1, [None, None]);
+            }
+            let known = &mut self.remotes[i][index(side)];
+            if *known != remote {
+                *known = remote;
+                let stream = u8::try_from(i).expect("below MAX_STREAMS");
+                cx.out.push_back(Output::Media(MediaCommand::Remote { media: self.id, stream, side, remote }));
+            }
+        }
+    }
+
+    /// A description of one far end, as it goes to the far end of `leg`: our address, our ports, our `o=` line.
+    pub fn rewrite_for(&self, cx: &Services, leg: &mut Leg, sdp: &Sdp, original: &Bytes) -> Bytes {
+        if self.phase == MediaPhase::Off {
+            leg.local_sdp = original.clone();
+            return original.clone();
+        }
+        let ports = sdp
+            .media()
+            .iter()
+            .enumerate()
+            .map(|(i, line)| {
+                let own = self.ports.get(i).filter(|_| line.port != 0 && line.is_rtp())?;
+                Some(match leg.side {
+                    Side::Caller => own.caller,
+                    Side::Callee => own.callee,
+                })
+            })
+            .collect();
+        let mut rewrite = SdpRewrite {
+            origin: Some(("sbc".into(), leg.sdp_id, leg.sdp_version)),
+            address: cx.local.media_address(leg.realm),
+            ports,
+        };
+        // RFC 3264 §8: the version rises exactly when the description changes.
+        let mut out = sdp.rewrite(&rewrite);
+        if out != leg.local_sdp {
+            leg.sdp_version += 1;
+            rewrite.origin = Some(("sbc".into(), leg.sdp_id, leg.sdp_version));
+            out = sdp.rewrite(&rewrite);
+            leg.local_sdp = out.clone();
+        }
+        out
+    }
+
+    /// Releases the ports. True when there is something to wait for.
+    pub fn close(&mut self, cx: &mut Services) -> bool {
+        if matches!(self.phase, MediaPhase::Open | MediaPhase::Opening) && self.asked > 0 {
+            self.phase = MediaPhase::Closing;
+            cx.out.push_back(Output::Media(MediaCommand::Close { media: self.id }));
+            return true;
+        }
+        if self.phase != MediaPhase::Closing {
+            self.phase = MediaPhase::Closed;
+        }
+        self.phase == MediaPhase::Closing
+    }
+
+    /// The engine closed it.
+    pub fn on_closed(&mut self, stats: MediaStats) {
+        self.stats = stats;
+        self.phase = MediaPhase::Closed;
+    }
+
+    /// Our RTP ports toward a side, for the record.
+    pub fn ports_toward(&self, side: Side) -> Vec<u32> {
+        self.ports.iter().map(|p| u32::from(if side == Side::Caller { p.caller } else { p.callee })).collect()
+    }
+}
+
+fn index(side: Side) -> usize {
+    match side {
+        Side::Caller => 0,
+        Side::Callee => 1,
+    }
+}

@@ -1,0 +1,216 @@
+//! A call: a back-to-back user agent with one leg toward the caller and one toward the called party.
+//!
+//! `setup` decides when and where to dial, `answer` brings the called side's responses to the caller, `in_dialog` passes
+//! requests between the legs, `teardown` ends it. What is kept true: the caller's INVITE gets exactly one final answer;
+//! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
+
+mod answer;
+mod attempt;
+mod body;
+mod forward;
+mod headers;
+mod in_dialog;
+mod journal;
+mod ladder;
+mod leg;
+mod media;
+mod outgoing;
+mod services;
+mod setup;
+mod teardown;
+mod timer;
+
+use std::collections::VecDeque;
+
+pub use body::{find_sdp, sdp_bytes};
+pub use headers::{MaxForwardsError, next_max_forwards};
+pub use ladder::Ladder;
+pub use leg::{Leg, NextHop};
+pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, Services, allowed, finish_response};
+pub use timer::{CallTimer, Timer};
+
+use attempt::Attempt;
+use forward::Forward;
+use journal::Journal;
+use media::CallMedia;
+use outgoing::PendingSend;
+pub use setup::NewCall;
+use setup::{Candidate, Hop};
+
+use crate::ids::{CallUid, NodeId, ResolveId};
+use crate::io::{ReturnPath, Side};
+use crate::sip::Message;
+use crate::store_pb;
+use crate::timer::TimerId;
+use crate::token::ClaimKey;
+use crate::transaction::ServerTxId;
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallPhase {
+    /// Before the first packet to the called side: claim, DNS and ports are under way.
+    Preparing,
+    /// The called side was asked.
+    Dialling,
+    /// 2xx came.
+    Answered,
+    /// Over; what is left is to be told the far ends and the log.
+    Over,
+}
+
+/// How the claim stands (rule B).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimState {
+    /// Proposed, within its budget.
+    Pending,
+    /// Committed as ours.
+    Won,
+    /// The budget ran out or it failed: the call went on without.
+    Late,
+    /// Another node has the call.
+    Lost,
+}
+
+/// Who ended a call, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// caller, callee, operator, node.
+    pub origin: &'static str,
+    /// Final status toward the caller; 200 once answered.
+    pub status: u16,
+    /// For people.
+    pub reason: String,
+}
+
+/// One call that this node owns.
+pub struct Call {
+    /// Its number on this node.
+    pub serial: u64,
+    /// Its id in the cluster.
+    pub uid: CallUid,
+    /// Call-ID, From-tag and CSeq of its first INVITE, hashed.
+    pub claim_key: ClaimKey,
+    /// The same with its top Via.
+    pub exact: [u8; 16],
+    /// Decided once, at the first INVITE.
+    pub emergency: bool,
+    /// Where it stands.
+    pub phase: CallPhase,
+    /// How its claim stands.
+    pub claim: ClaimState,
+    /// The caller's first INVITE.
+    pub invite: Message,
+    /// Toward the caller.
+    pub caller: Leg,
+    /// Toward the called party.
+    pub callee: Leg,
+    /// Its messages, for people.
+    pub ladder: Ladder,
+    invite_tx: Option<ServerTxId>,
+    back: ReturnPath,
+    hops: VecDeque<Hop>,
+    candidates: VecDeque<Candidate>,
+    resolving: Option<(ResolveId, Hop)>,
+    attempts: Vec<Attempt>,
+    forwards: Vec<Forward>,
+    sends: Vec<PendingSend>,
+    media: CallMedia,
+    journal: Journal,
+    last_failure: Option<u16>,
+    ringing: bool,
+    early_target: String,
+    /// An ACK that we sent for a 2xx, by side: repeated when the 2xx is.
+    acks: Vec<SentAck>,
+    /// BYE is to be sent to that side once its ACK has come (RFC 3261 §15).
+    bye_when_acked: Option<(Side, Option<String>)>,
+    /// A 2xx that waits for ports.
+    held_answer: Option<(u32, Message)>,
+    end: Option<Cause>,
+    ended_in_log: bool,
+    timers: CallTimers,
+}
+
+#[derive(Default)]
+struct CallTimers {
+    claim: Option<TimerId>,
+    prepare: Option<TimerId>,
+    ring: Option<TimerId>,
+    media: Option<TimerId>,
+}
+
+/// An ACK for a 2xx.
+#[derive(Clone, Debug)]
+struct SentAck {
+    side: Side,
+    cseq: u32,
+    remote_tag: Option<Box<str>>,
+    back: ReturnPath,
+    payload: bytes::Bytes,
+}
+
+impl Call {
+    /// The leg of a side.
+    pub fn leg(&self, side: Side) -> &Leg {
+        match side {
+            Side::Caller => &self.caller,
+            Side::Callee => &self.callee,
+        }
+    }
+
+    fn leg_mut(&mut self, side: Side) -> &mut Leg {
+        match side {
+            Side::Caller => &mut self.caller,
+            Side::Callee => &mut self.callee,
+        }
+    }
+
+    /// True once nothing is left to do: it can be forgotten.
+    pub fn is_done(&self) -> bool {
+        self.phase == CallPhase::Over
+            && self.ended_in_log
+            && self.journal.is_settled()
+            && self.caller.pending_2xx.is_none()
+            && self.callee.pending_2xx.is_none()
+            && self.sends.is_empty()
+            && self.attempts.iter().all(|a| a.finished)
+    }
+
+    /// The present media session.
+    pub fn media_id(&self) -> crate::ids::MediaId {
+        self.media.id
+    }
+
+    /// The node that owns the claim, where that is another one.
+    pub fn lost_to(&self) -> bool {
+        self.claim == ClaimState::Lost
+    }
+
+    /// The INVITE's way back.
+    pub fn arrival(&self) -> ReturnPath {
+        self.back
+    }
+
+    fn tag(&self) -> &str {
+        &self.caller.dialog.local_tag
+    }
+
+    /// The dialog record for the log.
+    fn record(&self) -> store_pb::DialogRecord {
+        store_pb::DialogRecord {
+            caller: Some(self.caller.record(self.media.ports_toward(Side::Caller))),
+            callee: Some(self.callee.record(self.media.ports_toward(Side::Callee))),
+            media_profile: if self.media.ports.is_empty() { "none".into() } else { "rtp".into() },
+        }
+    }
+}
+
+/// What a call wants done with another node's packet or its own bookkeeping after an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AfterClaim {
+    /// Nothing.
+    Nothing,
+    /// The claim is another node's: relay the INVITE there, and forget this call.
+    RelayTo(NodeId),
+    /// The claim is another call's with the same key but another branch: 482 was sent.
+    Merged,
+}

@@ -1,0 +1,124 @@
+//! Requests of ours within a dialog: next hop, Via, transaction.
+
+use super::leg::NextHop;
+use super::services::{ClientUse, Services};
+use super::{Call, SentAck};
+use crate::ids::{NodeId, ResolveId};
+use crate::io::{Path, ResolveError, ReturnPath, Side, Target};
+use crate::sip::{Draft, HeaderId, Method};
+use crate::transaction::ClientTxId;
+
+/// A request whose next hop is being looked up.
+#[derive(Debug)]
+pub(super) struct PendingSend {
+    id: ResolveId,
+    side: Side,
+    draft: Draft,
+    purpose: Purpose,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Its responses concern the call.
+    Use(ClientUse),
+    /// Nobody waits for its responses (BYE).
+    Alone,
+    /// An ACK for the 2xx to the INVITE with this CSeq number: no transaction.
+    Ack(u32),
+}
+
+impl Call {
+    /// Sends a request on a leg, now or when its next hop is known.
+    pub(super) fn send_on(&mut self, cx: &mut Services, side: Side, draft: Draft, purpose: Purpose) {
+        match self.leg(side).next_hop(cx) {
+            NextHop::Known { path, ingress } => self.send_to(cx, side, draft, purpose, path, ingress),
+            NextHop::Ask(request) => {
+                let id = cx.resolve(self.serial, request);
+                self.sends.push(PendingSend { id, side, draft, purpose });
+            }
+        }
+    }
+
+    /// The DNS answered for a request within a dialog. False: it was not one of these.
+    pub(super) fn on_send_resolved(&mut self, cx: &mut Services, id: ResolveId, result: &Result<Vec<Target>, ResolveError>) -> bool {
+        let Some(at) = self.sends.iter().position(|s| s.id == id) else { return false };
+        let PendingSend { side, draft, purpose, .. } = self.sends.remove(at);
+        let leg = self.leg(side);
+        let path = match result.as_ref().ok().and_then(|t| t.first()) {
+            Some(target) => cx.path_to(leg.realm, target.transport, target.addr),
+            // No DNS: where the far end was last seen is the best that is left, and mostly right.
+            None => leg.own_path(cx, leg.path.transport),
+        };
+        self.send_to(cx, side, draft, purpose, path, None);
+        true
+    }
+
+    fn send_to(
+        &mut self,
+        cx: &mut Services,
+        side: Side,
+        mut draft: Draft,
+        purpose: Purpose,
+        path: Path,
+        ingress: Option<NodeId>,
+    ) {
+        let branch = cx.mint_branch();
+        draft.insert_first(HeaderId::Via, cx.via(&path, &branch));
+        let back = ReturnPath { ingress, path };
+        let leg = self.leg(side);
+        let (realm, tls_name) = (leg.realm, leg.tls_name.clone());
+        self.ladder.sent(cx.now.unix, realm, &back, &draft);
+        let Some(payload) = cx.encode(&draft) else { return };
+        match purpose {
+            Purpose::Ack(cseq) => {
+                let remote_tag = self.leg(side).dialog.remote_tag.clone();
+                self.acks.retain(|a| a.side != side || a.cseq != cseq || a.remote_tag != remote_tag);
+                self.acks.push(SentAck { side, cseq, remote_tag, back, payload: payload.clone() });
+                // The last ACK of each side is the only one whose 2xx can still be repeated, besides forks'.
+                if self.acks.len() > MAX_ACKS {
+                    self.acks.remove(0);
+                }
+                cx.send(back, tls_name, payload);
+            }
+            Purpose::Alone => {
+                cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload);
+            }
+            Purpose::Use(purpose) => {
+                let invite = draft.method() == Some(&Method::Invite);
+                let sent = cx.tx.send_request(cx.now.mono, branch.into(), invite, path, tls_name, payload);
+                match sent {
+                    Some(tx) => self.on_sent(cx, tx, purpose),
+                    None => self.on_not_sent(cx, purpose),
+                }
+            }
+        }
+    }
+
+    fn on_sent(&mut self, cx: &mut Services, tx: ClientTxId, purpose: ClientUse) {
+        cx.client_use.insert(tx, (self.serial, purpose));
+        if let ClientUse::Forward(id) = purpose {
+            if let Some(f) = self.forwards.iter_mut().find(|f| f.id == id) {
+                f.client_tx = Some(tx);
+            }
+        }
+    }
+
+    fn on_not_sent(&mut self, cx: &mut Services, purpose: ClientUse) {
+        if let ClientUse::Forward(id) = purpose {
+            self.on_forward_failed(cx, id, 503);
+        }
+    }
+
+    /// Repeats the ACK for a 2xx that came again. False: none was sent for it.
+    pub(super) fn repeat_ack(&self, cx: &mut Services, side: Side, cseq: u32, remote_tag: Option<&str>) -> bool {
+        let Some(ack) = self.acks.iter().find(|a| a.side == side && a.cseq == cseq && a.remote_tag.as_deref() == remote_tag) else {
+            return false;
+        };
+        cx.send(ack.back, self.leg(side).tls_name.clone(), ack.payload.clone());
+        true
+    }
+}
+
+/// ACKs kept for repetition: one a side, and some forks.
+const MAX_ACKS: usize = 4;

@@ -1,0 +1,231 @@
+//! The end of a call: both legs are told, the ports released, the log told once.
+
+use std::time::Duration;
+
+use super::media::MediaPhase;
+use super::outgoing::Purpose;
+use super::services::{Services, finish_response};
+use super::timer::{CallTimer, Timer};
+use super::{Call, CallPhase, Cause};
+use crate::io::{Counter, Side};
+use crate::sip::{HeaderId, Message, Method};
+use crate::store_pb::{self, command::Kind};
+use crate::transaction::ServerTxId;
+
+/// The engine closes in microseconds; a second means that it is gone, and the CDR must not wait for it.
+const MEDIA_CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+impl Call {
+    /// A timer of this call.
+    pub fn on_timer(&mut self, cx: &mut Services, timer: CallTimer) {
+        match timer {
+            CallTimer::ClaimBudget => {
+                self.timers.claim = None;
+                self.on_claim_budget(cx);
+            }
+            CallTimer::Prepare => {
+                self.timers.prepare = None;
+                self.on_prepare_limit(cx);
+            }
+            CallTimer::Failover(index) => self.on_failover(cx, index),
+            CallTimer::Ring => {
+                self.timers.ring = None;
+                if self.phase == CallPhase::Dialling {
+                    self.fail(cx, 480, "ring timeout");
+                }
+            }
+            CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
+            CallTimer::Journal => self.journal.on_retry(cx, self.serial),
+            CallTimer::MediaClose => {
+                self.timers.media = None;
+                if self.media.phase == MediaPhase::Closing {
+                    self.media.phase = MediaPhase::Closed;
+                    self.on_media_closed(cx);
+                }
+            }
+        }
+    }
+
+    /// The log applied records of this call.
+    pub fn on_recorded(&mut self, cx: &mut Services) {
+        self.journal.on_applied(cx, self.serial, self.uid);
+    }
+
+    /// CANCEL for the transaction `invite`. False: this call does not wait on it (any more).
+    pub fn on_cancel(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
+        if self.invite_tx != Some(invite) {
+            return self.on_cancel_forward(cx, invite);
+        }
+        self.refuse(cx, 487);
+        let reason = request.first(HeaderId::Reason).map(str::to_owned);
+        for attempt in &mut self.attempts {
+            attempt.cancel(cx, reason.as_deref());
+        }
+        self.caller.gone = true;
+        self.callee.gone = true;
+        self.finish(cx, Cause { origin: "caller", status: 487, reason: "cancelled".into() });
+        true
+    }
+
+    /// Ends the call before its answer with a status toward the caller.
+    pub(super) fn fail(&mut self, cx: &mut Services, status: u16, reason: &str) {
+        if self.phase == CallPhase::Over {
+            return;
+        }
+        self.refuse(cx, status);
+        for attempt in &mut self.attempts {
+            attempt.cancel(cx, None);
+        }
+        self.caller.gone = true;
+        self.callee.gone = true;
+        self.finish(cx, Cause { origin: "node", status, reason: reason.into() });
+    }
+
+    /// Answers the caller's INVITE with a failure of our own.
+    pub(super) fn refuse(&mut self, cx: &mut Services, status: u16) {
+        let Some(tx) = self.invite_tx.take() else { return };
+        let mut draft = self.invite.response(status, None);
+        finish_response(&mut draft, &self.invite, status, self.tag(), &cx.local.name);
+        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
+        cx.respond(tx, &draft);
+    }
+
+    /// An operator ends the call.
+    pub fn terminate(&mut self, cx: &mut Services, reason: &str) {
+        match self.phase {
+            CallPhase::Preparing | CallPhase::Dialling => {
+                self.refuse(cx, 480);
+                for attempt in &mut self.attempts {
+                    attempt.cancel(cx, None);
+                }
+                self.caller.gone = true;
+                self.callee.gone = true;
+                self.finish(cx, Cause { origin: "operator", status: 480, reason: reason.into() });
+            }
+            CallPhase::Answered => {
+                let cause = Cause { origin: "operator", status: 200, reason: reason.into() };
+                self.hang_up(cx, None, cause, Some("Q.850;cause=16;text=\"Ended by operator\"".into()));
+            }
+            CallPhase::Over => {}
+        }
+    }
+
+    /// Ends an answered (or early) call: BYE to each leg but the one that sent its own.
+    pub(super) fn hang_up(&mut self, cx: &mut Services, from: Option<Side>, cause: Cause, reason: Option<String>) {
+        if self.phase == CallPhase::Over {
+            return;
+        }
+        if self.phase != CallPhase::Answered {
+            // BYE on an early dialog (RFC 3261 §15): the INVITEs go with it.
+            self.refuse(cx, 487);
+            for attempt in &mut self.attempts {
+                attempt.cancel(cx, reason.as_deref());
+            }
+            self.caller.gone = true;
+            self.callee.gone = true;
+            self.finish(cx, cause);
+            return;
+        }
+        self.refuse_open_forwards(cx);
+        self.ack_unanswered(cx);
+        for side in [Side::Caller, Side::Callee] {
+            if from != Some(side) && !self.leg(side).gone {
+                self.say_bye(cx, side, reason.clone());
+            }
+        }
+        self.finish(cx, cause);
+    }
+
+    /// A 2xx whose ACK still waits for the other leg's answer is acknowledged without one, for its BYE to be lawful.
+    fn ack_unanswered(&mut self, cx: &mut Services) {
+        for side in [Side::Caller, Side::Callee] {
+            let waiting = self.leg_mut(side).pending_2xx.as_mut().and_then(|p| p.awaits_answer.take());
+            if let Some(cseq) = waiting {
+                let ack = self.leg(side.other()).dialog.ack(cseq);
+                self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
+            }
+        }
+    }
+
+    fn say_bye(&mut self, cx: &mut Services, side: Side, reason: Option<String>) {
+        if self.leg(side).pending_2xx.is_some() {
+            // RFC 3261 §15: not before the ACK.
+            self.bye_when_acked = Some((side, reason));
+            return;
+        }
+        let mut bye = self.leg_mut(side).dialog.request(&Method::Bye);
+        if let Some(reason) = reason {
+            bye.push(HeaderId::Reason, reason);
+        }
+        self.leg_mut(side).gone = true;
+        self.send_on(cx, side, bye, Purpose::Alone);
+    }
+
+    /// The ACK came, or will not: a BYE that waited for it goes out.
+    pub(super) fn flush_bye(&mut self, cx: &mut Services, side: Side) {
+        if let Some((_, reason)) = self.bye_when_acked.take_if(|(s, _)| *s == side) {
+            self.say_bye(cx, side, reason);
+        }
+    }
+
+    /// Both legs are told: releases what the call holds, and writes its end when the counters are known.
+    pub(super) fn finish(&mut self, cx: &mut Services, cause: Cause) {
+        if self.phase == CallPhase::Over {
+            return;
+        }
+        self.phase = CallPhase::Over;
+        cx.stop_timer(&mut self.timers.claim);
+        cx.stop_timer(&mut self.timers.prepare);
+        cx.stop_timer(&mut self.timers.ring);
+        if !self.ended_in_log {
+            cx.count(Counter::CallEnded(outcome(&cause)));
+        }
+        self.end = Some(cause);
+        if self.media.close(cx) {
+            self.timers.media = Some(cx.start_timer(MEDIA_CLOSE_LIMIT, Timer::Call(self.serial, CallTimer::MediaClose)));
+        } else {
+            self.on_media_closed(cx);
+        }
+    }
+
+    /// The counters are final: the log is told.
+    pub(super) fn on_media_closed(&mut self, cx: &mut Services) {
+        cx.stop_timer(&mut self.timers.media);
+        if self.ended_in_log {
+            return;
+        }
+        let Some(cause) = self.end.clone() else { return };
+        self.ended_in_log = true;
+        let (caller, callee) = (self.media.stats.caller, self.media.stats.callee);
+        let end = store_pb::End {
+            call: self.uid.to_bytes().to_vec().into(),
+            epoch: 1,
+            cause: Some(store_pb::EndCause {
+                origin: cause.origin.into(),
+                status: u32::from(cause.status),
+                reason: cause.reason,
+            }),
+            media: Some(store_pb::MediaTotals {
+                caller_packets: caller.rtp_packets,
+                caller_octets: caller.rtp_octets,
+                callee_packets: callee.rtp_packets,
+                callee_octets: callee.rtp_octets,
+            }),
+        };
+        if self.claim == super::ClaimState::Late && self.journal.next_seq() == 0 {
+            // Dialled beside a dead owner: there is no claim of ours for an End to end.
+            return;
+        }
+        self.journal.push(cx, self.serial, Kind::End(end));
+    }
+}
+
+fn outcome(cause: &Cause) -> &'static str {
+    match (cause.status, cause.origin) {
+        (200..=299, _) => "answered",
+        (487, "caller") => "abandoned",
+        (486 | 600, _) => "busy",
+        (_, "callee") => "refused",
+        _ => "failed",
+    }
+}

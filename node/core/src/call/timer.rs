@@ -1,0 +1,33 @@
+//! The timers of calls.
+
+use crate::io::Side;
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// Of a call, by its serial.
+    Call(u64, CallTimer),
+    /// A held CANCEL has waited long enough, by its number.
+    Hold(u64),
+    /// Housekeeping of bounded memories.
+    Sweep,
+}
+
+/// A call's timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallTimer {
+    /// The claim's budget is spent (rule B).
+    ClaimBudget,
+    /// The target of this attempt has been silent for too long.
+    Failover(u32),
+    /// The called side has rung long enough.
+    Ring,
+    /// Repeat the 2xx on this leg (RFC 3261 §13.3.1.4).
+    Repeat2xx(Side),
+    /// Propose again what did not commit.
+    Journal,
+    /// The media engine did not answer a close.
+    MediaClose,
+    /// The media engine or the DNS did not answer before dialling.
+    Prepare,
+}

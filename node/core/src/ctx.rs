@@ -1,0 +1,70 @@
+//! What every layer above needs to know about this node.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::ids::{Incarnation, NodeId};
+use crate::io::{AddressRole, Realm, Transport};
+
+/// This node: fixed for one start.
+#[derive(Clone, Debug)]
+pub struct LocalConfig {
+    /// Its id.
+    pub node: NodeId,
+    /// The number of this start.
+    pub incarnation: Incarnation,
+    /// Its name; stands in the Server header field.
+    pub name: Box<str>,
+    /// The address that all nodes serve.
+    pub anycast: IpAddr,
+    /// Its own external address.
+    pub unicast: IpAddr,
+    /// Its own core-side address.
+    pub core: IpAddr,
+    /// SIP over UDP and TCP, on each address.
+    pub port: u16,
+    /// SIP over TLS, on each address.
+    pub tls_port: u16,
+    /// Media is anchored by an engine (`embedded`); false: SDP passes as it is (`none`).
+    pub anchored: bool,
+}
+
+impl LocalConfig {
+    /// Our address of a role, with the port of the transport.
+    pub fn address(&self, role: AddressRole, transport: Transport) -> SocketAddr {
+        let ip = match role {
+            AddressRole::Anycast => self.anycast,
+            AddressRole::Unicast => self.unicast,
+            AddressRole::Core => self.core,
+        };
+        SocketAddr::new(ip, self.port_of(transport))
+    }
+
+    /// Our port of a transport.
+    pub fn port_of(&self, transport: Transport) -> u16 {
+        if transport == Transport::Tls { self.tls_port } else { self.port }
+    }
+
+    /// The address that requests of ours leave from, and that Contact and SDP name: never the anycast address (rule F).
+    pub fn own_role(realm: Realm) -> AddressRole {
+        match realm {
+            Realm::External => AddressRole::Unicast,
+            Realm::Core => AddressRole::Core,
+        }
+    }
+
+    /// The media address of a realm.
+    pub fn media_address(&self, realm: Realm) -> IpAddr {
+        match realm {
+            Realm::External => self.unicast,
+            Realm::Core => self.core,
+        }
+    }
+}
+
+/// `host`, in brackets where it is an IPv6 literal.
+pub fn bracketed(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}

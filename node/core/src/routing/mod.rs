@@ -1,0 +1,150 @@
+//! Whose packet is this, is it an emergency call, and where does it go.
+
+use std::net::IpAddr;
+
+use crate::io::{Realm, Transport, TransportChoice};
+use crate::policy::{ClusterConfig, Route, RouteMatch, Trunk, TrunkTarget};
+use crate::sip::{Scheme, Uri};
+
+/// Targets tried for one call at the most: beyond it a caller has given up.
+pub const MAX_TARGETS: usize = 16;
+
+/// The trunk that a packet came from.
+pub fn trunk_of(config: &ClusterConfig, realm: Realm, source: IpAddr) -> Option<&Trunk> {
+    config.trunks.iter().find(|t| t.realm == realm && t.sources.iter().any(|p| p.contains(source)))
+}
+
+/// The user part or number that routes and number lists look at, without visual separators in numbers.
+pub fn dialled(uri: &Uri) -> Option<String> {
+    let user = uri.user()?;
+    // RFC 3966 §5.1.1 visual separators mean nothing; a user part that is no number keeps its characters.
+    let number = user.trim_start_matches('+').chars().all(|c| c.is_ascii_digit() || "-.()".contains(c));
+    Some(if number { user.chars().filter(|c| !"-.()".contains(*c)).collect() } else { user.to_owned() })
+}
+
+/// True for `urn:service:sos…` (RFC 5031) and the configured numbers. Decided once, at the first INVITE.
+pub fn is_emergency(config: &ClusterConfig, uri: &Uri) -> bool {
+    if uri.is_service_sos() {
+        return true;
+    }
+    matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Tel)
+        && dialled(uri).is_some_and(|n| config.emergency_numbers.iter().any(|e| **e == *n))
+}
+
+/// The first route that matches.
+pub fn route<'a>(config: &'a ClusterConfig, uri: &Uri, emergency: bool, from: &str) -> Option<&'a Route> {
+    let user = dialled(uri);
+    config.routes.iter().find(|r| {
+        r.matches.iter().all(|m| match m {
+            RouteMatch::Emergency(e) => *e == emergency,
+            RouteMatch::User(u) => user.as_deref() == Some(&**u),
+            RouteMatch::Prefix(p) => user.as_deref().is_some_and(|n| n.starts_with(&**p)),
+            RouteMatch::FromTrunk(t) => &**t == from,
+        })
+    })
+}
+
+/// The enabled trunks of a route, with their targets, in order.
+pub fn targets<'a>(config: &'a ClusterConfig, route: &'a Route) -> Vec<(&'a Trunk, &'a TrunkTarget)> {
+    route
+        .trunks
+        .iter()
+        .filter_map(|name| config.trunks.iter().find(|t| t.name == *name && t.enabled))
+        .flat_map(|t| t.targets.iter().map(move |target| (t, target)))
+        .take(MAX_TARGETS)
+        .collect()
+}
+
+/// The transport to ask the DNS for.
+pub fn transport_choice(fixed: Option<Transport>, secure: bool) -> TransportChoice {
+    match fixed {
+        Some(t) => TransportChoice::Fixed(t),
+        None if secure => TransportChoice::Secure,
+        None => TransportChoice::Any,
+    }
+}
+
+/// The transport that a URI names (RFC 3261 §19.1.1, RFC 3263 §4.1).
+pub fn uri_transport(uri: &Uri) -> TransportChoice {
+    let secure = uri.scheme() == Scheme::Sips;
+    let fixed = uri.transport_param().and_then(|t| match t.to_ascii_lowercase().as_str() {
+        "udp" => Some(Transport::Udp),
+        "tcp" if secure => Some(Transport::Tls),
+        "tcp" => Some(Transport::Tcp),
+        "tls" => Some(Transport::Tls),
+        _ => None,
+    });
+    transport_choice(fixed, secure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Prefix, Settings};
+
+    fn config() -> ClusterConfig {
+        let trunk = |name: &str, realm, net: &str| Trunk {
+            name: name.into(),
+            realm,
+            sources: vec![Prefix { addr: net.parse().unwrap(), len: 8 }],
+            targets: vec![],
+            misroute: Default::default(),
+            enabled: true,
+        };
+        ClusterConfig {
+            revision: 1,
+            trunks: vec![trunk("in", Realm::External, "127.0.0.0"), trunk("psap", Realm::Core, "127.0.0.0")],
+            routes: vec![
+                Route { name: "sos".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] },
+                Route {
+                    name: "p".into(),
+                    matches: vec![RouteMatch::Prefix("49".into()), RouteMatch::FromTrunk("in".into())],
+                    trunks: vec![],
+                },
+            ],
+            emergency_numbers: vec!["112".into(), "911".into()],
+            settings: Settings::default(),
+        }
+    }
+
+    #[test]
+    fn emergency_class() {
+        let c = config();
+        for (uri, expected) in [
+            ("sip:112@x", true),
+            ("tel:112", true),
+            ("tel:1-1-2", true),
+            ("tel:9.1.1", true),
+            ("urn:service:sos", true),
+            ("urn:service:sos.fire", true),
+            ("urn:service:sosx", false),
+            ("sip:1120@x", false),
+            ("sip:112@x;user=phone", true),
+            ("sips:911@x:5061", true),
+            ("sip:x@112", false),
+            ("http://112", false),
+        ] {
+            assert_eq!(is_emergency(&c, &Uri::parse(uri).unwrap()), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn routes_and_trunks() {
+        let c = config();
+        let u = Uri::parse("sip:491234@x").unwrap();
+        assert_eq!(&*route(&c, &u, false, "in").unwrap().name, "p");
+        assert!(route(&c, &u, false, "other").is_none());
+        assert_eq!(&*route(&c, &u, true, "other").unwrap().name, "sos");
+        assert_eq!(&*trunk_of(&c, Realm::Core, "127.1.1.1".parse().unwrap()).unwrap().name, "psap");
+        assert!(trunk_of(&c, Realm::Core, "8.8.8.8".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn transports_of_uris() {
+        let t = |s| uri_transport(&Uri::parse(s).unwrap());
+        assert_eq!(t("sip:a@b"), TransportChoice::Any);
+        assert_eq!(t("sips:a@b"), TransportChoice::Secure);
+        assert_eq!(t("sip:a@b;transport=TCP"), TransportChoice::Fixed(Transport::Tcp));
+        assert_eq!(t("sips:a@b;transport=tcp"), TransportChoice::Fixed(Transport::Tls));
+    }
+}
