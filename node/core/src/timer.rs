@@ -306,6 +306,19 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_steps_back_is_borne() {
+        let mut wheel = TimerWheel::new(ms(0));
+        wheel.insert(ms(110), "later");
+        assert_eq!(wheel.pop_expired(ms(100)), None);
+        assert_eq!(wheel.pop_expired(ms(50)), None);
+        wheel.insert(ms(70), "late");
+        assert_eq!(wheel.next_deadline(), Some(ms(100)));
+        assert_eq!(wheel.pop_expired(ms(99)), None);
+        assert_eq!(wheel.pop_expired(ms(110)), Some("late"));
+        assert_eq!(wheel.pop_expired(ms(110)), Some("later"));
+    }
+
+    #[test]
     fn stale_ids_touch_nothing() {
         let mut wheel = TimerWheel::new(ms(0));
         let old = wheel.insert(ms(1), "old");

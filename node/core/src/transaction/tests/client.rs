@@ -225,3 +225,24 @@ fn the_limit_holds_for_both_kinds_together() {
     t.on_response(ms(1), id, 200);
     assert!(t.create_server(ms(1), key("b", "OPTIONS"), false, back(Transport::Udp)).is_some());
 }
+
+#[test]
+fn messages_that_will_not_be_repeated_are_let_go() {
+    let mut t = Transactions::new(10);
+    let request = Bytes::from(vec![b'I'; 1000]);
+    let to = path(Transport::Udp, "127.0.2.1:5060");
+    let client = t.send_request(ms(0), "b".into(), true, to, None, request.clone()).unwrap();
+    said(&mut t);
+    assert!(!request.is_unique());
+    t.on_response(ms(1), client, 180);
+    assert!(request.is_unique());
+
+    let response = Bytes::from(vec![b'2'; 1000]);
+    let server = t.create_server(ms(0), key("a", "INVITE"), true, back(Transport::Udp)).unwrap();
+    t.respond(ms(1), server, 180, response.clone());
+    said(&mut t);
+    assert!(!response.is_unique());
+    t.respond(ms(2), server, 200, text("200"));
+    said(&mut t);
+    assert!(response.is_unique());
+}
