@@ -16,6 +16,7 @@ pub mod sbc;
 pub mod time;
 pub mod timer;
 pub mod token;
+pub mod transaction;
 
 /// The replicated records, generated from proto/sbc/store/v1.
 #[allow(missing_docs, clippy::all)]

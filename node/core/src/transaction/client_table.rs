@@ -1,0 +1,289 @@
+//! Client transactions: branches, stored requests and ACKs, send numbers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::action::{Action, Actions};
+use super::output::{ClientTxId, TxEvent, TxOutput};
+use super::shared::{Shared, TxId, TxTimers};
+use super::timing::Timer;
+use super::{invite_client, non_invite_client};
+use crate::ids::SendId;
+use crate::io::{Path, SendFailure, Transmit};
+use crate::time::Instant;
+
+/// Set in every [`SendId`] made here, so that the caller may number sends of its own below it.
+const SEND_MARK: u64 = 1 << 63;
+/// The low bits count the sends of one transaction, modulo 256: a failure ends the transaction, whichever send it was.
+const SEND_COUNT_BITS: u32 = 8;
+
+/// What to do with a response that found its client transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseAction {
+    /// Hand it to the TU.
+    Deliver,
+    /// It says nothing new; the machine has done what is due.
+    Absorb,
+    /// The first non-2xx final response to an INVITE: hand it to the TU, and before the next call of `handle_timeout` hand the
+    /// ACK to [`Transactions::set_ack`](super::Transactions::set_ack).
+    NeedAck,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Machine {
+    Invite(invite_client::State),
+    NonInvite(non_invite_client::State),
+}
+
+/// What happens to a client transaction of either kind.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Response(u16),
+    Timer(Timer),
+    TransportError,
+}
+
+impl Machine {
+    fn start(invite: bool, reliable: bool) -> (Machine, Actions) {
+        if invite {
+            let (state, actions) = invite_client::start(reliable);
+            (Machine::Invite(state), actions)
+        } else {
+            let (state, actions) = non_invite_client::start(reliable);
+            (Machine::NonInvite(state), actions)
+        }
+    }
+
+    fn on(&mut self, event: Event, reliable: bool) -> Actions {
+        match self {
+            Machine::Invite(state) => {
+                use invite_client::Event as E;
+                let event = match event {
+                    Event::Response(..200) => Some(E::Provisional),
+                    Event::Response(200..300) => Some(E::Success),
+                    Event::Response(300..) => Some(E::Failure),
+                    Event::Timer(timer) => E::of_timer(timer),
+                    Event::TransportError => Some(E::TransportError),
+                };
+                let Some(event) = event else { return Actions::NONE };
+                let (next, actions) = invite_client::on(*state, event, reliable);
+                *state = next;
+                actions
+            }
+            Machine::NonInvite(state) => {
+                use non_invite_client::Event as E;
+                let event = match event {
+                    Event::Response(..200) => Some(E::Provisional),
+                    Event::Response(200..) => Some(E::Final),
+                    Event::Timer(timer) => E::of_timer(timer),
+                    Event::TransportError => Some(E::TransportError),
+                };
+                let Some(event) = event else { return Actions::NONE };
+                let (next, actions) = non_invite_client::on(*state, event, reliable);
+                *state = next;
+                actions
+            }
+        }
+    }
+
+    fn is_invite(self) -> bool {
+        matches!(self, Machine::Invite(_))
+    }
+
+    /// False where the stored request is not needed any more.
+    fn may_repeat(self) -> bool {
+        use non_invite_client::State::{Proceeding, Trying};
+        matches!(self, Machine::Invite(invite_client::State::Calling { .. }) | Machine::NonInvite(Trying { .. } | Proceeding))
+    }
+}
+
+#[derive(Debug)]
+struct ClientTx {
+    branch: Arc<str>,
+    machine: Machine,
+    path: Path,
+    tls_name: Option<Box<str>>,
+    /// Empty once it will not be repeated.
+    request: Bytes,
+    ack: Option<Bytes>,
+    /// How many sends there were, modulo 256.
+    sends: u8,
+    timers: TxTimers,
+}
+
+impl ClientTx {
+    fn reliable(&self) -> bool {
+        self.path.transport.is_reliable()
+    }
+
+    fn send(&mut self, shared: &mut Shared, id: ClientTxId, payload: Bytes) {
+        let send = SendId(SEND_MARK | (id.0 << SEND_COUNT_BITS) | u64::from(self.sends));
+        self.sends = self.sends.wrapping_add(1);
+        shared.out.push_back(TxOutput::Transmit(Transmit {
+            path: self.path,
+            tls_name: self.tls_name.clone(),
+            payload,
+            id: send,
+        }));
+    }
+}
+
+/// The transactions of one branch: a CANCEL has the branch of its INVITE (RFC 3261 §9.1).
+#[derive(Debug, Default)]
+struct OfBranch {
+    invite: Option<ClientTxId>,
+    other: Option<ClientTxId>,
+}
+
+impl OfBranch {
+    fn slot(&mut self, invite: bool) -> &mut Option<ClientTxId> {
+        if invite { &mut self.invite } else { &mut self.other }
+    }
+}
+
+/// The maps are for lookups only and are never iterated: their random seeds do not show.
+#[derive(Debug, Default)]
+pub(super) struct ClientTable {
+    by_id: HashMap<ClientTxId, ClientTx>,
+    by_branch: HashMap<Arc<str>, OfBranch>,
+}
+
+impl ClientTable {
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(super) fn find(&self, branch: &str, invite: bool) -> Option<ClientTxId> {
+        let of_branch = self.by_branch.get(branch)?;
+        if invite { of_branch.invite } else { of_branch.other }
+    }
+
+    pub(super) fn path(&self, id: ClientTxId) -> Option<Path> {
+        Some(self.by_id.get(&id)?.path)
+    }
+
+    pub(super) fn branch(&self, id: ClientTxId) -> Option<&str> {
+        Some(&self.by_id.get(&id)?.branch)
+    }
+
+    /// `None`: the branch is taken.
+    #[expect(clippy::too_many_arguments, reason = "the facts of a request, each of its own type")]
+    pub(super) fn create(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        branch: Box<str>,
+        invite: bool,
+        path: Path,
+        tls_name: Option<Box<str>>,
+        request: Bytes,
+    ) -> Option<ClientTxId> {
+        if self.find(&branch, invite).is_some() {
+            return None;
+        }
+        let id = ClientTxId(shared.next_serial());
+        let branch: Arc<str> = branch.into();
+        *self.by_branch.entry(branch.clone()).or_default().slot(invite) = Some(id);
+        let (machine, actions) = Machine::start(invite, path.transport.is_reliable());
+        let timers = TxTimers::default();
+        self.by_id.insert(id, ClientTx { branch, machine, path, tls_name, request, ack: None, sends: 0, timers });
+        self.run(shared, now, id, actions, SendFailure::Refused);
+        Some(id)
+    }
+
+    pub(super) fn on_response(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId, status: u16) -> ResponseAction {
+        let Some(tx) = self.by_id.get_mut(&id) else { return ResponseAction::Absorb };
+        let actions = tx.machine.on(Event::Response(status), tx.reliable());
+        let first_failure = tx.machine.is_invite() && status >= 300;
+        match self.run(shared, now, id, actions, SendFailure::Refused) {
+            true if first_failure => ResponseAction::NeedAck,
+            true => ResponseAction::Deliver,
+            false => ResponseAction::Absorb,
+        }
+    }
+
+    pub(super) fn set_ack(&mut self, shared: &mut Shared, id: ClientTxId, ack: Bytes) {
+        let Some(tx) = self.by_id.get_mut(&id) else { return };
+        if matches!(tx.machine, Machine::Invite(invite_client::State::Completed)) {
+            tx.ack = Some(ack.clone());
+            tx.send(shared, id, ack);
+        }
+    }
+
+    pub(super) fn on_timer(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId, timer: Timer) {
+        self.drive(shared, now, id, Event::Timer(timer), SendFailure::Refused);
+    }
+
+    pub(super) fn on_send_failed(&mut self, shared: &mut Shared, now: Instant, send: SendId, reason: SendFailure) {
+        if send.0 & SEND_MARK == 0 {
+            return;
+        }
+        let id = ClientTxId((send.0 & !SEND_MARK) >> SEND_COUNT_BITS);
+        // A datagram that found no room in the queue is as lost as one that the network dropped: the next copy repairs it.
+        if reason == SendFailure::Congested && self.by_id.get(&id).is_some_and(|tx| !tx.reliable()) {
+            return;
+        }
+        self.drive(shared, now, id, Event::TransportError, reason);
+    }
+
+    pub(super) fn abandon(&mut self, shared: &mut Shared, id: ClientTxId) {
+        let Some(mut tx) = self.by_id.remove(&id) else { return };
+        tx.timers.stop_all(shared);
+        if let Some(of_branch) = self.by_branch.get_mut(&tx.branch) {
+            *of_branch.slot(tx.machine.is_invite()) = None;
+            if of_branch.invite.is_none() && of_branch.other.is_none() {
+                self.by_branch.remove(&tx.branch);
+            }
+        }
+        shared.event(TxEvent::ClientTerminated(id));
+    }
+
+    fn drive(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId, event: Event, reason: SendFailure) {
+        let Some(tx) = self.by_id.get_mut(&id) else { return };
+        let actions = tx.machine.on(event, tx.reliable());
+        self.run(shared, now, id, actions, reason);
+    }
+
+    /// Does what a step ordered; `reason` is for a transport error. True: the response is for the TU.
+    fn run(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId, actions: Actions, reason: SendFailure) -> bool {
+        let Some(tx) = self.by_id.get_mut(&id) else { return false };
+        let mut passed_up = false;
+        let mut ended = false;
+        for action in actions.iter() {
+            match action {
+                Action::SendLast => {
+                    let request = tx.request.clone();
+                    tx.send(shared, id, request);
+                }
+                // Not there yet at the first final response: `set_ack` sends it.
+                Action::SendAck => {
+                    if let Some(ack) = tx.ack.clone() {
+                        tx.send(shared, id, ack);
+                    }
+                }
+                Action::PassUp => passed_up = true,
+                Action::StartTimer(timer, after) => tx.timers.start(shared, TxId::Client(id), timer, now, after),
+                Action::StopTimer(timer) => tx.timers.stop(shared, timer),
+                Action::InformTimeout => shared.event(TxEvent::ClientTimeout(id)),
+                Action::InformTransportError => shared.event(TxEvent::ClientTransportError(id, reason)),
+                Action::Terminate => ended = true,
+                // Server machines only.
+                Action::Send => {}
+            }
+        }
+        if !tx.machine.may_repeat() {
+            tx.request = Bytes::new();
+        }
+        if ended {
+            self.abandon(shared, id);
+        }
+        passed_up
+    }
+
+    #[cfg(test)]
+    pub(super) fn branches(&self) -> usize {
+        self.by_branch.len()
+    }
+}

@@ -1,0 +1,31 @@
+//! SIP transactions: RFC 3261 §17 with RFC 6026, 4320 and 4321.
+//!
+//! Four pure machines, each `on(state, event, reliable) -> (state, actions)`, and one table, [`Transactions`], that keys
+//! them, runs their actions and timers, and stores the encoded messages that they repeat. Nothing here reads a message: the
+//! caller hands in keys, status codes and bytes.
+//!
+//! What it keeps true: ids are never reused; a transaction that has ended is gone at once, with its keys and timers; every
+//! transaction ends by its timers alone, whatever the far end and the TU do or fail to do; there are never more than the limit.
+
+pub mod action;
+pub mod invite_client;
+pub mod invite_server;
+pub mod non_invite_client;
+pub mod non_invite_server;
+pub mod timing;
+
+mod client_table;
+mod output;
+mod server_table;
+mod shared;
+mod table;
+
+#[cfg(test)]
+mod test_table;
+#[cfg(test)]
+mod tests;
+
+pub use client_table::ResponseAction;
+pub use output::{ClientTxId, ServerTxId, TxEvent, TxOutput};
+pub use server_table::ServerKey;
+pub use table::Transactions;

@@ -1,0 +1,45 @@
+//! What the table hands out, and the names of transactions.
+
+use crate::ids::NodeId;
+use crate::io::{SendFailure, Transmit};
+
+/// A server transaction of this node. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerTxId(pub(super) u64);
+
+/// A client transaction of this node. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientTxId(pub(super) u64);
+
+/// One output of [`Transactions::poll_output`](super::Transactions::poll_output), to be carried out in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxOutput {
+    /// Send from this node.
+    Transmit(Transmit),
+    /// Send from the node whose socket read the request: [`PeerMessage::Emit`](crate::io::PeerMessage::Emit).
+    Emit {
+        /// That node.
+        to: NodeId,
+        /// What. Its id is 0: a send number of ours means nothing there.
+        transmit: Transmit,
+    },
+    /// For the TU.
+    Event(TxEvent),
+}
+
+/// What the TU is told without having asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxEvent {
+    /// No (final) response: timer B or F, or an hour of silence after a 1xx to INVITE. `ClientTerminated` follows.
+    ClientTimeout(ClientTxId),
+    /// The request, or the ACK to a non-2xx, could not be sent. In the latter case the final response was delivered before.
+    /// `ClientTerminated` follows.
+    ClientTransportError(ClientTxId, SendFailure),
+    /// No ACK to a non-2xx (timer H). `ServerTerminated` follows.
+    ServerTimeout(ServerTxId),
+    /// The transaction is gone. Without a final response before: the TU gave none in time (non-INVITE 32 s, INVITE an hour
+    /// after its last provisional).
+    ServerTerminated(ServerTxId),
+    /// The transaction is gone.
+    ClientTerminated(ClientTxId),
+}
