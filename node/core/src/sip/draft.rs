@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::header::HeaderId;
-use super::limits::{MAX_BODY, MAX_HEAD, MAX_HEADERS};
+use super::limits::{MAX_BODY, MAX_HEAD};
 use super::message::Field;
 use super::method::Method;
 use super::status::reason_phrase;
@@ -225,7 +225,7 @@ impl Draft {
     /// Writes the message: fields in their order, then Content-Length, then the body as it is.
     pub fn encode(&self) -> Result<Bytes, WriteError> {
         let head: usize = self.fields.iter().map(|field| field.name().len() + field.value.len() + 4).sum();
-        if head > MAX_HEAD || self.fields.len() > MAX_HEADERS || self.body.len() > MAX_BODY {
+        if head > MAX_HEAD || self.body.len() > MAX_BODY {
             return Err(WriteError::TooLarge);
         }
         let mut out = BytesMut::with_capacity(head + self.body.len() + 256);
@@ -277,5 +277,73 @@ fn check_line(name: &str, value: &str) -> Result<(), WriteError> {
     match memchr::memchr3(b'\r', b'\n', 0, value.as_bytes()) {
         Some(_) => Err(WriteError::LineBreak(name.into())),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(draft: &Draft) -> String {
+        String::from_utf8(draft.encode().expect("encodes").to_vec()).expect("UTF-8")
+    }
+
+    #[test]
+    fn fields_keep_their_order_and_length_is_last() {
+        let mut draft = Draft::request(&Method::Invite, "sip:a@b");
+        draft.push(HeaderId::Via, "v1").push_named("X-One", "1").push_named("l", "999").push(HeaderId::ContentLength, "7");
+        draft.push_field(&Field { id: HeaderId::Subject, name: "s", value: "as  it\tcame" });
+        draft.insert_first(HeaderId::Via, "v0").insert_first(HeaderId::Route, "r").push(HeaderId::To, "t");
+        draft.set_body(Some("application/octet-stream"), Bytes::from_static(b"\x00\r\n\xff"));
+        let octets = draft.encode().expect("encodes");
+        let head = "INVITE sip:a@b SIP/2.0\r\nRoute: r\r\nVia: v0\r\nVia: v1\r\nX-One: 1\r\ns: as  it\tcame\r\nTo: t\r\n\
+                    Content-Type: application/octet-stream\r\nContent-Length: 4\r\n\r\n";
+        assert_eq!(&octets[..head.len()], head.as_bytes());
+        assert_eq!(&octets[head.len()..], b"\x00\r\n\xff");
+    }
+
+    #[test]
+    fn set_replace_and_remove() {
+        let mut draft = Draft::response(180, None);
+        for value in ["a", "b", "c"] {
+            draft.push(HeaderId::Via, value).push_named("X-Y", value);
+        }
+        draft.replace_first(HeaderId::Via, "A");
+        assert_eq!(draft.headers().filter(|f| f.id == HeaderId::Via).map(|f| f.value).collect::<Vec<_>>(), ["A", "b", "c"]);
+        draft.set(HeaderId::Via, "only").set(HeaderId::Server, "s");
+        assert_eq!(
+            text(&draft),
+            "SIP/2.0 180 Ringing\r\nVia: only\r\nX-Y: a\r\nX-Y: b\r\nX-Y: c\r\nServer: s\r\nContent-Length: 0\r\n\r\n"
+        );
+        assert_eq!((draft.remove_named("x-y"), draft.remove_named("v"), draft.remove(HeaderId::Via)), (3, 1, 0));
+        assert!(draft.has(HeaderId::Server) && !draft.has(HeaderId::Via));
+        assert_eq!(
+            (draft.first_named("server"), draft.first_named("x-y"), draft.status(), draft.method()),
+            (Some("s"), None, Some(180), None)
+        );
+        draft.set_body(Some("a/b"), Bytes::from_static(b"x")).clear_body();
+        assert!(!draft.has(HeaderId::ContentType) && draft.body().is_empty());
+    }
+
+    #[test]
+    fn unsafe_text_is_refused() {
+        for bad in ["a\r\nX: y", "a\nb", "a\rb", "a\0b"] {
+            let mut draft = Draft::response(200, None);
+            draft.push(HeaderId::Subject, bad);
+            assert_eq!(draft.encode(), Err(WriteError::LineBreak("Subject".into())));
+            assert_eq!(Draft::response(200, Some(bad)).encode(), Err(WriteError::LineBreak("status line".into())));
+            assert!(Draft::request(&Method::Bye, bad).encode().is_err());
+        }
+        for name in ["", "a b", "a:b", "a\r\n"] {
+            let mut draft = Draft::response(200, None);
+            draft.push_named(name, "x");
+            assert_eq!(draft.encode(), Err(WriteError::Name), "{name}");
+        }
+        assert_eq!(Draft::request(&Method::Bye, "").encode(), Err(WriteError::StartLine));
+        assert_eq!(Draft::request(&Method::Bye, "sip:a b").encode(), Err(WriteError::StartLine));
+        assert_eq!(Draft::response(99, None).encode(), Err(WriteError::StartLine));
+        let mut draft = Draft::response(200, None);
+        draft.push(HeaderId::Subject, "x".repeat(MAX_HEAD));
+        assert_eq!(draft.encode(), Err(WriteError::TooLarge));
     }
 }

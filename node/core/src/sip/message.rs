@@ -1,5 +1,8 @@
 //! A received message: immutable, cheap to clone, its fields as they came.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

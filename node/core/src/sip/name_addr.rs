@@ -39,7 +39,7 @@ impl NameAddr {
         if !parts.angled && parts.uri.contains('?') {
             return Err(AddrError::Uri(UriError::Character));
         }
-        let display = if parts.display.starts_with('"') { unquote(parts.display) } else { parts.display.to_owned() };
+        let display = if is_quoted_string(parts.display) { unquote(parts.display) } else { parts.display.to_owned() };
         let uri = Uri::parse(parts.uri)?;
         Ok(NameAddr { display: (!display.is_empty()).then_some(display), uri, params: parts.params.into() })
     }
@@ -80,10 +80,6 @@ pub(crate) fn split(text: &str) -> Option<Parts<'_>> {
         return Some(Parts { display: "", uri: trim(&text[..end]), params: &text[end..], angled: false });
     };
     let display = trim(&text[..open]);
-    // A quoted display name is one string, closed before the bracket and with nothing beside it.
-    if display.contains('"') && !is_quoted_string(display) {
-        return None;
-    }
     let close = open + text[open..].find('>')?;
     let params = trim(&text[close + 1..]);
     if !params.is_empty() && !params.starts_with(';') {
@@ -104,4 +100,57 @@ fn is_quoted_string(text: &str) -> bool {
         }
     }
     !escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names() {
+        for (text, display) in [
+            ("<sip:a@b>", None),
+            ("\"\" <sip:a@b>", None),
+            ("Alice <sip:a@b>", Some("Alice")),
+            ("A. G. Bell<sip:a@b>", Some("A. G. Bell")),
+            ("\"A \\\"q\\\" \\\\ <x>, y\"<sip:a@b>", Some("A \"q\" \\ <x>, y")),
+            ("Bob \"Bobby\" Ray <sip:a@b>", Some("Bob \"Bobby\" Ray")),
+            ("  Ünï \t<sip:a@b>", Some("Ünï")),
+        ] {
+            let addr = NameAddr::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((addr.display.as_deref(), addr.uri.as_str()), (display, "sip:a@b"), "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_belong_to_uri_or_header() {
+        let angled = NameAddr::parse("<sip:a@b;lr;tag=uri> ; tag = header ;q=0.5;x").expect("valid");
+        assert_eq!(
+            (angled.tag(), angled.param("Q"), angled.param("x"), angled.param("lr")),
+            (Some("header"), Some("0.5"), Some(""), None)
+        );
+        assert_eq!(angled.uri.param("tag"), Some("uri"));
+        let bare = NameAddr::parse("sip:a@b;tag=header;x=y").expect("valid");
+        assert_eq!((bare.uri.as_str(), bare.tag(), bare.params_str()), ("sip:a@b", Some("header"), ";tag=header;x=y"));
+        assert_eq!(NameAddr::parse("<tel:+1;ext=2>;tag=").expect("valid").tag(), None);
+        assert!(is_star(" * ") && !is_star("*x"));
+    }
+
+    #[test]
+    fn refused() {
+        for text in [
+            "",
+            "\"open <sip:a@b>",
+            "<sip:a@b",
+            "Alice sip:a@b",
+            "<>",
+            "<sip:a@b> junk",
+            "sip:a@b?x=y",
+            "*",
+            "\"x\" sip:a@b",
+            ";tag=x",
+        ] {
+            assert!(NameAddr::parse(text).is_err(), "{text}");
+        }
+    }
 }

@@ -185,3 +185,110 @@ fn frame_error(head: Bytes, kind: ParseErrorKind) -> FrameError {
 pub fn is_keepalive(datagram: &[u8]) -> bool {
     datagram == [0; 4] || (!datagram.is_empty() && datagram.iter().all(|octet| matches!(octet, b'\r' | b'\n')))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(call_id: &str, body: &str) -> String {
+        format!(
+            "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b>\r\n\
+             Call-ID: {call_id}\r\nCSeq: 1 OPTIONS\r\nl:\r\n {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    fn drain(framer: &mut StreamFramer) -> Vec<Frame> {
+        std::iter::from_fn(|| framer.poll()).collect()
+    }
+
+    #[test]
+    fn messages_in_any_pieces() {
+        let (first, second) = (message("1", "body\r\n\r\nwith breaks"), message("2", ""));
+        let stream = format!("{first}\r\n\r\n{second}");
+        for size in 1..stream.len() {
+            let mut framer = StreamFramer::new();
+            let mut frames = Vec::new();
+            for piece in stream.as_bytes().chunks(size) {
+                framer.push(piece);
+                frames.extend(drain(&mut framer));
+            }
+            frames.retain(|frame| *frame != Frame::Pong);
+            let expected = [Frame::Message(first.clone().into()), Frame::KeepAlivePing, Frame::Message(second.clone().into())];
+            assert_eq!(frames, expected, "pieces of {size}");
+            assert!(!framer.is_mid_message());
+        }
+    }
+
+    #[test]
+    fn keep_alives() {
+        let mut framer = StreamFramer::new();
+        framer.push(b"\r\n");
+        assert_eq!(drain(&mut framer), [Frame::Pong]);
+        framer.push(b"\r\n\r\n");
+        assert_eq!(drain(&mut framer), [Frame::KeepAlivePing, Frame::Pong], "the pong was half a ping");
+        framer.push(b"\r");
+        assert_eq!(drain(&mut framer), []);
+        framer.push(b"\n");
+        assert_eq!(drain(&mut framer), [Frame::KeepAlivePing]);
+        framer.push(b"\r\n\r\n\r\n\r\n");
+        assert_eq!(drain(&mut framer), [Frame::KeepAlivePing, Frame::KeepAlivePing]);
+        for (datagram, expected) in
+            [(&b"\r\n\r\n"[..], true), (b"\0\0\0\0", true), (b"\r\n", true), (b"", false), (b"\0", false), (b"\r\nX", false)]
+        {
+            assert_eq!(is_keepalive(datagram), expected, "{datagram:?}");
+        }
+    }
+
+    fn only_error(octets: &[u8]) -> FrameError {
+        let mut framer = StreamFramer::new();
+        framer.push(octets);
+        let frames = drain(&mut framer);
+        let [Frame::Error(error)] = &frames[..] else { panic!("{frames:?}") };
+        framer.push(message("3", "").as_bytes());
+        assert_eq!((framer.poll(), framer.buffered()), (None, 0), "nothing comes after an error");
+        error.clone()
+    }
+
+    #[test]
+    fn lost_boundaries_end_the_stream() {
+        let good = message("1", "");
+        for (length, kind, status) in [
+            ("", FrameErrorKind::ContentLength, 400),
+            ("l: 1\r\nl: 1\r\n", FrameErrorKind::ContentLength, 400),
+            ("l: -1\r\n", FrameErrorKind::ContentLength, 400),
+            ("l: 0x1\r\n", FrameErrorKind::ContentLength, 400),
+            ("l: 99999999999999999999999\r\n", FrameErrorKind::BodyTooLarge, 413),
+            ("l: 262145\r\n", FrameErrorKind::BodyTooLarge, 413),
+        ] {
+            let error = only_error(good.replace("l:\r\n 0\r\n", length).as_bytes());
+            let reply = error.parse.and_then(|parse| parse.reply()).expect("a reply");
+            assert_eq!((error.kind, reply.status()), (kind, Some(status)), "{length}");
+        }
+        assert_eq!(only_error(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").kind, FrameErrorKind::NotSip);
+        let endless = format!("OPTIONS sip:a@b SIP/2.0\r\nX: {}", "a".repeat(MAX_HEAD));
+        assert_eq!(only_error(endless.as_bytes()).kind, FrameErrorKind::HeadTooLarge);
+    }
+
+    #[test]
+    fn a_caller_that_does_not_poll_is_stopped() {
+        let mut framer = StreamFramer::new();
+        for _ in 0..MAX_BUFFER / 1000 + 2 {
+            framer.push(&[b'x'; 1000]);
+        }
+        assert!(framer.buffered() <= MAX_BUFFER);
+        assert!(matches!(framer.poll(), Some(Frame::Error(_))));
+    }
+
+    #[test]
+    fn a_trickled_head_is_searched_once() {
+        // Quadratic search would compare 2^31 octets here.
+        let mut framer = StreamFramer::new();
+        framer.push(b"OPTIONS sip:a@b SIP/2.0\r\nX: ");
+        for _ in 0..MAX_HEAD - 100 {
+            framer.push(b"a");
+            assert_eq!(framer.poll(), None);
+            assert!(framer.buffered() - framer.searched <= 3);
+        }
+    }
+}

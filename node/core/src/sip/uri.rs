@@ -33,7 +33,7 @@ pub enum UriError {
     /// White space, angle bracket, quote or control character.
     #[error("bad character in URI")]
     Character,
-    /// User part empty, or two of them.
+    /// User part empty.
     #[error("bad user part")]
     User,
     /// Host missing or malformed.
@@ -89,7 +89,7 @@ impl Uri {
         if let Some(length) = text[at..].find('@') {
             let userinfo = &text[at..at + length];
             let user = userinfo.split_once(':').map_or(userinfo, |(user, _password)| user);
-            if user.is_empty() || text[at + length + 1..].contains('@') {
+            if user.is_empty() {
                 return Err(UriError::User);
             }
             self.user = Some(Span::within(text, user));
@@ -259,4 +259,110 @@ fn unescape(text: &str) -> Cow<'_, str> {
 
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Uri {
+        let uri = Uri::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(uri.as_str(), text);
+        uri
+    }
+
+    #[test]
+    fn sip_parts() {
+        let uri = parse("sip:alice:secret@Example.COM:5080;transport=TCP;lr;Method=x?subject=a;b&c=d");
+        assert_eq!(
+            (uri.scheme(), uri.user(), uri.host(), uri.port()),
+            (Scheme::Sip, Some("alice"), Some("Example.COM"), Some(5080))
+        );
+        assert_eq!((uri.transport_param(), uri.param("LR"), uri.param("method")), (Some("TCP"), Some(""), Some("x")));
+        assert_eq!((uri.param("subject"), uri.headers()), (None, Some("subject=a;b&c=d")));
+        let bare = parse("SIPS:host");
+        assert_eq!(
+            (bare.scheme(), bare.user(), bare.host(), bare.port(), bare.headers()),
+            (Scheme::Sips, None, Some("host"), None, None)
+        );
+        assert_eq!(parse("sip:a@b?x=y").headers(), Some("x=y"));
+        assert_eq!(parse("sip:a@b;x=c@d").param("x"), Some("c@d"));
+    }
+
+    #[test]
+    fn odd_but_valid_users() {
+        let odd =
+            parse("sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*:&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com");
+        assert_eq!((odd.user(), odd.host()), (Some("1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*"), Some("example.com")));
+        assert_eq!(parse("sip:user;par=u%40example.net@example.com").user_decoded().as_deref(), Some("user;par=u@example.net"));
+        assert_eq!(parse("sip:%41%zz%4@h").user_decoded().as_deref(), Some("A%zz%4"));
+        assert_eq!(parse("sip:%ff@h").user_decoded().as_deref(), Some("%ff"));
+        assert_eq!(parse("sip:n%00l@h").user_decoded().as_deref(), Some("n\0l"));
+    }
+
+    #[test]
+    fn addresses() {
+        let six = parse("sip:911@[2001:db8::10]:5070;x=1");
+        assert_eq!((six.host(), six.port()), (Some("2001:db8::10"), Some(5070)));
+        assert_eq!(six.host_ip(), Some("2001:db8::10".parse().expect("address")));
+        assert_eq!(parse("sip:[::ffff:192.0.2.1]").host(), Some("::ffff:192.0.2.1"));
+        assert_eq!(parse("sip:10.0.0.1:0").port(), Some(0));
+        assert_eq!(parse("sip:h").host_ip(), None);
+    }
+
+    #[test]
+    fn tel_urn_and_others() {
+        let tel = parse("tel:+1-(201).555;phone-context=example.com;ext=1");
+        assert_eq!(
+            (tel.scheme(), tel.user(), tel.host(), tel.param("ext")),
+            (Scheme::Tel, Some("+1-(201).555"), None, Some("1"))
+        );
+        assert_eq!(parse("tel:911").user(), Some("911"));
+        for (text, sos) in [
+            ("urn:service:sos", true),
+            ("URN:Service:SOS.police", true),
+            ("urn:service:sos.ecall.automatic", true),
+            ("urn:service:sosx", false),
+            ("urn:service:counseling", false),
+            ("sip:sos@example.com", false),
+        ] {
+            assert_eq!(parse(text).is_service_sos(), sos, "{text}");
+        }
+        assert_eq!(parse("nobodyKnowsThisScheme:totallyopaquecontent").scheme(), Scheme::Other);
+        assert_eq!(parse("http://example.com/a?b@c").host(), None);
+    }
+
+    #[test]
+    fn refused() {
+        use UriError::*;
+        for (text, error) in [
+            ("", Scheme),
+            ("alice", Scheme),
+            (":x", Scheme),
+            ("1sip:x", Scheme),
+            ("sip:", Host),
+            ("sip:@host", User),
+            ("sip::pw@host", User),
+            ("sip:a@", Host),
+            ("sip:a@b@c", Host),
+            ("sip:a@[::1", Host),
+            ("sip:a@[zz]", Host),
+            ("sip:a@[::1]x", Host),
+            ("sip:a@::1", Host),
+            ("sip:a@h:", Port),
+            ("sip:a@h:65536", Port),
+            ("sip:a@h:+1", Port),
+            ("sip:a b@h", Character),
+            ("<sip:a@h>", Scheme),
+            ("sip:a@h>", Character),
+            ("sip:a@h\r\nX: y", Character),
+            ("tel:", Number),
+            ("tel:+", Number),
+            ("tel:alice", Number),
+            ("urn:", Host),
+        ] {
+            assert_eq!(Uri::parse(text), Err(error), "{text}");
+        }
+        assert_eq!(Uri::parse(&format!("sip:{}@h", "a".repeat(MAX_URI))), Err(TooLong));
+    }
 }

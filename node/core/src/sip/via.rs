@@ -164,3 +164,79 @@ fn split_sent_by(text: &str) -> Option<(&str, Option<u16>)> {
 fn unbracket(text: &str) -> &str {
     text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Via {
+        Via::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn parts() {
+        let via = parse("SIP/2.0/UDP Host.example.com:5062;rport;branch=z9hG4bK-1;x=\"a;branch=no\"");
+        assert_eq!(
+            (via.transport(), via.host(), via.port(), via.branch()),
+            ("UDP", "Host.example.com", Some(5062), Some("z9hG4bK-1"))
+        );
+        assert_eq!((via.has_rport(), via.rport(), via.received()), (true, None, None));
+        assert_eq!(via.sent_by(), "host.example.com:5062");
+        let odd = parse("SIP  / 2.0  / TCP     spindle.example.com  : 5  ;   branch  =   z9hG4bK9ikj8  ;rport=7");
+        assert_eq!(
+            (odd.transport(), odd.host(), odd.port(), odd.branch()),
+            ("TCP", "spindle.example.com", Some(5), Some("z9hG4bK9ikj8"))
+        );
+        assert_eq!(odd.rport(), Some(7));
+    }
+
+    #[test]
+    fn ipv6_with_and_without_brackets() {
+        let via = parse("SIP/2.0/UDP [2001:db8::9:1];received=[2001:db8::9:255];branch=z9hG4bKas3-111");
+        assert_eq!((via.host(), via.port(), via.sent_by()), ("2001:db8::9:1", None, "[2001:db8::9:1]".to_owned()));
+        assert_eq!(via.received(), Some("2001:db8::9:255".parse().expect("address")));
+        assert_eq!(parse("SIP/2.0/UDP [::1]:9;received=::2").received(), Some("::2".parse().expect("address")));
+    }
+
+    #[test]
+    fn received_and_rport_are_filled_in() {
+        let source: SocketAddr = "10.1.2.3:4444".parse().expect("address");
+        for (text, filled) in [
+            ("SIP/2.0/UDP 10.1.2.3:5060;branch=b", "SIP/2.0/UDP 10.1.2.3:5060;branch=b"),
+            ("SIP/2.0/UDP 10.1.2.3;rport;branch=b", "SIP/2.0/UDP 10.1.2.3;rport=4444;branch=b;received=10.1.2.3"),
+            ("SIP/2.0/UDP h.example ; branch=b;a=\"x;y\"", "SIP/2.0/UDP h.example;branch=b;a=\"x;y\";received=10.1.2.3"),
+            (
+                "SIP/2.0/UDP 10.9.9.9;received=1.1.1.1;rport=1;branch=b",
+                "SIP/2.0/UDP 10.9.9.9;rport=4444;branch=b;received=10.1.2.3",
+            ),
+            ("SIP/2.0/UDP 10.1.2.3;received=1.1.1.1", "SIP/2.0/UDP 10.1.2.3"),
+        ] {
+            assert_eq!(parse(text).with_received(source), filled);
+            parse(filled);
+        }
+        let mapped: SocketAddr = "[::ffff:10.1.2.3]:1".parse().expect("address");
+        assert_eq!(parse("SIP/2.0/UDP 10.1.2.3").with_received(mapped), "SIP/2.0/UDP 10.1.2.3");
+    }
+
+    #[test]
+    fn refused() {
+        use ViaError::*;
+        for (text, error) in [
+            ("", Protocol),
+            ("SIP/2.0/UDP", Protocol),
+            ("SIP/3.0/UDP h", Protocol),
+            ("HTTP/2.0/UDP h", Protocol),
+            ("SIP/2.0/U<P h", Protocol),
+            ("SIP/2.0/UDP ;branch=x", SentBy),
+            ("SIP/2.0/UDP h:", SentBy),
+            ("SIP/2.0/UDP h:99999", SentBy),
+            ("SIP/2.0/UDP a b;branch=x", SentBy),
+            ("SIP/2.0/UDP [::1;branch=x", SentBy),
+            ("SIP/2.0/UDP 2001:db8::1;branch=x", SentBy),
+            ("SIP/2.0/UDP h;branch=", Param),
+            ("SIP/2.0/UDP h;branch=a b", Param),
+        ] {
+            assert_eq!(Via::parse(text), Err(error), "{text}");
+        }
+    }
+}
