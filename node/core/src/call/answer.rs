@@ -54,7 +54,7 @@ impl Call {
         let mut draft = self.toward_caller(cx, status, response);
         self.put_body(cx, Side::Callee, response, &mut draft);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
-        cx.respond(tx, &draft);
+        cx.respond(tx, &mut draft);
         if !self.ringing && status >= 180 {
             self.ringing = true;
             let progress = store_pb::Progress {
@@ -117,7 +117,7 @@ impl Call {
         let cseq = response.cseq();
         // A 2xx to an INVITE without an offer carries the offer: its ACK must wait for the caller's answer.
         let delayed = body::find_sdp(&self.invite).is_none() && body::find_sdp(response).is_some();
-        let payload = cx.respond(tx, &draft);
+        let payload = cx.respond(tx, &mut draft);
         if let Some(payload) = payload {
             self.await_ack(cx, Side::Caller, tx, self.invite.cseq(), payload, self.back, delayed.then_some(cseq));
         }
@@ -211,7 +211,7 @@ impl Call {
         }
         self.put_body(cx, Side::Callee, response, &mut draft);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
-        cx.respond(tx, &draft);
+        cx.respond(tx, &mut draft);
         self.caller.gone = true;
         self.callee.gone = true;
         self.finish(cx, Cause { origin: "callee", status, reason: response.reason().to_owned() });

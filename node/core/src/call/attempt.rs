@@ -1,15 +1,23 @@
 //! One INVITE toward the called side: enough of it to acknowledge, cancel and give up.
 
+use std::time::Duration;
+
 use super::services::Services;
+use super::timer::{CallTimer, Timer};
 use crate::dialog::Dialog;
 use crate::io::Path;
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::timer::TimerId;
 use crate::transaction::ClientTxId;
 
+/// RFC 3261 §9.1: an INVITE without a final response 64 × T1 after its CANCEL is given up.
+const ABANDON: Duration = Duration::from_secs(32);
+
 /// One target that was dialled.
 #[derive(Debug)]
 pub struct Attempt {
+    /// The call.
+    pub call: u64,
     /// Its number in the call; part of the leg's identity (rule C).
     pub index: u32,
     /// Its transaction.
@@ -57,6 +65,7 @@ impl Attempt {
             let (branch, path, tls) = (self.branch.clone(), self.path, self.tls_name.clone());
             // Its responses need no one: the INVITE's final response tells how it went.
             cx.tx.send_request(cx.now.mono, branch, false, path, tls, payload);
+            cx.start_timer(ABANDON, Timer::Call(self.call, CallTimer::Abandon(self.index)));
         }
     }
 

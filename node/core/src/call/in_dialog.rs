@@ -64,7 +64,7 @@ impl Call {
         }
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, back, &draft);
-        cx.respond(tx, &draft);
+        cx.respond(tx, &mut draft);
     }
 
     fn on_bye(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: &ReturnPath, request: &Message) {
@@ -95,7 +95,7 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, 491);
             return;
         }
-        cx.respond(tx, &request.response(100, None));
+        cx.respond(tx, &mut request.response(100, None));
         self.forward(cx, side, tx, back, request);
     }
 
@@ -260,7 +260,7 @@ impl Call {
         self.put_body(cx, side.other(), response, &mut draft);
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
-        let payload = cx.respond(tx, &draft);
+        let payload = cx.respond(tx, &mut draft);
         if invite && (200..300).contains(&status) {
             let delayed = !offered && body::find_sdp(response).is_some();
             if let Some(payload) = payload {

@@ -12,7 +12,7 @@ use crate::ids::{CallUid, MediaId, NodeId, ProposalId, ResolveId, SendId};
 use crate::io::{Counter, Output, Path, PeerMessage, ReturnPath, Transmit, Transport};
 use crate::policy::ClusterConfig;
 use crate::replica::Replica;
-use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::sip::{Draft, HeaderId, Message, Method, Via};
 use crate::store_pb;
 use crate::time::{Instant, Now};
 use crate::timer::{TimerId, TimerWheel};
@@ -60,8 +60,6 @@ pub struct Services {
     pub server_use: HashMap<ServerTxId, u64>,
     /// Which call a DNS question belongs to.
     pub resolving: HashMap<ResolveId, u64>,
-    /// Which call a proposal belongs to.
-    pub proposals: HashMap<ProposalId, u64>,
     next: u64,
 }
 
@@ -87,7 +85,6 @@ impl Services {
             client_use: HashMap::new(),
             server_use: HashMap::new(),
             resolving: HashMap::new(),
-            proposals: HashMap::new(),
             next: 0,
         }
     }
@@ -135,10 +132,9 @@ impl Services {
         id
     }
 
-    /// Proposes a record of a call.
+    /// Proposes a record of a call, whose number is the proposal's.
     pub fn propose(&mut self, call: u64, kind: store_pb::command::Kind) {
-        let id = ProposalId(self.serial());
-        self.proposals.insert(id, call);
+        let id = ProposalId(call);
         let command = Box::new(store_pb::Command { unix_ms: self.now.unix.0, kind: Some(kind) });
         self.out.push_back(Output::Propose { id, command });
     }
@@ -169,8 +165,11 @@ impl Services {
     }
 
     /// Encodes and sends a response of a server transaction.
-    pub fn respond(&mut self, tx: ServerTxId, draft: &Draft) -> Option<Bytes> {
+    pub fn respond(&mut self, tx: ServerTxId, draft: &mut Draft) -> Option<Bytes> {
         let status = draft.status().unwrap_or(500);
+        if let Some(back) = self.tx.server_back(tx) {
+            fill_via(draft, &back);
+        }
         let payload = self.encode(draft)?;
         self.count(Counter::ResponseSent(u8::try_from(status / 100).unwrap_or(0)));
         self.tx.respond(self.now.mono, tx, status, payload.clone());
@@ -181,7 +180,7 @@ impl Services {
     pub fn reject(&mut self, tx: ServerTxId, request: &Message, status: u16, local_tag: &str) {
         let mut draft = request.response(status, None);
         finish_response(&mut draft, request, status, local_tag, &self.local.name);
-        self.respond(tx, &draft);
+        self.respond(tx, &mut draft);
     }
 
     /// A response without a transaction (RFC 3261 §8.2.7).
@@ -189,6 +188,7 @@ impl Services {
         let tag = self.stateless_tag(request);
         let mut draft = request.response(status, None);
         finish_response(&mut draft, request, status, &tag, &self.local.name);
+        fill_via(&mut draft, &back);
         if let Some(payload) = self.encode(&draft) {
             self.count(Counter::ResponseSent(u8::try_from(status / 100).unwrap_or(0)));
             self.send(back, None, payload);
@@ -220,6 +220,15 @@ impl Services {
     /// Deadline of something that starts now.
     pub fn after(&self, d: std::time::Duration) -> Instant {
         self.now.mono + d
+    }
+}
+
+/// Fills in where the request came from (RFC 3261 §18.2.1, RFC 3581 §4): `back` leads to its source address.
+pub fn fill_via(draft: &mut Draft, back: &ReturnPath) {
+    let Some(via) = draft.first(HeaderId::Via).and_then(|v| Via::parse(v).ok()) else { return };
+    let filled = via.with_received(back.path.remote);
+    if filled != via.as_str() {
+        draft.replace_first(HeaderId::Via, filled);
     }
 }
 

@@ -460,6 +460,7 @@ impl Call {
             self.timers.ring = Some(cx.start_timer(ring, Timer::Call(self.serial, CallTimer::Ring)));
         }
         self.attempts.push(Attempt {
+            call: self.serial,
             index,
             tx,
             dialog: Dialog { local_cseq: identity.cseq, ..self.callee.dialog.clone() },

@@ -28,6 +28,7 @@ impl Call {
                 self.on_prepare_limit(cx);
             }
             CallTimer::Failover(index) => self.on_failover(cx, index),
+            CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
             CallTimer::Ring => {
                 self.timers.ring = None;
                 if self.phase == CallPhase::Dialling {
@@ -43,6 +44,14 @@ impl Call {
                     self.on_media_closed(cx);
                 }
             }
+        }
+    }
+
+    /// No final response to that INVITE will come, or matter, any more.
+    pub fn on_attempt_gone(&mut self, cx: &mut Services, index: u32) {
+        if let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index && !a.finished) {
+            attempt.finished = true;
+            cx.tx.abandon_client(attempt.tx);
         }
     }
 
@@ -87,7 +96,7 @@ impl Call {
         let mut draft = self.invite.response(status, None);
         finish_response(&mut draft, &self.invite, status, self.tag(), &cx.local.name);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
-        cx.respond(tx, &draft);
+        cx.respond(tx, &mut draft);
     }
 
     /// An operator ends the call.

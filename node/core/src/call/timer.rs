@@ -20,6 +20,8 @@ pub enum CallTimer {
     ClaimBudget,
     /// The target of this attempt has been silent for too long.
     Failover(u32),
+    /// The cancelled INVITE of this attempt got no final response.
+    Abandon(u32),
     /// The called side has rung long enough.
     Ring,
     /// Repeat the 2xx on this leg (RFC 3261 §13.3.1.4).

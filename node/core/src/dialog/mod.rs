@@ -48,7 +48,8 @@ impl Dialog {
             remote_tag: invite.from_tag().map(Into::into),
             local_uri: without_tag(invite.to()).into(),
             remote_uri: without_tag(invite.from()).into(),
-            remote_target: contact_uri(invite).unwrap_or_default(),
+            // A broken phone without Contact is still reachable: where it was seen, under its From URI.
+            remote_target: contact_uri(invite).unwrap_or_else(|| uri_of(invite.from()).into()),
             route_set: invite.values(HeaderId::RecordRoute).take(MAX_ROUTES).map(Into::into).collect(),
             local_cseq: 0,
             remote_cseq: Some(invite.cseq()),

@@ -34,6 +34,8 @@ pub enum Input {
         /// The entry.
         entry: Arc<store_pb::Entry>,
     },
+    /// The replicated state was replaced by a snapshot.
+    StateReplaced,
     /// A proposal of this node will not commit (no quorum, leader lost, queue full) or its fate is unknown.
     ProposeFailed {
         /// Which.

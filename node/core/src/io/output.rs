@@ -51,6 +51,8 @@ pub enum Output {
     },
     /// Count something.
     Count(Counter),
+    /// The log holds something that this version cannot apply: stop the node, for it must not go on with a wrong state.
+    Halt(String),
     /// A call event was derived from the log; it stands in the replica, this only wakes watchers.
     EventsChanged,
 }
