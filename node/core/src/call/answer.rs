@@ -22,7 +22,14 @@ const GIVE_UP: Duration = Duration::from_secs(32);
 
 impl Call {
     /// A response to the INVITE of an attempt. `back`: how it came.
-    pub fn on_dial_response(&mut self, cx: &mut Services, index: u32, action: ResponseAction, back: &ReturnPath, response: &Message) {
+    pub fn on_dial_response(
+        &mut self,
+        cx: &mut Services,
+        index: u32,
+        action: ResponseAction,
+        back: &ReturnPath,
+        response: &Message,
+    ) {
         let status = response.status().unwrap_or(0);
         let Some(at) = self.attempts.iter().position(|a| a.index == index) else { return };
         self.ladder.received(cx.now.unix, self.callee.realm, back, response);
@@ -72,7 +79,8 @@ impl Call {
     fn on_success(&mut self, cx: &mut Services, at: usize, response: &Message) {
         let same_fork = self.callee.dialog.remote_tag.as_deref() == response.to_tag();
         let index = self.attempts[at].index;
-        if self.phase == CallPhase::Answered && same_fork && self.repeat_ack(cx, Side::Callee, response.cseq(), response.to_tag()) {
+        if self.phase == CallPhase::Answered && same_fork && self.repeat_ack(cx, Side::Callee, response.cseq(), response.to_tag())
+        {
             return;
         }
         self.attempts[at].finished = true;

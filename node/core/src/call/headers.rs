@@ -68,7 +68,9 @@ mod tests {
 
     #[test]
     fn unknown_fields_cross_and_hop_fields_do_not() {
-        let m = request("X-Odd:  a ;b\r\nRoute: <sip:r;lr>\r\nRecord-Route: <sip:rr;lr>\r\nContact: <sip:a@c>\r\nGeolocation: <cid:x>\r\nP-Asserted-Identity: <tel:1>\r\n");
+        let m = request(
+            "X-Odd:  a ;b\r\nRoute: <sip:r;lr>\r\nRecord-Route: <sip:rr;lr>\r\nContact: <sip:a@c>\r\nGeolocation: <cid:x>\r\nP-Asserted-Identity: <tel:1>\r\n",
+        );
         let mut d = Draft::request(&Method::Invite, "sip:x");
         copy_through(&m, &mut d);
         let t = String::from_utf8(d.encode().unwrap().to_vec()).unwrap();

@@ -57,7 +57,15 @@ impl Call {
         }
     }
 
-    fn refuse_request(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: &ReturnPath, request: &Message, status: u16) {
+    fn refuse_request(
+        &mut self,
+        cx: &mut Services,
+        side: Side,
+        tx: ServerTxId,
+        back: &ReturnPath,
+        request: &Message,
+        status: u16,
+    ) {
         let mut draft = request.response(status, None);
         if status == 500 {
             draft.push(HeaderId::RetryAfter, (1 + request.cseq() % 9).to_string());
@@ -89,7 +97,8 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, 500);
             return;
         }
-        let glare = self.leg(side).inviting || self.leg(side).pending_2xx.is_some() || self.leg(side.other()).pending_2xx.is_some();
+        let glare =
+            self.leg(side).inviting || self.leg(side).pending_2xx.is_some() || self.leg(side.other()).pending_2xx.is_some();
         let other_way = self.forwards.iter().any(|f| f.from == side.other() && f.request.method() == &Method::Invite);
         if glare || other_way || early {
             self.refuse_request(cx, side, tx, &back, request, 491);
@@ -179,7 +188,14 @@ impl Call {
     }
 
     /// A response to a request that was passed on.
-    pub fn on_forward_response(&mut self, cx: &mut Services, id: u64, action: ResponseAction, back: &ReturnPath, response: &Message) {
+    pub fn on_forward_response(
+        &mut self,
+        cx: &mut Services,
+        id: u64,
+        action: ResponseAction,
+        back: &ReturnPath,
+        response: &Message,
+    ) {
         let Some(at) = self.forwards.iter().position(|f| f.id == id) else {
             // A 2xx to a re-INVITE, repeated because our ACK was lost.
             self.on_late_2xx(cx, response);

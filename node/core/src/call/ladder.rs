@@ -49,15 +49,6 @@ impl Ladder {
         }
         let (local, remote): (SocketAddr, SocketAddr) = (back.path.local, back.path.remote);
         let through: Option<NodeId> = back.ingress;
-        self.entries.push(LadderEntry {
-            at,
-            inbound,
-            realm,
-            local,
-            remote,
-            through,
-            summary: summary.into(),
-            cseq: cseq.into(),
-        });
+        self.entries.push(LadderEntry { at, inbound, realm, local, remote, through, summary: summary.into(), cseq: cseq.into() });
     }
 }

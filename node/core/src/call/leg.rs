@@ -129,10 +129,9 @@ impl Leg {
                 let port = uri.port().unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
                 NextHop::Known { path: cx.path_to(self.realm, transport, (ip, port).into()), ingress: None }
             }
-            None => NextHop::Ask(ResolveRequest {
-                target: HostAndPort { host: host.into(), port: uri.port() },
-                transport: choice,
-            }),
+            None => {
+                NextHop::Ask(ResolveRequest { target: HostAndPort { host: host.into(), port: uri.port() }, transport: choice })
+            }
         }
     }
 

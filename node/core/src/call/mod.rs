@@ -26,7 +26,7 @@ pub use body::{find_sdp, sdp_bytes};
 pub use headers::{MaxForwardsError, next_max_forwards};
 pub use ladder::Ladder;
 pub use leg::{Leg, NextHop};
-pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, Services, allowed, finish_response};
+pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, Services, allowed, fill_via, finish_response};
 pub use timer::{CallTimer, Timer};
 
 use attempt::Attempt;

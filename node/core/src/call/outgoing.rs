@@ -41,7 +41,12 @@ impl Call {
     }
 
     /// The DNS answered for a request within a dialog. False: it was not one of these.
-    pub(super) fn on_send_resolved(&mut self, cx: &mut Services, id: ResolveId, result: &Result<Vec<Target>, ResolveError>) -> bool {
+    pub(super) fn on_send_resolved(
+        &mut self,
+        cx: &mut Services,
+        id: ResolveId,
+        result: &Result<Vec<Target>, ResolveError>,
+    ) -> bool {
         let Some(at) = self.sends.iter().position(|s| s.id == id) else { return false };
         let PendingSend { side, draft, purpose, .. } = self.sends.remove(at);
         let leg = self.leg(side);
@@ -112,7 +117,8 @@ impl Call {
 
     /// Repeats the ACK for a 2xx that came again. False: none was sent for it.
     pub(super) fn repeat_ack(&self, cx: &mut Services, side: Side, cseq: u32, remote_tag: Option<&str>) -> bool {
-        let Some(ack) = self.acks.iter().find(|a| a.side == side && a.cseq == cseq && a.remote_tag.as_deref() == remote_tag) else {
+        let Some(ack) = self.acks.iter().find(|a| a.side == side && a.cseq == cseq && a.remote_tag.as_deref() == remote_tag)
+        else {
             return false;
         };
         cx.send(ack.back, self.leg(side).tls_name.clone(), ack.payload.clone());

@@ -516,5 +516,6 @@ fn request_uri(invite: &Message, candidate: &Candidate) -> String {
 
 /// A session id for `o=` lines: unique by call and side, and within the 62 bits that every parser takes.
 fn sdp_id(uid: CallUid, side: u64) -> u64 {
-    (u64::from(uid.node.0) << 46 | (uid.serial & 0x1f_ffff_ffff) << 8 | u64::from(uid.incarnation.0 & 0x7f) << 1 | side) & ((1 << 62) - 1)
+    (u64::from(uid.node.0) << 46 | (uid.serial & 0x1f_ffff_ffff) << 8 | u64::from(uid.incarnation.0 & 0x7f) << 1 | side)
+        & ((1 << 62) - 1)
 }

@@ -228,6 +228,13 @@ impl ClientTable {
         self.drive(shared, now, id, Event::TransportError, reason);
     }
 
+    pub(super) fn stop_retransmitting(&mut self, shared: &mut Shared, id: ClientTxId) {
+        if let Some(tx) = self.by_id.get_mut(&id) {
+            tx.timers.stop(shared, Timer::A);
+            tx.timers.stop(shared, Timer::E);
+        }
+    }
+
     pub(super) fn abandon(&mut self, shared: &mut Shared, id: ClientTxId) {
         let Some(mut tx) = self.by_id.remove(&id) else { return };
         tx.timers.stop_all(shared);

@@ -242,12 +242,17 @@ impl ServerTable {
         if !tx.machine.may_repeat() {
             tx.last = None;
         }
-        if ended && let Some(mut tx) = self.by_id.remove(&id) {
-            tx.timers.stop_all(shared);
-            self.by_key.remove(&tx.key);
-            shared.event(TxEvent::ServerTerminated(id));
+        if ended {
+            self.drop_silently(shared, id);
         }
         passed_up
+    }
+
+    pub(super) fn drop_silently(&mut self, shared: &mut Shared, id: ServerTxId) {
+        let Some(mut tx) = self.by_id.remove(&id) else { return };
+        tx.timers.stop_all(shared);
+        self.by_key.remove(&tx.key);
+        shared.event(TxEvent::ServerTerminated(id));
     }
 }
 

@@ -124,6 +124,16 @@ impl Transactions {
         self.clients.abandon(&mut self.shared, id);
     }
 
+    /// Ends a server transaction without a word: another node answers the request (anycast.md, rules B and H).
+    pub fn drop_server(&mut self, id: ServerTxId) {
+        self.servers.drop_silently(&mut self.shared, id);
+    }
+
+    /// Sends the request no more, and still takes its responses: another target is tried meanwhile.
+    pub fn stop_retransmitting(&mut self, id: ClientTxId) {
+        self.clients.stop_retransmitting(&mut self.shared, id);
+    }
+
     /// Where the request went.
     pub fn path(&self, id: ClientTxId) -> Option<Path> {
         self.clients.path(id)

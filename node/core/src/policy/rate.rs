@@ -1,0 +1,66 @@
+//! How many initial requests one source may send: a token bucket each.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// Sources remembered at once; beyond it new ones are let through, for a flood from everywhere is not stopped by source.
+const MAX_SOURCES: usize = 65_536;
+/// A source may send this many seconds' worth at once.
+const BURST_SECONDS: f64 = 2.0;
+/// A source that was silent for so long has a full bucket again, whatever the rate.
+const FORGET_AFTER: Duration = Duration::from_secs(10);
+
+/// The buckets.
+#[derive(Debug, Default)]
+pub struct SourceRates {
+    buckets: HashMap<IpAddr, (f64, Instant)>,
+}
+
+impl SourceRates {
+    /// True when the source may send one more. `rate`: a second; 0: no limit.
+    pub fn admit(&mut self, now: Instant, source: IpAddr, rate: u32) -> bool {
+        if rate == 0 {
+            return true;
+        }
+        let full = f64::from(rate) * BURST_SECONDS;
+        if self.buckets.len() >= MAX_SOURCES && !self.buckets.contains_key(&source) {
+            return true;
+        }
+        let (tokens, last) = self.buckets.entry(source).or_insert((full, now));
+        *tokens = (*tokens + now.since(*last).as_secs_f64() * f64::from(rate)).min(full);
+        *last = now;
+        if *tokens < 1.0 {
+            return false;
+        }
+        *tokens -= 1.0;
+        true
+    }
+
+    /// Forgets silent sources.
+    pub fn sweep(&mut self, now: Instant) {
+        self.buckets.retain(|_, (_, last)| now.since(*last) < FORGET_AFTER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_gets_its_rate_and_no_more() {
+        let mut rates = SourceRates::default();
+        let ip = "127.0.0.1".parse().unwrap();
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        let burst = (0..100).filter(|_| rates.admit(at(0), ip, 10)).count();
+        assert_eq!(burst, 20);
+        let second = (0..1000).filter(|i| rates.admit(at(1 + i), ip, 10)).count();
+        assert!((9..=11).contains(&second), "{second}");
+        assert!(rates.admit(at(0), "127.0.0.2".parse().unwrap(), 10), "another source is not concerned");
+        assert!((0..100).all(|_| rates.admit(at(5), ip, 0)), "0 is no limit");
+        rates.sweep(at(60_000));
+        assert!(rates.buckets.is_empty());
+    }
+}

@@ -1,0 +1,84 @@
+//! The log moved on: applies it to the replicated state, and tells the calls that it concerns.
+
+use std::sync::PoisonError;
+
+use super::Sbc;
+use crate::ids::CallUid;
+use crate::io::Output;
+use crate::replica::Effect;
+use crate::store_pb;
+
+impl Sbc {
+    pub(super) fn on_applied(&mut self, index: u64, entry: &store_pb::Entry) {
+        let effects = {
+            let mut replica = self.cx.replica.write().unwrap_or_else(PoisonError::into_inner);
+            replica.apply(index, entry)
+        };
+        let effects = match effects {
+            Ok(effects) => effects,
+            Err(error) => {
+                self.cx.out.push_back(Output::Halt(error.to_string()));
+                return;
+            }
+        };
+        let mut events = false;
+        for effect in effects {
+            match effect {
+                Effect::Claimed { call, won, winner, exact_match } => self.on_claimed(call, won, winner, exact_match),
+                Effect::Recorded { call, .. } | Effect::Ended { call } | Effect::Stale { call: Some(call), .. } => {
+                    self.on_recorded(call);
+                }
+                Effect::Config { revision, text, .. } => self.cx.out.push_back(Output::ConfigChanged { revision, text }),
+                Effect::Event(_) => events = true,
+                Effect::Stale { call: None, .. }
+                | Effect::ConfigRefused { .. }
+                | Effect::ConfigRepeated { .. }
+                | Effect::NodeUp { .. } => {}
+            }
+        }
+        if events {
+            self.cx.out.push_back(Output::EventsChanged);
+        }
+    }
+
+    /// A snapshot took the place of the state: what calls of this node had recorded may be in it, or not.
+    pub(super) fn on_state_replaced(&mut self) {
+        let serials: Vec<u64> = self.calls.keys().copied().collect();
+        for serial in serials {
+            self.with_call(serial, |call, cx| call.on_recorded(cx));
+        }
+        let config = {
+            let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+            let (revision, text, _) = replica.config();
+            (revision, text.to_owned())
+        };
+        if config.0 > 0 {
+            self.cx.out.push_back(Output::ConfigChanged { revision: config.0, text: config.1 });
+        }
+        self.cx.out.push_back(Output::EventsChanged);
+    }
+
+    fn on_claimed(&mut self, call: CallUid, won: bool, winner: CallUid, exact: bool) {
+        let (owner, key) = {
+            let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+            match replica.call(winner) {
+                Some(entry) => (entry.owner(), <[u8; 16]>::try_from(&entry.claim().key[..]).unwrap_or_default()),
+                None => (winner.node, [0; 16]),
+            }
+        };
+        if self.own_call(call).is_some() {
+            let serial = call.serial;
+            let Some(waiting) = self.calls.get_mut(&serial) else { return };
+            let after = waiting.on_claimed(&mut self.cx, won, winner, owner, exact);
+            self.after_claim(serial, after);
+            self.with_call(serial, |call, cx| call.on_recorded(cx));
+        }
+        self.release_holds(&key, owner);
+    }
+
+    fn on_recorded(&mut self, call: CallUid) {
+        if self.own_call(call).is_some() {
+            self.with_call(call.serial, |call, cx| call.on_recorded(cx));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! CANCEL: the one request besides a repeated INVITE that carries nothing of ours (rule A).
+
+use std::collections::HashMap;
+
+use super::Sbc;
+use super::receive::server_key;
+use crate::call::Timer;
+use crate::ids::NodeId;
+use crate::io::{Counter, Path, ReturnPath};
+use crate::placement::{self, Facts};
+use crate::sip::{HeaderId, Message, Method};
+use crate::transaction::ServerKey;
+
+/// CANCELs held at once; beyond it they are answered 481 at once.
+const MAX_HOLDS: usize = 1000;
+
+/// CANCELs that wait for their claim (AC-07).
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    held: HashMap<u64, Hold>,
+}
+
+#[derive(Debug)]
+struct Hold {
+    key: [u8; 16],
+    exact: [u8; 16],
+    path: Path,
+    back: ReturnPath,
+    message: Message,
+}
+
+impl Sbc {
+    pub(super) fn on_cancel(&mut self, path: Path, back: ReturnPath, message: &Message, key: &ServerKey) {
+        if let Some(tx) = self.cx.tx.find_server(key) {
+            self.cx.tx.on_request_retransmission(self.cx.now.mono, tx, back);
+            return;
+        }
+        let invite = self.cx.tx.find_server(&server_key(message, &Method::Invite));
+        if let Some(invite) = invite {
+            self.cancel_own(invite, back, message, key);
+            return;
+        }
+        let claim = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
+        let exact = self.exact_key(claim, message);
+        if let Some(node) = self.owner_of_cancel(&claim.0, back.ingress.is_some()) {
+            self.relay(node, path, back.ingress, message);
+            return;
+        }
+        if message.to_tag().is_some() {
+            // CANCEL for a re-INVITE: it has the dialog's tokens.
+            return self.on_in_dialog(path, back, message);
+        }
+        if back.ingress.is_some() || self.holds.held.len() >= MAX_HOLDS {
+            self.cx.reject_stateless(back, message, 481);
+            return;
+        }
+        self.hold(Hold { key: claim.0, exact, path, back, message: message.clone() });
+    }
+
+    /// RFC 3261 §9.2: 200 to the CANCEL whatever becomes of the INVITE, with the INVITE's own To-tag.
+    fn cancel_own(&mut self, invite: crate::transaction::ServerTxId, back: ReturnPath, message: &Message, key: &ServerKey) {
+        let serial = self.cx.server_use.get(&invite).copied();
+        let tag = serial.and_then(|s| self.calls.get(&s)).map(|c| c.caller.dialog.local_tag.to_string());
+        let tag = tag.unwrap_or_else(|| self.cx.stateless_tag(message));
+        if let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, key.clone(), false, back) {
+            let mut draft = message.response(200, None);
+            if message.to_tag().is_none() {
+                draft.set(HeaderId::To, format!("{};tag={tag}", message.to()));
+            }
+            self.cx.respond(tx, &mut draft);
+        }
+        if let Some(serial) = serial {
+            let realm = back.path.role.realm();
+            let at = self.cx.now.unix;
+            if let Some(call) = self.calls.get_mut(&serial) {
+                call.ladder.received(at, realm, &back, message);
+            }
+            self.with_call(serial, |call, cx| call.on_cancel(cx, invite, message));
+        }
+    }
+
+    fn hold(&mut self, hold: Hold) {
+        self.cx.count(Counter::Misrouted("CANCEL", "hold"));
+        let id = self.cx.serial();
+        let wait = self.cx.config.settings.cancel_hold;
+        self.cx.start_timer(wait, Timer::Hold(id));
+        self.ask_peers(hold.key);
+        self.holds.held.insert(id, hold);
+    }
+
+    /// The wait is over: nobody knows the INVITE. Should it still come, it is answered 487.
+    pub(super) fn on_hold_over(&mut self, id: u64) {
+        let Some(hold) = self.holds.held.remove(&id) else { return };
+        self.tombstones.note(self.cx.now.mono, hold.exact);
+        self.cx.reject_stateless(hold.back, &hold.message, 481);
+    }
+
+    /// A claim was applied, or a peer answered: CANCELs that waited for it go on.
+    pub(super) fn release_holds(&mut self, key: &[u8; 16], owner: NodeId) {
+        if self.holds.held.is_empty() {
+            return;
+        }
+        let ids: Vec<u64> = self.holds.held.iter().filter(|(_, h)| h.key == *key).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(hold) = self.holds.held.remove(&id) {
+                if owner == self.cx.local.node {
+                    let key = server_key(&hold.message, &Method::Cancel);
+                    self.on_cancel(hold.path, hold.back, &hold.message, &key);
+                } else {
+                    self.relay(owner, hold.path, hold.back.ingress, &hold.message);
+                }
+            }
+        }
+    }
+
+    /// A peer says that it has the call of this claim.
+    pub(super) fn on_claim_found(&mut self, peer: NodeId, key: [u8; 16]) {
+        self.release_holds(&key, peer);
+        let Some(&serial) = self.by_claim.get(&key) else { return };
+        let arrival = self.calls.get(&serial).map(|c| (c.arrival(), c.invite.clone()));
+        if self.with_call(serial, |call, cx| call.on_peer_has_it(cx)) {
+            if let Some((back, invite)) = arrival {
+                self.relay(peer, back.path, back.ingress, &invite);
+            }
+        }
+    }
+
+    fn owner_of_cancel(&self, key: &[u8; 16], relayed: bool) -> Option<NodeId> {
+        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let facts = Facts { local: &self.cx.local, view: &self.cx.view, replica: &replica, now: self.cx.now.mono, relayed };
+        placement::of_cancel(&facts, key)
+    }
+}

@@ -1,0 +1,32 @@
+//! What the control plane asks of the core.
+
+use super::Sbc;
+use crate::ids::CommandId;
+use crate::io::{Command, CommandReply, Output};
+
+impl Sbc {
+    pub(super) fn on_command(&mut self, id: CommandId, command: Command) {
+        let reply = match command {
+            Command::Terminate { call, reason, emergency } => match self.own_call(call) {
+                None => CommandReply::NotFound,
+                Some(found) if found.emergency && !emergency => CommandReply::EmergencyRefused,
+                Some(_) => {
+                    self.with_call(call.serial, |call, cx| call.terminate(cx, &reason));
+                    CommandReply::Done
+                }
+            },
+            Command::Ladder { call } => {
+                let live = self.own_call(call).map(|c| &c.ladder);
+                match live.or_else(|| self.ladders.get(call)) {
+                    Some(ladder) => CommandReply::Ladder(ladder.entries().to_vec()),
+                    None => CommandReply::NotFound,
+                }
+            }
+            Command::Summary => CommandReply::Summary {
+                calls: u64::try_from(self.calls.len()).unwrap_or(u64::MAX),
+                transactions: u64::try_from(self.cx.tx.len()).unwrap_or(u64::MAX),
+            },
+        };
+        self.cx.out.push_back(Output::Reply { id, reply });
+    }
+}

@@ -1,0 +1,111 @@
+//! Requests within a dialog: to the call, to its owner, or an answer that is safe to give.
+
+use super::Sbc;
+use super::receive::server_key;
+use crate::call::finish_response;
+use crate::ids::{CallUid, NodeId};
+use crate::io::{Counter, Path, ReturnPath, Side, Transport};
+use crate::placement::{self, Facts, Placement};
+use crate::policy::MisroutePolicy;
+use crate::routing;
+use crate::sip::{HeaderId, Message, Method};
+
+impl Sbc {
+    /// A request with a To-tag, or an ACK that no transaction took.
+    pub(super) fn on_in_dialog(&mut self, path: Path, back: ReturnPath, message: &Message) {
+        let (named, place) = {
+            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let facts = Facts {
+                local: &self.cx.local,
+                view: &self.cx.view,
+                replica: &replica,
+                now: self.cx.now.mono,
+                relayed: back.ingress.is_some(),
+            };
+            let named = placement::named_call(&self.cx.key, &replica, message);
+            let place = match named {
+                Some((uid, _)) => placement::of_call(&facts, uid, self.own_call(uid).is_some()),
+                None => placement::of_nothing(&facts),
+            };
+            (named, place)
+        };
+        let label = message.method().label();
+        match (place, named) {
+            (Placement::Mine, Some((uid, side))) => self.on_own(uid, side, back, message),
+            (Placement::Peer(node), Some((uid, side))) => {
+                if !self.redirect(node, uid, side, &path, back, message) {
+                    self.relay(node, path, back.ingress, message);
+                }
+            }
+            _ if message.method() == &Method::Ack => self.cx.count(Counter::Misrouted(label, "drop")),
+            (Placement::Nowhere, _) => {
+                self.cx.count(Counter::Misrouted(label, "481"));
+                self.cx.reject_stateless(back, message, 481);
+            }
+            (Placement::Unsure | Placement::Mine | Placement::Peer(_), _) => {
+                self.cx.count(Counter::Misrouted(label, "503"));
+                self.cx.reject_stateless(back, message, 503);
+            }
+        }
+    }
+
+    fn on_own(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) {
+        if message.method() == &Method::Ack {
+            self.with_call(uid.serial, |call, cx| {
+                if call.fits(side, message) {
+                    call.on_ack(cx, side, &back, message);
+                }
+            });
+            return;
+        }
+        let fits = self.calls.get(&uid.serial).is_some_and(|c| c.fits(side, message));
+        if !fits {
+            self.cx.reject_stateless(back, message, 481);
+            return;
+        }
+        let key = server_key(message, message.method());
+        let invite = message.method() == &Method::Invite;
+        let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, key, invite, back) else {
+            self.cx.reject_stateless(back, message, 503);
+            return;
+        };
+        self.with_call(uid.serial, |call, cx| call.on_request(cx, side, tx, back, message));
+    }
+
+    /// 302 to the owner, where the trunk wants that and the request was not redirected before (AC-15). False: relay it.
+    fn redirect(&mut self, to: NodeId, uid: CallUid, side: Side, path: &Path, back: ReturnPath, message: &Message) -> bool {
+        let redirectable = matches!(message.method(), Method::Bye | Method::Invite | Method::Update | Method::Info);
+        let realm = path.role.realm();
+        let wanted =
+            routing::trunk_of(&self.cx.config, realm, path.remote.ip()).is_some_and(|t| t.misroute == MisroutePolicy::Redirect);
+        if !redirectable || !wanted || back.ingress.is_some() {
+            return false;
+        }
+        let id = self.cx.key.claim_key(message.call_id(), message.method().as_str(), message.cseq()).0;
+        let Some(node) = self.cx.view.node(to).cloned() else { return false };
+        if !self.redirected.note(self.cx.now.mono, id) {
+            return false;
+        }
+        let kind = match side {
+            Side::Caller => crate::token::TokenKind::CallerLeg,
+            Side::Callee => crate::token::TokenKind::CalleeLeg,
+        };
+        let token = self.cx.key.seal(crate::token::OwnerToken { kind, uid });
+        let ip = if realm == crate::io::Realm::Core { node.core } else { node.unicast };
+        let port = self.cx.local.port_of(path.transport);
+        let parameter = match path.transport {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+        };
+        let mut draft = message.response(302, None);
+        finish_response(&mut draft, message, 302, "", &self.cx.local.name);
+        draft.push(HeaderId::Contact, format!("<sip:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
+        crate::call::fill_via(&mut draft, &back);
+        self.cx.count(Counter::Misrouted(message.method().label(), "redirect"));
+        if let Some(payload) = self.cx.encode(&draft) {
+            self.cx.send(back, None, payload);
+        }
+        true
+    }
+}

@@ -1,0 +1,149 @@
+//! The first INVITE of a call: admitted, placed by its claim, begun.
+
+use super::Sbc;
+use super::receive::server_key;
+use crate::call::{AfterClaim, Call, MaxForwardsError, NewCall, next_max_forwards};
+use crate::io::{Counter, Output, Path, PeerMessage, ReturnPath};
+use crate::placement::{self, ClaimPlacement, Facts};
+use crate::routing;
+use crate::sip::{Message, Scheme, Uri};
+
+impl Sbc {
+    /// An INVITE without To-tag that matches no transaction.
+    pub(super) fn on_initial_invite(&mut self, path: Path, back: ReturnPath, message: &Message) {
+        let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
+        let exact = self.exact_key(key, message);
+        if self.tombstones.contains(self.cx.now.mono, &exact) {
+            self.cx.reject_stateless(back, message, 487);
+            return;
+        }
+        if self.by_claim.contains_key(&key.0) {
+            // RFC 3261 §8.2.2.2: the same request by another way (its own copies match its transaction).
+            self.cx.count(Counter::Claim("merged"));
+            self.cx.reject_stateless(back, message, 482);
+            return;
+        }
+        let place = self.claim_placement(&key.0, &exact, back.ingress.is_some());
+        match place {
+            ClaimPlacement::Peer(node) => self.relay(node, path, back.ingress, message),
+            ClaimPlacement::Merged => {
+                self.cx.count(Counter::Claim("merged"));
+                self.cx.reject_stateless(back, message, 482);
+            }
+            // A peer that says "yours" about something this node has not: its copy is not the first one.
+            ClaimPlacement::New if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", "stale")),
+            ClaimPlacement::New | ClaimPlacement::Orphan => {
+                let orphan = place == ClaimPlacement::Orphan;
+                self.begin_call(path, back, message, NewKeys { key, exact, orphan });
+            }
+        }
+    }
+
+    fn begin_call(&mut self, path: Path, back: ReturnPath, message: &Message, keys: NewKeys) {
+        let admitted = match self.admit(&path, message) {
+            Ok(admitted) => admitted,
+            Err(status) => {
+                self.cx.count(Counter::CallEnded("rejected"));
+                self.cx.reject_stateless(back, message, status);
+                return;
+            }
+        };
+        let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), true, back) else {
+            self.cx.reject_stateless(back, message, 503);
+            return;
+        };
+        let serial = self.cx.serial();
+        self.cx.server_use.insert(tx, serial);
+        // RFC 3261 §17.2.1: at once, for the claim and the DNS take their time.
+        self.cx.respond(tx, &mut message.response(100, None));
+        let call = Call::begin(
+            &mut self.cx,
+            NewCall {
+                serial,
+                invite: message.clone(),
+                tx,
+                back,
+                trunk: admitted.trunk,
+                emergency: admitted.emergency,
+                claim_key: keys.key,
+                exact: keys.exact,
+                orphan: keys.orphan,
+            },
+        );
+        self.by_claim.insert(keys.key.0, serial);
+        self.by_media.insert(call.media_id(), serial);
+        self.calls.insert(serial, call);
+        self.with_call(serial, |_, _| ());
+        if self.cx.now.mono >= self.cx.view.lease_until {
+            self.ask_peers(keys.key.0);
+        }
+    }
+
+    /// Without a quorum the log cannot tell: the peers that are reachable may (AC-03).
+    pub(super) fn ask_peers(&mut self, key: [u8; 16]) {
+        let own = self.cx.local.node;
+        let peers: Vec<_> = self.cx.view.nodes.iter().filter(|n| n.alive && n.id != own).map(|n| n.id).collect();
+        for to in peers {
+            self.cx.out.push_back(Output::Peer { to, message: PeerMessage::AskClaim { key } });
+        }
+    }
+
+    fn admit(&mut self, path: &Path, message: &Message) -> Result<Admitted, u16> {
+        match next_max_forwards(message) {
+            Err(MaxForwardsError::Exhausted) => return Err(483),
+            Err(MaxForwardsError::Malformed) => return Err(400),
+            Ok(_) => {}
+        }
+        let uri = Uri::parse(message.request_uri().unwrap_or_default()).map_err(|_| 400u16)?;
+        let emergency = routing::is_emergency(&self.cx.config, &uri);
+        if uri.scheme() == Scheme::Other || (uri.scheme() == Scheme::Urn && !emergency) {
+            return Err(416);
+        }
+        let realm = path.role.realm();
+        let trunk = routing::trunk_of(&self.cx.config, realm, path.remote.ip()).ok_or(403u16)?;
+        if !trunk.enabled && !emergency {
+            return Err(503);
+        }
+        if !placement::routes_are_ours(&self.cx.local, &self.cx.view, message) {
+            return Err(403);
+        }
+        let trunk = trunk.name.clone();
+        // Emergency calls are shed last (AC-44): the limits below are not for them.
+        let full = self.calls.len() >= usize::try_from(self.cx.config.settings.max_calls).unwrap_or(usize::MAX);
+        let rate = self.cx.config.settings.source_rate;
+        if !emergency && (full || !self.rates.admit(self.cx.now.mono, path.remote.ip(), rate)) {
+            return Err(503);
+        }
+        Ok(Admitted { trunk, emergency })
+    }
+
+    pub(super) fn exact_key(&self, key: crate::token::ClaimKey, message: &Message) -> [u8; 16] {
+        let via = message.top_via();
+        self.cx.key.exact_key(key, &via.sent_by(), via.branch().unwrap_or_default())
+    }
+
+    fn claim_placement(&self, key: &[u8; 16], exact: &[u8; 16], relayed: bool) -> ClaimPlacement {
+        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let facts = Facts { local: &self.cx.local, view: &self.cx.view, replica: &replica, now: self.cx.now.mono, relayed };
+        placement::of_claim(&facts, key, exact)
+    }
+
+    /// A call of this node turned out to be another node's, or another call: goes there, and is forgotten here.
+    pub(super) fn after_claim(&mut self, serial: u64, after: AfterClaim) {
+        let AfterClaim::RelayTo(node) = after else { return };
+        if let Some((path, raw)) = self.calls.get(&serial).map(|c| (c.arrival(), c.invite.clone())) {
+            self.relay(node, path.path, path.ingress, &raw);
+        }
+    }
+}
+
+struct NewKeys {
+    key: crate::token::ClaimKey,
+    exact: [u8; 16],
+    orphan: bool,
+}
+
+struct Admitted {
+    trunk: Box<str>,
+    emergency: bool,
+}

@@ -1,0 +1,73 @@
+//! Bounded memories: what happened lately.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::Duration;
+
+use crate::call::Ladder;
+use crate::ids::CallUid;
+use crate::time::Instant;
+
+/// 64 × T1: as long as a far end may repeat itself.
+const KEEP: Duration = Duration::from_secs(32);
+/// Entries at once; beyond it new ones are not remembered, which costs a 302 or a 481 more, and no call.
+const MAX_RECENT: usize = 100_000;
+/// Ladders of ended calls: some megabytes, and hours at a country's load.
+const MAX_LADDERS: usize = 1000;
+
+/// Keys seen in the last 32 s.
+#[derive(Debug)]
+pub(super) struct Recent<K> {
+    seen: HashMap<K, Instant>,
+}
+
+impl<K> Default for Recent<K> {
+    fn default() -> Recent<K> {
+        Recent { seen: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> Recent<K> {
+    /// Notes a key. True when it is new.
+    pub(super) fn note(&mut self, now: Instant, key: K) -> bool {
+        if self.contains(now, &key) {
+            return false;
+        }
+        if self.seen.len() < MAX_RECENT {
+            self.seen.insert(key, now);
+        }
+        true
+    }
+
+    pub(super) fn contains(&self, now: Instant, key: &K) -> bool {
+        self.seen.get(key).is_some_and(|at| now.since(*at) < KEEP)
+    }
+
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.seen.retain(|_, at| now.since(*at) < KEEP);
+    }
+}
+
+/// Ladders of calls that ended lately.
+#[derive(Debug, Default)]
+pub(super) struct PastLadders {
+    order: VecDeque<CallUid>,
+    by_uid: HashMap<CallUid, Ladder>,
+}
+
+impl PastLadders {
+    pub(super) fn keep(&mut self, uid: CallUid, ladder: Ladder) {
+        if self.by_uid.insert(uid, ladder).is_none() {
+            self.order.push_back(uid);
+        }
+        while self.order.len() > MAX_LADDERS {
+            if let Some(old) = self.order.pop_front() {
+                self.by_uid.remove(&old);
+            }
+        }
+    }
+
+    pub(super) fn get(&self, uid: CallUid) -> Option<&Ladder> {
+        self.by_uid.get(&uid)
+    }
+}

@@ -1,0 +1,212 @@
+//! The node's core as one value: inputs in, outputs out.
+//!
+//! `handle_input` never waits and never fails; what it decided is polled until there is nothing left. The output of
+//! `poll_timeout` may change with every input.
+
+mod applied;
+mod cancel;
+mod commands;
+mod in_dialog;
+mod initial;
+mod memory;
+mod receive;
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use crate::call::{Call, ClientUse, Services, Timer};
+use crate::ctx::LocalConfig;
+use crate::ids::{CallUid, MediaId};
+use crate::io::{Input, Output, PeerMessage};
+use crate::policy::{ClusterConfig, SourceRates};
+use crate::replica::Replica;
+use crate::time::{Instant, Now};
+use crate::token::ClusterKey;
+use crate::transaction::{TxEvent, TxOutput};
+
+use cancel::Holds;
+use memory::{PastLadders, Recent};
+
+/// How often bounded memories are swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// One node's core.
+pub struct Sbc {
+    cx: Services,
+    calls: HashMap<u64, Call>,
+    by_claim: HashMap<[u8; 16], u64>,
+    by_media: HashMap<MediaId, u64>,
+    holds: Holds,
+    /// CANCELs that came before their INVITE (AC-07).
+    tombstones: Recent<[u8; 16]>,
+    /// Requests that were redirected once (AC-15).
+    redirected: Recent<[u8; 16]>,
+    rates: SourceRates,
+    ladders: PastLadders,
+}
+
+impl Sbc {
+    /// A core that knows nobody yet: hand it a view and a configuration. `now` is the origin of its timers.
+    pub fn new(now: Now, local: LocalConfig, key: ClusterKey, config: Arc<ClusterConfig>, replica: Arc<RwLock<Replica>>) -> Sbc {
+        let mut cx = Services::new(now, local, key, config, replica);
+        cx.start_timer(SWEEP_EVERY, Timer::Sweep);
+        Sbc {
+            cx,
+            calls: HashMap::new(),
+            by_claim: HashMap::new(),
+            by_media: HashMap::new(),
+            holds: Holds::default(),
+            tombstones: Recent::default(),
+            redirected: Recent::default(),
+            rates: SourceRates::default(),
+            ladders: PastLadders::default(),
+        }
+    }
+
+    /// Takes one input, with the time it happened at. Time never goes back.
+    pub fn handle_input(&mut self, now: Now, input: Input) {
+        self.cx.now = now;
+        match input {
+            Input::Received(received) => self.on_message(received.path, None, received.payload),
+            Input::Peer { from, message } => self.on_peer(from, message),
+            Input::Resolved { id, result } => {
+                if let Some(serial) = self.cx.resolving.remove(&id) {
+                    self.with_call(serial, |call, cx| call.on_resolved(cx, id, result));
+                }
+            }
+            Input::Media(event) => self.on_media(&event),
+            Input::Applied { index, entry } => self.on_applied(index, &entry),
+            Input::StateReplaced => self.on_state_replaced(),
+            Input::ProposeFailed { id } => self.with_call(id.0, |call, cx| call.on_propose_failed(cx)),
+            Input::ViewChanged(view) => self.cx.view = view,
+            Input::SendFailed { id, reason } => self.cx.tx.on_send_failed(now.mono, id, reason),
+            Input::FlowClosed(_) => {}
+            Input::Reconfigured(config) => self.cx.config = config,
+            Input::Command { id, command } => self.on_command(id, command),
+            Input::Timeout => {}
+        }
+        self.fire_timers();
+        self.drain_transactions();
+    }
+
+    /// The next output, to be carried out in order; `None` until the next input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.cx.out.pop_front()
+    }
+
+    /// When to send `Input::Timeout` at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.cx.timers.next_deadline(), self.cx.tx.poll_timeout()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Calls that this node owns, in any state.
+    pub fn call_count(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Transactions that live here.
+    pub fn transaction_count(&self) -> usize {
+        self.cx.tx.len()
+    }
+
+    /// A number for what comes next (tests).
+    pub fn local(&self) -> &LocalConfig {
+        &self.cx.local
+    }
+
+    /// The call of this node with that id.
+    pub(crate) fn own_call(&self, uid: CallUid) -> Option<&Call> {
+        let own = uid.node == self.cx.local.node && uid.incarnation == self.cx.local.incarnation;
+        self.calls.get(&uid.serial).filter(|c| own && !c.lost_to())
+    }
+
+    /// Works on a call, and forgets it when it is done.
+    fn with_call<R: Default>(&mut self, serial: u64, f: impl FnOnce(&mut Call, &mut Services) -> R) -> R {
+        let Some(call) = self.calls.get_mut(&serial) else { return R::default() };
+        let result = f(call, &mut self.cx);
+        if call.is_done() {
+            self.forget(serial);
+        }
+        result
+    }
+
+    fn forget(&mut self, serial: u64) {
+        let Some(call) = self.calls.remove(&serial) else { return };
+        if self.by_claim.get(&call.claim_key.0) == Some(&serial) {
+            self.by_claim.remove(&call.claim_key.0);
+        }
+        self.by_media.remove(&call.media_id());
+        if !call.lost_to() {
+            self.ladders.keep(call.uid, call.ladder);
+        }
+    }
+
+    fn on_media(&mut self, event: &crate::io::MediaEvent) {
+        use crate::io::MediaEvent;
+        let (MediaEvent::Opened { media, .. }
+        | MediaEvent::OpenFailed { media, .. }
+        | MediaEvent::Latched { media, .. }
+        | MediaEvent::Closed { media, .. }) = event;
+        if let Some(&serial) = self.by_media.get(media) {
+            self.with_call(serial, |call, cx| call.on_media(cx, event));
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.cx.now.mono;
+        self.cx.tx.handle_timeout(now);
+        while let Some(timer) = self.cx.timers.pop_expired(now) {
+            match timer {
+                Timer::Call(serial, timer) => self.with_call(serial, |call, cx| call.on_timer(cx, timer)),
+                Timer::Hold(id) => self.on_hold_over(id),
+                Timer::Sweep => {
+                    self.tombstones.sweep(now);
+                    self.redirected.sweep(now);
+                    self.rates.sweep(now);
+                    self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);
+                }
+            }
+        }
+    }
+
+    /// Hands on what transactions want, until they want nothing more.
+    fn drain_transactions(&mut self) {
+        while let Some(output) = self.cx.tx.poll_output() {
+            match output {
+                TxOutput::Transmit(transmit) => self.cx.out.push_back(Output::Transmit(transmit)),
+                TxOutput::Emit { to, transmit } => {
+                    self.cx.out.push_back(Output::Peer { to, message: PeerMessage::Emit(transmit) });
+                }
+                TxOutput::Event(event) => self.on_tx_event(event),
+            }
+        }
+    }
+
+    fn on_tx_event(&mut self, event: TxEvent) {
+        match event {
+            TxEvent::ClientTimeout(tx) => self.on_client_lost(tx, 408),
+            TxEvent::ClientTransportError(tx, _) => self.on_client_lost(tx, 503),
+            TxEvent::ServerTimeout(_) => {}
+            TxEvent::ServerTerminated(tx) => {
+                self.cx.server_use.remove(&tx);
+            }
+            TxEvent::ClientTerminated(tx) => {
+                if let Some((serial, ClientUse::Dial(index))) = self.cx.client_use.remove(&tx) {
+                    self.with_call(serial, |call, cx| call.on_attempt_gone(cx, index));
+                }
+            }
+        }
+    }
+
+    fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, status: u16) {
+        let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };
+        self.with_call(serial, |call, cx| match purpose {
+            ClientUse::Dial(index) => call.on_dial_lost(cx, index, status),
+            ClientUse::Forward(id) => call.on_forward_failed(cx, id, status),
+        });
+    }
+}

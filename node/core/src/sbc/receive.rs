@@ -1,0 +1,193 @@
+//! A message came in, from a socket of this node or through a peer: parse, match, place.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::Sbc;
+use crate::call::{ClientUse, allowed};
+use crate::ids::NodeId;
+use crate::io::{Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
+use crate::sip::{Message, Method, ParseError, Via};
+use crate::token::TokenKind;
+use crate::transaction::{ResponseAction, ServerKey};
+
+impl Sbc {
+    /// Bytes off a socket (`ingress` none) or out of an envelope.
+    pub(super) fn on_message(&mut self, path: Path, ingress: Option<NodeId>, payload: Bytes) {
+        let message = match Message::parse(payload) {
+            Ok(message) => message,
+            Err(error) => return self.on_unreadable(path, ingress, &error),
+        };
+        let back = ReturnPath { ingress, path: return_path(path, message.top_via()) };
+        if message.is_request() {
+            self.cx.count(Counter::RequestReceived(message.method().label()));
+            self.on_request(path, back, &message);
+        } else {
+            self.on_response(path, back, &message);
+        }
+    }
+
+    fn on_unreadable(&mut self, path: Path, ingress: Option<NodeId>, error: &ParseError) {
+        self.cx.count(Counter::ParseError(error.label()));
+        let (Some(via), Some(mut draft)) = (error.salvaged_via(), error.reply()) else { return };
+        let back = ReturnPath { ingress, path: return_path(path, via) };
+        crate::call::fill_via(&mut draft, &back);
+        if let Some(payload) = self.cx.encode(&draft) {
+            self.cx.count(Counter::ResponseSent(4));
+            self.cx.send(back, None, payload);
+        }
+    }
+
+    /// A peer sent something.
+    pub(super) fn on_peer(&mut self, from: NodeId, message: PeerMessage) {
+        match message {
+            PeerMessage::Relay(Envelope { path, payload, .. }) => self.on_message(path, Some(from), payload),
+            PeerMessage::Emit(mut transmit) => {
+                // The owner knows the path, this node the socket: only its own addresses can be asked for.
+                let own = self.cx.local.address(transmit.path.role, transmit.path.transport);
+                if own.ip() != transmit.path.local.ip() {
+                    self.cx.count(Counter::Dropped("emit_address"));
+                    return;
+                }
+                transmit.id = crate::ids::SendId(0);
+                self.cx.out.push_back(Output::Transmit(transmit));
+            }
+            PeerMessage::AskClaim { key } => {
+                let call = self.by_claim.get(&key).and_then(|s| self.calls.get(s)).filter(|c| !c.lost_to()).map(|c| c.uid);
+                self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
+            }
+            PeerMessage::ClaimIs { key, call } => {
+                if call.is_some() {
+                    self.on_claim_found(from, key);
+                }
+            }
+        }
+    }
+
+    fn on_request(&mut self, path: Path, back: ReturnPath, message: &Message) {
+        let key = server_key(message, message.method());
+        match message.method() {
+            Method::Ack => {
+                if let Some(tx) = self.cx.tx.find_server(&key) {
+                    if self.cx.tx.on_ack(self.cx.now.mono, tx) {
+                        return;
+                    }
+                }
+                return self.on_in_dialog(path, back, message);
+            }
+            Method::Cancel => return self.on_cancel(path, back, message, &key),
+            _ => {}
+        }
+        if let Some(tx) = self.cx.tx.find_server(&key) {
+            self.cx.tx.on_request_retransmission(self.cx.now.mono, tx, back);
+            if message.method() == &Method::Invite {
+                if let Some(&serial) = self.cx.server_use.get(&tx) {
+                    self.with_call(serial, |call, cx| call.on_invite_copy(cx, tx, back));
+                }
+            }
+            return;
+        }
+        if message.to_tag().is_some() {
+            return self.on_in_dialog(path, back, message);
+        }
+        match message.method() {
+            Method::Invite => self.on_initial_invite(path, back, message),
+            Method::Options => self.on_options(back, message),
+            method if allowed(method) || matches!(method, Method::Register | Method::Publish) => {
+                self.cx.reject_stateless(back, message, 405);
+            }
+            _ => self.cx.reject_stateless(back, message, 501),
+        }
+    }
+
+    fn on_response(&mut self, path: Path, back: ReturnPath, message: &Message) {
+        let Some(branch) = message.top_via().branch() else { return };
+        let token = branch.get(crate::call::BRANCH_COOKIE.len()..).and_then(|t| self.cx.key.open(t));
+        let Some(token) = token.filter(|t| t.kind == TokenKind::Branch) else {
+            self.cx.count(Counter::Dropped("foreign_response"));
+            return;
+        };
+        if token.uid.node != self.cx.local.node {
+            return self.relay(token.uid.node, path, back.ingress, message);
+        }
+        let invite = message.method() == &Method::Invite;
+        let Some(tx) = self.cx.tx.find_client(branch, invite) else {
+            self.cx.count(Counter::Dropped("late_response"));
+            return;
+        };
+        let action = self.cx.tx.on_response(self.cx.now.mono, tx, message.status().unwrap_or(500));
+        let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };
+        self.with_call(serial, |call, cx| match purpose {
+            ClientUse::Dial(index) => call.on_dial_response(cx, index, action, &back, message),
+            ClientUse::Forward(id) => call.on_forward_response(cx, id, action, &back, message),
+        });
+        let done = message.status().is_some_and(|s| s >= 200) && action != ResponseAction::Absorb;
+        if done && !invite {
+            self.cx.client_use.remove(&tx);
+        }
+    }
+
+    /// Hands a packet to its owner as it came, unless it came from a peer already (rule D).
+    pub(super) fn relay(&mut self, to: NodeId, path: Path, ingress: Option<NodeId>, message: &Message) {
+        let label = message.method().label();
+        if ingress.is_some() {
+            self.cx.count(Counter::Misrouted(label, "hop"));
+            return;
+        }
+        if !self.cx.reachable_peer(to) {
+            self.cx.count(Counter::Misrouted(label, "unreachable"));
+            return;
+        }
+        self.cx.count(Counter::Misrouted(label, "relay"));
+        let envelope = Envelope { ingress: self.cx.local.node, path, payload: message.raw().clone() };
+        self.cx.out.push_back(Output::Peer { to, message: PeerMessage::Relay(envelope) });
+    }
+
+    /// OPTIONS to the node itself (RFC 3261 §11.2, AC-40).
+    fn on_options(&mut self, back: ReturnPath, request: &Message) {
+        if self.cx.view.draining {
+            self.cx.reject_stateless(back, request, 503);
+            return;
+        }
+        let mut draft = request.response(200, None);
+        let tag = self.cx.stateless_tag(request);
+        crate::call::finish_response(&mut draft, request, 200, &tag, &self.cx.local.name);
+        draft.push(crate::sip::HeaderId::Allow, crate::call::ALLOW);
+        draft.push(crate::sip::HeaderId::Accept, "application/sdp");
+        let ip = self.cx.local.media_address(back.path.role.realm());
+        let port = self.cx.local.port_of(back.path.transport);
+        draft.push(crate::sip::HeaderId::Contact, format!("<sip:{}:{port}>", crate::ctx::bracketed(ip)));
+        crate::call::fill_via(&mut draft, &back);
+        if let Some(payload) = self.cx.encode(&draft) {
+            self.cx.count(Counter::ResponseSent(2));
+            self.cx.send(back, None, payload);
+        }
+    }
+}
+
+/// Where the responses to a request go (RFC 3261 §18.2.2, RFC 3581 §4).
+fn return_path(path: Path, via: &Via) -> Path {
+    if path.transport != Transport::Udp || via.has_rport() {
+        return path;
+    }
+    let remote = SocketAddr::new(path.remote.ip(), via.port().unwrap_or(5060));
+    Path { remote, ..path }
+}
+
+/// RFC 3261 §17.2.3. A branch without the cookie is made unique by what a pre-3261 sender keeps the same.
+pub(super) fn server_key(message: &Message, method: &Method) -> ServerKey {
+    let via = message.top_via();
+    let branch = match via.branch() {
+        Some(b) if b.get(..7).is_some_and(|c| c.eq_ignore_ascii_case("z9hG4bK")) => b.to_owned(),
+        other => format!(
+            "{}|{}|{}|{}",
+            other.unwrap_or_default(),
+            message.call_id(),
+            message.from_tag().unwrap_or_default(),
+            message.cseq()
+        ),
+    };
+    let method = if method == &Method::Ack { "INVITE" } else { method.as_str() };
+    ServerKey { branch: branch.into(), sent_by: via.sent_by().into(), method: method.into() }
+}
