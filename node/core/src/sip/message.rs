@@ -5,7 +5,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::draft::Draft;
 use super::error::{ParseError, ParseErrorKind};
@@ -55,8 +55,11 @@ impl Message {
     /// cut off; without Content-Length the rest is the body (RFC 3261 §18.3). Octets that are no UTF-8 become U+FFFD, except
     /// in the first line, Via, Call-ID and CSeq, where they are an error.
     pub fn parse(raw: Bytes) -> Result<Message, ParseError> {
-        let skip = raw.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        let mut raw = raw.slice(skip..);
+        // RFC 3261 §7.5: CRLFs before the first line are ignored.
+        let mut raw = raw;
+        while raw.starts_with(b"\r\n") {
+            raw.advance(2);
+        }
         let head_len = match head_len(&raw) {
             Ok(length) => length,
             Err(kind) => return Err(unframed(&raw, kind)),

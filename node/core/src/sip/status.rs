@@ -78,12 +78,18 @@ pub const fn reason_phrase(status: u16) -> &'static str {
         606 => "Not Acceptable",
         607 => "Unwanted",
         608 => "Rejected",
-        101..=199 => "Session Progress",
-        201..=299 => "OK",
-        300..=399 => "Multiple Choices",
-        400..=499 => "Bad Request",
-        500..=599 => "Server Internal Error",
-        600..=699 => "Busy Everywhere",
+        _ => class_phrase(status / 100),
+    }
+}
+
+const fn class_phrase(class: u16) -> &'static str {
+    match class {
+        1 => "Session Progress",
+        2 => "OK",
+        3 => "Multiple Choices",
+        4 => "Bad Request",
+        5 => "Server Internal Error",
+        6 => "Busy Everywhere",
         _ => "Unknown",
     }
 }
