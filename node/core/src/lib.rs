@@ -7,6 +7,7 @@
 pub mod ids;
 pub mod io;
 pub mod policy;
+pub mod replica;
 pub mod time;
 pub mod timer;
 pub mod token;

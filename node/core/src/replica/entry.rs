@@ -1,0 +1,144 @@
+//! One replicated call.
+
+use bytes::Bytes;
+
+use super::RestoreError;
+use crate::ids::{CallUid, Epoch, NodeId};
+use crate::store_pb::{CallParties, CallState, Claim, LegRecord};
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Claimed; the called side has not rung.
+    Trying,
+    /// A 18x was seen.
+    Ringing,
+    /// 2xx.
+    Answered,
+    /// Over; kept for a while so that late copies of its INVITE are recognised.
+    Ended,
+}
+
+impl Phase {
+    /// Its number in [`CallState`].
+    pub fn code(self) -> u32 {
+        match self {
+            Phase::Trying => 1,
+            Phase::Ringing => 2,
+            Phase::Answered => 3,
+            Phase::Ended => 4,
+        }
+    }
+
+    fn from_code(code: u32) -> Option<Phase> {
+        [Phase::Trying, Phase::Ringing, Phase::Answered, Phase::Ended].into_iter().find(|p| p.code() == code)
+    }
+}
+
+/// One call as every node knows it. Never changed in place once handed out: the replica copies on write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallEntry {
+    /// The call.
+    pub uid: CallUid,
+    /// Its claim key.
+    pub claim_key: [u8; 16],
+    phase: Phase,
+    state: CallState,
+}
+
+impl CallEntry {
+    /// From a claim whose identifiers were checked. The invite is copied, so that it does not keep a whole batch in memory.
+    pub(super) fn claimed(uid: CallUid, claim_key: [u8; 16], claim: &Claim, at_ms: u64) -> CallEntry {
+        let mut claim = claim.clone();
+        claim.key = Bytes::copy_from_slice(&claim_key);
+        claim.exact = Bytes::copy_from_slice(&claim.exact);
+        claim.call = Bytes::copy_from_slice(&uid.to_bytes());
+        claim.invite = Bytes::copy_from_slice(&claim.invite);
+        let state = CallState {
+            claimed_unix_ms: at_ms,
+            epoch: claim.epoch,
+            owner: claim.owner,
+            phase: Phase::Trying.code(),
+            claim: Some(claim),
+            ..CallState::default()
+        };
+        CallEntry { uid, claim_key, phase: Phase::Trying, state }
+    }
+
+    /// From a snapshot.
+    pub(super) fn restored(state: CallState) -> Result<CallEntry, RestoreError> {
+        let claim = state.claim.as_ref().ok_or(RestoreError::Damaged("a call has no claim"))?;
+        let uid = CallUid::from_bytes(&claim.call).ok_or(RestoreError::Damaged("a call's identifier"))?;
+        let claim_key = claim.key[..].try_into().map_err(|_| RestoreError::Damaged("a claim key"))?;
+        let phase = Phase::from_code(state.phase).ok_or(RestoreError::Damaged("a call's phase"))?;
+        u16::try_from(state.owner).map_err(|_| RestoreError::Damaged("a call's owner"))?;
+        Ok(CallEntry { uid, claim_key, phase, state })
+    }
+
+    /// The whole record.
+    pub fn state(&self) -> &CallState {
+        &self.state
+    }
+
+    /// For changes by the replica.
+    pub(super) fn state_mut(&mut self) -> &mut CallState {
+        &mut self.state
+    }
+
+    /// Enters a phase.
+    pub(super) fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.state.phase = phase.code();
+    }
+
+    /// The node that holds the call.
+    pub fn owner(&self) -> NodeId {
+        // Checked when the entry was made.
+        NodeId(u16::try_from(self.state.owner).unwrap_or(0))
+    }
+
+    /// How often it has changed owners, plus one.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.state.epoch)
+    }
+
+    /// How far it is.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// False once it has ended.
+    pub fn is_live(&self) -> bool {
+        self.phase != Phase::Ended
+    }
+
+    /// An emergency call.
+    pub fn emergency(&self) -> bool {
+        self.claim().emergency
+    }
+
+    /// The claim as committed. Its `invite` is empty once the call has ended.
+    pub fn claim(&self) -> &Claim {
+        self.state.claim.as_ref().expect("both constructors set the claim")
+    }
+
+    /// Who calls whom, where the claim said so.
+    pub fn parties(&self) -> Option<&CallParties> {
+        self.claim().parties.as_ref()
+    }
+
+    /// What tells a retransmission from a merged request.
+    pub fn exact(&self) -> &[u8] {
+        &self.claim().exact
+    }
+
+    /// The called leg as last recorded.
+    pub fn callee(&self) -> Option<&LegRecord> {
+        self.state.dialog.as_ref()?.callee.as_ref()
+    }
+
+    /// The caller's leg as last recorded.
+    pub fn caller(&self) -> Option<&LegRecord> {
+        self.state.dialog.as_ref()?.caller.as_ref()
+    }
+}

@@ -1,0 +1,176 @@
+//! The replicated state machine: what every node knows of every call, the configuration, and the events and CDRs that
+//! derive from the log.
+//!
+//! It changes by committed entries and by nothing else; there is no clock but the one in the entries. The same entries give
+//! the same bytes in [`Replica::snapshot`] on every node. What it keeps true:
+//! one call a claim key (anycast.md, rule B); one CDR a call (rule L); event sequences of a call without gaps; a command of
+//! another epoch than the call's changes nothing (rule J); a replayed command changes nothing.
+
+mod apply;
+mod config_log;
+mod effect;
+mod entry;
+mod journal;
+mod legs;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+pub use config_log::{CONFIG_HISTORY_CAP, CONFIG_TEXT_CAP};
+pub use effect::{ApplyError, Compacted, Effect, RestoreError, StaleReason};
+pub use entry::{CallEntry, Phase};
+pub use snapshot::{Frozen, SNAPSHOT_VERSION};
+
+use crate::ids::{CallUid, Incarnation, NodeId};
+use crate::store_pb::{Cdr, ConfigHistory, Event};
+use config_log::ConfigLog;
+use journal::{Journal, Limits};
+use legs::Legs;
+
+/// Format version of entries.
+pub const ENTRY_VERSION: u32 = 1;
+/// Revisions of one entry: log index * this + position.
+pub const REVISIONS_PER_ENTRY: u64 = 4096;
+/// Commands of one entry. Each gives one event at most, and half of the entry's revisions are left for calls that end
+/// because their owner started again.
+pub const MAX_COMMANDS: usize = 2048;
+/// How long an ended call is remembered, so that late copies of its INVITE are recognised: 64*T1 is 32 s (RFC 3261
+/// §17.1.1.2), doubled for copies that come by another path.
+pub const CLAIM_RETENTION_MS: u64 = 64_000;
+/// How far the clock of a command may be ahead of the last Tick. A node with a wrong clock must not expire what others need.
+pub const MAX_CLOCK_LEAD_MS: u64 = 300_000;
+/// Events kept: about ten minutes at the sizing goal, weeks at a country's load.
+pub const EVENT_CAP: usize = 100_000;
+/// CDRs kept.
+pub const CDR_CAP: usize = 200_000;
+
+/// Events are promised for 24 h (control.md); RECEIVED carries the INVITE, so octets are bounded too.
+const EVENT_LIMITS: Limits = Limits { count: EVENT_CAP, weight: 256 << 20, age_ms: 24 * 3_600_000 };
+/// CDRs are kept for a week at the most: billing collects them long before.
+const CDR_LIMITS: Limits = Limits { count: CDR_CAP, weight: 192 << 20, age_ms: 7 * 24 * 3_600_000 };
+
+/// The replicated state at one log index.
+#[derive(Debug)]
+pub struct Replica {
+    applied_index: u64,
+    /// Live calls, and ended ones for [`CLAIM_RETENTION_MS`].
+    calls: BTreeMap<CallUid, Arc<CallEntry>>,
+    by_key: BTreeMap<[u8; 16], CallUid>,
+    legs: Legs,
+    /// Ended calls by the log's clock at their end.
+    ended: BTreeSet<(u64, CallUid)>,
+    /// Live calls whose owner has started again: ended a bounded number an entry.
+    orphans: BTreeSet<CallUid>,
+    live: usize,
+    cdrs: Journal<Cdr>,
+    events: Journal<Event>,
+    config: ConfigLog,
+    /// The log's clock: never goes back.
+    clock_ms: u64,
+    /// The newest Tick.
+    tick_ms: u64,
+    nodes: BTreeMap<NodeId, Incarnation>,
+}
+
+impl Default for Replica {
+    fn default() -> Replica {
+        Replica::new()
+    }
+}
+
+impl Replica {
+    /// The state before the first entry.
+    pub fn new() -> Replica {
+        Replica {
+            applied_index: 0,
+            calls: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            legs: Legs::default(),
+            ended: BTreeSet::new(),
+            orphans: BTreeSet::new(),
+            live: 0,
+            cdrs: Journal::new(CDR_LIMITS),
+            events: Journal::new(EVENT_LIMITS),
+            config: ConfigLog::default(),
+            clock_ms: 0,
+            tick_ms: 0,
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// Log index of the last entry applied; 0: none.
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index
+    }
+
+    /// The log's clock, milliseconds since the Unix epoch.
+    pub fn clock_ms(&self) -> u64 {
+        self.clock_ms
+    }
+
+    /// The call that holds a claim key: live, or ended less than [`CLAIM_RETENTION_MS`] ago.
+    pub fn claim(&self, key: &[u8; 16]) -> Option<&Arc<CallEntry>> {
+        self.calls.get(self.by_key.get(key)?)
+    }
+
+    /// A call, live or lately ended.
+    pub fn call(&self, uid: CallUid) -> Option<&Arc<CallEntry>> {
+        self.calls.get(&uid)
+    }
+
+    /// The live call whose called leg has this Call-ID and this tag of ours.
+    pub fn by_leg(&self, call_id: &str, local_tag: &str) -> Option<CallUid> {
+        self.legs.get(call_id, local_tag)
+    }
+
+    /// Live calls in the order of their identifiers, from the one after `after`.
+    pub fn calls(&self, after: Option<CallUid>) -> impl Iterator<Item = &Arc<CallEntry>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.calls.range((from, Bound::Unbounded)).map(|(_, c)| c).filter(|c| c.is_live())
+    }
+
+    /// How many calls are live.
+    pub fn live_calls(&self) -> usize {
+        self.live
+    }
+
+    /// Up to `limit` CDRs after a revision, oldest first.
+    pub fn cdrs(&self, after_revision: u64, limit: usize) -> Result<Vec<Arc<Cdr>>, Compacted> {
+        self.cdrs.after(after_revision, limit)
+    }
+
+    /// Up to `limit` events after a revision, oldest first.
+    pub fn events(&self, after_revision: u64, limit: usize) -> Result<Vec<Arc<Event>>, Compacted> {
+        self.events.after(after_revision, limit)
+    }
+
+    /// Revision of the newest event; 0: none yet.
+    pub fn last_event_revision(&self) -> u64 {
+        self.events.last_revision()
+    }
+
+    /// The lowest revisions after which all events, and all CDRs, are still there.
+    pub fn compacted_to(&self) -> (u64, u64) {
+        (self.events.compacted_to(), self.cdrs.compacted_to())
+    }
+
+    /// The configuration in force: revision (0: built in), TOML text, and the history, newest last.
+    pub fn config(&self) -> (u64, &str, &VecDeque<Arc<ConfigHistory>>) {
+        (self.config.revision(), self.config.text(), self.config.history())
+    }
+
+    /// The newest incarnation that a node has reported.
+    pub fn node_incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        self.nodes.get(&node).copied()
+    }
+
+    /// True when the call's owner has started again since it took the call.
+    fn is_orphan(&self, entry: &CallEntry) -> bool {
+        let Some(now) = self.nodes.get(&entry.owner()) else { return false };
+        entry.uid.node != entry.owner() || entry.uid.incarnation < *now
+    }
+}

@@ -1,0 +1,127 @@
+//! Snapshots: taken cheaply under a lock (only reference counts change), written out later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::config_log::ConfigLog;
+use super::journal::Journal;
+use super::{CDR_LIMITS, CallEntry, EVENT_LIMITS, Replica, RestoreError};
+use crate::ids::{CallUid, Incarnation, NodeId};
+use crate::store_pb::{Cdr, Event, NodeUp, Snapshot};
+
+/// Format version of snapshots.
+pub const SNAPSHOT_VERSION: u32 = 1;
+
+/// The replica at one log index, sharing its records.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    last_index: u64,
+    calls: Vec<Arc<CallEntry>>,
+    cdrs: Journal<Cdr>,
+    events: Journal<Event>,
+    config: ConfigLog,
+    clock_ms: u64,
+    tick_ms: u64,
+    nodes: BTreeMap<NodeId, Incarnation>,
+}
+
+impl Frozen {
+    pub(super) fn of(replica: &Replica) -> Frozen {
+        Frozen {
+            last_index: replica.applied_index,
+            calls: replica.calls.values().cloned().collect(),
+            cdrs: replica.cdrs.clone(),
+            events: replica.events.clone(),
+            config: replica.config.clone(),
+            clock_ms: replica.clock_ms,
+            tick_ms: replica.tick_ms,
+            nodes: replica.nodes.clone(),
+        }
+    }
+
+    /// Log index of the last entry in it.
+    pub fn last_index(&self) -> u64 {
+        self.last_index
+    }
+
+    /// The record to write. Calls stand in the order of their identifiers, so that equal replicas give equal bytes.
+    pub fn to_snapshot(&self) -> Snapshot {
+        Snapshot {
+            version: SNAPSHOT_VERSION,
+            last_index: self.last_index,
+            calls: self.calls.iter().map(|c| c.state().clone()).collect(),
+            cdrs: self.cdrs.records().iter().map(|c| (**c).clone()).collect(),
+            events: self.events.records().iter().map(|e| (**e).clone()).collect(),
+            config_revision: self.config.revision(),
+            config_text: self.config.text().to_owned(),
+            config_history: self.config.history().iter().map(|h| (**h).clone()).collect(),
+            events_compacted_to: self.events.compacted_to(),
+            cdrs_compacted_to: self.cdrs.compacted_to(),
+            clock_ms: self.clock_ms,
+            tick_ms: self.tick_ms,
+            nodes: self.nodes.iter().map(|(n, i)| NodeUp { node: u32::from(n.0), incarnation: i.0 }).collect(),
+        }
+    }
+}
+
+impl Replica {
+    /// Shares all records with a frozen copy.
+    pub fn freeze(&self) -> Frozen {
+        Frozen::of(self)
+    }
+
+    /// [`Replica::freeze`] and [`Frozen::to_snapshot`] in one.
+    pub fn snapshot(&self) -> Snapshot {
+        self.freeze().to_snapshot()
+    }
+
+    /// The replica that wrote the snapshot. Every index is built anew.
+    pub fn restore(snapshot: Snapshot) -> Result<Replica, RestoreError> {
+        if snapshot.version != SNAPSHOT_VERSION {
+            return Err(RestoreError::UnknownVersion(snapshot.version));
+        }
+        let mut replica = Replica::new();
+        replica.applied_index = snapshot.last_index;
+        replica.clock_ms = snapshot.clock_ms;
+        replica.tick_ms = snapshot.tick_ms;
+        for n in snapshot.nodes {
+            let node = u16::try_from(n.node).map_err(|_| RestoreError::Damaged("a node's id"))?;
+            replica.nodes.insert(NodeId(node), Incarnation(n.incarnation));
+        }
+        for state in snapshot.calls {
+            let entry = CallEntry::restored(state)?;
+            if replica.calls.contains_key(&entry.uid) || replica.by_key.contains_key(&entry.claim_key) {
+                return Err(RestoreError::Damaged("a call stands twice"));
+            }
+            replica.index(entry);
+        }
+        replica.events = Journal::restored(EVENT_LIMITS, snapshot.events, snapshot.events_compacted_to)
+            .ok_or(RestoreError::Damaged("the order of events"))?;
+        replica.cdrs = Journal::restored(CDR_LIMITS, snapshot.cdrs, snapshot.cdrs_compacted_to)
+            .ok_or(RestoreError::Damaged("the order of CDRs"))?;
+        replica.config =
+            ConfigLog::restored(snapshot.config_history).ok_or(RestoreError::Damaged("the order of configuration revisions"))?;
+        if replica.config.revision() != snapshot.config_revision {
+            return Err(RestoreError::Damaged("the configuration revision"));
+        }
+        Ok(replica)
+    }
+
+    /// Takes an entry of a snapshot into all indexes.
+    fn index(&mut self, entry: CallEntry) {
+        let uid: CallUid = entry.uid;
+        self.by_key.insert(entry.claim_key, uid);
+        if entry.is_live() {
+            self.live += 1;
+            if let Some(leg) = entry.callee() {
+                self.legs.insert(uid, None, Some(leg));
+            }
+            if self.is_orphan(&entry) {
+                self.orphans.insert(uid);
+            }
+        } else {
+            self.ended.insert((entry.state().ended_log_ms, uid));
+        }
+        self.calls.insert(uid, Arc::new(entry));
+    }
+}

@@ -1,0 +1,374 @@
+//! Rules of the replicated state, each by itself and under seeded random entries.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::*;
+use crate::store_pb::command::Kind;
+use crate::store_pb::*;
+
+fn uid(node: u16, incarnation: u32, serial: u64) -> CallUid {
+    CallUid { node: NodeId(node), incarnation: Incarnation(incarnation), serial }
+}
+
+fn raw(uid: CallUid) -> Bytes {
+    Bytes::copy_from_slice(&uid.to_bytes())
+}
+
+fn claim(call: CallUid, key: u8) -> Kind {
+    Kind::Claim(Claim {
+        key: vec![key; 16].into(),
+        exact: vec![key; 16].into(),
+        call: raw(call),
+        owner: u32::from(call.node.0),
+        epoch: 1,
+        emergency: true,
+        invite: Bytes::from_static(b"INVITE sip:112@any SIP/2.0\r\n\r\n"),
+        parties: Some(CallParties { from_uri: "sip:a@x".into(), ..Default::default() }),
+        ..Default::default()
+    })
+}
+
+fn leg(n: u64) -> LegRecord {
+    LegRecord { call_id: format!("leg{n}"), local_tag: "t".into(), ..Default::default() }
+}
+
+fn progress(call: CallUid, seq: u32, status: u32) -> Kind {
+    Kind::Progress(Progress { call: raw(call), epoch: 1, seq, status, target: "psap".into(), callee: Some(leg(call.serial)) })
+}
+
+fn answer(call: CallUid, seq: u32) -> Kind {
+    let dialog = DialogRecord { callee: Some(leg(call.serial)), caller: Some(leg(0)), ..Default::default() };
+    Kind::Answer(Answer { call: raw(call), epoch: 1, seq, dialog: Some(dialog) })
+}
+
+fn refresh(call: CallUid, seq: u32) -> Kind {
+    let dialog = DialogRecord { callee: Some(leg(call.serial)), ..Default::default() };
+    Kind::Refresh(Refresh { call: raw(call), epoch: 1, seq, dialog: Some(dialog) })
+}
+
+fn end(call: CallUid, origin: &str) -> Kind {
+    let cause = EndCause { origin: origin.into(), status: 200, reason: String::new() };
+    Kind::End(End { call: raw(call), epoch: 1, cause: Some(cause), media: None })
+}
+
+fn entry(unix_ms: u64, kinds: Vec<Kind>) -> Entry {
+    let commands = kinds.into_iter().map(|k| Command { unix_ms, kind: Some(k) }).collect();
+    Entry { version: 1, proposer: 1, incarnation: 1, commands }
+}
+
+fn kinds(replica: &Replica) -> Vec<EventKind> {
+    replica.events(0, usize::MAX).unwrap().iter().map(|e| e.kind()).collect()
+}
+
+#[test]
+fn first_claim_wins_and_the_loser_leaves_no_trace() {
+    let mut r = Replica::new();
+    let (a, b) = (uid(1, 1, 1), uid(2, 1, 1));
+    let effects = r.apply(1, &entry(1000, vec![claim(a, 7), claim(b, 7), claim(a, 7)])).unwrap();
+    let claims: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::Claimed { .. })).cloned().collect();
+    assert_eq!(
+        claims,
+        [
+            Effect::Claimed { call: a, won: true, winner: a, exact_match: true },
+            Effect::Claimed { call: b, won: false, winner: a, exact_match: true },
+            Effect::Claimed { call: a, won: true, winner: a, exact_match: true },
+        ]
+    );
+    assert!(r.call(b).is_none());
+    assert_eq!(r.live_calls(), 1);
+    assert_eq!(kinds(&r), [EventKind::Received]);
+    // Another branch with the same key is a merged request (AC-28).
+    let Kind::Claim(mut other) = claim(b, 7) else { unreachable!() };
+    other.exact = vec![9; 16].into();
+    let effects = r.apply(2, &entry(1000, vec![Kind::Claim(other)])).unwrap();
+    assert_eq!(effects, [Effect::Claimed { call: b, won: false, winner: a, exact_match: false }]);
+}
+
+#[test]
+fn a_call_from_claim_to_cdr() {
+    let mut r = Replica::new();
+    let c = uid(1, 1, 5);
+    r.apply(1, &entry(1000, vec![claim(c, 1)])).unwrap();
+    r.apply(2, &entry(1100, vec![progress(c, 1, 0)])).unwrap();
+    assert_eq!(r.call(c).unwrap().phase(), Phase::Trying);
+    r.apply(3, &entry(1200, vec![progress(c, 2, 180), progress(c, 3, 183)])).unwrap();
+    assert_eq!(r.by_leg("leg5", "t"), Some(c));
+    assert_eq!(r.by_leg("leg5", "u"), None);
+    r.apply(4, &entry(2000, vec![answer(c, 4), refresh(c, 5)])).unwrap();
+    assert_eq!(r.call(c).unwrap().phase(), Phase::Answered);
+    let effects = r.apply(5, &entry(9000, vec![end(c, "caller"), end(c, "callee")])).unwrap();
+    assert_eq!(effects[0], Effect::Ended { call: c });
+    assert_eq!(effects[2], Effect::Stale { call: Some(c), reason: StaleReason::Ended });
+    assert_eq!(r.by_leg("leg5", "t"), None);
+    assert_eq!(r.calls(None).count(), 0);
+    use EventKind::{Answered, Ended, Received, Ringing, Updated};
+    assert_eq!(kinds(&r), [Received, Ringing, Answered, Updated, Ended]);
+    let cdrs = r.cdrs(0, 10).unwrap();
+    assert_eq!(cdrs.len(), 1);
+    let times = (cdrs[0].received_unix_ms, cdrs[0].ringing_unix_ms, cdrs[0].answered_unix_ms, cdrs[0].ended_unix_ms);
+    assert_eq!(times, (1000, 1200, 2000, 9000));
+    assert_eq!(cdrs[0].target, "psap");
+    assert_eq!(cdrs[0].cause.as_ref().unwrap().origin, "caller");
+}
+
+#[test]
+fn ended_calls_are_recognised_for_their_retention() {
+    let mut r = Replica::new();
+    let (a, b) = (uid(1, 1, 1), uid(2, 1, 1));
+    r.apply(1, &entry(1000, vec![claim(a, 7), end(a, "caller")])).unwrap();
+    assert_eq!(kinds(&r)[1], EventKind::Abandoned);
+    let tick = |at| entry(at, vec![Kind::Tick(Tick {})]);
+    r.apply(2, &tick(1000 + CLAIM_RETENTION_MS - 1)).unwrap();
+    let effects = r.apply(3, &entry(2000, vec![claim(b, 7)])).unwrap();
+    assert_eq!(effects, [Effect::Claimed { call: b, won: false, winner: a, exact_match: true }]);
+    r.apply(4, &tick(1000 + CLAIM_RETENTION_MS)).unwrap();
+    assert!(r.claim(&[7; 16]).is_none() && r.call(a).is_none());
+    assert_eq!(r.cdrs(0, 9).unwrap().len(), 1);
+}
+
+#[test]
+fn replays_other_epochs_and_orphans_change_nothing() {
+    let mut r = Replica::new();
+    let (c, unknown) = (uid(1, 1, 1), uid(1, 1, 2));
+    r.apply(1, &entry(1000, vec![claim(c, 1), progress(c, 2, 180)])).unwrap();
+    let before = r.snapshot();
+    let stale = |r: &mut Replica, index, kind| {
+        let effects = r.apply(index, &entry(1000, vec![kind])).unwrap();
+        let [Effect::Stale { reason, .. }] = effects[..] else { panic!("{effects:?}") };
+        reason
+    };
+    assert_eq!(stale(&mut r, 2, progress(c, 2, 180)), StaleReason::Replay);
+    assert_eq!(stale(&mut r, 3, answer(c, 1)), StaleReason::Replay);
+    assert_eq!(stale(&mut r, 4, answer(unknown, 1)), StaleReason::UnknownCall);
+    assert_eq!(stale(&mut r, 5, end(unknown, "caller")), StaleReason::UnknownCall);
+    let Kind::End(mut old) = end(c, "caller") else { unreachable!() };
+    old.epoch = 2;
+    assert_eq!(stale(&mut r, 6, Kind::End(old)), StaleReason::Fenced);
+    let Kind::Claim(mut bad) = claim(unknown, 3) else { unreachable!() };
+    bad.key = Bytes::from_static(b"short");
+    assert_eq!(stale(&mut r, 7, Kind::Claim(bad)), StaleReason::Malformed);
+    assert_eq!(r.snapshot(), Snapshot { last_index: 7, ..before });
+    // An index that was applied before.
+    assert_eq!(r.apply(7, &entry(1000, vec![end(c, "caller")])).unwrap(), []);
+    assert_eq!(r.live_calls(), 1);
+}
+
+#[test]
+fn unknown_versions_and_kinds_stop_before_anything_changes() {
+    let mut r = Replica::new();
+    let mut e = entry(1000, vec![claim(uid(1, 1, 1), 1)]);
+    e.commands.push(Command { unix_ms: 1, kind: None });
+    assert_eq!(r.apply(1, &e), Err(ApplyError::UnknownCommand { index: 1, position: 1 }));
+    e.version = 2;
+    assert_eq!(r.apply(1, &e), Err(ApplyError::UnknownVersion { index: 1, version: 2, known: 1 }));
+    let many = entry(1, vec![Kind::Tick(Tick {}); MAX_COMMANDS + 1]);
+    assert!(matches!(r.apply(1, &many), Err(ApplyError::TooManyCommands { .. })));
+    assert_eq!(r.snapshot(), Replica::new().snapshot());
+}
+
+#[test]
+fn a_restarted_owner_ends_its_calls_over_several_entries() {
+    let mut r = Replica::new();
+    let up = |n| entry(5000, vec![Kind::NodeUp(NodeUp { node: 1, incarnation: n })]);
+    r.apply(1, &up(1)).unwrap();
+    let total: u64 = 5000;
+    for n in 0..total {
+        let Kind::Claim(mut c) = claim(uid(1, 1, n), 0) else { unreachable!() };
+        c.key = Bytes::copy_from_slice(&u128::from(n).to_be_bytes());
+        r.apply(2 + n, &entry(1000, vec![Kind::Claim(c)])).unwrap();
+    }
+    let mine = uid(1, 2, 1);
+    r.apply(6000, &entry(1000, vec![claim(mine, 99)])).unwrap();
+    r.apply(6001, &up(2)).unwrap();
+    assert_eq!(r.node_incarnation(NodeId(1)), Some(Incarnation(2)));
+    assert!(r.live_calls() > 1, "one entry has no room for all of them");
+    // A node that joins by snapshot here goes on in the same way.
+    let mut other = Replica::restore(r.snapshot()).unwrap();
+    let tick = entry(6000, vec![Kind::Tick(Tick {})]);
+    r.apply(6002, &tick).unwrap();
+    other.apply(6002, &tick).unwrap();
+    assert_eq!(r.snapshot(), other.snapshot());
+    assert_eq!(r.calls(None).map(|c| c.uid).collect::<Vec<_>>(), [mine]);
+    let cdrs = r.cdrs(0, usize::MAX).unwrap();
+    assert_eq!(cdrs.len() as u64, total);
+    assert!(cdrs.iter().all(|c| c.cause.as_ref().unwrap().reason == "owner restarted"));
+    // A claim of the dead incarnation that commits late is recorded and ends.
+    r.apply(6003, &entry(6000, vec![claim(uid(1, 1, 9999), 98)])).unwrap();
+    assert_eq!(r.live_calls(), 1);
+    assert_eq!(r.cdrs(0, usize::MAX).unwrap().len() as u64, total + 1);
+}
+
+#[test]
+fn configuration_is_compare_and_set_and_repeats_are_recognised() {
+    let mut r = Replica::new();
+    let apply = |r: &mut Replica, index, base, id: &str| {
+        let c = ConfigRevision { base, text: format!("t{index}"), author: "op".into(), request_id: id.into() };
+        r.apply(index, &entry(1, vec![Kind::Config(c)])).unwrap().remove(0)
+    };
+    assert_eq!(apply(&mut r, 1, 0, "a"), Effect::Config { revision: 1, text: "t1".into(), request_id: "a".into() });
+    assert_eq!(apply(&mut r, 2, 0, "a"), Effect::ConfigRepeated { request_id: "a".into(), revision: 1 });
+    assert_eq!(apply(&mut r, 3, 0, "b"), Effect::ConfigRefused { request_id: "b".into(), current: 1 });
+    for i in 0..100u64 {
+        apply(&mut r, 10 + i, 1 + i, "");
+    }
+    let (revision, text, history) = r.config();
+    assert_eq!((revision, text, history.len()), (101, "t109", CONFIG_HISTORY_CAP));
+}
+
+#[test]
+fn a_wrong_clock_expires_nothing() {
+    let mut r = Replica::new();
+    r.apply(1, &entry(1_000_000, vec![Kind::Tick(Tick {})])).unwrap();
+    let (a, b) = (uid(1, 1, 1), uid(1, 1, 2));
+    r.apply(2, &entry(1_000_000, vec![claim(a, 1)])).unwrap();
+    r.apply(3, &entry(u64::MAX, vec![claim(b, 2)])).unwrap();
+    assert_eq!(r.clock_ms(), 1_000_000 + MAX_CLOCK_LEAD_MS);
+    assert_eq!(kinds(&r).len(), 2);
+    // And the clock does not go back.
+    r.apply(4, &entry(5, vec![end(a, "caller")])).unwrap();
+    assert_eq!(r.clock_ms(), 1_000_000 + MAX_CLOCK_LEAD_MS);
+    assert!(r.call(a).is_some());
+    assert_eq!(r.cdrs(0, 1).unwrap()[0].ended_unix_ms, 1_000_000, "never before it began");
+}
+
+#[test]
+fn events_are_bounded_in_number_age_and_octets_and_readers_are_told() {
+    let limits = Limits { count: 10, weight: 100_000, age_ms: 1000 };
+    let event = |revision, unix_ms, size: usize| Event { revision, unix_ms, invite: vec![0; size].into(), ..Default::default() };
+    let mut j = Journal::new(limits);
+    for i in 1..=20 {
+        j.push(event(i, 0, 0));
+        j.compact(0);
+    }
+    assert_eq!((j.records().len(), j.compacted_to()), (10, 10));
+    assert_eq!(j.after(9, 5).unwrap_err(), Compacted { oldest: 10 });
+    assert_eq!(j.after(10, 2).unwrap().iter().map(|e| e.revision).collect::<Vec<_>>(), [11, 12]);
+    assert_eq!(j.after(20, 2).unwrap().len(), 0);
+    j.compact(1000);
+    assert_eq!((j.records().len(), j.compacted_to(), j.last_revision(), j.weight()), (0, 20, 20, 0));
+    for i in 21..=24 {
+        j.push(event(i, 1000, 40_000));
+        j.compact(1000);
+    }
+    assert_eq!(j.records().len(), 2);
+}
+
+/// A small generator, so that the core needs no crate for it (xorshift64*).
+struct Seed(u64);
+
+impl Seed {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
+    }
+}
+
+fn random_entry(seed: &mut Seed, now: &mut u64) -> Entry {
+    *now += seed.below(3000);
+    let n = 1 + seed.below(6);
+    let list = (0..n)
+        .map(|_| {
+            let node = u16::try_from(1 + seed.below(3)).unwrap();
+            let call = uid(node, u32::try_from(1 + seed.below(3)).unwrap(), seed.below(12));
+            let seq = u32::try_from(seed.below(8)).unwrap();
+            match seed.below(16) {
+                0..=4 => claim(call, u8::try_from(seed.below(60)).unwrap()),
+                5..=6 => progress(call, seq, 180),
+                7..=8 => answer(call, seq),
+                9 => refresh(call, seq),
+                10..=12 => end(call, ["caller", "callee"][usize::try_from(seed.below(2)).unwrap()]),
+                13 => Kind::NodeUp(NodeUp { node: node.into(), incarnation: u32::try_from(1 + seed.below(3)).unwrap() }),
+                14 => Kind::Config(ConfigRevision { base: seed.below(4), ..Default::default() }),
+                _ => Kind::Tick(Tick {}),
+            }
+        })
+        .collect();
+    entry(*now + seed.below(500), list)
+}
+
+/// One CDR for each time a call was begun and ended, sequences 1.. without gaps, indexes that agree.
+fn check(replica: &Replica, seed: u64) {
+    let events = replica.events(0, usize::MAX).unwrap();
+    let mut sequences: BTreeMap<Bytes, u32> = BTreeMap::new();
+    let (mut begun, mut ended, mut last) = (0usize, 0usize, 0);
+    for e in &events {
+        assert!(e.revision > last, "seed {seed}: revisions rise");
+        last = e.revision;
+        if e.call.is_empty() {
+            continue;
+        }
+        let next = sequences.entry(e.call.clone()).or_insert(0);
+        if e.kind() == EventKind::Received {
+            begun += 1;
+            *next = 0;
+        }
+        *next += 1;
+        assert_eq!(e.call_sequence, *next, "seed {seed}: gap-free");
+        ended += usize::from(matches!(e.kind(), EventKind::Ended | EventKind::Abandoned));
+    }
+    assert_eq!(replica.cdrs(0, usize::MAX).unwrap().len(), ended, "seed {seed}: one CDR a call");
+    assert_eq!(replica.live_calls(), begun - ended, "seed {seed}");
+    assert_eq!(replica.calls(None).count(), begun - ended, "seed {seed}");
+    assert_eq!(replica.by_key.len(), replica.calls.len(), "seed {seed}: one key a call");
+    assert_eq!(replica.ended.len() + replica.live, replica.calls.len(), "seed {seed}");
+    assert!(replica.legs.len() <= replica.live, "seed {seed}: no leg outlives its call");
+}
+
+#[test]
+fn random_entries_give_the_same_bytes_everywhere() {
+    for n in 1..=60u64 {
+        let mut seed = Seed(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (mut a, mut b) = (Replica::new(), Replica::new());
+        let mut now = 1_000_000;
+        for index in 1..=200 {
+            let e = random_entry(&mut seed, &mut now);
+            // What a follower reads went over the wire.
+            let e = Entry::decode(Bytes::from(e.encode_to_vec())).unwrap();
+            let effects = a.apply(index, &e).unwrap();
+            assert_eq!(b.apply(index, &e).unwrap(), effects, "seed {n}");
+            // One of the two restarts from a snapshot now and then.
+            if seed.below(20) == 0 {
+                let bytes = b.snapshot().encode_to_vec();
+                b = Replica::restore(Snapshot::decode(Bytes::from(bytes)).unwrap()).unwrap();
+            }
+            let (x, y) = (a.snapshot().encode_to_vec(), b.snapshot().encode_to_vec());
+            assert!(x == y, "seed {n}, entry {index}: snapshots differ");
+        }
+        check(&a, n);
+        check(&b, n);
+    }
+}
+
+#[test]
+fn a_flood_of_short_calls_leaves_bounded_memory() {
+    let mut r = Replica::new();
+    for n in 0..20_000u64 {
+        let c = uid(1, 1, n);
+        let Kind::Claim(mut k) = claim(c, 0) else { unreachable!() };
+        k.key = Bytes::copy_from_slice(&u128::from(n).to_be_bytes());
+        // 100 calls a second: no more than the retention's worth of them stay.
+        r.apply(n + 1, &entry(1_000_000 + n * 10, vec![Kind::Claim(k), progress(c, 1, 180), end(c, "caller")])).unwrap();
+        assert!(r.calls.len() <= 6_401);
+    }
+    assert_eq!((r.live_calls(), r.legs.len()), (0, 0));
+    assert!(r.events(0, 1).unwrap().len() == 1);
+}
+
+#[test]
+fn damaged_snapshots_are_refused() {
+    let mut r = Replica::new();
+    r.apply(1, &entry(1, vec![claim(uid(1, 1, 1), 1)])).unwrap();
+    let good = r.snapshot();
+    assert!(Replica::restore(good.clone()).is_ok());
+    let twice = Snapshot { calls: [good.calls.clone(), good.calls.clone()].concat(), ..good.clone() };
+    assert_eq!(Replica::restore(twice).unwrap_err(), RestoreError::Damaged("a call stands twice"));
+    assert_eq!(Replica::restore(Snapshot { version: 9, ..good.clone() }).unwrap_err(), RestoreError::UnknownVersion(9));
+    let mut no_phase = good;
+    no_phase.calls[0].phase = 17;
+    assert_eq!(Replica::restore(no_phase).unwrap_err(), RestoreError::Damaged("a call's phase"));
+}
