@@ -18,7 +18,7 @@ fn main() {
     // The package of an empty directory has no generated file to include.
     fs::write(out.join("sbc.peer.v1.rs"), "").expect("OUT_DIR is writable");
     let set = protox::compile(control.iter().chain(&peer), ["."]).unwrap_or_else(|e| panic!("{e:?}"));
-    tonic_prost_build::configure().bytes(".sbc.peer.v1").compile_fds(set).expect("code generation");
+    tonic_prost_build::configure().btree_map(".").bytes(".sbc.peer.v1").compile_fds(set).expect("code generation");
 }
 
 /// The .proto files of a directory in a fixed order, relative to the crate.
