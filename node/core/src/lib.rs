@@ -8,6 +8,7 @@ pub mod ids;
 pub mod io;
 pub mod policy;
 pub mod replica;
+pub mod sip;
 pub mod time;
 pub mod timer;
 pub mod token;

@@ -1,0 +1,123 @@
+//! The editor: our address, ports and identity into a session description, and nothing else.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use super::{Line, Sdp, connection_address, value};
+
+/// What to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SdpRewrite {
+    /// User name, session id and version of our o-line, which then also gets the address; `None` leaves it as it is.
+    pub origin: Option<(String, u64, u64)>,
+    /// Our media address.
+    pub address: IpAddr,
+    /// For each m-line our RTP port; `None`, also for those beyond the end, leaves the port as it is.
+    pub ports: Vec<Option<u16>>,
+}
+
+impl Sdp {
+    /// Writes the description with our addresses and ports. All else stays byte for byte, except for what cannot survive
+    /// a relay: ICE (RFC 8839) goes, since its candidates lead past us; BUNDLE (RFC 9143) goes, since each m-line gets its
+    /// own port. A connection address of 0.0.0.0 stays: it means held (RFC 3264 §8.4).
+    pub fn rewrite(&self, rewrite: &SdpRewrite) -> Bytes {
+        let mut out = Vec::with_capacity(self.raw.len() + 128);
+        let session_has_connection = self.lines.iter().any(|line| line.letter == b'c' && line.media.is_none());
+        for (at, line) in self.lines.iter().enumerate() {
+            self.rewrite_line(line, rewrite, &mut out);
+            if !session_has_connection && self.wants_connection_behind(at, rewrite) {
+                if !out.ends_with(b"\n") {
+                    out.extend_from_slice(b"\r\n");
+                }
+                out.extend_from_slice(format!("c=IN {}\r\n", family_and(rewrite.address)).as_bytes());
+            }
+        }
+        Bytes::from(out)
+    }
+
+    /// RFC 8866 §5.7: a medium without c= needs one of the session. Who left both out gets ours, behind m= and its i=.
+    fn wants_connection_behind(&self, at: usize, rewrite: &SdpRewrite) -> bool {
+        let line = self.lines[at];
+        let letter_at = |at: Option<usize>| at.and_then(|at| self.lines.get(at)).map(|line| line.letter);
+        let place = match line.letter {
+            b'm' => letter_at(Some(at + 1)) != Some(b'i'),
+            b'i' => letter_at(at.checked_sub(1)) == Some(b'm'),
+            _ => false,
+        };
+        let bare = || !self.lines.iter().any(|other| other.letter == b'c' && other.media == line.media);
+        place && line.media.is_some_and(|index| rewrite.port(index).is_some()) && bare()
+    }
+
+    fn rewrite_line(&self, line: &Line, rewrite: &SdpRewrite, out: &mut Vec<u8>) {
+        let changed = match line.letter {
+            b'o' => rewrite.origin.as_ref().map(|(user, id, version)| {
+                let user = if user.is_empty() { "-" } else { user };
+                Some(format!("o={user} {id} {version} IN {}", family_and(rewrite.address)))
+            }),
+            b'c' => self.rewrite_connection(line, rewrite),
+            b'm' => line.media.and_then(|index| self.rewrite_media(index, rewrite)).map(Some),
+            b'a' => self.rewrite_attribute(line, rewrite),
+            _ => None,
+        };
+        match changed {
+            None => out.extend_from_slice(&self.raw[line.start..line.end]),
+            Some(None) => {}
+            Some(Some(text)) => {
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(&self.raw[line.content..line.end]);
+            }
+        }
+    }
+
+    fn rewrite_connection(&self, line: &Line, rewrite: &SdpRewrite) -> Option<Option<String>> {
+        let held = connection_address(value(&self.raw, line)).is_some_and(|addr| addr.is_unspecified());
+        (!held).then(|| Some(format!("c=IN {}", family_and(rewrite.address))))
+    }
+
+    /// The port count goes with the port: we have one pair.
+    fn rewrite_media(&self, index: usize, rewrite: &SdpRewrite) -> Option<String> {
+        let (port, media) = (rewrite.port(index)?, self.media.get(index)?);
+        let mut text = format!("m={} {port} {}", media.kind, media.proto);
+        for format in &media.formats {
+            text.push(' ');
+            text.push_str(format);
+        }
+        Some(text)
+    }
+
+    /// `None`: as it is; `Some(None)`: removed.
+    fn rewrite_attribute(&self, line: &Line, rewrite: &SdpRewrite) -> Option<Option<String>> {
+        let value = value(&self.raw, line);
+        let name_end = value.iter().position(|octet| *octet == b':').unwrap_or(value.len());
+        let (name, argument) = (&value[..name_end], value.get(name_end + 1..).unwrap_or(b""));
+        match name {
+            b"candidate" | b"remote-candidates" | b"end-of-candidates" => Some(None),
+            _ if name.starts_with(b"ice-") => Some(None),
+            b"group" if argument.starts_with(b"BUNDLE") => Some(None),
+            b"rtcp" => {
+                let index = line.media?;
+                let muxed = self.media.get(index).is_some_and(|media| media.rtcp_mux);
+                match rewrite.port(index) {
+                    Some(port) if !muxed => Some(port.checked_add(1).map(|port| format!("a=rtcp:{port}"))),
+                    // Of a rejected medium nobody needs it, and it may hold an address.
+                    _ => Some(None),
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+impl SdpRewrite {
+    fn port(&self, index: usize) -> Option<u16> {
+        self.ports.get(index).copied().flatten()
+    }
+}
+
+fn family_and(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("IP4 {address}"),
+        IpAddr::V6(address) => format!("IP6 {address}"),
+    }
+}

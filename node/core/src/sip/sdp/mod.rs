@@ -1,0 +1,277 @@
+//! Session descriptions (RFC 8866): an editor that keeps every line it need not change.
+
+mod edit;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use crate::sip::limits::{MAX_MEDIA, MAX_SDP};
+
+pub use edit::SdpRewrite;
+
+/// Why a body is no session description. The sender's fault: 400, or 488 in an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SdpError {
+    /// Beyond [`MAX_SDP`].
+    #[error("session description too large")]
+    TooLarge,
+    /// Beyond [`MAX_MEDIA`].
+    #[error("too many media")]
+    TooManyMedia,
+    /// Does not begin with `v=0`, or a line is not `letter=value`.
+    #[error("bad line")]
+    Line,
+    /// `o=` missing, repeated or malformed.
+    #[error("bad origin")]
+    Origin,
+    /// An m-line that is not `media port[/n] proto fmt...`.
+    #[error("bad media description")]
+    Media,
+}
+
+/// The o-line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// User name, "-" for none.
+    pub username: Box<str>,
+    /// Session id: a number, but peers send anything.
+    pub sess_id: Box<str>,
+    /// Version of the session: `None` if it is no number below 2^64.
+    pub sess_version: Option<u64>,
+    /// Address, where it is one and no name.
+    pub addr: Option<IpAddr>,
+}
+
+/// Direction of a medium, as its sender sees it (RFC 3264 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Direction {
+    /// Both ways: also if nothing is said.
+    #[default]
+    SendRecv,
+    /// Held by its sender.
+    SendOnly,
+    /// Listening.
+    RecvOnly,
+    /// Neither.
+    Inactive,
+}
+
+/// One media description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaLine {
+    /// "audio", "video", "text", ...
+    pub kind: Box<str>,
+    /// Port; 0 is rejected (or bundled).
+    pub port: u16,
+    /// Port pairs from there on: `/n`, else 1.
+    pub port_count: u16,
+    /// Transport protocol as received.
+    pub proto: Box<str>,
+    /// Payload types or formats, in the order of preference.
+    pub formats: Vec<Box<str>>,
+    /// Where it is sent to: of this medium, else of the session. `None` for none or a name.
+    pub connection: Option<IpAddr>,
+    /// Port and address of RTCP where they are given (RFC 3605).
+    pub rtcp: Option<(u16, Option<IpAddr>)>,
+    /// RTP and RTCP on one port, offered or accepted (RFC 5761).
+    pub rtcp_mux: bool,
+    /// Of this medium, else of the session.
+    pub direction: Direction,
+}
+
+impl MediaLine {
+    /// Whether this is RTP over UDP, plain or secured, which a relay can anchor.
+    pub fn is_rtp(&self) -> bool {
+        const RTP: [&str; 6] = ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF"];
+        RTP.iter().any(|proto| proto.eq_ignore_ascii_case(&self.proto))
+    }
+}
+
+/// A session description: the lines as received, with what was understood of them.
+#[derive(Clone, Debug)]
+pub struct Sdp {
+    raw: Bytes,
+    lines: Vec<Line>,
+    origin: Origin,
+    media: Vec<MediaLine>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    letter: u8,
+    /// Of the whole line.
+    start: usize,
+    /// Before the line end.
+    content: usize,
+    /// Behind the line end.
+    end: usize,
+    /// Which m-line it belongs to; `None`: the session.
+    media: Option<usize>,
+}
+
+impl Sdp {
+    /// Reads a session description. Lines may end in CRLF or LF; empty lines at its end are let pass.
+    pub fn parse(raw: &[u8]) -> Result<Sdp, SdpError> {
+        if raw.len() > MAX_SDP {
+            return Err(SdpError::TooLarge);
+        }
+        let lines = split_lines(raw)?;
+        if lines.first().is_none_or(|line| &raw[line.start..line.content] != b"v=0") {
+            return Err(SdpError::Line);
+        }
+        let mut origins = lines.iter().filter(|line| line.letter == b'o');
+        let origin = match (origins.next(), origins.next()) {
+            (Some(line), None) => parse_origin(value(raw, line)).ok_or(SdpError::Origin)?,
+            _ => return Err(SdpError::Origin),
+        };
+        let media = read_media(raw, &lines)?;
+        Ok(Sdp { raw: Bytes::copy_from_slice(raw), lines, origin, media })
+    }
+
+    /// As received.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// The o-line.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The media descriptions in order.
+    pub fn media(&self) -> &[MediaLine] {
+        &self.media
+    }
+}
+
+fn value<'a>(raw: &'a [u8], line: &Line) -> &'a [u8] {
+    raw.get(line.start + 2..line.content).unwrap_or(b"")
+}
+
+fn split_lines(raw: &[u8]) -> Result<Vec<Line>, SdpError> {
+    let mut lines = Vec::with_capacity(32);
+    let (mut start, mut media) = (0, None);
+    while start < raw.len() {
+        let end = memchr::memchr(b'\n', &raw[start..]).map_or(raw.len(), |offset| start + offset + 1);
+        let text = &raw[start..end];
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.is_empty() {
+            let rest_is_empty = raw[start..].iter().all(|octet| matches!(octet, b'\r' | b'\n'));
+            return if rest_is_empty { Ok(lines) } else { Err(SdpError::Line) };
+        }
+        let well_formed = text.len() >= 2 && text[0].is_ascii_lowercase() && text[1] == b'=';
+        if !well_formed || memchr::memchr2(b'\r', 0, text).is_some() {
+            return Err(SdpError::Line);
+        }
+        if text[0] == b'm' {
+            let index = media.map_or(0, |index: usize| index + 1);
+            if index == MAX_MEDIA {
+                return Err(SdpError::TooManyMedia);
+            }
+            media = Some(index);
+        }
+        lines.push(Line { letter: text[0], start, content: start + text.len(), end, media });
+        start = end;
+    }
+    Ok(lines)
+}
+
+fn words(value: &[u8]) -> Option<impl Iterator<Item = &str>> {
+    Some(std::str::from_utf8(value).ok()?.split([' ', '\t']).filter(|word| !word.is_empty()))
+}
+
+fn parse_origin(value: &[u8]) -> Option<Origin> {
+    let words: Vec<&str> = words(value)?.take(7).collect();
+    let [username, sess_id, sess_version, _net, _family, addr] = words[..] else { return None };
+    Some(Origin {
+        username: username.into(),
+        sess_id: sess_id.into(),
+        sess_version: sess_version.parse().ok(),
+        addr: addr.parse().ok(),
+    })
+}
+
+/// The address of `IN IP4 addr[/ttl[/n]]`.
+fn connection_address(value: &[u8]) -> Option<IpAddr> {
+    let addr = words(value)?.nth(2)?;
+    addr.split('/').next()?.parse().ok()
+}
+
+fn read_media(raw: &[u8], lines: &[Line]) -> Result<Vec<MediaLine>, SdpError> {
+    let mut media: Vec<MediaLine> = Vec::new();
+    let (mut connection, mut direction) = (None, Direction::default());
+    for line in lines {
+        let value = value(raw, line);
+        let Some(index) = line.media else {
+            match line.letter {
+                b'c' => connection = connection_address(value),
+                b'a' => direction = parse_direction(value).unwrap_or(direction),
+                _ => {}
+            }
+            continue;
+        };
+        if line.letter == b'm' {
+            media.push(parse_media(value, connection, direction).ok_or(SdpError::Media)?);
+            continue;
+        }
+        let Some(current) = media.get_mut(index) else { continue };
+        match line.letter {
+            b'c' => current.connection = connection_address(value),
+            b'a' => read_attribute(current, value),
+            _ => {}
+        }
+    }
+    Ok(media)
+}
+
+fn parse_media(value: &[u8], connection: Option<IpAddr>, direction: Direction) -> Option<MediaLine> {
+    let mut words = words(value)?;
+    let (kind, port, proto) = (words.next()?, words.next()?, words.next()?);
+    let (port, count) = port.split_once('/').unwrap_or((port, "1"));
+    let formats: Vec<Box<str>> = words.map(Into::into).collect();
+    if formats.is_empty() {
+        return None;
+    }
+    Some(MediaLine {
+        kind: kind.into(),
+        port: crate::sip::uri::parse_port(port)?,
+        port_count: crate::sip::uri::parse_port(count)?,
+        proto: proto.into(),
+        formats,
+        connection,
+        rtcp: None,
+        rtcp_mux: false,
+        direction,
+    })
+}
+
+fn read_attribute(media: &mut MediaLine, value: &[u8]) {
+    if let Some(direction) = parse_direction(value) {
+        media.direction = direction;
+    } else if value == b"rtcp-mux" {
+        media.rtcp_mux = true;
+    } else if let Some(argument) = value.strip_prefix(b"rtcp:") {
+        media.rtcp = parse_rtcp(argument);
+    }
+}
+
+/// RFC 3605 §2.1: `port [IN IP4 addr]`.
+fn parse_rtcp(argument: &[u8]) -> Option<(u16, Option<IpAddr>)> {
+    let mut words = words(argument)?;
+    let port = crate::sip::uri::parse_port(words.next()?)?;
+    Some((port, words.nth(2).and_then(|addr| addr.parse().ok())))
+}
+
+fn parse_direction(value: &[u8]) -> Option<Direction> {
+    Some(match value {
+        b"sendrecv" => Direction::SendRecv,
+        b"sendonly" => Direction::SendOnly,
+        b"recvonly" => Direction::RecvOnly,
+        b"inactive" => Direction::Inactive,
+        _ => return None,
+    })
+}

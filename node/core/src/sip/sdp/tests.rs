@@ -1,0 +1,90 @@
+//! Tests of reading and rewriting session descriptions.
+
+use super::*;
+
+const OFFER: &str = "v=0\r\no=alice 2890844526 2890844527 IN IP4 10.0.0.1\r\ns= caf\u{e9} \r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\na=ice-lite\r\n\
+    a=group:BUNDLE 1 2\r\na=sendonly\r\nm=audio 49170/2 RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\na=rtcp:53020 IN IP4 10.0.0.2\r\n\
+    a=candidate:1 1 UDP 2130706431 10.0.0.1 49170 typ host\r\na=ice-ufrag:x\r\na=end-of-candidates\r\na=X-odd  kept \r\n\
+    m=video 0 RTP/AVP 31\r\nc=IN IP6 2001:db8::1\r\na=rtcp:9\r\na=inactive\r\nm=text 6000 udp/tls/rtp/savpf 98\r\na=rtcp-mux\r\na=rtcp:6001\r\n\
+    m=message 7000 TCP/MSRP *\r\n";
+
+fn rewrite(address: &str, ports: &[Option<u16>]) -> SdpRewrite {
+    SdpRewrite { origin: Some(("-".into(), 7, 9)), address: address.parse().expect("address"), ports: ports.to_vec() }
+}
+
+#[test]
+fn an_offer_is_read() {
+    let sdp = Sdp::parse(OFFER.as_bytes()).expect("valid");
+    assert_eq!(&*sdp.origin().username, "alice");
+    assert_eq!((&*sdp.origin().sess_id, sdp.origin().sess_version), ("2890844526", Some(2_890_844_527)));
+    assert_eq!(sdp.origin().addr, Some("10.0.0.1".parse().expect("address")));
+    let [audio, video, text, msrp] = sdp.media() else { panic!("four media") };
+    assert_eq!((&*audio.kind, audio.port, audio.port_count, &*audio.proto), ("audio", 49170, 2, "RTP/AVP"));
+    assert_eq!(audio.formats.iter().map(|format| &**format).collect::<Vec<_>>(), ["0", "8", "101"]);
+    assert_eq!(audio.connection, Some("10.0.0.1".parse().expect("address")));
+    assert_eq!(audio.rtcp, Some((53020, Some("10.0.0.2".parse().expect("address")))));
+    assert_eq!(
+        (audio.direction, video.direction, text.direction),
+        (Direction::SendOnly, Direction::Inactive, Direction::SendOnly)
+    );
+    assert_eq!(video.connection, Some("2001:db8::1".parse().expect("address")));
+    assert_eq!((text.rtcp_mux, audio.rtcp_mux, text.rtcp), (true, false, Some((6001, None))));
+    assert_eq!((audio.is_rtp(), text.is_rtp(), msrp.is_rtp()), (true, true, false));
+}
+
+#[test]
+fn only_addresses_ports_and_ice_change() {
+    let sdp = Sdp::parse(OFFER.as_bytes()).expect("valid");
+    let out = sdp.rewrite(&rewrite("127.0.0.9", &[Some(30000), None, Some(30004)]));
+    let expected = "v=0\r\no=- 7 9 IN IP4 127.0.0.9\r\ns= caf\u{e9} \r\nc=IN IP4 127.0.0.9\r\nt=0 0\r\na=sendonly\r\n\
+        m=audio 30000 RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\na=rtcp:30001\r\na=X-odd  kept \r\n\
+        m=video 0 RTP/AVP 31\r\nc=IN IP4 127.0.0.9\r\na=inactive\r\nm=text 30004 udp/tls/rtp/savpf 98\r\na=rtcp-mux\r\n\
+        m=message 7000 TCP/MSRP *\r\n";
+    assert_eq!(std::str::from_utf8(&out).expect("UTF-8"), expected);
+    let again = Sdp::parse(&out).expect("valid").rewrite(&rewrite("127.0.0.9", &[Some(30000), None, Some(30004)]));
+    assert_eq!(again, out);
+}
+
+#[test]
+fn ipv6_and_hold() {
+    let held = "v=0\no=- 1 1 IN IP4 h.example\ns=-\nc=IN IP4 0.0.0.0\nt=0 0\nm=audio 5 RTP/AVP 0\nm=audio 7 RTP/AVP 0\nc=IN IP4 h.example\n";
+    let sdp = Sdp::parse(held.as_bytes()).expect("valid");
+    assert!(sdp.media()[0].connection.is_some_and(|addr| addr.is_unspecified()));
+    assert_eq!((sdp.media()[1].connection, sdp.origin().addr), (None, None));
+    let out = sdp.rewrite(&SdpRewrite { origin: None, ..rewrite("2001:db8::7", &[Some(10), Some(20)]) });
+    let expected = "v=0\no=- 1 1 IN IP4 h.example\ns=-\nc=IN IP4 0.0.0.0\nt=0 0\nm=audio 10 RTP/AVP 0\nm=audio 20 RTP/AVP 0\nc=IN IP6 2001:db8::7\n";
+    assert_eq!(std::str::from_utf8(&out).expect("UTF-8"), expected);
+}
+
+#[test]
+fn a_missing_connection_line_is_added_once() {
+    let bare = "v=0\r\no=- 1 1 IN IP4 h\r\ns=-\r\nt=0 0\r\nm=audio 5 RTP/AVP 0\r\ni=first\r\na=x\r\ni=again\r\nm=video 0 RTP/AVP 1\r\nm=text 9 RTP/AVP 98";
+    let out = Sdp::parse(bare.as_bytes()).expect("valid").rewrite(&rewrite("127.0.0.1", &[Some(10), None, Some(20)]));
+    let expected = "v=0\r\no=- 7 9 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 10 RTP/AVP 0\r\ni=first\r\nc=IN IP4 127.0.0.1\r\na=x\r\n\
+        i=again\r\nm=video 0 RTP/AVP 1\r\nm=text 20 RTP/AVP 98\r\nc=IN IP4 127.0.0.1\r\n";
+    assert_eq!(std::str::from_utf8(&out).expect("UTF-8"), expected);
+}
+
+#[test]
+fn refused() {
+    let with = |line: &str| format!("v=0\r\no=- 1 1 IN IP4 h\r\ns=-\r\n{line}\r\n");
+    for (text, error) in [
+        (String::new(), SdpError::Line),
+        ("v=1\r\n".into(), SdpError::Line),
+        ("v=0\r\ns=-\r\n".into(), SdpError::Origin),
+        ("v=0\r\no=- 1 1 IN\r\n".into(), SdpError::Origin),
+        (with("o=- 1 1 IN IP4 h"), SdpError::Origin),
+        (with("nonsense"), SdpError::Line),
+        (with("a=x\r\n\r\na=y"), SdpError::Line),
+        (with("a=x\ry"), SdpError::Line),
+        (with("m=audio"), SdpError::Media),
+        (with("m=audio 70000 RTP/AVP 0"), SdpError::Media),
+        (with("m=audio x RTP/AVP 0"), SdpError::Media),
+        (with("m=audio 5 RTP/AVP"), SdpError::Media),
+        (with(&"m=audio 5 RTP/AVP 0\r\n".repeat(MAX_MEDIA + 1)), SdpError::TooManyMedia),
+        (with(&"a=x\r\n".repeat(MAX_SDP / 5)), SdpError::TooLarge),
+    ] {
+        assert_eq!(Sdp::parse(text.as_bytes()).err(), Some(error), "{text:.80}");
+    }
+    assert!(Sdp::parse(with("a=x\r\n\r\n").as_bytes()).is_ok());
+}
