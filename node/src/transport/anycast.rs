@@ -160,7 +160,7 @@ pub(crate) async fn bind(shared: &Arc<Shared>) -> Result<(), BindError> {
         return Ok(());
     }
     let bound = open(shared, AddressRole::Anycast)?;
-    *shared.anycast_udp.write().expect("no panic while held") = Some(Arc::clone(&bound.udp));
+    shared.set_socket(AddressRole::Anycast, Some(Arc::clone(&bound.udp)));
     *slot = Some(bound);
     Ok(())
 }
@@ -189,7 +189,7 @@ pub(crate) async fn release(shared: &Arc<Shared>) {
     if timeout(RELEASE_LIMIT, all_closed).await.is_err() {
         tracing::warn!("connections on the anycast address are still open after its release");
     }
-    *shared.anycast_udp.write().expect("no panic while held") = None;
+    shared.set_socket(AddressRole::Anycast, None);
     bound.close_udp().await;
 }
 

@@ -54,21 +54,22 @@ pub(crate) struct Shared {
     runtime: Runtime,
     sink: mpsc::Sender<TransportEvent>,
     stats: Arc<TransportStats>,
-    /// Unicast and core, set once at the start.
-    fixed: std::sync::OnceLock<Fixed>,
+    /// The UDP sockets for senders.
+    sockets: RwLock<Sockets>,
+    /// Unicast and core, until the shutdown.
+    fixed: AsyncMutex<Vec<anycast::Bound>>,
     /// The anycast sockets with their tasks; locked while they are opened or closed.
     anycast: AsyncMutex<Option<anycast::Bound>>,
-    /// The anycast UDP socket for senders.
-    anycast_udp: RwLock<Option<Arc<UdpEndpoint>>>,
     anycast_sockets: AtomicUsize,
     anycast_closed: Notify,
     flows: Mutex<FlowTable>,
 }
 
-struct Fixed {
-    unicast: Arc<UdpEndpoint>,
-    core: Arc<UdpEndpoint>,
-    bound: AsyncMutex<Vec<anycast::Bound>>,
+#[derive(Default)]
+struct Sockets {
+    anycast: Option<Arc<UdpEndpoint>>,
+    unicast: Option<Arc<UdpEndpoint>>,
+    core: Option<Arc<UdpEndpoint>>,
 }
 
 /// The transport; only its start lives here, all else at [`TransportHandle`].
@@ -84,9 +85,9 @@ impl Transport {
             runtime: Runtime::current(),
             sink,
             stats: Arc::default(),
-            fixed: std::sync::OnceLock::new(),
+            sockets: RwLock::default(),
+            fixed: AsyncMutex::default(),
             anycast: AsyncMutex::new(None),
-            anycast_udp: RwLock::new(None),
             anycast_sockets: AtomicUsize::new(0),
             anycast_closed: Notify::new(),
             flows: Mutex::default(),
@@ -99,9 +100,9 @@ impl Transport {
                 return Err(e);
             }
         };
-        let (unicast_udp, core_udp) = (Arc::clone(&unicast.udp), Arc::clone(&core.udp));
-        let fixed = Fixed { unicast: unicast_udp, core: core_udp, bound: AsyncMutex::new(vec![unicast, core]) };
-        assert!(shared.fixed.set(fixed).is_ok(), "set only here");
+        shared.set_socket(AddressRole::Unicast, Some(Arc::clone(&unicast.udp)));
+        shared.set_socket(AddressRole::Core, Some(Arc::clone(&core.udp)));
+        shared.fixed.lock().await.extend([unicast, core]);
         let handle = TransportHandle { shared };
         if always && let Err(e) = handle.bind_anycast().await {
             handle.shutdown().await;
@@ -157,7 +158,7 @@ impl TransportHandle {
 
     /// True while this node's anycast sockets are open.
     pub fn anycast_bound(&self) -> bool {
-        self.shared.anycast_socket().is_some()
+        self.shared.socket(AddressRole::Anycast).is_some()
     }
 
     /// The counters.
@@ -167,15 +168,12 @@ impl TransportHandle {
 
     /// Closes everything. Messages already queued on connections are still written (within the write limit).
     pub async fn shutdown(&self) {
-        if let Some(mut bound) = self.shared.anycast.lock().await.take() {
-            bound.close_listeners().await;
-            *self.shared.anycast_udp.write().expect("no panic while held") = None;
-            bound.close_udp().await;
+        for role in [AddressRole::Anycast, AddressRole::Unicast, AddressRole::Core] {
+            self.shared.set_socket(role, None);
         }
-        if let Some(fixed) = self.shared.fixed.get() {
-            for bound in fixed.bound.lock().await.drain(..) {
-                close(bound).await;
-            }
+        let anycast = self.shared.anycast.lock().await.take();
+        for bound in self.shared.fixed.lock().await.drain(..).chain(anycast) {
+            close(bound).await;
         }
         let mut table = self.shared.table();
         for id in table.ids() {
@@ -189,8 +187,22 @@ impl Shared {
         self.flows.lock().expect("no panic while held")
     }
 
-    fn anycast_socket(&self) -> Option<Arc<UdpEndpoint>> {
-        self.anycast_udp.read().expect("no panic while held").clone()
+    fn socket(&self, role: AddressRole) -> Option<Arc<UdpEndpoint>> {
+        let sockets = self.sockets.read().expect("no panic while held");
+        match role {
+            AddressRole::Anycast => sockets.anycast.clone(),
+            AddressRole::Unicast => sockets.unicast.clone(),
+            AddressRole::Core => sockets.core.clone(),
+        }
+    }
+
+    fn set_socket(&self, role: AddressRole, socket: Option<Arc<UdpEndpoint>>) {
+        let mut sockets = self.sockets.write().expect("no panic while held");
+        match role {
+            AddressRole::Anycast => sockets.anycast = socket,
+            AddressRole::Unicast => sockets.unicast = socket,
+            AddressRole::Core => sockets.core = socket,
+        }
     }
 
     fn finish(&self, id: FlowId) {
@@ -199,17 +211,15 @@ impl Shared {
     }
 
     fn send_udp(&self, transmit: &Transmit) -> Result<(), SendFailure> {
-        let fixed = self.fixed.get().expect("set before the handle exists");
-        let remote = transmit.path.remote;
-        let sent = match transmit.path.role {
-            AddressRole::Core => fixed.core.send(remote, None, &transmit.payload),
-            AddressRole::Unicast => fixed.unicast.send(remote, None, &transmit.payload),
-            AddressRole::Anycast => match self.anycast_socket() {
-                Some(socket) => socket.send(remote, None, &transmit.payload),
-                // Rule E: the anycast source address through the unicast socket, which has the same port.
-                None => fixed.unicast.send(remote, self.config.anycast, &transmit.payload),
-            },
+        let path = transmit.path;
+        let (socket, source) = match (path.role, self.socket(path.role)) {
+            // Rule E: the anycast source address through the unicast socket, which has the same port.
+            (AddressRole::Anycast, None) => (self.socket(AddressRole::Unicast), self.config.anycast),
+            (_, socket) => (socket, None),
         };
+        // None only after the shutdown.
+        let Some(socket) = socket else { return Err(SendFailure::Refused) };
+        let sent = socket.send(path.remote, source, &transmit.payload);
         match sent {
             Ok(()) => {
                 self.stats.udp.sent.inc();
@@ -271,7 +281,7 @@ impl Shared {
     /// far end's SYN-ACK would reach another node.
     fn outgoing_address(&self, role: AddressRole, local: IpAddr) -> (IpAddr, AddressRole) {
         match role {
-            AddressRole::Anycast if self.anycast_socket().is_some() => (self.config.anycast.unwrap_or(local), role),
+            AddressRole::Anycast if self.socket(AddressRole::Anycast).is_some() => (self.config.anycast.unwrap_or(local), role),
             AddressRole::Anycast | AddressRole::Unicast => (self.config.unicast, AddressRole::Unicast),
             AddressRole::Core => (self.config.core, role),
         }

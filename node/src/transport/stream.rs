@@ -205,9 +205,11 @@ impl Flow {
         let mut in_flight = None;
         let (mut r, mut w) = tokio::io::split(stream);
         let end = tokio::select! {
+            // A reset also ends the queue: looked at first, it is a reset.
+            biased;
+            Ok(()) = &mut self.ends.reset => End::Reset,
             end = read_loop(&self.shared, &mut r, path, &pong, ours) => end,
             end = write_loop(&self.shared, &mut w, &mut self.ends.queue, &mut in_flight, self.transport, &pong) => end,
-            Ok(()) = &mut self.ends.reset => End::Reset,
         };
         let mut stream = r.unsplit(w);
         match end {
