@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The node of the anycast SBC: the sockets, names, certificates and announcements around the sans-IO core.
+
+pub mod tls;
+pub mod transport;

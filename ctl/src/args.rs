@@ -1,0 +1,426 @@
+//! The command line: what there is to type, and nothing of what it does.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::dev::args::DevCommand;
+
+/// Operates a cluster of anycast SBCs.
+#[derive(Debug, Parser)]
+#[command(name = "sbcctl", version, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes. Flags stand above SBCCTL_* variables, and those above the contexts file.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Global {
+    /// gRPC address of a node, host:port; repeatable: the next one is tried when one is unreachable
+    #[arg(long, global = true, env = "SBCCTL_ENDPOINT", value_delimiter = ',', value_name = "HOST:PORT")]
+    pub(crate) endpoint: Vec<String>,
+    /// Certificate authority of the cluster (PEM)
+    #[arg(long, global = true, env = "SBCCTL_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Own certificate (PEM)
+    #[arg(long, global = true, env = "SBCCTL_CERT", value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Key of the certificate (PEM)
+    #[arg(long, global = true, env = "SBCCTL_KEY", value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Context of the contexts file; default: its current one
+    #[arg(long, global = true, env = "SBCCTL_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Contexts file; default: ~/.config/sbcctl/config.toml
+    #[arg(long, global = true, env = "SBCCTL_CONFIG", value_name = "FILE")]
+    pub(crate) config_file: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, global = true, env = "SBCCTL_OUTPUT", value_enum, default_value_t)]
+    pub(crate) output: Format,
+    /// Longest wait for an answer, seconds
+    #[arg(long, global = true, env = "SBCCTL_TIMEOUT", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: u64,
+    /// Id of a changing request, to repeat one whose outcome is unknown
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// Proto JSON, indented
+    Json,
+    /// Proto JSON, one value a line
+    Jsonl,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The cluster in brief
+    Status(Watching),
+    /// The nodes
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// The calls
+    #[command(subcommand)]
+    Call(CallCommand),
+    /// What happened
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// Emergency calls, as a dispatch system sees them
+    #[command(subcommand)]
+    Dispatch(DispatchCommand),
+    /// Call detail records
+    #[command(subcommand)]
+    Cdr(CdrCommand),
+    /// The configuration that the cluster shares
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Certificates
+    #[command(subcommand)]
+    Pki(PkiCommand),
+    /// A whole cluster on this machine, without root
+    #[command(subcommand)]
+    Dev(DevCommand),
+    /// Prints a completion script
+    Completion {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the version
+    Version,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Watching {
+    /// Print again every second
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Confirm {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// All nodes
+    List(Watching),
+    /// One node, with its counters
+    Show {
+        /// Its name
+        node: String,
+    },
+    /// Withdraw the anycast address, take no new calls, wait until the last is over
+    Drain {
+        node: String,
+        /// Stop waiting after this many seconds; the node stays draining
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        wait: u32,
+        /// Also when no other node would serve the anycast address
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+    /// Take a node back into service
+    Undrain { node: String },
+    /// Serve the anycast address from a node
+    Announce {
+        node: String,
+        /// Move the address here: the others let go of it and stand by
+        #[arg(long)]
+        exclusive: bool,
+    },
+    /// Stop serving the anycast address from a node
+    Withdraw {
+        node: String,
+        /// Also when no other node would serve it
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+/// State of a call, as a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StateFilter {
+    Trying,
+    Ringing,
+    Answered,
+    Ended,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct CallFilterArgs {
+    /// Only calls in this state; repeatable; default: the live ones
+    #[arg(long, value_enum)]
+    pub(crate) state: Vec<StateFilter>,
+    /// Only emergency calls (or, with =false, only others)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) emergency: Option<bool>,
+    /// Only calls of this node
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CallCommand {
+    /// The live calls
+    List {
+        #[command(flatten)]
+        filter: CallFilterArgs,
+        /// At most this many; 0: all
+        #[arg(long, default_value_t = 0)]
+        limit: usize,
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// One call
+    Show {
+        /// Its uid, for example 1-a-2f
+        uid: String,
+    },
+    /// Its SIP messages
+    Ladder { uid: String },
+    /// Each change of one call or of all
+    Watch {
+        uid: Option<String>,
+        #[command(flatten)]
+        filter: CallFilterArgs,
+        #[command(flatten)]
+        stream: StreamArgs,
+    },
+    /// End a call
+    Terminate {
+        uid: String,
+        /// Needed to end an emergency call
+        #[arg(long)]
+        emergency: bool,
+        /// Goes into the Reason header and the call detail record
+        #[arg(long, default_value = "ended by operator")]
+        reason: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StreamArgs {
+    /// Where to begin: now, snapshot, or a resume token
+    #[arg(long, default_value = "now", value_name = "now|snapshot|TOKEN")]
+    pub(crate) from: String,
+    /// Stop after this many events; 0: never
+    #[arg(long, default_value_t = 0)]
+    pub(crate) count: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventCommand {
+    /// Events as they happen
+    Tail {
+        #[command(flatten)]
+        stream: StreamArgs,
+        /// Only of this call
+        #[arg(long)]
+        call: Option<String>,
+    },
+    /// The events that are kept
+    List {
+        /// Only of this call
+        #[arg(long)]
+        call: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DispatchCommand {
+    /// Emergency call events as they happen
+    Tail {
+        #[command(flatten)]
+        stream: StreamArgs,
+        /// Only of this call
+        #[arg(long)]
+        call: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CdrCommand {
+    /// All records
+    List {
+        /// At most this many; 0: all
+        #[arg(long, default_value_t = 0)]
+        limit: usize,
+        /// Only of this call
+        #[arg(long)]
+        call: Option<String>,
+        #[command(flatten)]
+        watching: Watching,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// The current configuration
+    Get {
+        /// From the asked node's own state
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Say what is wrong with a file ("-": standard input)
+    Validate { file: PathBuf },
+    /// What applying a file would change; exit code 9 when it would
+    Diff { file: PathBuf },
+    /// Make a file the configuration
+    Apply {
+        file: PathBuf,
+        /// The etag that it is based on; default: the one current when it is shown
+        #[arg(long)]
+        etag: Option<String>,
+        /// Do everything but change
+        #[arg(long)]
+        validate_only: bool,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PkiCommand {
+    /// Make the certificate authority of a cluster
+    Init {
+        /// Where ca.crt and ca.key go
+        #[arg(long)]
+        dir: PathBuf,
+        /// Name of the cluster: the trust domain in its identities
+        #[arg(long)]
+        cluster: String,
+        /// Overwrite what is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Issue a certificate for a node or a user
+    Issue {
+        /// Where ca.crt and ca.key are, and where NAME.crt and NAME.key go
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long, value_enum)]
+        kind: IdentityKind,
+        #[arg(long)]
+        name: String,
+        /// Role of a user
+        #[arg(long, value_enum, required_if_eq("kind", "user"))]
+        role: Option<Role>,
+        /// Address of a node; repeatable
+        #[arg(long, value_name = "IP")]
+        san: Vec<IpAddr>,
+        /// Valid for this many days
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Overwrite what is there
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Whom a certificate names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IdentityKind {
+    Node,
+    User,
+}
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    Viewer,
+    Operator,
+    Admin,
+    Dispatcher,
+    Auditor,
+}
+
+impl Role {
+    /// As it stands in a certificate.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Operator => "operator",
+            Role::Admin => "admin",
+            Role::Dispatcher => "dispatcher",
+            Role::Auditor => "auditor",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere() {
+        let cli = parse("sbcctl call list -o json --endpoint a:1 --endpoint b:2").unwrap();
+        assert_eq!(cli.global.output, Format::Json);
+        assert_eq!(cli.global.endpoint, ["a:1", "b:2"]);
+        let cli = parse("sbcctl --endpoint a:1,b:2 status -w").unwrap();
+        assert_eq!(cli.global.endpoint, ["a:1", "b:2"]);
+        assert!(matches!(cli.command, Command::Status(Watching { watch: true })));
+    }
+
+    #[test]
+    fn the_emergency_filter_has_three_values() {
+        let filter = |line: &str| match parse(line).unwrap().command {
+            Command::Call(CallCommand::List { filter, .. }) => filter.emergency,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(filter("sbcctl call list"), None);
+        assert_eq!(filter("sbcctl call list --emergency"), Some(true));
+        assert_eq!(filter("sbcctl call list --emergency=false"), Some(false));
+    }
+
+    #[test]
+    fn a_users_certificate_needs_a_role() {
+        assert!(parse("sbcctl pki issue --dir d --kind user --name ann").is_err());
+        assert!(parse("sbcctl pki issue --dir d --kind user --name ann --role admin").is_ok());
+        assert!(parse("sbcctl pki issue --dir d --kind node --name node-a --san 127.0.0.11").is_ok());
+    }
+
+    #[test]
+    fn dev_takes_one_to_nine_nodes() {
+        assert!(parse("sbcctl dev up --nodes 9 --set sip.claim_budget_ms=100 --set log.filter=debug").is_ok());
+        assert!(parse("sbcctl dev up --nodes 0").is_err());
+        assert!(parse("sbcctl dev up --nodes 10").is_err());
+        assert!(parse("sbcctl dev up --set nothing").is_err());
+        assert!(parse("sbcctl dev up --psap nowhere").is_err());
+    }
+
+    #[test]
+    fn misspelt_things_are_refused() {
+        assert!(parse("sbcctl call lst").is_err());
+        assert!(parse("sbcctl call list -o yaml").is_err());
+        assert!(parse("sbcctl node drain").is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! `event`: what happened, as it happens or as it is kept.
+
+use std::ops::ControlFlow;
+
+use sbc_proto::v1::event_service_client::EventServiceClient;
+use sbc_proto::v1::{self, Event};
+use tonic::transport::Channel;
+
+use crate::args::{EventCommand, StreamArgs};
+use crate::client::Cluster;
+use crate::error::Failure;
+use crate::follow::{self, Seen};
+use crate::output::{Out, cause, enum_name, party, time};
+
+pub(super) async fn run(cluster: &Cluster, out: Out, command: EventCommand) -> Result<(), Failure> {
+    match command {
+        EventCommand::Tail { stream, call } => watch(cluster, out, &stream, call, false).await,
+        EventCommand::List { call } => {
+            watch(cluster, out, &StreamArgs { from: "snapshot".to_owned(), count: 0 }, call, true).await
+        }
+    }
+}
+
+async fn watch(
+    cluster: &Cluster,
+    out: Out,
+    stream: &StreamArgs,
+    call: Option<String>,
+    until_synced: bool,
+) -> Result<(), Failure> {
+    let filter = v1::EventFilter { call: call.unwrap_or_default(), ..v1::EventFilter::default() };
+    let mut left = stream.count;
+    let open = async |channel: Channel, from| {
+        let request = v1::EventServiceWatchRequest { filter: Some(filter.clone()), from: Some(from), heartbeat_ms: 0 };
+        EventServiceClient::new(channel).watch(request).await.map(tonic::Response::into_inner)
+    };
+    follow::follow(cluster, "watching events", follow::from(&stream.from), open, |seen| match seen {
+        Seen::Synced if until_synced => Ok(ControlFlow::Break(())),
+        Seen::Synced => Ok(ControlFlow::Continue(())),
+        Seen::Event(event) => {
+            out.event("sbc.v1.Event", &event, || text(&event))?;
+            Ok(countdown(&mut left))
+        }
+    })
+    .await
+}
+
+/// Counts down to the last event that was asked for; 0 at the start: there is none.
+pub(super) fn countdown(left: &mut u64) -> ControlFlow<()> {
+    match *left {
+        0 => ControlFlow::Continue(()),
+        1 => ControlFlow::Break(()),
+        _ => {
+            *left -= 1;
+            ControlFlow::Continue(())
+        }
+    }
+}
+
+fn text(e: &Event) -> String {
+    let kind = enum_name(e.kind().as_str_name(), "EVENT_KIND_");
+    let mut parts = vec![time(e.occurred_at.as_ref()), e.revision.to_string(), e.node.clone(), kind];
+    if !e.call.is_empty() {
+        parts.push(format!("{}#{}", e.call, e.call_sequence));
+        parts.push(if e.emergency { "emergency".to_owned() } else { String::new() });
+        if let Some(p) = &e.parties {
+            parts.push(format!("{} -> {}", party(&p.from_display, &p.from_uri), p.request_uri));
+        }
+        parts.push(e.target.clone());
+        parts.push(cause(e.cause.as_ref()));
+    }
+    if e.config_revision > 0 {
+        parts.push(format!("configuration {}", e.config_revision));
+    }
+    parts.retain(|p| !p.is_empty());
+    parts.join(" ").replace(char::is_control, "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_down_to_the_last() {
+        let mut left = 2;
+        assert!(countdown(&mut left).is_continue());
+        assert!(countdown(&mut left).is_break());
+        let mut forever = 0;
+        assert!((0..10).all(|_| countdown(&mut forever).is_continue()));
+    }
+
+    #[test]
+    fn a_line_says_who_and_what() {
+        let event = Event {
+            revision: 8192,
+            kind: v1::EventKind::Received.into(),
+            call: "1-a-2f".into(),
+            call_sequence: 1,
+            node: "node-a".into(),
+            emergency: true,
+            parties: Some(v1::CallParties {
+                from_uri: "sip:a\x1b@b".into(),
+                request_uri: "sip:112@any".into(),
+                ..Default::default()
+            }),
+            ..Event::default()
+        };
+        assert_eq!(text(&event), "8192 node-a received 1-a-2f#1 emergency sip:a\u{fffd}@b -> sip:112@any");
+    }
+}

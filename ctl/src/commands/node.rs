@@ -1,0 +1,193 @@
+//! `node`: list, show, drain, undrain, announce, withdraw.
+
+use std::time::Duration;
+
+use sbc_proto::v1::node_service_client::NodeServiceClient;
+use sbc_proto::v1::{self, DrainPhase, Node, NodeServiceListResponse};
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
+
+use crate::args::NodeCommand;
+use crate::client::Cluster;
+use crate::error::{Exit, Failure};
+use crate::output::{Out, Table, enum_name, note, time};
+
+pub(super) async fn run(cluster: &Cluster, out: Out, command: NodeCommand) -> Result<(), Failure> {
+    match command {
+        NodeCommand::List(watching) => super::rounds(out, watching, async || list(cluster, out).await).await,
+        NodeCommand::Show { node } => {
+            let mut client = client(cluster).await?;
+            let what = format!("asking for {node}");
+            let answer = client.get(v1::NodeServiceGetRequest { node }).await;
+            show(out, &answer.map_err(|s| Failure::from_status(&what, &s))?.into_inner().node.unwrap_or_default())
+        }
+        NodeCommand::Drain { node, wait, force, confirm } => {
+            super::confirm(&format!("{node} withdraws the anycast address and takes no new calls."), confirm)?;
+            drain(cluster, out, node, wait, force).await
+        }
+        NodeCommand::Undrain { node } => {
+            let request_id = cluster.request_id()?;
+            let what = format!("taking {node} back into service");
+            let request = v1::NodeServiceUndrainRequest { node, request_id: request_id.clone() };
+            let answer = client(cluster).await?.undrain(request).await;
+            show(out, &answer.map_err(|s| Failure::from_change(&what, &s, &request_id))?.into_inner().node.unwrap_or_default())
+        }
+        NodeCommand::Announce { node, exclusive } => {
+            let request_id = cluster.request_id()?;
+            let what = format!("announcing from {node}");
+            let request = v1::NodeServiceAnnounceRequest { node, exclusive, request_id: request_id.clone() };
+            let answer = client(cluster).await?.announce(request).await;
+            show(out, &answer.map_err(|s| Failure::from_change(&what, &s, &request_id))?.into_inner().node.unwrap_or_default())
+        }
+        NodeCommand::Withdraw { node, force, confirm } => {
+            super::confirm(&format!("{node} stops serving the anycast address."), confirm)?;
+            let request_id = cluster.request_id()?;
+            let what = format!("withdrawing from {node}");
+            let request = v1::NodeServiceWithdrawRequest { node, force, request_id: request_id.clone() };
+            let answer = client(cluster).await?.withdraw(request).await;
+            show(out, &answer.map_err(|s| Failure::from_change(&what, &s, &request_id))?.into_inner().node.unwrap_or_default())
+        }
+    }
+}
+
+async fn client(cluster: &Cluster) -> Result<NodeServiceClient<Channel>, Failure> {
+    Ok(NodeServiceClient::new(cluster.connect().await?))
+}
+
+async fn list(cluster: &Cluster, out: Out) -> Result<(), Failure> {
+    let client = client(cluster).await?;
+    let nodes = super::pages("listing the nodes", 0, async |page_size, page_token| {
+        let answer = client.clone().list(v1::NodeServiceListRequest { page_size, page_token }).await;
+        let answer = answer.map_err(|s| Failure::from_status("listing the nodes", &s))?.into_inner();
+        Ok((answer.nodes, answer.next_page_token))
+    })
+    .await?;
+    let response = NodeServiceListResponse { nodes, next_page_token: String::new() };
+    out.list(("sbc.v1.NodeServiceListResponse", &response), "sbc.v1.Node", &response.nodes, table, "no nodes")
+}
+
+fn table(nodes: &[Node]) -> Table {
+    let mut table =
+        Table::new(&["NODE", "ID", "STATE", "ANYCAST", "ROLE", "CALLS", "APPLIED", "HEALTH", "VERSION", "START", "UNICAST"]);
+    for n in nodes {
+        table.row([
+            n.name.clone(),
+            n.id.to_string(),
+            state(n).to_owned(),
+            enum_name(n.announce_state().as_str_name(), "ANNOUNCE_STATE_"),
+            enum_name(n.raft_role().as_str_name(), "RAFT_ROLE_"),
+            n.calls.to_string(),
+            n.applied_index.to_string(),
+            health(n),
+            n.version.clone(),
+            n.incarnation.to_string(),
+            n.addresses.as_ref().map(|a| a.unicast.join(",")).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn state(n: &Node) -> &'static str {
+    match (n.reachable, n.draining) {
+        (false, _) => "unreachable",
+        (true, true) => "draining",
+        (true, false) => "up",
+    }
+}
+
+/// "ok", or what is not.
+fn health(n: &Node) -> String {
+    let Some(h) = n.health.as_ref().filter(|_| n.reachable) else { return String::new() };
+    let bad: Vec<&str> = [
+        ("sip-loop", h.sip_loop),
+        ("raft", h.raft_caught_up),
+        ("quorum", h.quorum),
+        ("core", h.core_reachable),
+        ("media", h.media),
+    ]
+    .into_iter()
+    .filter_map(|(name, good)| (!good).then_some(name))
+    .collect();
+    if bad.is_empty() { "ok".to_owned() } else { format!("bad: {}", bad.join(",")) }
+}
+
+fn show(out: Out, node: &Node) -> Result<(), Failure> {
+    out.message("sbc.v1.Node", node, || {
+        let mut text = table(std::slice::from_ref(node)).to_string();
+        let addresses = node.addresses.clone().unwrap_or_default();
+        text += &format!(
+            "\n\nstarted  {}\nanycast  {}\nunicast  {}\ncore     {}\ngrpc     {}",
+            time(node.started_at.as_ref()),
+            addresses.anycast.join(" "),
+            addresses.unicast.join(" "),
+            addresses.core.join(" "),
+            addresses.grpc
+        );
+        if !node.counters.is_empty() {
+            let mut counters = Table::new(&["COUNTER", "VALUE"]);
+            for (name, value) in &node.counters {
+                counters.row([name.clone(), value.to_string()]);
+            }
+            text += &format!("\n\n{counters}");
+        }
+        text
+    })
+}
+
+async fn drain(cluster: &Cluster, out: Out, node: String, wait: u32, force: bool) -> Result<(), Failure> {
+    let request_id = cluster.request_id()?;
+    let what = format!("draining {node}");
+    let request = v1::NodeServiceDrainRequest {
+        node: node.clone(),
+        timeout_ms: wait.saturating_mul(1000),
+        force,
+        request_id: request_id.clone(),
+    };
+    let answer = client(cluster).await?.drain(request).await;
+    let mut stream = answer.map_err(|s| Failure::from_change(&what, &s, &request_id))?.into_inner();
+    // The node ends the stream when its time is up; the margin is for a node that does not.
+    let limit = Duration::from_secs(u64::from(wait)) + cluster.timeout();
+    let deadline = tokio::time::Instant::now() + limit;
+    loop {
+        let message = match tokio::time::timeout_at(deadline, stream.next()).await {
+            Ok(Some(message)) => message.map_err(|s| Failure::from_change(&what, &s, &request_id))?,
+            Ok(None) | Err(_) => {
+                return Err(Failure::new(
+                    Exit::OutcomeUnknown,
+                    format!("{what}: the node stopped reporting (request id {request_id})"),
+                )
+                .hint(format!("`sbcctl node show {node}` tells whether it drains")));
+            }
+        };
+        out.event("sbc.v1.NodeServiceDrainResponse", &message, || {
+            let phase = enum_name(message.phase().as_str_name(), "DRAIN_PHASE_");
+            format!("{node}: {phase}, {} calls left ({} emergency)", message.calls, message.emergency_calls)
+        })?;
+        match message.phase() {
+            DrainPhase::Drained => return Ok(()),
+            DrainPhase::TimedOut => {
+                note(&format!("{node} goes on draining"));
+                return Err(Failure::failed(format!("{node} still has {} calls after {wait} s", message.calls))
+                    .hint("run the command again to wait on, or `sbcctl node undrain` to take it back"));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_names_what_is_bad() {
+        let good = v1::NodeHealth { sip_loop: true, raft_caught_up: true, quorum: true, core_reachable: true, media: true };
+        let mut node = Node { reachable: true, health: Some(good), ..Node::default() };
+        assert_eq!(health(&node), "ok");
+        node.health = Some(v1::NodeHealth { quorum: false, media: false, ..good });
+        assert_eq!(health(&node), "bad: quorum,media");
+        node.reachable = false;
+        assert_eq!(health(&node), "");
+        assert_eq!(state(&node), "unreachable");
+    }
+}

@@ -1,0 +1,56 @@
+//! `status`: the cluster in brief.
+
+use sbc_proto::v1::cluster_service_client::ClusterServiceClient;
+use sbc_proto::v1::{ClusterServiceGetStatusRequest, ClusterServiceGetStatusResponse, ClusterStatus};
+
+use crate::args::Watching;
+use crate::client::Cluster;
+use crate::error::Failure;
+use crate::output::{Out, Table, enum_name};
+
+pub(super) async fn run(cluster: &Cluster, out: Out, watching: Watching) -> Result<(), Failure> {
+    super::rounds(out, watching, async || {
+        let mut client = ClusterServiceClient::new(cluster.connect().await?);
+        let answer = client.get_status(ClusterServiceGetStatusRequest {}).await;
+        let answer: ClusterServiceGetStatusResponse =
+            answer.map_err(|s| Failure::from_status("asking for the status", &s))?.into_inner();
+        let status = answer.status.unwrap_or_default();
+        out.message("sbc.v1.ClusterStatus", &status, || table(&status))
+    })
+    .await
+}
+
+fn table(status: &ClusterStatus) -> String {
+    let quorum = if status.quorum_ok { "ok" } else { "LOST" };
+    let leader = if status.leader.is_empty() { "none" } else { &status.leader };
+    let mut table = Table::new(&["NODE", "ID", "REACHABLE", "ROLE", "APPLIED", "ANYCAST", "DRAINING", "UNICAST", "CORE", "PEER"]);
+    for m in &status.members {
+        table.row([
+            m.name.clone(),
+            m.id.to_string(),
+            yes(m.reachable),
+            enum_name(m.raft_role().as_str_name(), "RAFT_ROLE_"),
+            m.applied_index.to_string(),
+            if m.announced { "announced".to_owned() } else { String::new() },
+            if m.draining { "draining".to_owned() } else { String::new() },
+            m.unicast_address.clone(),
+            m.core_address.clone(),
+            m.peer_address.clone(),
+        ]);
+    }
+    format!(
+        "cluster {}  quorum {quorum}  leader {leader}  term {}  committed {}  configuration {}\n\
+         calls {}  emergency {}  (as {} sees it)\n\n{table}",
+        status.cluster_id,
+        status.term,
+        status.committed_index,
+        status.config_revision,
+        status.calls,
+        status.emergency_calls,
+        status.node,
+    )
+}
+
+fn yes(b: bool) -> String {
+    if b { "yes" } else { "no" }.to_owned()
+}

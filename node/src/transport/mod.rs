@@ -1,0 +1,310 @@
+//! SIP sockets: UDP, TCP and TLS on the anycast, unicast and core addresses of this node.
+//!
+//! What comes in goes to the driver through its bounded queue: datagrams are dropped when it is full (their senders
+//! retransmit), streams wait. What goes out never waits in the caller: a datagram is handed to the kernel at once, a stream
+//! message to the bounded queue of its connection. Answers leave from the address that was asked (anycast.md, rule E), also
+//! when this node does not hold the anycast socket: then the unicast socket sends with the anycast source address.
+
+mod anycast;
+mod config;
+mod stats;
+mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+use sbc_core::ids::{FlowId, SendId};
+use sbc_core::io::{AddressRole, Received, SendFailure, Transmit, Transport as Proto};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
+
+pub use anycast::{AnycastProbe, BindError};
+pub use config::{AnycastMode, Limits, Ports, TlsConfigs, TransportConfig};
+pub use stats::{Count, MessageCounts, TransportStats};
+
+use stream::Flow;
+use table::{AcceptKey, FlowTable, NotQueued, OpenKey, Queued};
+use udp::UdpEndpoint;
+
+/// What the transport tells the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransportEvent {
+    /// A message came in.
+    Received(Received),
+    /// A message that was accepted by [`TransportHandle::send`] could not be sent after all.
+    SendFailed {
+        /// Which; never 0.
+        id: SendId,
+        /// Why.
+        reason: SendFailure,
+    },
+    /// A connection is gone. Comes after everything that was received on it.
+    FlowClosed(FlowId),
+}
+
+/// The state that the handle and all tasks share.
+pub(crate) struct Shared {
+    config: TransportConfig,
+    runtime: Runtime,
+    sink: mpsc::Sender<TransportEvent>,
+    stats: Arc<TransportStats>,
+    /// The UDP sockets for senders.
+    sockets: RwLock<Sockets>,
+    /// Unicast and core, until the shutdown.
+    fixed: AsyncMutex<Vec<anycast::Bound>>,
+    /// The anycast sockets with their tasks; locked while they are opened or closed.
+    anycast: AsyncMutex<Option<anycast::Bound>>,
+    anycast_sockets: AtomicUsize,
+    anycast_closed: Notify,
+    flows: Mutex<FlowTable>,
+}
+
+#[derive(Default)]
+struct Sockets {
+    anycast: Option<Arc<UdpEndpoint>>,
+    unicast: Option<Arc<UdpEndpoint>>,
+    core: Option<Arc<UdpEndpoint>>,
+}
+
+/// The transport; only its start lives here, all else at [`TransportHandle`].
+pub struct Transport;
+
+impl Transport {
+    /// Binds unicast and core (and anycast in mode `Always`) and serves them on the current tokio runtime until
+    /// [`TransportHandle::shutdown`].
+    pub async fn start(config: TransportConfig, sink: mpsc::Sender<TransportEvent>) -> Result<TransportHandle, BindError> {
+        let always = config.anycast_mode == AnycastMode::Always && config.anycast.is_some();
+        let shared = Arc::new(Shared {
+            config,
+            runtime: Runtime::current(),
+            sink,
+            stats: Arc::default(),
+            sockets: RwLock::default(),
+            fixed: AsyncMutex::default(),
+            anycast: AsyncMutex::new(None),
+            anycast_sockets: AtomicUsize::new(0),
+            anycast_closed: Notify::new(),
+            flows: Mutex::default(),
+        });
+        let unicast = anycast::open(&shared, AddressRole::Unicast)?;
+        let core = match anycast::open(&shared, AddressRole::Core) {
+            Ok(core) => core,
+            Err(e) => {
+                close(unicast).await;
+                return Err(e);
+            }
+        };
+        shared.set_socket(AddressRole::Unicast, Some(Arc::clone(&unicast.udp)));
+        shared.set_socket(AddressRole::Core, Some(Arc::clone(&core.udp)));
+        shared.fixed.lock().await.extend([unicast, core]);
+        let handle = TransportHandle { shared };
+        if always && let Err(e) = handle.bind_anycast().await {
+            handle.shutdown().await;
+            return Err(e);
+        }
+        Ok(handle)
+    }
+}
+
+async fn close(mut bound: anycast::Bound) {
+    bound.close_listeners().await;
+    bound.close_udp().await;
+}
+
+/// Sends, and opens and closes the anycast address. Cheap to clone.
+#[derive(Clone)]
+pub struct TransportHandle {
+    shared: Arc<Shared>,
+}
+
+impl TransportHandle {
+    /// Sends one message; never waits.
+    ///
+    /// `Err`: it was not sent, and no [`TransportEvent::SendFailed`] follows (the caller reports it to the core where
+    /// `transmit.id` is not 0). `Ok`: it was handed to the kernel (UDP), or a connection will try; a later failure comes as
+    /// `SendFailed` unless the id is 0.
+    pub fn send(&self, transmit: Transmit) -> Result<(), SendFailure> {
+        match transmit.path.transport {
+            Proto::Udp => self.shared.send_udp(&transmit),
+            Proto::Tcp | Proto::Tls => self.shared.send_stream(Queued { transmit, moved: false }),
+        }
+    }
+
+    /// Lets a connection write what is queued on it, and then closes it.
+    pub fn close_flow(&self, flow: FlowId) {
+        self.shared.table().close(flow);
+    }
+
+    /// Opens the anycast address: UDP, TCP and TLS, all or none. Nothing to do when it is open.
+    pub async fn bind_anycast(&self) -> Result<(), BindError> {
+        anycast::bind(&self.shared).await
+    }
+
+    /// Closes the anycast address and resets its connections. In mode `Always` nothing happens.
+    pub async fn release_anycast(&self) {
+        anycast::release(&self.shared).await;
+    }
+
+    /// Looks whether any process holds the anycast address.
+    pub async fn probe_anycast(&self) -> Result<AnycastProbe, BindError> {
+        anycast::probe(&self.shared).await
+    }
+
+    /// True while this node's anycast sockets are open.
+    pub fn anycast_bound(&self) -> bool {
+        self.shared.socket(AddressRole::Anycast).is_some()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Arc<TransportStats> {
+        Arc::clone(&self.shared.stats)
+    }
+
+    /// Closes everything. Messages already queued on connections are still written (within the write limit).
+    pub async fn shutdown(&self) {
+        for role in [AddressRole::Anycast, AddressRole::Unicast, AddressRole::Core] {
+            self.shared.set_socket(role, None);
+        }
+        let anycast = self.shared.anycast.lock().await.take();
+        for bound in self.shared.fixed.lock().await.drain(..).chain(anycast) {
+            close(bound).await;
+        }
+        let mut table = self.shared.table();
+        for id in table.ids() {
+            table.close(id);
+        }
+    }
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, FlowTable> {
+        self.flows.lock().expect("no panic while held")
+    }
+
+    fn socket(&self, role: AddressRole) -> Option<Arc<UdpEndpoint>> {
+        let sockets = self.sockets.read().expect("no panic while held");
+        match role {
+            AddressRole::Anycast => sockets.anycast.clone(),
+            AddressRole::Unicast => sockets.unicast.clone(),
+            AddressRole::Core => sockets.core.clone(),
+        }
+    }
+
+    fn set_socket(&self, role: AddressRole, socket: Option<Arc<UdpEndpoint>>) {
+        let mut sockets = self.sockets.write().expect("no panic while held");
+        match role {
+            AddressRole::Anycast => sockets.anycast = socket,
+            AddressRole::Unicast => sockets.unicast = socket,
+            AddressRole::Core => sockets.core = socket,
+        }
+    }
+
+    fn finish(&self, id: FlowId) {
+        self.table().finish(id);
+        self.stats.flows_open.dec();
+    }
+
+    fn send_udp(&self, transmit: &Transmit) -> Result<(), SendFailure> {
+        let path = transmit.path;
+        let (socket, source) = match (path.role, self.socket(path.role)) {
+            // Rule E: the anycast source address through the unicast socket, which has the same port.
+            (AddressRole::Anycast, None) => (self.socket(AddressRole::Unicast), self.config.anycast),
+            (_, socket) => (socket, None),
+        };
+        // None only after the shutdown.
+        let Some(socket) = socket else { return Err(SendFailure::Refused) };
+        let sent = socket.send(path.remote, source, &transmit.payload);
+        match sent {
+            Ok(()) => {
+                self.stats.udp.sent.inc();
+                Ok(())
+            }
+            Err(error) => {
+                self.stats.udp_send_errors.inc();
+                Err(match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => SendFailure::Congested,
+                    _ => SendFailure::Refused,
+                })
+            }
+        }
+    }
+
+    /// RFC 3261 §18.2.2 for responses, §18.1.1 for requests: the connection named, else one that fits, else a new one.
+    fn send_stream(self: &Arc<Shared>, mut message: Queued) -> Result<(), SendFailure> {
+        let path = message.transmit.path;
+        let (bind_ip, role) = self.outgoing_address(path.role, path.local.ip());
+        if bind_ip.is_ipv4() != path.remote.is_ipv4() || (path.transport == Proto::Tls && self.config.tls.is_none()) {
+            return Err(SendFailure::Refused);
+        }
+        let open = OpenKey {
+            transport: path.transport,
+            local: bind_ip,
+            remote: path.remote,
+            tls_name: message.transmit.tls_name.clone().filter(|_| path.transport == Proto::Tls),
+        };
+        let mut table = self.table();
+        let accepted = AcceptKey { transport: path.transport, local: path.local.ip(), remote: path.remote };
+        // A connection that the far end opened carries requests only where the core names it: its source address proves
+        // nothing (RFC 5923 §9.3).
+        let response = stream::is_response(&message.transmit.payload);
+        let by_accept = response.then(|| table.find_accepted(&accepted)).flatten();
+        for id in [path.flow, by_accept, table.find_opened(&open)].into_iter().flatten() {
+            match table.queue(id, message) {
+                Ok(()) => return Ok(()),
+                Err(NotQueued::Full) => {
+                    self.stats.write_queue_full.inc();
+                    return Err(SendFailure::Congested);
+                }
+                Err(NotQueued::Gone(back)) => message = back,
+            }
+        }
+        let Ok(ends) = table.open(role, open.clone(), &self.config.limits) else {
+            self.stats.refused_total.inc();
+            return Err(SendFailure::Congested);
+        };
+        table.queue(ends.id, message).map_err(|_| SendFailure::Congested)?;
+        drop(table);
+        self.stats.flows_open.inc();
+        let local = self.config.local(role, path.transport).unwrap_or(SocketAddr::new(bind_ip, 0));
+        let flow = Flow { shared: Arc::clone(self), ends, role, transport: path.transport, local, remote: path.remote };
+        self.runtime.spawn(flow.open(open));
+        Ok(())
+    }
+
+    /// The address that a new connection is opened from. From the anycast address only while this node holds it: else the
+    /// far end's SYN-ACK would reach another node.
+    fn outgoing_address(&self, role: AddressRole, local: IpAddr) -> (IpAddr, AddressRole) {
+        match role {
+            AddressRole::Anycast if self.socket(AddressRole::Anycast).is_some() => (self.config.anycast.unwrap_or(local), role),
+            AddressRole::Anycast | AddressRole::Unicast => (self.config.unicast, AddressRole::Unicast),
+            AddressRole::Core => (self.config.core, role),
+        }
+    }
+
+    /// A message whose connection broke before it was written: once more, over another connection (RFC 3261 §18.2.2).
+    async fn move_elsewhere(self: &Arc<Shared>, mut message: Queued) {
+        let id = message.transmit.id;
+        if message.moved {
+            return self.report(id, SendFailure::Refused).await;
+        }
+        message.moved = true;
+        message.transmit.path.flow = None;
+        self.stats.moved.inc();
+        if let Err(reason) = self.send_stream(message) {
+            self.report(id, reason).await;
+        }
+    }
+
+    async fn report(&self, id: SendId, reason: SendFailure) {
+        if id != SendId(0) {
+            // The driver may have stopped.
+            let _ = self.sink.send(TransportEvent::SendFailed { id, reason }).await;
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The connections that exist, and how to find one for a message. Bookkeeping only: no socket is touched here.
+//!
+//! Kept true: an entry stays from admission until its task ends, so the limits count what really exists; an entry that is
+//! closing is found by nobody.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use sbc_core::ids::FlowId;
+use sbc_core::io::{AddressRole, Transmit, Transport};
+use tokio::sync::{mpsc, oneshot};
+
+/// A message on its way to a connection.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    /// The message.
+    pub(crate) transmit: Transmit,
+    /// It was moved from a broken connection once: it is not moved again.
+    pub(crate) moved: bool,
+}
+
+/// What makes an opened connection the right one for another message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct OpenKey {
+    /// TCP or TLS.
+    pub(crate) transport: Transport,
+    /// Our address.
+    pub(crate) local: IpAddr,
+    /// The far end.
+    pub(crate) remote: SocketAddr,
+    /// The name that its certificate was checked for.
+    pub(crate) tls_name: Option<Box<str>>,
+}
+
+/// What makes an accepted connection the right one for a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AcceptKey {
+    /// TCP or TLS.
+    pub(crate) transport: Transport,
+    /// Our address.
+    pub(crate) local: IpAddr,
+    /// The far end, with the port it connected from.
+    pub(crate) remote: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Accepted(AcceptKey),
+    Opened(OpenKey),
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// `None`: closing.
+    queue: Option<mpsc::Sender<Queued>>,
+    reset: Option<oneshot::Sender<()>>,
+    role: AddressRole,
+    origin: Origin,
+}
+
+/// What the task of a connection holds: the other ends of its entry.
+#[derive(Debug)]
+pub(crate) struct FlowEnds {
+    /// Its id.
+    pub(crate) id: FlowId,
+    /// Messages to write; ends when the connection is to be closed.
+    pub(crate) queue: mpsc::Receiver<Queued>,
+    /// Fires when the connection is to be reset.
+    pub(crate) reset: oneshot::Receiver<()>,
+}
+
+/// Why a connection is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Too many in all.
+    Total,
+    /// Too many from this source.
+    Source,
+}
+
+/// Why a message was not queued; the message comes back.
+#[derive(Debug)]
+pub(crate) enum NotQueued {
+    /// No such connection, or it is closing.
+    Gone(Queued),
+    /// Its queue is full.
+    Full,
+}
+
+/// All connections of this node.
+#[derive(Debug, Default)]
+pub(crate) struct FlowTable {
+    last_id: u64,
+    entries: HashMap<FlowId, Entry>,
+    opened: HashMap<OpenKey, FlowId>,
+    accepted: HashMap<AcceptKey, FlowId>,
+    sources: HashMap<IpAddr, usize>,
+}
+
+impl FlowTable {
+    /// Enters an accepted connection, or says which limit it would break.
+    pub(crate) fn admit(&mut self, role: AddressRole, key: AcceptKey, limits: &super::Limits) -> Result<FlowEnds, Refusal> {
+        if self.entries.len() >= limits.flows {
+            return Err(Refusal::Total);
+        }
+        let source = key.remote.ip();
+        if self.sources.get(&source).copied().unwrap_or(0) >= limits.flows_per_source {
+            return Err(Refusal::Source);
+        }
+        *self.sources.entry(source).or_insert(0) += 1;
+        let ends = self.insert(role, Origin::Accepted(key), limits.write_queue);
+        self.accepted.insert(key, ends.id);
+        Ok(ends)
+    }
+
+    /// Enters a connection that is about to be opened, or says which limit it would break.
+    pub(crate) fn open(&mut self, role: AddressRole, key: OpenKey, limits: &super::Limits) -> Result<FlowEnds, Refusal> {
+        if self.entries.len() >= limits.flows {
+            return Err(Refusal::Total);
+        }
+        let ends = self.insert(role, Origin::Opened(key.clone()), limits.write_queue);
+        self.opened.insert(key, ends.id);
+        Ok(ends)
+    }
+
+    fn insert(&mut self, role: AddressRole, origin: Origin, capacity: usize) -> FlowEnds {
+        self.last_id += 1;
+        let id = FlowId(self.last_id);
+        let (tx, queue) = mpsc::channel(capacity.max(1));
+        let (reset_tx, reset) = oneshot::channel();
+        self.entries.insert(id, Entry { queue: Some(tx), reset: Some(reset_tx), role, origin });
+        FlowEnds { id, queue, reset }
+    }
+
+    /// The opened connection for a key.
+    pub(crate) fn find_opened(&self, key: &OpenKey) -> Option<FlowId> {
+        self.opened.get(key).copied()
+    }
+
+    /// The accepted connection for a key.
+    pub(crate) fn find_accepted(&self, key: &AcceptKey) -> Option<FlowId> {
+        self.accepted.get(key).copied()
+    }
+
+    /// Queues a message on a connection.
+    pub(crate) fn queue(&self, id: FlowId, message: Queued) -> Result<(), NotQueued> {
+        let Some(queue) = self.entries.get(&id).and_then(|e| e.queue.as_ref()) else { return Err(NotQueued::Gone(message)) };
+        queue.try_send(message).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => NotQueued::Full,
+            mpsc::error::TrySendError::Closed(m) => NotQueued::Gone(m),
+        })
+    }
+
+    /// Lets a connection write what is queued, and then close.
+    pub(crate) fn close(&mut self, id: FlowId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.queue = None;
+        }
+        self.unindex(id);
+    }
+
+    /// Resets all connections on addresses of `role`.
+    pub(crate) fn reset_role(&mut self, role: AddressRole) {
+        let ids: Vec<FlowId> = self.entries.iter().filter(|(_, e)| e.role == role).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(reset) = self.entries.get_mut(&id).and_then(|e| e.reset.take()) {
+                // The task may have ended by itself.
+                let _ = reset.send(());
+            }
+            self.close(id);
+        }
+    }
+
+    /// Removes a connection whose socket is closed. From here on nothing is queued on it.
+    pub(crate) fn finish(&mut self, id: FlowId) {
+        self.unindex(id);
+        let Some(entry) = self.entries.remove(&id) else { return };
+        if let Origin::Accepted(key) = entry.origin
+            && let Some(n) = self.sources.get_mut(&key.remote.ip())
+        {
+            *n -= 1;
+            if *n == 0 {
+                self.sources.remove(&key.remote.ip());
+            }
+        }
+    }
+
+    /// All ids.
+    pub(crate) fn ids(&self) -> Vec<FlowId> {
+        self.entries.keys().copied().collect()
+    }
+
+    fn unindex(&mut self, id: FlowId) {
+        match self.entries.get(&id).map(|e| &e.origin) {
+            Some(Origin::Accepted(key)) if self.accepted.get(key) == Some(&id) => {
+                self.accepted.remove(&key.clone());
+            }
+            Some(Origin::Opened(key)) if self.opened.get(key) == Some(&id) => {
+                self.opened.remove(&key.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Limits;
+    use super::*;
+
+    fn key(port: u16) -> AcceptKey {
+        AcceptKey {
+            transport: Transport::Tcp,
+            local: "127.0.0.1".parse().unwrap(),
+            remote: SocketAddr::new("127.0.0.2".parse().unwrap(), port),
+        }
+    }
+
+    #[test]
+    fn limits_count_until_the_task_has_ended() {
+        let limits = Limits { flows: 3, flows_per_source: 2, ..Limits::default() };
+        let mut t = FlowTable::default();
+        let a = t.admit(AddressRole::Anycast, key(1), &limits).unwrap();
+        let _b = t.admit(AddressRole::Unicast, key(2), &limits).unwrap();
+        assert_eq!(t.admit(AddressRole::Unicast, key(3), &limits).unwrap_err(), Refusal::Source);
+        t.close(a.id);
+        assert_eq!(t.find_accepted(&key(1)), None, "closing: found by nobody");
+        assert_eq!(t.admit(AddressRole::Unicast, key(3), &limits).unwrap_err(), Refusal::Source);
+        t.finish(a.id);
+        let c = t.admit(AddressRole::Unicast, key(3), &limits).unwrap();
+        assert_ne!(c.id, a.id, "ids are not reused");
+        let open = OpenKey { transport: Transport::Tcp, local: key(1).local, remote: key(9).remote, tls_name: None };
+        let o = t.open(AddressRole::Unicast, open.clone(), &limits).unwrap();
+        assert_eq!(t.find_opened(&open), Some(o.id));
+        assert_eq!(t.open(AddressRole::Unicast, open, &limits).unwrap_err(), Refusal::Total);
+    }
+
+    #[test]
+    fn reset_is_for_one_role() {
+        let limits = Limits::default();
+        let mut t = FlowTable::default();
+        let mut a = t.admit(AddressRole::Anycast, key(1), &limits).unwrap();
+        let mut b = t.admit(AddressRole::Unicast, key(2), &limits).unwrap();
+        t.reset_role(AddressRole::Anycast);
+        assert!(a.reset.try_recv().is_ok());
+        assert!(b.reset.try_recv().is_err());
+    }
+
+    #[test]
+    fn an_old_entry_does_not_unindex_its_successor() {
+        let limits = Limits::default();
+        let mut t = FlowTable::default();
+        let a = t.admit(AddressRole::Anycast, key(1), &limits).unwrap();
+        let b = t.admit(AddressRole::Anycast, key(1), &limits).unwrap();
+        t.finish(a.id);
+        assert_eq!(t.find_accepted(&key(1)), Some(b.id));
+    }
+}

@@ -1,0 +1,429 @@
+//! The transport against plain sockets on loopback. Each test has addresses of its own: 127/8 by process and test.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sbc_core::io::Path;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+use super::*;
+use crate::tls::tests::{Authority, Dir, reloader};
+
+/// No condition in these tests takes longer on a machine that works.
+const WAIT: Duration = Duration::from_secs(10);
+
+const OPTIONS: &[u8] = b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 0\r\n\r\n";
+const OK: &[u8] = b"SIP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// An address that no other test, and no other test process, uses.
+fn fresh_ip() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let pid = std::process::id().to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(127, 64 | (pid[2] & 63), pid[3], NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+struct Stand {
+    config: TransportConfig,
+    handle: TransportHandle,
+    events: mpsc::Receiver<TransportEvent>,
+}
+
+fn config() -> TransportConfig {
+    TransportConfig {
+        unicast: fresh_ip(),
+        anycast: Some(fresh_ip()),
+        core: fresh_ip(),
+        external_ports: Ports::default(),
+        core_ports: Ports::default(),
+        anycast_mode: AnycastMode::OnDemand,
+        tls: None,
+        limits: Limits::default(),
+    }
+}
+
+async fn start(config: TransportConfig) -> Stand {
+    start_with_queue(config, 100).await
+}
+
+async fn start_with_queue(config: TransportConfig, queue: usize) -> Stand {
+    let (tx, events) = mpsc::channel(queue);
+    let handle = Transport::start(config.clone(), tx).await.unwrap();
+    Stand { config, handle, events }
+}
+
+impl Stand {
+    async fn event(&mut self) -> TransportEvent {
+        timeout(WAIT, self.events.recv()).await.expect("an event in time").expect("the transport runs")
+    }
+
+    async fn received(&mut self) -> Received {
+        match self.event().await {
+            TransportEvent::Received(r) => r,
+            other => panic!("expected a message, got {other:?}"),
+        }
+    }
+
+    fn addr(&self, role: AddressRole, transport: Proto) -> SocketAddr {
+        self.config.local(role, transport).unwrap()
+    }
+
+    fn transmit(&self, role: AddressRole, transport: Proto, remote: SocketAddr, payload: &'static [u8]) -> Transmit {
+        let path = Path { role, transport, local: self.addr(role, transport), remote, flow: None };
+        Transmit { path, tls_name: None, payload: Bytes::from_static(payload), id: SendId(7) }
+    }
+}
+
+fn answer(request: &Received, payload: &'static [u8]) -> Transmit {
+    Transmit { path: request.path, tls_name: None, payload: Bytes::from_static(payload), id: SendId(8) }
+}
+
+async fn until(what: &str, mut f: impl FnMut() -> bool) {
+    timeout(WAIT, async {
+        while !f() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+async fn read_exactly(s: &mut (impl AsyncReadExt + Unpin), expected: &[u8]) {
+    let mut buf = vec![0; expected.len()];
+    timeout(WAIT, s.read_exact(&mut buf)).await.expect("in time").expect("octets");
+    assert_eq!(String::from_utf8_lossy(&buf), String::from_utf8_lossy(expected));
+}
+
+#[tokio::test]
+async fn udp_arrives_with_its_role_and_leaves_from_the_address_asked() {
+    let mut t = start(config()).await;
+    t.handle.bind_anycast().await.unwrap();
+    let phone = UdpSocket::bind((fresh_ip(), 0)).await.unwrap();
+    for role in [AddressRole::Anycast, AddressRole::Unicast, AddressRole::Core] {
+        let to = t.addr(role, Proto::Udp);
+        phone.send_to(OPTIONS, to).await.unwrap();
+        let r = t.received().await;
+        assert_eq!((r.path.role, r.path.local, r.path.remote), (role, to, phone.local_addr().unwrap()));
+        assert_eq!(&r.payload[..], OPTIONS);
+        t.handle.send(answer(&r, OK)).unwrap();
+        let mut buf = [0; 2000];
+        let (n, from) = timeout(WAIT, phone.recv_from(&mut buf)).await.unwrap().unwrap();
+        assert_eq!((&buf[..n], from), (OK, to));
+    }
+    assert_eq!((t.handle.stats().udp.received.get(), t.handle.stats().udp.sent.get()), (3, 3));
+}
+
+#[tokio::test]
+async fn udp_leaves_from_the_anycast_address_that_another_node_holds() {
+    let t = start(config()).await;
+    let holder = UdpSocket::bind(t.addr(AddressRole::Anycast, Proto::Udp)).await.unwrap();
+    let phone = UdpSocket::bind((fresh_ip(), 0)).await.unwrap();
+    t.handle.send(t.transmit(AddressRole::Anycast, Proto::Udp, phone.local_addr().unwrap(), OK)).unwrap();
+    let mut buf = [0; 2000];
+    let (n, from) = timeout(WAIT, phone.recv_from(&mut buf)).await.unwrap().unwrap();
+    assert_eq!((&buf[..n], from), (OK, holder.local_addr().unwrap()));
+}
+
+#[tokio::test]
+async fn udp_over_the_mtu_is_sent_and_over_64k_is_refused() {
+    let t = start(config()).await;
+    let phone = UdpSocket::bind((fresh_ip(), 0)).await.unwrap();
+    let mut big = t.transmit(AddressRole::Unicast, Proto::Udp, phone.local_addr().unwrap(), OK);
+    big.payload = Bytes::from(vec![b'x'; 65_000]);
+    t.handle.send(big.clone()).unwrap();
+    let mut buf = vec![0; 70_000];
+    assert_eq!(timeout(WAIT, phone.recv_from(&mut buf)).await.unwrap().unwrap().0, 65_000);
+    big.payload = Bytes::from(vec![b'x'; 65_600]);
+    assert_eq!(t.handle.send(big), Err(SendFailure::Refused));
+    assert_eq!(t.handle.stats().udp_send_errors.get(), 1);
+}
+
+#[tokio::test]
+async fn udp_keep_alives_end_here_and_a_full_queue_drops() {
+    let mut t = start_with_queue(config(), 1).await;
+    let phone = UdpSocket::bind((fresh_ip(), 0)).await.unwrap();
+    let to = t.addr(AddressRole::Unicast, Proto::Udp);
+    let stats = t.handle.stats();
+    for keep_alive in [&b"\r\n\r\n"[..], b"\r\n", b"\0\0\0\0", b""] {
+        phone.send_to(keep_alive, to).await.unwrap();
+    }
+    until("keep-alives counted", || stats.keep_alives.get() == 4).await;
+    for _ in 0..3 {
+        phone.send_to(OPTIONS, to).await.unwrap();
+    }
+    until("drops counted", || stats.udp_queue_full.get() == 2).await;
+    t.received().await;
+    phone.send_to(OPTIONS, to).await.unwrap();
+    t.received().await;
+}
+
+/// UDP and TCP over IPv6; there is only one loopback address, so each role has a port of its own.
+#[tokio::test]
+async fn ipv6_works_alike() {
+    let ip: IpAddr = "::1".parse().unwrap();
+    let mut c = config();
+    (c.unicast, c.core, c.anycast) = (ip, ip, None);
+    let free = || async {
+        let udp = UdpSocket::bind((ip, 0)).await.unwrap();
+        udp.local_addr().unwrap().port()
+    };
+    let (tx, events) = mpsc::channel(10);
+    // A port that is free for UDP may be taken for TCP: look until both are.
+    let handle = loop {
+        c.external_ports.sip = free().await;
+        c.core_ports.sip = free().await;
+        if let Ok(handle) = Transport::start(c.clone(), tx.clone()).await {
+            break handle;
+        }
+    };
+    let mut t = Stand { config: c, handle, events };
+    let phone = UdpSocket::bind((ip, 0)).await.unwrap();
+    phone.send_to(OPTIONS, t.addr(AddressRole::Unicast, Proto::Udp)).await.unwrap();
+    let r = t.received().await;
+    t.handle.send(answer(&r, OK)).unwrap();
+    let mut buf = [0; 2000];
+    let (n, from) = timeout(WAIT, phone.recv_from(&mut buf)).await.unwrap().unwrap();
+    assert_eq!((&buf[..n], from), (OK, r.path.local));
+    let mut tcp = TcpStream::connect(t.addr(AddressRole::Core, Proto::Tcp)).await.unwrap();
+    tcp.write_all(OPTIONS).await.unwrap();
+    let r = t.received().await;
+    assert_eq!(r.path.role, AddressRole::Core);
+    t.handle.send(answer(&r, OK)).unwrap();
+    read_exactly(&mut tcp, OK).await;
+}
+
+#[tokio::test]
+async fn tcp_frames_pongs_and_answers_on_the_flow() {
+    let mut t = start(config()).await;
+    let mut phone = TcpStream::connect(t.addr(AddressRole::Unicast, Proto::Tcp)).await.unwrap();
+    phone.write_all(b"\r\n\r\n").await.unwrap();
+    read_exactly(&mut phone, b"\r\n").await;
+    phone.write_all(&OPTIONS[..10]).await.unwrap();
+    phone.write_all(&OPTIONS[10..]).await.unwrap();
+    phone.write_all(&[OPTIONS, OPTIONS].concat()).await.unwrap();
+    let first = t.received().await;
+    for _ in 0..2 {
+        assert_eq!(t.received().await, first);
+    }
+    assert!(first.path.flow.is_some());
+    assert_eq!(first.path.remote, phone.local_addr().unwrap());
+    t.handle.send(answer(&first, OK)).unwrap();
+    read_exactly(&mut phone, OK).await;
+    // A response without the flow's id finds it by its far end; a request does not.
+    let mut by_remote = answer(&first, OK);
+    by_remote.path.flow = None;
+    t.handle.send(by_remote.clone()).unwrap();
+    read_exactly(&mut phone, OK).await;
+    by_remote.payload = Bytes::from_static(OPTIONS);
+    t.handle.send(by_remote).unwrap();
+    assert_eq!(t.event().await, TransportEvent::SendFailed { id: SendId(8), reason: SendFailure::Refused });
+    // Closing writes what is queued, then ends the stream.
+    t.handle.send(answer(&first, OK)).unwrap();
+    t.handle.close_flow(first.path.flow.unwrap());
+    read_exactly(&mut phone, OK).await;
+    assert_eq!(phone.read(&mut [0; 10]).await.unwrap(), 0);
+    assert_eq!(t.event().await, TransportEvent::FlowClosed(first.path.flow.unwrap()));
+    assert_eq!(t.handle.stats().flows_open.get(), 0);
+}
+
+#[tokio::test]
+async fn tcp_what_is_not_sip_and_what_never_ends_is_closed() {
+    let mut c = config();
+    c.limits.message = Duration::from_millis(100);
+    let mut t = start(c).await;
+    let to = t.addr(AddressRole::Unicast, Proto::Tcp);
+    let stats = t.handle.stats();
+    let mut http = TcpStream::connect(to).await.unwrap();
+    http.write_all(b"OPTIONS sip:a SIP/2.0\r\nContent-Length: x\r\n\r\n").await.unwrap();
+    assert_eq!(timeout(WAIT, http.read(&mut [0; 10])).await.unwrap().unwrap_or(0), 0);
+    assert!(matches!(t.event().await, TransportEvent::FlowClosed(_)));
+    assert_eq!(stats.framing_errors.get(), 1);
+    // Silent from the start, and silent in mid-message.
+    let mut silent = TcpStream::connect(to).await.unwrap();
+    assert_eq!(timeout(WAIT, silent.read(&mut [0; 10])).await.unwrap().unwrap(), 0);
+    let mut slow = TcpStream::connect(to).await.unwrap();
+    slow.write_all(OPTIONS).await.unwrap();
+    slow.write_all(&OPTIONS[..5]).await.unwrap();
+    assert_eq!(timeout(WAIT, slow.read(&mut [0; 10])).await.unwrap().unwrap(), 0);
+    until("both timed out", || stats.timed_out.get() == 2).await;
+    until("none left", || stats.flows_open.get() == 0).await;
+}
+
+#[tokio::test]
+async fn tcp_limits_hold_per_source() {
+    let mut c = config();
+    c.limits.flows_per_source = 2;
+    let t = start(c).await;
+    let to = t.addr(AddressRole::Core, Proto::Tcp);
+    let stats = t.handle.stats();
+    let _a = TcpStream::connect(to).await.unwrap();
+    let _b = TcpStream::connect(to).await.unwrap();
+    until("two open", || stats.flows_open.get() == 2).await;
+    let mut c = TcpStream::connect(to).await.unwrap();
+    assert!(!matches!(timeout(WAIT, c.read(&mut [0; 1])).await.unwrap(), Ok(n) if n > 0));
+    assert_eq!(stats.refused_source.get(), 1);
+}
+
+#[tokio::test]
+async fn tcp_opens_from_the_right_address_reuses_and_reports() {
+    let mut t = start(config()).await;
+    let psap = TcpListener::bind((fresh_ip(), 0)).await.unwrap();
+    let remote = psap.local_addr().unwrap();
+    t.handle.send(t.transmit(AddressRole::Core, Proto::Tcp, remote, OPTIONS)).unwrap();
+    t.handle.send(t.transmit(AddressRole::Core, Proto::Tcp, remote, OPTIONS)).unwrap();
+    let (mut s, from) = timeout(WAIT, psap.accept()).await.unwrap().unwrap();
+    assert_eq!(from.ip(), t.config.core);
+    read_exactly(&mut s, &[OPTIONS, OPTIONS].concat()).await;
+    s.write_all(OK).await.unwrap();
+    let r = t.received().await;
+    assert_eq!((r.path.role, r.path.local), (AddressRole::Core, t.addr(AddressRole::Core, Proto::Tcp)));
+    assert_eq!(t.handle.stats().opened.get(), 1);
+    drop(s);
+    assert_eq!(t.event().await, TransportEvent::FlowClosed(r.path.flow.unwrap()));
+    // Its flow is gone: RFC 3261 §18.2.2, a new connection.
+    t.handle.send(answer(&r, OK)).unwrap();
+    let (mut s, _) = timeout(WAIT, psap.accept()).await.unwrap().unwrap();
+    read_exactly(&mut s, OK).await;
+    drop((s, psap));
+    assert!(matches!(t.event().await, TransportEvent::FlowClosed(_)));
+    t.handle.send(t.transmit(AddressRole::Core, Proto::Tcp, remote, OPTIONS)).unwrap();
+    assert_eq!(t.event().await, TransportEvent::SendFailed { id: SendId(7), reason: SendFailure::Refused });
+    let v6 = t.transmit(AddressRole::Core, Proto::Tcp, "[::1]:5060".parse().unwrap(), OPTIONS);
+    assert_eq!(t.handle.send(v6), Err(SendFailure::Refused));
+}
+
+#[tokio::test]
+async fn tcp_connect_times_out() {
+    let mut c = config();
+    c.limits.connect = Duration::from_millis(200);
+    let mut t = start(c).await;
+    // A listener that does not accept, its backlog full: further SYNs go unanswered.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(fresh_ip(), 0)).unwrap();
+    let remote = socket.local_addr().unwrap();
+    let _listener = socket.listen(1).unwrap();
+    let mut fill = Vec::new();
+    while let Ok(s) = timeout(Duration::from_millis(300), TcpStream::connect(remote)).await {
+        fill.push(s);
+        assert!(fill.len() < 10, "the backlog has no end");
+    }
+    t.handle.send(t.transmit(AddressRole::Unicast, Proto::Tcp, remote, OPTIONS)).unwrap();
+    assert_eq!(t.event().await, TransportEvent::SendFailed { id: SendId(7), reason: SendFailure::TimedOut });
+}
+
+#[tokio::test]
+async fn tcp_write_queue_is_bounded() {
+    let mut c = config();
+    c.limits.write_queue = 4;
+    c.limits.write = Duration::from_millis(200);
+    let mut t = start(c).await;
+    // The far end accepts in the kernel and never reads.
+    let psap = TcpListener::bind((fresh_ip(), 0)).await.unwrap();
+    let mut big = t.transmit(AddressRole::Unicast, Proto::Tcp, psap.local_addr().unwrap(), OPTIONS);
+    big.payload = Bytes::from(vec![b'x'; 16 << 20]);
+    let mut congested = false;
+    for _ in 0..100 {
+        if t.handle.send(big.clone()) == Err(SendFailure::Congested) {
+            congested = true;
+            break;
+        }
+    }
+    assert!(congested);
+    assert_eq!(t.handle.stats().write_queue_full.get(), 1);
+    // The write limit ends the connection, what is left is tried once more elsewhere, then reported.
+    assert!(matches!(t.event().await, TransportEvent::SendFailed { .. } | TransportEvent::FlowClosed(_)));
+}
+
+#[tokio::test]
+async fn anycast_is_exclusive_and_release_resets() {
+    let mut a = start(config()).await;
+    let mut shared = config();
+    shared.anycast = a.config.anycast;
+    let mut b = start(shared).await;
+    assert_eq!(b.handle.probe_anycast().await.unwrap(), AnycastProbe::Free);
+    a.handle.bind_anycast().await.unwrap();
+    a.handle.bind_anycast().await.unwrap();
+    assert_eq!(b.handle.probe_anycast().await.unwrap(), AnycastProbe::InUse);
+    assert!(matches!(b.handle.bind_anycast().await, Err(BindError::InUse)));
+    let any = a.addr(AddressRole::Anycast, Proto::Tcp);
+    let mut on_any = TcpStream::connect(any).await.unwrap();
+    on_any.write_all(OPTIONS).await.unwrap();
+    assert_eq!(a.received().await.path.role, AddressRole::Anycast);
+    let mut on_unicast = TcpStream::connect(a.addr(AddressRole::Unicast, Proto::Tcp)).await.unwrap();
+    on_unicast.write_all(OPTIONS).await.unwrap();
+    let r = a.received().await;
+    // Idle, with nothing sent yet: reset as well.
+    let mut idle = TcpStream::connect(any).await.unwrap();
+    a.handle.release_anycast().await;
+    b.handle.bind_anycast().await.unwrap();
+    for s in [&mut on_any, &mut idle] {
+        let error = timeout(WAIT, s.read(&mut [0; 1])).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+    // The unicast connection lives.
+    assert!(matches!(a.event().await, TransportEvent::FlowClosed(_)));
+    a.handle.send(answer(&r, OK)).unwrap();
+    read_exactly(&mut on_unicast, OK).await;
+    let mut again = TcpStream::connect(any).await.unwrap();
+    again.write_all(OPTIONS).await.unwrap();
+    assert_eq!(b.received().await.path.local, any);
+}
+
+#[tokio::test]
+async fn anycast_always_is_open_from_the_start_and_stays() {
+    let mut c = config();
+    c.anycast_mode = AnycastMode::Always;
+    let mut t = start(c).await;
+    t.handle.release_anycast().await;
+    assert!(t.handle.anycast_bound());
+    let phone = UdpSocket::bind((fresh_ip(), 0)).await.unwrap();
+    phone.send_to(OPTIONS, t.addr(AddressRole::Anycast, Proto::Udp)).await.unwrap();
+    assert_eq!(t.received().await.path.role, AddressRole::Anycast);
+    t.handle.shutdown().await;
+    UdpSocket::bind(t.addr(AddressRole::Anycast, Proto::Udp)).await.unwrap();
+    UdpSocket::bind(t.addr(AddressRole::Core, Proto::Udp)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_taken_port_fails_the_start_and_leaves_nothing_bound() {
+    let c = config();
+    let taken = UdpSocket::bind(c.local(AddressRole::Core, Proto::Udp).unwrap()).await.unwrap();
+    let (tx, _rx) = mpsc::channel(1);
+    assert!(matches!(Transport::start(c.clone(), tx.clone()).await, Err(BindError::InUse)));
+    drop(taken);
+    Transport::start(c, tx).await.unwrap();
+}
+
+#[tokio::test]
+async fn tls_both_ways_with_names_checked() {
+    let (dir, ca) = (Dir::new(), Authority::new());
+    let (mut ca_conf, mut cb_conf) = (config(), config());
+    for (c, stem) in [(&mut ca_conf, "a"), (&mut cb_conf, "b")] {
+        let own = reloader(&ca.issue(&dir.0, stem, &[&format!("{stem}.test"), &c.unicast.to_string()], &[]));
+        let server = crate::tls::sip_server(&own, crate::tls::ClientAuth::None).unwrap();
+        c.tls = Some(TlsConfigs { server, client: crate::tls::sip_client(&own).unwrap() });
+        c.limits.handshake = Duration::from_secs(1);
+    }
+    let (mut a, mut b) = (start(ca_conf).await, start(cb_conf).await);
+    let to_b = b.addr(AddressRole::Unicast, Proto::Tls);
+    // By address, by name, by a wrong name.
+    a.handle.send(a.transmit(AddressRole::Unicast, Proto::Tls, to_b, OPTIONS)).unwrap();
+    let r = b.received().await;
+    assert_eq!((r.path.transport, r.path.role), (Proto::Tls, AddressRole::Unicast));
+    b.handle.send(answer(&r, OK)).unwrap();
+    assert_eq!(&a.received().await.payload[..], OK);
+    let mut named = a.transmit(AddressRole::Unicast, Proto::Tls, to_b, OPTIONS);
+    named.tls_name = Some("b.test".into());
+    a.handle.send(named.clone()).unwrap();
+    assert_ne!(b.received().await.path.flow, r.path.flow, "another name, another connection");
+    named.tls_name = Some("evil.test".into());
+    a.handle.send(named).unwrap();
+    assert_eq!(a.event().await, TransportEvent::SendFailed { id: SendId(7), reason: SendFailure::Refused });
+    // A handshake that never comes.
+    let mut silent = TcpStream::connect(to_b).await.unwrap();
+    assert!(!matches!(timeout(WAIT, silent.read(&mut [0; 1])).await.unwrap(), Ok(n) if n > 0));
+    until("failures counted", || b.handle.stats().tls_failures.get() == 2 && a.handle.stats().tls_failures.get() == 1).await;
+}
