@@ -1,0 +1,316 @@
+//! The log on disk: `raft-log` behind openraft's storage traits.
+//!
+//! An append is reported done when its bytes are flushed, by the callback of the flush worker; an error there goes the same
+//! way and stops Raft. At open a record cut short at the end of the newest file is cut off (it was never acknowledged);
+//! any other damage is an error.
+
+use std::fmt::Debug;
+use std::io;
+use std::io::{Read, Write};
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, RaftLogReader};
+use prost::Message;
+use raft_log::api::raft_log_writer::RaftLogWriter;
+use raft_log::codeq::{Decode, Encode};
+use raft_log::{Callback, RaftLog, Types};
+use sbc_proto::peer as pb;
+use tokio::sync::oneshot;
+
+use crate::config::{APPEND_BYTES, MAX_ENTRY};
+use crate::convert;
+use crate::types::{Entry, LeaderId, LogId, Payload, TypeConfig, Vote};
+
+/// Size of one log file. Small against the snapshot threshold (64 MiB), so that purging frees space.
+const FILE_BYTES: usize = 16 << 20;
+/// Entries kept in memory beside the newest file, for followers and for applying.
+const CACHE_BYTES: usize = 64 << 20;
+/// Read at a time when replaying at start.
+const READ_BYTES: usize = 1 << 20;
+/// How long the flush worker waits for more to write before it calls fsync: short against the fsync itself.
+const FLUSH_WAIT: Duration = Duration::from_micros(200);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LogKey(u64, u64, u64);
+
+impl From<&LogId> for LogKey {
+    fn from(id: &LogId) -> Self {
+        LogKey(id.leader_id.term, id.leader_id.node_id, id.index)
+    }
+}
+
+impl From<&LogKey> for LogId {
+    fn from(key: &LogKey) -> Self {
+        LogId { leader_id: LeaderId { term: key.0, node_id: key.1 }, index: key.2 }
+    }
+}
+
+impl Encode for LogKey {
+    fn encode<W: Write>(&self, mut w: W) -> io::Result<usize> {
+        for part in [self.0, self.1, self.2] {
+            w.write_all(&part.to_be_bytes())?;
+        }
+        Ok(24)
+    }
+}
+
+fn read_u64(r: &mut impl Read) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    r.read_exact(&mut bytes)?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+impl Decode for LogKey {
+    fn decode<R: Read>(mut r: R) -> io::Result<Self> {
+        Ok(LogKey(read_u64(&mut r)?, read_u64(&mut r)?, read_u64(&mut r)?))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct VoteKey(u64, u64, bool);
+
+impl Encode for VoteKey {
+    fn encode<W: Write>(&self, mut w: W) -> io::Result<usize> {
+        w.write_all(&self.0.to_be_bytes())?;
+        w.write_all(&self.1.to_be_bytes())?;
+        w.write_all(&[u8::from(self.2)])?;
+        Ok(17)
+    }
+}
+
+impl Decode for VoteKey {
+    fn decode<R: Read>(mut r: R) -> io::Result<Self> {
+        let (term, node) = (read_u64(&mut r)?, read_u64(&mut r)?);
+        let mut committed = [0];
+        r.read_exact(&mut committed)?;
+        Ok(VoteKey(term, node, committed[0] != 0))
+    }
+}
+
+/// A payload as stored: length, its complement, protobuf. The complement tells damage from a record cut short: without it a
+/// flipped bit in the length would look like a torn tail, and acknowledged entries would be cut off.
+#[derive(Clone, Debug)]
+struct Stored(Payload);
+
+impl Encode for Stored {
+    fn encode<W: Write>(&self, mut w: W) -> io::Result<usize> {
+        let bytes = convert::payload_to(&self.0).encode_to_vec();
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        w.write_all(&length.to_be_bytes())?;
+        w.write_all(&(!length).to_be_bytes())?;
+        w.write_all(&bytes)?;
+        Ok(8 + bytes.len())
+    }
+}
+
+impl Decode for Stored {
+    fn decode<R: Read>(mut r: R) -> io::Result<Self> {
+        let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+        let (mut length, mut complement) = ([0; 4], [0; 4]);
+        r.read_exact(&mut length)?;
+        r.read_exact(&mut complement)?;
+        let length = u32::from_be_bytes(length);
+        if u32::from_be_bytes(complement) != !length || length as usize > 2 * MAX_ENTRY {
+            return Err(invalid("length of a log entry"));
+        }
+        let mut bytes = vec![0; length as usize];
+        r.read_exact(&mut bytes)?;
+        let payload = pb::EntryPayload::decode(bytes::Bytes::from(bytes)).map_err(|error| invalid(&error.to_string()))?;
+        convert::payload_from(payload).map(Stored).map_err(|error| invalid(&error.to_string()))
+    }
+}
+
+/// Who is told of a flush.
+enum Flushed {
+    Append(IOFlushed<TypeConfig>),
+    Waiter(oneshot::Sender<io::Result<()>>),
+}
+
+impl Callback for Flushed {
+    fn send(self, result: io::Result<()>) {
+        match self {
+            Flushed::Append(callback) => callback.io_completed(result),
+            Flushed::Waiter(sender) => {
+                // The waiter is gone with its runtime.
+                let _ = sender.send(result);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct LogTypes;
+
+impl Types for LogTypes {
+    type LogId = LogKey;
+    type LogPayload = Stored;
+    type Vote = VoteKey;
+    type Callback = Flushed;
+    type UserData = String;
+
+    fn log_index(log_id: &LogKey) -> u64 {
+        log_id.2
+    }
+
+    fn payload_size(payload: &Stored) -> u64 {
+        payload_size(&payload.0) as u64
+    }
+}
+
+/// About what an entry weighs.
+fn payload_size(payload: &Payload) -> usize {
+    match payload {
+        openraft::EntryPayload::Normal(batch) => batch.0.len() + 64,
+        openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => 1024,
+    }
+}
+
+/// The log of one node. Clones share it.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: Arc<Mutex<RaftLog<LogTypes>>>,
+}
+
+impl LogStore {
+    /// Opens or creates the log in a directory that no other process has open.
+    pub(crate) fn open(dir: &Path) -> io::Result<LogStore> {
+        std::fs::create_dir_all(dir)?;
+        let dir = dir.to_str().ok_or_else(|| io::Error::other("the path of the log is not UTF-8"))?;
+        let mut config = raft_log::Config::new(dir);
+        config.log_cache_capacity = Some(CACHE_BYTES);
+        config.wal.chunk_max_size = Some(FILE_BYTES);
+        config.wal.read_buffer_size = Some(READ_BYTES);
+        config.wal.flush_batch_wait = Some(FLUSH_WAIT);
+        config.wal.truncate_incomplete_record = Some(true);
+        Ok(LogStore { log: Arc::new(Mutex::new(RaftLog::open(Arc::new(config))?)) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RaftLog<LogTypes>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last entry that was purged.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.lock().log_state().purged().map(LogId::from)
+    }
+
+    fn read(&self, start: u64, end: u64, bytes: usize) -> io::Result<Vec<Entry>> {
+        let log = self.lock();
+        let (mut entries, mut size) = (Vec::new(), 0_usize);
+        for item in log.read(start, end) {
+            let (key, Stored(payload)) = item?;
+            size = size.saturating_add(payload_size(&payload));
+            if size > bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(Entry { log_id: LogId::from(&key), payload });
+        }
+        Ok(entries)
+    }
+
+    /// Waits until everything written is on disk.
+    async fn flush(&self) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().flush(true, Some(Flushed::Waiter(sender)))?;
+        receiver.await.map_err(|_| io::Error::other("the flush worker has stopped"))?
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let start = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => index.saturating_add(1),
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        let entries = self.read(start, end, usize::MAX)?;
+        // What is applied must not have a gap at its beginning.
+        match entries.first() {
+            Some(first) if first.log_id.index != start && start > 0 => {
+                Err(io::Error::other(format!("entry {start} is gone from the log")))
+            }
+            _ => Ok(entries),
+        }
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        let vote = self.lock().log_state().vote().copied();
+        Ok(vote.map(|VoteKey(term, node_id, committed)| Vote { leader_id: LeaderId { term, node_id }, committed }))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let entries = self.read(start, end, APPEND_BYTES)?;
+        // Purged meanwhile: openraft takes nothing for a heartbeat and comes to the snapshot by itself.
+        Ok(if entries.first().is_some_and(|first| first.log_id.index == start) { entries } else { Vec::new() })
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let log = self.lock();
+        let state = log.log_state();
+        let last_log_id = state.last().map(LogId::from);
+        Ok(LogState { last_purged_log_id: state.purged().map(LogId::from), last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.lock().save_vote(VoteKey(vote.leader_id.term, vote.leader_id.node_id, vote.committed))?;
+        self.flush().await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        // Only where replay begins after a restart: not flushed, and left out where the log has not come so far.
+        let Some(key) = committed.as_ref().map(LogKey::from) else { return Ok(()) };
+        let mut log = self.lock();
+        let state = log.log_state();
+        if Some(&key) > state.committed() && Some(&key) <= state.last() {
+            log.commit(key)?;
+            log.flush(false, None)?;
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.lock().log_state().committed().map(LogId::from))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let mut log = self.lock();
+        log.append(entries.into_iter().map(|entry| (LogKey::from(&entry.log_id), Stored(entry.payload))))?;
+        log.flush(true, Some(Flushed::Append(callback)))
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        // The entries that follow are flushed after this record, in order.
+        let mut log = self.lock();
+        log.truncate(last_log_id.map_or(0, |id| id.index + 1))?;
+        log.flush(false, None)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        self.lock().purge(LogKey::from(&log_id))?;
+        self.flush().await
+    }
+}

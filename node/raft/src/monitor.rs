@@ -1,0 +1,244 @@
+//! Lease and `caught_up`: one task that has the quorum confirmed and keeps the [`RaftStatus`] current.
+//!
+//! How a confirmation works, the same on leader and followers: the node notes the time `t`, asks the leader for a read
+//! index, the leader has its leadership acknowledged by a quorum *after* the question came and answers with an index that
+//! nothing committed before exceeds. Hence at a moment after `t` the leader led with a quorum. The lease runs from `t`, this
+//! node's own clock, so no clocks are compared; a leader cut off from its quorum cannot answer, so it prolongs neither its
+//! own lease nor its followers'. A follower that only hears heartbeats gains nothing from them.
+//!
+//! `caught_up` holds from the same `t` as soon as this node has applied the index of the answer. What is committed later
+//! than `t` may be missing here for as long as the lease; a node that must exclude that too asks `RaftHandle::read_barrier`.
+//! After a restart nothing is confirmed, so `caught_up` is false until the first answer's index is applied.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::{LinearizerOption, ServerState};
+use tokio::sync::{mpsc, watch};
+
+use crate::error::ReadError;
+use crate::network::Peers;
+use crate::status::{RaftStatus, Role};
+use crate::types::{Member, Raft};
+
+/// Longest wait for a quorum, at the leader. Shorter than the asker's, so that it hears why.
+const QUORUM_WAIT: Duration = Duration::from_millis(700);
+/// Longest wait for the leader's answer. Half the default lease: one question may be lost.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Confirmations whose entries are not yet applied: eight are asked for within a default lease.
+const MAX_PENDING: usize = 64;
+
+/// Has a quorum confirm that this node leads; the index that nothing committed before exceeds.
+pub(crate) async fn read_index(raft: &Raft) -> Result<u64, ReadError> {
+    let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(QUORUM_WAIT);
+    match tokio::time::timeout(ANSWER_WAIT, raft.get_read_linearizer(option)).await {
+        Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
+        Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => Err(ReadError::NoLeader),
+        Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => Err(ReadError::Timeout),
+        Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
+    }
+}
+
+/// The same from anywhere: asks the leader.
+pub(crate) async fn ask_leader(raft: &Raft, peers: &Peers, node: u64) -> Result<u64, ReadError> {
+    let (leader, member) = leader(raft).ok_or(ReadError::NoLeader)?;
+    if leader == node {
+        return read_index(raft).await;
+    }
+    let member = member.ok_or(ReadError::NoLeader)?;
+    match tokio::time::timeout(ANSWER_WAIT, peers.client(leader, &member).read_index()).await {
+        Ok(Ok(index)) => Ok(index),
+        Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => Err(ReadError::NoLeader),
+        Ok(Err(status)) => Err(ReadError::Unreachable(status.to_string())),
+        Err(_) => Err(ReadError::Timeout),
+    }
+}
+
+/// The leader that this node knows of, and where it is.
+pub(crate) fn leader(raft: &Raft) -> Option<(u64, Option<Member>)> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let leader = metrics.current_leader?;
+    Some((leader, metrics.membership_config.get_node(&leader).cloned()))
+}
+
+/// Asks again and again; reports when it asked and what was answered.
+pub(crate) async fn confirm(raft: Raft, peers: Peers, node: u64, every: Duration, out: mpsc::Sender<(Instant, u64)>) {
+    loop {
+        let asked = Instant::now();
+        let known = leader(&raft).map(|(leader, _)| leader);
+        match ask_leader(&raft, &peers, node).await {
+            Ok(index) => {
+                if out.send((asked, index)).await.is_err() {
+                    return;
+                }
+            }
+            Err(ReadError::Stopped) => return,
+            Err(error) => tracing::debug!(leader = known, %error, "lease not confirmed"),
+        }
+        // A new leader is asked at once; a timeout is the rule.
+        let wait = raft.wait(Some(every.saturating_sub(asked.elapsed())));
+        let other = |leader: Option<u64>| leader.is_some() && leader != known;
+        let _ = wait.metrics(|metrics| other(metrics.current_leader), "another leader").await;
+        if asked.elapsed() < Duration::from_millis(10) {
+            // Never in a tight loop, whatever the leader's state does.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Confirmations, and which of them count as caught up.
+#[derive(Debug, Default)]
+struct Confirmations {
+    newest: Option<Instant>,
+    caught_up: Option<Instant>,
+    pending: VecDeque<(Instant, u64)>,
+}
+
+impl Confirmations {
+    fn confirmed(&mut self, asked: Instant, index: u64, applied: Option<u64>) {
+        self.newest = self.newest.max(Some(asked));
+        if self.pending.len() == MAX_PENDING {
+            self.pending.pop_front();
+        }
+        self.pending.push_back((asked, index));
+        self.applied(applied);
+    }
+
+    fn applied(&mut self, applied: Option<u64>) {
+        let Some(applied) = applied else { return };
+        let caught_up = &mut self.caught_up;
+        self.pending.retain(|(asked, index)| {
+            let done = *index <= applied;
+            if done {
+                *caught_up = (*caught_up).max(Some(*asked));
+            }
+            !done
+        });
+    }
+}
+
+/// Keeps the status. Ends when Raft does.
+pub(crate) struct Monitor {
+    pub(crate) raft: Raft,
+    pub(crate) node: u64,
+    pub(crate) lease: Duration,
+    pub(crate) applied: watch::Receiver<Option<u64>>,
+    pub(crate) confirmed: mpsc::Receiver<(Instant, u64)>,
+    pub(crate) status: Arc<watch::Sender<RaftStatus>>,
+}
+
+impl Monitor {
+    pub(crate) async fn run(mut self) {
+        let mut metrics = self.raft.metrics();
+        let mut confirmations = Confirmations::default();
+        loop {
+            let now = Instant::now();
+            let status = self.current(&confirmations).at(now);
+            let runs_out = [status.lease_until, status.caught_up_until].into_iter().flatten().filter(|at| *at > now).min();
+            let ended = status.role == Role::Stopped;
+            self.status.send_if_modified(|old| {
+                let changed = *old != status;
+                *old = status;
+                changed
+            });
+            if ended {
+                return;
+            }
+            let timer = async {
+                match runs_out {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return self.stopped() },
+                changed = self.applied.changed() => match changed {
+                    Ok(()) => confirmations.applied(*self.applied.borrow_and_update()),
+                    Err(_) => return self.stopped(),
+                },
+                Some((asked, index)) = self.confirmed.recv() => {
+                    confirmations.confirmed(asked, index, *self.applied.borrow());
+                }
+                () = timer => {}
+            }
+        }
+    }
+
+    fn current(&self, confirmations: &Confirmations) -> RaftStatus {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let fatal = match &metrics.running_state {
+            Ok(()) | Err(openraft::errors::Fatal::Stopped) => None,
+            Err(fatal) => Some(fatal.to_string()),
+        };
+        let role = match metrics.state {
+            _ if metrics.running_state.is_err() => Role::Stopped,
+            ServerState::Learner => Role::Learner,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Leader => Role::Leader,
+            ServerState::Shutdown => Role::Stopped,
+        };
+        let running = role != Role::Stopped;
+        let until = |from: Option<Instant>| from.filter(|_| running).map(|at| at + self.lease);
+        RaftStatus {
+            role,
+            leader: metrics.current_leader.filter(|_| running),
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index,
+            committed: metrics.local_committed.map(|id| id.index),
+            applied: *self.applied.borrow(),
+            snapshot_index: metrics.snapshot.map(|id| id.index),
+            lease_until: until(confirmations.newest),
+            caught_up_until: until(confirmations.caught_up),
+            voters: metrics.membership_config.voter_ids().collect(),
+            learners: metrics.membership_config.membership().learner_ids().collect(),
+            fatal,
+            ..RaftStatus::new(self.node)
+        }
+    }
+
+    /// Raft's task is gone without a word, as after a panic.
+    fn stopped(&self) {
+        let mut status = self.current(&Confirmations::default());
+        status.role = Role::Stopped;
+        status.leader = None;
+        self.status.send_replace(status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caught_up_counts_from_the_newest_confirmation_that_is_applied() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut state = Confirmations::default();
+        state.confirmed(at(0), 5, None);
+        assert_eq!((state.newest, state.caught_up), (Some(at(0)), None));
+        state.confirmed(at(250), 9, Some(4));
+        assert_eq!(state.caught_up, None);
+        state.applied(Some(7));
+        assert_eq!(state.caught_up, Some(at(0)));
+        state.confirmed(at(500), 9, Some(8));
+        assert_eq!((state.newest, state.caught_up), (Some(at(500)), Some(at(0))));
+        state.applied(Some(9));
+        assert_eq!(state.caught_up, Some(at(500)));
+        assert!(state.pending.is_empty());
+    }
+
+    #[test]
+    fn pending_confirmations_are_bounded() {
+        let mut state = Confirmations::default();
+        for index in 0..1000 {
+            state.confirmed(Instant::now(), index, None);
+        }
+        assert_eq!(state.pending.len(), MAX_PENDING);
+    }
+}

@@ -1,0 +1,83 @@
+//! What a node knows of its Raft group.
+
+use std::time::Instant;
+
+/// This node's part in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Takes entries; does not vote.
+    Learner,
+    /// Votes.
+    Follower,
+    /// Stands for election: there is no leader that it knows.
+    Candidate,
+    /// Leads, or thinks so: see the lease.
+    Leader,
+    /// Has stopped.
+    Stopped,
+}
+
+/// State of the group as seen by this node. Instants are this machine's monotonic clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftStatus {
+    /// This node.
+    pub node_id: u64,
+    /// Its part.
+    pub role: Role,
+    /// The leader that it knows of, itself included.
+    pub leader: Option<u64>,
+    /// Raft's term.
+    pub term: u64,
+    /// Last index in this node's log.
+    pub last_log_index: Option<u64>,
+    /// Last index that this node knows to be committed.
+    pub committed: Option<u64>,
+    /// Last index applied to the state machine here.
+    pub applied: Option<u64>,
+    /// Last index that the newest snapshot covers.
+    pub snapshot_index: Option<u64>,
+    /// Until when the last confirmation by a quorum counts (rule I). May lie in the past.
+    pub lease_until: Option<Instant>,
+    /// Until when the newest confirmation counts whose entries are all applied here (rule G). May lie in the past.
+    pub caught_up_until: Option<Instant>,
+    /// `lease_until` lay in the future when this was made.
+    pub has_lease: bool,
+    /// `caught_up_until` lay in the future when this was made.
+    pub caught_up: bool,
+    /// Members with a vote, ascending.
+    pub voters: Vec<u64>,
+    /// Members without, ascending.
+    pub learners: Vec<u64>,
+    /// Why Raft has stopped, where it did by an error. The process has to end: its log cannot be trusted to hold.
+    pub fatal: Option<String>,
+}
+
+impl RaftStatus {
+    pub(crate) fn new(node_id: u64) -> RaftStatus {
+        RaftStatus {
+            node_id,
+            role: Role::Learner,
+            leader: None,
+            term: 0,
+            last_log_index: None,
+            committed: None,
+            applied: None,
+            snapshot_index: None,
+            lease_until: None,
+            caught_up_until: None,
+            has_lease: false,
+            caught_up: false,
+            voters: Vec::new(),
+            learners: Vec::new(),
+            fatal: None,
+        }
+    }
+
+    /// The same as of `now`: what runs out with time.
+    #[must_use]
+    pub fn at(mut self, now: Instant) -> RaftStatus {
+        self.has_lease = self.lease_until.is_some_and(|until| now < until);
+        self.caught_up = self.caught_up_until.is_some_and(|until| now < until);
+        self
+    }
+}
