@@ -156,7 +156,8 @@ impl Machine {
 
     /// The operator moves the address elsewhere: give it up, and take it again only if nobody else does.
     pub(crate) fn handle_step_back(&mut self) {
-        self.wanted = Wanted::Standby { stepped_back: true };
+        // Where nodes announce side by side nobody excludes us: stepping back is staying away.
+        self.wanted = if self.policy.exclusive { Wanted::Standby { stepped_back: true } } else { Wanted::Off };
         self.free_since = None;
     }
 
