@@ -1,6 +1,10 @@
-//! The node of the anycast SBC: the sockets, names, certificates and announcements around the sans-IO core.
+//! The node of the anycast SBC: the sockets, names, certificates, media and announcements around the sans-IO core.
 
 pub mod announce;
 pub mod dns;
+pub mod driver;
+pub mod media;
+pub mod peer;
+pub mod store;
 pub mod tls;
 pub mod transport;
