@@ -369,7 +369,8 @@ mod tests {
     /// The whole table: (state, event) → the next action, long after.
     #[test]
     fn table() {
-        let events: [(&str, fn(&mut Machine)); 9] = [
+        type Event = (&'static str, fn(&mut Machine));
+        let events: [Event; 9] = [
             ("nothing", |_| {}),
             ("wanted", |m| m.handle_wanted(true)),
             ("not wanted", |m| m.handle_wanted(false)),

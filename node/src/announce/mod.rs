@@ -1,6 +1,6 @@
 //! Announcing and withdrawing the anycast address.
 //!
-//! One task owns the [`machine`] and the driver. With `bind` several healthy nodes want the address and one holds it:
+//! One task owns the `machine` and the driver. With `bind` several healthy nodes want the address and one holds it:
 //!
 //! - a node starts wanted or not, by configuration, and as a standby takes the address when it has seen it free for its
 //!   `preference` (for example a: 0, b: 150 ms, c: 300 ms);

@@ -1,7 +1,7 @@
 //! Where requests go: RFC 3263 for a client, on hickory-resolver.
 //!
 //! A literal address asks nobody. A port means A and AAAA. Else SRV of the transport (of UDP, then TCP, then TLS where nothing
-//! is known; NAPTR, §4.1, goes before these: [`Resolver::services`] is its place), and A and AAAA where there is no SRV. Answers
+//! is known; NAPTR, §4.1, goes before these: `Resolver::services` is its place), and A and AAAA where there is no SRV. Answers
 //! are cached here, not in hickory, because they serve on when no server answers.
 
 mod cache;

@@ -29,7 +29,7 @@ pub use config::{AnycastMode, Limits, Ports, TlsConfigs, TransportConfig};
 pub use stats::{Count, MessageCounts, TransportStats};
 
 use stream::Flow;
-use table::{AcceptKey, FlowTable, NotQueued, OpenKey, Queued};
+use table::{AcceptKey, FlowTable, OpenKey, Queued, Queueing};
 use udp::UdpEndpoint;
 
 /// What the transport tells the driver.
@@ -256,19 +256,20 @@ impl Shared {
         let by_accept = response.then(|| table.find_accepted(&accepted)).flatten();
         for id in [path.flow, by_accept, table.find_opened(&open)].into_iter().flatten() {
             match table.queue(id, message) {
-                Ok(()) => return Ok(()),
-                Err(NotQueued::Full) => {
+                Queueing::Done => return Ok(()),
+                Queueing::Full => {
                     self.stats.write_queue_full.inc();
                     return Err(SendFailure::Congested);
                 }
-                Err(NotQueued::Gone(back)) => message = back,
+                Queueing::Gone(back) => message = back,
             }
         }
         let Ok(ends) = table.open(role, open.clone(), &self.config.limits) else {
             self.stats.refused_total.inc();
             return Err(SendFailure::Congested);
         };
-        table.queue(ends.id, message).map_err(|_| SendFailure::Congested)?;
+        // A new queue has room for one.
+        table.queue(ends.id, message);
         drop(table);
         self.stats.flows_open.inc();
         let local = self.config.local(role, path.transport).unwrap_or(SocketAddr::new(bind_ip, 0));

@@ -78,13 +78,15 @@ pub(crate) enum Refusal {
     Source,
 }
 
-/// Why a message was not queued; the message comes back.
+/// What became of a message for a connection.
 #[derive(Debug)]
-pub(crate) enum NotQueued {
-    /// No such connection, or it is closing.
-    Gone(Queued),
+pub(crate) enum Queueing {
+    /// The connection will write it.
+    Done,
     /// Its queue is full.
     Full,
+    /// No such connection, or it is closing: the message back.
+    Gone(Queued),
 }
 
 /// All connections of this node.
@@ -143,12 +145,13 @@ impl FlowTable {
     }
 
     /// Queues a message on a connection.
-    pub(crate) fn queue(&self, id: FlowId, message: Queued) -> Result<(), NotQueued> {
-        let Some(queue) = self.entries.get(&id).and_then(|e| e.queue.as_ref()) else { return Err(NotQueued::Gone(message)) };
-        queue.try_send(message).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => NotQueued::Full,
-            mpsc::error::TrySendError::Closed(m) => NotQueued::Gone(m),
-        })
+    pub(crate) fn queue(&self, id: FlowId, message: Queued) -> Queueing {
+        let Some(queue) = self.entries.get(&id).and_then(|e| e.queue.as_ref()) else { return Queueing::Gone(message) };
+        match queue.try_send(message) {
+            Ok(()) => Queueing::Done,
+            Err(mpsc::error::TrySendError::Full(_)) => Queueing::Full,
+            Err(mpsc::error::TrySendError::Closed(back)) => Queueing::Gone(back),
+        }
     }
 
     /// Lets a connection write what is queued, and then close.

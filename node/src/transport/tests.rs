@@ -422,8 +422,21 @@ async fn tls_both_ways_with_names_checked() {
     named.tls_name = Some("evil.test".into());
     a.handle.send(named).unwrap();
     assert_eq!(a.event().await, TransportEvent::SendFailed { id: SendId(7), reason: SendFailure::Refused });
+    // Released, the anycast address resets TLS connections, also those in handshake.
+    b.handle.bind_anycast().await.unwrap();
+    let any = b.addr(AddressRole::Anycast, Proto::Tls);
+    let mut over_any = a.transmit(AddressRole::Core, Proto::Tls, any, OPTIONS);
+    over_any.tls_name = Some("b.test".into());
+    a.handle.send(over_any).unwrap();
+    assert_eq!(b.received().await.path.role, AddressRole::Anycast);
+    let mut half = TcpStream::connect(any).await.unwrap();
+    until("both accepted", || b.handle.stats().flows_open.get() == 4).await;
+    b.handle.release_anycast().await;
+    let error = timeout(WAIT, half.read(&mut [0; 1])).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert!(matches!(a.event().await, TransportEvent::FlowClosed(_)));
     // A handshake that never comes.
     let mut silent = TcpStream::connect(to_b).await.unwrap();
     assert!(!matches!(timeout(WAIT, silent.read(&mut [0; 1])).await.unwrap(), Ok(n) if n > 0));
-    until("failures counted", || b.handle.stats().tls_failures.get() == 2 && a.handle.stats().tls_failures.get() == 1).await;
+    until("failures counted", || b.handle.stats().tls_failures.get() == 3 && a.handle.stats().tls_failures.get() == 1).await;
 }
