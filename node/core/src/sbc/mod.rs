@@ -108,6 +108,11 @@ impl Sbc {
         self.calls.len()
     }
 
+    /// The calls that this node owns, in no order.
+    pub fn own_calls(&self) -> impl Iterator<Item = &Call> {
+        self.calls.values().filter(|c| !c.lost_to())
+    }
+
     /// Transactions that live here.
     pub fn transaction_count(&self) -> usize {
         self.cx.tx.len()

@@ -1,0 +1,297 @@
+//! The driver: one task that owns the core, stamps the time on what happens, and has done what the core decides.
+//!
+//! Everything comes through bounded queues. When they are full, datagrams and peer frames are dropped where they came in
+//! (SIP retransmits), streams and the log wait.
+
+mod clock;
+mod handle;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use prost::Message;
+use sbc_core::ids::{CommandId, ProposalId, ResolveId};
+use sbc_core::io::{
+    CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, ResolveError, Target, View,
+};
+use sbc_core::policy::ClusterConfig;
+use sbc_core::sbc::Sbc;
+use sbc_raft::RaftHandle;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use clock::Clock;
+pub use handle::{DriverHandle, DriverStopped, OwnCall};
+
+use crate::dns::Resolver;
+use crate::media::MediaHandle;
+use crate::peer::{FromPeer, PeerLinks};
+use crate::store::FromStore;
+use crate::transport::{TransportEvent, TransportHandle};
+
+/// Inputs taken from one queue before the others get their turn.
+const BATCH: usize = 64;
+/// Proposals whose fate is open; beyond it they fail at once, and calls go on degraded. Two seconds of the sizing goal.
+const MAX_PROPOSALS: usize = 20_000;
+/// DNS questions at once; beyond it they fail at once, and the next target is tried.
+const MAX_QUESTIONS: usize = 2_000;
+
+/// What the driver works with.
+pub struct Parts {
+    /// The core.
+    pub sbc: Sbc,
+    /// Its clock.
+    pub clock: Clock,
+    /// Sockets.
+    pub transport: TransportHandle,
+    /// Names.
+    pub resolver: Arc<Resolver>,
+    /// Ports and packets.
+    pub media: MediaHandle,
+    /// The log.
+    pub raft: RaftHandle,
+    /// Other nodes.
+    pub peers: PeerLinks,
+    /// Turns a revision's text into values; an error keeps the old ones.
+    pub parse_config: Arc<dyn Fn(u64, &str) -> Result<ClusterConfig, String> + Send + Sync>,
+    /// Counts.
+    pub count: Arc<dyn Fn(Counter) + Send + Sync>,
+}
+
+/// The queues that the driver reads.
+pub struct Queues {
+    /// From sockets.
+    pub transport: mpsc::Receiver<TransportEvent>,
+    /// From the engine.
+    pub media: mpsc::Receiver<MediaEvent>,
+    /// From peers.
+    pub peers: mpsc::Receiver<FromPeer>,
+    /// From the log.
+    pub store: mpsc::Receiver<FromStore>,
+    /// From the control plane.
+    pub orders: mpsc::Receiver<Order>,
+}
+
+/// What the control plane and the node's own tasks ask.
+#[derive(Debug)]
+pub enum Order {
+    /// A command of the core.
+    Command(sbc_core::io::Command, oneshot::Sender<CommandReply>),
+    /// The cluster changed.
+    View(View),
+    /// Configuration read at the start.
+    Configure(Arc<ClusterConfig>),
+    /// Calls that this node owns.
+    Snapshot(oneshot::Sender<Vec<OwnCall>>),
+}
+
+/// Driver, running.
+pub struct Driver {
+    parts: Parts,
+    proposals: FuturesUnordered<BoxFuture<'static, Option<ProposalId>>>,
+    questions: FuturesUnordered<BoxFuture<'static, (ResolveId, Result<Vec<Target>, ResolveError>)>>,
+    waiting: HashMap<CommandId, oneshot::Sender<CommandReply>>,
+    next_command: u64,
+    /// Inputs that outputs gave rise to (a send that failed at once).
+    echoes: Vec<Input>,
+    events: watch::Sender<u64>,
+    halted: watch::Sender<Option<String>>,
+    pulse: Arc<clock::Pulse>,
+}
+
+impl Driver {
+    /// Runs until the queues close or the log holds what this version cannot apply.
+    pub fn spawn(parts: Parts, queues: Queues, handle: &DriverHandle) -> tokio::task::JoinHandle<()> {
+        let driver = Driver {
+            parts,
+            proposals: FuturesUnordered::new(),
+            questions: FuturesUnordered::new(),
+            waiting: HashMap::new(),
+            next_command: 0,
+            echoes: Vec::new(),
+            events: handle.events.clone(),
+            halted: handle.halted.clone(),
+            pulse: handle.pulse.clone(),
+        };
+        tokio::spawn(driver.run(queues))
+    }
+
+    async fn run(mut self, mut queues: Queues) {
+        let mut packets = Vec::with_capacity(BATCH);
+        let mut frames = Vec::with_capacity(BATCH);
+        let mut reports = Vec::with_capacity(BATCH);
+        loop {
+            self.pulse.beat();
+            let due = self.parts.sbc.poll_timeout().map(|at| self.parts.clock.to_tokio(at));
+            let alarm = tokio::time::Instant::now() + clock::BEAT;
+            let wake = due.map_or(alarm, |due| due.min(alarm));
+            tokio::select! {
+                message = queues.store.recv() => match message {
+                    Some(message) => self.on_store(message),
+                    None => return,
+                },
+                n = queues.transport.recv_many(&mut packets, BATCH) => {
+                    if n == 0 {
+                        return;
+                    }
+                    for event in packets.drain(..) {
+                        self.input(from_transport(event));
+                    }
+                }
+                n = queues.peers.recv_many(&mut frames, BATCH), if !queues.peers.is_closed() || !queues.peers.is_empty() => {
+                    let _ = n;
+                    for FromPeer { from, message } in frames.drain(..) {
+                        self.input(Input::Peer { from, message });
+                    }
+                }
+                n = queues.media.recv_many(&mut reports, BATCH), if !queues.media.is_closed() || !queues.media.is_empty() => {
+                    let _ = n;
+                    for event in reports.drain(..) {
+                        self.input(Input::Media(event));
+                    }
+                }
+                order = queues.orders.recv() => match order {
+                    Some(order) => self.on_order(order),
+                    None => return,
+                },
+                Some(failed) = self.proposals.next(), if !self.proposals.is_empty() => {
+                    if let Some(id) = failed {
+                        self.input(Input::ProposeFailed { id });
+                    }
+                }
+                Some((id, result)) = self.questions.next(), if !self.questions.is_empty() => {
+                    self.input(Input::Resolved { id, result });
+                }
+                () = tokio::time::sleep_until(wake) => self.input(Input::Timeout),
+            }
+            if self.halted.borrow().is_some() {
+                return;
+            }
+        }
+    }
+
+    fn on_store(&mut self, message: FromStore) {
+        match message {
+            FromStore::Entries { entries, done } => {
+                for (index, entry) in entries {
+                    self.input(Input::Applied { index, entry });
+                }
+                // Nobody waits where Raft has stopped meanwhile.
+                let _ = done.send(());
+            }
+            FromStore::Replaced { done } => {
+                self.input(Input::StateReplaced);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn on_order(&mut self, order: Order) {
+        match order {
+            Order::Command(command, reply) => {
+                self.next_command += 1;
+                let id = CommandId(self.next_command);
+                self.waiting.insert(id, reply);
+                self.input(Input::Command { id, command });
+            }
+            Order::View(view) => self.input(Input::ViewChanged(view)),
+            Order::Configure(config) => self.input(Input::Reconfigured(config)),
+            Order::Snapshot(reply) => {
+                let _ = reply.send(self.parts.sbc.own_calls().map(OwnCall::from).collect());
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let mut next = Some(input);
+        while let Some(input) = next {
+            let now = self.parts.clock.now();
+            self.parts.sbc.handle_input(now, input);
+            while let Some(output) = self.parts.sbc.poll_output() {
+                self.output(output);
+            }
+            next = self.echoes.pop();
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Transmit(transmit) => {
+                let id = transmit.id;
+                if let Err(reason) = self.parts.transport.send(transmit)
+                    && id.0 != 0
+                {
+                    self.echoes.push(Input::SendFailed { id, reason });
+                }
+            }
+            Output::Peer { to, message } => {
+                if !self.parts.peers.send(to, &message) {
+                    (self.parts.count)(Counter::Dropped("peer_link"));
+                }
+            }
+            Output::Resolve { id, request } => self.ask(id, request),
+            Output::Media(command) => self.order_media(command),
+            Output::Propose { id, command } => self.propose(id, &command),
+            Output::CloseFlow(flow) => self.parts.transport.close_flow(flow),
+            Output::ConfigChanged { revision, text } => match (self.parts.parse_config)(revision, &text) {
+                Ok(config) => self.echoes.push(Input::Reconfigured(Arc::new(config))),
+                // Validated before it was proposed: another version of this software thinks otherwise.
+                Err(error) => tracing::error!(revision, %error, "configuration refused; the previous one stays"),
+            },
+            Output::Reply { id, reply } => {
+                if let Some(waiting) = self.waiting.remove(&id) {
+                    let _ = waiting.send(reply);
+                }
+            }
+            Output::Count(counter) => (self.parts.count)(counter),
+            Output::Halt(reason) => {
+                tracing::error!(%reason, "the log cannot be applied");
+                self.halted.send_replace(Some(reason));
+            }
+            Output::EventsChanged => self.events.send_modify(|n| *n += 1),
+        }
+    }
+
+    fn ask(&mut self, id: ResolveId, request: sbc_core::io::ResolveRequest) {
+        if self.questions.len() >= MAX_QUESTIONS {
+            self.echoes.push(Input::Resolved { id, result: Err(ResolveError::Unavailable) });
+            return;
+        }
+        let resolver = self.parts.resolver.clone();
+        self.questions.push(Box::pin(async move { (id, resolver.resolve(request).await) }));
+    }
+
+    fn order_media(&mut self, command: MediaCommand) {
+        let close = match &command {
+            MediaCommand::Close { media } => Some(*media),
+            _ => None,
+        };
+        let open = matches!(command, MediaCommand::Open { .. });
+        if let Err(refused) = self.parts.media.command(command) {
+            if let Some(media) = close {
+                self.echoes.push(Input::Media(MediaEvent::Closed { media, stats: MediaStats::default() }));
+            } else if open {
+                self.echoes.push(Input::Media(refused.into_event()));
+            }
+        }
+    }
+
+    fn propose(&mut self, id: ProposalId, command: &sbc_core::store_pb::Command) {
+        if self.proposals.len() >= MAX_PROPOSALS {
+            self.echoes.push(Input::ProposeFailed { id });
+            return;
+        }
+        let proposal = self.parts.raft.propose(command.encode_to_vec().into());
+        self.proposals.push(Box::pin(async move { proposal.await.err().map(|_| id) }));
+    }
+}
+
+fn from_transport(event: TransportEvent) -> Input {
+    match event {
+        TransportEvent::Received(received) => Input::Received(received),
+        TransportEvent::SendFailed { id, reason } => Input::SendFailed { id, reason },
+        TransportEvent::FlowClosed(flow) => Input::FlowClosed(flow),
+    }
+}

@@ -1,0 +1,138 @@
+//! Between the core's messages and their frames.
+
+use sbc_core::ids::{CallUid, FlowId, NodeId, SendId};
+use sbc_core::io::{AddressRole, Envelope, Path, PeerMessage, Transmit, Transport};
+use sbc_proto::peer as pb;
+use sbc_proto::peer::peer_frame::Kind;
+
+pub(super) fn to_frame(message: &PeerMessage) -> pb::PeerFrame {
+    let kind = match message {
+        PeerMessage::Relay(envelope) => Kind::Relay(pb::Relay {
+            ingress: u32::from(envelope.ingress.0),
+            path: Some(path_to(&envelope.path)),
+            payload: envelope.payload.clone(),
+        }),
+        PeerMessage::Emit(transmit) => Kind::Emit(pb::Emit {
+            path: Some(path_to(&transmit.path)),
+            tls_name: transmit.tls_name.as_deref().map(str::to_owned),
+            payload: transmit.payload.clone(),
+            id: 0,
+        }),
+        PeerMessage::AskClaim { key } => Kind::AskClaim(pb::AskClaim { key: key.to_vec().into() }),
+        PeerMessage::ClaimIs { key, call } => {
+            Kind::ClaimIs(pb::ClaimIs { key: key.to_vec().into(), call: call.map(|c| c.to_bytes().to_vec().into()) })
+        }
+    };
+    pb::PeerFrame { kind: Some(kind) }
+}
+
+/// `None`: not a message of this version, or damaged.
+pub(super) fn from_kind(from: NodeId, kind: Kind) -> Option<PeerMessage> {
+    match kind {
+        Kind::Relay(relay) => {
+            let path = path_from(relay.path.as_ref()?)?;
+            // Whoever speaks is the ingress: what it says about a third node is not believed.
+            Some(PeerMessage::Relay(Envelope { ingress: from, path, payload: relay.payload }))
+        }
+        Kind::Emit(emit) => Some(PeerMessage::Emit(Transmit {
+            path: path_from(emit.path.as_ref()?)?,
+            tls_name: emit.tls_name.map(Into::into),
+            payload: emit.payload,
+            id: SendId(0),
+        })),
+        Kind::AskClaim(ask) => Some(PeerMessage::AskClaim { key: ask.key[..].try_into().ok()? }),
+        Kind::ClaimIs(is) => {
+            let call = match is.call {
+                Some(bytes) => Some(CallUid::from_bytes(&bytes)?),
+                None => None,
+            };
+            Some(PeerMessage::ClaimIs { key: is.key[..].try_into().ok()?, call })
+        }
+        Kind::Hello(_) | Kind::Ping(_) | Kind::Pong(_) => None,
+    }
+}
+
+fn path_to(path: &Path) -> pb::Path {
+    pb::Path {
+        role: match path.role {
+            AddressRole::Anycast => pb::AddressRole::Anycast,
+            AddressRole::Unicast => pb::AddressRole::Unicast,
+            AddressRole::Core => pb::AddressRole::Core,
+        }
+        .into(),
+        transport: match path.transport {
+            Transport::Udp => pb::Transport::Udp,
+            Transport::Tcp => pb::Transport::Tcp,
+            Transport::Tls => pb::Transport::Tls,
+        }
+        .into(),
+        local: path.local.to_string(),
+        remote: path.remote.to_string(),
+        flow: path.flow.map(|f| f.0),
+    }
+}
+
+fn path_from(path: &pb::Path) -> Option<Path> {
+    Some(Path {
+        role: match path.role() {
+            pb::AddressRole::Anycast => AddressRole::Anycast,
+            pb::AddressRole::Unicast => AddressRole::Unicast,
+            pb::AddressRole::Core => AddressRole::Core,
+            pb::AddressRole::Unspecified => return None,
+        },
+        transport: match path.transport() {
+            pb::Transport::Udp => Transport::Udp,
+            pb::Transport::Tcp => Transport::Tcp,
+            pb::Transport::Tls => Transport::Tls,
+            pb::Transport::Unspecified => return None,
+        },
+        local: path.local.parse().ok()?,
+        remote: path.remote.parse().ok()?,
+        flow: path.flow.map(FlowId),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use sbc_core::ids::Incarnation;
+
+    fn path() -> Path {
+        Path {
+            role: AddressRole::Anycast,
+            transport: Transport::Tls,
+            local: "127.0.0.100:5061".parse().unwrap(),
+            remote: "[2001:db8::1]:4000".parse().unwrap(),
+            flow: Some(FlowId(7)),
+        }
+    }
+
+    #[test]
+    fn every_message_survives_the_link() {
+        let from = NodeId(3);
+        let call = CallUid { node: NodeId(2), incarnation: Incarnation(4), serial: 9 };
+        for message in [
+            PeerMessage::Relay(Envelope { ingress: from, path: path(), payload: Bytes::from_static(b"x") }),
+            PeerMessage::Emit(Transmit {
+                path: Path { flow: None, ..path() },
+                tls_name: Some("a.b".into()),
+                payload: Bytes::from_static(b"y"),
+                id: SendId(0),
+            }),
+            PeerMessage::AskClaim { key: [1; 16] },
+            PeerMessage::ClaimIs { key: [2; 16], call: Some(call) },
+            PeerMessage::ClaimIs { key: [2; 16], call: None },
+        ] {
+            assert_eq!(from_kind(from, to_frame(&message).kind.unwrap()), Some(message));
+        }
+    }
+
+    #[test]
+    fn damage_is_no_message() {
+        let bad = pb::Path { role: 9, ..path_to(&path()) };
+        let relay = pb::Relay { ingress: 1, path: Some(bad), payload: Bytes::new() };
+        assert_eq!(from_kind(NodeId(1), Kind::Relay(relay)), None);
+        assert_eq!(from_kind(NodeId(1), Kind::AskClaim(pb::AskClaim { key: Bytes::from_static(b"short") })), None);
+    }
+}

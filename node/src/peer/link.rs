@@ -1,0 +1,106 @@
+//! The sending end of one link.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sbc_proto::peer::peer_frame::Kind;
+use sbc_proto::peer::peer_link_service_client::PeerLinkServiceClient;
+use sbc_proto::peer::{Hello, PeerFrame, Ping};
+use sbc_raft::{Connector, PeerConfig};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Myself;
+
+/// How often a peer is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_millis(300);
+/// A peer that has been silent for so long is not relayed to: four pings, and below the lease.
+const SILENCE: Duration = Duration::from_millis(1200);
+/// Pause before a lost link is opened again.
+const RETRY: Duration = Duration::from_millis(200);
+/// Longest time for a link to come up.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Frames between this task and the stream.
+const IN_FLIGHT: usize = 256;
+
+pub(super) struct Task {
+    pub(super) myself: Myself,
+    pub(super) peer: PeerConfig,
+    pub(super) connector: Arc<dyn Connector>,
+    pub(super) alive: Arc<AtomicBool>,
+    pub(super) changes: Arc<watch::Sender<u64>>,
+}
+
+impl Task {
+    /// Until the queue's senders are gone.
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<PeerFrame>) {
+        loop {
+            match self.serve(&mut queue).await {
+                Ok(()) => return,
+                Err(why) => tracing::debug!(peer = %self.peer.name, %why, "peer link down"),
+            }
+            self.set_alive(false);
+            // What waited is stale: its senders have retransmitted, or given up.
+            while queue.try_recv().is_ok() {}
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn serve(&self, queue: &mut mpsc::Receiver<PeerFrame>) -> Result<(), String> {
+        let channel = self.connector.channel(&self.peer);
+        let (frames, outgoing) = mpsc::channel(IN_FLIGHT);
+        let hello = Hello {
+            node: u32::from(self.myself.node.0),
+            incarnation: self.myself.incarnation,
+            cluster_id: self.myself.cluster_id.clone(),
+        };
+        frames.send(frame(Kind::Hello(hello))).await.map_err(|e| e.to_string())?;
+        let mut client = PeerLinkServiceClient::new(channel);
+        let mut incoming = match timeout(CONNECT, client.link(ReceiverStream::new(outgoing))).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return Err(status.to_string()),
+            Err(_) => return Err("connecting took too long".into()),
+        };
+        let mut pings = interval(PING_EVERY);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let mut nonce = 0u64;
+        loop {
+            tokio::select! {
+                received = incoming.next() => match received {
+                    Some(Ok(_)) => {
+                        heard = Instant::now();
+                        self.set_alive(true);
+                    }
+                    Some(Err(status)) => return Err(status.to_string()),
+                    None => return Err("closed by the peer".into()),
+                },
+                next = queue.recv() => match next {
+                    Some(next) => frames.send(next).await.map_err(|e| e.to_string())?,
+                    None => return Ok(()),
+                },
+                _ = pings.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Err("no answer to pings".into());
+                    }
+                    nonce += 1;
+                    frames.try_send(frame(Kind::Ping(Ping { nonce }))).map_err(|e| e.to_string())?;
+                }
+            }
+        }
+    }
+
+    fn set_alive(&self, alive: bool) {
+        if self.alive.swap(alive, Ordering::Relaxed) != alive {
+            tracing::info!(peer = %self.peer.name, alive, "peer link changed");
+            self.changes.send_modify(|n| *n += 1);
+        }
+    }
+}
+
+pub(super) fn frame(kind: Kind) -> PeerFrame {
+    PeerFrame { kind: Some(kind) }
+}

@@ -1,0 +1,85 @@
+//! The receiving end of links.
+
+use std::pin::Pin;
+
+use sbc_core::ids::NodeId;
+use sbc_proto::peer::peer_frame::Kind;
+use sbc_proto::peer::peer_link_service_server::PeerLinkService;
+use sbc_proto::peer::{Hello, PeerFrame, Pong};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::link::frame;
+use super::{FromPeer, Myself, convert};
+
+/// Frames that go back to one peer: Hello and Pongs only.
+const BACK: usize = 16;
+
+/// What peers call.
+pub struct LinkService {
+    myself: Myself,
+    members: Vec<NodeId>,
+    /// To the driver; what finds no room is dropped, and retransmitted by its far end.
+    sink: mpsc::Sender<FromPeer>,
+}
+
+impl LinkService {
+    /// `members`: who may link; `sink`: the driver's queue.
+    pub fn new(myself: Myself, members: Vec<NodeId>, sink: mpsc::Sender<FromPeer>) -> LinkService {
+        LinkService { myself, members, sink }
+    }
+
+    fn check(&self, hello: &Hello) -> Result<NodeId, Status> {
+        if hello.cluster_id != self.myself.cluster_id {
+            return Err(Status::permission_denied(format!("this is cluster {}", self.myself.cluster_id)));
+        }
+        let node = u16::try_from(hello.node).map(NodeId).map_err(|_| Status::invalid_argument("node id"))?;
+        if !self.members.contains(&node) {
+            return Err(Status::permission_denied(format!("node {node} is no member")));
+        }
+        Ok(node)
+    }
+}
+
+#[tonic::async_trait]
+impl PeerLinkService for LinkService {
+    type LinkStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
+
+    async fn link(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Self::LinkStream>, Status> {
+        let mut frames = request.into_inner();
+        let first = frames.next().await.ok_or_else(|| Status::invalid_argument("no Hello"))??;
+        let Some(Kind::Hello(hello)) = first.kind else {
+            return Err(Status::invalid_argument("the first frame must be a Hello"));
+        };
+        let from = self.check(&hello)?;
+        let (back, answers) = mpsc::channel(BACK);
+        let own = Hello {
+            node: u32::from(self.myself.node.0),
+            incarnation: self.myself.incarnation,
+            cluster_id: self.myself.cluster_id.clone(),
+        };
+        back.try_send(Ok(frame(Kind::Hello(own)))).map_err(|_| Status::internal("no room for Hello"))?;
+        let sink = self.sink.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(received)) = frames.next().await {
+                match received.kind {
+                    Some(Kind::Ping(ping)) => {
+                        // A peer that does not read its Pongs has none to miss.
+                        let _ = back.try_send(Ok(frame(Kind::Pong(Pong { nonce: ping.nonce }))));
+                    }
+                    Some(kind) => {
+                        if let Some(message) = convert::from_kind(from, kind)
+                            && let Err(mpsc::error::TrySendError::Closed(_)) = sink.try_send(FromPeer { from, message })
+                        {
+                            return;
+                        }
+                    }
+                    None => {}
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
