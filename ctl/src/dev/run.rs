@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use rustix::process::Signal;
 
-use crate::args::{Global, Role};
+use crate::args::Global;
 use crate::context::{self, Contexts};
 use crate::dev::args::UpArgs;
 use crate::dev::process::{self, Process};
@@ -15,7 +15,7 @@ use crate::dev::{config, flip, ready};
 use crate::error::{Exit, Failure};
 use crate::files;
 use crate::output::note;
-use crate::pki::{Authority, Subject};
+use crate::pki::{Authority, Role, Subject};
 
 /// Name of the context that `up` writes.
 const CONTEXT: &str = "dev";
