@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use sbc_proto::v1::call_service_server::{CallService, CallServiceServer};
 use sbc_proto::v1::call_service_watch_response::Kind;
@@ -92,8 +93,15 @@ impl CallService for FakeNode {
                 other => return Err(Status::invalid_argument(format!("resumed with {other:?}"))),
             },
         };
-        let messages: Vec<_> = kinds.into_iter().map(|kind| Ok(v1::CallServiceWatchResponse { kind: Some(kind) })).collect();
-        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+        let (sender, receiver) = tokio::sync::mpsc::channel(8);
+        tokio::spawn(async move {
+            for kind in kinds {
+                // Longer in all than the one second that an answer may take: a stream is not an answer.
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                let _ = sender.send(Ok(v1::CallServiceWatchResponse { kind: Some(kind) })).await;
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
     }
 
     async fn terminate(
@@ -161,7 +169,7 @@ impl Stand {
     async fn bare(&self, line: &str) -> Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sbcctl"));
         command.args(line.split_whitespace()).stdin(Stdio::null()).env("SBCCTL_CONFIG", self.dir.join("contexts.toml"));
-        tokio::time::timeout(std::time::Duration::from_secs(30), command.output()).await.expect("ends in time").unwrap()
+        tokio::time::timeout(Duration::from_secs(30), command.output()).await.expect("ends in time").unwrap()
     }
 
     async fn run(&self, line: &str) -> Output {
@@ -240,7 +248,7 @@ async fn a_certificate_of_another_cluster_is_no_way_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_goes_on_where_it_broke_off() {
     let stand = Stand::start().await;
-    let output = stand.run("call watch --from snapshot --count 4 -o json").await;
+    let output = stand.run("call watch --from snapshot --count 4 -o json --timeout 1").await;
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     let uids: Vec<String> = out(&output)
         .lines()
