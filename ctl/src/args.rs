@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::dev::args::DevCommand;
+use crate::pki::{IdentityKind, Role};
 
 /// Operates a cluster of anycast SBCs.
 #[derive(Debug, Parser)]
@@ -333,36 +334,6 @@ pub(crate) enum PkiCommand {
         #[arg(long)]
         force: bool,
     },
-}
-
-/// Whom a certificate names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum IdentityKind {
-    Node,
-    User,
-}
-
-/// What a user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
-    Viewer,
-    Operator,
-    Admin,
-    Dispatcher,
-    Auditor,
-}
-
-impl Role {
-    /// As it stands in a certificate.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Role::Viewer => "viewer",
-            Role::Operator => "operator",
-            Role::Admin => "admin",
-            Role::Dispatcher => "dispatcher",
-            Role::Auditor => "auditor",
-        }
-    }
 }
 
 #[cfg(test)]

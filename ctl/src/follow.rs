@@ -131,10 +131,10 @@ async fn read<R: WatchResponse>(
                 return goodbye(what, reason);
             }
         };
-        if let Some(seen) = seen {
-            if sink(seen)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
+        if let Some(seen) = seen
+            && sink(seen)?.is_break()
+        {
+            return Ok(ControlFlow::Break(()));
         }
         // Only now: an event whose printing failed is not behind us.
         resume(start, token);

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use clap::ValueEnum;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
 
-use crate::args::Role;
 use crate::error::{Exit, Failure};
 use crate::files;
 
@@ -21,12 +21,42 @@ const BACKDATED: Duration = Duration::from_secs(3600);
 /// Longest name of a cluster, node or user: that of a DNS label, since names stand in host names, too.
 const MAX_NAME: usize = 63;
 
-/// Whom a certificate names.
+/// A certificate's holder, with what it needs besides the name.
 pub(crate) enum Subject<'a> {
     /// A node, with the addresses that it serves (SIP over TLS, gRPC).
     Node { name: &'a str, addresses: &'a [IpAddr] },
     /// A person or a program that uses gRPC.
     User { name: &'a str, role: Role },
+}
+
+/// Whom a certificate names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IdentityKind {
+    Node,
+    User,
+}
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    Viewer,
+    Operator,
+    Admin,
+    Dispatcher,
+    Auditor,
+}
+
+impl Role {
+    /// As it stands in a certificate.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Operator => "operator",
+            Role::Admin => "admin",
+            Role::Dispatcher => "dispatcher",
+            Role::Auditor => "auditor",
+        }
+    }
 }
 
 /// Signs certificates.

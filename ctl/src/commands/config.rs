@@ -83,11 +83,9 @@ impl Apply {
     ) -> Result<(), Failure> {
         let current = get(client, false).await?;
         let changes = diff(&current.text, &self.text);
-        if !self.validate_only {
-            if let Some(changes) = &changes {
-                note(changes);
-                super::confirm("This becomes the configuration of the whole cluster.", confirm)?;
-            }
+        if let Some(changes) = changes.filter(|_| !self.validate_only) {
+            note(&changes);
+            super::confirm("This becomes the configuration of the whole cluster.", confirm)?;
         }
         let request_id = cluster.request_id()?;
         let request = v1::ConfigServiceApplyRequest {

@@ -1,5 +1,6 @@
 //! `event`: what happened, as it happens or as it is kept.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use sbc_proto::v1::event_service_client::EventServiceClient;
@@ -10,39 +11,61 @@ use crate::args::{EventCommand, StreamArgs};
 use crate::client::Cluster;
 use crate::error::Failure;
 use crate::follow::{self, Seen};
-use crate::output::{Out, cause, enum_name, party, time};
+use crate::output::{Out, cause, enum_name, note, party, time};
+
+/// Events that `event list` holds at the most: far above what a node keeps, far below what a machine has.
+const MAX_LISTED: usize = 5_000_000;
 
 pub(super) async fn run(cluster: &Cluster, out: Out, command: EventCommand) -> Result<(), Failure> {
     match command {
-        EventCommand::Tail { stream, call } => watch(cluster, out, &stream, call, false).await,
+        EventCommand::Tail { stream, call } => tail(cluster, out, &stream, call).await,
         EventCommand::List { call } => {
-            watch(cluster, out, &StreamArgs { from: "snapshot".to_owned(), count: 0 }, call, true).await
+            let events = kept(cluster, call).await?;
+            if events.is_empty() && out.is_table() {
+                note("no events");
+            }
+            out.items("events", "sbc.v1.Event", &events, text)
         }
     }
 }
 
 async fn watch(
     cluster: &Cluster,
-    out: Out,
-    stream: &StreamArgs,
+    start: &str,
     call: Option<String>,
-    until_synced: bool,
+    sink: impl FnMut(Seen<Event>) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<(), Failure> {
     let filter = v1::EventFilter { call: call.unwrap_or_default(), ..v1::EventFilter::default() };
-    let mut left = stream.count;
     let open = async |channel: Channel, from| {
         let request = v1::EventServiceWatchRequest { filter: Some(filter.clone()), from: Some(from), heartbeat_ms: 0 };
         EventServiceClient::new(channel).watch(request).await.map(tonic::Response::into_inner)
     };
-    follow::follow(cluster, "watching events", follow::from(&stream.from), open, |seen| match seen {
-        Seen::Synced if until_synced => Ok(ControlFlow::Break(())),
-        Seen::Synced => Ok(ControlFlow::Continue(())),
-        Seen::Event(event) => {
-            out.event("sbc.v1.Event", &event, || text(&event))?;
-            Ok(countdown(&mut left))
-        }
+    follow::follow(cluster, "watching events", follow::from(start), open, sink).await
+}
+
+async fn tail(cluster: &Cluster, out: Out, stream: &StreamArgs, call: Option<String>) -> Result<(), Failure> {
+    let mut left = stream.count;
+    watch(cluster, &stream.from, call, |seen| {
+        let Seen::Event(event) = seen else { return Ok(ControlFlow::Continue(())) };
+        out.event("sbc.v1.Event", &event, || text(&event))?;
+        Ok(countdown(&mut left))
     })
     .await
+}
+
+/// What the node keeps, by revision. A stream that broke and began again brings some events twice.
+async fn kept(cluster: &Cluster, call: Option<String>) -> Result<Vec<Event>, Failure> {
+    let mut events = BTreeMap::new();
+    watch(cluster, "snapshot", call, |seen| {
+        let Seen::Event(event) = seen else { return Ok(ControlFlow::Break(())) };
+        events.insert(event.revision, event);
+        if events.len() > MAX_LISTED {
+            return Err(Failure::failed(format!("more than {MAX_LISTED} events")).hint("use `sbcctl event tail --from snapshot`"));
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+    .await?;
+    Ok(events.into_values().collect())
 }
 
 /// Counts down to the last event that was asked for; 0 at the start: there is none.

@@ -1,9 +1,9 @@
 //! `pki`: a cluster's own certificate authority.
 
-use crate::args::{IdentityKind, PkiCommand};
+use crate::args::PkiCommand;
 use crate::error::{Exit, Failure};
 use crate::output::note;
-use crate::pki::{Authority, Subject};
+use crate::pki::{Authority, IdentityKind, Subject};
 
 pub(super) fn run(command: PkiCommand) -> Result<(), Failure> {
     match command {

@@ -97,13 +97,13 @@ mod tests {
     #[test]
     fn tells_who_answered() {
         let node = |name: &str, id| NodeSpec { name: name.to_owned(), id };
-        let (a, b) = (node("node-a", 1), node("node-b", 2));
+        let (a, others) = (node("node-a", 1), [node("node-b", 2)]);
         let from = |header: &str| format!("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 127.0.0.12\r\n{header}\r\n\r\n");
-        assert!(serves(&from("Contact: <sip:127.0.0.11:5060>"), &a, &[b.clone()]));
-        assert!(!serves(&from("Contact: <sip:x@127.0.0.12:5060>"), &a, &[b.clone()]));
-        assert!(!serves(&from("m: <sip:127.0.0.12>"), &a, &[b.clone()]));
-        assert!(!serves(&from("Server: sbcd/0.1.0 (node-b)"), &a, &[b.clone()]));
-        assert!(serves(&from("Server: sbcd"), &a, &[b.clone()]));
-        assert!(!serves("SIP/2.0 503 No\r\nContact: <sip:127.0.0.11:5060>\r\n\r\n", &a, &[b]));
+        assert!(serves(&from("Contact: <sip:127.0.0.11:5060>"), &a, &others));
+        assert!(!serves(&from("Contact: <sip:x@127.0.0.12:5060>"), &a, &others));
+        assert!(!serves(&from("m: <sip:127.0.0.12>"), &a, &others));
+        assert!(!serves(&from("Server: sbcd/0.1.0 (node-b)"), &a, &others));
+        assert!(serves(&from("Server: sbcd"), &a, &others));
+        assert!(!serves("SIP/2.0 503 No\r\nContact: <sip:127.0.0.11:5060>\r\n\r\n", &a, &others));
     }
 }

@@ -142,9 +142,11 @@ mod tests {
     fn a_recycled_pid_is_never_hit() {
         let dir = TempDir::new();
         let process = sleeper(&dir);
-        for other in
-            [Process { started: process.started + 1, ..process.clone() }, Process { boot: "other".into(), ..process.clone() }]
-        {
+        let mut later = process.clone();
+        later.started += 1;
+        let mut elsewhere = process.clone();
+        elsewhere.boot = "other".to_owned();
+        for other in [later, elsewhere] {
             assert!(!other.is_alive());
             assert!(!other.signal(Signal::KILL).unwrap());
         }

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use rustix::process::Signal;
 
-use crate::args::{Global, Role};
+use crate::args::Global;
 use crate::context::{self, Contexts};
 use crate::dev::args::UpArgs;
 use crate::dev::process::{self, Process};
@@ -15,7 +15,7 @@ use crate::dev::{config, flip, ready};
 use crate::error::{Exit, Failure};
 use crate::files;
 use crate::output::note;
-use crate::pki::{Authority, Subject};
+use crate::pki::{Authority, Role, Subject};
 
 /// Name of the context that `up` writes.
 const CONTEXT: &str = "dev";
@@ -45,6 +45,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), Failure> {
 pub(crate) async fn raise(stand: &Stand) -> Result<(), Failure> {
     let sbcd = stand::sbcd()?;
     prepare(stand)?;
+    refuse_taken(stand)?;
     let started = async {
         start_psap(stand)?;
         for node in stand.nodes() {
@@ -90,6 +91,18 @@ fn prepare(stand: &Stand) -> Result<(), Failure> {
     }
     files::write_secret(&stand.dir.join("cluster.key"), files::hex(&files::random::<32>()?).as_bytes())?;
     files::write(&stand.dir.join("cluster.toml"), config::cluster(stand)?.as_bytes())
+}
+
+/// The addresses are fixed: a cluster in another directory has the same ones.
+fn refuse_taken(stand: &Stand) -> Result<(), Failure> {
+    for node in stand.nodes() {
+        if let Err(e) = std::net::TcpListener::bind(node.grpc()) {
+            return Err(Failure::new(Exit::Conflict, format!("{} needs {}", node.name, node.grpc()))
+                .cause(e)
+                .hint("another cluster or demonstration runs on this machine; `sbcctl dev down --dir DIR` stops one"));
+        }
+    }
+    Ok(())
 }
 
 /// Nine nodes at the most: also those that an earlier, larger cluster had.
@@ -274,6 +287,17 @@ mod tests {
         files::write(&dir.0.join("pki/ca.crt"), b"someone's").unwrap();
         assert_eq!(prepare(&stand(&dir, 1)).unwrap_err().exit, Exit::Conflict);
         assert_eq!(fs::read(dir.0.join("pki/ca.crt")).unwrap(), b"someone's");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ends_is_reported_with_its_log() {
+        let dir = TempDir::new();
+        let stand = stand(&dir, 1);
+        prepare(&stand).unwrap();
+        let script = ["-c", "sleep 0.2; echo 'no such key: sip.prot' >&2; exit 1"];
+        process::start(Path::new("/bin/sh"), &script, &dir.0, &stand.log("node-a"), &stand.pid("node-a")).unwrap();
+        let failure = ready::wait(&stand).await.unwrap_err().to_string();
+        assert!(failure.contains("node-a ended") && failure.contains("no such key: sip.prot"), "{failure}");
     }
 
     #[tokio::test]

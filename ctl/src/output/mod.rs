@@ -61,6 +61,24 @@ impl Out {
         }
     }
 
+    /// A list that no response message of `sbc.v1` describes: in JSON an object with the items under `key`.
+    pub(crate) fn items<I: Message>(
+        self,
+        key: &str,
+        name: &str,
+        items: &[I],
+        text: impl Fn(&I) -> String,
+    ) -> Result<(), Failure> {
+        match self.format {
+            Format::Table => items.iter().try_for_each(|item| line(&text(item))),
+            Format::Jsonl => items.iter().try_for_each(|item| line(&render_json(name, item, Json::Line)?)),
+            Format::Json => {
+                let items: Result<Vec<String>, Failure> = items.iter().map(|i| render_json(name, i, Json::Line)).collect();
+                line(&format!("{{\"{key}\":[{}]}}", items?.join(",\n")))
+            }
+        }
+    }
+
     /// What no message of `sbc.v1` describes: a JSON value of our own.
     pub(crate) fn value(self, value: &serde_json::Value, table: impl FnOnce() -> Table) -> Result<(), Failure> {
         match self.format {
