@@ -100,7 +100,8 @@ impl Cluster {
         let dir = command::scratch("cluster");
         fs::create_dir_all(&dir).expect("the temporary directory is writable");
         let sbcctl = process::bin_dir().join("sbcctl");
-        let clean_up = "SBCCTL_CONFIG=\"$2/contexts.toml\" timeout 60 \"$1\" dev down --dir \"$2\"; [ -n \"$SBC_KEEP\" ] || rm -rf \"$2\"";
+        let clean_up =
+            "SBCCTL_CONFIG=\"$2/contexts.toml\" timeout 60 \"$1\" dev down --dir \"$2\"; [ -n \"$SBC_KEEP\" ] || rm -rf \"$2\"";
         let guard = Guard::take(clean_up, &[&sbcctl, &dir], &std::env::temp_dir().join("sbc-cluster-tests.log"));
         let cluster = Cluster { options, dir, guard: Some(guard) };
         let mut up = cluster.sbcctl();
@@ -130,8 +131,9 @@ impl Cluster {
     }
 
     fn is_whole_and_idle(&self) -> bool {
-        self.try_json(&["node", "list"]).is_some_and(|v| list(&v, "nodes").iter().filter(|n| n["reachable"] == true).count() == usize::from(self.options.nodes))
-            && self.try_json(&["call", "list"]).is_some_and(|v| list(&v, "calls").is_empty())
+        self.try_json(&["node", "list"]).is_some_and(|v| {
+            list(&v, "nodes").iter().filter(|n| n["reachable"] == true).count() == usize::from(self.options.nodes)
+        }) && self.try_json(&["call", "list"]).is_some_and(|v| list(&v, "calls").is_empty())
     }
 
     /// Its directory: data, certificates, logs.
@@ -171,7 +173,9 @@ impl Cluster {
     pub fn dev(&self, arguments: &[&str]) -> Finished {
         let dir = self.dir.to_str().expect("scratch paths are UTF-8");
         let all: Vec<&str> = ["dev"].into_iter().chain(arguments.iter().copied()).chain(["--dir", dir]).collect();
-        command::run(self.sbcctl().args(&all), UP_LIMIT).unwrap_or_else(|e| panic!("{e}")).ok(&format!("sbcctl {}", all.join(" ")))
+        command::run(self.sbcctl().args(&all), UP_LIMIT)
+            .unwrap_or_else(|e| panic!("{e}"))
+            .ok(&format!("sbcctl {}", all.join(" ")))
     }
 
     /// The JSON that a command prints, or nothing when it fails.
@@ -187,7 +191,8 @@ impl Cluster {
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
         let done = self.ctl(&[arguments, &["-o", "json"]].concat());
-        serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("sbcctl {arguments:?} printed no JSON ({e}): {}", done.stdout))
+        serde_json::from_str(&done.stdout)
+            .unwrap_or_else(|e| panic!("sbcctl {arguments:?} printed no JSON ({e}): {}", done.stdout))
     }
 
     /// The live calls, as any node tells them.
@@ -249,7 +254,9 @@ impl Cluster {
     #[track_caller]
     pub fn settled(&self, wanted: usize) {
         for node in 0..self.options.nodes {
-            wait::until_equal(&format!("no call left at {}", NODES[usize::from(node)]), SETTLE, &Vec::new(), || self.calls_at(node));
+            wait::until_equal(&format!("no call left at {}", NODES[usize::from(node)]), SETTLE, &Vec::new(), || {
+                self.calls_at(node)
+            });
         }
         wait::until_equal("number of CDRs", SETTLE, &wanted, || self.cdrs().len());
     }
@@ -267,7 +274,8 @@ impl Cluster {
 
     /// The end of every node's log, for a failure report.
     pub fn logs(&self) -> String {
-        command::run(Command::new("sh").args(["-c", "find \"$0\" -name '*.log' -exec tail -n 30 {} +"]).arg(&self.dir), CTL_LIMIT).map_or_else(|e| e.to_string(), |d| d.stdout)
+        command::run(Command::new("sh").args(["-c", "find \"$0\" -name '*.log' -exec tail -n 30 {} +"]).arg(&self.dir), CTL_LIMIT)
+            .map_or_else(|e| e.to_string(), |d| d.stdout)
     }
 }
 

@@ -15,7 +15,9 @@ pub struct Namespace {
 }
 
 fn ip(arguments: &[&str]) {
-    command::run(Command::new("ip").args(arguments), IP_LIMIT).unwrap_or_else(|e| panic!("{e}")).ok(&format!("ip {} (needs root)", arguments.join(" ")));
+    command::run(Command::new("ip").args(arguments), IP_LIMIT)
+        .unwrap_or_else(|e| panic!("{e}"))
+        .ok(&format!("ip {} (needs root)", arguments.join(" ")));
 }
 
 impl Namespace {

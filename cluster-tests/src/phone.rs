@@ -54,7 +54,7 @@ impl Phone {
         }
     }
 
-    fn receive(&mut self, end: Instant) -> Option<Received> {
+    fn receive(&self, end: Instant) -> Option<Received> {
         let mut buffer = vec![0; MAX_DATAGRAM];
         loop {
             let left = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())?;
@@ -90,7 +90,11 @@ impl Phone {
     pub fn expect(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> Received {
         match self.wait(ANSWER, wanted) {
             Some(received) => received,
-            None => panic!("{}: no {what} within {ANSWER:?}; arrived instead: {:#?}", self.at, self.backlog.iter().map(|(m, from)| (from, &m.start, m.header("CSeq"))).collect::<Vec<_>>()),
+            None => panic!(
+                "{}: no {what} within {ANSWER:?}; arrived instead: {:#?}",
+                self.at,
+                self.backlog.iter().map(|(m, from)| (from, &m.start, m.header("CSeq"))).collect::<Vec<_>>()
+            ),
         }
     }
 
@@ -110,7 +114,9 @@ impl Phone {
     #[track_caller]
     pub fn expect_final(&mut self, request: &Message) -> Received {
         let (call_id, cseq) = (request.header("Call-ID").to_owned(), request.header("CSeq").to_owned());
-        self.expect(&format!("final answer to {cseq}"), |m| m.status() >= 200 && m.header("CSeq") == cseq && m.header("Call-ID") == call_id)
+        self.expect(&format!("final answer to {cseq}"), |m| {
+            m.status() >= 200 && m.header("CSeq") == cseq && m.header("Call-ID") == call_id
+        })
     }
 
     /// The next request with this method.

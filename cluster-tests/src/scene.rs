@@ -62,7 +62,11 @@ impl Scene {
 
     /// The 200 of the PSAP to what it got.
     pub fn answer(at_psap: &Message) -> Message {
-        at_psap.response(200, "OK", PSAP_TAG).with("Contact", &format!("<sip:psap@{PSAP}>")).with_sdp(sdp(SocketAddr::new(PSAP.ip(), 42_000), 1, "sendrecv"))
+        at_psap.response(200, "OK", PSAP_TAG).with("Contact", &format!("<sip:psap@{PSAP}>")).with_sdp(sdp(
+            SocketAddr::new(PSAP.ip(), 42_000),
+            1,
+            "sendrecv",
+        ))
     }
 
     /// A whole call up to the 200 at the caller; the ACK is left to the test.

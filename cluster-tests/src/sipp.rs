@@ -148,7 +148,11 @@ fn report(csv: &str) -> Report {
         let column = head.split(';').position(|c| c == name);
         column.and_then(|i| last.split(';').nth(i)?.trim().parse().ok()).unwrap_or(0)
     };
-    Report { successful: value("SuccessfulCall(C)"), failed: value("FailedCall(C)"), retransmissions: value("Retransmissions(C)") }
+    Report {
+        successful: value("SuccessfulCall(C)"),
+        failed: value("FailedCall(C)"),
+        retransmissions: value("Retransmissions(C)"),
+    }
 }
 
 #[cfg(test)]
@@ -185,7 +189,10 @@ mod tests {
             .map(|(n, (uac, uas))| {
                 let at = SocketAddr::new(there, 6100 + n);
                 let server = Sipp::scenario(uas, there, limit).args(&["-m", "1", "-d", "100"]).serve(at);
-                let client = Sipp::scenario(uac, here, limit).args(&["-m", "1", "-d", "100", "-key", "ruri", &format!("sip:112@{at}")]).to(at).start();
+                let client = Sipp::scenario(uac, here, limit)
+                    .args(&["-m", "1", "-d", "100", "-key", "ruri", &format!("sip:112@{at}")])
+                    .to(at)
+                    .start();
                 (client, server)
             })
             .collect();

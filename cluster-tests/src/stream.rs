@@ -132,7 +132,11 @@ impl StreamPhone {
         match self.pipe.read(&mut chunk) {
             Ok(0) => self.closed = true,
             Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut | std::io::ErrorKind::Interrupted) => {}
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut | std::io::ErrorKind::Interrupted
+                ) => {}
             Err(_) => self.closed = true,
         }
         while let Some(message) = self.cut() {
@@ -147,7 +151,8 @@ impl StreamPhone {
         let head = self.buffer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
         let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
         let length = text.lines().find_map(|l| l.strip_prefix("content-length:").or_else(|| l.strip_prefix("l:")));
-        let length: usize = length.and_then(|v| v.trim().parse().ok()).expect("RFC 3261 §20.14: Content-Length is a must on streams");
+        let length: usize =
+            length.and_then(|v| v.trim().parse().ok()).expect("RFC 3261 §20.14: Content-Length is a must on streams");
         if self.buffer.len() < head + length {
             return None;
         }
@@ -161,8 +166,13 @@ impl StreamPhone {
     /// It does not.
     #[track_caller]
     pub fn expect(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> Message {
-        self.wait(ANSWER, wanted)
-            .unwrap_or_else(|| panic!("{self:?}: no {what}; closed: {}; arrived: {:?}", self.closed, self.backlog.iter().map(|m| &m.start).collect::<Vec<_>>()))
+        self.wait(ANSWER, wanted).unwrap_or_else(|| {
+            panic!(
+                "{self:?}: no {what}; closed: {}; arrived: {:?}",
+                self.closed,
+                self.backlog.iter().map(|m| &m.start).collect::<Vec<_>>()
+            )
+        })
     }
 
     /// The response with this status to a request with this method.
