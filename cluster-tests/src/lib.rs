@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The cluster seen from outside, as an operator and a phone see it: real `sbcd` processes, real clients.
+//!
+//! Nothing here links the product's code: nodes are started by `sbcctl dev up` (or from files of the test's own), asked by
+//! `sbcctl … -o json` and called by sipp, baresip or the hand-written phones of [`phone`]. Everything that waits has a limit.
+
+pub mod baresip;
+pub mod cluster;
+pub mod command;
+pub mod compose;
+pub mod guard;
+pub mod load;
+pub mod message;
+pub mod netns;
+pub mod phone;
+pub mod process;
+pub mod scene;
+pub mod sipp;
+pub mod stream;
+pub mod wait;
+pub mod wav;

@@ -1,0 +1,304 @@
+//! A cluster of real nodes: `sbcctl dev up`, and everything else through `sbcctl` too.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::command::{self, Finished};
+use crate::guard::Guard;
+use crate::{process, wait};
+
+/// The shared address; every node serves it.
+pub const ANYCAST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 100));
+/// Where the PSAP phone is.
+pub const PSAP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 2, 1)), 5060);
+/// The nodes of `dev up`, in order.
+pub const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
+/// UDP and TCP.
+pub const SIP_PORT: u16 = 5060;
+/// TLS.
+pub const SIPS_PORT: u16 = 5061;
+
+/// Longest `dev up`: three debug-build nodes, an election (1.5 s at most) and a busy machine.
+const UP_LIMIT: Duration = Duration::from_secs(60);
+/// Longest other command.
+const CTL_LIMIT: Duration = Duration::from_secs(30);
+/// How long calls may take to be gone from every list after their end: replication, and a BYE that had to be repeated.
+pub const SETTLE: Duration = Duration::from_secs(10);
+
+/// The anycast address for UDP and TCP.
+pub fn anycast() -> SocketAddr {
+    SocketAddr::new(ANYCAST, SIP_PORT)
+}
+
+/// External unicast address of the n-th node (0, 1, 2).
+pub fn unicast(node: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11 + node)), SIP_PORT)
+}
+
+/// Core-side address of the n-th node.
+pub fn core(node: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, 11 + node)), SIP_PORT)
+}
+
+/// What a cluster is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Number of nodes.
+    pub nodes: u8,
+    /// True: the test itself is the PSAP at [`PSAP`]; false: the built-in phone that answers and echoes.
+    pub own_psap: bool,
+    /// `--set` settings.
+    pub set: Vec<String>,
+}
+
+impl Options {
+    /// Three nodes and the built-in PSAP phone.
+    pub fn with_phone() -> Options {
+        Options { nodes: 3, own_psap: false, set: Vec::new() }
+    }
+
+    /// Three nodes; the test answers the calls.
+    pub fn with_own_psap() -> Options {
+        Options { own_psap: true, ..Options::with_phone() }
+    }
+}
+
+/// A running cluster; dropped: taken down.
+#[derive(Debug)]
+pub struct Cluster {
+    options: Options,
+    dir: PathBuf,
+    guard: Option<Guard>,
+}
+
+static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
+
+/// The one cluster of this test program, idle, for the time that it is held.
+#[derive(Debug)]
+pub struct Shared(MutexGuard<'static, Option<Cluster>>);
+
+impl std::ops::Deref for Shared {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.0.as_ref().expect("Cluster::shared put it there")
+    }
+}
+
+impl Cluster {
+    /// Starts one of its own, after those of other test programs are gone.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn start(options: Options) -> Cluster {
+        let dir = command::scratch("cluster");
+        fs::create_dir_all(&dir).expect("the temporary directory is writable");
+        let sbcctl = process::bin_dir().join("sbcctl");
+        let clean_up =
+            "SBCCTL_CONFIG=\"$2/contexts.toml\" timeout 60 \"$1\" dev down --dir \"$2\"; [ -n \"$SBC_KEEP\" ] || rm -rf \"$2\"";
+        let guard = Guard::take(clean_up, &[&sbcctl, &dir], &std::env::temp_dir().join("sbc-cluster-tests.log"));
+        let cluster = Cluster { options, dir, guard: Some(guard) };
+        let mut up = cluster.sbcctl();
+        up.args(["dev", "up", "--nodes", &cluster.options.nodes.to_string(), "--dir"]).arg(&cluster.dir);
+        if cluster.options.own_psap {
+            up.args(["--psap", &PSAP.to_string()]);
+        }
+        for set in &cluster.options.set {
+            up.args(["--set", set]);
+        }
+        match command::run(&mut up, UP_LIMIT) {
+            Ok(done) => drop(done.ok("sbcctl dev up")),
+            Err(e) => panic!("sbcctl dev up: {e}"),
+        }
+        cluster
+    }
+
+    /// The cluster that the tests of one program take turns with: started once, replaced when a test left calls behind.
+    pub fn shared(options: Options) -> Shared {
+        let mut held = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = held.as_ref().is_some_and(|c| c.options == options && c.is_whole_and_idle());
+        if !usable {
+            *held = None;
+            *held = Some(Cluster::start(options));
+        }
+        Shared(held)
+    }
+
+    fn is_whole_and_idle(&self) -> bool {
+        self.try_json(&["node", "list"]).is_some_and(|v| {
+            list(&v, "nodes").iter().filter(|n| n["reachable"] == true).count() == usize::from(self.options.nodes)
+        }) && self.try_json(&["call", "list"]).is_some_and(|v| list(&v, "calls").is_empty())
+    }
+
+    /// Its directory: data, certificates, logs.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
+    /// `sbcctl`, set to speak to this cluster.
+    pub fn sbcctl(&self) -> Command {
+        let mut command = Command::new(process::bin_dir().join("sbcctl"));
+        command.env("SBCCTL_CONFIG", self.dir.join("contexts.toml"));
+        command
+    }
+
+    /// Runs `sbcctl`, whatever it says.
+    ///
+    /// # Panics
+    /// It cannot be started or hangs.
+    pub fn try_ctl(&self, arguments: &[&str]) -> Finished {
+        command::run(self.sbcctl().args(arguments), CTL_LIMIT).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Runs `sbcctl`, which must succeed.
+    ///
+    /// # Panics
+    /// It does not.
+    #[track_caller]
+    pub fn ctl(&self, arguments: &[&str]) -> Finished {
+        self.try_ctl(arguments).ok(&format!("sbcctl {}", arguments.join(" ")))
+    }
+
+    /// Runs `sbcctl dev VERB …` on this cluster's directory.
+    ///
+    /// # Panics
+    /// It fails.
+    #[track_caller]
+    pub fn dev(&self, arguments: &[&str]) -> Finished {
+        let dir = self.dir.to_str().expect("scratch paths are UTF-8");
+        let all: Vec<&str> = ["dev"].into_iter().chain(arguments.iter().copied()).chain(["--dir", dir]).collect();
+        command::run(self.sbcctl().args(&all), UP_LIMIT)
+            .unwrap_or_else(|e| panic!("{e}"))
+            .ok(&format!("sbcctl {}", all.join(" ")))
+    }
+
+    /// The JSON that a command prints, or nothing when it fails.
+    pub fn try_json(&self, arguments: &[&str]) -> Option<Value> {
+        let done = self.try_ctl(&[arguments, &["-o", "json"]].concat());
+        (done.code == Some(0)).then(|| serde_json::from_str(&done.stdout).ok()).flatten()
+    }
+
+    /// The JSON that a command prints.
+    ///
+    /// # Panics
+    /// It fails, or prints something else.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let done = self.ctl(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&done.stdout)
+            .unwrap_or_else(|e| panic!("sbcctl {arguments:?} printed no JSON ({e}): {}", done.stdout))
+    }
+
+    /// The live calls, as any node tells them.
+    pub fn calls(&self) -> Vec<Value> {
+        list(&self.json(&["call", "list"]), "calls")
+    }
+
+    /// The live calls as the n-th node tells them.
+    pub fn calls_at(&self, node: u8) -> Vec<Value> {
+        list(&self.json(&["call", "list", "--endpoint", &grpc(node)]), "calls")
+    }
+
+    /// The call detail records.
+    pub fn cdrs(&self) -> Vec<Value> {
+        list(&self.json(&["cdr", "list"]), "cdrs")
+    }
+
+    /// The call with this SIP Call-ID on the caller's side, once every node knows it in `state`.
+    ///
+    /// # Panics
+    /// That does not come to pass.
+    pub fn call(&self, call_id: &str, state: &str) -> Value {
+        wait::until(&format!("call {call_id} in {state}"), SETTLE, || {
+            let calls = self.calls();
+            let found = calls.iter().find(|c| c["parties"]["sipCallId"] == call_id && c["state"] == state);
+            found.cloned().ok_or(calls)
+        })
+    }
+
+    /// Name of the node that serves the anycast address.
+    ///
+    /// # Panics
+    /// None does for [`SETTLE`].
+    pub fn holder(&self) -> u8 {
+        wait::until("one node announces", SETTLE, || {
+            let nodes = list(&self.json(&["node", "list"]), "nodes");
+            let mut holders = nodes.iter().filter(|n| n["announced"] == true);
+            match (holders.next().and_then(|n| n["name"].as_str()), holders.next()) {
+                (Some(name), None) => NODES.iter().position(|n| *n == name).and_then(|i| u8::try_from(i).ok()).ok_or(nodes),
+                _ => Err(nodes),
+            }
+        })
+    }
+
+    /// Moves the anycast address to the n-th node.
+    pub fn flip(&self, node: u8) {
+        self.dev(&["flip", NODES[usize::from(node)]]);
+    }
+
+    /// Kill -9 of the n-th node.
+    pub fn kill(&self, node: u8) {
+        self.dev(&["kill", NODES[usize::from(node)]]);
+    }
+
+    /// Waits until every node lists no call and `wanted` records are there.
+    ///
+    /// # Panics
+    /// A call is left over, or the records are fewer or more.
+    #[track_caller]
+    pub fn settled(&self, wanted: usize) {
+        for node in 0..self.options.nodes {
+            wait::until_equal(&format!("no call left at {}", NODES[usize::from(node)]), SETTLE, &Vec::new(), || {
+                self.calls_at(node)
+            });
+        }
+        wait::until_equal("number of CDRs", SETTLE, &wanted, || self.cdrs().len());
+    }
+
+    /// True when the n-th node's process runs.
+    pub fn is_up(&self, node: u8) -> bool {
+        self.pid(node).is_some()
+    }
+
+    /// Process id of the n-th node.
+    pub fn pid(&self, node: u8) -> Option<u32> {
+        let dir = self.dir.to_str().expect("scratch paths are UTF-8");
+        process::find(&["sbcd", dir, NODES[usize::from(node)]]).into_iter().next()
+    }
+
+    /// The end of every node's log, for a failure report.
+    pub fn logs(&self) -> String {
+        command::run(Command::new("sh").args(["-c", "find \"$0\" -name '*.log' -exec tail -n 30 {} +"]).arg(&self.dir), CTL_LIMIT)
+            .map_or_else(|e| e.to_string(), |d| d.stdout)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- logs of the nodes\n{}", self.logs());
+        }
+        self.guard = None;
+    }
+}
+
+/// gRPC address of the n-th node.
+pub fn grpc(node: u8) -> String {
+    format!("127.0.0.{}:7443", 11 + node)
+}
+
+/// A repeated field of proto JSON: absent when empty.
+pub fn list(value: &Value, field: &str) -> Vec<Value> {
+    value[field].as_array().cloned().unwrap_or_default()
+}
+
+/// A number of proto JSON: 64-bit ones are strings, zero may be absent.
+pub fn number(value: &Value) -> u64 {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,78 @@
+//! Network namespaces as hosts, on 198.18.0.0/15, gone with the value.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::command;
+
+/// Longest `ip` command.
+const IP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A host of the test's own.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+fn ip(arguments: &[&str]) {
+    command::run(Command::new("ip").args(arguments), IP_LIMIT)
+        .unwrap_or_else(|e| panic!("{e}"))
+        .ok(&format!("ip {} (needs root)", arguments.join(" ")));
+}
+
+impl Namespace {
+    /// Makes one, with its loopback up; one that a killed run left behind is removed first.
+    ///
+    /// # Panics
+    /// No right to.
+    pub fn new(name: &str) -> Namespace {
+        let left_over = Namespace { name: name.to_owned() };
+        drop(left_over);
+        ip(&["netns", "add", name]);
+        let namespace = Namespace { name: name.to_owned() };
+        namespace.ip(&["link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `ip` in it.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn ip(&self, arguments: &[&str]) {
+        ip(&[&["-n", &self.name], arguments].concat());
+    }
+
+    /// A command that will run in it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// A cable to another host, with an address (and prefix length) at each end.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn link(&self, device: &str, addresses: &[&str], other: &Namespace, other_device: &str, other_addresses: &[&str]) {
+        ip(&["link", "add", device, "netns", &self.name, "type", "veth", "peer", "name", other_device, "netns", &other.name]);
+        for (host, device, addresses) in [(self, device, addresses), (other, other_device, other_addresses)] {
+            for address in addresses {
+                host.ip(&["addr", "add", address, "dev", device]);
+            }
+            host.ip(&["link", "set", device, "up"]);
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // What still runs inside would keep it alive, unseen.
+        let script = "ip netns pids \"$0\" 2>/dev/null | xargs -r kill -9; ip netns del \"$0\" 2>/dev/null; true";
+        let _ = command::run(Command::new("sh").args(["-c", script, &self.name]), IP_LIMIT);
+    }
+}

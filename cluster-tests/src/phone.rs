@@ -1,0 +1,156 @@
+//! A phone on a UDP socket, driven by hand.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::{Duration, Instant};
+
+use crate::message::Message;
+
+/// How long an answer may take on loopback when the machine is busy.
+pub const ANSWER: Duration = Duration::from_secs(5);
+/// Largest datagram.
+const MAX_DATAGRAM: usize = 65_535;
+
+/// A message and where it came from.
+pub type Received = (Message, SocketAddr);
+
+/// A socket with what has arrived on it and was not asked for yet.
+#[derive(Debug)]
+pub struct Phone {
+    socket: UdpSocket,
+    at: SocketAddr,
+    backlog: VecDeque<Received>,
+}
+
+impl Phone {
+    /// At a fixed address (the PSAP's), or with port 0 at a free one.
+    ///
+    /// # Panics
+    /// The address is taken.
+    pub fn bind(at: impl ToSocketAddrs + std::fmt::Debug) -> Phone {
+        let socket = UdpSocket::bind(&at).unwrap_or_else(|e| panic!("cannot bind {at:?}: {e}"));
+        let at = socket.local_addr().expect("a bound socket has an address");
+        Phone { socket, at, backlog: VecDeque::new() }
+    }
+
+    /// Its address.
+    pub fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// Sends a message.
+    pub fn send(&self, message: &Message, to: SocketAddr) {
+        self.send_raw(&message.bytes(), to);
+    }
+
+    /// Sends octets.
+    ///
+    /// # Panics
+    /// The kernel refuses.
+    pub fn send_raw(&self, bytes: &[u8], to: SocketAddr) {
+        // ECONNREFUSED tells of an earlier packet to a port where nobody was; this one has still gone out on the second try.
+        if self.socket.send_to(bytes, to).is_err() {
+            self.socket.send_to(bytes, to).unwrap_or_else(|e| panic!("cannot send to {to}: {e}"));
+        }
+    }
+
+    fn receive(&self, end: Instant) -> Option<Received> {
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        loop {
+            let left = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())?;
+            self.socket.set_read_timeout(Some(left)).expect("the duration is not zero");
+            if let Ok((n, from)) = self.socket.recv_from(&mut buffer)
+                && let Some(message) = Message::parse(&buffer[..n])
+            {
+                return Some((message, from));
+            }
+        }
+    }
+
+    /// The first message, arrived or to come within `limit`, that is wanted; others are kept for later.
+    pub fn wait(&mut self, limit: Duration, wanted: impl Fn(&Message) -> bool) -> Option<Received> {
+        if let Some(i) = self.backlog.iter().position(|(m, _)| wanted(m)) {
+            return self.backlog.remove(i);
+        }
+        let end = Instant::now() + limit;
+        loop {
+            let received = self.receive(end)?;
+            if wanted(&received.0) {
+                return Some(received);
+            }
+            self.backlog.push_back(received);
+        }
+    }
+
+    /// As [`Phone::wait`], for what must come.
+    ///
+    /// # Panics
+    /// It does not, with what came instead.
+    #[track_caller]
+    pub fn expect(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> Received {
+        match self.wait(ANSWER, wanted) {
+            Some(received) => received,
+            None => panic!(
+                "{}: no {what} within {ANSWER:?}; arrived instead: {:#?}",
+                self.at,
+                self.backlog.iter().map(|(m, from)| (from, &m.start, m.header("CSeq"))).collect::<Vec<_>>()
+            ),
+        }
+    }
+
+    /// The response with this status to a request with this CSeq method.
+    ///
+    /// # Panics
+    /// It does not come.
+    #[track_caller]
+    pub fn expect_response(&mut self, status: u16, method: &str) -> Received {
+        self.expect(&format!("{status} to {method}"), |m| m.status() == status && m.cseq().1 == method)
+    }
+
+    /// The final response to a request, whatever it is.
+    ///
+    /// # Panics
+    /// It does not come.
+    #[track_caller]
+    pub fn expect_final(&mut self, request: &Message) -> Received {
+        let (call_id, cseq) = (request.header("Call-ID").to_owned(), request.header("CSeq").to_owned());
+        self.expect(&format!("final answer to {cseq}"), |m| {
+            m.status() >= 200 && m.header("CSeq") == cseq && m.header("Call-ID") == call_id
+        })
+    }
+
+    /// The next request with this method.
+    ///
+    /// # Panics
+    /// It does not come.
+    #[track_caller]
+    pub fn expect_request(&mut self, method: &str) -> Received {
+        self.expect(method, |m| m.method() == method)
+    }
+
+    /// All that is wanted and arrives during `span` or has arrived before; the rest is kept.
+    pub fn gather(&mut self, span: Duration, wanted: impl Fn(&Message) -> bool) -> Vec<Received> {
+        let end = Instant::now() + span;
+        while let Some(received) = self.receive(end) {
+            self.backlog.push_back(received);
+        }
+        let (found, rest) = self.backlog.drain(..).partition(|(m, _)| wanted(m));
+        self.backlog = rest;
+        found.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phones_hear_each_other_and_keep_what_was_not_asked_for() {
+        let (mut a, b) = (Phone::bind("127.0.0.1:0"), Phone::bind("127.0.0.1:0"));
+        b.send(&Message::request("OPTIONS", "sip:a").with("CSeq", "1 OPTIONS"), a.at());
+        b.send(&Message::request("BYE", "sip:a").with("CSeq", "2 BYE"), a.at());
+        assert_eq!(a.expect_request("BYE").1, b.at());
+        assert_eq!(a.expect_request("OPTIONS").0.cseq().0, 1);
+        assert!(a.gather(Duration::from_millis(20), |_| true).is_empty());
+    }
+}

@@ -1,0 +1,194 @@
+//! A phone on a TCP or TLS connection, driven by hand.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::message::Message;
+use crate::phone::ANSWER;
+
+/// How long one read may wait before the deadline is looked at again.
+const READ: Duration = Duration::from_millis(50);
+
+trait Pipe: Read + Write + Send {}
+impl<T: Read + Write + Send> Pipe for T {}
+
+/// One connection.
+pub struct StreamPhone {
+    pipe: Box<dyn Pipe>,
+    at: SocketAddr,
+    transport: &'static str,
+    buffer: Vec<u8>,
+    backlog: VecDeque<Message>,
+    closed: bool,
+}
+
+impl std::fmt::Debug for StreamPhone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StreamPhone({} {})", self.transport, self.at)
+    }
+}
+
+impl StreamPhone {
+    /// Connects by TCP.
+    ///
+    /// # Panics
+    /// Nobody listens.
+    pub fn tcp(to: SocketAddr) -> StreamPhone {
+        let tcp = connect(to);
+        let at = tcp.local_addr().expect("a connected socket has an address");
+        StreamPhone { pipe: Box::new(tcp), at, transport: "TCP", buffer: Vec::new(), backlog: VecDeque::new(), closed: false }
+    }
+
+    /// Connects by TLS and checks the node's certificate against `ca` (PEM) and the address asked for (AC-33).
+    ///
+    /// # Panics
+    /// Nobody listens, or the certificate is wrong.
+    pub fn tls(to: SocketAddr, ca: &Path) -> StreamPhone {
+        let mut roots = RootCertStore::empty();
+        let pem = fs::read(ca).unwrap_or_else(|e| panic!("cannot read {}: {e}", ca.display()));
+        for certificate in CertificateDer::pem_reader_iter(BufReader::new(pem.as_slice())) {
+            roots.add(certificate.expect("the CA file is PEM")).expect("the CA file holds certificates");
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::IpAddress(IpAddr::into(to.ip()));
+        let mut session = ClientConnection::new(Arc::new(config), name).expect("the configuration is complete");
+        let mut tcp = connect(to);
+        let at = tcp.local_addr().expect("a connected socket has an address");
+        tcp.set_read_timeout(Some(ANSWER)).expect("it is not zero");
+        while session.is_handshaking() {
+            session.complete_io(&mut tcp).unwrap_or_else(|e| panic!("TLS with {to}: {e}"));
+        }
+        tcp.set_read_timeout(Some(READ)).expect("it is not zero");
+        let pipe = Box::new(StreamOwned::new(session, tcp));
+        StreamPhone { pipe, at, transport: "TLS", buffer: Vec::new(), backlog: VecDeque::new(), closed: false }
+    }
+
+    /// Its own address.
+    pub fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// TCP or TLS.
+    pub fn transport(&self) -> &'static str {
+        self.transport
+    }
+
+    /// Sends a message.
+    ///
+    /// # Panics
+    /// The connection is gone.
+    pub fn send(&mut self, message: &Message) {
+        self.try_send_raw(&message.bytes()).unwrap_or_else(|e| panic!("{self:?}: {e}"));
+    }
+
+    /// Sends octets.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn try_send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.pipe.write_all(bytes)?;
+        self.pipe.flush()
+    }
+
+    /// The first message within `limit` that is wanted; others are kept for later.
+    pub fn wait(&mut self, limit: Duration, wanted: impl Fn(&Message) -> bool) -> Option<Message> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(i) = self.backlog.iter().position(&wanted) {
+                return self.backlog.remove(i);
+            }
+            if self.closed || Instant::now() >= end {
+                return None;
+            }
+            self.fill();
+        }
+    }
+
+    /// True when the far end closes or resets the connection within `limit`.
+    pub fn is_closed_within(&mut self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while !self.closed && Instant::now() < end {
+            self.fill();
+        }
+        self.closed
+    }
+
+    fn fill(&mut self) {
+        let mut chunk = [0; 16_384];
+        match self.pipe.read(&mut chunk) {
+            Ok(0) => self.closed = true,
+            Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut | std::io::ErrorKind::Interrupted
+                ) => {}
+            Err(_) => self.closed = true,
+        }
+        while let Some(message) = self.cut() {
+            self.backlog.push_back(message);
+        }
+    }
+
+    /// RFC 3261 §18.3: on a stream Content-Length ends a message.
+    fn cut(&mut self) -> Option<Message> {
+        let blank = self.buffer.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        self.buffer.drain(..blank);
+        let head = self.buffer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+        let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
+        let length = text.lines().find_map(|l| l.strip_prefix("content-length:").or_else(|| l.strip_prefix("l:")));
+        let length: usize =
+            length.and_then(|v| v.trim().parse().ok()).expect("RFC 3261 §20.14: Content-Length is a must on streams");
+        if self.buffer.len() < head + length {
+            return None;
+        }
+        let whole: Vec<u8> = self.buffer.drain(..head + length).collect();
+        Message::parse(&whole)
+    }
+
+    /// As [`StreamPhone::wait`], for what must come.
+    ///
+    /// # Panics
+    /// It does not.
+    #[track_caller]
+    pub fn expect(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> Message {
+        self.wait(ANSWER, wanted).unwrap_or_else(|| {
+            panic!(
+                "{self:?}: no {what}; closed: {}; arrived: {:?}",
+                self.closed,
+                self.backlog.iter().map(|m| &m.start).collect::<Vec<_>>()
+            )
+        })
+    }
+
+    /// The response with this status to a request with this method.
+    ///
+    /// # Panics
+    /// It does not come.
+    #[track_caller]
+    pub fn expect_response(&mut self, status: u16, method: &str) -> Message {
+        self.expect(&format!("{status} to {method}"), |m| m.status() == status && m.cseq().1 == method)
+    }
+}
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let tcp = TcpStream::connect_timeout(&to, ANSWER).unwrap_or_else(|e| panic!("cannot connect to {to}: {e}"));
+    tcp.set_read_timeout(Some(READ)).expect("it is not zero");
+    tcp.set_write_timeout(Some(ANSWER)).expect("it is not zero");
+    tcp.set_nodelay(true).expect("TCP has it");
+    tcp
+}

@@ -1,0 +1,349 @@
+//! Calls through three real nodes with sipp and hand-made phones at both ends. After each: no call left, one CDR.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use cluster_tests::cluster::{ANYCAST, Cluster, Options, PSAP, SIPS_PORT, Shared, anycast, core, list, number, unicast};
+use cluster_tests::message::{Dialog, Message};
+use cluster_tests::phone::Phone;
+use cluster_tests::scene::Scene;
+use cluster_tests::sipp::Sipp;
+use cluster_tests::stream::StreamPhone;
+
+/// Longest single call here: 3 s of ringing, sipp's last wait, a slow machine.
+const LIMIT: Duration = Duration::from_secs(30);
+const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 3, 1));
+
+fn cluster() -> Shared {
+    Cluster::shared(Options::with_own_psap())
+}
+
+/// One call between two scenarios, by way of the anycast address.
+fn between(uac: &str, uas: &str, ruri: &str, extra: &[&str]) {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let psap = Sipp::scenario(uas, PSAP.ip(), LIMIT).args(&["-m", "1", "-d", "500"]).serve(PSAP);
+    let caller = Sipp::scenario(uac, CALLER, LIMIT)
+        .args(&["-m", "1", "-d", "500", "-key", "ruri", ruri])
+        .args(extra)
+        .to(anycast())
+        .start();
+    assert_eq!(caller.succeed().successful, 1, "{}", cluster.logs());
+    assert_eq!(psap.succeed().successful, 1);
+    cluster.settled(before + 1);
+}
+
+const SIP_112: &str = "sip:112@127.0.0.100:5060";
+
+#[test]
+fn a_call_over_udp() {
+    between("uac", "uas", SIP_112, &[]);
+}
+
+#[test]
+fn a_call_over_tcp() {
+    between("uac", "uas", SIP_112, &["-t", "t1"]);
+}
+
+#[test]
+fn a_caller_that_ignores_contact() {
+    between("uac-ignores-contact", "uas", SIP_112, &[]);
+}
+
+#[test]
+fn a_caller_that_ignores_contact_over_tcp() {
+    between("uac-ignores-contact", "uas", SIP_112, &["-t", "t1"]);
+}
+
+#[test]
+fn the_emergency_service_urn() {
+    between("uac", "uas", "urn:service:sos", &[]);
+}
+
+#[test]
+fn a_telephone_number() {
+    between("uac", "uas", "tel:112", &[]);
+}
+
+#[test]
+fn the_user_that_sipp_calls() {
+    between("uac", "uas", "sip:service@127.0.0.100:5060", &[]);
+}
+
+#[test]
+fn a_psap_that_answers_late() {
+    between("uac", "uas-late", SIP_112, &[]);
+}
+
+#[test]
+fn early_media() {
+    between("uac", "uas-early-media", SIP_112, &[]);
+}
+
+#[test]
+fn a_busy_psap() {
+    between("uac-busy", "uas-busy", SIP_112, &[]);
+}
+
+#[test]
+fn a_psap_that_is_unavailable() {
+    between("uac-unavailable", "uas-unavailable", SIP_112, &[]);
+}
+
+#[test]
+fn a_cancelled_call() {
+    between("uac-cancel", "uas-cancelled", SIP_112, &[]);
+}
+
+#[test]
+fn a_cancelled_call_over_tcp() {
+    between("uac-cancel", "uas-cancelled", SIP_112, &["-t", "t1"]);
+}
+
+#[test]
+fn hold_by_the_caller() {
+    between("uac-hold", "uas-reinvited", SIP_112, &[]);
+}
+
+#[test]
+fn hold_by_the_psap() {
+    between("uac-held", "uas-holds", SIP_112, &[]);
+}
+
+#[test]
+fn hold_over_tcp() {
+    between("uac-hold", "uas-reinvited", SIP_112, &["-t", "t1"]);
+}
+
+#[test]
+fn info_and_options_in_dialog() {
+    between("uac-info-options", "uas-info-options", SIP_112, &[]);
+}
+
+#[test]
+fn a_delayed_offer() {
+    between("uac-delayed-offer", "uas-delayed-offer", SIP_112, &[]);
+}
+
+#[test]
+fn the_psap_hangs_up() {
+    between("uac-waits-for-bye", "uas-hangs-up", SIP_112, &[]);
+}
+
+#[test]
+fn the_psap_hangs_up_on_tcp() {
+    between("uac-waits-for-bye", "uas-hangs-up", SIP_112, &["-t", "t1"]);
+}
+
+/// AC-33: the certificate is for the address asked (checked by the handshake) and Contact stays on TLS, at unicast.
+#[test]
+fn a_call_over_tls() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let ca = find_ca(&cluster);
+    let mut psap = Phone::bind(PSAP);
+    for to in [SocketAddr::new(ANYCAST, SIPS_PORT), SocketAddr::new(unicast(1).ip(), SIPS_PORT)] {
+        let mut caller = StreamPhone::tls(to, &ca);
+        let invite = Message::invite("sips:112@127.0.0.100", caller.at(), "TLS")
+            .replace("Contact", &format!("<sips:caller@{}>", caller.at()));
+        caller.send(&invite);
+        let (at_psap, from) = psap.expect_request("INVITE");
+        psap.send(&Scene::answer(&at_psap), from);
+        let ok = caller.expect_response(200, "INVITE");
+        assert!(!ok.uri("Contact").contains(&ANYCAST.to_string()), "rule F: {}", ok.header("Contact"));
+        assert!(
+            ok.uri("Contact").starts_with("sips:") || ok.uri("Contact").contains("transport=tls"),
+            "{}",
+            ok.header("Contact")
+        );
+        let mut dialog = Dialog::of_caller(&invite, &ok, caller.at(), "TLS");
+        caller.send(&dialog.ack(1));
+        psap.expect_request("ACK");
+        caller.send(&dialog.request("BYE"));
+        let (bye, from) = psap.expect_request("BYE");
+        psap.send(&bye.response(200, "OK", ""), from);
+        caller.expect_response(200, "BYE");
+    }
+    cluster.settled(before + 2);
+}
+
+fn find_ca(cluster: &Cluster) -> std::path::PathBuf {
+    let mut dirs = vec![cluster.dir().to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).expect("dev up made it").flatten() {
+            match entry.path() {
+                path if path.is_dir() => dirs.push(path),
+                path if path.file_name().is_some_and(|n| n == "ca.crt") => return path,
+                _ => {}
+            }
+        }
+    }
+    panic!("no ca.crt under {}", cluster.dir().display());
+}
+
+/// RFC 3261 §13.3.1.4: the 200 comes again until the ACK, and the PSAP's repeated 200 gets the ACK again.
+#[test]
+fn the_200_is_repeated_until_the_ack() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let mut call = scene.answered(anycast());
+    let again = scene.caller.expect_response(200, "INVITE").0;
+    assert_eq!(again.tag("To"), call.ok.tag("To"));
+    scene.caller.send(&call.from_caller.ack(1), anycast());
+    scene.psap.expect_request("ACK");
+    scene.hang_up(&mut call, anycast());
+    cluster.settled(before + 1);
+}
+
+/// Rules A, E, F and topology hiding, seen on every message of a call at both ends.
+#[test]
+fn nothing_of_one_side_is_seen_on_the_other() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let owner = cluster.holder();
+    let mut scene = Scene::new();
+    let mut call = scene.established(anycast());
+    let text = String::from_utf8_lossy(&call.psap_invite.bytes()).into_owned();
+    assert!(text.contains(&core(owner).to_string()), "the called leg comes from the core side:\n{text}");
+    for hidden in
+        [ANYCAST.to_string(), unicast(owner).to_string(), scene.caller.at().to_string(), call.invite.header("Call-ID").to_owned()]
+    {
+        assert!(!text.replace(call.psap_invite.start.as_str(), "").contains(&hidden), "{hidden} leaks to the core:\n{text}");
+    }
+    assert_eq!(call.psap_invite.header("Max-Forwards"), "69");
+    let ok = String::from_utf8_lossy(&call.ok.bytes()).into_owned();
+    assert!(call.ok.uri("Contact").contains(&unicast(owner).to_string()), "{ok}");
+    for hidden in [PSAP.to_string(), core(owner).ip().to_string()] {
+        assert!(!ok.contains(&hidden), "{hidden} leaks to the caller:\n{ok}");
+    }
+    assert!(
+        call.ok.text().contains(&format!("c=IN IP4 {}", unicast(owner).ip())),
+        "media is anchored at unicast: {}",
+        call.ok.text()
+    );
+    scene.hang_up(&mut call, unicast(owner));
+    cluster.settled(before + 1);
+}
+
+/// Headers and bodies that we know nothing of pass as they are.
+#[test]
+fn unknown_headers_and_bodies_pass() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let mut call = scene.established(anycast());
+    let mut info = call.from_caller.request("INFO").with("X-Odd", "a;b=\"c, d\" , e").with("Content-Type", "application/x-odd");
+    info.body = (0..=255).collect();
+    scene.caller.send(&info, anycast());
+    let at_psap = scene.psap_confirms("INFO");
+    assert_eq!((at_psap.header("X-Odd"), &at_psap.body), ("a;b=\"c, d\" , e", &info.body));
+    scene.caller.expect_response(200, "INFO");
+    scene.hang_up(&mut call, anycast());
+    cluster.settled(before + 1);
+}
+
+/// What an operator and a dispatcher see of a call while it lasts and after.
+#[test]
+fn a_call_is_listed_shown_and_recorded() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let mut call = scene.established(anycast());
+    let id = call.invite.header("Call-ID").to_owned();
+    let listed = cluster.call(&id, "CALL_STATE_ANSWERED");
+    assert_eq!(listed["emergency"], true);
+    let uid = listed["uid"].as_str().expect("a call has a uid").to_owned();
+    let ladder = list(&cluster.json(&["call", "ladder", &uid]), "messages");
+    assert!(ladder.len() >= 8, "INVITE, 100, 180, 200 and ACK on the caller's leg and as much on the other: {ladder:?}");
+    scene.hang_up(&mut call, anycast());
+    cluster.settled(before + 1);
+    let cdr = cluster.cdrs().into_iter().find(|c| c["call"] == uid.as_str()).expect("its CDR");
+    assert_eq!(cdr["cause"]["origin"], "CAUSE_ORIGIN_CALLER");
+    let kinds: Vec<String> = list(&cluster.json(&["event", "list", "--call", &uid]), "events")
+        .iter()
+        .filter_map(|e| Some(e["kind"].as_str()?.to_owned()))
+        .collect();
+    for kind in ["RECEIVED", "RINGING", "ANSWERED", "ENDED"] {
+        assert_eq!(kinds.iter().filter(|k| k.ends_with(kind)).count(), 1, "{kind} in {kinds:?}");
+    }
+}
+
+/// An operator ends it: BYE to both, and only with --emergency.
+#[test]
+fn an_operator_ends_a_call() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let call = scene.established(anycast());
+    let uid =
+        cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED")["uid"].as_str().expect("a call has a uid").to_owned();
+    assert_ne!(cluster.try_ctl(&["call", "terminate", &uid, "--yes"]).code, Some(0), "an emergency call needs --emergency");
+    cluster.ctl(&["call", "terminate", &uid, "--emergency", "--yes"]);
+    scene.psap_confirms("BYE");
+    let (bye, from) = scene.caller.expect_request("BYE");
+    scene.caller.send(&bye.response(200, "OK", ""), from);
+    cluster.settled(before + 1);
+}
+
+/// The media path counts what it carries, in both directions.
+#[test]
+fn audio_crosses_both_ways() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let mut call = scene.established(anycast());
+    let media = |m: &Message| -> SocketAddr {
+        let text = m.text();
+        let field = |p: &str| {
+            text.lines()
+                .find_map(|l| l.strip_prefix(p).map(|r| r.split(' ').next().unwrap_or_default().to_owned()))
+                .expect("SDP has it")
+        };
+        format!("{}:{}", field("c=IN IP4 "), field("m=audio ")).parse().expect("SDP gives an address")
+    };
+    let (caller, psap) = (std::net::UdpSocket::bind("127.0.3.1:40000"), std::net::UdpSocket::bind("127.0.2.1:42000"));
+    let (caller, psap) = (caller.expect("free"), psap.expect("free"));
+    let mut buffer = [0; 2048];
+    for (from, to, there) in [(&caller, media(&call.ok), &psap), (&psap, media(&call.psap_invite), &caller)] {
+        there.set_read_timeout(Some(Duration::from_millis(200))).expect("not zero");
+        let mut heard = 0;
+        for n in 0..50u16 {
+            let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+            packet[2..4].copy_from_slice(&n.to_be_bytes());
+            packet.extend([0xd5; 160]);
+            from.send_to(&packet, to).expect("loopback");
+            if there.recv_from(&mut buffer).is_ok_and(|(len, _)| buffer[..len] == packet) {
+                heard += 1;
+            }
+        }
+        assert!(heard >= 45, "{heard} of 50 packets crossed to {there:?}");
+    }
+    let uid =
+        cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED")["uid"].as_str().expect("a call has a uid").to_owned();
+    scene.hang_up(&mut call, anycast());
+    cluster.settled(before + 1);
+    let cdr = cluster.cdrs().into_iter().find(|c| c["call"] == uid.as_str()).expect("its CDR");
+    assert!(number(&cdr["media"]["callerPackets"]) >= 45 && number(&cdr["media"]["calleePackets"]) >= 45, "{cdr}");
+}
+
+/// AC-40: OPTIONS to a node, on every address and transport, by datagram and stream.
+#[test]
+fn options_are_answered() {
+    let _cluster = cluster();
+    let mut phone = Phone::bind("127.0.3.1:0");
+    for to in [anycast(), unicast(0), unicast(1), unicast(2)] {
+        let options = Message::invite("sip:127.0.0.100", phone.at(), "UDP").to_uri("sip:127.0.0.100");
+        let options = Message {
+            start: "OPTIONS sip:127.0.0.100 SIP/2.0".into(),
+            body: Vec::new(),
+            ..options.without("Content-Type").replace("CSeq", "1 OPTIONS")
+        };
+        phone.send(&options, to);
+        let (answer, from) = phone.expect_final(&options);
+        assert_eq!((answer.status(), from), (200, to), "rule E");
+        let mut stream = StreamPhone::tcp(to);
+        stream.send(&options.replace("Via", &format!("SIP/2.0/TCP {};branch=z9hG4bKopt", stream.at())));
+        stream.expect_response(200, "OPTIONS");
+    }
+}

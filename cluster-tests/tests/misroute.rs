@@ -1,0 +1,325 @@
+//! The cases of anycast.md at real nodes: packets that reach a node which is not the owner.
+//!
+//! Calls enter at the first node's unicast address, so it is the owner for certain; a flip is another node's address.
+
+use std::time::Duration;
+
+use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, unicast};
+use cluster_tests::message::{Dialog, Message, sdp, unique};
+use cluster_tests::scene::Scene;
+use cluster_tests::stream::StreamPhone;
+
+/// Longer than the gap between two retransmissions early in a transaction (500 ms, 1 s): silence for so long is silence.
+const QUIET: Duration = Duration::from_millis(2600);
+
+fn cluster() -> Shared {
+    Cluster::shared(Options::with_own_psap())
+}
+
+const A: u8 = 0;
+const B: u8 = 1;
+const C: u8 = 2;
+
+/// A test's cluster, phones, and the number of CDRs before it.
+fn stage() -> (Shared, Scene, usize) {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    (cluster, Scene::new(), before)
+}
+
+#[test]
+fn ac01_a_repeated_invite_at_another_node_rings_once() {
+    let (cluster, mut scene, before) = stage();
+    let invite = scene.invite();
+    let (at_psap, from) = scene.ring(&invite, unicast(A));
+    scene.caller.gather(Duration::from_millis(50), |_| true);
+    scene.caller.send(&invite, unicast(B));
+    let (again, via) = scene.caller.expect_response(180, "INVITE");
+    assert_eq!((via, again.uri("Contact").contains(&unicast(A).to_string())), (unicast(B), true), "relayed, rule E: {again:?}");
+    assert!(scene.psap.gather(QUIET, |m| m.method() == "INVITE").is_empty(), "the PSAP rings once");
+    let ok = Scene::answer(&at_psap);
+    scene.psap.send(&ok, from);
+    let (ok, _) = scene.caller.expect_response(200, "INVITE");
+    let mut dialog = Dialog::of_caller(&invite, &ok, scene.caller.at(), "UDP");
+    scene.caller.send(&dialog.ack(1), unicast(B));
+    scene.psap.expect_request("ACK");
+    scene.caller.send(&dialog.request("BYE"), unicast(C));
+    scene.psap_confirms("BYE");
+    scene.caller.expect_response(200, "BYE");
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn ac02_two_copies_at_two_nodes_ring_once() {
+    let (cluster, mut scene, before) = stage();
+    for round in 0..10 {
+        let invite = scene.invite();
+        scene.caller.send(&invite, unicast(A));
+        scene.caller.send(&invite, unicast(B));
+        let (at_psap, from) = scene.psap.expect_request("INVITE");
+        let others =
+            scene.psap.gather(Duration::from_millis(700), |m| m.method() == "INVITE" && m.header("Via") != at_psap.header("Via"));
+        assert!(others.is_empty(), "round {round}: a second call: {others:#?}");
+        scene.psap.send(&Scene::answer(&at_psap), from);
+        let (ok, _) = scene.caller.expect_response(200, "INVITE");
+        let mut dialog = Dialog::of_caller(&invite, &ok, scene.caller.at(), "UDP");
+        scene.caller.send(&dialog.ack(1), unicast(C));
+        scene.psap.expect_request("ACK");
+        scene.caller.send(&dialog.request("BYE"), unicast(C));
+        scene.psap_confirms("BYE");
+        scene.caller.expect_response(200, "BYE");
+        let rest = scene.caller.gather(Duration::from_millis(200), |m| m.status() >= 200 && m.cseq().1 == "INVITE");
+        assert!(rest.iter().all(|(m, _)| m.status() == 200 && m.tag("To") == ok.tag("To")), "one dialog only: {rest:#?}");
+        scene.psap.gather(Duration::ZERO, |_| true);
+    }
+    cluster.settled(before + 10);
+}
+
+#[test]
+fn ac04_and_ac09_a_refused_invite_is_repeated_and_acknowledged_at_other_nodes() {
+    let (cluster, mut scene, before) = stage();
+    let invite = scene.invite();
+    let (at_psap, from) = scene.ring(&invite, unicast(A));
+    scene.psap.send(&at_psap.response(486, "Busy Here", "psap"), from);
+    scene.psap.expect_request("ACK");
+    let (busy, _) = scene.caller.expect_response(486, "INVITE");
+    // AC-04
+    scene.caller.gather(Duration::ZERO, |_| true);
+    scene.caller.send(&invite, unicast(B));
+    let (again, _) = scene.caller.expect("486 through B", |m| m.status() == 486);
+    assert_eq!(again.tag("To"), busy.tag("To"));
+    // AC-09, RFC 3261 §17.1.1.3: the ACK has the INVITE's branch.
+    let ack = Message::request("ACK", "sip:112@127.0.0.100")
+        .with("Via", invite.header("Via"))
+        .with("Max-Forwards", "70")
+        .with("From", invite.header("From"))
+        .with("To", busy.header("To"))
+        .with("Call-ID", invite.header("Call-ID"))
+        .with("CSeq", "1 ACK");
+    scene.caller.send(&ack, unicast(C));
+    scene.caller.gather(Duration::from_millis(300), |_| true);
+    let late = scene.caller.gather(QUIET, |m| m.status() == 486);
+    assert!(late.is_empty(), "A goes on repeating: {late:#?}");
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn ac06_a_cancel_at_another_node_ends_the_ringing() {
+    let (cluster, mut scene, before) = stage();
+    for to in [B, C] {
+        let invite = scene.invite();
+        let (at_psap, from) = scene.ring(&invite, unicast(A));
+        let cancel = Message::request("CANCEL", "sip:112@127.0.0.100")
+            .with("Via", invite.header("Via"))
+            .with("Max-Forwards", "70")
+            .with("From", invite.header("From"))
+            .with("To", invite.header("To"))
+            .with("Call-ID", invite.header("Call-ID"))
+            .with("CSeq", "1 CANCEL");
+        scene.caller.send(&cancel, unicast(to));
+        scene.caller.expect_response(200, "CANCEL");
+        let (refused, _) = scene.caller.expect_response(487, "INVITE");
+        scene.psap_confirms("CANCEL");
+        scene.psap.send(&at_psap.response(487, "Request Terminated", "psap"), from);
+        scene.psap.expect_request("ACK");
+        let ack = cancel.replace("CSeq", "1 ACK").replace("To", refused.header("To"));
+        scene.caller.send(&Message { start: "ACK sip:112@127.0.0.100 SIP/2.0".into(), ..ack }, unicast(to));
+    }
+    cluster.settled(before + 2);
+}
+
+#[test]
+fn ac10_an_ack_nobody_knows_gets_no_answer() {
+    let (_cluster, mut scene, _) = stage();
+    let ack = Message { start: "ACK sip:112@127.0.0.100 SIP/2.0".into(), ..scene.invite().replace("CSeq", "1 ACK") };
+    let ack = ack.replace("To", "<sip:112@127.0.0.100>;tag=nobody");
+    for node in [A, B, C] {
+        scene.caller.send(&ack, unicast(node));
+    }
+    let answers = scene.caller.gather(QUIET, |m| m.status() > 0);
+    assert!(answers.is_empty(), "{answers:#?}");
+}
+
+#[test]
+fn ac11_and_ac12_the_ack_for_a_200_at_another_node() {
+    let (cluster, mut scene, before) = stage();
+    // To the anycast name and to the owner's Contact, both delivered to another node.
+    for ignores_contact in [true, false] {
+        let mut call = scene.answered(unicast(A));
+        let mut ack = call.from_caller.ack(1);
+        if ignores_contact {
+            ack = ack.to_uri("sip:112@127.0.0.100:5060");
+        }
+        scene.caller.send(&ack, unicast(B));
+        scene.psap.expect_request("ACK");
+        scene.caller.gather(Duration::from_millis(300), |_| true);
+        let again = scene.caller.gather(QUIET, |m| m.status() == 200);
+        assert!(again.is_empty(), "the 200 is still repeated");
+        scene.hang_up(&mut call, unicast(A));
+    }
+    cluster.settled(before + 2);
+}
+
+#[test]
+fn ac14_a_bye_at_another_node() {
+    let (cluster, mut scene, before) = stage();
+    let mut call = scene.established(unicast(A));
+    let (_, from) = scene.hang_up(&mut call, unicast(B));
+    assert_eq!(from, unicast(B), "rule E: the 200 goes out through B");
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn ac14_a_bye_over_tcp_at_another_node() {
+    let (cluster, mut scene, before) = stage();
+    let mut first = StreamPhone::tcp(unicast(A));
+    let invite = Message::invite("sip:112@127.0.0.100", first.at(), "TCP");
+    first.send(&invite);
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    scene.psap.send(&Scene::answer(&at_psap), from);
+    let ok = first.expect_response(200, "INVITE");
+    let mut second = StreamPhone::tcp(unicast(B));
+    let mut dialog = Dialog::of_caller(&invite, &ok, second.at(), "TCP");
+    second.send(&dialog.ack(1));
+    scene.psap.expect_request("ACK");
+    second.send(&dialog.request("BYE"));
+    scene.psap_confirms("BYE");
+    second.expect_response(200, "BYE");
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn ac16_hold_at_another_node_and_glare() {
+    let (cluster, mut scene, before) = stage();
+    let mut call = scene.established(unicast(A));
+    let media = std::net::SocketAddr::new(scene.caller.at().ip(), 40_000);
+    let hold = call.from_caller.request("INVITE").with_sdp(sdp(media, 2, "sendonly"));
+    scene.caller.send(&hold, unicast(B));
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    assert!(at_psap.text().contains("a=sendonly"), "{}", at_psap.text());
+    // RFC 3261 §14.1: the PSAP's own re-INVITE meets an open one.
+    scene.psap.send(&call.from_psap.request("INVITE").with_sdp(sdp(PSAP, 2, "sendrecv")), from);
+    let (glare, _) = scene.psap.expect("491", |m| m.status() == 491);
+    scene.psap.send(
+        &Message {
+            start: format!("ACK {} SIP/2.0", call.from_psap.target),
+            ..glare.response(491, "", "").replace("CSeq", "101 ACK")
+        },
+        from,
+    );
+    let ok = at_psap.response(200, "OK", "").with("Contact", &format!("<sip:psap@{PSAP}>")).with_sdp(sdp(PSAP, 2, "recvonly"));
+    scene.psap.send(&ok, from);
+    let (ok, _) = scene.caller.expect_final(&hold);
+    assert_eq!(ok.status(), 200);
+    assert!(ok.uri("Contact").contains(&unicast(A).to_string()), "rule K: {}", ok.header("Contact"));
+    assert!(ok.text().contains("a=recvonly"), "{}", ok.text());
+    scene.caller.send(&call.from_caller.ack(2), unicast(C));
+    scene.psap.expect("ACK of the hold", |m| m.method() == "ACK" && m.cseq().0 == at_psap.cseq().0);
+    scene.hang_up(&mut call, unicast(C));
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn ac17_other_requests_in_dialog_at_another_node() {
+    let (cluster, mut scene, before) = stage();
+    let mut call = scene.established(unicast(A));
+    for method in ["INFO", "OPTIONS", "UPDATE", "MESSAGE", "NOTIFY"] {
+        let mut request = call.from_caller.request(method);
+        if method == "NOTIFY" {
+            request = request.with("Event", "refer").with("Subscription-State", "active");
+        }
+        scene.caller.send(&request, unicast(B));
+        scene.psap_confirms(method);
+        let (ok, from) = scene.caller.expect_final(&request);
+        assert_eq!((ok.status(), from), (200, unicast(B)), "{method}");
+    }
+    scene.hang_up(&mut call, unicast(C));
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn ac20_an_unknown_dialog_is_denied_under_quorum() {
+    let (_cluster, mut scene, _) = stage();
+    for method in ["BYE", "INFO", "INVITE"] {
+        let invite = scene.invite();
+        let request =
+            Message { start: format!("{method} sip:112@127.0.0.100 SIP/2.0"), ..invite.replace("CSeq", &format!("7 {method}")) };
+        let request = request.replace("To", &format!("<sip:112@127.0.0.100>;tag={}", unique("t")));
+        scene.caller.send(&request, unicast(B));
+        assert_eq!(scene.caller.expect_final(&request).0.status(), 481, "{method}");
+    }
+}
+
+#[test]
+fn ac34_our_own_route_is_stripped() {
+    let (cluster, mut scene, before) = stage();
+    let mut call = scene.established(unicast(A));
+    for route in ["<sip:127.0.0.100;lr>", "<sip:127.0.0.100:5060;lr>", "<sip:127.0.0.11;lr>", "<sip:127.0.0.13:5060;lr>"] {
+        let info = call.from_caller.request("INFO").with("Route", route);
+        scene.caller.send(&info, unicast(B));
+        let at_psap = scene.psap_confirms("INFO");
+        assert_eq!(at_psap.header("Route"), "", "{route}");
+        assert_eq!(scene.caller.expect_final(&info).0.status(), 200, "{route}");
+    }
+    scene.hang_up(&mut call, unicast(B));
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn ac35_a_foreign_route_is_refused() {
+    let (_cluster, mut scene, _) = stage();
+    let invite = scene.invite().with("Route", "<sip:127.0.9.9;lr>");
+    scene.caller.send(&invite, unicast(B));
+    assert_eq!(scene.caller.expect_final(&invite).0.status(), 403);
+}
+
+#[test]
+fn ac15_a_trunk_set_to_redirect() {
+    // Its own cluster configuration, put back at the end.
+    let (cluster, mut scene, before) = stage();
+    let config = cluster.json(&["config", "get"]);
+    let old =
+        config["text"].as_str().or_else(|| config["config"]["text"].as_str()).expect("the configuration has a text").to_owned();
+    let redirecting = redirect_every_trunk(&old);
+    let file = cluster_tests::command::scratch("cluster.toml");
+    let apply = |text: &str| {
+        std::fs::write(&file, text).expect("the temporary directory is writable");
+        cluster.ctl(&["config", "apply", file.to_str().expect("scratch paths are UTF-8"), "--yes"]);
+    };
+    apply(&redirecting);
+    let mut call = scene.established(unicast(A));
+    let bye = call.from_caller.request("BYE");
+    // Each node applies the new revision in its own time: the first BYE may still be relayed nowhere but redirected anywhere.
+    scene.caller.send(&bye, unicast(B));
+    let (moved, _) = scene.caller.expect_final(&bye);
+    assert_eq!(moved.status(), 302);
+    assert!(moved.uri("Contact").contains(&unicast(A).to_string()), "{}", moved.header("Contact"));
+    scene.caller.send(&bye, unicast(B));
+    scene.psap_confirms("BYE");
+    scene.caller.expect_response(200, "BYE");
+    apply(&old);
+    let _ = std::fs::remove_file(&file);
+    cluster.settled(before + 1);
+}
+
+/// The configuration with `misroute = "redirect"` in each of its trunks.
+fn redirect_every_trunk(text: &str) -> String {
+    let kept = text.lines().filter(|l| !l.trim_start().starts_with("misroute"));
+    kept.map(|l| if l.trim() == "[[trunks]]" { format!("{l}\nmisroute = \"redirect\"\n") } else { format!("{l}\n") }).collect()
+}
+
+/// A call of everything that can go wrong at once, through the real anycast address and two flips.
+#[test]
+fn every_step_at_another_node_by_real_flips() {
+    let (cluster, mut scene, before) = stage();
+    let owner = cluster.holder();
+    let (second, third) = ((owner + 1) % 3, (owner + 2) % 3);
+    let mut call = scene.answered(anycast());
+    cluster.flip(second);
+    scene.caller.send(&call.from_caller.ack(1).to_uri("sip:112@127.0.0.100:5060"), anycast());
+    scene.psap.expect_request("ACK");
+    cluster.flip(third);
+    let (_, from) = scene.hang_up(&mut call, anycast());
+    assert_eq!(from, anycast(), "rule E");
+    cluster.settled(before + 1);
+}
