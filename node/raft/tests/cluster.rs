@@ -52,10 +52,7 @@ async fn a_cluster_survives_its_leader_and_takes_it_back_from_disk() {
     cluster.handle(follower).propose(command("before")).await.expect("a quorum");
     cluster.stop(leader).await;
     // Proposed while there is no leader: kept, and sent to the next one.
-    until("a proposal after the leader's death", async || {
-        cluster.handle(follower).propose(command("after")).await.is_ok()
-    })
-    .await;
+    until("a proposal after the leader's death", async || cluster.handle(follower).propose(command("after")).await.is_ok()).await;
     assert_ne!(cluster.leader().await, leader);
     cluster.restart(leader).await;
     assert!(!cluster.handle(leader).status().caught_up, "nothing is confirmed right after a restart");

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sbc_raft::{AppliedEntry, Connector, PeerConfig, RaftConfig, RaftHandle, Role, StartError, StateMachine};
+use sbc_raft::{AppliedEntry, Connector, PeerConfig, PeerService, RaftConfig, RaftHandle, Role, StartError, StateMachine};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint, Server};
 
 /// Far longer than anything should take.
@@ -81,8 +81,20 @@ impl StateMachine for Record {
 struct Running {
     handle: RaftHandle,
     machine: Arc<Record>,
-    stop: oneshot::Sender<()>,
-    server: tokio::task::JoinHandle<()>,
+    /// Everything of the node runs here, so that it can be killed.
+    runtime: Runtime,
+}
+
+/// Starts Raft, again while a killed predecessor has not yet let go of its files.
+async fn started(config: RaftConfig, machine: Arc<Record>) -> (RaftHandle, PeerService) {
+    let start = Instant::now();
+    loop {
+        match sbc_raft::start(config.clone(), Arc::new(Plaintext), machine.clone()).await {
+            Ok(started) => return started,
+            Err(StartError::Data { .. }) if start.elapsed() < DEADLINE => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
 }
 
 /// See the module.
@@ -150,17 +162,18 @@ impl Cluster {
     async fn run(&mut self, id: u64, listener: TcpListener) {
         let machine = Arc::new(Record::default());
         let config = self.configs[&id].clone();
-        let (handle, service) = sbc_raft::start(config, Arc::new(Plaintext), machine.clone()).await.expect("starts");
-        let (stop, stopped) = oneshot::channel();
-        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let server = Server::builder().add_service(service.into_server()).serve_with_incoming(incoming);
-        let server = tokio::spawn(async move {
-            tokio::select! {
-                result = server => result.expect("serves"),
-                _ = stopped => {}
-            }
-        });
-        self.nodes.insert(id, Running { handle, machine, stop, server });
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
+        let state = machine.clone();
+        let handle = runtime
+            .spawn(async move {
+                let (handle, service) = started(config, state).await;
+                let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+                tokio::spawn(Server::builder().add_service(service.into_server()).serve_with_incoming(incoming));
+                handle
+            })
+            .await
+            .expect("starts");
+        self.nodes.insert(id, Running { handle, machine, runtime });
     }
 
     /// Starts a node that no other knows of.
@@ -188,8 +201,7 @@ impl Cluster {
             let leaders: Vec<_> = self.nodes.values().map(|node| node.handle.status().leader).collect();
             found = leaders[0];
             let running = found.and_then(|leader| self.nodes.get(&leader));
-            running.is_some_and(|node| node.handle.status().role == Role::Leader)
-                && leaders.iter().all(|leader| *leader == found)
+            running.is_some_and(|node| node.handle.status().role == Role::Leader) && leaders.iter().all(|leader| *leader == found)
         })
         .await;
         found.expect("waited for")
@@ -220,12 +232,16 @@ impl Cluster {
         std::fs::read_dir(dir).expect("a directory").count()
     }
 
-    /// Stops a node and its server; connections break.
+    /// Kills a node: its tasks are dropped where they stand, its connections break.
     pub(crate) async fn stop(&mut self, id: u64) {
         let node = self.nodes.remove(&id).expect("running");
-        let _ = node.stop.send(());
-        node.server.await.expect("the server ends");
-        node.handle.shutdown().await;
+        tokio::task::spawn_blocking(move || node.runtime.shutdown_timeout(DEADLINE)).await.expect("ends");
+    }
+
+    /// Stops a node in order.
+    pub(crate) async fn shut_down(&mut self, id: u64) {
+        self.handle(id).shutdown().await;
+        self.stop(id).await;
     }
 
     /// Starts a stopped node from its disk, at the same address.
@@ -243,7 +259,7 @@ impl Cluster {
     pub(crate) async fn stop_all(&mut self) {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
-            self.stop(id).await;
+            self.shut_down(id).await;
         }
     }
 
