@@ -176,6 +176,11 @@ async fn members_come_and_go() {
     cluster.handle(1).remove(2).await.expect("removed");
     until("one voter", async || cluster.handle(1).status().voters == [1]).await;
     cluster.handle(1).propose(command("three")).await.expect("a quorum of one");
+    until("the removed node's lease to run out", async || {
+        let status = cluster.handle(2).status();
+        !status.has_lease && !status.caught_up
+    })
+    .await;
     assert!(matches!(cluster.handle(1).remove(1).await, Err(AdminError::Refused(_))), "the last voter stays");
     cluster.stop_all().await;
 }
@@ -185,7 +190,8 @@ async fn strangers_are_refused() {
     use sbc_proto::peer::raft_service_client::RaftServiceClient;
     use sbc_proto::peer::{Ballot, ReadIndexRequest, VoteRequest};
 
-    let mut cluster = Cluster::start(1).await;
+    let mut cluster = Cluster::start(2).await;
+    let leader = cluster.leader().await;
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", cluster.addr(1))).expect("uri");
     let mut client = RaftServiceClient::new(channel.connect_lazy());
     let ask = |metadata: [(&'static str, &'static str); 4]| {
@@ -195,13 +201,18 @@ async fn strangers_are_refused() {
         }
         request
     };
-    let good = [("sbc-cluster", "test"), ("sbc-group", "1"), ("sbc-from", "7"), ("sbc-to", "1")];
-    client.read_index(ask(good)).await.expect("a member's question");
+    let good = [("sbc-cluster", "test"), ("sbc-group", "1"), ("sbc-from", "2"), ("sbc-to", "1")];
+    // Answered by the leader and refused with a reason by the other: either way the metadata is in order.
+    match client.read_index(ask(good)).await {
+        Ok(_) => assert_eq!(leader, 1),
+        Err(status) => assert_eq!((leader, status.code()), (2, tonic::Code::FailedPrecondition), "{status}"),
+    }
     for (field, value, code) in [
         (0, "other", tonic::Code::PermissionDenied),
         (1, "2", tonic::Code::NotFound),
         (2, "1", tonic::Code::PermissionDenied),
         (2, "x", tonic::Code::PermissionDenied),
+        (2, "7", tonic::Code::PermissionDenied),
         (3, "2", tonic::Code::PermissionDenied),
     ] {
         let mut metadata = good;
