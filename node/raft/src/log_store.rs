@@ -314,3 +314,135 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.flush().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use bytes::Bytes;
+    use openraft::EntryPayload;
+
+    use super::*;
+    use crate::types::Batch;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let dir = std::env::temp_dir().join(format!("sbc-raft-log-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&dir).unwrap();
+            Dir(dir)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId { leader_id: LeaderId { term, node_id: 1 }, index }
+    }
+
+    fn entry(term: u64, index: u64) -> Entry {
+        let text = format!("entry {index} of term {term}");
+        Entry { log_id: id(term, index), payload: EntryPayload::Normal(Batch(Bytes::from(text))) }
+    }
+
+    async fn append(log: &mut LogStore, entries: Vec<Entry>) {
+        let (sender, receiver) = <TypeConfig as openraft::type_config::TypeConfigExt>::oneshot();
+        log.append(entries, IOFlushed::signal(sender)).await.unwrap();
+        receiver.await.unwrap().unwrap();
+    }
+
+    const VOTE: Vote = Vote { leader_id: LeaderId { term: 3, node_id: 2 }, committed: true };
+
+    #[tokio::test]
+    async fn what_was_written_is_read_again() {
+        let dir = Dir::new("reopen");
+        let mut log = LogStore::open(&dir.0).unwrap();
+        log.save_vote(&VOTE).await.unwrap();
+        append(&mut log, (0..10).map(|index| entry(1, index)).collect()).await;
+        log.truncate_after(Some(id(1, 6))).await.unwrap();
+        append(&mut log, vec![entry(2, 7), entry(2, 8)]).await;
+        log.save_committed(Some(id(1, 5))).await.unwrap();
+        log.save_committed(Some(id(2, 99))).await.unwrap();
+        log.purge(id(1, 2)).await.unwrap();
+        drop(log);
+        let mut log = LogStore::open(&dir.0).unwrap();
+        assert_eq!(log.read_vote().await.unwrap(), Some(VOTE));
+        let state = log.get_log_state().await.unwrap();
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(1, 2)), Some(id(2, 8))));
+        assert_eq!(log.read_committed().await.unwrap(), Some(id(1, 5)), "never beyond the log");
+        let entries = log.try_get_log_entries(3..).await.unwrap();
+        let wanted: Vec<_> = (3..7).map(|index| entry(1, index)).chain([entry(2, 7), entry(2, 8)]).collect();
+        assert_eq!(entries, wanted);
+        assert!(log.try_get_log_entries(1..5).await.is_err(), "no gap goes unnoticed");
+        assert!(log.limited_get_log_entries(1, 5).await.unwrap().is_empty());
+        // As after a snapshot from the leader.
+        log.purge(id(4, 50)).await.unwrap();
+        append(&mut log, vec![entry(4, 51)]).await;
+        assert_eq!(log.try_get_log_entries(51..52).await.unwrap(), vec![entry(4, 51)]);
+        assert!(LogStore::open(&dir.0).is_err(), "one process at a time");
+    }
+
+    #[tokio::test]
+    async fn a_log_cut_anywhere_opens_with_what_is_whole() {
+        let dir = Dir::new("torn");
+        let source = dir.0.join("source");
+        let mut log = LogStore::open(&source).unwrap();
+        log.save_vote(&VOTE).await.unwrap();
+        for index in 0..4 {
+            append(&mut log, vec![entry(1, index)]).await;
+        }
+        drop(log);
+        let file = std::fs::read_dir(&source).unwrap().map(|file| file.unwrap().path());
+        let file = file.into_iter().find(|path| path.extension().is_some_and(|e| e == "wal")).unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        let mut longest = 0;
+        for cut in 0..=bytes.len() {
+            let torn = dir.0.join(format!("torn-{cut}"));
+            std::fs::create_dir_all(&torn).unwrap();
+            std::fs::write(torn.join(file.file_name().unwrap()), &bytes[..cut]).unwrap();
+            let mut log = LogStore::open(&torn).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+            let entries = log.try_get_log_entries(0..).await.unwrap();
+            let wanted: Vec<_> = (0..entries.len() as u64).map(|index| entry(1, index)).collect();
+            assert_eq!(entries, wanted, "cut at {cut}");
+            assert!(entries.len() >= longest, "cut at {cut}");
+            longest = entries.len();
+            if longest > 0 {
+                assert_eq!(log.read_vote().await.unwrap(), Some(VOTE), "cut at {cut}");
+            }
+            let next = longest as u64;
+            append(&mut log, vec![entry(5, next)]).await;
+            drop(log);
+            let mut log = LogStore::open(&torn).unwrap();
+            assert_eq!(log.try_get_log_entries(next..).await.unwrap(), vec![entry(5, next)], "cut at {cut}");
+        }
+        assert_eq!(longest, 4);
+    }
+
+    #[tokio::test]
+    async fn damage_is_no_torn_tail() {
+        let dir = Dir::new("damage");
+        let source = dir.0.join("source");
+        let mut log = LogStore::open(&source).unwrap();
+        append(&mut log, (0..3).map(|index| entry(1, index)).collect()).await;
+        drop(log);
+        let file = std::fs::read_dir(&source).unwrap().map(|file| file.unwrap().path());
+        let file = file.into_iter().find(|path| path.extension().is_some_and(|e| e == "wal")).unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        let needle = b"entry 1 of";
+        let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+        // Within the text, and in the length before it (the protobuf tag and length are two bytes).
+        for position in [at, at - 10, at - 9, at - 8, at - 7, at - 6, at - 3] {
+            let mut damaged = bytes.clone();
+            damaged[position] ^= 0x41;
+            let target = dir.0.join(format!("damaged-{position}"));
+            std::fs::create_dir_all(&target).unwrap();
+            std::fs::write(target.join(file.file_name().unwrap()), &damaged).unwrap();
+            assert!(LogStore::open(&target).is_err(), "flipped at {position}");
+        }
+    }
+}

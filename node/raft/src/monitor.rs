@@ -156,10 +156,8 @@ impl Monitor {
             };
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { return self.stopped() },
-                changed = self.applied.changed() => match changed {
-                    Ok(()) => confirmations.applied(*self.applied.borrow_and_update()),
-                    Err(_) => return self.stopped(),
-                },
+                // Closed with the state machine, a moment before the metrics say why.
+                Ok(()) = self.applied.changed() => confirmations.applied(*self.applied.borrow_and_update()),
                 Some((asked, index)) = self.confirmed.recv() => {
                     confirmations.confirmed(asked, index, *self.applied.borrow());
                 }
@@ -205,6 +203,9 @@ impl Monitor {
     /// Raft's task is gone without a word, as after a panic.
     fn stopped(&self) {
         let mut status = self.current(&Confirmations::default());
+        if status.role != Role::Stopped {
+            status.fatal = Some("raft's task has ended without a word".to_owned());
+        }
         status.role = Role::Stopped;
         status.leader = None;
         self.status.send_replace(status);

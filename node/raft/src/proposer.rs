@@ -3,6 +3,7 @@
 //! One task owns all. A lone command leaves at once; while entries are in flight, commands gather until 256 of them, 64 KiB
 //! or 2 ms. Entries go to the leader in order, here or over one stream to it, many in flight. When the leader changes or the
 //! stream breaks, what is not acknowledged is sent again, to whoever leads then, until its time is over.
+//! So an entry may stand in the log twice, but never for good before one of this node that was proposed earlier and is in it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -332,24 +333,21 @@ impl Proposer {
     }
 
     fn on_report(&mut self, generation: u64, report: Report) {
+        // Of an older route: its entries are sent again, the acknowledged ones too, so that the order holds.
+        if generation != self.generation {
+            return;
+        }
         match report {
-            // An acknowledgement holds whichever way it came.
             Report::Outcome(sequence, Outcome::Index(index)) => {
                 if let Some(flight) = self.flights.remove(&sequence) {
                     answer(flight.waiters, Ok(index));
                 }
             }
-            Report::Outcome(sequence, Outcome::NotLeader(_)) if generation == self.generation => {
-                if let Some(flight) = self.flights.get_mut(&sequence) {
-                    flight.sent = false;
-                }
-                self.retry_at.get_or_insert(Instant::now() + RETRY_PAUSE);
-            }
-            Report::Outcome(_, Outcome::Stopped) | Report::Broken if generation == self.generation => {
+            // What follows the refused entry may have been taken: all of it is sent again, behind that entry.
+            Report::Outcome(_, Outcome::NotLeader(_) | Outcome::Stopped) | Report::Broken => {
                 self.close_route();
                 self.retry_at = Some(Instant::now() + RETRY_PAUSE);
             }
-            Report::Outcome(..) | Report::Broken => {}
         }
     }
 

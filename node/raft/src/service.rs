@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{Stream, StreamExt};
+use openraft::async_runtime::watch::WatchReceiver;
 use sbc_proto::peer as pb;
 use sbc_proto::peer::raft_service_server::{RaftService, RaftServiceServer};
 use tokio::sync::mpsc;
@@ -45,6 +46,13 @@ impl PeerService {
 
     fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
         self.identity.check(request.metadata())
+    }
+
+    /// For what only members may ask. A node that was removed would else be told of a lease, and no more of entries.
+    fn check_member<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let from = self.check(request)?;
+        let member = self.raft.metrics().borrow_watched().membership_config.get_node(&from).is_some();
+        if member { Ok(()) } else { Err(Status::permission_denied("no member")) }
     }
 
     /// Takes the chunks into a file and checks it.
@@ -177,14 +185,14 @@ impl RaftService for PeerService {
     }
 
     async fn forward(&self, request: Request<Streaming<pb::ForwardRequest>>) -> Result<Response<Self::ForwardStream>, Status> {
-        self.check(&request)?;
+        self.check_member(&request)?;
         let (replies, receiver) = mpsc::channel(MAX_FORWARDED);
         tokio::spawn(serve_forward(self.raft.clone(), request.into_inner(), replies));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexReply>, Status> {
-        self.check(&request)?;
+        self.check_member(&request)?;
         match monitor::read_index(&self.raft).await {
             Ok(index) => Ok(Response::new(pb::ReadIndexReply { index })),
             Err(ReadError::NoLeader) => Err(Status::failed_precondition("not the leader")),

@@ -202,3 +202,69 @@ fn decode(file: File) -> io::Result<(SnapshotMeta, Bytes)> {
     let meta = convert::meta_from(&meta).map_err(|error| invalid(&error.to_string()))?;
     Ok((meta, content))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::types::{LeaderId, LogId, Member, Membership, StoredMembership};
+
+    struct Dir(PathBuf);
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn store(name: &str) -> (Dir, SnapshotStore) {
+        let dir = std::env::temp_dir().join(format!("sbc-raft-snapshot-{}-{name}", std::process::id()));
+        let store = SnapshotStore::open(dir.clone()).unwrap();
+        (Dir(dir), store)
+    }
+
+    fn meta(index: u64) -> SnapshotMeta {
+        let id = LogId { leader_id: LeaderId { term: 2, node_id: 1 }, index };
+        let member = Member { name: "a".into(), addr: "a:1".into() };
+        let membership = Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, member)])).unwrap();
+        SnapshotMeta { last_log_id: Some(id), last_membership: StoredMembership::new(Some(id), membership) }
+    }
+
+    #[test]
+    fn the_last_two_are_kept_and_a_damaged_one_is_passed_over() {
+        let (dir, store) = store("keep");
+        for index in [7, 30, 200] {
+            store.write(&meta(index), format!("state {index}").as_bytes()).unwrap();
+        }
+        assert_eq!(store.list().unwrap().len(), KEEP);
+        let (file, found, content) = store.newest().unwrap().unwrap();
+        assert_eq!((found, &content[..]), (meta(200), &b"state 200"[..]));
+        fs::write(&file.path, b"nonsense").unwrap();
+        fs::write(dir.0.join("9.tmp"), b"unfinished").unwrap();
+        let store = SnapshotStore::open(dir.0.clone()).unwrap();
+        let (_, found, content) = store.newest().unwrap().unwrap();
+        assert_eq!((found, &content[..]), (meta(30), &b"state 30"[..]));
+        assert!(file.path.with_extension("damaged").exists());
+        assert!(!dir.0.join("9.tmp").exists());
+    }
+
+    #[test]
+    fn no_damage_goes_unnoticed() {
+        let (_dir, store) = store("damage");
+        let file = store.write(&meta(1), &b"some state ".repeat(50)).unwrap();
+        let bytes = fs::read(&file.path).unwrap();
+        let sound = file.load().unwrap();
+        for position in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[position] ^= 0x10;
+            fs::write(&file.path, &damaged).unwrap();
+            // A bit that zstd does not use is no damage.
+            if let Ok(found) = file.load() {
+                assert_eq!(found, sound, "flipped at {position}");
+            }
+            fs::write(&file.path, &bytes[..position]).unwrap();
+            assert!(file.load().is_err(), "cut at {position}");
+        }
+    }
+}
