@@ -50,12 +50,8 @@ impl DriverHandle {
     /// A handle, and the queue for [`super::Queues::orders`].
     pub fn new() -> (DriverHandle, mpsc::Receiver<Order>) {
         let (orders, queue) = mpsc::channel(QUEUE);
-        let handle = DriverHandle {
-            orders,
-            events: watch::Sender::new(0),
-            halted: watch::Sender::new(None),
-            pulse: Arc::default(),
-        };
+        let handle =
+            DriverHandle { orders, events: watch::Sender::new(0), halted: watch::Sender::new(None), pulse: Arc::default() };
         (handle, queue)
     }
 

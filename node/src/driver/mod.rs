@@ -7,16 +7,14 @@ mod clock;
 mod handle;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use prost::Message;
 use sbc_core::ids::{CommandId, ProposalId, ResolveId};
-use sbc_core::io::{
-    CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, ResolveError, Target, View,
-};
+use sbc_core::io::{CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, ResolveError, Target, View};
 use sbc_core::policy::ClusterConfig;
 use sbc_core::sbc::Sbc;
 use sbc_raft::RaftHandle;
@@ -50,8 +48,8 @@ pub struct Parts {
     pub resolver: Arc<Resolver>,
     /// Ports and packets.
     pub media: MediaHandle,
-    /// The log.
-    pub raft: RaftHandle,
+    /// The log, once it has started: before that proposals fail, and calls go on degraded.
+    pub raft: Arc<OnceLock<RaftHandle>>,
     /// Other nodes.
     pub peers: PeerLinks,
     /// Turns a revision's text into values; an error keeps the old ones.
@@ -279,11 +277,11 @@ impl Driver {
     }
 
     fn propose(&mut self, id: ProposalId, command: &sbc_core::store_pb::Command) {
-        if self.proposals.len() >= MAX_PROPOSALS {
+        let Some(raft) = self.parts.raft.get().filter(|_| self.proposals.len() < MAX_PROPOSALS) else {
             self.echoes.push(Input::ProposeFailed { id });
             return;
-        }
-        let proposal = self.parts.raft.propose(command.encode_to_vec().into());
+        };
+        let proposal = raft.propose(command.encode_to_vec().into());
         self.proposals.push(Box::pin(async move { proposal.await.err().map(|_| id) }));
     }
 }

@@ -1,0 +1,117 @@
+//! What the node keeps on disk besides the log: its incarnation, and the last configuration for a start without quorum.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its content is not what it must be.
+    #[error("{path}: {what}")]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What it must be.
+        what: &'static str,
+    },
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DiskError {
+    let path = path.to_owned();
+    move |source| DiskError::Io { path, source }
+}
+
+/// Reads 32 octets written as 64 hexadecimal digits.
+pub(super) fn read_key(path: &Path) -> Result<[u8; 32], DiskError> {
+    let text = fs::read_to_string(path).map_err(io_error(path))?;
+    let bad = || DiskError::Content { path: path.to_owned(), what: "must hold 32 octets as 64 hexadecimal digits" };
+    let digits = text.trim().as_bytes();
+    if digits.len() != 64 {
+        return Err(bad());
+    }
+    let mut key = [0; 32];
+    for (octet, pair) in key.iter_mut().zip(digits.chunks(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
+        *octet = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
+    }
+    Ok(key)
+}
+
+/// Takes the next incarnation, and makes sure that no later start takes the same.
+pub(super) fn next_incarnation(data_dir: &Path) -> Result<u32, DiskError> {
+    fs::create_dir_all(data_dir).map_err(io_error(data_dir))?;
+    let path = data_dir.join("incarnation");
+    let last = match fs::read_to_string(&path) {
+        Ok(text) => {
+            text.trim().parse::<u32>().map_err(|_| DiskError::Content { path: path.clone(), what: "must hold a number" })?
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(io_error(&path)(e)),
+    };
+    let next = last.checked_add(1).ok_or_else(|| DiskError::Content {
+        path: path.clone(),
+        what: "has run out of numbers; wipe the disk and take a new id",
+    })?;
+    replace(&path, next.to_string().as_bytes())?;
+    Ok(next)
+}
+
+/// Writes a file whole, durably, or not at all.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
+    let temporary = path.with_extension("tmp");
+    let write = || -> io::Result<()> {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(dir) => fs::File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(io_error(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("sbc-disk-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        dir
+    }
+
+    #[test]
+    fn incarnations_rise() {
+        let d = dir("inc");
+        assert_eq!(next_incarnation(&d).unwrap(), 1);
+        assert_eq!(next_incarnation(&d).unwrap(), 2);
+        fs::write(d.join("incarnation"), "x").unwrap();
+        assert!(next_incarnation(&d).is_err(), "a damaged file must not start again from 1");
+        fs::remove_dir_all(d).unwrap();
+    }
+
+    #[test]
+    fn keys() {
+        let d = dir("key");
+        fs::create_dir_all(&d).unwrap();
+        let f = d.join("k");
+        fs::write(&f, format!("{}\n", "0f".repeat(32))).unwrap();
+        assert_eq!(read_key(&f).unwrap(), [15; 32]);
+        for bad in ["", "0f", &"zz".repeat(32), &"0f".repeat(33)] {
+            fs::write(&f, bad).unwrap();
+            assert!(read_key(&f).is_err(), "{bad}");
+        }
+        fs::remove_dir_all(d).unwrap();
+    }
+}

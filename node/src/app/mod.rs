@@ -1,0 +1,427 @@
+//! Puts a node together: parse, validate, build, spawn, drain. Nothing is bound before everything is read and checked.
+
+mod control;
+mod disk;
+mod grpc;
+mod view;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Duration;
+
+use sbc_core::ctx::LocalConfig;
+use sbc_core::ids::Incarnation;
+use sbc_core::policy::ClusterConfig;
+use sbc_core::replica::Replica;
+use sbc_core::sbc::Sbc;
+use sbc_core::token::ClusterKey;
+use sbc_proto::peer::peer_link_service_server::PeerLinkServiceServer;
+use sbc_raft::{Connector, PeerConfig, RaftConfig, RaftHandle};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+
+pub use control::Draining;
+pub use disk::DiskError;
+
+use crate::announce::{AnnounceConfig, AnnounceState, Announcer, AnnouncerHandle, Driver as AnnounceBy, Exec};
+use crate::config::{AnnounceDriver, MediaEngine as EngineChoice, NodeConfig, builtin_cluster, parse_cluster};
+use crate::dns::{DnsConfig, Resolver};
+use crate::driver::{Clock, Driver, DriverHandle, Parts, Queues};
+use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
+use crate::peer::{LinkService, Myself, PeerLinks};
+use crate::store::{Store, encode_entry};
+use crate::telemetry::{self, Metrics};
+use crate::tls::{self, ClientAuth, PemPaths, Pems, TlsReloader};
+use crate::transport::{AnycastMode, Ports, TlsConfigs, Transport, TransportConfig, TransportHandle};
+
+/// Messages off sockets that wait for the core: a tenth of a second of its capacity. More would only answer later.
+const TRANSPORT_QUEUE: usize = 16_384;
+/// Media events that wait: two for each call that could be set up in a second.
+const MEDIA_QUEUE: usize = 16_384;
+/// Packets and questions of peers that wait.
+const PEER_QUEUE: usize = 8_192;
+/// Batches of the log that wait: Raft waits in turn.
+const STORE_QUEUE: usize = 16;
+/// How long a stopping node waits for its last sends and its log.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// How the node is to start.
+#[derive(Clone, Debug)]
+pub struct StartOptions {
+    /// This node makes the cluster out of all configured members, if that has not been done.
+    pub init: bool,
+}
+
+/// Why a node does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A file of its own.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The cluster's configuration file, with the place.
+    #[error("{path}:\n{faults}")]
+    ClusterConfig {
+        /// Which file.
+        path: PathBuf,
+        /// As for people.
+        faults: String,
+    },
+    /// Sockets, ports, resolver: what, and why.
+    #[error("{what}: {why}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The node ran, and cannot go on.
+    #[error("stopped: {0}")]
+    Fatal(String),
+}
+
+fn start_error<E: ToString>(what: &'static str) -> impl FnOnce(E) -> AppError {
+    move |e| AppError::Start { what, why: e.to_string() }
+}
+
+/// Everything that is read before anything is bound.
+pub struct Checked {
+    config: Arc<NodeConfig>,
+    pems: Pems,
+    key: ClusterKey,
+    cluster_text: Option<String>,
+    cluster: ClusterConfig,
+}
+
+/// Reads and checks all files that the configuration names: what `--check-config` does.
+pub fn check(config: NodeConfig) -> Result<Checked, AppError> {
+    let paths = PemPaths { cert: config.tls.cert.clone(), key: config.tls.key.clone(), ca: config.tls.ca.clone() };
+    let pems = Pems::load(&paths)?;
+    let previous = config.cluster.previous_key_file.as_deref().map(disk::read_key).transpose()?;
+    let key = ClusterKey::new(&disk::read_key(&config.cluster.key_file)?, previous.as_ref());
+    let (cluster_text, cluster) = match &config.cluster.config_file {
+        None => (None, builtin_cluster()),
+        Some(path) => {
+            let text = read_text(path)?;
+            let cluster = parse_cluster(&text, 0).map_err(|faults| AppError::ClusterConfig {
+                path: path.clone(),
+                faults: faults.render(&path.display().to_string(), &text),
+            })?;
+            (Some(text), cluster)
+        }
+    };
+    Ok(Checked { config: Arc::new(config), pems, key, cluster_text, cluster })
+}
+
+fn read_text(path: &Path) -> Result<String, AppError> {
+    std::fs::read_to_string(path).map_err(|source| DiskError::Io { path: path.to_owned(), source }.into())
+}
+
+/// Threads of their own for what must not wait for each other.
+struct Runtimes {
+    sip: Runtime,
+    raft: Runtime,
+    control: Runtime,
+}
+
+impl Runtimes {
+    fn new() -> Result<Runtimes, AppError> {
+        let build = |name: &str, threads: usize| {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+        };
+        let failed = start_error::<std::io::Error>("threads");
+        let make = || -> Result<Runtimes, std::io::Error> {
+            Ok(Runtimes { sip: build("sip", 1)?, raft: build("raft", 1)?, control: build("control", 2)? })
+        };
+        make().map_err(failed)
+    }
+}
+
+/// Runs the node until it is told to stop (SIGTERM, SIGINT) or cannot go on.
+pub fn run(checked: Checked, options: &StartOptions) -> Result<(), AppError> {
+    let runtimes = Runtimes::new()?;
+    let node = runtimes.control.block_on(Node::start(&runtimes, checked, options))?;
+    tracing::info!(node = %node.config.name, incarnation = node.incarnation, "serving");
+    let result = runtimes.control.block_on(node.wait());
+    runtimes.control.block_on(node.stop());
+    for runtime in [runtimes.sip, runtimes.raft, runtimes.control] {
+        runtime.shutdown_timeout(STOP_LIMIT);
+    }
+    result
+}
+
+/// A node that runs.
+pub(crate) struct Node {
+    pub(crate) config: Arc<NodeConfig>,
+    pub(crate) incarnation: u32,
+    pub(crate) replica: Arc<RwLock<Replica>>,
+    pub(crate) driver: DriverHandle,
+    pub(crate) raft: RaftHandle,
+    pub(crate) peers: PeerLinks,
+    pub(crate) transport: TransportHandle,
+    pub(crate) media: MediaHandle,
+    pub(crate) announcer: AnnouncerHandle,
+    pub(crate) announced: watch::Receiver<AnnounceState>,
+    pub(crate) draining: Draining,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Clock,
+    pub(crate) connector: Arc<dyn Connector>,
+}
+
+impl Node {
+    async fn start(runtimes: &Runtimes, checked: Checked, options: &StartOptions) -> Result<Arc<Node>, AppError> {
+        let Checked { config, pems, key, cluster_text, cluster } = checked;
+        let own = TlsReloader::new(&pems);
+        let grpc_tls = tls::grpc_server(&own)?;
+        let listener = grpc::bind(config.grpc_listen).await.map_err(start_error("[grpc] listen"))?;
+        let incarnation = disk::next_incarnation(&config.data_dir)?;
+        let clock = Clock::default();
+        let metrics = Metrics::new();
+        if let Some(end) = pems.certified().end_entity_cert().ok().and_then(|c| tls::not_after(c)) {
+            metrics.gauges.certificate_not_after_seconds.set(end);
+        }
+        let replica = Arc::new(RwLock::new(Replica::new()));
+        let (driver, orders) = DriverHandle::new();
+        let (to_store, store) = mpsc::channel(STORE_QUEUE);
+        let (to_peers, from_peers) = mpsc::channel(PEER_QUEUE);
+        let (to_transport, from_transport) = mpsc::channel(TRANSPORT_QUEUE);
+        let (to_media, from_media) = mpsc::channel(MEDIA_QUEUE);
+
+        let media = start_media(&config, &to_media)?;
+        let transport = Transport::start(transport_config(&config, &own)?, to_transport);
+        let transport = runtimes.sip.spawn(transport).await.map_err(start_error("SIP"))?.map_err(start_error("SIP sockets"))?;
+        let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector { pems });
+        let raft_config = raft_config(&config, incarnation);
+        let myself = Myself { node: config.id, incarnation, cluster_id: config.cluster.id.clone() };
+        let peers = PeerLinks::start(&myself, &raft_config.peers, &connector);
+
+        // The core serves before the log does: a call that comes now goes on degraded, and is published later.
+        let raft_slot = Arc::new(OnceLock::new());
+        let counts = metrics.clone();
+        let first = Arc::new(cached_cluster(&config.data_dir).unwrap_or(cluster));
+        let parts = Parts {
+            sbc: Sbc::new(clock.now(), local_config(&config, incarnation), key, first, replica.clone()),
+            clock,
+            transport: transport.clone(),
+            resolver: Arc::new(Resolver::new(&DnsConfig { servers: config.dns_servers.clone() }).map_err(start_error("[dns]"))?),
+            media: media.clone(),
+            raft: raft_slot.clone(),
+            peers: peers.clone(),
+            parse_config: parse_and_cache(config.data_dir.clone()),
+            count: Arc::new(move |counter| counts.count(counter)),
+        };
+        let queues = Queues { transport: from_transport, media: from_media, peers: from_peers, store, orders };
+        {
+            let _sip = runtimes.sip.enter();
+            Driver::spawn(parts, queues, &driver);
+        }
+
+        let machine = Arc::new(Store::new(replica.clone(), to_store));
+        let starting = sbc_raft::start(raft_config, connector.clone(), machine);
+        let (raft, raft_service) =
+            runtimes.raft.spawn(starting).await.map_err(start_error("Raft"))?.map_err(start_error("Raft"))?;
+        // Set once, here.
+        let _ = raft_slot.set(raft.clone());
+
+        let announcer = Announcer::spawn(announce_config(&config), announce_by(&config, &transport));
+        let node = Arc::new(Node {
+            announced: announcer.watch(),
+            config: config.clone(),
+            incarnation,
+            replica: replica.clone(),
+            driver,
+            raft: raft.clone(),
+            peers,
+            transport,
+            media,
+            announcer,
+            draining: Draining::default(),
+            metrics,
+            clock,
+            connector,
+        });
+        let members = config.cluster.members.iter().map(|m| m.id).collect();
+        let link_service = LinkService::new(myself, members, to_peers);
+        control::serve(&node, listener, grpc_tls, raft_service, link_service)?;
+        node.spawn_tasks(runtimes, cluster_text.filter(|_| options.init)).await?;
+        if options.init {
+            raft.initialize().await.map_err(start_error("--init"))?;
+        }
+        Ok(node)
+    }
+
+    /// The tasks that go on as long as the node does.
+    async fn spawn_tasks(&self, runtimes: &Runtimes, first_config: Option<String>) -> Result<(), AppError> {
+        let (health, healthy) = watch::channel(String::new());
+        if let Some(listen) = self.config.metrics_listen {
+            telemetry::serve_http(listen, self.metrics.clone(), healthy).await.map_err(start_error("metrics"))?;
+        }
+        let sources = view::Sources {
+            config: self.config.clone(),
+            clock: self.clock,
+            raft: self.raft.clone(),
+            peers: self.peers.clone(),
+            announcer: self.announcer.clone(),
+            announced: self.announced.clone(),
+            draining: self.draining.clone(),
+            driver: self.driver.clone(),
+            metrics: self.metrics.clone(),
+            health,
+        };
+        runtimes.control.spawn(sources.run());
+        runtimes.raft.spawn(view::tick(self.raft.clone(), self.clock));
+        runtimes.raft.spawn(view::say_up(self.raft.clone(), self.clock, self.config.id, self.incarnation));
+        if let Some(text) = first_config {
+            runtimes.raft.spawn(view::first_config(self.raft.clone(), self.clock, self.replica.clone(), text));
+        }
+        Ok(())
+    }
+
+    /// Until a signal, or until the node cannot go on.
+    async fn wait(&self) -> Result<(), AppError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut term = signal(SignalKind::terminate()).map_err(start_error("signals"))?;
+        let mut int = signal(SignalKind::interrupt()).map_err(start_error("signals"))?;
+        let mut halted = self.driver.halted();
+        let mut raft = self.raft.watch();
+        loop {
+            if let Some(reason) = halted.borrow_and_update().clone() {
+                return Err(AppError::Fatal(reason));
+            }
+            if let Some(reason) = raft.borrow_and_update().fatal.clone() {
+                return Err(AppError::Fatal(format!("Raft: {reason}")));
+            }
+            tokio::select! {
+                _ = term.recv() => return Ok(()),
+                _ = int.recv() => return Ok(()),
+                _ = halted.changed() => {}
+                changed = raft.changed() => if changed.is_err() {
+                    return Err(AppError::Fatal("Raft has stopped".into()));
+                },
+            }
+        }
+    }
+
+    /// Withdraws first, so that no new call comes; then closes.
+    async fn stop(&self) {
+        tracing::info!("stopping");
+        let stop = async {
+            // Forced: a node that is told to stop does not stay because it is the last.
+            let _ = self.announcer.withdraw(true, 0).await;
+            self.transport.shutdown().await;
+            self.raft.shutdown().await;
+        };
+        let _ = tokio::time::timeout(STOP_LIMIT, stop).await;
+        self.media.shutdown();
+    }
+}
+
+fn local_config(config: &NodeConfig, incarnation: u32) -> LocalConfig {
+    LocalConfig {
+        node: config.id,
+        incarnation: Incarnation(incarnation),
+        name: config.name.as_str().into(),
+        anycast: config.sip.anycast,
+        unicast: config.sip.unicast,
+        core: config.sip.core,
+        port: config.sip.port,
+        tls_port: config.sip.tls_port,
+        anchored: config.media.engine == EngineChoice::Embedded,
+    }
+}
+
+fn transport_config(config: &NodeConfig, own: &Arc<TlsReloader>) -> Result<TransportConfig, AppError> {
+    let ports = Ports { sip: config.sip.port, sips: config.sip.tls_port };
+    Ok(TransportConfig {
+        unicast: config.sip.unicast,
+        anycast: Some(config.sip.anycast),
+        core: config.sip.core,
+        external_ports: ports,
+        core_ports: ports,
+        anycast_mode: match config.announce.driver {
+            AnnounceDriver::Bind => AnycastMode::OnDemand,
+            AnnounceDriver::Exec | AnnounceDriver::None => AnycastMode::Always,
+        },
+        tls: Some(TlsConfigs { server: tls::sip_server(own, ClientAuth::None)?, client: tls::sip_client(own)? }),
+        limits: Default::default(),
+    })
+}
+
+fn start_media(config: &NodeConfig, events: &mpsc::Sender<sbc_core::io::MediaEvent>) -> Result<MediaHandle, AppError> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let media = MediaConfig {
+        kind: match config.media.engine {
+            EngineChoice::Embedded => MediaKind::Embedded,
+            EngineChoice::None => MediaKind::None,
+        },
+        external: config.sip.unicast,
+        core: config.sip.core,
+        port_range: (config.media.ports[0], config.media.ports[1]),
+        threads: config.media.threads.unwrap_or(threads),
+        guard_window: MediaConfig::GUARD_WINDOW,
+    };
+    MediaEngine::start(&media, events).map_err(start_error("[media]"))
+}
+
+fn raft_config(config: &NodeConfig, incarnation: u32) -> RaftConfig {
+    let own = config.this_member();
+    let node = u32::from(config.id.0);
+    let peer = |m: &crate::config::Member| PeerConfig { id: m.id.0.into(), name: m.name.clone(), addr: m.peer.to_string() };
+    RaftConfig {
+        node_id: config.id.0.into(),
+        cluster_id: config.cluster.id.clone(),
+        name: own.name.clone(),
+        advertise: own.peer.to_string(),
+        data_dir: config.data_dir.join("raft"),
+        peers: config.cluster.members.iter().filter(|m| m.id != config.id).map(peer).collect(),
+        heartbeat: config.raft.heartbeat,
+        election_min: config.raft.election[0],
+        election_max: config.raft.election[1],
+        lease: config.raft.lease,
+        snapshot_log_bytes: config.raft.snapshot_log_bytes,
+        encode_entry: Arc::new(move |commands| encode_entry(node, incarnation, commands)),
+        ..RaftConfig::default()
+    }
+}
+
+fn announce_config(config: &NodeConfig) -> AnnounceConfig {
+    AnnounceConfig {
+        wanted: config.announce.at_start,
+        preference: config.announce.preference,
+        up_after: Duration::ZERO,
+        // An emergency call is not refused for the store's sake (rule B), so a node without quorum takes calls too.
+        allow_degraded: true,
+    }
+}
+
+fn announce_by(config: &NodeConfig, transport: &TransportHandle) -> AnnounceBy {
+    match config.announce.driver {
+        AnnounceDriver::Bind => AnnounceBy::Bind(transport.clone()),
+        AnnounceDriver::Exec => AnnounceBy::Exec(Exec { command: config.announce.command.clone(), anycast: config.sip.anycast }),
+        AnnounceDriver::None => AnnounceBy::None,
+    }
+}
+
+/// Where the last configuration of the log is kept, for a start without quorum.
+fn cache_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("last-cluster.toml")
+}
+
+fn cached_cluster(data_dir: &Path) -> Option<ClusterConfig> {
+    let text = std::fs::read_to_string(cache_path(data_dir)).ok()?;
+    parse_cluster(&text, 0).ok()
+}
+
+type ParseConfig = Arc<dyn Fn(u64, &str) -> Result<ClusterConfig, String> + Send + Sync>;
+
+fn parse_and_cache(data_dir: PathBuf) -> ParseConfig {
+    Arc::new(move |revision, text| {
+        let config = parse_cluster(text, revision).map_err(|faults| faults.render("cluster configuration", text))?;
+        if let Err(error) = disk::replace(&cache_path(&data_dir), text.as_bytes()) {
+            tracing::warn!(%error, "the configuration is in force, but not kept for a start without quorum");
+        }
+        Ok(config)
+    })
+}

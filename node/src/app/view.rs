@@ -1,0 +1,158 @@
+//! What the core is told about the cluster, and what the node does for it: the view, the leader's Tick, NodeUp, the first
+//! configuration, health for the announcement.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use prost::Message;
+use sbc_core::ids::NodeId;
+use sbc_core::io::{NodeView, View};
+use sbc_core::replica::Replica;
+use sbc_core::store_pb::{Command, ConfigRevision, NodeUp, Tick, command::Kind};
+use sbc_core::time::Instant;
+use sbc_raft::{RaftHandle, RaftStatus, Role};
+use tokio::sync::watch;
+
+use super::control::Draining;
+use crate::announce::{AnnounceState, AnnouncerHandle, Health};
+use crate::config::NodeConfig;
+use crate::driver::{Clock, DriverHandle};
+use crate::peer::PeerLinks;
+use crate::telemetry::Metrics;
+
+/// The view is renewed at least this often: leases in it are absolute, and end without an event.
+const RENEW: Duration = Duration::from_millis(200);
+/// How often the leader writes its clock into the log.
+const TICK: Duration = Duration::from_secs(10);
+/// Pause between tries of what must get into the log once.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the view is made of.
+pub(super) struct Sources {
+    pub(super) config: Arc<NodeConfig>,
+    pub(super) clock: Clock,
+    pub(super) raft: RaftHandle,
+    pub(super) peers: PeerLinks,
+    pub(super) announcer: AnnouncerHandle,
+    pub(super) announced: watch::Receiver<AnnounceState>,
+    pub(super) draining: Draining,
+    pub(super) driver: DriverHandle,
+    pub(super) metrics: Metrics,
+    pub(super) health: watch::Sender<String>,
+}
+
+impl Sources {
+    /// Until the driver is gone.
+    pub(super) async fn run(self) {
+        let mut raft = self.raft.watch();
+        let mut links = self.peers.watch();
+        let mut announced = self.announced.clone();
+        let mut draining = self.draining.watch();
+        loop {
+            let status = self.raft.status();
+            if self.driver.set_view(self.view(&status)).await.is_err() {
+                return;
+            }
+            self.report(&status).await;
+            tokio::select! {
+                _ = raft.changed() => {}
+                _ = links.changed() => {}
+                _ = announced.changed() => {}
+                _ = draining.changed() => {}
+                () = tokio::time::sleep(RENEW) => {}
+            }
+        }
+    }
+
+    fn view(&self, status: &RaftStatus) -> View {
+        let node = |id: u64| u16::try_from(id).ok().map(NodeId);
+        let own = self.config.id;
+        let nodes = self.config.cluster.members.iter().map(|m| NodeView {
+            id: m.id,
+            name: m.name.as_str().into(),
+            unicast: m.unicast,
+            core: m.core,
+            alive: m.id == own || self.peers.is_alive(m.id),
+        });
+        let now = std::time::Instant::now();
+        let caught_up = status.caught_up_until.is_some_and(|until| until > now);
+        // The earlier of both where both are needed: what is said under the lease must be known under it.
+        let until = if caught_up { status.caught_up_until } else { status.lease_until };
+        View {
+            nodes: nodes.collect(),
+            leader: status.leader.and_then(node),
+            lease_until: until.map_or(Instant::default(), |at| self.clock.from_std(at)),
+            caught_up,
+            announced: *self.announced.borrow() == AnnounceState::Announced,
+            draining: self.draining.get(),
+        }
+    }
+
+    async fn report(&self, status: &RaftStatus) {
+        let gauge = |g: &prometheus_client::metrics::gauge::Gauge, v: u64| {
+            g.set(i64::try_from(v).unwrap_or(i64::MAX));
+        };
+        let g = &self.metrics.gauges;
+        let announced = *self.announced.borrow() == AnnounceState::Announced;
+        gauge(&g.anycast_announced, u64::from(announced));
+        gauge(&g.draining, u64::from(self.draining.get()));
+        gauge(&g.raft_term, status.term);
+        gauge(&g.raft_leader, u64::from(status.role == Role::Leader));
+        gauge(&g.raft_committed_index, status.committed.unwrap_or(0));
+        gauge(&g.raft_applied_index, status.applied.unwrap_or(0));
+        gauge(&g.raft_quorum, u64::from(status.has_lease));
+        let alive = self.driver.is_alive();
+        self.announcer.set_health(Health { sip_loop: alive, core_side: true, raft: status.caught_up }).await;
+        let text = if alive { String::new() } else { "the SIP loop does not turn".to_owned() };
+        self.health.send_if_modified(|old| {
+            let changed = *old != text;
+            *old = text;
+            changed
+        });
+    }
+}
+
+fn command(clock: Clock, kind: Kind) -> bytes::Bytes {
+    Command { unix_ms: clock.now().unix.0, kind: Some(kind) }.encode_to_vec().into()
+}
+
+/// While this node leads, writes its clock into the log.
+pub(super) async fn tick(raft: RaftHandle, clock: Clock) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        if raft.status().role == Role::Leader {
+            // A lost Tick is followed by the next.
+            let _ = raft.propose(command(clock, Kind::Tick(Tick {}))).await;
+        }
+    }
+}
+
+/// Tells the log that this node has started, until it knows.
+pub(super) async fn say_up(raft: RaftHandle, clock: Clock, node: NodeId, incarnation: u32) {
+    let up = NodeUp { node: u32::from(node.0), incarnation };
+    while raft.propose(command(clock, Kind::NodeUp(up))).await.is_err() {
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Proposes the configuration file as the first revision, unless the log has one.
+pub(super) async fn first_config(raft: RaftHandle, clock: Clock, replica: Arc<RwLock<Replica>>, text: String) {
+    loop {
+        let status = raft.status();
+        let current = replica.read().unwrap_or_else(PoisonError::into_inner).config().0;
+        if current > 0 {
+            return;
+        }
+        if status.caught_up {
+            let revision = ConfigRevision {
+                base: 0,
+                text: text.clone(),
+                author: "first start".into(),
+                request_id: "first-configuration".into(),
+            };
+            // The same request id from every try: applied once.
+            let _ = raft.propose(command(clock, Kind::Config(revision))).await;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
