@@ -1,4 +1,6 @@
 //! The node of the anycast SBC: the sockets, names, certificates and announcements around the sans-IO core.
 
+pub mod config;
+pub mod telemetry;
 pub mod tls;
 pub mod transport;

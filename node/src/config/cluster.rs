@@ -1,0 +1,190 @@
+//! The cluster's configuration: TOML text to the core's plain values.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sbc_core::io::{HostAndPort, Realm, Transport};
+use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
+
+use super::fault::{Faults, did_you_mean};
+use super::reader::{At, Reader, Section};
+
+/// Trunks, and routes, of one cluster: each packet is matched against them in order.
+const LIST_CAP: usize = 1000;
+/// One day: longer is a mistake of unit.
+const MS_MAX: u64 = 86_400_000;
+
+/// What a cluster does before anybody has configured it: it knows what is an emergency call, and has nowhere to send it.
+pub fn builtin_cluster() -> ClusterConfig {
+    ClusterConfig {
+        revision: 0,
+        trunks: Vec::new(),
+        routes: Vec::new(),
+        emergency_numbers: vec!["112".into(), "911".into()],
+        settings: Settings::default(),
+    }
+}
+
+/// Parses and validates. The empty text is [`builtin_cluster`]. All faults are reported at once.
+pub fn parse_cluster(text: &str, revision: u64) -> Result<ClusterConfig, Faults> {
+    let reader = Reader::new(text);
+    let Some(table) = reader.parse() else { return reader.finish(None) };
+    let config = {
+        let root = reader.root(&table);
+        let trunk_sections = root.sections("trunks");
+        let mut trunks: Vec<Trunk> = Vec::new();
+        for section in &trunk_sections {
+            trunks.extend(trunk(&reader, section, &trunks));
+        }
+        // Names also of trunks with faults: a route to them is not wrong.
+        let names: Vec<&str> = trunk_sections.iter().filter_map(|s| s.string("name")).map(|n| n.value).collect();
+        let mut routes: Vec<Route> = Vec::new();
+        for section in &root.sections("routes") {
+            routes.extend(route(&reader, section, &names, &routes));
+        }
+        for (what, count) in [("trunks", trunks.len()), ("routes", routes.len())] {
+            if count > LIST_CAP {
+                reader.fault(0..0, what, format!("{count} {what}; the most is {LIST_CAP}"), "");
+            }
+        }
+        let emergency_numbers = match root.section("emergency") {
+            Some(section) if section.has("numbers") => numbers(&reader, &section),
+            _ => builtin_cluster().emergency_numbers,
+        };
+        let settings = root.section("settings").map(|s| settings(&s)).unwrap_or_default();
+        ClusterConfig { revision, trunks, routes, emergency_numbers, settings }
+    };
+    reader.finish(Some(config))
+}
+
+fn name<'a, T>(reader: &Reader<'_>, section: &Section<'a>, seen: &[T], of: impl Fn(&T) -> &str) -> Option<&'a str> {
+    let name = section.required("name")?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.value.len() > 64 || !name.value.chars().all(is_name) {
+        reader.fault_at(&name, "a name is up to 64 letters, digits, `-`, `_` or `.`", "");
+        return None;
+    }
+    if seen.iter().any(|s| of(s) == name.value) {
+        reader.fault_at(&name, format!("the name \"{}\" stands twice", name.value), "");
+        return None;
+    }
+    Some(name.value)
+}
+
+fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<Trunk> {
+    let name = name(reader, section, seen, |t| &t.name);
+    let realm = section.word("realm", &[("external", Realm::External), ("core", Realm::Core)]);
+    if !section.has("realm") {
+        section.missing("realm");
+    }
+    let sources = section.strings("sources").iter().filter_map(|s| prefix(reader, s)).collect();
+    let targets = section.strings("targets").iter().filter_map(|t| target(reader, t)).collect();
+    let misroute = section.word("misroute", &[("relay", MisroutePolicy::Relay), ("redirect", MisroutePolicy::Redirect)]);
+    let enabled = section.boolean("enabled").unwrap_or(true);
+    Some(Trunk { name: name?.into(), realm: realm?, sources, targets, misroute: misroute.unwrap_or_default(), enabled })
+}
+
+fn prefix(reader: &Reader<'_>, text: &At<&str>) -> Option<Prefix> {
+    let (addr, len) = text.value.split_once('/').map_or((text.value, None), |(a, l)| (a, Some(l)));
+    let parsed = addr.parse::<IpAddr>().ok().and_then(|addr| {
+        let most = if addr.is_ipv4() { 32 } else { 128 };
+        let len = len.map_or(Some(most), |l| l.parse().ok()).filter(|l| *l <= most)?;
+        Some(Prefix { addr, len })
+    });
+    if parsed.is_none() {
+        let message = format!("expected an address prefix, found \"{}\"", text.value);
+        reader.fault_at(text, message, "for example \"198.51.100.0/24\" or \"2001:db8::/32\"");
+    }
+    parsed
+}
+
+fn target(reader: &Reader<'_>, text: &At<&str>) -> Option<TrunkTarget> {
+    let parsed = parse_target(text.value);
+    if let Err(why) = &parsed {
+        reader.fault_at(text, format!("expected a target, found \"{}\": {why}", text.value), TARGET_HINT);
+    }
+    parsed.ok()
+}
+
+const TARGET_HINT: &str = "for example \"198.51.100.7:5060;transport=udp\" or \"psap.example.org\"";
+
+fn parse_target(text: &str) -> Result<TrunkTarget, &'static str> {
+    let (address, params) = text.split_once(';').map_or((text, None), |(a, p)| (a, Some(p)));
+    let transport = match params.map(|p| p.strip_prefix("transport=")) {
+        None => None,
+        Some(Some("udp")) => Some(Transport::Udp),
+        Some(Some("tcp")) => Some(Transport::Tcp),
+        Some(Some("tls")) => Some(Transport::Tls),
+        Some(_) => return Err("after `;` only transport=udp, tcp or tls may stand"),
+    };
+    let (host, port) = if let Some(rest) = address.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or("`]` is missing")?;
+        host.parse::<std::net::Ipv6Addr>().map_err(|_| "no IPv6 address in the brackets")?;
+        match (after, after.strip_prefix(':')) {
+            ("", _) => (host, None),
+            (_, Some(port)) => (host, Some(port)),
+            _ => return Err("after `]` only a port may stand"),
+        }
+    } else if address.parse::<std::net::Ipv6Addr>().is_ok() {
+        (address, None)
+    } else {
+        address.split_once(':').map_or((address, None), |(h, p)| (h, Some(p)))
+    };
+    let port = port.map(|p| p.parse::<u16>().ok().filter(|p| *p != 0).ok_or("the port is not 1 to 65535")).transpose()?;
+    let label =
+        |l: &str| !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if host.parse::<IpAddr>().is_err() && (host.len() > 253 || !host.trim_end_matches('.').split('.').all(label)) {
+        return Err("neither an address nor a host name");
+    }
+    Ok(TrunkTarget { host: HostAndPort { host: host.into(), port }, transport })
+}
+
+fn route(reader: &Reader<'_>, section: &Section<'_>, trunks: &[&str], seen: &[Route]) -> Option<Route> {
+    let name = name(reader, section, seen, |r| &r.name);
+    let known = |trunk: &At<&str>| {
+        let found = trunks.contains(&trunk.value);
+        if !found {
+            let hint = did_you_mean(trunk.value, trunks.iter().copied());
+            reader.fault_at(trunk, format!("there is no trunk \"{}\"", trunk.value), hint);
+        }
+        found
+    };
+    let mut matches = Vec::new();
+    matches.extend(section.boolean("emergency").map(RouteMatch::Emergency));
+    matches.extend(section.string("user").map(|s| RouteMatch::User(s.value.into())));
+    matches.extend(section.string("prefix").map(|s| RouteMatch::Prefix(s.value.into())));
+    matches.extend(section.string("from_trunk").filter(known).map(|s| RouteMatch::FromTrunk(s.value.into())));
+    let listed = section.strings("trunks");
+    if listed.is_empty() {
+        section.missing("trunks");
+    }
+    let trunks = listed.iter().filter(|t| known(t)).map(|t| t.value.into()).collect();
+    Some(Route { name: name?.into(), matches, trunks })
+}
+
+fn numbers(reader: &Reader<'_>, section: &Section<'_>) -> Vec<Box<str>> {
+    let mut out = Vec::new();
+    for n in section.strings("numbers") {
+        if n.value.is_empty() || n.value.len() > 32 || n.value.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            reader.fault_at(&n, format!("expected a number such as \"112\", found \"{}\"", n.value), "");
+        } else {
+            out.push(n.value.into());
+        }
+    }
+    out
+}
+
+fn settings(section: &Section<'_>) -> Settings {
+    let default = Settings::default();
+    let ms = |key, least, most: u64| section.number(key, least..=most.min(MS_MAX)).map(Duration::from_millis);
+    let count = |key, least| section.number(key, least..=u64::from(u32::MAX)).and_then(|n| u32::try_from(n).ok());
+    Settings {
+        // More than a second would let the caller's UA repeat its INVITE before it is answered.
+        claim_budget: ms("claim_budget_ms", 1, 1000).unwrap_or(default.claim_budget),
+        failover_after: ms("failover_after_ms", 100, 32_000).unwrap_or(default.failover_after),
+        cancel_hold: ms("cancel_hold_ms", 0, 1000).unwrap_or(default.cancel_hold),
+        ring_timeout: section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs).unwrap_or(default.ring_timeout),
+        max_calls: count("max_calls", 1).unwrap_or(default.max_calls),
+        source_rate: count("source_rate", 0).unwrap_or(default.source_rate),
+    }
+}

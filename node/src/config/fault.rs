@@ -1,0 +1,137 @@
+//! What is wrong with a configuration: all of it at once, each fault with its place and what to do.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+/// Faults that are shown; a file with more is of another kind.
+pub const FAULT_CAP: usize = 50;
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Dotted path of the field, such as `trunks[1].realm`; empty: the whole file.
+    pub path: String,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// How many characters the caret underlines.
+    width: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+/// All faults of one text, in the order of their places; never empty when it is an error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.summary())]
+pub struct Faults(pub Vec<Fault>);
+
+impl Fault {
+    /// A fault at octets `span` of `text`.
+    pub(crate) fn at(text: &str, span: Range<usize>, path: &str, message: String, hint: String) -> Fault {
+        let clamp = |mut at: usize| {
+            at = at.min(text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let (start, end) = (clamp(span.start), clamp(span.end.max(span.start)));
+        let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
+        // A span over several lines (a table) is shown on its first.
+        let first = text[start..end].lines().next().unwrap_or("");
+        Fault {
+            path: path.to_owned(),
+            line: text[..start].matches('\n').count() + 1,
+            column: text[line_start..start].chars().count() + 1,
+            width: first.chars().count().max(1),
+            message,
+            hint,
+        }
+    }
+}
+
+impl Faults {
+    /// For people: each fault with its line and a caret under the place.
+    pub fn render(&self, file: &str, text: &str) -> String {
+        let mut out = String::new();
+        for f in &self.0 {
+            let line = text.lines().nth(f.line - 1).unwrap_or("").replace('\t', " ");
+            let number = f.line.to_string();
+            let margin = " ".repeat(number.len());
+            let at = if f.path.is_empty() { String::new() } else { format!("{}: ", f.path) };
+            let _ = writeln!(out, "error: {at}{}", f.message);
+            let _ = writeln!(out, "{margin}--> {file}:{}:{}", f.line, f.column);
+            let _ = writeln!(out, "{margin} |\n{number} | {line}");
+            let _ = writeln!(out, "{margin} | {}{}", " ".repeat(f.column - 1), "^".repeat(f.width));
+            if !f.hint.is_empty() {
+                let _ = writeln!(out, "{margin} = hint: {}", f.hint);
+            }
+            out.push('\n');
+        }
+        let _ = writeln!(out, "{}", self.summary());
+        out
+    }
+
+    fn summary(&self) -> String {
+        match self.0.len() {
+            1 => "1 fault in the configuration".to_owned(),
+            n => format!("{n} faults in the configuration"),
+        }
+    }
+}
+
+/// The known word nearest to a mistyped one, as a hint; empty where none is near.
+pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    // Long words are no typing mistakes, and the distance costs their product.
+    if word.len() > 64 {
+        return String::new();
+    }
+    let best = known.into_iter().map(|k| (distance(word, k), k)).min();
+    match best {
+        Some((d, k)) if d <= (k.len() / 3).max(1) => format!("did you mean `{k}`?"),
+        _ => String::new(),
+    }
+}
+
+/// Levenshtein.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_word() {
+        assert_eq!(did_you_mean("claim_bugdet_ms", ["claim_budget_ms", "max_calls"]), "did you mean `claim_budget_ms`?");
+        assert_eq!(did_you_mean("colour", ["name", "realm"]), "");
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn places_are_counted_in_characters() {
+        let text = "a = 1\nß = \"x\"\n";
+        let at = text.find("\"x\"").unwrap();
+        let f = Fault::at(text, at..at + 3, "ß", "bad".into(), String::new());
+        assert_eq!((f.line, f.column, f.width), (2, 5, 3));
+        assert!(Faults(vec![f]).render("f.toml", text).contains("2 | ß = \"x\"\n  |     ^^^\n"));
+        // Beyond the end, or within a character: no panic.
+        assert_eq!(Fault::at(text, 999..1000, "", String::new(), String::new()).line, 3);
+        assert_eq!(Fault::at(text, 7..7, "", String::new(), String::new()).line, 2);
+    }
+}

@@ -1,0 +1,15 @@
+//! Configuration: parsed and validated before a port is bound. All faults at once, each with line, caret and hint.
+
+mod cluster;
+mod fault;
+mod node;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+pub use cluster::{builtin_cluster, parse_cluster};
+pub use fault::{FAULT_CAP, Fault, Faults};
+pub use node::{
+    AnnounceDriver, AnnounceSection, ClusterSection, LogFormat, LogSection, MediaEngine, MediaSection, Member, NodeConfig,
+    RaftSection, SipSection, TlsSection,
+};

@@ -1,0 +1,168 @@
+//! What is good is read whole; what is bad is shown whole.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sbc_core::io::{Realm, Transport};
+use sbc_core::policy::{MisroutePolicy, RouteMatch};
+
+use super::*;
+
+const NODE: &str = r#"
+[node]
+name = "node-a"
+id = 1
+data_dir = "data"
+[cluster]
+id = "lab"
+key_file = "/etc/sbc/cluster.key"
+[[cluster.members]]
+name = "node-a"
+id = 1
+peer = "127.0.0.11:7443"
+unicast = "127.0.0.11"
+core = "127.0.1.11"
+[[cluster.members]]
+name = "node-b"
+id = 2
+peer = "127.0.0.12:7443"
+unicast = "127.0.0.12"
+core = "127.0.1.12"
+[sip]
+anycast = "127.0.0.100"
+unicast = "127.0.0.11"
+core = "127.0.1.11"
+[tls]
+ca = "ca.crt"
+cert = "a.crt"
+key = "a.key"
+[grpc]
+listen = "127.0.0.11:7443"
+[announce]
+driver = "bind"
+preference_ms = 100
+[media]
+engine = "none"
+ports = [30000, 30999]
+[raft]
+heartbeat_ms = 100
+election_ms = [500, 900]
+[dns]
+servers = ["127.0.0.53", "127.0.0.54:5353"]
+"#;
+
+const CLUSTER: &str = r#"
+[settings]
+claim_budget_ms = 200
+ring_timeout_s = 60
+[emergency]
+numbers = ["112", "110"]
+[[trunks]]
+name = "psap"
+realm = "core"
+sources = ["127.0.2.1/32"]
+targets = ["127.0.2.1:5060;transport=udp", "psap.example.org", "[2001:db8::1]:5070"]
+[[trunks]]
+name = "callers"
+realm = "external"
+sources = ["0.0.0.0/0", "::/0"]
+misroute = "redirect"
+[[routes]]
+name = "emergency"
+emergency = true
+from_trunk = "callers"
+trunks = ["psap"]
+"#;
+
+#[test]
+fn a_good_node_is_read_whole() {
+    let c = NodeConfig::parse(NODE, Path::new("/srv")).unwrap();
+    assert_eq!(c.data_dir, Path::new("/srv/data"));
+    assert_eq!(c.cluster.key_file, Path::new("/etc/sbc/cluster.key"));
+    assert_eq!((c.sip.port, c.sip.tls_port), (5060, 5061));
+    assert_eq!(c.this_member().name, "node-a");
+    assert_eq!(c.announce.preference, Duration::from_millis(100));
+    assert!(c.announce.at_start);
+    assert_eq!((c.media.engine, c.media.ports), (MediaEngine::None, [30_000, 30_999]));
+    assert_eq!(c.raft.election, [Duration::from_millis(500), Duration::from_millis(900)]);
+    assert_eq!(c.raft.lease, Duration::from_secs(2));
+    assert_eq!(c.dns_servers, ["127.0.0.53:53".parse().unwrap(), "127.0.0.54:5353".parse().unwrap()]);
+}
+
+#[test]
+fn a_good_cluster_is_read_whole() {
+    let c = parse_cluster(CLUSTER, 7).unwrap();
+    assert_eq!((c.revision, c.settings.claim_budget), (7, Duration::from_millis(200)));
+    assert_eq!(c.settings.ring_timeout, Duration::from_secs(60));
+    assert_eq!(c.emergency_numbers, ["112".into(), "110".into()]);
+    let psap = &c.trunks[0];
+    assert_eq!((psap.realm, psap.misroute, psap.enabled), (Realm::Core, MisroutePolicy::Relay, true));
+    assert_eq!(psap.targets[0].transport, Some(Transport::Udp));
+    assert_eq!((&*psap.targets[1].host.host, psap.targets[1].host.port), ("psap.example.org", None));
+    assert_eq!((&*psap.targets[2].host.host, psap.targets[2].host.port), ("2001:db8::1", Some(5070)));
+    assert_eq!(c.trunks[1].misroute, MisroutePolicy::Redirect);
+    assert_eq!(c.routes[0].matches, [RouteMatch::Emergency(true), RouteMatch::FromTrunk("callers".into())]);
+    assert_eq!(parse_cluster("", 0).unwrap(), builtin_cluster());
+}
+
+#[test]
+fn every_fault_is_shown_at_once() {
+    let text = CLUSTER
+        .replace("claim_budget_ms = 200", "claim_bugdet_ms = 200")
+        .replace("realm = \"core\"", "realm = \"kore\"")
+        .replace("127.0.2.1/32", "127.0.2.1/33")
+        .replace("psap.example.org", "psap example")
+        .replace("trunks = [\"psap\"]", "trunks = [\"spap\"]")
+        .replace("ring_timeout_s = 60", "ring_timeout_s = 1");
+    let faults = parse_cluster(&text, 1).unwrap_err();
+    let paths: Vec<&str> = faults.0.iter().map(|f| &*f.path).collect();
+    let wanted = [
+        "settings.claim_bugdet_ms",
+        "settings.ring_timeout_s",
+        "trunks[0].realm",
+        "trunks[0].sources[0]",
+        "trunks[0].targets[1]",
+        "routes[0].trunks[0]",
+    ];
+    assert_eq!(paths, wanted);
+    assert_eq!((faults.0[0].line, faults.0[0].column), (3, 1));
+    assert_eq!(faults.0[0].hint, "did you mean `claim_budget_ms`?");
+    assert_eq!(faults.0[2].hint, "did you mean `core`?");
+    assert_eq!(faults.0[5].hint, "did you mean `psap`?");
+    let shown = faults.render("cluster.toml", &text);
+    assert!(shown.contains(" --> cluster.toml:3:1\n"), "{shown}");
+    assert!(
+        shown.contains("3 | claim_bugdet_ms = 200\n  | ^^^^^^^^^^^^^^^\n  = hint: did you mean `claim_budget_ms`?"),
+        "{shown}"
+    );
+    assert!(shown.ends_with("6 faults in the configuration\n"), "{shown}");
+}
+
+#[test]
+fn node_faults() {
+    let faults = |from: &str, to: &str| {
+        let text = NODE.replacen(from, to, 1);
+        assert_ne!(text, NODE, "{from}");
+        let faults = NodeConfig::parse(&text, Path::new("/srv")).unwrap_err();
+        faults.0.into_iter().map(|f| format!("{}: {}", f.path, f.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(faults("name = \"node-a\"", "name = \"node-x\""), ["node.name: the member with id 1 is called \"node-a\""]);
+    assert_eq!(faults("[tls]\n", "[tlss]\n"), ["tls: the table [tls] is missing", "tlss: unknown key `tlss`"]);
+    assert_eq!(faults("driver = \"bind\"", "driver = \"exec\""), ["announce.command: the driver \"exec\" needs a command"]);
+    assert_eq!(faults("ports = [30000, 30999]", "ports = [30999, 30000]"), ["media.ports: 30999 is above 30000"]);
+    assert_eq!(faults("anycast = \"127.0.0.100\"", "anycast = \"127.0.0.11\"").len(), 1);
+    assert_eq!(faults("election_ms = [500, 900]", "election_ms = [150, 900]").len(), 1);
+    assert_eq!(faults("id = 1\ndata", "id = 70000\ndata"), ["node.id: expected a whole number from 1 to 65535, found 70000"]);
+    assert_eq!(faults("unicast = \"127.0.0.12\"", "unicast = \"127.0.0.11\"").len(), 1);
+}
+
+#[test]
+fn syntax_faults_and_garbage_never_panic() {
+    let faults = parse_cluster("[settings\nx = = 1\n", 0).unwrap_err();
+    assert_eq!(faults.0[0].line, 1);
+    for end in 0..NODE.len() {
+        let _ = NodeConfig::parse(&NODE[..end], Path::new("/")).map_err(|f| f.render("x", &NODE[..end]));
+    }
+    let many: String = (0..1000).map(|i| format!("k{i} = 1\n")).collect();
+    assert_eq!(parse_cluster(&many, 0).unwrap_err().0.len(), FAULT_CAP);
+}

@@ -1,0 +1,146 @@
+//! `/metrics` and `/healthz`: two fixed answers over HTTP/1.1, one request a connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::sync::watch;
+
+use super::Metrics;
+
+/// Connections at a time: a scraper and a probe need one each.
+const CONNECTIONS: usize = 16;
+/// Request head: the two requests fit in a tenth of it.
+const HEAD_MAX: usize = 4096;
+/// For one request and its answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// After a failed accept (no descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("[metrics] listen {addr}: {source}")]
+pub struct HttpError {
+    /// Where.
+    pub addr: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Serves until the returned task is aborted. `health` is empty while the node is healthy, else it says why not: then
+/// `/healthz` answers 503 with it. Gives the address that is listened on.
+pub async fn serve_http(
+    addr: SocketAddr,
+    metrics: Metrics,
+    health: watch::Receiver<String>,
+) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), HttpError> {
+    let listener = TcpListener::bind(addr).await.map_err(|source| HttpError { addr, source })?;
+    let bound = listener.local_addr().map_err(|source| HttpError { addr, source })?;
+    Ok((bound, tokio::spawn(accept(listener, metrics, health))))
+}
+
+async fn accept(listener: TcpListener, metrics: Metrics, health: watch::Receiver<String>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (metrics, health) = (metrics.clone(), health.clone());
+        tokio::spawn(async move {
+            // A peer that is slow or rude loses its connection and nothing else happens.
+            let _ = tokio::time::timeout(DEADLINE, answer(stream, &metrics, &health)).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, metrics: &Metrics, health: &watch::Receiver<String>) -> io::Result<()> {
+    let mut head = Vec::with_capacity(512);
+    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+        if head.len() >= HEAD_MAX {
+            return respond(&mut stream, "431 Request Header Fields Too Large", "text/plain", "", true).await;
+        }
+        let mut chunk = [0; 512];
+        let n = stream.read(&mut chunk).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        head.extend_from_slice(&chunk[..n]);
+    }
+    let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|b| *b == b' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let with_body = method != b"HEAD";
+    if method != b"GET" && with_body {
+        return respond(&mut stream, "405 Method Not Allowed", "text/plain", "", true).await;
+    }
+    match target.split(|b| *b == b'?').next().unwrap_or_default() {
+        b"/metrics" => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            respond(&mut stream, "200 OK", kind, &metrics.render(), with_body).await
+        }
+        b"/healthz" => {
+            let why = health.borrow().clone();
+            let status = if why.is_empty() { "200 OK" } else { "503 Service Unavailable" };
+            let body = if why.is_empty() { "ok\n".to_owned() } else { format!("{why}\n") };
+            respond(&mut stream, status, "text/plain; charset=utf-8", &body, with_body).await
+        }
+        _ => respond(&mut stream, "404 Not Found", "text/plain", "/metrics or /healthz\n", with_body).await,
+    }
+}
+
+async fn respond(stream: &mut TcpStream, status: &str, kind: &str, body: &str, with_body: bool) -> io::Result<()> {
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await?;
+    if with_body {
+        stream.write_all(body.as_bytes()).await?;
+    }
+    stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(addr: SocketAddr, request: &str) -> String {
+        let mut s = TcpStream::connect(addr).await.unwrap();
+        s.write_all(request.as_bytes()).await.unwrap();
+        let mut out = String::new();
+        let _ = s.read_to_string(&mut out).await;
+        out
+    }
+
+    #[tokio::test]
+    async fn two_pages_and_limits() {
+        let (say, health) = watch::channel(String::new());
+        let metrics = Metrics::new();
+        metrics.gauges.calls_active.set(7);
+        let (addr, task) = serve_http("127.0.0.1:0".parse().unwrap(), metrics, health).await.unwrap();
+        let page = ask(addr, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("sbc_calls_active 7\n"), "{page}");
+        assert!(ask(addr, "GET /healthz HTTP/1.1\r\n\r\n").await.ends_with("ok\n"));
+        say.send("no quorum".into()).unwrap();
+        let page = ask(addr, "GET /healthz HTTP/1.1\r\n\r\n").await;
+        assert!(page.starts_with("HTTP/1.1 503") && page.ends_with("no quorum\n"), "{page}");
+        assert!(ask(addr, "GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404"));
+        assert!(ask(addr, "POST /metrics HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 405"));
+        let long = ask(addr, &"x".repeat(HEAD_MAX)).await;
+        assert!(long.starts_with("HTTP/1.1 431"), "{long}");
+        // Idle connections beyond the limit do not shut out those who wait for a slot.
+        let idle: Vec<TcpStream> = futures::future::join_all((0..CONNECTIONS - 1).map(|_| TcpStream::connect(addr)))
+            .await
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert!(ask(addr, "HEAD /healthz HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 503"));
+        drop(idle);
+        task.abort();
+    }
+}

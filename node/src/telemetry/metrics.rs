@@ -1,0 +1,264 @@
+//! The metrics of a node, with the `sbc_` prefix, base units and bounded labels (control.md, Observability).
+//!
+//! What core counts comes in through [`Metrics::count`]; states are set through [`Gauges`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
+use prometheus_client::metrics::counter::Counter as PromCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use sbc_core::io::Counter;
+
+/// One or two labels whose names are fixed by the metric and whose values are words of the program: bounded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Labels<const N: usize>([(&'static str, &'static str); N]);
+
+impl<const N: usize> EncodeLabelSet for Labels<N> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for label in &self.0 {
+            prometheus_client::encoding::EncodeLabel::encode(label, encoder.encode_label())?;
+        }
+        Ok(())
+    }
+}
+
+type Counters<const N: usize> = Family<Labels<N>, PromCounter>;
+
+/// States, set by whoever knows them.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// Calls that this node owns.
+    pub calls_active: Gauge,
+    /// Live transactions.
+    pub transactions_active: Gauge,
+    /// Live calls in the replicated state.
+    pub replica_calls: Gauge,
+    /// 1 while this node serves the anycast address.
+    pub anycast_announced: Gauge,
+    /// 1 while it drains.
+    pub draining: Gauge,
+    /// Raft's term.
+    pub raft_term: Gauge,
+    /// 1 on the leader.
+    pub raft_leader: Gauge,
+    /// Highest committed index that is known here.
+    pub raft_committed_index: Gauge,
+    /// Highest applied index.
+    pub raft_applied_index: Gauge,
+    /// 1 while a quorum has confirmed within the lease.
+    pub raft_quorum: Gauge,
+    /// End of the certificate's validity, seconds since the Unix epoch.
+    pub certificate_not_after_seconds: Gauge,
+    /// Media sessions.
+    pub media_sessions: Gauge,
+    /// Streams of events that are being read.
+    pub event_watchers: Gauge,
+}
+
+/// All metrics of one node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// States.
+    pub gauges: Gauges,
+    requests: Counters<1>,
+    responses: Counters<1>,
+    parse_errors: Counters<1>,
+    dropped: Counters<1>,
+    claims: Counters<1>,
+    misrouted: Counters<2>,
+    degraded: PromCounter<u64, AtomicU64>,
+    calls_ended: Counters<1>,
+    /// RPCs of the control plane that failed, by gRPC status.
+    rpc_errors: Counters<1>,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    pub fn new() -> Metrics {
+        let mut r = Registry::with_prefix("sbc");
+        let gauges = Gauges::default();
+        register_gauges(&mut r, &gauges);
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        r.register("build_info", "Version of the program", prometheus_client::metrics::info::Info::new(version));
+        let (requests, responses) = (Counters::<1>::default(), Counters::<1>::default());
+        let (parse_errors, dropped) = (Counters::<1>::default(), Counters::<1>::default());
+        let (claims, misrouted) = (Counters::<1>::default(), Counters::<2>::default());
+        let (calls_ended, rpc_errors) = (Counters::<1>::default(), Counters::<1>::default());
+        let degraded = PromCounter::default();
+        r.register("sip_requests_received", "SIP requests received, by method", requests.clone());
+        r.register("sip_responses_sent", "SIP responses sent, by status class", responses.clone());
+        r.register("sip_parse_errors", "Messages that could not be parsed, by fault", parse_errors.clone());
+        r.register("sip_dropped", "Messages dropped without an answer, by reason", dropped.clone());
+        r.register("claims", "Claims of initial INVITEs, by outcome", claims.clone());
+        r.register("misrouted", "Misrouted packets, by method and action", misrouted.clone());
+        r.register("calls_degraded", "Calls that went on without the store", degraded.clone());
+        r.register("calls_ended", "Calls that ended, by outcome", calls_ended.clone());
+        r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
+        Metrics {
+            registry: Arc::new(r),
+            gauges,
+            requests,
+            responses,
+            parse_errors,
+            dropped,
+            claims,
+            misrouted,
+            degraded,
+            calls_ended,
+            rpc_errors,
+        }
+    }
+
+    /// What core counted.
+    pub fn count(&self, counter: Counter) {
+        let one = |family: &Counters<1>, label, value| {
+            family.get_or_create(&Labels([(label, value)])).inc();
+        };
+        match counter {
+            Counter::RequestReceived(method) => one(&self.requests, "method", method),
+            Counter::ResponseSent(class) => one(&self.responses, "class", class_name(class)),
+            Counter::ParseError(fault) => one(&self.parse_errors, "fault", fault),
+            Counter::Dropped(reason) => one(&self.dropped, "reason", reason),
+            Counter::Claim(outcome) => one(&self.claims, "outcome", outcome),
+            Counter::Misrouted(method, action) => {
+                self.misrouted.get_or_create(&Labels([("method", method), ("action", action)])).inc();
+            }
+            Counter::Degraded => {
+                self.degraded.inc();
+            }
+            Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
+        }
+    }
+
+    /// An RPC failed.
+    pub fn rpc_failed(&self, status: &'static str) {
+        self.rpc_errors.get_or_create(&Labels([("status", status)])).inc();
+    }
+
+    /// The text that Prometheus reads (OpenMetrics).
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        encode(&mut out, &self.registry).expect("writing to a string does not fail");
+        out
+    }
+
+    /// Each counter's sum over its labels, by name without the prefix.
+    pub fn totals(&self) -> BTreeMap<String, u64> {
+        let mut out = BTreeMap::new();
+        for line in self.render().lines().filter(|l| !l.starts_with('#')) {
+            let Some((name, value)) = line.rsplit_once(' ') else { continue };
+            let name = name.split('{').next().unwrap_or(name);
+            let Some(name) = name.strip_prefix("sbc_").filter(|n| n.ends_with("_total")) else { continue };
+            *out.entry(name.to_owned()).or_insert(0) += value.parse::<u64>().unwrap_or(0);
+        }
+        out
+    }
+}
+
+fn class_name(class: u8) -> &'static str {
+    match class {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "6xx",
+    }
+}
+
+fn register_gauges(r: &mut Registry, g: &Gauges) {
+    let all: [(&str, &str, &Gauge); 13] = [
+        ("calls_active", "Calls that this node owns", &g.calls_active),
+        ("transactions_active", "Live SIP transactions", &g.transactions_active),
+        ("replica_calls", "Live calls in the replicated state", &g.replica_calls),
+        ("anycast_announced", "1 while this node serves the anycast address", &g.anycast_announced),
+        ("draining", "1 while this node drains", &g.draining),
+        ("raft_term", "Raft term", &g.raft_term),
+        ("raft_leader", "1 on the Raft leader", &g.raft_leader),
+        ("raft_committed_index", "Highest committed log index", &g.raft_committed_index),
+        ("raft_applied_index", "Highest applied log index", &g.raft_applied_index),
+        ("raft_quorum", "1 while a quorum has confirmed within the lease", &g.raft_quorum),
+        ("certificate_not_after_seconds", "End of the certificate's validity, Unix time", &g.certificate_not_after_seconds),
+        ("media_sessions", "Media sessions", &g.media_sessions),
+        ("event_watchers", "Streams of events that are being read", &g.event_watchers),
+    ];
+    for (name, help, gauge) in all {
+        r.register(name, help, gauge.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Dashboards and alerts name these: renaming one breaks them.
+    const NAMES: [&str; 23] = [
+        "sbc_anycast_announced",
+        "sbc_build_info",
+        "sbc_calls_active",
+        "sbc_calls_degraded_total",
+        "sbc_calls_ended_total",
+        "sbc_certificate_not_after_seconds",
+        "sbc_claims_total",
+        "sbc_control_rpc_errors_total",
+        "sbc_draining",
+        "sbc_event_watchers",
+        "sbc_media_sessions",
+        "sbc_misrouted_total",
+        "sbc_raft_applied_index",
+        "sbc_raft_committed_index",
+        "sbc_raft_leader",
+        "sbc_raft_quorum",
+        "sbc_raft_term",
+        "sbc_replica_calls",
+        "sbc_sip_dropped_total",
+        "sbc_sip_parse_errors_total",
+        "sbc_sip_requests_received_total",
+        "sbc_sip_responses_sent_total",
+        "sbc_transactions_active",
+    ];
+
+    #[test]
+    fn names_are_as_documented_and_counts_arrive() {
+        let m = Metrics::new();
+        for c in [
+            Counter::RequestReceived("INVITE"),
+            Counter::RequestReceived("BYE"),
+            Counter::ResponseSent(2),
+            Counter::ParseError("via"),
+            Counter::Dropped("acl"),
+            Counter::Claim("won"),
+            Counter::Misrouted("BYE", "relay"),
+            Counter::Degraded,
+            Counter::CallEnded("answered"),
+        ] {
+            m.count(c);
+        }
+        m.rpc_failed("unavailable");
+        m.gauges.calls_active.set(3);
+        let text = m.render();
+        let mut names: Vec<&str> =
+            text.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(['{', ' ']).next().unwrap()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names, NAMES);
+        assert!(text.contains("sbc_misrouted_total{method=\"BYE\",action=\"relay\"} 1"), "{text}");
+        assert!(text.contains("sbc_calls_active 3"));
+        let totals = m.totals();
+        assert_eq!(totals["sip_requests_received_total"], 2);
+        assert_eq!(totals["calls_degraded_total"], 1);
+        assert!(!totals.contains_key("calls_active"));
+    }
+}

@@ -1,0 +1,9 @@
+//! Logs and metrics.
+
+mod http;
+mod log;
+mod metrics;
+
+pub use http::{HttpError, serve_http};
+pub use log::init_logging;
+pub use metrics::{Gauges, Metrics};
