@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod app;
 pub mod config;
+pub mod control;
 pub mod dns;
 pub mod driver;
 pub mod media;

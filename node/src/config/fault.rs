@@ -91,7 +91,7 @@ pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a s
     }
     let best = known.into_iter().map(|k| (distance(word, k), k)).min();
     match best {
-        Some((d, k)) if d <= (k.len() / 3).max(1) => format!("did you mean `{k}`?"),
+        Some((d, k)) if d <= (k.len() / 2).clamp(1, 3) => format!("did you mean `{k}`?"),
         _ => String::new(),
     }
 }

@@ -91,7 +91,7 @@ impl Metrics {
         let gauges = Gauges::default();
         register_gauges(&mut r, &gauges);
         let version = [("version", env!("CARGO_PKG_VERSION"))];
-        r.register("build_info", "Version of the program", prometheus_client::metrics::info::Info::new(version));
+        r.register("build", "Version of the program", prometheus_client::metrics::info::Info::new(version));
         let (requests, responses) = (Counters::<1>::default(), Counters::<1>::default());
         let (parse_errors, dropped) = (Counters::<1>::default(), Counters::<1>::default());
         let (claims, misrouted) = (Counters::<1>::default(), Counters::<2>::default());

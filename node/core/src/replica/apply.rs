@@ -281,7 +281,11 @@ impl Replica {
             invite: if kind == EventKind::Received { claim.invite.clone() } else { Bytes::new() },
             ..Event::default()
         };
-        self.event(run, event)
+        let revision = self.event(run, event);
+        if let Some(entry) = self.calls.get_mut(&uid).map(Arc::make_mut) {
+            entry.state_mut().revision = revision;
+        }
+        revision
     }
 
     fn event(&mut self, run: &mut Run, mut event: Event) -> u64 {

@@ -133,6 +133,12 @@ impl Replica {
         self.calls.range((from, Bound::Unbounded)).map(|(_, c)| c).filter(|c| c.is_live())
     }
 
+    /// The same, with calls that ended less than [`CLAIM_RETENTION_MS`] ago.
+    pub fn all_calls(&self, after: Option<CallUid>) -> impl Iterator<Item = &Arc<CallEntry>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.calls.range((from, Bound::Unbounded)).map(|(_, c)| c)
+    }
+
     /// How many calls are live.
     pub fn live_calls(&self) -> usize {
         self.live

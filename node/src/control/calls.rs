@@ -1,0 +1,277 @@
+//! `sbc.v1.CallService`: reads from this node's index, control by the call's owner.
+
+use sbc_core::ids::CallUid;
+use sbc_core::io::{Command, CommandReply, LadderEntry, Realm};
+use sbc_core::replica::{CallEntry, Replica};
+use sbc_core::store_pb;
+use sbc_proto::v1 as pb;
+use sbc_proto::v1::call_service_client::CallServiceClient;
+use sbc_proto::v1::call_service_server::CallService;
+use tonic::{Code, Request, Response, Status};
+
+use super::auth::Caller;
+use super::error::{fault, no_call};
+use super::map;
+use super::shared::{FORWARD_BUDGET, Place, Shared, bad_page_token, caller, forwarded, on_behalf, page_size, parse_uid};
+use super::watch::{Answers, WatchMessage, Watcher, token, watch};
+
+/// Longest reason of a Terminate: it goes into a header field.
+const REASON_MAX: usize = 128;
+/// Entries looked at for one page: a filter that fits nothing must not hold the lock for all calls.
+const SCAN_MAX: usize = 20_000;
+
+/// The service.
+pub(crate) struct Calls(pub(crate) Shared);
+
+struct Filter {
+    states: Vec<i32>,
+    emergency: Option<bool>,
+    node: String,
+}
+
+impl Filter {
+    fn new(filter: Option<pb::CallFilter>) -> Filter {
+        let f = filter.unwrap_or_default();
+        Filter { states: f.states, emergency: f.emergency, node: f.node }
+    }
+
+    /// `all`: without states ended calls pass too (a watch must say that a call is over).
+    fn passes(&self, call: &pb::Call, all: bool) -> bool {
+        let ended = call.state == i32::from(pb::CallState::Ended);
+        let state = if self.states.is_empty() { all || !ended } else { self.states.contains(&call.state) };
+        state && self.emergency.is_none_or(|e| e == call.emergency) && (self.node.is_empty() || self.node == call.owner)
+    }
+}
+
+impl Calls {
+    /// The node that carries a call's commands out: its owner, or for a call that is not replicated the node that made it.
+    fn owner(&self, uid: CallUid, caller: &Caller) -> Result<Place, Status> {
+        let owner = self.0.read(|r| r.call(uid).map(|c| c.owner())).unwrap_or(uid.node);
+        let member = self.0.node.config().cluster.members.iter().any(|m| m.id == owner);
+        if member { self.0.place_of(owner, caller) } else { Err(no_call(&uid.to_string())) }
+    }
+
+    fn entry(&self, uid: CallUid, pii: bool) -> Option<pb::Call> {
+        self.0.read(|r| r.call(uid).map(|c| map::call(c, &self.0.names, pii)))
+    }
+
+    async fn terminate_here(&self, uid: CallUid, asked: &pb::CallServiceTerminateRequest, pii: bool) -> Result<pb::Call, Status> {
+        let facts = [("call", asked.uid.as_str())];
+        if self.0.read(|r| r.call(uid).is_some_and(|c| !c.is_live())) {
+            return Err(fault(Code::FailedPrecondition, pb::ErrorReason::CallEnded, "the call is over", &facts));
+        }
+        let command = Command::Terminate { call: uid, reason: asked.reason.as_str().into(), emergency: asked.emergency };
+        match self.0.node.command(command).await? {
+            CommandReply::Done => {
+                let bare = || pb::Call { uid: asked.uid.clone(), owner: self.0.my_name().to_owned(), ..pb::Call::default() };
+                Ok(self.entry(uid, pii).unwrap_or_else(bare))
+            }
+            CommandReply::EmergencyRefused => {
+                let message = "an emergency call is ended only by a request that says so";
+                Err(fault(Code::FailedPrecondition, pb::ErrorReason::EmergencyCall, message, &facts))
+            }
+            CommandReply::NotFound => Err(no_call(&asked.uid)),
+            other => Err(fault(Code::Internal, pb::ErrorReason::Internal, format!("core answered {other:?}"), &[])),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl CallService for Calls {
+    async fn list(&self, request: Request<pb::CallServiceListRequest>) -> Result<Response<pb::CallServiceListResponse>, Status> {
+        let pii = caller(&request)?.pii;
+        let asked = request.into_inner();
+        let after: Option<CallUid> = match asked.page_token.as_str() {
+            "" => None,
+            t => Some(t.parse().map_err(|()| bad_page_token())?),
+        };
+        let (limit, filter) = (page_size(asked.page_size), Filter::new(asked.filter));
+        let (calls, next) = self.0.read(|r| {
+            let mut calls = Vec::new();
+            let (mut last, mut more) = (None, false);
+            for (looked, entry) in r.all_calls(after).enumerate() {
+                if calls.len() == limit || looked == SCAN_MAX {
+                    more = true;
+                    break;
+                }
+                last = Some(entry.uid);
+                let call = map::call(entry, &self.0.names, pii);
+                if filter.passes(&call, false) {
+                    calls.push(call);
+                }
+            }
+            (calls, last.filter(|_| more))
+        });
+        let next_page_token = next.map(|u| u.to_string()).unwrap_or_default();
+        Ok(Response::new(pb::CallServiceListResponse { calls, next_page_token }))
+    }
+
+    async fn get(&self, request: Request<pb::CallServiceGetRequest>) -> Result<Response<pb::CallServiceGetResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let uid = parse_uid(&asked.uid)?;
+        let mut call = self.entry(uid, caller.pii).ok_or_else(|| no_call(&asked.uid))?;
+        // Only the owner counts packets; when it does not answer, the rest is still true.
+        match self.owner(uid, &caller) {
+            Ok(Place::Here) => {
+                call.media = self.0.node.media_stats(uid).await.map(|m| pb::MediaCounters {
+                    caller_packets: m.caller.rtp_packets,
+                    caller_octets: m.caller.rtp_octets,
+                    callee_packets: m.callee.rtp_packets,
+                    callee_octets: m.callee.rtp_octets,
+                });
+            }
+            Ok(Place::There(name, channel)) => {
+                let mut client = CallServiceClient::new(channel);
+                let answer = client.get(on_behalf(pb::CallServiceGetRequest { uid: asked.uid }, &caller));
+                if let Ok(answer) = forwarded(&name, super::nodes::PEER_BUDGET, answer).await {
+                    call.media = answer.into_inner().call.and_then(|c| c.media);
+                }
+            }
+            Err(_) => {}
+        }
+        Ok(Response::new(pb::CallServiceGetResponse { call: Some(call) }))
+    }
+
+    type WatchStream = Answers<pb::CallServiceWatchResponse>;
+
+    async fn watch(&self, request: Request<pb::CallServiceWatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let pii = caller(&request)?.pii;
+        let asked = request.into_inner();
+        let uid = if asked.uid.is_empty() { None } else { Some(parse_uid(&asked.uid)?) };
+        let watcher = CallWatcher { shared: self.0.clone(), uid, filter: Filter::new(asked.filter), pii, after: None };
+        Ok(Response::new(watch(&self.0, asked.from, asked.heartbeat_ms, watcher)?))
+    }
+
+    async fn terminate(
+        &self,
+        request: Request<pb::CallServiceTerminateRequest>,
+    ) -> Result<Response<pb::CallServiceTerminateResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let uid = parse_uid(&asked.uid)?;
+        if asked.reason.len() > REASON_MAX || asked.reason.chars().any(char::is_control) {
+            return Err(super::error::invalid("reason", format!("at most {REASON_MAX} octets, no control characters")));
+        }
+        match self.owner(uid, &caller)? {
+            Place::Here => {
+                let call = self.terminate_here(uid, &asked, caller.pii).await?;
+                tracing::info!(call = %uid, by = %caller.display(), request_id = %asked.request_id, "call terminated by request");
+                Ok(Response::new(pb::CallServiceTerminateResponse { call: Some(call) }))
+            }
+            Place::There(name, channel) => {
+                let mut client = CallServiceClient::new(channel);
+                forwarded(&name, FORWARD_BUDGET, client.terminate(on_behalf(asked, &caller))).await
+            }
+        }
+    }
+
+    async fn get_ladder(
+        &self,
+        request: Request<pb::CallServiceGetLadderRequest>,
+    ) -> Result<Response<pb::CallServiceGetLadderResponse>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let uid = parse_uid(&asked.uid)?;
+        let channel = match self.owner(uid, &caller)? {
+            Place::There(name, channel) => {
+                let mut client = CallServiceClient::new(channel);
+                return forwarded(&name, FORWARD_BUDGET, client.get_ladder(on_behalf(asked, &caller))).await;
+            }
+            Place::Here => self.0.node.command(Command::Ladder { call: uid }).await?,
+        };
+        let CommandReply::Ladder(entries) = channel else { return Err(no_call(&asked.uid)) };
+        let realm = self.0.read(|r| r.call(uid).and_then(|c| caller_realm(c)));
+        let message = |e: LadderEntry| ladder_message(e, realm, caller.pii, &self.0);
+        let messages = entries.into_iter().map(message).collect();
+        Ok(Response::new(pb::CallServiceGetLadderResponse { messages, dropped: 0 }))
+    }
+}
+
+/// On which side the caller is: role 3 of an arrival is the core address.
+fn caller_realm(entry: &CallEntry) -> Option<Realm> {
+    match entry.claim().arrival.as_ref()?.role {
+        1 | 2 => Some(Realm::External),
+        3 => Some(Realm::Core),
+        _ => None,
+    }
+}
+
+fn ladder_message(e: LadderEntry, caller_realm: Option<Realm>, pii: bool, shared: &Shared) -> pb::LadderMessage {
+    let leg = match caller_realm {
+        None => pb::CallLeg::Unspecified,
+        Some(realm) if realm == e.realm => pb::CallLeg::Caller,
+        Some(_) => pb::CallLeg::Callee,
+    };
+    let direction = if e.inbound { pb::MessageDirection::Received } else { pb::MessageDirection::Sent };
+    pb::LadderMessage {
+        at: map::time(e.at.0),
+        leg: leg.into(),
+        direction: direction.into(),
+        transport: String::new(),
+        local: e.local.to_string(),
+        remote: if pii { e.remote.to_string() } else { String::new() },
+        summary: e.summary.into(),
+        cseq: e.cseq.into(),
+        ingress: e.through.map_or_else(|| shared.my_name().to_owned(), |n| shared.names.name(n)),
+        relayed: e.through.is_some(),
+        retransmission: false,
+    }
+}
+
+struct CallWatcher {
+    shared: Shared,
+    uid: Option<CallUid>,
+    filter: Filter,
+    pii: bool,
+    /// Last call of the snapshot so far.
+    after: Option<CallUid>,
+}
+
+impl CallWatcher {
+    fn change(&self, revision: u64, call: pb::Call) -> pb::CallServiceWatchResponse {
+        let change = pb::CallChange { revision, call: Some(call), resume_token: token(revision) };
+        pb::CallServiceWatchResponse { kind: Some(pb::call_service_watch_response::Kind::Change(change)) }
+    }
+}
+
+impl Watcher for CallWatcher {
+    type Message = pb::CallServiceWatchResponse;
+
+    fn snapshot(&mut self, replica: &Replica, limit: usize) -> Option<(Vec<Self::Message>, bool)> {
+        let page: Vec<_> = match self.uid {
+            Some(uid) => replica.call(uid).into_iter().collect(),
+            None => replica.calls(self.after).take(limit).collect(),
+        };
+        let more = self.uid.is_none() && page.len() == limit;
+        self.after = page.last().map(|c| c.uid).or(self.after);
+        let calls = page.into_iter().map(|c| map::call(c, &self.shared.names, self.pii));
+        Some((calls.filter(|c| self.filter.passes(c, true)).map(|c| self.change(c.revision, c)).collect(), more))
+    }
+
+    fn event(&mut self, replica: &Replica, event: &store_pb::Event) -> (Option<Self::Message>, bool) {
+        let Some(uid) = CallUid::from_bytes(&event.call) else { return (None, false) };
+        if self.uid.is_some_and(|u| u != uid) {
+            return (None, false);
+        }
+        let over = matches!(event.kind(), store_pb::EventKind::Ended | store_pb::EventKind::Abandoned);
+        let call = match replica.call(uid) {
+            Some(entry) => map::call(entry, &self.shared.names, self.pii),
+            None => map::call_of_event(event, &self.shared.names, self.pii),
+        };
+        let message = self.filter.passes(&call, true).then(|| self.change(event.revision, call));
+        (message, over && self.uid.is_some())
+    }
+}
+
+impl WatchMessage for pb::CallServiceWatchResponse {
+    fn synced(m: pb::WatchSynced) -> Self {
+        pb::CallServiceWatchResponse { kind: Some(pb::call_service_watch_response::Kind::Synced(m)) }
+    }
+    fn progress(m: pb::WatchProgress) -> Self {
+        pb::CallServiceWatchResponse { kind: Some(pb::call_service_watch_response::Kind::Progress(m)) }
+    }
+    fn goodbye(m: pb::WatchGoodbye) -> Self {
+        pb::CallServiceWatchResponse { kind: Some(pb::call_service_watch_response::Kind::Goodbye(m)) }
+    }
+}

@@ -1,0 +1,152 @@
+//! `sbc.v1.EventService` and `sbc.v1.DispatchService`: what happened, the same from every node.
+
+use sbc_core::ids::CallUid;
+use sbc_core::replica::Replica;
+use sbc_core::store_pb;
+use sbc_proto::v1 as pb;
+use sbc_proto::v1::dispatch_service_server::DispatchService;
+use sbc_proto::v1::event_service_server::EventService;
+use tonic::{Code, Request, Response, Status};
+
+use super::error::fault;
+use super::map;
+use super::shared::{Shared, bad_page_token, caller, page_size, parse_uid};
+use super::watch::{Answers, WatchMessage, Watcher, token, watch};
+
+/// CDRs looked at for one page.
+const SCAN_MAX: usize = 20_000;
+
+/// Both services.
+#[derive(Clone)]
+pub(crate) struct Events(pub(crate) Shared);
+
+fn uid(text: &str) -> Result<Option<CallUid>, Status> {
+    if text.is_empty() { Ok(None) } else { parse_uid(text).map(Some) }
+}
+
+#[tonic::async_trait]
+impl EventService for Events {
+    type WatchStream = Answers<pb::EventServiceWatchResponse>;
+
+    async fn watch(&self, request: Request<pb::EventServiceWatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let pii = caller(&request)?.pii;
+        let asked = request.into_inner();
+        let filter = asked.filter.unwrap_or_default();
+        let call = uid(&filter.call)?;
+        let watcher = EventWatcher { shared: self.0.clone(), kinds: filter.kinds, call, emergency: filter.emergency, pii };
+        Ok(Response::new(watch(&self.0, asked.from, asked.heartbeat_ms, watcher)?))
+    }
+
+    async fn list_cdrs(
+        &self,
+        request: Request<pb::EventServiceListCdrsRequest>,
+    ) -> Result<Response<pb::EventServiceListCdrsResponse>, Status> {
+        let pii = caller(&request)?.pii;
+        let asked = request.into_inner();
+        let (limit, call) = (page_size(asked.page_size), uid(&asked.call)?.map(|u| u.to_bytes()));
+        let after = match asked.page_token.as_str() {
+            "" => None,
+            t => Some(t.strip_prefix('c').and_then(|t| u64::from_str_radix(t, 16).ok()).ok_or_else(bad_page_token)?),
+        };
+        let scan = if call.is_some() { SCAN_MAX } else { limit };
+        let page = self.0.read(|r| r.cdrs(after.unwrap_or_else(|| r.compacted_to().1), scan + 1));
+        let page = page.map_err(|c| fault(Code::OutOfRange, pb::ErrorReason::Compacted, c.to_string(), &[]))?;
+        let more = page.len() > scan;
+        let (mut cdrs, mut last, mut full) = (Vec::new(), 0, false);
+        for c in page.iter().take(scan) {
+            if cdrs.len() == limit {
+                full = true;
+                break;
+            }
+            last = c.revision;
+            if call.is_none_or(|u| c.call[..] == u[..]) {
+                cdrs.push(map::cdr(c, &self.0.names, pii));
+            }
+        }
+        let next_page_token = if more || full { format!("c{last:x}") } else { String::new() };
+        Ok(Response::new(pb::EventServiceListCdrsResponse { cdrs, next_page_token }))
+    }
+}
+
+#[tonic::async_trait]
+impl DispatchService for Events {
+    type StreamEmergencyEventsStream = Answers<pb::DispatchServiceStreamEmergencyEventsResponse>;
+
+    async fn stream_emergency_events(
+        &self,
+        request: Request<pb::DispatchServiceStreamEmergencyEventsRequest>,
+    ) -> Result<Response<Self::StreamEmergencyEventsStream>, Status> {
+        let pii = caller(&request)?.pii;
+        let asked = request.into_inner();
+        let watcher = EmergencyWatcher { shared: self.0.clone(), call: uid(&asked.call)?, pii };
+        Ok(Response::new(watch(&self.0, asked.from, asked.heartbeat_ms, watcher)?))
+    }
+}
+
+pub(crate) struct EventWatcher {
+    pub(crate) shared: Shared,
+    pub(crate) kinds: Vec<i32>,
+    pub(crate) call: Option<CallUid>,
+    pub(crate) emergency: Option<bool>,
+    pub(crate) pii: bool,
+}
+
+impl Watcher for EventWatcher {
+    type Message = pb::EventServiceWatchResponse;
+
+    fn event(&mut self, _: &Replica, e: &store_pb::Event) -> (Option<Self::Message>, bool) {
+        let wanted = (self.kinds.is_empty() || self.kinds.contains(&e.kind))
+            && self.call.is_none_or(|u| e.call[..] == u.to_bytes()[..])
+            && self.emergency.is_none_or(|x| x == e.emergency && !e.call.is_empty());
+        let message = || {
+            let event = map::event(e, &self.shared.names, self.pii, token(e.revision));
+            pb::EventServiceWatchResponse { kind: Some(pb::event_service_watch_response::Kind::Event(event)) }
+        };
+        (wanted.then(message), false)
+    }
+}
+
+struct EmergencyWatcher {
+    shared: Shared,
+    call: Option<CallUid>,
+    pii: bool,
+}
+
+impl Watcher for EmergencyWatcher {
+    type Message = pb::DispatchServiceStreamEmergencyEventsResponse;
+
+    fn event(&mut self, _: &Replica, e: &store_pb::Event) -> (Option<Self::Message>, bool) {
+        if !e.emergency || self.call.is_some_and(|u| e.call[..] != u.to_bytes()[..]) {
+            return (None, false);
+        }
+        let event = map::emergency(e, &self.shared.names, self.pii, token(e.revision));
+        let message = event.map(|e| pb::DispatchServiceStreamEmergencyEventsResponse {
+            kind: Some(pb::dispatch_service_stream_emergency_events_response::Kind::Event(e)),
+        });
+        (message, false)
+    }
+}
+
+impl WatchMessage for pb::EventServiceWatchResponse {
+    fn synced(m: pb::WatchSynced) -> Self {
+        pb::EventServiceWatchResponse { kind: Some(pb::event_service_watch_response::Kind::Synced(m)) }
+    }
+    fn progress(m: pb::WatchProgress) -> Self {
+        pb::EventServiceWatchResponse { kind: Some(pb::event_service_watch_response::Kind::Progress(m)) }
+    }
+    fn goodbye(m: pb::WatchGoodbye) -> Self {
+        pb::EventServiceWatchResponse { kind: Some(pb::event_service_watch_response::Kind::Goodbye(m)) }
+    }
+}
+
+impl WatchMessage for pb::DispatchServiceStreamEmergencyEventsResponse {
+    fn synced(m: pb::WatchSynced) -> Self {
+        Self { kind: Some(pb::dispatch_service_stream_emergency_events_response::Kind::Synced(m)) }
+    }
+    fn progress(m: pb::WatchProgress) -> Self {
+        Self { kind: Some(pb::dispatch_service_stream_emergency_events_response::Kind::Progress(m)) }
+    }
+    fn goodbye(m: pb::WatchGoodbye) -> Self {
+        Self { kind: Some(pb::dispatch_service_stream_emergency_events_response::Kind::Goodbye(m)) }
+    }
+}

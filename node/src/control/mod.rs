@@ -1,0 +1,21 @@
+//! The control plane: `sbc.v1` over gRPC with mutual TLS. It sees the node only through [`NodeHandle`].
+
+mod auth;
+mod calls;
+mod configs;
+mod error;
+mod events;
+mod handle;
+mod map;
+mod nodes;
+mod permission;
+mod server;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use auth::{AuthLayer, AuthService, Caller, ON_BEHALF_OF};
+pub use handle::{AnnounceError, AnnounceState, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, Stopped};
+pub use permission::{Needs, PII_READ, allowed, needs};
+pub use server::{routes, serve};

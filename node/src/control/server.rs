@@ -1,0 +1,134 @@
+//! The gRPC server: services, health, reflection, behind the auth layer, over mutual TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sbc_proto::v1::call_service_server::CallServiceServer;
+use sbc_proto::v1::cluster_service_server::ClusterServiceServer;
+use sbc_proto::v1::config_service_server::ConfigServiceServer;
+use sbc_proto::v1::dispatch_service_server::DispatchServiceServer;
+use sbc_proto::v1::event_service_server::EventServiceServer;
+use sbc_proto::v1::node_service_server::NodeServiceServer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::auth::AuthLayer;
+use super::calls::Calls;
+use super::configs::Configs;
+use super::events::Events;
+use super::handle::{AnnounceState, NodeHandle, NodeStatus};
+use super::nodes::Nodes;
+use super::shared::Shared;
+
+/// For a TLS handshake: a far end that says nothing is let go.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Handshakes at a time; each costs a signature.
+const HANDSHAKES: usize = 64;
+/// After a failed accept (no descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// HTTP/2 keep-alive: a dead connection's streams end.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Streams of one connection.
+const STREAMS: u32 = 256;
+
+/// The services of `sbc.v1`, health and reflection. Add the peer services to the result with
+/// [`Routes::add_service`]: the auth layer lets only nodes reach `sbc.peer.*`.
+pub fn routes(node: Arc<dyn NodeHandle>) -> Routes {
+    let shared = Shared::new(Arc::clone(&node));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    tokio::spawn(report_health(reporter, node.status(), node.shutdown()));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(sbc_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("both descriptor sets were written by builds");
+    let (nodes, events) = (Nodes(shared.clone()), Events(shared.clone()));
+    Routes::new(health)
+        .add_service(reflection)
+        .add_service(ClusterServiceServer::new(nodes.clone()))
+        .add_service(NodeServiceServer::new(nodes))
+        .add_service(CallServiceServer::new(Calls(shared.clone())))
+        .add_service(EventServiceServer::new(events.clone()))
+        .add_service(DispatchServiceServer::new(events))
+        .add_service(ConfigServiceServer::new(Configs(shared)))
+}
+
+/// `grpc.health.v1`: "" and sbc.sip follow the core, sbc.raft the log, sbc.anycast the announcement.
+async fn report_health(reporter: HealthReporter, mut status: watch::Receiver<NodeStatus>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        let s = status.borrow_and_update().clone();
+        let sip = s.sip_loop && !s.draining;
+        let all = [
+            ("", sip),
+            ("sbc.sip", sip),
+            ("sbc.raft", s.caught_up && s.quorum),
+            ("sbc.anycast", s.announce == AnnounceState::Announced),
+        ];
+        for (service, good) in all {
+            let serving = if good { ServingStatus::Serving } else { ServingStatus::NotServing };
+            reporter.set_service_status(service, serving).await;
+        }
+        tokio::select! {
+            r = status.changed() => if r.is_err() { return },
+            () = super::shared::stopping(&mut shutdown) => return,
+        }
+    }
+}
+
+/// Serves until `shutdown` is true, then lets running RPCs end (watches say Goodbye).
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    auth: AuthLayer,
+    routes: Routes,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), tonic::transport::Error> {
+    let (tx, rx) = mpsc::channel(HANDSHAKES);
+    let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(tls), tx));
+    let done = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(Some(STREAMS))
+        .layer(auth)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(ReceiverStream::new(rx), async move {
+            // A sender that is gone stops the server as well.
+            let _ = shutdown.wait_for(|s| *s).await;
+        })
+        .await;
+    accepting.abort();
+    done
+}
+
+type Accepted = Result<TlsStream<TcpStream>, std::io::Error>;
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, tx: mpsc::Sender<Accepted>) {
+    let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok((stream, remote)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (tls, tx) = (tls.clone(), tx.clone());
+        tokio::spawn(async move {
+            // Without it a small answer waits 40 ms for the far end's delayed ACK.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%remote, %error, "no TCP_NODELAY");
+            }
+            match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => drop(tx.send(Ok(stream)).await),
+                Ok(Err(error)) => tracing::info!(%remote, %error, "gRPC handshake failed"),
+                Err(_) => tracing::info!(%remote, "gRPC handshake timed out"),
+            }
+            drop(slot);
+        });
+    }
+}

@@ -1,0 +1,218 @@
+//! The one shape of every watch: events of the replica's journal from a revision on, each with a token to resume after it.
+//!
+//! A reader holds no memory of ours but a short queue: what it has not read yet stands in the journal. One that does not
+//! read is told Goodbye with its token; what the journal no longer has is said to be gone.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sbc_core::replica::Replica;
+use sbc_core::store_pb;
+use sbc_proto::v1::{ErrorReason, WatchFrom, WatchGoodbye, WatchGoodbyeReason, WatchProgress, WatchSynced, watch_from};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use super::error::fault;
+use super::shared::Shared;
+
+/// Messages between the journal and the connection.
+const QUEUE: usize = 64;
+/// How long the queue may be full before the reader is slow.
+const SLOW: Duration = Duration::from_secs(10);
+/// Events read under one lock.
+const BATCH: usize = 256;
+/// Heartbeat unless asked otherwise, and its bounds, milliseconds.
+const HEARTBEAT: (u32, u32, u32) = (100, 5_000, 60_000);
+
+/// A stream of answers.
+pub(crate) type Answers<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
+
+/// An answer of a watch.
+pub(crate) trait WatchMessage: Send + 'static {
+    fn synced(m: WatchSynced) -> Self;
+    fn progress(m: WatchProgress) -> Self;
+    fn goodbye(m: WatchGoodbye) -> Self;
+}
+
+/// What a watch makes of the journal.
+pub(crate) trait Watcher: Send + 'static {
+    /// Its answers.
+    type Message: WatchMessage;
+    /// A page of what stands before the journal for `from: snapshot`, and whether there is more. Without such a thing a
+    /// snapshot is the whole journal.
+    fn snapshot(&mut self, _replica: &Replica, _limit: usize) -> Option<(Vec<Self::Message>, bool)> {
+        None
+    }
+    /// An event, if it is asked for, and whether the watch is finished with it.
+    fn event(&mut self, replica: &Replica, event: &store_pb::Event) -> (Option<Self::Message>, bool);
+}
+
+/// The token that resumes after a revision.
+pub(crate) fn token(revision: u64) -> String {
+    format!("r{revision:x}")
+}
+
+fn parse_token(text: &str) -> Result<u64, Status> {
+    let revision = text.strip_prefix('r').and_then(|t| u64::from_str_radix(t, 16).ok());
+    revision.ok_or_else(|| {
+        fault(Code::InvalidArgument, ErrorReason::InvalidResumeToken, format!("\"{text}\" is no resume token"), &[])
+    })
+}
+
+enum Begin {
+    Journal(u64),
+    Snapshot,
+}
+
+/// Starts a watch. Errors that are known at once (a bad or compacted token) end the RPC before the stream begins.
+pub(crate) fn watch<W: Watcher>(
+    shared: &Shared,
+    from: Option<WatchFrom>,
+    heartbeat_ms: u32,
+    watcher: W,
+) -> Result<Answers<W::Message>, Status> {
+    watch_with(shared, from, heartbeat_ms, watcher, SLOW)
+}
+
+pub(crate) fn watch_with<W: Watcher>(
+    shared: &Shared,
+    from: Option<WatchFrom>,
+    heartbeat_ms: u32,
+    watcher: W,
+    slow: Duration,
+) -> Result<Answers<W::Message>, Status> {
+    let begin = match from.and_then(|f| f.start) {
+        None | Some(watch_from::Start::Now(_)) => Begin::Journal(shared.read(Replica::last_event_revision)),
+        Some(watch_from::Start::Snapshot(_)) => Begin::Snapshot,
+        Some(watch_from::Start::ResumeToken(t)) => {
+            let after = parse_token(&t)?;
+            shared.read(|r| r.events(after, 1)).map_err(|c| {
+                let facts = [("oldest", token(c.oldest))];
+                fault(Code::OutOfRange, ErrorReason::Compacted, c.to_string(), &[(facts[0].0, &facts[0].1)])
+            })?;
+            Begin::Journal(after)
+        }
+    };
+    let (low, default, high) = HEARTBEAT;
+    let heartbeat = if heartbeat_ms == 0 { default } else { heartbeat_ms.clamp(low, high) };
+    let (tx, rx) = mpsc::channel(QUEUE);
+    let task = Task { shared: shared.clone(), watcher, tx, cursor: 0, heartbeat: Duration::from_millis(heartbeat.into()), slow };
+    tokio::spawn(task.run(begin));
+    Ok(Box::pin(ReceiverStream::new(rx)))
+}
+
+struct Task<W: Watcher> {
+    shared: Shared,
+    watcher: W,
+    tx: mpsc::Sender<Result<W::Message, Status>>,
+    /// Everything up to this revision has been sent.
+    cursor: u64,
+    heartbeat: Duration,
+    slow: Duration,
+}
+
+/// Why a watch ends; `None`: the reader is gone.
+type Over = Option<WatchGoodbyeReason>;
+
+impl<W: Watcher> Task<W> {
+    async fn run(mut self, begin: Begin) {
+        let gauge = self.shared.node.metrics().gauges.event_watchers;
+        gauge.inc();
+        // Kept for the last message: a slow reader's queue is full.
+        if let Ok(last) = self.tx.clone().reserve_owned().await
+            && let Err(Some(reason)) = self.follow(begin).await
+        {
+            let bye = WatchGoodbye { reason: reason.into(), resume_token: token(self.cursor) };
+            last.send(Ok(W::Message::goodbye(bye)));
+        }
+        gauge.dec();
+    }
+
+    async fn follow(&mut self, begin: Begin) -> Result<(), Over> {
+        let mut changed = self.shared.node.events_changed();
+        let mut shutdown = self.shared.node.shutdown();
+        self.cursor = match begin {
+            Begin::Journal(after) => after,
+            Begin::Snapshot => self.snapshot().await?,
+        };
+        let mut synced = false;
+        loop {
+            changed.borrow_and_update();
+            if self.batch().await? {
+                continue;
+            }
+            if !synced {
+                synced = true;
+                self.send(W::Message::synced(WatchSynced { resume_token: token(self.cursor) })).await?;
+            }
+            tokio::select! {
+                r = changed.changed() => if r.is_err() { return Err(Some(WatchGoodbyeReason::Shutdown)) },
+                () = super::shared::stopping(&mut shutdown) => return Err(Some(WatchGoodbyeReason::Shutdown)),
+                () = self.tx.closed() => return Err(None),
+                () = tokio::time::sleep(self.heartbeat) => {
+                    self.send(W::Message::progress(WatchProgress { resume_token: token(self.cursor) })).await?;
+                }
+            }
+        }
+    }
+
+    /// Sends what stands before the journal; gives the revision to follow from.
+    async fn snapshot(&mut self) -> Result<u64, Over> {
+        let mut from = None;
+        loop {
+            let replica = self.shared.node.replica();
+            let page = {
+                let guard = replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+                // The first page's revision: what changes meanwhile is sent again as an event.
+                from.get_or_insert_with(|| guard.last_event_revision());
+                match self.watcher.snapshot(&guard, BATCH) {
+                    Some(page) => page,
+                    None => return Ok(guard.compacted_to().0),
+                }
+            };
+            for message in page.0 {
+                self.send(message).await?;
+            }
+            if !page.1 {
+                return Ok(from.unwrap_or(0));
+            }
+        }
+    }
+
+    /// Sends the next events; false: there are none.
+    async fn batch(&mut self) -> Result<bool, Over> {
+        let replica = self.shared.node.replica();
+        let mut out: Vec<(u64, Option<W::Message>, bool)> = Vec::new();
+        {
+            let guard = replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let events: Vec<Arc<store_pb::Event>> =
+                guard.events(self.cursor, BATCH).map_err(|_| Some(WatchGoodbyeReason::Compacted))?;
+            for e in &events {
+                let (message, finished) = self.watcher.event(&guard, e);
+                out.push((e.revision, message, finished));
+            }
+        }
+        let any = !out.is_empty();
+        for (revision, message, finished) in out {
+            if let Some(message) = message {
+                self.send(message).await?;
+            }
+            self.cursor = revision;
+            if finished {
+                return Err(Some(WatchGoodbyeReason::Finished));
+            }
+        }
+        Ok(any)
+    }
+
+    async fn send(&mut self, message: W::Message) -> Result<(), Over> {
+        match tokio::time::timeout(self.slow, self.tx.send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(None),
+            Err(_) => Err(Some(WatchGoodbyeReason::SlowReader)),
+        }
+    }
+}
