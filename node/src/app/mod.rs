@@ -5,26 +5,28 @@ mod disk;
 mod grpc;
 mod view;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use sbc_core::ctx::LocalConfig;
-use sbc_core::ids::Incarnation;
+use sbc_core::ids::{Incarnation, NodeId};
 use sbc_core::policy::ClusterConfig;
 use sbc_core::replica::Replica;
 use sbc_core::sbc::Sbc;
 use sbc_core::token::ClusterKey;
-use sbc_proto::peer::peer_link_service_server::PeerLinkServiceServer;
 use sbc_raft::{Connector, PeerConfig, RaftConfig, RaftHandle};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
+use tonic::transport::Channel;
 
 pub use control::Draining;
 pub use disk::DiskError;
 
 use crate::announce::{AnnounceConfig, AnnounceState, Announcer, AnnouncerHandle, Driver as AnnounceBy, Exec};
 use crate::config::{AnnounceDriver, MediaEngine as EngineChoice, NodeConfig, builtin_cluster, parse_cluster};
+use crate::control::NodeStatus;
 use crate::dns::{DnsConfig, Resolver};
 use crate::driver::{Clock, Driver, DriverHandle, Parts, Queues};
 use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
@@ -167,7 +169,10 @@ pub(crate) struct Node {
     pub(crate) draining: Draining,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
-    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) peer_channels: HashMap<NodeId, Channel>,
+    pub(crate) started_unix_ms: u64,
+    pub(crate) status: watch::Sender<NodeStatus>,
+    pub(crate) shutdown: watch::Sender<bool>,
 }
 
 impl Node {
@@ -194,6 +199,8 @@ impl Node {
         let transport = runtimes.sip.spawn(transport).await.map_err(start_error("SIP"))?.map_err(start_error("SIP sockets"))?;
         let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector { pems });
         let raft_config = raft_config(&config, incarnation);
+        let channel = |p: &PeerConfig| Some((NodeId(u16::try_from(p.id).ok()?), connector.channel(p)));
+        let peer_channels = raft_config.peers.iter().filter_map(channel).collect();
         let myself = Myself { node: config.id, incarnation, cluster_id: config.cluster.id.clone() };
         let peers = PeerLinks::start(&myself, &raft_config.peers, &connector);
 
@@ -219,7 +226,7 @@ impl Node {
         }
 
         let machine = Arc::new(Store::new(replica.clone(), to_store));
-        let starting = sbc_raft::start(raft_config, connector.clone(), machine);
+        let starting = sbc_raft::start(raft_config, connector, machine);
         let (raft, raft_service) =
             runtimes.raft.spawn(starting).await.map_err(start_error("Raft"))?.map_err(start_error("Raft"))?;
         // Set once, here.
@@ -240,11 +247,14 @@ impl Node {
             draining: Draining::default(),
             metrics,
             clock,
-            connector,
+            peer_channels,
+            started_unix_ms: clock.now().unix.0,
+            status: watch::Sender::default(),
+            shutdown: watch::Sender::new(false),
         });
         let members = config.cluster.members.iter().map(|m| m.id).collect();
         let link_service = LinkService::new(myself, members, to_peers);
-        control::serve(&node, listener, grpc_tls, raft_service, link_service)?;
+        control::serve(&node, listener, grpc_tls, raft_service, link_service);
         node.spawn_tasks(runtimes, cluster_text.filter(|_| options.init)).await?;
         if options.init {
             raft.initialize().await.map_err(start_error("--init"))?;
@@ -267,6 +277,8 @@ impl Node {
             announced: self.announced.clone(),
             draining: self.draining.clone(),
             driver: self.driver.clone(),
+            replica: self.replica.clone(),
+            status: self.status.clone(),
             metrics: self.metrics.clone(),
             health,
         };
@@ -307,6 +319,7 @@ impl Node {
     /// Withdraws first, so that no new call comes; then closes.
     async fn stop(&self) {
         tracing::info!("stopping");
+        self.shutdown.send_replace(true);
         let stop = async {
             // Forced: a node that is told to stop does not stay because it is the last.
             let _ = self.announcer.withdraw(true, 0).await;

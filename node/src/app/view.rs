@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use prost::Message;
 use sbc_core::ids::NodeId;
-use sbc_core::io::{NodeView, View};
+use sbc_core::io::{Command, CommandReply, NodeView, View};
 use sbc_core::replica::Replica;
-use sbc_core::store_pb::{Command, ConfigRevision, NodeUp, Tick, command::Kind};
+use sbc_core::store_pb::{self, ConfigRevision, NodeUp, Tick, command::Kind};
 use sbc_core::time::Instant;
 use sbc_raft::{RaftHandle, RaftStatus, Role};
 use tokio::sync::watch;
 
-use super::control::Draining;
+use super::control::{Draining, live_calls};
 use crate::announce::{AnnounceState, AnnouncerHandle, Health};
 use crate::config::NodeConfig;
+use crate::control::{self, NodeStatus};
 use crate::driver::{Clock, DriverHandle};
 use crate::peer::PeerLinks;
 use crate::telemetry::Metrics;
@@ -37,6 +38,8 @@ pub(super) struct Sources {
     pub(super) announced: watch::Receiver<AnnounceState>,
     pub(super) draining: Draining,
     pub(super) driver: DriverHandle,
+    pub(super) replica: Arc<RwLock<Replica>>,
+    pub(super) status: watch::Sender<NodeStatus>,
     pub(super) metrics: Metrics,
     pub(super) health: watch::Sender<String>,
 }
@@ -103,6 +106,25 @@ impl Sources {
         gauge(&g.raft_quorum, u64::from(status.has_lease));
         let alive = self.driver.is_alive();
         self.announcer.set_health(Health { sip_loop: alive, core_side: true, raft: status.caught_up }).await;
+        gauge(&g.replica_calls, live_calls(&self.replica));
+        if let Ok(CommandReply::Summary { calls, transactions }) = self.driver.command(Command::Summary).await {
+            gauge(&g.calls_active, calls);
+            gauge(&g.transactions_active, transactions);
+        }
+        let next = NodeStatus {
+            announce: announce_state(&self.announced.borrow()),
+            draining: self.draining.get(),
+            sip_loop: alive,
+            caught_up: status.caught_up,
+            quorum: status.has_lease,
+            core_reachable: true,
+            media: true,
+        };
+        self.status.send_if_modified(|old| {
+            let changed = *old != next;
+            *old = next;
+            changed
+        });
         let text = if alive { String::new() } else { "the SIP loop does not turn".to_owned() };
         self.health.send_if_modified(|old| {
             let changed = *old != text;
@@ -112,8 +134,20 @@ impl Sources {
     }
 }
 
-fn command(clock: Clock, kind: Kind) -> bytes::Bytes {
-    Command { unix_ms: clock.now().unix.0, kind: Some(kind) }.encode_to_vec().into()
+/// The announcer's state, as the control plane tells it.
+fn announce_state(state: &AnnounceState) -> control::AnnounceState {
+    match state {
+        AnnounceState::Announced => control::AnnounceState::Announced,
+        AnnounceState::Standby | AnnounceState::Announcing => control::AnnounceState::Standby,
+        AnnounceState::NeverAnnounced | AnnounceState::Withdrawing | AnnounceState::Withdrawn => {
+            control::AnnounceState::Withdrawn
+        }
+        AnnounceState::Failed { .. } => control::AnnounceState::Blocked,
+    }
+}
+
+fn log_command(clock: Clock, kind: Kind) -> bytes::Bytes {
+    store_pb::Command { unix_ms: clock.now().unix.0, kind: Some(kind) }.encode_to_vec().into()
 }
 
 /// While this node leads, writes its clock into the log.
@@ -122,7 +156,7 @@ pub(super) async fn tick(raft: RaftHandle, clock: Clock) {
         tokio::time::sleep(TICK).await;
         if raft.status().role == Role::Leader {
             // A lost Tick is followed by the next.
-            let _ = raft.propose(command(clock, Kind::Tick(Tick {}))).await;
+            let _ = raft.propose(log_command(clock, Kind::Tick(Tick {}))).await;
         }
     }
 }
@@ -130,7 +164,7 @@ pub(super) async fn tick(raft: RaftHandle, clock: Clock) {
 /// Tells the log that this node has started, until it knows.
 pub(super) async fn say_up(raft: RaftHandle, clock: Clock, node: NodeId, incarnation: u32) {
     let up = NodeUp { node: u32::from(node.0), incarnation };
-    while raft.propose(command(clock, Kind::NodeUp(up))).await.is_err() {
+    while raft.propose(log_command(clock, Kind::NodeUp(up))).await.is_err() {
         tokio::time::sleep(RETRY).await;
     }
 }
@@ -151,7 +185,7 @@ pub(super) async fn first_config(raft: RaftHandle, clock: Clock, replica: Arc<Rw
                 request_id: "first-configuration".into(),
             };
             // The same request id from every try: applied once.
-            let _ = raft.propose(command(clock, Kind::Config(revision))).await;
+            let _ = raft.propose(log_command(clock, Kind::Config(revision))).await;
         }
         tokio::time::sleep(RETRY).await;
     }

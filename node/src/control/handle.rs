@@ -138,8 +138,9 @@ pub trait NodeHandle: Send + Sync + 'static {
     async fn propose(&self, command: store_pb::Command) -> Result<u64, ProposeError>;
     /// Returns when the replica has everything that was committed at the time of the call.
     async fn linearizable(&self) -> Result<(), ProposeError>;
-    /// From now on this node wants the anycast address. Returns when the driver has taken the order.
-    async fn announce(&self) -> Result<(), AnnounceError>;
+    /// From now on this node wants the anycast address: `now` takes it at once and returns when this node serves it, else it
+    /// stands by until the address is free.
+    async fn announce(&self, now: bool) -> Result<(), AnnounceError>;
     /// From now on it does not. Returns when it no longer serves it.
     async fn withdraw(&self) -> Result<(), AnnounceError>;
     /// Starts or ends draining; the announcement is ordered apart from it.

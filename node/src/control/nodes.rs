@@ -164,7 +164,7 @@ impl Nodes {
             let message = "a draining node does not announce";
             return Err(fault(Code::FailedPrecondition, pb::ErrorReason::NodeDraining, message, &[("node", self.0.my_name())]));
         }
-        self.0.node.announce().await.map_err(|e| not_announced(&e, self.0.my_name(), self.driver()))?;
+        self.0.node.announce(exclusive).await.map_err(|e| not_announced(&e, self.0.my_name(), self.driver()))?;
         let good =
             move |s: &NodeStatus| s.announce == AnnounceState::Announced || (!exclusive && s.announce == AnnounceState::Standby);
         self.settled(good, "does not serve").await

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sbc_core::call::Call;
 use sbc_core::ids::{CallUid, MediaId};
 use sbc_core::io::{Command, CommandReply, View};
 use sbc_core::policy::ClusterConfig;
@@ -31,21 +30,6 @@ pub struct DriverHandle {
 #[error("the SIP core has stopped")]
 pub struct DriverStopped;
 
-/// A call of this node, for the control plane.
-#[derive(Clone, Debug)]
-pub struct OwnCall {
-    /// Its id.
-    pub uid: CallUid,
-    /// Its media session.
-    pub media: MediaId,
-}
-
-impl From<&Call> for OwnCall {
-    fn from(call: &Call) -> OwnCall {
-        OwnCall { uid: call.uid, media: call.media_id() }
-    }
-}
-
 impl DriverHandle {
     /// A handle, and the queue for [`super::Queues::orders`].
     pub fn new() -> (DriverHandle, mpsc::Receiver<Order>) {
@@ -72,10 +56,10 @@ impl DriverHandle {
         self.orders.send(Order::Configure(config)).await.map_err(|_| DriverStopped)
     }
 
-    /// The calls that this node owns.
-    pub async fn own_calls(&self) -> Result<Vec<OwnCall>, DriverStopped> {
+    /// The media session of a call, where this node owns it.
+    pub async fn media_of(&self, call: CallUid) -> Result<Option<MediaId>, DriverStopped> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::Snapshot(reply)).await.map_err(|_| DriverStopped)?;
+        self.orders.send(Order::MediaOf(call, reply)).await.map_err(|_| DriverStopped)?;
         answer.await.map_err(|_| DriverStopped)
     }
 

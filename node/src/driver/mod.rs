@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use prost::Message;
-use sbc_core::ids::{CommandId, ProposalId, ResolveId};
+use sbc_core::ids::{CallUid, CommandId, MediaId, ProposalId, ResolveId};
 use sbc_core::io::{CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, ResolveError, Target, View};
 use sbc_core::policy::ClusterConfig;
 use sbc_core::sbc::Sbc;
@@ -21,7 +21,7 @@ use sbc_raft::RaftHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use clock::Clock;
-pub use handle::{DriverHandle, DriverStopped, OwnCall};
+pub use handle::{DriverHandle, DriverStopped};
 
 use crate::dns::Resolver;
 use crate::media::MediaHandle;
@@ -81,8 +81,8 @@ pub enum Order {
     View(View),
     /// Configuration read at the start.
     Configure(Arc<ClusterConfig>),
-    /// Calls that this node owns.
-    Snapshot(oneshot::Sender<Vec<OwnCall>>),
+    /// The media session of a call that this node owns.
+    MediaOf(CallUid, oneshot::Sender<Option<MediaId>>),
 }
 
 /// Driver, running.
@@ -196,8 +196,8 @@ impl Driver {
             }
             Order::View(view) => self.input(Input::ViewChanged(view)),
             Order::Configure(config) => self.input(Input::Reconfigured(config)),
-            Order::Snapshot(reply) => {
-                let _ = reply.send(self.parts.sbc.own_calls().map(OwnCall::from).collect());
+            Order::MediaOf(call, reply) => {
+                let _ = reply.send(self.parts.sbc.media_of(call));
             }
         }
     }

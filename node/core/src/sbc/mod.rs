@@ -108,9 +108,9 @@ impl Sbc {
         self.calls.len()
     }
 
-    /// The calls that this node owns, in no order.
-    pub fn own_calls(&self) -> impl Iterator<Item = &Call> {
-        self.calls.values().filter(|c| !c.lost_to())
+    /// The media session of a call, where this node owns it.
+    pub fn media_of(&self, uid: CallUid) -> Option<MediaId> {
+        self.own_call(uid).map(Call::media_id)
     }
 
     /// Transactions that live here.
