@@ -1,6 +1,6 @@
 //! What a call costs: CPU, set-up latency and memory of `sbcd` alone, of three with replication, and of Kamailio in turns.
 //!
-//! `bench [--rate CALLS_A_SECOND] [--seconds N] [--rounds N] [--hold CALLS]`. Compare only figures of one run: they change with
+//! `bench [--rate CALLS_A_SECOND] [--seconds N] [--rounds N] [--hold CALLS] [--only "sbcd x1"]`. Compare only figures of one run: they change with
 //! the machine, the rate and what else runs.
 
 use std::fs;
@@ -29,12 +29,17 @@ struct Arguments {
     seconds: u32,
     rounds: u32,
     hold: u32,
+    only: Option<String>,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut parsed = Arguments { rate: 300, seconds: 10, rounds: 2, hold: 1000 };
+    let mut parsed = Arguments { rate: 300, seconds: 10, rounds: 2, hold: 1000, only: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
+        if word == "--only" {
+            parsed.only = words.next();
+            continue;
+        }
         let value = words
             .next()
             .and_then(|v| v.parse::<u32>().ok())
@@ -45,7 +50,7 @@ fn arguments() -> Result<Arguments, String> {
             "--seconds" => parsed.seconds = value,
             "--rounds" => parsed.rounds = value,
             "--hold" => parsed.hold = value,
-            other => return Err(format!("unknown: {other}; known: --rate --seconds --rounds --hold")),
+            other => return Err(format!("unknown: {other}; known: --rate --seconds --rounds --hold --only")),
         }
     }
     match u64::from(parsed.rate) * u64::from(parsed.seconds) <= u64::from(MAX_CALLS) && parsed.hold <= MAX_CALLS {
@@ -84,6 +89,18 @@ impl Subject {
                 (pids.next().into_iter().collect(), pids.collect())
             }
             Subject::Kamailio(_) => (process::find(&["kamailio", "sbc-bench-kamailio.cfg"]), Vec::new()),
+        }
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        if let Subject::Kamailio(running) = self {
+            // SIGTERM to its first process ends its children too; SIGKILL would leave them at the port.
+            let _ = command::run(Command::new("kill").args(["-TERM", &running.pid().to_string()]), KAMAILIO_START);
+            cluster_tests::wait::until("kamailio ends", KAMAILIO_START, || {
+                if running.is_running() { Err("it runs") } else { Ok(()) }
+            });
         }
     }
 }
@@ -158,6 +175,7 @@ fn main() -> ExitCode {
         Ok(done) if done.code == Some(0) => subjects.push("kamailio"),
         _ => println!("kamailio is not installed (apt-get install kamailio): no comparison"),
     }
+    subjects.retain(|s| arguments.only.as_ref().is_none_or(|only| only == s));
     println!(
         "{} calls a second for {} s, {} rounds in turns; CPU in microseconds a call from /proc (x3: the owner, and the mean of the others);",
         arguments.rate, arguments.seconds, arguments.rounds
