@@ -164,3 +164,24 @@ fn both_sides_hear_each_other_also_after_a_flip() {
         assert!(number(&cdr["media"][side]) >= 4 * PACKETS_A_SECOND, "{side} in {cdr}");
     }
 }
+
+/// The stage itself, without the product: two phones on one cable. When this fails the test above says nothing.
+#[test]
+fn two_phones_on_a_cable_hear_each_other() {
+    let (caller_host, psap_host) = (Namespace::new("sbct-caller"), Namespace::new("sbct-psap"));
+    caller_host.link("ua0", &["198.18.0.2/24"], &psap_host, "ua0", &["198.18.0.3/24"]);
+    let mut psap = Baresip::start(&psap_host, "ua0", "198.18.0.3", "112", PSAP_TONE, None);
+    wait::until("the PSAP is ready", LIMIT, || if psap.log().contains("baresip is ready") { Ok(()) } else { Err(psap.log()) });
+    let mut caller = Baresip::start(&caller_host, "ua0", "198.18.0.2", "caller", CALLER_TONE, Some("sip:112@198.18.0.3"));
+    wait::until("the call is up at both", LIMIT, || {
+        if caller.is_in_call() && psap.is_in_call() { Ok(()) } else { Err((caller.log(), psap.log())) }
+    });
+    both_hear_each_other(&caller, &psap, "on a cable");
+    let (sent, received) = caller.hang_up();
+    assert!(sent >= PACKETS_A_SECOND && received >= PACKETS_A_SECOND, "{sent} {received}");
+    wait::until("the PSAP's call is over", LIMIT, || {
+        if psap.log().contains("terminated") || psap.log().contains("session closed") { Ok(()) } else { Err(psap.log()) }
+    });
+    let (sent, received) = psap.hang_up();
+    assert!(sent >= PACKETS_A_SECOND && received >= PACKETS_A_SECOND, "{sent} {received}");
+}
