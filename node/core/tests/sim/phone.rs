@@ -81,7 +81,6 @@ pub(crate) struct Leg {
     pub(crate) bye_sent: bool,
     pub(crate) bye_received: bool,
     pub(crate) cancelled: bool,
-    pub(crate) merged: bool,
     pub(crate) final_status: Option<u16>,
     /// SDP that the far end gave last.
     pub(crate) remote_sdp: Option<String>,
@@ -279,7 +278,6 @@ impl Phone {
             bye_sent: false,
             bye_received: false,
             cancelled: false,
-            merged: false,
             final_status: None,
             remote_sdp: None,
             sdp_version: 0,
@@ -619,7 +617,8 @@ impl Phone {
             remote_uri: strip_tag(request.from()),
             target: contact_of(request).unwrap_or_default(),
             routes: via(HeaderId::RecordRoute),
-            cseq: 0,
+            // Not 1, so that the CSeq number tells its re-INVITEs from a caller's first INVITE.
+            cseq: 100,
             invite: Some(request.clone()),
             invite_back: Some(from),
             state: LegState::Inviting,
@@ -629,7 +628,6 @@ impl Phone {
             bye_sent: false,
             bye_received: false,
             cancelled: false,
-            merged: false,
             final_status: None,
             remote_sdp: body_of(request),
             sdp_version: 0,

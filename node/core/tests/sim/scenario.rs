@@ -6,8 +6,8 @@ use crate::world::{Fault, Net, World};
 
 /// Faults are over by then, ms.
 const HEALED: u64 = 25_000;
-/// All timers have run by then, ms: the last hang-up, 64 × T1 each for what is open, retries of records.
-const AT_REST: u64 = 190_000;
+/// All timers have run by then, ms: a call whose CANCEL found no owner rings for 180 s, then 64 × T1 for what is open.
+const AT_REST: u64 = 290_000;
 
 /// Builds a world from a seed and runs it until all must be at rest.
 pub(crate) fn run(seed: u64, trace: bool) -> World {

@@ -154,6 +154,8 @@ pub(crate) struct World {
     pub(crate) violations: Vec<String>,
     /// Everything sent, in order; only kept when asked for.
     pub(crate) sent: Option<Vec<Sent>>,
+    /// A node was cut off at some time.
+    pub(crate) was_cut: bool,
     /// Print as it happens.
     pub(crate) trace: bool,
     log: Vec<Arc<store_pb::Entry>>,
@@ -222,6 +224,7 @@ impl World {
             rng,
             violations: Vec::new(),
             sent: None,
+            was_cut: false,
             trace: false,
             log: Vec::new(),
             queue: BinaryHeap::new(),
@@ -320,7 +323,7 @@ impl World {
         self.say(|| format!("*** {fault:?}"));
         match fault {
             Fault::Flip(i) => self.route = i,
-            Fault::Cut(i) => self.nodes[i].cut = true,
+            Fault::Cut(i) => (self.nodes[i].cut, self.was_cut) = (true, true),
             Fault::Heal(i) => {
                 self.nodes[i].cut = false;
                 for i in 0..self.nodes.len() {
