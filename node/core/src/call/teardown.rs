@@ -221,10 +221,6 @@ impl Call {
                 callee_octets: callee.rtp_octets,
             }),
         };
-        if self.claim == super::ClaimState::Late && self.journal.next_seq() == 0 {
-            // Dialled beside a dead owner: there is no claim of ours for an End to end.
-            return;
-        }
         self.journal.push(cx, self.serial, Kind::End(end));
     }
 }
