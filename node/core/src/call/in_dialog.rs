@@ -77,6 +77,7 @@ impl Call {
 
     fn on_bye(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: &ReturnPath, request: &Message) {
         self.refuse_request(cx, side, tx, back, request, 200);
+        self.ack_unanswered(cx);
         self.leg_mut(side).gone = true;
         // A BYE says that the far end has the 2xx, whether or not its ACK came through.
         if let Some(mut pending) = self.leg_mut(side).pending_2xx.take() {

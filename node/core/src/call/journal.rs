@@ -23,6 +23,7 @@ pub struct Journal {
     next_seq: u32,
     retrying: bool,
     degraded: bool,
+    abandoned: bool,
 }
 
 impl Journal {
@@ -41,6 +42,11 @@ impl Journal {
         self.degraded
     }
 
+    /// True once the log has no place for this call.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned
+    }
+
     /// Notes that the call went on without the store.
     pub fn set_degraded(&mut self) {
         self.degraded = true;
@@ -48,6 +54,9 @@ impl Journal {
 
     /// Keeps a record and proposes it.
     pub fn push(&mut self, cx: &mut Services, call: u64, kind: Kind) {
+        if self.abandoned {
+            return;
+        }
         if self.records.len() >= MAX_RECORDS {
             if let Some(at) = self.records.iter().position(|(_, k)| matches!(k, Kind::Refresh(_))) {
                 self.records.remove(at);
@@ -63,6 +72,9 @@ impl Journal {
 
     /// The log applied something of this call: forgets what the replica now has.
     pub fn on_applied(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
+        if self.abandoned {
+            return;
+        }
         let recorded = {
             let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             replica.call(uid).map(|c| (c.state().seq, !c.is_live()))
@@ -91,8 +103,9 @@ impl Journal {
         }
     }
 
-    /// Gives up: the call belongs to another node, which writes its records.
+    /// Gives up for good: the claim is another call's, and no record of this one can take effect.
     pub fn abandon(&mut self) {
+        self.abandoned = true;
         self.records.clear();
     }
 

@@ -69,6 +69,10 @@ impl Call {
         let mut call = Call::make(cx, new);
         call.ladder.received(cx.now.unix, call.caller.realm, &call.back, &call.invite);
         call.plan(cx);
+        if call.claim == ClaimState::Late {
+            // A dead node's call holds the claim.
+            call.journal.abandon();
+        }
         if call.claim == ClaimState::Pending {
             let claim = call.claim_record();
             call.journal.push(cx, call.serial, Kind::Claim(claim));
@@ -235,6 +239,7 @@ impl Call {
             CallPhase::Preparing if exact && !cx.reachable_peer(winner_owner) && winner_owner != cx.local.node => {
                 // Its owner is dead: the caller must not pay for it.
                 cx.count(Counter::Claim("orphaned"));
+                self.journal.abandon();
                 self.go_degraded(cx);
                 AfterClaim::Nothing
             }
@@ -419,7 +424,7 @@ impl Call {
         cx.stop_timer(&mut self.timers.prepare);
         self.phase = CallPhase::Dialling;
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
-        let epoch = if self.claim == ClaimState::Late && self.journal.next_seq() == 0 { 2 } else { 1 };
+        let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
         let identity = cx.key.callee_identity(self.claim_key, epoch, index);
         let uri = request_uri(&self.invite, &candidate);
         let dialog = &mut self.callee.dialog;

@@ -146,7 +146,7 @@ impl Call {
     }
 
     /// A 2xx whose ACK still waits for the other leg's answer is acknowledged without one, for its BYE to be lawful.
-    fn ack_unanswered(&mut self, cx: &mut Services) {
+    pub(super) fn ack_unanswered(&mut self, cx: &mut Services) {
         for side in [Side::Caller, Side::Callee] {
             let waiting = self.leg_mut(side).pending_2xx.as_mut().and_then(|p| p.awaits_answer.take());
             if let Some(cseq) = waiting {
@@ -221,10 +221,6 @@ impl Call {
                 callee_octets: callee.rtp_octets,
             }),
         };
-        if self.claim == super::ClaimState::Late && self.journal.next_seq() == 0 {
-            // Dialled beside a dead owner: there is no claim of ours for an End to end.
-            return;
-        }
         self.journal.push(cx, self.serial, Kind::End(end));
     }
 }

@@ -17,7 +17,7 @@ impl Sbc {
             self.cx.reject_stateless(back, message, 487);
             return;
         }
-        if self.by_claim.contains_key(&key.0) {
+        if self.by_claim.get(&key.0).and_then(|s| self.calls.get(s)).is_some_and(|c| !c.lost_to()) {
             // RFC 3261 §8.2.2.2: the same request by another way (its own copies match its transaction).
             self.cx.count(Counter::Claim("merged"));
             self.cx.reject_stateless(back, message, 482);

@@ -1,0 +1,13 @@
+//! The cluster in one process and in virtual time: N cores, a seeded network, an anycast route that flips, a log that fails,
+//! phones that retransmit (issue "Three nodes carry a call"). A failing seed is reproduced by
+//! `SIM_SEED=<seed> cargo test -p sbc-core --test sim -- one_seed --nocapture`.
+//! `SIM_SEEDS=<count> SIM_FIRST=<seed>` runs others than the ordinary ones.
+
+mod basic;
+mod invariants;
+mod phone;
+mod plan;
+mod rng;
+mod scenario;
+mod seeds;
+mod world;

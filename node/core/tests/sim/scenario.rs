@@ -1,0 +1,83 @@
+//! From a seed to a world: how bad the network is, what the calls do, when routes flip and nodes are cut off.
+
+use crate::plan::{ContactHabit, Mid, Plan, PsapPlan, Who};
+use crate::rng::Rng;
+use crate::world::{Fault, Net, World};
+
+/// Faults are over by then, ms.
+const HEALED: u64 = 25_000;
+/// All timers have run by then, ms: a call whose CANCEL found no owner rings for 180 s, then 64 × T1 for what is open.
+const AT_REST: u64 = 290_000;
+
+/// Builds a world from a seed and runs it until all must be at rest.
+pub(crate) fn run(seed: u64, trace: bool) -> World {
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    let nodes = rng.pick(&[1, 3, 3, 3, 3]);
+    let net = net(&mut rng);
+    let calls = rng.range(1, 6);
+    let plans = (0..calls).map(|_| plan(&mut rng)).collect();
+    let mut world = World::new(seed, nodes, plans, net);
+    world.trace = trace;
+    if nodes > 1 {
+        for _ in 0..rng.range(0, 8) {
+            let at = rng.range(0, HEALED);
+            world.fault_at(at, Fault::Flip(usize::try_from(rng.range(0, 3)).expect("few")));
+        }
+        if rng.per_mille(300) {
+            for _ in 0..rng.range(1, 3) {
+                let node = usize::try_from(rng.range(0, 3)).expect("few");
+                let at = rng.range(0, HEALED - 2000);
+                world.fault_at(at, Fault::Cut(node));
+                world.fault_at(rng.range(at + 100, HEALED).min(at + 15_000), Fault::Heal(node));
+            }
+            for node in 0..3 {
+                world.fault_at(HEALED, Fault::Heal(node));
+            }
+        }
+    }
+    world.run_until(AT_REST);
+    world
+}
+
+fn net(rng: &mut Rng) -> Net {
+    let mut net = Net::calm();
+    net.delay = rng.pick(&[(500, 2000), (1000, 20_000), (5000, 60_000)]);
+    net.commit = rng.pick(&[(1000, 5000), (10_000, 40_000), (30_000, 300_000)]);
+    net.apply = rng.pick(&[(100, 2000), (1000, 30_000)]);
+    net.loss = rng.pick(&[0, 0, 10, 50, 80]);
+    net.duplicate = rng.pick(&[0, 0, 20, 200]);
+    net.late = (rng.pick(&[0, 0, 30]), 400_000);
+    net.stray = rng.pick(&[0, 0, 100, 500]);
+    net.peer_loss = rng.pick(&[0, 0, 30]);
+    net.false_failure = rng.pick(&[0, 0, 50]);
+    net
+}
+
+fn plan(rng: &mut Rng) -> Plan {
+    let mut plan = Plan::plain(rng.range(10, 12_000));
+    plan.habit = rng.pick(&[
+        ContactHabit::Honours,
+        ContactHabit::Honours,
+        ContactHabit::Ignores,
+        ContactHabit::OutboundProxy,
+        ContactHabit::KeepsRoute,
+    ]);
+    let ring = rng.range(1, 800);
+    plan.psap = match rng.range(0, 8) {
+        0 => PsapPlan::Busy { after: rng.range(1, 1500) },
+        1 => PsapPlan::RingOnly,
+        _ => PsapPlan::Answer { ring, answer: ring + rng.pick(&[1, 300, 2500]) },
+    };
+    if plan.psap == PsapPlan::RingOnly || rng.per_mille(150) {
+        plan.cancel = Some(rng.range(1, 4000));
+    }
+    plan.hang_up = (rng.pick(&[Who::Caller, Who::Psap]), rng.range(1, 9000));
+    plan.both = rng.per_mille(100);
+    plan.delayed_offer = rng.per_mille(150);
+    for _ in 0..rng.pick(&[0, 0, 1, 2, 4]) {
+        let who = rng.pick(&[Who::Caller, Who::Psap]);
+        let what = rng.pick(&[Mid::Hold, Mid::Hold, Mid::Info, Mid::Options, Mid::Update]);
+        plan.mid.push((who, rng.range(50, 6000), what));
+    }
+    plan
+}

@@ -1,0 +1,74 @@
+//! Many worlds, each from a seed.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{invariants, scenario};
+
+/// How many seeds the ordinary test run tries.
+const SEEDS: u64 = 2000;
+/// Two cores in CI.
+const THREADS: usize = 2;
+/// Seeds that failed once, each fixed since.
+const REGRESSIONS: &[u64] = &[];
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {v:?}")))
+}
+
+/// What is wrong with the world of a seed; a panic in it is wrong too.
+fn wrong_with(seed: u64, trace: bool) -> Vec<String> {
+    std::panic::catch_unwind(|| invariants::check(&scenario::run(seed, trace))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        vec![format!("panic: {}", text.unwrap_or_default())]
+    })
+}
+
+fn report(seed: u64, wrong: &[String]) -> String {
+    let command = format!("SIM_SEED={seed} cargo test -p sbc-core --test sim -- one_seed --nocapture");
+    format!("seed {seed}: {}\n  reproduce: {command}", wrong.join("\n  "))
+}
+
+#[test]
+fn seeds_hold() {
+    let first = setting("SIM_FIRST").unwrap_or(0);
+    let count = setting("SIM_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(first);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        break;
+                    }
+                    let wrong = wrong_with(seed, false);
+                    if !wrong.is_empty() {
+                        failures.lock().expect("no panic inside").push((seed, wrong));
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().expect("no panic inside");
+    failures.sort();
+    let text: Vec<String> = failures.iter().take(20).map(|(seed, wrong)| report(*seed, wrong)).collect();
+    assert!(failures.is_empty(), "{} of {count} seeds failed\n{}", failures.len(), text.join("\n"));
+}
+
+#[test]
+fn regressions_hold() {
+    for &seed in REGRESSIONS {
+        let wrong = wrong_with(seed, false);
+        assert!(wrong.is_empty(), "{}", report(seed, &wrong));
+    }
+}
+
+/// One seed with its whole trace.
+#[test]
+fn one_seed() {
+    let Some(seed) = setting("SIM_SEED") else { return };
+    let wrong = wrong_with(seed, true);
+    assert!(wrong.is_empty(), "{}", report(seed, &wrong));
+}

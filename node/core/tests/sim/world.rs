@@ -1,0 +1,602 @@
+//! Nodes, network, log, media engine, DNS and phones, moved by one queue of events in virtual time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sbc_core::ctx::LocalConfig;
+use sbc_core::ids::{Incarnation, NodeId, ProposalId, ResolveId};
+use sbc_core::io::{
+    AddressRole, Counter, HostAndPort, Input, MediaCommand, MediaEvent, MediaStats, NodeView, Output, Path, PeerMessage, Realm,
+    Received, StreamPorts, Target, Transmit, Transport, View,
+};
+use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
+use sbc_core::replica::{ENTRY_VERSION, Replica};
+use sbc_core::sbc::Sbc;
+use sbc_core::store_pb;
+use sbc_core::time::{Instant, Now, UnixMs};
+use sbc_core::token::ClusterKey;
+
+use crate::invariants::no_anycast_leak;
+use crate::phone::Phone;
+use crate::plan::{Plan, Who};
+use crate::rng::Rng;
+
+/// Microseconds in a millisecond.
+pub(crate) const MS: u64 = 1000;
+/// The wall clock at virtual time 0.
+const UNIX: u64 = 1_800_000_000_000;
+/// How often a node's lease is renewed.
+const LEASE_TICK: u64 = 500 * MS;
+/// Steps of one world at the most: a world that does not come to rest is a failure.
+const MAX_STEPS: u64 = 400_000;
+
+/// What the network does to packets, per mille and microseconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Net {
+    pub(crate) loss: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) delay: (u64, u64),
+    /// Rarely, a packet takes this much longer.
+    pub(crate) late: (u64, u64),
+    /// Packets to the anycast address that reach a node of their own choice.
+    pub(crate) stray: u64,
+    /// Loss on the peer links.
+    pub(crate) peer_loss: u64,
+    /// From proposal to commit.
+    pub(crate) commit: (u64, u64),
+    /// From commit to a node's apply.
+    pub(crate) apply: (u64, u64),
+    /// A commit is reported as failed all the same.
+    pub(crate) false_failure: u64,
+}
+
+impl Net {
+    /// Nothing goes wrong.
+    pub(crate) fn calm() -> Net {
+        Net {
+            loss: 0,
+            duplicate: 0,
+            delay: (1000, 1001),
+            late: (0, 1000),
+            stray: 0,
+            peer_loss: 0,
+            commit: (5000, 5001),
+            apply: (1000, 1001),
+            false_failure: 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Packet { from: SocketAddr, to: SocketAddr, bytes: Bytes },
+    Peer { from: usize, to: usize, message: PeerMessage },
+    NodeTimer(usize),
+    PhoneTimer(usize),
+    Commit { node: usize, id: ProposalId, command: Box<store_pb::Command> },
+    Apply(usize),
+    ProposeFailed { node: usize, id: ProposalId },
+    Media { node: usize, event: MediaEvent },
+    Resolved { node: usize, id: ResolveId, port: u16 },
+    Lease(usize),
+    Fault(Fault),
+}
+
+/// Something that happens to the cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// The anycast address reaches this node now.
+    Flip(usize),
+    /// The node loses its peers and the log; its SIP sockets work.
+    Cut(usize),
+    /// It has them again.
+    Heal(usize),
+}
+
+struct Queued(u64, u64, Event);
+impl PartialEq for Queued {
+    fn eq(&self, o: &Queued) -> bool {
+        (self.0, self.1) == (o.0, o.1)
+    }
+}
+impl Eq for Queued {}
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, o: &Queued) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(o))
+    }
+}
+impl Ord for Queued {
+    fn cmp(&self, o: &Queued) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(o.0, o.1))
+    }
+}
+
+/// One simulated node.
+pub(crate) struct Node {
+    pub(crate) sbc: Sbc,
+    pub(crate) replica: Arc<RwLock<Replica>>,
+    pub(crate) cut: bool,
+    pub(crate) unicast: SocketAddr,
+    pub(crate) core: SocketAddr,
+    pub(crate) counters: BTreeMap<Counter, u64>,
+    timer: Option<u64>,
+    last_commit: u64,
+    applied: usize,
+    lease_until: u64,
+    next_port: u16,
+}
+
+/// One packet that was put on the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Bytes,
+    /// The node that sent it; `None`: a phone.
+    pub(crate) node: Option<usize>,
+    pub(crate) at: u64,
+}
+
+/// The whole.
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) phones: Vec<Phone>,
+    pub(crate) anycast: SocketAddr,
+    /// The node that the anycast address reaches.
+    pub(crate) route: usize,
+    pub(crate) net: Net,
+    pub(crate) rng: Rng,
+    pub(crate) violations: Vec<String>,
+    /// Everything sent, in order; only kept when asked for.
+    pub(crate) sent: Option<Vec<Sent>>,
+    /// A node was cut off at some time.
+    pub(crate) was_cut: bool,
+    /// Print as it happens.
+    pub(crate) trace: bool,
+    log: Vec<Arc<store_pb::Entry>>,
+    queue: BinaryHeap<Reverse<Queued>>,
+    sequence: u64,
+    steps: u64,
+}
+
+/// An address of the test networks.
+pub(crate) fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
+    let prefix = |text: &str| Prefix { addr: text.parse().expect("an address"), len: 24 };
+    let host = if named { "psap.test" } else { "198.18.20.1" };
+    let target = TrunkTarget { host: HostAndPort { host: host.into(), port: None }, transport: Some(Transport::Udp) };
+    let trunk = |name: &str, realm, source, targets| Trunk {
+        name: name.into(),
+        realm,
+        sources: vec![prefix(source)],
+        targets,
+        misroute,
+        enabled: true,
+    };
+    ClusterConfig {
+        revision: 1,
+        trunks: vec![
+            trunk("callers", Realm::External, "198.18.10.0", vec![]),
+            trunk("psap", Realm::Core, "198.18.20.0", vec![target]),
+        ],
+        routes: vec![Route {
+            name: "emergency".into(),
+            matches: vec![RouteMatch::Emergency(true)],
+            trunks: vec!["psap".into()],
+        }],
+        emergency_numbers: vec!["112".into()],
+        settings: Settings::default(),
+    }
+}
+
+impl World {
+    /// `count` nodes, one caller phone and the PSAP for these calls.
+    pub(crate) fn new(seed: u64, count: usize, plans: Vec<Plan>, net: Net) -> World {
+        World::with_policy(seed, count, plans, net, MisroutePolicy::Relay)
+    }
+
+    /// The same with another misroute policy.
+    pub(crate) fn with_policy(seed: u64, count: usize, plans: Vec<Plan>, net: Net, misroute: MisroutePolicy) -> World {
+        let anycast = addr("198.18.112.112:5060");
+        let mut rng = Rng::new(seed);
+        let config = Arc::new(config(misroute, rng.per_mille(300)));
+        let key = ClusterKey::new(&[7; 32], None);
+        let nodes = (0..count).map(|i| make_node(i, anycast, &key, &config)).collect();
+        let phones = vec![
+            Phone::new(addr("198.18.10.1:5060"), Who::Caller, anycast, plans.clone(), seed),
+            Phone::new(addr("198.18.20.1:5060"), Who::Psap, anycast, plans, seed.wrapping_add(1)),
+        ];
+        let mut world = World {
+            now: 0,
+            nodes,
+            phones,
+            anycast,
+            route: 0,
+            net,
+            rng,
+            violations: Vec::new(),
+            sent: None,
+            was_cut: false,
+            trace: false,
+            log: Vec::new(),
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            steps: 0,
+        };
+        for i in 0..count {
+            world.renew(i);
+            world.arm_node(i);
+        }
+        for i in 0..world.phones.len() {
+            world.arm_phone(i);
+        }
+        world
+    }
+
+    /// Plans a fault.
+    pub(crate) fn fault_at(&mut self, at_ms: u64, fault: Fault) {
+        self.push(at_ms * MS, Event::Fault(fault));
+    }
+
+    /// Something from a socket that is no phone of ours.
+    pub(crate) fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        let at = self.now + 1;
+        self.push(at, Event::Packet { from, to, bytes });
+    }
+
+    /// Runs until this time.
+    pub(crate) fn run_until(&mut self, ms: u64) {
+        while let Some(Reverse(next)) = self.queue.peek() {
+            if next.0 > ms * MS {
+                break;
+            }
+            let Some(Reverse(Queued(at, _, event))) = self.queue.pop() else { break };
+            self.now = self.now.max(at);
+            self.steps += 1;
+            if self.steps > MAX_STEPS {
+                self.violations.push(format!("no rest after {MAX_STEPS} steps at {} ms", self.now / MS));
+                return;
+            }
+            self.step(event);
+        }
+        self.now = self.now.max(ms * MS);
+    }
+
+    /// The sum of a counter over all nodes.
+    pub(crate) fn counted(&self, counter: Counter) -> u64 {
+        self.nodes.iter().filter_map(|n| n.counters.get(&counter)).sum()
+    }
+
+    fn push(&mut self, at: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.push(Reverse(Queued(at, self.sequence, event)));
+    }
+
+    fn delay(&mut self, range: (u64, u64)) -> u64 {
+        self.now + if range.1 > range.0 { self.rng.range(range.0, range.1) } else { range.0 }
+    }
+
+    fn step(&mut self, event: Event) {
+        match event {
+            Event::Packet { from, to, bytes } => self.deliver(from, to, bytes),
+            Event::Peer { from, to, message } => {
+                if !self.nodes[from].cut && !self.nodes[to].cut {
+                    let from = NodeId(u16::try_from(from + 1).expect("few nodes"));
+                    self.input(to, Input::Peer { from, message });
+                }
+            }
+            Event::NodeTimer(i) => {
+                if self.nodes[i].timer == Some(self.now) {
+                    self.nodes[i].timer = None;
+                    self.input(i, Input::Timeout);
+                }
+            }
+            Event::PhoneTimer(i) => {
+                if self.phones[i].next_wake().is_some_and(|at| at <= self.now) {
+                    let now = self.now;
+                    self.phones[i].on_wake(now);
+                    self.flush_phone(i);
+                }
+            }
+            Event::Commit { node, id, command } => self.commit(node, id, *command),
+            Event::Apply(i) => self.apply(i),
+            Event::ProposeFailed { node, id } => self.input(node, Input::ProposeFailed { id }),
+            Event::Media { node, event } => self.input(node, Input::Media(event)),
+            Event::Resolved { node, id, port } => {
+                let target = Target { addr: (addr("198.18.20.1:1").ip(), port).into(), transport: Transport::Udp };
+                self.input(node, Input::Resolved { id, result: Ok(vec![target]) });
+            }
+            Event::Lease(i) => self.renew(i),
+            Event::Fault(fault) => self.fault(fault),
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.say(|| format!("*** {fault:?}"));
+        match fault {
+            Fault::Flip(i) => self.route = i,
+            Fault::Cut(i) => (self.nodes[i].cut, self.was_cut) = (true, true),
+            Fault::Heal(i) => {
+                self.nodes[i].cut = false;
+                for i in 0..self.nodes.len() {
+                    self.apply(i);
+                }
+            }
+        }
+        for i in 0..self.nodes.len() {
+            self.send_view(i);
+        }
+    }
+
+    fn has_quorum(&self, node: usize) -> bool {
+        let connected = if self.nodes[node].cut { 1 } else { self.nodes.iter().filter(|n| !n.cut).count() };
+        connected * 2 > self.nodes.len()
+    }
+
+    fn renew(&mut self, i: usize) {
+        if self.has_quorum(i) {
+            self.nodes[i].lease_until = self.now + 2000 * MS;
+        }
+        self.send_view(i);
+        self.push(self.now + LEASE_TICK, Event::Lease(i));
+    }
+
+    fn send_view(&mut self, i: usize) {
+        let view = View {
+            nodes: (0..self.nodes.len())
+                .map(|j| NodeView {
+                    id: NodeId(u16::try_from(j + 1).expect("few nodes")),
+                    name: format!("n{j}").into(),
+                    unicast: self.nodes[j].unicast.ip(),
+                    core: self.nodes[j].core.ip(),
+                    alive: i == j || (!self.nodes[i].cut && !self.nodes[j].cut),
+                })
+                .collect(),
+            leader: Some(NodeId(1)),
+            lease_until: Instant::from_micros(self.nodes[i].lease_until),
+            caught_up: self.nodes[i].applied == self.log.len() || self.has_quorum(i) && self.nodes[i].applied + 1 >= self.log.len(),
+            announced: self.route == i,
+            draining: false,
+        };
+        self.input(i, Input::ViewChanged(view));
+    }
+
+    fn commit(&mut self, node: usize, id: ProposalId, command: store_pb::Command) {
+        if !self.has_quorum(node) {
+            self.push(self.now + 2000 * MS, Event::ProposeFailed { node, id });
+            return;
+        }
+        let entry = store_pb::Entry {
+            version: ENTRY_VERSION,
+            proposer: u32::try_from(node + 1).expect("few nodes"),
+            incarnation: 1,
+            commands: vec![command],
+        };
+        self.log.push(Arc::new(entry));
+        if self.rng.per_mille(self.net.false_failure) {
+            self.push(self.now + 2000 * MS, Event::ProposeFailed { node, id });
+        }
+        for i in 0..self.nodes.len() {
+            let at = self.delay(self.net.apply);
+            self.push(at, Event::Apply(i));
+        }
+    }
+
+    fn apply(&mut self, i: usize) {
+        while !self.nodes[i].cut && self.nodes[i].applied < self.log.len() {
+            let entry = self.log[self.nodes[i].applied].clone();
+            self.nodes[i].applied += 1;
+            let index = self.nodes[i].applied as u64;
+            self.input(i, Input::Applied { index, entry });
+        }
+    }
+
+    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        if let Some(i) = self.phones.iter().position(|p| p.addr == to) {
+            let now = self.now;
+            self.phones[i].on_packet(now, from, &bytes);
+            self.flush_phone(i);
+            return;
+        }
+        let found = if to == self.anycast {
+            let stray = self.rng.per_mille(self.net.stray);
+            let at = if stray { usize::try_from(self.rng.next() % self.nodes.len() as u64).expect("few") } else { self.route };
+            Some((at, AddressRole::Anycast))
+        } else {
+            self.nodes.iter().enumerate().find_map(|(i, n)| {
+                (n.unicast == to).then_some((i, AddressRole::Unicast)).or((n.core == to).then_some((i, AddressRole::Core)))
+            })
+        };
+        let Some((i, role)) = found else { return };
+        self.say(|| format!("    n{i} {role:?} reads {}", first_line(&bytes)));
+        let path = Path { role, transport: Transport::Udp, local: to, remote: from, flow: None };
+        self.input(i, Input::Received(Received { path, payload: bytes }));
+    }
+
+    fn input(&mut self, i: usize, input: Input) {
+        let now = Now { mono: Instant::from_micros(self.now), unix: UnixMs(UNIX + self.now / MS) };
+        self.nodes[i].sbc.handle_input(now, input);
+        while let Some(output) = self.nodes[i].sbc.poll_output() {
+            self.output(i, output);
+        }
+        self.arm_node(i);
+    }
+
+    fn output(&mut self, i: usize, output: Output) {
+        match output {
+            Output::Transmit(transmit) => self.transmit(i, transmit),
+            Output::Peer { to, message } => {
+                let to = usize::from(to.0) - 1;
+                self.say(|| format!("    n{i} to n{to}: {}", peer_line(&message)));
+                if let PeerMessage::Emit(t) = &message {
+                    no_anycast_leak::scan(&mut self.violations, self.anycast.ip(), &t.payload);
+                }
+                if !self.nodes[i].cut && !self.nodes[to].cut && !self.rng.per_mille(self.net.peer_loss) {
+                    let at = self.delay(self.net.delay);
+                    self.push(at, Event::Peer { from: i, to, message });
+                }
+            }
+            Output::Resolve { id, request } => {
+                let at = self.delay((MS, 30 * MS));
+                self.push(at, Event::Resolved { node: i, id, port: request.target.port.unwrap_or(5060) });
+            }
+            Output::Media(command) => self.media(i, command),
+            Output::Propose { id, command } => {
+                // One batcher a node: what it proposes stays in order.
+                let at = self.delay(self.net.commit).max(self.nodes[i].last_commit);
+                self.nodes[i].last_commit = at;
+                self.say(|| format!("    n{i} proposes {}", kind_of(&command)));
+                self.push(at, Event::Commit { node: i, id, command });
+            }
+            Output::Count(counter) => *self.nodes[i].counters.entry(counter).or_default() += 1,
+            Output::Halt(reason) => self.violations.push(format!("node {i} halted: {reason}")),
+            Output::CloseFlow(_) | Output::ConfigChanged { .. } | Output::Reply { .. } | Output::EventsChanged => {}
+        }
+    }
+
+    fn media(&mut self, i: usize, command: MediaCommand) {
+        let event = match command {
+            MediaCommand::Open { media, first, count, .. } => {
+                let node = &mut self.nodes[i];
+                let ports = (0..count)
+                    .map(|_| {
+                        node.next_port += 4;
+                        StreamPorts { caller: node.next_port, callee: node.next_port + 2 }
+                    })
+                    .collect();
+                MediaEvent::Opened { media, first, ports }
+            }
+            MediaCommand::Close { media } => MediaEvent::Closed { media, stats: MediaStats::default() },
+            MediaCommand::Remote { .. } => return,
+        };
+        let at = self.delay((100, 3000));
+        self.push(at, Event::Media { node: i, event });
+    }
+
+    fn transmit(&mut self, i: usize, transmit: Transmit) {
+        let (from, to, bytes) = (transmit.path.local, transmit.path.remote, transmit.payload);
+        let own = [self.anycast, self.nodes[i].unicast, self.nodes[i].core];
+        if !own.contains(&from) {
+            self.violations.push(format!("node {i} sends from {from}, which is not its address"));
+        }
+        no_anycast_leak::scan(&mut self.violations, self.anycast.ip(), &bytes);
+        self.wire(Some(i), from, to, bytes);
+    }
+
+    fn flush_phone(&mut self, i: usize) {
+        let from = self.phones[i].addr;
+        for (to, bytes) in std::mem::take(&mut self.phones[i].out) {
+            self.wire(None, from, to, bytes);
+        }
+        self.arm_phone(i);
+    }
+
+    fn wire(&mut self, node: Option<usize>, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        self.say(|| format!("{from} -> {to} {}", first_line(&bytes)));
+        let at = self.now;
+        if let Some(sent) = &mut self.sent {
+            sent.push(Sent { from, to, bytes: bytes.clone(), node, at });
+        }
+        let copies = if self.rng.per_mille(self.net.duplicate) { 2 } else { 1 };
+        for _ in 0..copies {
+            if self.rng.per_mille(self.net.loss) {
+                self.say(|| "    lost".to_owned());
+                continue;
+            }
+            let mut at = self.delay(self.net.delay);
+            if self.net.late.0 > 0 && self.rng.per_mille(self.net.late.0) {
+                at += self.net.late.1;
+            }
+            self.push(at, Event::Packet { from, to, bytes: bytes.clone() });
+        }
+    }
+
+    fn arm_node(&mut self, i: usize) {
+        let Some(due) = self.nodes[i].sbc.poll_timeout() else { return };
+        let due = due.as_micros().max(self.now);
+        if self.nodes[i].timer.is_none_or(|at| due < at || at < self.now) {
+            self.nodes[i].timer = Some(due);
+            self.push(due, Event::NodeTimer(i));
+        }
+    }
+
+    fn arm_phone(&mut self, i: usize) {
+        if let Some(at) = self.phones[i].next_wake() {
+            let at = at.max(self.now);
+            self.push(at, Event::PhoneTimer(i));
+        }
+    }
+
+    fn say(&self, text: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>10.3} {}", Duration::from_micros(self.now).as_secs_f64(), text());
+        }
+    }
+}
+
+fn make_node(i: usize, anycast: SocketAddr, key: &ClusterKey, config: &Arc<ClusterConfig>) -> Node {
+    let ip = |text: String| -> IpAddr { text.parse().expect("an address") };
+    let (unicast, core) = (ip(format!("198.18.0.{}", i + 1)), ip(format!("198.18.1.{}", i + 1)));
+    let local = LocalConfig {
+        node: NodeId(u16::try_from(i + 1).expect("few nodes")),
+        incarnation: Incarnation(1),
+        name: format!("n{i}").into(),
+        anycast: anycast.ip(),
+        unicast,
+        core,
+        port: 5060,
+        tls_port: 5061,
+        anchored: true,
+    };
+    let replica = Arc::new(RwLock::new(Replica::new()));
+    let now = Now { mono: Instant::from_micros(0), unix: UnixMs(UNIX) };
+    Node {
+        sbc: Sbc::new(now, local, key.clone(), config.clone(), replica.clone()),
+        replica,
+        cut: false,
+        unicast: (unicast, 5060).into(),
+        core: (core, 5060).into(),
+        counters: BTreeMap::new(),
+        timer: None,
+        last_commit: 0,
+        applied: 0,
+        lease_until: 0,
+        next_port: 10_000,
+    }
+}
+
+fn first_line(bytes: &Bytes) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let first = text.lines().next().unwrap_or_default();
+    let cseq = text.lines().find(|l| l.starts_with("CSeq:")).unwrap_or_default();
+    let id = text.lines().find(|l| l.starts_with("Call-ID:")).unwrap_or_default();
+    format!("{first} | {cseq} | {id}")
+}
+
+fn peer_line(message: &PeerMessage) -> String {
+    match message {
+        PeerMessage::Relay(e) => format!("Relay {}", first_line(&e.payload)),
+        PeerMessage::Emit(t) => format!("Emit {}", first_line(&t.payload)),
+        other => format!("{other:?}"),
+    }
+}
+
+fn kind_of(command: &store_pb::Command) -> String {
+    use store_pb::command::Kind;
+    match &command.kind {
+        Some(Kind::Claim(_)) => "Claim".into(),
+        Some(Kind::Progress(p)) => format!("Progress seq {}", p.seq),
+        Some(Kind::Answer(a)) => format!("Answer seq {}", a.seq),
+        Some(Kind::Refresh(r)) => format!("Refresh seq {}", r.seq),
+        Some(Kind::End(_)) => "End".into(),
+        _ => "other".into(),
+    }
+}
