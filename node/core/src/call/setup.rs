@@ -433,6 +433,7 @@ impl Call {
         dialog.local_cseq = identity.cseq - 1;
         dialog.remote_tag = None;
         dialog.route_set.clear();
+        dialog.remote_uri = to_value(cx, &self.invite, &uri).into();
         dialog.remote_target = uri.into();
         self.callee.realm = candidate.realm;
         self.callee.trunk = candidate.trunk;
@@ -517,6 +518,21 @@ fn request_uri(invite: &Message, candidate: &Candidate) -> String {
     };
     let phone = if uri.param("user").is_some_and(|v| v.eq_ignore_ascii_case("phone")) { ";user=phone" } else { "" };
     format!("{scheme}:{user}{host}{phone}")
+}
+
+/// The To value toward a target. A caller that dials our own address names it there; the called side must not see it.
+fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
+    let as_received = without_tag(invite.to());
+    let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
+    let Some(ip) = to.uri.host_ip().map(|ip| ip.to_canonical()) else { return as_received };
+    let local = &cx.local;
+    let ours = [local.anycast, local.unicast, local.core].iter().any(|own| own.to_canonical() == ip)
+        || cx.view.nodes.iter().any(|n| n.unicast.to_canonical() == ip || n.core.to_canonical() == ip);
+    match (ours, &to.display) {
+        (false, _) => as_received,
+        (true, Some(display)) => format!("{} <{uri}>", crate::sip::quote(display)),
+        (true, None) => format!("<{uri}>"),
+    }
 }
 
 /// A session id for `o=` lines: unique by call and side, and within the 62 bits that every parser takes.
