@@ -205,6 +205,8 @@ fn nothing_of_one_side_is_seen_on_the_other() {
     let mut scene = Scene::new();
     let mut call = scene.established(anycast());
     let text = String::from_utf8_lossy(&call.psap_invite.bytes()).into_owned();
+    // From is who calls, not how: the PSAP calls back by it, so it crosses as it is.
+    let text: String = text.lines().filter(|l| !l.starts_with("From:")).map(|l| format!("{l}\n")).collect();
     assert!(text.contains(&core(owner).to_string()), "the called leg comes from the core side:\n{text}");
     for hidden in
         [ANYCAST.to_string(), unicast(owner).to_string(), scene.caller.at().to_string(), call.invite.header("Call-ID").to_owned()]
