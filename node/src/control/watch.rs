@@ -38,7 +38,7 @@ pub(crate) trait WatchMessage: Send + 'static {
 }
 
 /// What a watch makes of the journal.
-pub(crate) trait Watcher: Send + 'static {
+pub(crate) trait Watcher: Send + Sync + 'static {
     /// Its answers.
     type Message: WatchMessage;
     /// A page of what stands before the journal for `from: snapshot`, and whether there is more. Without such a thing a
@@ -208,7 +208,7 @@ impl<W: Watcher> Task<W> {
         Ok(any)
     }
 
-    async fn send(&mut self, message: W::Message) -> Result<(), Over> {
+    async fn send(&self, message: W::Message) -> Result<(), Over> {
         match tokio::time::timeout(self.slow, self.tx.send(Ok(message))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(None),
