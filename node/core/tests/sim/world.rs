@@ -154,6 +154,8 @@ pub(crate) struct World {
     pub(crate) violations: Vec<String>,
     /// Everything sent, in order; only kept when asked for.
     pub(crate) sent: Option<Vec<Sent>>,
+    /// The log has no quorum anywhere, though all links work.
+    pub(crate) no_quorum: bool,
     /// A node was cut off at some time.
     pub(crate) was_cut: bool,
     /// Print as it happens.
@@ -224,6 +226,7 @@ impl World {
             rng,
             violations: Vec::new(),
             sent: None,
+            no_quorum: false,
             was_cut: false,
             trace: false,
             log: Vec::new(),
@@ -338,7 +341,7 @@ impl World {
 
     fn has_quorum(&self, node: usize) -> bool {
         let connected = if self.nodes[node].cut { 1 } else { self.nodes.iter().filter(|n| !n.cut).count() };
-        connected * 2 > self.nodes.len()
+        connected * 2 > self.nodes.len() && !self.no_quorum
     }
 
     fn renew(&mut self, i: usize) {
