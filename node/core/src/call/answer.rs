@@ -184,18 +184,15 @@ impl Call {
         if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {
             return;
         }
-        if status == 482 && self.claim != ClaimState::Won {
-            // Rule C: another node dialled the same leg without quorum. It will answer the caller; this node is quiet.
+        if status == 482 && (self.claim != ClaimState::Won || self.journal.is_degraded()) {
+            // Rule C: another node dialled the same leg without quorum. It will answer the caller; this node is quiet. Should
+            // the log give the claim to this call, that node relays the INVITE here (`resume`).
             cx.count(Counter::Claim("merged_late"));
             if let Some(tx) = self.invite_tx.take() {
                 cx.server_use.remove(&tx);
                 cx.tx.drop_server(tx);
             }
-            self.caller.gone = true;
-            self.callee.gone = true;
-            self.ended_in_log = true;
-            self.journal.abandon();
-            self.finish(cx, Cause { origin: "node", status: 482, reason: "another node dialled it".into() });
+            self.quiet = true;
             return;
         }
         // RFC 3263 §4.3: 503 says that this target cannot; another may. A 6xx is the user's, everywhere.

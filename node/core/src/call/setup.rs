@@ -161,6 +161,7 @@ impl Call {
             journal: Default::default(),
             last_failure: None,
             ringing: false,
+            quiet: false,
             early_target: String::new(),
             acks: Vec::new(),
             bye_when_acked: None,
@@ -322,9 +323,24 @@ impl Call {
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
     }
 
+    /// The node that had the called side yields, for the claim is this call's: dials the same target again, as another leg.
+    pub fn resume(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
+        self.quiet = false;
+        self.invite_tx = Some(tx);
+        self.back = back;
+        if let Some(last) = self.attempts.last() {
+            let host = last.tls_name.clone().unwrap_or_else(|| last.path.remote.ip().to_string().into());
+            let target = Target { addr: last.path.remote, transport: last.path.transport };
+            let (trunk, realm) = (self.callee.trunk.clone(), self.callee.realm);
+            self.candidates.push_front(Candidate { target, trunk, realm, host });
+        }
+        self.try_dial(cx);
+    }
+
     /// Dials the next target, once claim and ports are decided.
     pub(super) fn try_dial(&mut self, cx: &mut Services) {
         let ready = matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling)
+            && !self.quiet
             && self.claim != ClaimState::Pending
             && self.media.phase != MediaPhase::Opening
             && self.attempts.iter().all(|a| a.finished || a.unwanted);

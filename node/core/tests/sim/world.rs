@@ -189,11 +189,7 @@ fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
             trunk("callers", Realm::External, "198.18.10.0", vec![]),
             trunk("psap", Realm::Core, "198.18.20.0", vec![target]),
         ],
-        routes: vec![Route {
-            name: "emergency".into(),
-            matches: vec![RouteMatch::Emergency(true)],
-            trunks: vec!["psap".into()],
-        }],
+        routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
         settings: Settings::default(),
     }
@@ -365,7 +361,8 @@ impl World {
                 .collect(),
             leader: Some(NodeId(1)),
             lease_until: Instant::from_micros(self.nodes[i].lease_until),
-            caught_up: self.nodes[i].applied == self.log.len() || self.has_quorum(i) && self.nodes[i].applied + 1 >= self.log.len(),
+            caught_up: self.nodes[i].applied == self.log.len()
+                || self.has_quorum(i) && self.nodes[i].applied + 1 >= self.log.len(),
             announced: self.route == i,
             draining: false,
         };
