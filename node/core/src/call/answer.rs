@@ -188,11 +188,11 @@ impl Call {
             // Rule C: another node dialled the same leg without quorum. It will answer the caller; this node is quiet. Should
             // the log give the claim to this call, that node relays the INVITE here (`resume`).
             cx.count(Counter::Claim("merged_late"));
-            if let Some(tx) = self.invite_tx.take() {
-                cx.server_use.remove(&tx);
-                cx.tx.drop_server(tx);
+            if self.twin_yielded {
+                self.redial(cx);
+            } else {
+                self.fall_quiet(cx);
             }
-            self.quiet = true;
             return;
         }
         // RFC 3263 §4.3: 503 says that this target cannot; another may. A 6xx is the user's, everywhere.
@@ -287,6 +287,7 @@ impl Call {
 
     /// A copy of the INVITE came by another way: repeats of its 2xx follow it (rule H).
     pub fn on_invite_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
+        self.twin_yielded |= back.ingress.is_some();
         for leg in [&mut self.caller, &mut self.callee] {
             if let Some(p) = leg.pending_2xx.as_mut().filter(|p| p.tx == tx) {
                 p.back = back;

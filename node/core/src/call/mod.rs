@@ -120,6 +120,8 @@ pub struct Call {
     ringing: bool,
     /// Another node dialled the same leg first (482, rule C): nothing is said until that node yields, or the log decides.
     quiet: bool,
+    /// A node relayed the INVITE here after this call was begun: what it had dialled, it gives up.
+    twin_yielded: bool,
     early_target: String,
     /// An ACK that we sent for a 2xx, by side: repeated when the 2xx is.
     acks: Vec<SentAck>,
