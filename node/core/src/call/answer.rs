@@ -184,18 +184,15 @@ impl Call {
         if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {
             return;
         }
-        if status == 482 && self.claim != ClaimState::Won {
-            // Rule C: another node dialled the same leg without quorum. It will answer the caller; this node is quiet.
+        if status == 482 && (self.claim != ClaimState::Won || self.journal.is_degraded()) {
+            // Rule C: another node dialled the same leg without quorum. It will answer the caller; this node is quiet. Should
+            // the log give the claim to this call, that node relays the INVITE here (`resume`).
             cx.count(Counter::Claim("merged_late"));
-            if let Some(tx) = self.invite_tx.take() {
-                cx.server_use.remove(&tx);
-                cx.tx.drop_server(tx);
+            if self.twin_yielded {
+                self.redial(cx);
+            } else {
+                self.fall_quiet(cx);
             }
-            self.caller.gone = true;
-            self.callee.gone = true;
-            self.ended_in_log = true;
-            self.journal.abandon();
-            self.finish(cx, Cause { origin: "node", status: 482, reason: "another node dialled it".into() });
             return;
         }
         // RFC 3263 §4.3: 503 says that this target cannot; another may. A 6xx is the user's, everywhere.
@@ -290,6 +287,7 @@ impl Call {
 
     /// A copy of the INVITE came by another way: repeats of its 2xx follow it (rule H).
     pub fn on_invite_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
+        self.twin_yielded |= back.ingress.is_some();
         for leg in [&mut self.caller, &mut self.callee] {
             if let Some(p) = leg.pending_2xx.as_mut().filter(|p| p.tx == tx) {
                 p.back = back;

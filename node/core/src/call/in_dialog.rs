@@ -79,8 +79,11 @@ impl Call {
         self.refuse_request(cx, side, tx, back, request, 200);
         self.ack_unanswered(cx);
         self.leg_mut(side).gone = true;
-        // A BYE says that the far end has the 2xx, whether or not its ACK came through.
-        if let Some(mut pending) = self.leg_mut(side).pending_2xx.take() {
+        // A BYE says that the far end has the first 2xx, whether or not its ACK came through. A later one may have been lost:
+        // it is repeated until its ACK, for the re-INVITE must get its final answer.
+        let first = self.invite.cseq();
+        let pending = self.leg_mut(side).pending_2xx.take_if(|p| side == Side::Caller && p.cseq == first);
+        if let Some(mut pending) = pending {
             cx.stop_timer(&mut pending.timer);
         }
         let origin = if side == Side::Caller { "caller" } else { "callee" };

@@ -118,6 +118,10 @@ pub struct Call {
     journal: Journal,
     last_failure: Option<u16>,
     ringing: bool,
+    /// Another node dialled the same leg first (482, rule C): nothing is said until that node yields, or the log decides.
+    quiet: bool,
+    /// A node relayed the INVITE here after this call was begun: what it had dialled, it gives up.
+    twin_yielded: bool,
     early_target: String,
     /// An ACK that we sent for a 2xx, by side: repeated when the 2xx is.
     acks: Vec<SentAck>,
@@ -183,6 +187,11 @@ impl Call {
     /// The node that owns the claim, where that is another one.
     pub fn lost_to(&self) -> bool {
         self.claim == ClaimState::Lost
+    }
+
+    /// True while another node has the called side, and this one only its record.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// The INVITE's way back.

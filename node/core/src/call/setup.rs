@@ -161,6 +161,8 @@ impl Call {
             journal: Default::default(),
             last_failure: None,
             ringing: false,
+            quiet: false,
+            twin_yielded: false,
             early_target: String::new(),
             acks: Vec::new(),
             bye_when_acked: None,
@@ -268,13 +270,27 @@ impl Call {
         }
     }
 
+    /// Another node answers the caller. The claim may still turn out to be this call's: it is kept until the log has decided,
+    /// that node yields, or the ring timeout ends it.
+    pub(super) fn fall_quiet(&mut self, cx: &mut Services) {
+        self.quiet = true;
+        if let Some(tx) = self.invite_tx.take() {
+            cx.server_use.remove(&tx);
+            cx.tx.drop_server(tx);
+        }
+        if self.timers.ring.is_none() {
+            let ring = cx.config.settings.ring_timeout;
+            self.timers.ring = Some(cx.start_timer(ring, Timer::Call(self.serial, CallTimer::Ring)));
+        }
+    }
+
     /// A peer says that it has this call, and the log cannot tell (AC-03).
     pub fn on_peer_has_it(&mut self, cx: &mut Services) -> bool {
-        if self.phase != CallPhase::Preparing || self.claim != ClaimState::Pending {
+        if self.quiet || self.phase != CallPhase::Preparing || self.claim != ClaimState::Pending {
             return false;
         }
         cx.count(Counter::Claim("lost"));
-        self.lose(cx);
+        self.fall_quiet(cx);
         true
     }
 
@@ -322,9 +338,29 @@ impl Call {
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
     }
 
+    /// The node that had the called side yields, for the claim is this call's: dials the same target again, as another leg.
+    pub fn resume(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
+        self.quiet = false;
+        self.invite_tx = Some(tx);
+        self.back = back;
+        self.redial(cx);
+    }
+
+    /// The last target once more, as another leg.
+    pub(super) fn redial(&mut self, cx: &mut Services) {
+        if let Some(last) = self.attempts.last() {
+            let host = last.tls_name.clone().unwrap_or_else(|| last.path.remote.ip().to_string().into());
+            let target = Target { addr: last.path.remote, transport: last.path.transport };
+            let (trunk, realm) = (self.callee.trunk.clone(), self.callee.realm);
+            self.candidates.push_front(Candidate { target, trunk, realm, host });
+        }
+        self.try_dial(cx);
+    }
+
     /// Dials the next target, once claim and ports are decided.
     pub(super) fn try_dial(&mut self, cx: &mut Services) {
         let ready = matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling)
+            && !self.quiet
             && self.claim != ClaimState::Pending
             && self.media.phase != MediaPhase::Opening
             && self.attempts.iter().all(|a| a.finished || a.unwanted);

@@ -31,7 +31,7 @@ impl Call {
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
             CallTimer::Ring => {
                 self.timers.ring = None;
-                if self.phase == CallPhase::Dialling {
+                if matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {
                     self.fail(cx, 480, "ring timeout");
                 }
             }

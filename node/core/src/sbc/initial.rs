@@ -17,7 +17,12 @@ impl Sbc {
             self.cx.reject_stateless(back, message, 487);
             return;
         }
-        if self.by_claim.get(&key.0).and_then(|s| self.calls.get(s)).is_some_and(|c| !c.lost_to()) {
+        let known = self.by_claim.get(&key.0).and_then(|s| self.calls.get(s)).filter(|c| !c.lost_to());
+        if let Some(serial) = known.filter(|c| c.is_quiet() && c.exact == exact).map(|c| c.serial) {
+            self.on_quiet_copy(serial, back, message);
+            return;
+        }
+        if known.is_some() {
             // RFC 3261 §8.2.2.2: the same request by another way (its own copies match its transaction).
             self.cx.count(Counter::Claim("merged"));
             self.cx.reject_stateless(back, message, 482);
@@ -37,6 +42,19 @@ impl Sbc {
                 self.begin_call(path, back, message, NewKeys { key, exact, orphan });
             }
         }
+    }
+
+    /// A copy of an INVITE whose called side another node has: from that node it says "yours", from the caller it says nothing.
+    fn on_quiet_copy(&mut self, serial: u64, back: ReturnPath, message: &Message) {
+        if back.ingress.is_none() {
+            self.cx.count(Counter::Dropped("quiet_copy"));
+            return;
+        }
+        let key = server_key(message, message.method());
+        let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, key, true, back) else { return };
+        self.cx.server_use.insert(tx, serial);
+        self.cx.respond(tx, &mut message.response(100, None));
+        self.with_call(serial, |call, cx| call.resume(cx, tx, back));
     }
 
     fn begin_call(&mut self, path: Path, back: ReturnPath, message: &Message, keys: NewKeys) {

@@ -54,7 +54,12 @@ impl Sbc {
                 self.cx.out.push_back(Output::Transmit(transmit));
             }
             PeerMessage::AskClaim { key } => {
-                let call = self.by_claim.get(&key).and_then(|s| self.calls.get(s)).filter(|c| !c.lost_to()).map(|c| c.uid);
+                let call = self
+                    .by_claim
+                    .get(&key)
+                    .and_then(|s| self.calls.get(s))
+                    .filter(|c| !c.lost_to() && !c.is_quiet())
+                    .map(|c| c.uid);
                 self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
             PeerMessage::ClaimIs { key, call } => {

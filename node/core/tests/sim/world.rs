@@ -154,6 +154,8 @@ pub(crate) struct World {
     pub(crate) violations: Vec<String>,
     /// Everything sent, in order; only kept when asked for.
     pub(crate) sent: Option<Vec<Sent>>,
+    /// The log has no quorum anywhere, though all links work.
+    pub(crate) no_quorum: bool,
     /// A node was cut off at some time.
     pub(crate) was_cut: bool,
     /// Print as it happens.
@@ -187,11 +189,7 @@ fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
             trunk("callers", Realm::External, "198.18.10.0", vec![]),
             trunk("psap", Realm::Core, "198.18.20.0", vec![target]),
         ],
-        routes: vec![Route {
-            name: "emergency".into(),
-            matches: vec![RouteMatch::Emergency(true)],
-            trunks: vec!["psap".into()],
-        }],
+        routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
         settings: Settings::default(),
     }
@@ -224,6 +222,7 @@ impl World {
             rng,
             violations: Vec::new(),
             sent: None,
+            no_quorum: false,
             was_cut: false,
             trace: false,
             log: Vec::new(),
@@ -338,7 +337,7 @@ impl World {
 
     fn has_quorum(&self, node: usize) -> bool {
         let connected = if self.nodes[node].cut { 1 } else { self.nodes.iter().filter(|n| !n.cut).count() };
-        connected * 2 > self.nodes.len()
+        connected * 2 > self.nodes.len() && !self.no_quorum
     }
 
     fn renew(&mut self, i: usize) {
@@ -362,7 +361,8 @@ impl World {
                 .collect(),
             leader: Some(NodeId(1)),
             lease_until: Instant::from_micros(self.nodes[i].lease_until),
-            caught_up: self.nodes[i].applied == self.log.len() || self.has_quorum(i) && self.nodes[i].applied + 1 >= self.log.len(),
+            caught_up: self.nodes[i].applied == self.log.len()
+                || self.has_quorum(i) && self.nodes[i].applied + 1 >= self.log.len(),
             announced: self.route == i,
             draining: false,
         };
