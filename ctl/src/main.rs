@@ -9,6 +9,7 @@ mod error;
 mod files;
 mod follow;
 mod output;
+mod phone;
 mod pki;
 
 use std::process::ExitCode;

@@ -122,7 +122,7 @@ fn details(c: &Call) -> String {
 }
 
 /// The SIP messages of a call, times from its first.
-pub(crate) fn ladder_table(messages: &[LadderMessage]) -> Table {
+fn ladder_table(messages: &[LadderMessage]) -> Table {
     let mut table = Table::new(&["AT", "LEG", "", "MESSAGE", "CSEQ", "NODE", "TRANSPORT", "LOCAL", "REMOTE", "NOTE"]);
     let first = messages.first().and_then(|m| m.at);
     for m in messages {

@@ -21,7 +21,7 @@ use crate::dev;
 use crate::error::{Exit, Failure};
 use crate::output::{Out, line};
 
-pub(crate) use call::{all_calls, ladder_table};
+pub(crate) use call::all_calls;
 pub(crate) use cdr::all_cdrs;
 
 /// How often `-w` prints again.

@@ -11,7 +11,7 @@ use sbc_proto::v1::{Call, CallState};
 use crate::dev::evidence::{Witnesses, agree, events_fault};
 use crate::dev::handset::{Psap, Talk};
 use crate::dev::report::Report;
-use crate::dev::stand::{ANYCAST, PSAP, Spec, Stand};
+use crate::dev::stand::{ANYCAST, PSAP, SIP_PORT, Spec, Stand};
 use crate::dev::{flip, ready, run};
 use crate::error::Failure;
 use crate::files;
@@ -54,7 +54,7 @@ pub(crate) async fn demo() -> Result<(), Failure> {
     if let Err(failure) = &told {
         report.broken("the story ended early", failure)?;
     }
-    psap.shutdown().await;
+    drop(psap);
     let verdict = report.end();
     if verdict.is_err() {
         for node in stand.nodes() {
@@ -69,32 +69,47 @@ pub(crate) async fn demo() -> Result<(), Failure> {
 async fn tell(stand: &Stand, psap: &Psap, report: &mut Report) -> Result<(), Failure> {
     let witnesses = Witnesses::of(stand)?;
     let talk = Talk::place(CALLER, "112", true).await?;
-    report.step(psap.rang() == 1, "112 is answered", &format!("after {} ms, the PSAP rang {} time(s)", talk.setup().as_millis(), psap.rang()))?;
+    report.step(
+        psap.rang() == 1,
+        "112 is answered",
+        &format!("after {} ms, the PSAP rang {} time(s)", talk.setup().as_millis(), psap.rang()),
+    )?;
+    let contact = talk.contact();
+    report.step(
+        contact == Some((stand.node("node-a")?.unicast(), SIP_PORT).into()),
+        "Contact is node-a's own address",
+        &contact.map_or_else(|| "none".to_owned(), |c| c.to_string()),
+    )?;
     let call = owned(&witnesses, "node-a", "every node knows the call", report).await?;
     audio(&talk, psap, "both sides hear each other", report).await?;
 
     let target = stand.node("node-b")?;
-    let (before, missing) = (talk.received(), talk.missing());
+    let (before, missing) = (talk.rtp().received, talk.rtp().missing());
     let took = flip::flip(stand, &target).await?;
     report.step(true, "the address moves in mid-call", &format!("node-b serves {ANYCAST} after {} ms", took.as_millis()))?;
     audio(&talk, psap, "the audio goes on", report).await?;
     // What is under way counts as missing, so the number before is subtracted and a few may differ.
-    let lost = talk.missing().saturating_sub(missing);
-    report.step(lost <= UNDER_WAY, "nothing of it is lost", &format!("{} packets returned since, {lost} missing", talk.received() - before))?;
+    let lost = talk.rtp().missing().saturating_sub(missing);
+    report.step(
+        lost <= UNDER_WAY,
+        "nothing of it is lost",
+        &format!("{} packets returned since, {lost} missing", talk.rtp().received - before),
+    )?;
 
     let took = talk.hold().await?;
-    report.step(psap.reinvites() == 1, "hold, by way of node-b", &format!("200 after {} ms", took.as_millis()))?;
-    let held = talk.received();
+    report.step(psap.offers() == (1, 0), "hold, by way of node-b", &format!("200 after {} ms", took.as_millis()))?;
+    let held = talk.rtp().received;
     tokio::time::sleep(LISTEN).await;
-    let leaked = talk.received() - held;
+    let leaked = talk.rtp().received - held;
     report.step(leaked <= UNDER_WAY, "silence while held", &format!("{leaked} packets in {LISTEN:?}"))?;
     let took = talk.resume().await?;
-    report.step(psap.reinvites() == 2, "resume, by way of node-b", &format!("200 after {} ms", took.as_millis()))?;
+    report.step(psap.offers() == (1, 1), "resume, by way of node-b", &format!("200 after {} ms", took.as_millis()))?;
     audio(&talk, psap, "both sides hear each other again", report).await?;
     owned(&witnesses, "node-a", "node-a still owns it", report).await?;
 
     let took = talk.bye().await?;
-    report.step(psap.hung_up().await == 1, "BYE, by way of node-b", &format!("200 after {} ms, the PSAP got {}", took.as_millis(), psap.byes()))?;
+    let byes = psap.byes().await?;
+    report.step(byes == 1, "BYE, by way of node-b", &format!("200 after {} ms, the PSAP got {byes}", took.as_millis()))?;
     aftermath(&witnesses, &call, report).await
 }
 
@@ -102,7 +117,8 @@ async fn tell(stand: &Stand, psap: &Psap, report: &mut Report) -> Result<(), Fai
 async fn owned(witnesses: &Witnesses, owner: &str, what: &str, report: &mut Report) -> Result<Call, Failure> {
     let calls = witnesses.calls(1).await?;
     let good = |c: &Call| c.owner == owner && c.emergency && c.state() == CallState::Answered;
-    let held = calls.iter().all(|(_, calls)| matches!(calls.as_slice(), [call] if good(call))) && agree(&calls, |c| c.uid.clone());
+    let held =
+        calls.iter().all(|(_, calls)| matches!(calls.as_slice(), [call] if good(call))) && agree(&calls, |c| c.uid.clone());
     let call = calls.first().and_then(|(_, calls)| calls.first()).cloned();
     let call = call.ok_or_else(|| Failure::failed("no node lists the call"))?;
     report.step(held, what, &format!("{} nodes list {}, owner {}, epoch {}", calls.len(), call.uid, call.owner, call.epoch))?;
@@ -111,10 +127,14 @@ async fn owned(witnesses: &Witnesses, owner: &str, what: &str, report: &mut Repo
 
 /// Audio both ways for a while.
 async fn audio(talk: &Talk, psap: &Psap, what: &str, report: &mut Report) -> Result<(), Failure> {
-    let (heard, returned) = (psap.heard(), talk.received());
+    let (heard, returned) = (psap.heard(), talk.rtp().received);
     tokio::time::sleep(LISTEN).await;
-    let (heard, returned) = (psap.heard() - heard, talk.received() - returned);
-    report.step(heard >= AUDIO && returned >= AUDIO, what, &format!("in {LISTEN:?} the PSAP heard {heard} packets, the caller {returned}"))
+    let (heard, returned) = (psap.heard() - heard, talk.rtp().received - returned);
+    report.step(
+        heard >= AUDIO && returned >= AUDIO,
+        what,
+        &format!("in {LISTEN:?} the PSAP heard {heard} packets, the caller {returned}"),
+    )
 }
 
 /// What is left of the call: nothing but one record and its events, the same on every node.
@@ -130,7 +150,12 @@ async fn aftermath(witnesses: &Witnesses, call: &Call, report: &mut Report) -> R
     report.step(
         one && media.caller_packets > AUDIO && media.callee_packets > AUDIO,
         "one record, the same on every node",
-        &format!("{}; {} packets from the caller, {} from the PSAP", counts.join(", "), media.caller_packets, media.callee_packets),
+        &format!(
+            "{}; {} packets from the caller, {} from the PSAP",
+            counts.join(", "),
+            media.caller_packets,
+            media.callee_packets
+        ),
     )?;
 
     let events = witnesses.events(&call.uid).await?;

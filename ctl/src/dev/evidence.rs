@@ -27,7 +27,12 @@ impl Witnesses {
             let context = Context { endpoints: vec![endpoint], ..stand.context() };
             Ok((name, Cluster::of(&context, SETTLE)?))
         };
-        stand.nodes().into_iter().map(|n| one(n.name.clone(), n.grpc().to_string())).collect::<Result<_, Failure>>().map(Witnesses)
+        stand
+            .nodes()
+            .into_iter()
+            .map(|n| one(n.name.clone(), n.grpc().to_string()))
+            .collect::<Result<_, Failure>>()
+            .map(Witnesses)
     }
 
     /// Asks every node until all answers satisfy `enough`; returns the last answers, whether they do or not.
@@ -51,8 +56,11 @@ impl Witnesses {
 
     /// The live calls of each node, once each has `count`.
     pub(crate) async fn calls(&self, count: usize) -> Result<Vec<(String, Vec<Call>)>, Failure> {
-        self.ask(async |c| all_calls(c.connect().await?, CallFilter::default(), 0).await, |all| all.iter().all(|(_, c)| c.len() == count))
-            .await
+        self.ask(
+            async |c| all_calls(c.connect().await?, CallFilter::default(), 0).await,
+            |all| all.iter().all(|(_, c)| c.len() == count),
+        )
+        .await
     }
 
     /// The records of each node, once each has one; then a moment longer, for a second one to show.

@@ -1,10 +1,15 @@
 //! `sbcctl dev`: a whole cluster on this machine, of real `sbcd` processes on loopback addresses, without root.
 
 pub(crate) mod args;
+mod call;
 mod config;
+mod demo;
+mod evidence;
 mod flip;
+mod handset;
 mod process;
 mod ready;
+mod report;
 mod run;
 mod stand;
 
@@ -32,7 +37,9 @@ pub(crate) async fn run(global: &Global, out: Out, command: DevCommand) -> Resul
             run::kill(&stand, &stand.node(&node)?.name).await
         }
         DevCommand::Heal(dir) => run::heal(&Stand::load(&dir)?).await,
-        DevCommand::Call(_) | DevCommand::Demo | DevCommand::Psap { .. } => todo!(),
+        DevCommand::Call(args) => call::call(out, &args).await,
+        DevCommand::Demo => demo::demo().await,
+        DevCommand::Psap { bind } => call::psap(bind).await,
     }
 }
 
