@@ -38,9 +38,9 @@ lint unit processes compose:
 # SEEDS and SEED are read by the simulation itself.
 sim: setup
 ifdef SEED
-	SBC_SIM_SEED=$(SEED) $(CARGO) test --workspace --test sim -- --nocapture
+	SIM_SEED=$(SEED) $(CARGO) test --workspace --test sim -- --nocapture
 else
-	SBC_SIM_SEEDS=$(SEEDS) $(CARGO) test --workspace --test sim -- --nocapture
+	SIM_SEEDS=$(SEEDS) $(CARGO) test --workspace --test sim -- --nocapture
 endif
 
 bench: build

@@ -103,11 +103,10 @@ impl Call {
 
     /// Goes on with a 2xx that waited for ports.
     pub(super) fn release_answer(&mut self, cx: &mut Services) {
-        if self.phase == CallPhase::Dialling {
-            if let Some((index, response)) = self.held_answer.take() {
+        if self.phase == CallPhase::Dialling
+            && let Some((index, response)) = self.held_answer.take() {
                 self.answer(cx, index, &response);
             }
-        }
     }
 
     fn answer(&mut self, cx: &mut Services, index: u32, response: &Message) {

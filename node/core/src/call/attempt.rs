@@ -15,7 +15,7 @@ const ABANDON: Duration = Duration::from_secs(32);
 
 /// One target that was dialled.
 #[derive(Debug)]
-pub struct Attempt {
+pub(super) struct Attempt {
     /// The call.
     pub call: u64,
     /// Its number in the call; part of the leg's identity (rule C).
@@ -50,7 +50,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// CANCEL, once something has come back (RFC 3261 §9.1); before that it waits for it.
-    pub fn cancel(&mut self, cx: &mut Services, reason: Option<&str>) {
+    pub(super) fn cancel(&mut self, cx: &mut Services, reason: Option<&str>) {
         self.unwanted = true;
         cx.stop_timer(&mut self.timer);
         if self.finished || self.cancelled || !self.provisional {
@@ -70,7 +70,7 @@ impl Attempt {
     }
 
     /// The ACK for a final response other than 2xx (RFC 3261 §17.1.1.3).
-    pub fn ack_failure(&self, cx: &mut Services, response: &Message) {
+    pub(super) fn ack_failure(&self, cx: &mut Services, response: &Message) {
         let draft = self.same_hop(&Method::Ack, response.to());
         if let Some(payload) = cx.encode(&draft) {
             cx.tx.set_ack(cx.now.mono, self.tx, payload);

@@ -37,7 +37,7 @@ pub fn sdp_bytes(message: &Message, span: &SdpSpan) -> Bytes {
 }
 
 /// The body with another description in its place.
-pub fn replace_sdp(message: &Message, span: &SdpSpan, sdp: &[u8]) -> Bytes {
+pub(super) fn replace_sdp(message: &Message, span: &SdpSpan, sdp: &[u8]) -> Bytes {
     let body = message.body();
     let mut out = BytesMut::with_capacity(body.len() + sdp.len());
     out.extend_from_slice(&body[..span.start]);

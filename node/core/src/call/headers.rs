@@ -23,7 +23,7 @@ fn is_own(id: HeaderId) -> bool {
 }
 
 /// Copies what crosses, byte for byte and in its order. Content-Type goes with the body, which the caller sets.
-pub fn copy_through(from: &Message, to: &mut Draft) {
+pub(super) fn copy_through(from: &Message, to: &mut Draft) {
     for field in from.headers() {
         if !is_own(field.id) {
             to.push_field(&field);

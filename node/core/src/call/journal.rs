@@ -18,7 +18,7 @@ const MAX_RECORDS: usize = 16;
 
 /// The records of one call that are not known to be applied.
 #[derive(Debug, Default)]
-pub struct Journal {
+pub(super) struct Journal {
     records: VecDeque<(u32, Kind)>,
     next_seq: u32,
     retrying: bool,
@@ -28,40 +28,39 @@ pub struct Journal {
 
 impl Journal {
     /// The number that the next record must carry: 0 for the claim.
-    pub fn next_seq(&self) -> u32 {
+    pub(super) fn next_seq(&self) -> u32 {
         self.next_seq
     }
 
     /// True when everything is applied.
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.records.is_empty()
     }
 
     /// True once a proposal of this call failed or came late.
-    pub fn is_degraded(&self) -> bool {
+    pub(super) fn is_degraded(&self) -> bool {
         self.degraded
     }
 
     /// True once the log has no place for this call.
-    pub fn is_abandoned(&self) -> bool {
+    pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned
     }
 
     /// Notes that the call went on without the store.
-    pub fn set_degraded(&mut self) {
+    pub(super) fn set_degraded(&mut self) {
         self.degraded = true;
     }
 
     /// Keeps a record and proposes it.
-    pub fn push(&mut self, cx: &mut Services, call: u64, kind: Kind) {
+    pub(super) fn push(&mut self, cx: &mut Services, call: u64, kind: Kind) {
         if self.abandoned {
             return;
         }
-        if self.records.len() >= MAX_RECORDS {
-            if let Some(at) = self.records.iter().position(|(_, k)| matches!(k, Kind::Refresh(_))) {
+        if self.records.len() >= MAX_RECORDS
+            && let Some(at) = self.records.iter().position(|(_, k)| matches!(k, Kind::Refresh(_))) {
                 self.records.remove(at);
             }
-        }
         self.records.push_back((self.next_seq, kind.clone()));
         self.next_seq += 1;
         // While earlier ones wait for their retry, this one waits with them: out of order it would have no effect.
@@ -71,7 +70,7 @@ impl Journal {
     }
 
     /// The log applied something of this call: forgets what the replica now has.
-    pub fn on_applied(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
+    pub(super) fn on_applied(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
         if self.abandoned {
             return;
         }
@@ -88,7 +87,7 @@ impl Journal {
     }
 
     /// A proposal failed, or its fate is unknown.
-    pub fn on_failed(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
+    pub(super) fn on_failed(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
         self.degraded = true;
         if !self.records.is_empty() {
             self.retry_later(cx, call, uid);
@@ -96,7 +95,7 @@ impl Journal {
     }
 
     /// Proposes again everything that is not applied, in order.
-    pub fn on_retry(&mut self, cx: &mut Services, call: u64) {
+    pub(super) fn on_retry(&mut self, cx: &mut Services, call: u64) {
         self.retrying = false;
         for (_, kind) in &self.records {
             cx.propose(call, kind.clone());
@@ -104,7 +103,7 @@ impl Journal {
     }
 
     /// Gives up for good: the claim is another call's, and no record of this one can take effect.
-    pub fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         self.abandoned = true;
         self.records.clear();
     }

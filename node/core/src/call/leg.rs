@@ -18,7 +18,7 @@ use crate::timer::TimerId;
 use crate::transaction::ServerTxId;
 
 /// CSeq numbers are recorded in steps, so that not each request of ours needs a record (rule J leaves room above).
-pub const CSEQ_STEP: u32 = 64;
+pub(super) const CSEQ_STEP: u32 = 64;
 
 /// A leg.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl Leg {
 }
 
 /// A path as a record.
-pub fn arrival(path: &Path, ingress: Option<NodeId>) -> store_pb::Arrival {
+pub(super) fn arrival(path: &Path, ingress: Option<NodeId>) -> store_pb::Arrival {
     use crate::io::AddressRole;
     store_pb::Arrival {
         ingress: ingress.map_or(0, |n| u32::from(n.0)),
@@ -197,6 +197,6 @@ fn is_private(ip: IpAddr) -> bool {
 }
 
 /// Option tags of list header fields, lower case.
-pub fn tokens(value: &str) -> impl Iterator<Item = String> {
+pub(super) fn tokens(value: &str) -> impl Iterator<Item = String> {
     split_list(value).map(|v| v.trim().to_ascii_lowercase()).filter(|v| !v.is_empty()).collect::<Vec<_>>().into_iter()
 }

@@ -9,11 +9,11 @@ use crate::io::{MediaCommand, MediaStats, Output, Realm, Side, StreamPorts, Stre
 use crate::sip::{Sdp, SdpRewrite};
 
 /// Streams of one call at the most; further m-lines are passed on without being anchored.
-pub const MAX_STREAMS: usize = 32;
+pub(super) const MAX_STREAMS: usize = 32;
 
 /// Where the session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MediaPhase {
+pub(super) enum MediaPhase {
     /// SDP passes untouched: no engine, or it failed.
     Off,
     /// Ports were asked for.
@@ -28,7 +28,7 @@ pub enum MediaPhase {
 
 /// The media of one call.
 #[derive(Debug)]
-pub struct CallMedia {
+pub(super) struct CallMedia {
     /// The session.
     pub id: MediaId,
     /// Where it stands.
@@ -44,7 +44,7 @@ pub struct CallMedia {
 
 impl CallMedia {
     /// A session that has nothing yet.
-    pub fn new(cx: &mut Services, realms: [Realm; 2]) -> CallMedia {
+    pub(super) fn new(cx: &mut Services, realms: [Realm; 2]) -> CallMedia {
         CallMedia {
             id: cx.mint_media(),
             phase: if cx.local.anchored { MediaPhase::Open } else { MediaPhase::Off },
@@ -57,7 +57,7 @@ impl CallMedia {
     }
 
     /// Asks for ports until there are `streams`. True when there are, or when there is no engine.
-    pub fn ensure(&mut self, cx: &mut Services, streams: usize) -> bool {
+    pub(super) fn ensure(&mut self, cx: &mut Services, streams: usize) -> bool {
         let wanted = streams.min(MAX_STREAMS);
         if self.phase == MediaPhase::Open && wanted > self.asked {
             let first = u8::try_from(self.asked).expect("below MAX_STREAMS");
@@ -70,7 +70,7 @@ impl CallMedia {
     }
 
     /// The engine has ports.
-    pub fn on_opened(&mut self, first: u8, ports: &[StreamPorts]) {
+    pub(super) fn on_opened(&mut self, first: u8, ports: &[StreamPorts]) {
         if usize::from(first) == self.ports.len() {
             self.ports.extend_from_slice(ports);
         }
@@ -81,7 +81,7 @@ impl CallMedia {
 
     /// The engine has none: the call goes on with what it has. Without any port its SDP passes untouched, which is
     /// better than no call.
-    pub fn on_open_failed(&mut self) {
+    pub(super) fn on_open_failed(&mut self) {
         if self.phase == MediaPhase::Opening {
             self.asked = self.ports.len();
             self.phase = if self.ports.is_empty() { MediaPhase::Off } else { MediaPhase::Open };
@@ -89,7 +89,7 @@ impl CallMedia {
     }
 
     /// The far end of `side` described its media: tells the engine what changed.
-    pub fn on_remote_sdp(&mut self, cx: &mut Services, side: Side, sdp: &Sdp) {
+    pub(super) fn on_remote_sdp(&mut self, cx: &mut Services, side: Side, sdp: &Sdp) {
         if self.phase != MediaPhase::Open {
             return;
         }
@@ -118,7 +118,7 @@ impl CallMedia {
     }
 
     /// A description of one far end, as it goes to the far end of `leg`: our address, our ports, our `o=` line.
-    pub fn rewrite_for(&self, cx: &Services, leg: &mut Leg, sdp: &Sdp, original: &Bytes) -> Bytes {
+    pub(super) fn rewrite_for(&self, cx: &Services, leg: &mut Leg, sdp: &Sdp, original: &Bytes) -> Bytes {
         if self.phase == MediaPhase::Off {
             leg.local_sdp = original.clone();
             return original.clone();
@@ -152,7 +152,7 @@ impl CallMedia {
     }
 
     /// Releases the ports. True when there is something to wait for.
-    pub fn close(&mut self, cx: &mut Services) -> bool {
+    pub(super) fn close(&mut self, cx: &mut Services) -> bool {
         if matches!(self.phase, MediaPhase::Open | MediaPhase::Opening) && self.asked > 0 {
             self.phase = MediaPhase::Closing;
             cx.out.push_back(Output::Media(MediaCommand::Close { media: self.id }));
@@ -165,13 +165,13 @@ impl CallMedia {
     }
 
     /// The engine closed it.
-    pub fn on_closed(&mut self, stats: MediaStats) {
+    pub(super) fn on_closed(&mut self, stats: MediaStats) {
         self.stats = stats;
         self.phase = MediaPhase::Closed;
     }
 
     /// Our RTP ports toward a side, for the record.
-    pub fn ports_toward(&self, side: Side) -> Vec<u32> {
+    pub(super) fn ports_toward(&self, side: Side) -> Vec<u32> {
         self.ports.iter().map(|p| u32::from(if side == Side::Caller { p.caller } else { p.callee })).collect()
     }
 }

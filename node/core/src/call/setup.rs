@@ -211,7 +211,7 @@ impl Call {
             trunk: self.caller.trunk.to_string(),
             parties: Some(store_pb::CallParties {
                 from_uri: from.as_ref().map(|n| n.uri.as_str().to_owned()).unwrap_or_default(),
-                from_display: from.and_then(|n| n.display).unwrap_or_default().to_string(),
+                from_display: from.and_then(|n| n.display).unwrap_or_default(),
                 to_uri: to.map(|n| n.uri.as_str().to_owned()).unwrap_or_default(),
                 request_uri: self.invite.request_uri().unwrap_or_default().to_owned(),
                 call_id: self.invite.call_id().to_owned(),

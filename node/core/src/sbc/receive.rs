@@ -74,11 +74,10 @@ impl Sbc {
         let key = server_key(message, message.method());
         match message.method() {
             Method::Ack => {
-                if let Some(tx) = self.cx.tx.find_server(&key) {
-                    if self.cx.tx.on_ack(self.cx.now.mono, tx) {
+                if let Some(tx) = self.cx.tx.find_server(&key)
+                    && self.cx.tx.on_ack(self.cx.now.mono, tx) {
                         return;
                     }
-                }
                 return self.on_in_dialog(path, back, message);
             }
             Method::Cancel => return self.on_cancel(path, back, message, &key),
@@ -86,11 +85,10 @@ impl Sbc {
         }
         if let Some(tx) = self.cx.tx.find_server(&key) {
             self.cx.tx.on_request_retransmission(self.cx.now.mono, tx, back);
-            if message.method() == &Method::Invite {
-                if let Some(&serial) = self.cx.server_use.get(&tx) {
+            if message.method() == &Method::Invite
+                && let Some(&serial) = self.cx.server_use.get(&tx) {
                     self.with_call(serial, |call, cx| call.on_invite_copy(cx, tx, back));
                 }
-            }
             return;
         }
         if message.to_tag().is_some() {
