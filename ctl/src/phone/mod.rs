@@ -9,7 +9,7 @@
 //!
 //! Absent: TCP, TLS, DNS, digest authentication, 100rel, RTCP reports.
 //!
-//! Files: message, sdp, rtp, ladder → endpoint (socket, transactions) → dialog → caller, psap.
+//! Files: message, sdp, rtp, ladder → endpoint (socket, transactions) → dialog → caller, psap_report, psap.
 
 #![cfg_attr(not(test), allow(dead_code, reason = "the tests use all of a phone, `sbcctl dev` a part"))]
 #![allow(unused_imports, reason = "every type that the handles' methods name can be named")]
@@ -20,6 +20,7 @@ mod endpoint;
 mod ladder;
 mod message;
 mod psap;
+mod psap_report;
 mod rtp;
 mod sdp;
 #[cfg(test)]
@@ -28,7 +29,8 @@ mod tests;
 pub(crate) use caller::{CallHandle, CallOptions, Caller, Phase};
 pub(crate) use endpoint::{CallError, Reply};
 pub(crate) use ladder::{LadderDirection, LadderLine};
-pub(crate) use psap::{Answer, Psap, PsapEvent, PsapHandle, PsapOptions, PsapStats};
+pub(crate) use psap::{Psap, PsapHandle};
+pub(crate) use psap_report::{Answer, PsapEvent, PsapOptions, PsapStats};
 pub(crate) use rtp::RtpStats;
 pub(crate) use sdp::Direction;
 

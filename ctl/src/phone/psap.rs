@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::dialog::Dialog;
 use super::endpoint::{CallError, Endpoint, Incoming, Recent, Reply};
 use super::message::Message;
+use super::psap_report::{Answer, PsapEvent, PsapOptions, PsapStats};
 use super::rtp::{RtpMode, RtpSession, RtpStats};
 use super::sdp::{Direction, LocalSdp, RemoteSdp};
 use super::{lock, unique};
@@ -28,128 +29,6 @@ const EVENTS: usize = 1_024;
 const MAX_RING: Duration = Duration::from_secs(180);
 /// A call is hung up after this: its far end may have died without a BYE.
 const MAX_CALL: Duration = Duration::from_secs(4 * 3600);
-
-/// What becomes of a call that rang.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// 200.
-    #[default]
-    Accept,
-    /// This code, 300..=699.
-    Reject(u16),
-    /// Rings until it is cancelled; 480 after three minutes.
-    Never,
-}
-
-/// How the PSAP behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PsapOptions {
-    /// From 180 to the answer.
-    pub(crate) ring: Duration,
-    /// The answer.
-    pub(crate) answer: Answer,
-    /// Return RTP to where it came from; otherwise only count it.
-    pub(crate) echo: bool,
-}
-
-impl Default for PsapOptions {
-    fn default() -> PsapOptions {
-        PsapOptions { ring: Duration::from_millis(200), answer: Answer::Accept, echo: true }
-    }
-}
-
-/// What happens at the PSAP. `call` is the Call-ID.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PsapEvent {
-    /// It rings; `rings` counts how often for this Call-ID and From-tag: 1, or the SBC is broken.
-    InviteReceived {
-        /// Call-ID.
-        call: String,
-        /// The From value.
-        from: String,
-        /// Source of the packet.
-        source: SocketAddr,
-        /// Distinct INVITEs of that call so far.
-        rings: u64,
-    },
-    /// The same INVITE by another way: 482.
-    Merged {
-        /// Call-ID.
-        call: String,
-        /// Source of the second.
-        source: SocketAddr,
-    },
-    /// 200 sent.
-    Answered {
-        /// Call-ID.
-        call: String,
-    },
-    /// 3xx-6xx sent.
-    Refused {
-        /// Call-ID.
-        call: String,
-        /// Its code.
-        code: u16,
-    },
-    /// ACK to the 200 received.
-    Acked {
-        /// Call-ID.
-        call: String,
-    },
-    /// None in 32 s; hung up.
-    AckMissing {
-        /// Call-ID.
-        call: String,
-    },
-    /// CANCEL received; 487 sent.
-    Cancelled {
-        /// Call-ID.
-        call: String,
-    },
-    /// Re-INVITE answered; `direction` is what the far end offered.
-    ReInvite {
-        /// Call-ID.
-        call: String,
-        /// The offer's direction.
-        direction: Direction,
-        /// Source of the packet.
-        source: SocketAddr,
-    },
-    /// INFO received.
-    Info {
-        /// Call-ID.
-        call: String,
-        /// As far as it is text.
-        body: String,
-    },
-    /// BYE received.
-    ByeReceived {
-        /// Call-ID.
-        call: String,
-        /// Source of the packet.
-        source: SocketAddr,
-    },
-    /// BYE sent by us.
-    HungUp {
-        /// Call-ID.
-        call: String,
-    },
-}
-
-/// Counters since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PsapStats {
-    /// Distinct INVITEs that made it ring.
-    pub(crate) invites: u64,
-    /// Requests repeated with the same branch, answered from memory.
-    pub(crate) retransmissions: u64,
-    /// INVITEs answered 482.
-    pub(crate) merged: u64,
-    /// Calls now.
-    pub(crate) calls: u64,
-    /// RTP, of past and present calls.
-    pub(crate) rtp: RtpStats,
-}
 
 /// Starts a PSAP.
 #[derive(Debug)]

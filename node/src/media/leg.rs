@@ -1,0 +1,188 @@
+//! One side of one stream: its port pair and what is known of the far end.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mio::net::UdpSocket;
+use sbc_core::io::StreamRemote;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::latch::{Latch, Verdict};
+use super::limits::BIND_TRIES;
+use super::packet::{Channel, PacketKind, classify};
+use super::ports::PortPools;
+
+/// Expedited forwarding (RFC 4594 §4.1 for telephony), as the octet that holds the code point.
+const DSCP_EF: u32 = 46 << 2;
+
+/// Why a port pair could not be had; becomes the reason of `OpenFailed`.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BindError {
+    /// Every pair of the range is taken or rests: the range is too small for the load.
+    #[error("no free media port on {0}")]
+    Exhausted(IpAddr),
+    /// Other processes hold the ports: the range overlaps with theirs.
+    #[error("{BIND_TRIES} media port pairs of {0} are held by other processes")]
+    Busy(IpAddr),
+    /// The kernel: no descriptors, or an address that this machine does not have.
+    #[error("media port on {0}: {1}")]
+    Io(IpAddr, io::Error),
+}
+
+/// A bound pair; gives its ports back when dropped.
+#[derive(Debug)]
+struct PortPair {
+    rtp: Option<UdpSocket>,
+    rtcp: Option<UdpSocket>,
+    ip: IpAddr,
+    port: u16,
+    pools: Arc<Mutex<PortPools>>,
+}
+
+impl PortPair {
+    fn bind(ip: IpAddr, pools: &Arc<Mutex<PortPools>>) -> Result<PortPair, BindError> {
+        for _ in 0..BIND_TRIES {
+            let taken = pools.lock().unwrap_or_else(PoisonError::into_inner).take(ip, Instant::now());
+            let port = taken.ok_or(BindError::Exhausted(ip))?;
+            // From here on the pair goes back to the pool however this ends.
+            let mut pair = PortPair { rtp: None, rtcp: None, ip, port, pools: Arc::clone(pools) };
+            match bind_udp(ip, port).and_then(|rtp| Ok((rtp, bind_udp(ip, port + 1)?))) {
+                Ok((rtp, rtcp)) => {
+                    (pair.rtp, pair.rtcp) = (Some(rtp), Some(rtcp));
+                    return Ok(pair);
+                }
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+                Err(e) => return Err(BindError::Io(ip, e)),
+            }
+        }
+        Err(BindError::Busy(ip))
+    }
+
+    fn socket(&self, channel: Channel) -> &UdpSocket {
+        let socket = match channel {
+            Channel::Rtp => &self.rtp,
+            Channel::Rtcp => &self.rtcp,
+        };
+        socket.as_ref().expect("bind() hands out only pairs with both sockets; only drop() takes them")
+    }
+}
+
+impl Drop for PortPair {
+    fn drop(&mut self) {
+        // Closed first: the next owner must be able to bind.
+        self.rtp = None;
+        self.rtcp = None;
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).release(self.ip, self.port, Instant::now());
+    }
+}
+
+fn bind_udp(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(SocketAddr::new(ip, port)), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // Marking is a courtesy of the network: a kernel that refuses it still forwards.
+    let _ = match ip {
+        IpAddr::V4(_) => socket.set_tos_v4(DSCP_EF),
+        IpAddr::V6(_) => socket.set_tclass_v6(DSCP_EF),
+    };
+    socket.bind(&SocketAddr::new(ip, port).into())?;
+    Ok(UdpSocket::from_std(socket.into()))
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Forward it. `latched`: the RTP source is new.
+    Forward { kind: PacketKind, latched: bool },
+    /// From a source that is not heard.
+    Foreign,
+    /// Neither RTP nor RTCP.
+    Invalid,
+}
+
+/// One side of one stream.
+#[derive(Debug)]
+pub(super) struct Leg {
+    pair: PortPair,
+    rtp: Latch,
+    rtcp: Latch,
+    mux: bool,
+    /// `Latched` was reported; it is said once for each side of a stream.
+    pub(super) reported: bool,
+}
+
+impl Leg {
+    pub(super) fn bind(ip: IpAddr, pools: &Arc<Mutex<PortPools>>, guard: Duration) -> Result<Leg, BindError> {
+        let pair = PortPair::bind(ip, pools)?;
+        Ok(Leg { pair, rtp: Latch::new(guard), rtcp: Latch::new(guard), mux: false, reported: false })
+    }
+
+    /// Our RTP port.
+    pub(super) fn port(&self) -> u16 {
+        self.pair.port
+    }
+
+    pub(super) fn socket(&self, channel: Channel) -> &UdpSocket {
+        self.pair.socket(channel)
+    }
+
+    pub(super) fn socket_mut(&mut self, channel: Channel) -> &mut UdpSocket {
+        let socket = match channel {
+            Channel::Rtp => &mut self.pair.rtp,
+            Channel::Rtcp => &mut self.pair.rtcp,
+        };
+        socket.as_mut().expect("bind() hands out only pairs with both sockets; only drop() takes them")
+    }
+
+    /// Sets where the far end said that it is.
+    pub(super) fn signal(&mut self, remote: Option<StreamRemote>) {
+        self.rtp.signal(remote.map(|r| r.rtp));
+        self.rtcp.signal(remote.map(|r| r.rtcp));
+        self.mux = remote.is_some_and(|r| r.rtcp_mux);
+    }
+
+    /// Judges a packet from the far end and moves the latches.
+    pub(super) fn admit(&mut self, channel: Channel, packet: &[u8], source: SocketAddr, now: Instant) -> Admission {
+        let Some(kind) = classify(channel, self.mux, packet) else { return Admission::Invalid };
+        let verdict = match (kind, channel) {
+            (PacketKind::Rtp, _) => {
+                let verdict = self.rtp.admit(source, now);
+                if verdict == Verdict::Latched {
+                    self.check_rtcp_source();
+                }
+                verdict
+            }
+            // RFC 5761: one source for both; RTCP alone does not latch the stream.
+            (PacketKind::Rtcp, Channel::Rtp) if self.rtp.hears(source) => Verdict::Accept,
+            (PacketKind::Rtcp, Channel::Rtp) => Verdict::Drop,
+            (PacketKind::Rtcp, Channel::Rtcp) if self.is_plausible_rtcp(source) => self.rtcp.admit(source, now),
+            (PacketKind::Rtcp, Channel::Rtcp) => Verdict::Drop,
+        };
+        match verdict {
+            Verdict::Drop => Admission::Foreign,
+            Verdict::Accept => Admission::Forward { kind, latched: false },
+            Verdict::Latched => Admission::Forward { kind, latched: kind == PacketKind::Rtp },
+        }
+    }
+
+    /// The socket and the address by which a packet of `kind` leaves to the far end; `None`: it is not sent.
+    pub(super) fn route(&self, kind: PacketKind) -> Option<(&UdpSocket, SocketAddr)> {
+        match kind {
+            PacketKind::Rtcp if !self.mux => Some((self.socket(Channel::Rtcp), self.rtcp.target()?)),
+            PacketKind::Rtp | PacketKind::Rtcp => Some((self.socket(Channel::Rtp), self.rtp.target()?)),
+        }
+    }
+
+    /// RTCP comes from the host that sends the RTP, or from where it was signalled.
+    fn is_plausible_rtcp(&self, source: SocketAddr) -> bool {
+        self.rtp.source().is_none_or(|rtp| rtp.ip() == source.ip()) || self.rtcp.signalled() == Some(source)
+    }
+
+    /// RTP found its source: an RTCP source from before that cannot be the same far end is forgotten.
+    fn check_rtcp_source(&mut self) {
+        if self.rtcp.source().is_some_and(|source| !self.is_plausible_rtcp(source)) {
+            self.rtcp.reopen();
+        }
+    }
+}

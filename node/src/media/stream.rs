@@ -1,0 +1,169 @@
+//! One stream: two legs and the packets between them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::{Interest, Registry, Token};
+use sbc_core::ids::MediaId;
+use sbc_core::io::{Side, StreamPorts};
+
+use super::counters::{SessionCounters, ThreadTotals, add};
+use super::leg::{Admission, Leg};
+use super::limits::{MAX_DATAGRAM, PACKETS_PER_SOCKET};
+use super::packet::{Channel, PacketKind};
+
+/// Room for one datagram and one octet more, by which one that is too long is known.
+pub(super) type Buffer = [u8; MAX_DATAGRAM + 1];
+
+/// One of the four sockets of a stream, as 0..=3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SocketIndex(pub(super) usize);
+
+impl SocketIndex {
+    /// All four.
+    pub(super) const ALL: [SocketIndex; 4] = [SocketIndex(0), SocketIndex(1), SocketIndex(2), SocketIndex(3)];
+
+    fn side(self) -> Side {
+        if self.0 & 2 == 0 { Side::Caller } else { Side::Callee }
+    }
+
+    fn channel(self) -> Channel {
+        if self.0 & 1 == 0 { Channel::Rtp } else { Channel::Rtcp }
+    }
+}
+
+/// One stream of a session.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Whose.
+    pub(super) media: MediaId,
+    /// m-line index.
+    pub(super) index: u8,
+    caller: Leg,
+    callee: Leg,
+    counters: Arc<SessionCounters>,
+    /// Bit n: socket n waits in the thread's list of readable sockets.
+    queued: u8,
+}
+
+/// What reading a socket came to.
+#[derive(Debug, Default)]
+pub(super) struct Pumped {
+    /// There may be more to read.
+    pub(super) more: bool,
+    /// First latch of the side: to be reported.
+    pub(super) latched: Option<(Side, SocketAddr)>,
+}
+
+impl Stream {
+    pub(super) fn new(media: MediaId, index: u8, caller: Leg, callee: Leg, counters: Arc<SessionCounters>) -> Stream {
+        Stream { media, index, caller, callee, counters, queued: 0 }
+    }
+
+    pub(super) fn ports(&self) -> StreamPorts {
+        StreamPorts { caller: self.caller.port(), callee: self.callee.port() }
+    }
+
+    pub(super) fn leg_mut(&mut self, side: Side) -> &mut Leg {
+        match side {
+            Side::Caller => &mut self.caller,
+            Side::Callee => &mut self.callee,
+        }
+    }
+
+    /// Adds the four sockets to the poll under `token(socket)`.
+    pub(super) fn register(&mut self, registry: &Registry, token: impl Fn(SocketIndex) -> Token) -> io::Result<()> {
+        for socket in SocketIndex::ALL {
+            registry.register(self.leg_mut(socket.side()).socket_mut(socket.channel()), token(socket), Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the four sockets out of the poll. One that is not in it is no error: registering may have failed half-way.
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        for socket in SocketIndex::ALL {
+            let _ = registry.deregister(self.leg_mut(socket.side()).socket_mut(socket.channel()));
+        }
+    }
+
+    /// Marks a socket as waiting to be read; false: it was already.
+    pub(super) fn enqueue(&mut self, socket: SocketIndex) -> bool {
+        let bit = 1 << socket.0;
+        let new = self.queued & bit == 0;
+        self.queued |= bit;
+        new
+    }
+
+    /// Reads and forwards at most [`PACKETS_PER_SOCKET`] packets of one socket.
+    pub(super) fn pump(&mut self, socket: SocketIndex, buffer: &mut Buffer, now: Instant, totals: &ThreadTotals) -> Pumped {
+        self.queued &= !(1 << socket.0);
+        let (side, channel) = (socket.side(), socket.channel());
+        let mut pumped = Pumped::default();
+        for _ in 0..PACKETS_PER_SOCKET {
+            match self.leg_mut(side).socket(channel).recv_from(buffer) {
+                Ok((n, source)) => {
+                    if self.forward(side, channel, &buffer[..n], source, now, totals) {
+                        pumped.latched = Some((side, source));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return pumped,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // Linux hands an ICMP error over once per call: the next one reads on.
+                Err(_) => add(&totals.socket_errors, 1),
+            }
+        }
+        pumped.more = true;
+        pumped
+    }
+
+    /// Judges, counts and sends one packet on; true: the side latched for the first time.
+    fn forward(
+        &mut self,
+        side: Side,
+        channel: Channel,
+        packet: &[u8],
+        source: SocketAddr,
+        now: Instant,
+        totals: &ThreadTotals,
+    ) -> bool {
+        let (from, to) = match side {
+            Side::Caller => (&mut self.caller, &self.callee),
+            Side::Callee => (&mut self.callee, &self.caller),
+        };
+        let counters = self.counters.side(side);
+        let admission = if packet.len() > MAX_DATAGRAM { Admission::Invalid } else { from.admit(channel, packet, source, now) };
+        let (kind, latched) = match admission {
+            Admission::Forward { kind, latched } => (kind, latched),
+            Admission::Foreign => {
+                add(&counters.dropped, 1);
+                add(&totals.dropped_foreign, 1);
+                return false;
+            }
+            Admission::Invalid => {
+                add(&counters.dropped, 1);
+                add(&totals.dropped_invalid, 1);
+                return false;
+            }
+        };
+        let forwarded = match kind {
+            PacketKind::Rtp => {
+                add(&counters.rtp_packets, 1);
+                add(&counters.rtp_octets, packet.len() as u64);
+                &totals.rtp_forwarded
+            }
+            PacketKind::Rtcp => {
+                add(&counters.rtcp_packets, 1);
+                &totals.rtcp_forwarded
+            }
+        };
+        match to.route(kind).map(|(socket, target)| socket.send_to(packet, target)) {
+            Some(Ok(_)) => add(forwarded, 1),
+            // A full send buffer drops the packet as a full router would.
+            Some(Err(_)) => add(&totals.socket_errors, 1),
+            None => add(&totals.unroutable, 1),
+        }
+        latched && !std::mem::replace(&mut from.reported, true)
+    }
+}

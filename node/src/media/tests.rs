@@ -1,0 +1,582 @@
+//! The engine on real sockets of 127.0.42.0/24. Each test has an address of its own, so that they run side by side.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use sbc_core::ids::MediaId;
+use sbc_core::io::{MediaCommand, MediaEvent, MediaStats, Realm, Side, StreamPorts, StreamRemote};
+use tokio::sync::mpsc;
+
+use super::{MAX_STREAMS, MediaConfig, MediaEngine, MediaHandle, MediaKind};
+
+/// Longer than anything here takes, also on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+const REALMS: [Realm; 2] = [Realm::External, Realm::Core];
+
+struct Bench {
+    external: IpAddr,
+    core: IpAddr,
+    phones: IpAddr,
+    handle: MediaHandle,
+    events: mpsc::Receiver<MediaEvent>,
+}
+
+impl Bench {
+    fn start(n: u8, range: (u16, u16), guard: Duration, threads: usize) -> Bench {
+        Bench::with_events(n, range, guard, threads, 1_024)
+    }
+
+    /// Test `n` has 127.0.42.n, .n+1 (engine) and .n+2 (phones).
+    fn with_events(n: u8, port_range: (u16, u16), guard_window: Duration, threads: usize, capacity: usize) -> Bench {
+        let [external, core, phones] = [0, 1, 2].map(|i| IpAddr::from([127, 0, 42, n + i]));
+        let config = MediaConfig { kind: MediaKind::Embedded, external, core, port_range, threads, guard_window };
+        let (tx, events) = mpsc::channel(capacity);
+        let handle = MediaEngine::start(&config, &tx).unwrap();
+        Bench { external, core, phones, handle, events }
+    }
+
+    fn event(&mut self) -> MediaEvent {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => return event,
+                Err(_) => assert!(Instant::now() < end, "no event"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn order_open(&self, media: u64, first: u8, count: u8) {
+        self.handle.command(MediaCommand::Open { media: MediaId(media), first, count, realms: REALMS }).unwrap();
+    }
+
+    fn open(&mut self, media: u64, first: u8, count: u8) -> Vec<StreamPorts> {
+        self.order_open(media, first, count);
+        match self.event() {
+            MediaEvent::Opened { media: m, first: f, ports } if m.0 == media && f == first => ports,
+            other => panic!("not opened: {other:?}"),
+        }
+    }
+
+    fn open_failure(&mut self, media: u64, first: u8, count: u8) -> Box<str> {
+        self.order_open(media, first, count);
+        match self.event() {
+            MediaEvent::OpenFailed { media: m, reason } if m.0 == media => reason,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn remote(&self, media: u64, side: Side, remote: Option<StreamRemote>) {
+        self.handle.command(MediaCommand::Remote { media: MediaId(media), stream: 0, side, remote }).unwrap();
+    }
+
+    /// Orders are carried out in turn: when this one is answered, those before it are done.
+    fn settle(&mut self, media: u64) {
+        self.open(media, 0, 1);
+    }
+
+    fn close(&mut self, media: u64) -> MediaStats {
+        self.handle.command(MediaCommand::Close { media: MediaId(media) }).unwrap();
+        match self.event() {
+            MediaEvent::Closed { media: m, stats } if m.0 == media => stats,
+            other => panic!("not closed: {other:?}"),
+        }
+    }
+
+    fn latched(&mut self, media: u64, side: Side, source: SocketAddr) {
+        let want = MediaEvent::Latched { media: MediaId(media), stream: 0, side, source };
+        assert_eq!(self.event(), want);
+    }
+
+    fn no_event(&mut self) {
+        if let Ok(event) = self.events.try_recv() {
+            panic!("unexpected {event:?}");
+        }
+    }
+
+    fn stats(&self, media: u64) -> MediaStats {
+        self.handle.stats(MediaId(media)).unwrap()
+    }
+
+    fn wait(&self, media: u64, what: &str, holds: impl Fn(&MediaStats) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds(&self.stats(media)) {
+            assert!(Instant::now() < end, "{what}: {:?}", self.stats(media));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn phone(&self) -> Phone {
+        Phone::new(self.phones)
+    }
+}
+
+/// A far end: an RTP and an RTCP socket, on any two ports.
+struct Phone {
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+}
+
+impl Phone {
+    fn new(ip: IpAddr) -> Phone {
+        let bind = || {
+            let socket = UdpSocket::bind((ip, 0)).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        Phone { rtp: bind(), rtcp: bind() }
+    }
+
+    fn rtp_addr(&self) -> SocketAddr {
+        self.rtp.local_addr().unwrap()
+    }
+
+    fn remote(&self, rtcp_mux: bool) -> Option<StreamRemote> {
+        let rtcp = if rtcp_mux { self.rtp_addr() } else { self.rtcp.local_addr().unwrap() };
+        Some(StreamRemote { rtp: self.rtp_addr(), rtcp, rtcp_mux })
+    }
+}
+
+fn rtp(sequence: u16) -> Vec<u8> {
+    let mut p = vec![0x80, 0];
+    p.extend(sequence.to_be_bytes());
+    p.extend([0, 0, 0, 160, 0xca, 0xfe, 0xba, 0xbe]);
+    p.resize(172, 0xd5);
+    p
+}
+
+fn rtcp(ssrc: u8) -> Vec<u8> {
+    vec![0x80, 201, 0, 1, 0, 0, 0, ssrc]
+}
+
+#[track_caller]
+fn expect(socket: &UdpSocket, packet: &[u8], from: (IpAddr, u16)) {
+    let mut buffer = [0; 3_000];
+    let (n, source) = socket.recv_from(&mut buffer).expect("a packet within PATIENCE");
+    assert_eq!((&buffer[..n], source), (packet, SocketAddr::from(from)));
+}
+
+#[track_caller]
+fn expect_nothing(socket: &UdpSocket) {
+    socket.set_nonblocking(true).unwrap();
+    let got = socket.recv_from(&mut [0; 3_000]);
+    socket.set_nonblocking(false).unwrap();
+    assert!(got.is_err(), "unexpected packet {got:?}");
+}
+
+const GUARD: Duration = MediaConfig::GUARD_WINDOW;
+
+#[test]
+fn both_directions_rtp_and_rtcp() {
+    let mut b = Bench::start(1, (20_000, 20_099), GUARD, 2);
+    let (x, p) = (b.phone(), b.phone());
+    let ports = b.open(7, 0, 1)[0];
+    assert_eq!((ports.caller % 2, ports.callee % 2), (0, 0));
+    b.remote(7, Side::Caller, x.remote(false));
+    b.remote(7, Side::Callee, p.remote(false));
+    b.settle(7);
+
+    x.rtp.send_to(&rtp(1), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(1), (b.core, ports.callee));
+    b.latched(7, Side::Caller, x.rtp_addr());
+    p.rtp.send_to(&rtp(2), (b.core, ports.callee)).unwrap();
+    expect(&x.rtp, &rtp(2), (b.external, ports.caller));
+    b.latched(7, Side::Callee, p.rtp_addr());
+    x.rtcp.send_to(&rtcp(3), (b.external, ports.caller + 1)).unwrap();
+    expect(&p.rtcp, &rtcp(3), (b.core, ports.callee + 1));
+    p.rtcp.send_to(&rtcp(4), (b.core, ports.callee + 1)).unwrap();
+    expect(&x.rtcp, &rtcp(4), (b.external, ports.caller + 1));
+
+    // Neither RTP nor RTCP, too long: dropped, counted, not forwarded before the packet that follows.
+    x.rtp.send_to(b"\0\x01\0\0\x21\x12\xa4\x42stun", (b.external, ports.caller)).unwrap();
+    x.rtp.send_to(b"", (b.external, ports.caller)).unwrap();
+    x.rtp.send_to(&[0x80; 2_049], (b.external, ports.caller)).unwrap();
+    x.rtp.send_to(&[0x80; 2_048], (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &[0x80; 2_048], (b.core, ports.callee));
+    x.rtcp.send_to(&rtp(5), (b.external, ports.caller + 1)).unwrap();
+    b.wait(7, "RTP on the RTCP port is dropped", |s| s.caller.dropped == 4);
+    b.no_event();
+
+    let stats = b.close(7);
+    assert_eq!((stats.caller.rtp_packets, stats.caller.rtp_octets), (2, 172 + 2_048));
+    assert_eq!((stats.caller.rtcp_packets, stats.caller.dropped), (1, 4));
+    assert_eq!((stats.callee.rtp_packets, stats.callee.rtcp_packets, stats.callee.dropped), (1, 1, 0));
+    assert_eq!(b.handle.stats(MediaId(7)), None);
+    let totals = b.handle.totals();
+    assert_eq!((totals.rtp_forwarded, totals.rtcp_forwarded, totals.dropped_invalid), (3, 2, 4));
+    assert_eq!((totals.sessions, totals.streams), (0, 0));
+}
+
+#[test]
+fn rtcp_mux_on_either_side() {
+    let mut b = Bench::start(4, (20_000, 20_099), GUARD, 1);
+    let (x, p) = (b.phone(), b.phone());
+    let ports = b.open(1, 0, 1)[0];
+    b.remote(1, Side::Caller, x.remote(true));
+    b.remote(1, Side::Callee, p.remote(false));
+    b.settle(1);
+    // mux → no mux and back
+    x.rtp.send_to(&rtcp(1), (b.external, ports.caller)).unwrap();
+    expect(&p.rtcp, &rtcp(1), (b.core, ports.callee + 1));
+    p.rtcp.send_to(&rtcp(2), (b.core, ports.callee + 1)).unwrap();
+    expect(&x.rtp, &rtcp(2), (b.external, ports.caller));
+    // mux → mux
+    b.remote(1, Side::Callee, p.remote(true));
+    b.settle(1);
+    x.rtp.send_to(&rtcp(3), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtcp(3), (b.core, ports.callee));
+    // RTCP latched nothing; RTP still does, and RTCP from elsewhere is then foreign.
+    b.no_event();
+    let nat = b.phone();
+    nat.rtp.send_to(&rtp(4), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(4), (b.core, ports.callee));
+    b.latched(1, Side::Caller, nat.rtp_addr());
+    x.rtp.send_to(&rtcp(5), (b.external, ports.caller)).unwrap();
+    b.wait(1, "foreign RTCP is dropped", |s| s.caller.dropped == 1);
+    assert_eq!(b.stats(1).caller.rtcp_packets, 2);
+    assert_eq!(b.stats(1).callee.rtcp_packets, 1);
+}
+
+#[test]
+fn nat_latches_and_foreign_sources_are_dropped() {
+    let mut b = Bench::start(7, (20_000, 20_099), Duration::ZERO, 1);
+    let (signalled, x, p, foreign) = (b.phone(), b.phone(), b.phone(), b.phone());
+    let ports = b.open(1, 0, 1)[0];
+    b.remote(1, Side::Caller, signalled.remote(false));
+    b.remote(1, Side::Callee, p.remote(false));
+    b.settle(1);
+    // Until a packet is seen, the signalled address gets the media.
+    p.rtp.send_to(&rtp(1), (b.core, ports.callee)).unwrap();
+    expect(&signalled.rtp, &rtp(1), (b.external, ports.caller));
+    b.latched(1, Side::Callee, p.rtp_addr());
+    // Then the observed source; with a guard window of zero it is final.
+    x.rtp.send_to(&rtp(2), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(2), (b.core, ports.callee));
+    b.latched(1, Side::Caller, x.rtp_addr());
+    foreign.rtp.send_to(&rtp(66), (b.external, ports.caller)).unwrap();
+    signalled.rtp.send_to(&rtp(67), (b.external, ports.caller)).unwrap();
+    b.wait(1, "foreign packets are dropped", |s| s.caller.dropped == 2);
+    p.rtp.send_to(&rtp(3), (b.core, ports.callee)).unwrap();
+    expect(&x.rtp, &rtp(3), (b.external, ports.caller));
+    expect_nothing(&p.rtp);
+    expect_nothing(&signalled.rtp);
+    // RTCP follows the latched host's own port.
+    x.rtcp.send_to(&rtcp(4), (b.external, ports.caller + 1)).unwrap();
+    expect(&p.rtcp, &rtcp(4), (b.core, ports.callee + 1));
+    p.rtcp.send_to(&rtcp(5), (b.core, ports.callee + 1)).unwrap();
+    expect(&x.rtcp, &rtcp(5), (b.external, ports.caller + 1));
+    // RTCP of another host is not the far end's.
+    let elsewhere = Phone::new([127, 0, 42, 250].into());
+    elsewhere.rtcp.send_to(&rtcp(6), (b.external, ports.caller + 1)).unwrap();
+    b.wait(1, "foreign RTCP is dropped", |s| s.caller.dropped == 3);
+    b.no_event();
+}
+
+#[test]
+fn signalled_source_wins_within_the_guard_window_and_a_change_reopens() {
+    // The window cannot end during the test.
+    let mut b = Bench::start(10, (20_000, 20_099), Duration::from_secs(3_600), 1);
+    let (x, p, attacker) = (b.phone(), b.phone(), b.phone());
+    let ports = b.open(1, 0, 1)[0];
+    b.remote(1, Side::Caller, x.remote(false));
+    b.remote(1, Side::Callee, p.remote(false));
+    b.settle(1);
+    attacker.rtp.send_to(&rtp(1), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(1), (b.core, ports.callee));
+    b.latched(1, Side::Caller, attacker.rtp_addr());
+    x.rtp.send_to(&rtp(2), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(2), (b.core, ports.callee));
+    attacker.rtp.send_to(&rtp(3), (b.external, ports.caller)).unwrap();
+    b.wait(1, "the attacker lost the latch", |s| s.caller.dropped == 1);
+    p.rtp.send_to(&rtp(4), (b.core, ports.callee)).unwrap();
+    expect(&x.rtp, &rtp(4), (b.external, ports.caller));
+    b.latched(1, Side::Callee, p.rtp_addr());
+
+    // The same address again (a session refresh) leaves the latch; another one opens it.
+    b.remote(1, Side::Caller, x.remote(false));
+    b.settle(1);
+    attacker.rtp.send_to(&rtp(5), (b.external, ports.caller)).unwrap();
+    b.wait(1, "a refresh does not open the latch", |s| s.caller.dropped == 2);
+    let y = b.phone();
+    b.remote(1, Side::Caller, y.remote(false));
+    b.settle(1);
+    p.rtp.send_to(&rtp(6), (b.core, ports.callee)).unwrap();
+    expect(&y.rtp, &rtp(6), (b.external, ports.caller));
+    y.rtp.send_to(&rtp(7), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(7), (b.core, ports.callee));
+    x.rtp.send_to(&rtp(8), (b.external, ports.caller)).unwrap();
+    b.wait(1, "the old address is foreign now", |s| s.caller.dropped == 3);
+    // Reported once for each side, however often it latched.
+    b.no_event();
+    b.settle(1);
+    assert_eq!(b.handle.totals().dropped_foreign, 3);
+}
+
+#[test]
+fn hold_and_rejected_streams() {
+    let mut b = Bench::start(13, (20_000, 20_099), GUARD, 1);
+    let (x, p) = (b.phone(), b.phone());
+    let ports = b.open(1, 0, 1)[0];
+    // Early media of the called party before its SDP is heard, the caller's has nowhere to go.
+    b.remote(1, Side::Caller, x.remote(false));
+    b.settle(1);
+    p.rtp.send_to(&rtp(1), (b.core, ports.callee)).unwrap();
+    expect(&x.rtp, &rtp(1), (b.external, ports.caller));
+    x.rtp.send_to(&rtp(2), (b.external, ports.caller)).unwrap();
+    b.latched(1, Side::Caller, x.rtp_addr());
+    assert_eq!(b.handle.totals().unroutable, 1);
+    // Old hold: 0.0.0.0. It keeps sending (music), gets nothing.
+    let zero = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    b.remote(1, Side::Callee, Some(StreamRemote { rtp: zero(4_000), rtcp: zero(4_001), rtcp_mux: false }));
+    b.settle(1);
+    p.rtp.send_to(&rtp(3), (b.core, ports.callee)).unwrap();
+    expect(&x.rtp, &rtp(3), (b.external, ports.caller));
+    b.latched(1, Side::Callee, p.rtp_addr());
+    x.rtp.send_to(&rtp(4), (b.external, ports.caller)).unwrap();
+    b.wait(1, "received under hold", |s| s.caller.rtp_packets == 2);
+    // Resumed.
+    b.remote(1, Side::Callee, p.remote(false));
+    b.settle(1);
+    x.rtp.send_to(&rtp(5), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(5), (b.core, ports.callee));
+    // Off: nothing to it, nothing from it.
+    b.remote(1, Side::Callee, None);
+    b.settle(1);
+    x.rtp.send_to(&rtp(6), (b.external, ports.caller)).unwrap();
+    p.rtp.send_to(&rtp(7), (b.core, ports.callee)).unwrap();
+    b.wait(1, "off", |s| s.caller.rtp_packets == 4 && s.callee.dropped == 1);
+    expect_nothing(&p.rtp);
+    expect_nothing(&x.rtp);
+    b.settle(1);
+    assert_eq!(b.handle.totals().unroutable, 3);
+}
+
+#[test]
+fn open_is_idempotent_and_adds_streams() {
+    let mut b = Bench::start(16, (20_000, 20_099), GUARD, 1);
+    let first = b.open(1, 0, 2);
+    assert_eq!(b.open(1, 0, 2), first);
+    let all = b.open(1, 1, 3);
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[0], first[1]);
+    let mut ports: Vec<u16> = b.open(1, 0, 4).iter().map(|p| p.caller).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 4);
+    assert_eq!((b.handle.totals().sessions, b.handle.totals().streams), (1, 4));
+    for (first, count) in [(0, 0), (0, MAX_STREAMS + 1), (MAX_STREAMS, 1), (255, 255)] {
+        assert!(b.open_failure(1, first, count).contains("streams"));
+    }
+    assert_eq!(b.open(1, 0, MAX_STREAMS).len(), usize::from(MAX_STREAMS));
+    b.remote(99, Side::Caller, None);
+    assert_eq!(b.close(99), MediaStats::default());
+    assert_eq!(b.handle.totals().remote_ignored, 1);
+}
+
+#[test]
+fn exhaustion_rolls_back_and_a_released_pair_rests() {
+    // Three pairs on each address.
+    let mut b = Bench::start(19, (20_000, 20_005), GUARD, 2);
+    b.open(1, 0, 2);
+    assert!(b.open_failure(2, 0, 2).contains("no free media port"));
+    // What session 2 had taken went back (and rests), session 1 is untouched.
+    assert_eq!((b.handle.totals().sessions, b.handle.totals().streams), (1, 2));
+    assert_eq!(b.handle.stats(MediaId(2)), None);
+    assert!(b.open_failure(2, 0, 1).contains("no free media port"));
+    let ports = b.open(1, 0, 1)[0];
+    b.close(1);
+    // The sockets are closed: somebody else can have the port, though the engine lets it rest.
+    drop(UdpSocket::bind((b.external, ports.caller)).unwrap());
+    assert!(b.open_failure(3, 0, 1).contains("no free media port"));
+    assert_eq!(b.handle.totals().open_failed, 3);
+    let end = Instant::now() + PATIENCE;
+    loop {
+        b.order_open(3, 0, 3);
+        match b.event() {
+            MediaEvent::Opened { ports, .. } => return assert_eq!(ports.len(), 3),
+            _ => assert!(Instant::now() < end, "rested pairs come back"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn ports_of_other_processes_are_passed_over() {
+    let mut b = Bench::start(22, (20_000, 20_007), GUARD, 1);
+    // One even and one odd port are somebody else's: two pairs of four are left.
+    let _others = [20_000, 20_005].map(|port| UdpSocket::bind((b.external, port)).unwrap());
+    let mut callers = [b.open(1, 0, 1)[0].caller, b.open(2, 0, 1)[0].caller];
+    callers.sort_unstable();
+    assert_eq!(callers, [20_002, 20_006]);
+    assert!(b.open_failure(3, 0, 1).contains("no free media port"));
+}
+
+#[test]
+fn an_address_that_is_not_ours_is_a_failure_with_its_reason() {
+    let (tx, events) = mpsc::channel(16);
+    let config = MediaConfig {
+        kind: MediaKind::Embedded,
+        external: [198, 51, 100, 1].into(),
+        core: [127, 0, 42, 25].into(),
+        port_range: (20_000, 20_099),
+        threads: 1,
+        guard_window: GUARD,
+    };
+    let handle = MediaEngine::start(&config, &tx).unwrap();
+    let [external, core] = [config.external, config.core];
+    let mut b = Bench { external, core, phones: core, handle, events };
+    let reason = b.open_failure(1, 0, 1);
+    assert!(reason.contains("198.51.100.1"), "{reason}");
+}
+
+#[test]
+fn two_hundred_sessions_at_once() {
+    let mut b = Bench::start(28, (20_000, 20_999), GUARD, 2);
+    const CALLS: u16 = 200;
+    let count = u64::from(CALLS);
+    for media in 0..count {
+        b.order_open(media, 0, 1);
+    }
+    let mut ports = BTreeMap::new();
+    for _ in 0..CALLS {
+        match b.event() {
+            MediaEvent::Opened { media, ports: p, .. } => assert_eq!(ports.insert(media.0, p[0]), None),
+            other => panic!("{other:?}"),
+        }
+    }
+    let ports: Vec<StreamPorts> = ports.into_values().collect();
+    // All calls share two phones' sockets; the sequence number says which call a packet is of.
+    let (x, p) = (b.phone(), b.phone());
+    for media in 0..count {
+        b.remote(media, Side::Caller, x.remote(false));
+        b.remote(media, Side::Callee, p.remote(false));
+        b.settle(media);
+    }
+    // Sixteen at a time: a phone's socket buffer holds them.
+    let calls: Vec<u16> = (0..CALLS).collect();
+    for batch in calls.chunks(16) {
+        for &n in batch {
+            x.rtp.send_to(&rtp(n), (b.external, ports[usize::from(n)].caller)).unwrap();
+        }
+        for _ in batch {
+            let mut buffer = [0; 200];
+            let (len, from) = p.rtp.recv_from(&mut buffer).unwrap();
+            let n = u16::from_be_bytes([buffer[2], buffer[3]]);
+            assert_eq!(from, SocketAddr::from((b.core, ports[usize::from(n)].callee)));
+            p.rtp.send_to(&buffer[..len], from).unwrap();
+            let (_, from) = x.rtp.recv_from(&mut buffer).unwrap();
+            let n = u16::from_be_bytes([buffer[2], buffer[3]]);
+            assert_eq!(from, SocketAddr::from((b.external, ports[usize::from(n)].caller)));
+        }
+    }
+    let totals = b.handle.totals();
+    assert_eq!((totals.sessions, totals.streams, totals.dropped_foreign), (count, count, 0));
+    let end = Instant::now() + PATIENCE;
+    while b.handle.totals().rtp_forwarded != 2 * count {
+        assert!(Instant::now() < end, "{:?}", b.handle.totals());
+    }
+    for _ in 0..2 * CALLS {
+        assert!(matches!(b.event(), MediaEvent::Latched { .. }));
+    }
+    for media in 0..count {
+        let stats = b.close(media);
+        assert_eq!((stats.caller.rtp_packets, stats.callee.rtp_packets), (1, 1));
+    }
+    assert_eq!(b.handle.totals().sessions, 0);
+}
+
+#[test]
+fn a_reader_that_stands_still_loses_no_answer_and_stops_no_packet() {
+    let mut b = Bench::with_events(31, (20_000, 20_199), GUARD, 1, 1);
+    let (x, p) = (b.phone(), b.phone());
+    let ports = b.open(0, 0, 1)[0];
+    b.remote(0, Side::Caller, x.remote(false));
+    b.remote(0, Side::Callee, p.remote(false));
+    b.settle(0);
+    for media in 1..=40 {
+        b.order_open(media, 0, 1);
+    }
+    // The channel has room for one answer and nobody reads.
+    for n in 0..50 {
+        x.rtp.send_to(&rtp(n), (b.external, ports.caller)).unwrap();
+        expect(&p.rtp, &rtp(n), (b.core, ports.callee));
+    }
+    let mut opened = Vec::new();
+    let mut latched = 0;
+    while opened.len() < 40 {
+        match b.event() {
+            MediaEvent::Opened { media, .. } => opened.push(media.0),
+            MediaEvent::Latched { .. } => latched += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(opened, (1..=40).collect::<Vec<u64>>());
+    assert_eq!((latched, b.handle.totals().events_dropped), (1, 0));
+}
+
+#[test]
+fn a_full_queue_refuses_all_but_close() {
+    let mut b = Bench::with_events(34, (20_000, 20_099), GUARD, 1, 512);
+    // Nobody reads the answers: when the channel is full and one more waits, no order is carried out.
+    b.open(1, 0, 1);
+    let mut taken = 0;
+    let refused = loop {
+        match b.handle.command(MediaCommand::Open { media: MediaId(1), first: 0, count: 1, realms: REALMS }) {
+            Ok(()) => taken += 1,
+            Err(refused) => break refused,
+        }
+        assert!(taken < 4 * super::COMMAND_QUEUE, "the queue has a limit");
+    };
+    assert!(taken >= super::COMMAND_QUEUE);
+    assert!(matches!(refused.into_event(), MediaEvent::OpenFailed { media: MediaId(1), .. }));
+    b.handle.command(MediaCommand::Close { media: MediaId(1) }).unwrap();
+    for _ in 0..taken {
+        assert!(matches!(b.event(), MediaEvent::Opened { .. }));
+    }
+    assert!(matches!(b.event(), MediaEvent::Closed { .. }));
+    assert!(b.handle.totals().commands_refused >= 1);
+}
+
+#[test]
+fn shutdown_frees_the_ports_and_refuses_orders() {
+    let mut b = Bench::start(37, (20_000, 20_099), GUARD, 2);
+    let ports = b.open(1, 0, 1)[0];
+    assert!(UdpSocket::bind((b.external, ports.caller)).is_err());
+    b.handle.shutdown();
+    drop(UdpSocket::bind((b.external, ports.caller)).unwrap());
+    assert_eq!((b.handle.totals().sessions, b.handle.stats(MediaId(1))), (0, None));
+    let refused = b.handle.command(MediaCommand::Close { media: MediaId(1) }).unwrap_err();
+    assert_eq!(refused.reason, "media engine is down");
+    b.handle.shutdown();
+}
+
+#[test]
+fn the_last_handle_ends_the_engine() {
+    let mut b = Bench::start(40, (20_000, 20_099), GUARD, 1);
+    let ports = b.open(1, 0, 1)[0];
+    let external = b.external;
+    let clone = b.handle.clone();
+    drop(b);
+    assert!(UdpSocket::bind((external, ports.caller)).is_err());
+    drop(clone);
+    drop(UdpSocket::bind((external, ports.caller)).unwrap());
+}
+
+#[test]
+fn the_none_engine_refuses_every_order() {
+    let (tx, _events) = mpsc::channel(16);
+    let config = MediaConfig {
+        kind: MediaKind::None,
+        external: [127, 0, 42, 43].into(),
+        core: [127, 0, 42, 43].into(),
+        port_range: (0, 0),
+        threads: 0,
+        guard_window: GUARD,
+    };
+    let handle = MediaEngine::start(&config, &tx).unwrap();
+    let open = MediaCommand::Open { media: MediaId(5), first: 0, count: 1, realms: REALMS };
+    let event = handle.command(open).unwrap_err().into_event();
+    assert_eq!(event, MediaEvent::OpenFailed { media: MediaId(5), reason: "media engine is off".into() });
+    assert_eq!((handle.stats(MediaId(5)), handle.totals()), (None, super::MediaTotals::default()));
+}
