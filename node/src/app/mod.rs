@@ -28,7 +28,7 @@ use crate::announce::{AnnounceConfig, AnnounceState, Announcer, AnnouncerHandle,
 use crate::config::{AnnounceDriver, MediaEngine as EngineChoice, NodeConfig, builtin_cluster, parse_cluster};
 use crate::control::NodeStatus;
 use crate::dns::{DnsConfig, Resolver};
-use crate::driver::{Clock, Driver, DriverHandle, Parts, Queues};
+use crate::driver::{Clock, Driver, DriverHandle, ParseConfig, Parts, Queues};
 use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
 use crate::peer::{LinkService, Myself, PeerLinks};
 use crate::store::{Store, encode_entry};
@@ -426,8 +426,6 @@ fn cached_cluster(data_dir: &Path) -> Option<ClusterConfig> {
     let text = std::fs::read_to_string(cache_path(data_dir)).ok()?;
     parse_cluster(&text, 0).ok()
 }
-
-type ParseConfig = Arc<dyn Fn(u64, &str) -> Result<ClusterConfig, String> + Send + Sync>;
 
 fn parse_and_cache(data_dir: PathBuf) -> ParseConfig {
     Arc::new(move |revision, text| {

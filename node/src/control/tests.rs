@@ -149,7 +149,7 @@ impl NodeHandle for Fake {
     async fn linearizable(&self) -> Result<(), ProposeError> {
         if *self.quorum.lock().unwrap() { Ok(()) } else { Err(ProposeError::NoLeader) }
     }
-    async fn announce(&self) -> Result<(), AnnounceError> {
+    async fn announce(&self, _now: bool) -> Result<(), AnnounceError> {
         self.status.send_modify(|s| s.announce = AnnounceState::Announced);
         Ok(())
     }

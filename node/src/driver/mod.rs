@@ -36,6 +36,12 @@ const MAX_PROPOSALS: usize = 20_000;
 /// DNS questions at once; beyond it they fail at once, and the next target is tried.
 const MAX_QUESTIONS: usize = 2_000;
 
+/// Turns a revision's text into values; the error is for the log.
+pub type ParseConfig = Arc<dyn Fn(u64, &str) -> Result<ClusterConfig, String> + Send + Sync>;
+
+/// A DNS question with its answer.
+type Answered = (ResolveId, Result<Vec<Target>, ResolveError>);
+
 /// What the driver works with.
 pub struct Parts {
     /// The core.
@@ -53,7 +59,7 @@ pub struct Parts {
     /// Other nodes.
     pub peers: PeerLinks,
     /// Turns a revision's text into values; an error keeps the old ones.
-    pub parse_config: Arc<dyn Fn(u64, &str) -> Result<ClusterConfig, String> + Send + Sync>,
+    pub parse_config: ParseConfig,
     /// Counts.
     pub count: Arc<dyn Fn(Counter) + Send + Sync>,
 }
@@ -89,7 +95,7 @@ pub enum Order {
 pub struct Driver {
     parts: Parts,
     proposals: FuturesUnordered<BoxFuture<'static, Option<ProposalId>>>,
-    questions: FuturesUnordered<BoxFuture<'static, (ResolveId, Result<Vec<Target>, ResolveError>)>>,
+    questions: FuturesUnordered<BoxFuture<'static, Answered>>,
     waiting: HashMap<CommandId, oneshot::Sender<CommandReply>>,
     next_command: u64,
     /// Inputs that outputs gave rise to (a send that failed at once).

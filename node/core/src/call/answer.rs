@@ -104,9 +104,10 @@ impl Call {
     /// Goes on with a 2xx that waited for ports.
     pub(super) fn release_answer(&mut self, cx: &mut Services) {
         if self.phase == CallPhase::Dialling
-            && let Some((index, response)) = self.held_answer.take() {
-                self.answer(cx, index, &response);
-            }
+            && let Some((index, response)) = self.held_answer.take()
+        {
+            self.answer(cx, index, &response);
+        }
     }
 
     fn answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
@@ -234,7 +235,7 @@ impl Call {
     }
 
     /// A response to the caller, with the fields of the called side's that cross.
-    fn toward_caller(&mut self, cx: &Services, status: u16, response: &Message) -> Draft {
+    fn toward_caller(&self, cx: &Services, status: u16, response: &Message) -> Draft {
         let mut draft = self.invite.response(status, Some(response.reason()));
         draft.set(HeaderId::To, format!("{};tag={}", self.invite.to(), self.tag()));
         // RFC 3261 §12.1.1: what makes a dialog returns the route.
@@ -247,6 +248,7 @@ impl Call {
     }
 
     /// Keeps a 2xx, and repeats it until its ACK comes.
+    #[expect(clippy::too_many_arguments, reason = "the facts of a response, each of its own type")]
     pub(super) fn await_ack(
         &mut self,
         cx: &mut Services,

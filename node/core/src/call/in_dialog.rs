@@ -238,7 +238,7 @@ impl Call {
         }
     }
 
-    fn on_late_2xx(&mut self, cx: &mut Services, response: &Message) {
+    fn on_late_2xx(&self, cx: &mut Services, response: &Message) {
         if response.method() == &Method::Invite && response.status().is_some_and(|s| (200..300).contains(&s)) {
             for side in [Side::Caller, Side::Callee] {
                 if self.leg(side).dialog.call_id.as_ref() == response.call_id() {
@@ -248,7 +248,7 @@ impl Call {
         }
     }
 
-    fn ack_forward_failure(&mut self, cx: &mut Services, at: usize, response: &Message) {
+    fn ack_forward_failure(&self, cx: &mut Services, at: usize, response: &Message) {
         let f = &self.forwards[at];
         let Some(tx) = f.client_tx else { return };
         let leg = self.leg(f.from.other());
@@ -317,7 +317,7 @@ impl Call {
         true
     }
 
-    fn cancel_forward(&mut self, cx: &mut Services, id: u64) {
+    fn cancel_forward(&self, cx: &mut Services, id: u64) {
         let Some(f) = self.forwards.iter().find(|f| f.id == id && f.provisional) else { return };
         let Some(tx) = f.client_tx else { return };
         let (Some(branch), Some(path)) = (cx.tx.client_branch(tx).map(str::to_owned), cx.tx.path(tx)) else { return };

@@ -58,9 +58,10 @@ impl Journal {
             return;
         }
         if self.records.len() >= MAX_RECORDS
-            && let Some(at) = self.records.iter().position(|(_, k)| matches!(k, Kind::Refresh(_))) {
-                self.records.remove(at);
-            }
+            && let Some(at) = self.records.iter().position(|(_, k)| matches!(k, Kind::Refresh(_)))
+        {
+            self.records.remove(at);
+        }
         self.records.push_back((self.next_seq, kind.clone()));
         self.next_seq += 1;
         // While earlier ones wait for their retry, this one waits with them: out of order it would have no effect.

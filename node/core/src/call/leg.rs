@@ -11,7 +11,7 @@ use crate::dialog::Dialog;
 use crate::ids::NodeId;
 use crate::io::{HostAndPort, Path, Realm, ResolveRequest, ReturnPath, Side, Transport, TransportChoice};
 use crate::routing;
-use crate::sip::{Uri, split_list};
+use crate::sip::Uri;
 use crate::store_pb;
 use crate::time::Instant;
 use crate::timer::TimerId;
@@ -194,9 +194,4 @@ fn is_private(ip: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
     }
-}
-
-/// Option tags of list header fields, lower case.
-pub(super) fn tokens(value: &str) -> impl Iterator<Item = String> {
-    split_list(value).map(|v| v.trim().to_ascii_lowercase()).filter(|v| !v.is_empty()).collect::<Vec<_>>().into_iter()
 }

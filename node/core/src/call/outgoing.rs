@@ -103,9 +103,10 @@ impl Call {
     fn on_sent(&mut self, cx: &mut Services, tx: ClientTxId, purpose: ClientUse) {
         cx.client_use.insert(tx, (self.serial, purpose));
         if let ClientUse::Forward(id) = purpose
-            && let Some(f) = self.forwards.iter_mut().find(|f| f.id == id) {
-                f.client_tx = Some(tx);
-            }
+            && let Some(f) = self.forwards.iter_mut().find(|f| f.id == id)
+        {
+            f.client_tx = Some(tx);
+        }
     }
 
     fn on_not_sent(&mut self, cx: &mut Services, purpose: ClientUse) {

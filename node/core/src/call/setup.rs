@@ -174,7 +174,7 @@ impl Call {
     }
 
     /// Finds the route. A call without one fails in `try_dial`.
-    fn plan(&mut self, cx: &mut Services) {
+    fn plan(&mut self, cx: &Services) {
         let Ok(uri) = Uri::parse(self.invite.request_uri().unwrap_or_default()) else { return };
         let config = cx.config.clone();
         let Some(route) = routing::route(&config, &uri, self.emergency, &self.caller.trunk) else { return };

@@ -59,9 +59,10 @@ impl Dialog {
     /// Takes tag, target and route set from a response that makes or confirms the dialog (RFC 3261 §12.1.2).
     pub fn on_dialog_response(&mut self, response: &Message) {
         if let Some(tag) = response.to_tag()
-            && self.remote_tag.as_deref() != Some(tag) {
-                self.remote_tag = Some(tag.into());
-            }
+            && self.remote_tag.as_deref() != Some(tag)
+        {
+            self.remote_tag = Some(tag.into());
+        }
         self.on_target_refresh(response);
         let mut routes: Vec<Box<str>> = response.values(HeaderId::RecordRoute).take(MAX_ROUTES).map(Into::into).collect();
         routes.reverse();

@@ -119,9 +119,10 @@ impl Sbc {
         let Some(&serial) = self.by_claim.get(&key) else { return };
         let arrival = self.calls.get(&serial).map(|c| (c.arrival(), c.invite.clone()));
         if self.with_call(serial, |call, cx| call.on_peer_has_it(cx))
-            && let Some((back, invite)) = arrival {
-                self.relay(peer, back.path, back.ingress, &invite);
-            }
+            && let Some((back, invite)) = arrival
+        {
+            self.relay(peer, back.path, back.ingress, &invite);
+        }
     }
 
     fn owner_of_cancel(&self, key: &[u8; 16], relayed: bool) -> Option<NodeId> {

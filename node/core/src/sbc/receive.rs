@@ -75,9 +75,10 @@ impl Sbc {
         match message.method() {
             Method::Ack => {
                 if let Some(tx) = self.cx.tx.find_server(&key)
-                    && self.cx.tx.on_ack(self.cx.now.mono, tx) {
-                        return;
-                    }
+                    && self.cx.tx.on_ack(self.cx.now.mono, tx)
+                {
+                    return;
+                }
                 return self.on_in_dialog(path, back, message);
             }
             Method::Cancel => return self.on_cancel(path, back, message, &key),
@@ -86,9 +87,10 @@ impl Sbc {
         if let Some(tx) = self.cx.tx.find_server(&key) {
             self.cx.tx.on_request_retransmission(self.cx.now.mono, tx, back);
             if message.method() == &Method::Invite
-                && let Some(&serial) = self.cx.server_use.get(&tx) {
-                    self.with_call(serial, |call, cx| call.on_invite_copy(cx, tx, back));
-                }
+                && let Some(&serial) = self.cx.server_use.get(&tx)
+            {
+                self.with_call(serial, |call, cx| call.on_invite_copy(cx, tx, back));
+            }
             return;
         }
         if message.to_tag().is_some() {

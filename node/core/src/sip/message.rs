@@ -142,6 +142,7 @@ impl Message {
     }
 
     /// Tag of From; `None` if there is none (RFC 2543 peers).
+    #[expect(clippy::wrong_self_convention, reason = "the tag of the From field")]
     pub fn from_tag(&self) -> Option<&str> {
         self.parts.from_tag.map(|span| self.parts.text(span))
     }

@@ -341,7 +341,7 @@ impl Phone {
     }
 
     /// A request within the dialog, and where it goes.
-    fn in_dialog(&mut self, leg: usize, method: &Method, cseq: u32, branch: &str) -> (Draft, SocketAddr) {
+    fn in_dialog(&self, leg: usize, method: &Method, cseq: u32, branch: &str) -> (Draft, SocketAddr) {
         let l = &self.legs[leg];
         let habit = match self.who {
             Who::Caller => self.plans[l.call].habit,

@@ -138,7 +138,6 @@ pub(crate) struct Sent {
     pub(crate) bytes: Bytes,
     /// The node that sent it; `None`: a phone.
     pub(crate) node: Option<usize>,
-    pub(crate) at: u64,
 }
 
 /// The whole.
@@ -501,9 +500,8 @@ impl World {
 
     fn wire(&mut self, node: Option<usize>, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
         self.say(|| format!("{from} -> {to} {}", first_line(&bytes)));
-        let at = self.now;
         if let Some(sent) = &mut self.sent {
-            sent.push(Sent { from, to, bytes: bytes.clone(), node, at });
+            sent.push(Sent { from, to, bytes: bytes.clone(), node });
         }
         let copies = if self.rng.per_mille(self.net.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
