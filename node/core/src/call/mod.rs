@@ -1,12 +1,14 @@
 //! A call: a back-to-back user agent with one leg toward the caller and one toward the called party.
 //!
-//! `setup` decides when and where to dial, `answer` brings the called side's responses to the caller, `in_dialog` passes
+//! `setup` begins it, `claim` settles whose it is, `dial` decides where to dial, `answer` brings the called side's responses to the caller, `in_dialog` passes
 //! requests between the legs, `teardown` ends it. What is kept true: the caller's INVITE gets exactly one final answer;
 //! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
 
 mod answer;
 mod attempt;
 mod body;
+mod claim;
+mod dial;
 mod forward;
 mod headers;
 mod in_dialog;
@@ -30,12 +32,12 @@ pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, Services, allowed, fill_via,
 pub use timer::{CallTimer, Timer};
 
 use attempt::Attempt;
+use dial::{Candidate, Hop};
 use forward::Forward;
 use journal::Journal;
 use media::CallMedia;
 use outgoing::PendingSend;
 pub use setup::NewCall;
-use setup::{Candidate, Hop};
 
 use crate::ids::{CallUid, NodeId, ResolveId};
 use crate::io::{ReturnPath, Side};

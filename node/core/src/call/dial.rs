@@ -1,0 +1,265 @@
+//! Where to dial, and the INVITE toward one target after the other.
+
+use std::net::IpAddr;
+
+use super::media::MediaPhase;
+use super::services::{ClientUse, Services};
+use super::timer::{CallTimer, Timer};
+use super::{Attempt, Call, CallPhase, ClaimState, headers};
+use crate::dialog::{Dialog, without_tag};
+use crate::ids::ResolveId;
+use crate::io::{HostAndPort, Realm, ResolveError, ResolveRequest, ReturnPath, Side, Target, TransportChoice};
+use crate::routing;
+use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri};
+
+/// Targets dialled for one call at the most, over all answers of the DNS.
+const MAX_ATTEMPTS: usize = 16;
+
+/// One target of a trunk, not looked up yet.
+#[derive(Clone, Debug)]
+pub(super) struct Hop {
+    trunk: Box<str>,
+    realm: Realm,
+    host: HostAndPort,
+    choice: TransportChoice,
+}
+
+/// One address to dial.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) target: Target,
+    pub(super) trunk: Box<str>,
+    pub(super) realm: Realm,
+    /// What the Request-URI names.
+    pub(super) host: Box<str>,
+}
+
+impl Call {
+    /// Finds the route. A call without one fails in `try_dial`.
+    pub(super) fn plan(&mut self, cx: &Services) {
+        let Ok(uri) = Uri::parse(self.invite.request_uri().unwrap_or_default()) else { return };
+        let config = cx.config.clone();
+        let Some(route) = routing::route(&config, &uri, self.emergency, &self.caller.trunk) else { return };
+        for (trunk, target) in routing::targets(&config, route) {
+            self.hops.push_back(Hop {
+                trunk: trunk.name.clone(),
+                realm: trunk.realm,
+                host: target.host.clone(),
+                choice: routing::transport_choice(target.transport, uri.scheme() == Scheme::Sips),
+            });
+        }
+    }
+
+    /// Dials the next target, once claim and ports are decided.
+    pub(super) fn try_dial(&mut self, cx: &mut Services) {
+        let ready = matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling)
+            && !self.quiet
+            && self.claim != ClaimState::Pending
+            && self.media.phase != MediaPhase::Opening
+            && self.attempts.iter().all(|a| a.finished || a.unwanted);
+        if !ready {
+            // The DNS need not wait for the rest.
+            if self.phase == CallPhase::Preparing {
+                self.look_up_next(cx);
+            }
+            return;
+        }
+        while self.attempts.len() < MAX_ATTEMPTS {
+            match self.candidates.pop_front() {
+                Some(candidate) => {
+                    if self.dial(cx, candidate) {
+                        return;
+                    }
+                }
+                None if self.resolving.is_some() => return,
+                None if self.hops.is_empty() => break,
+                None => self.look_up_next(cx),
+            }
+        }
+        let status = self.last_failure.unwrap_or(if self.attempts.is_empty() && self.emergency { 480 } else { 404 });
+        self.fail(cx, status, "no target");
+    }
+
+    /// True when another target could be tried.
+    pub(super) fn has_alternative(&self) -> bool {
+        self.attempts.len() < MAX_ATTEMPTS && (!self.candidates.is_empty() || !self.hops.is_empty() || self.resolving.is_some())
+    }
+
+    fn look_up_next(&mut self, cx: &mut Services) {
+        if !self.candidates.is_empty() || self.resolving.is_some() {
+            return;
+        }
+        let Some(hop) = self.hops.pop_front() else { return };
+        match hop.host.host.parse::<IpAddr>() {
+            Ok(ip) => {
+                let transport = match hop.choice {
+                    TransportChoice::Fixed(t) => t,
+                    TransportChoice::Secure => crate::io::Transport::Tls,
+                    TransportChoice::Any => crate::io::Transport::Udp,
+                };
+                let port = hop.host.port.unwrap_or(if transport == crate::io::Transport::Tls { 5061 } else { 5060 });
+                self.add_candidates(&hop, &[Target { addr: (ip, port).into(), transport }]);
+            }
+            Err(_) => {
+                let request = ResolveRequest { target: hop.host.clone(), transport: hop.choice };
+                let id = cx.resolve(self.serial, request);
+                self.resolving = Some((id, hop));
+            }
+        }
+    }
+
+    fn add_candidates(&mut self, hop: &Hop, targets: &[Target]) {
+        for target in targets.iter().take(MAX_ATTEMPTS) {
+            self.candidates.push_back(Candidate {
+                target: target.clone(),
+                trunk: hop.trunk.clone(),
+                realm: hop.realm,
+                host: hop.host.host.clone(),
+            });
+        }
+    }
+
+    /// The DNS answered.
+    pub fn on_resolved(&mut self, cx: &mut Services, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
+        if self.on_send_resolved(cx, id, &result) {
+            return;
+        }
+        let Some((_, hop)) = self.resolving.take_if(|(r, _)| *r == id) else { return };
+        if let Ok(targets) = result {
+            self.add_candidates(&hop, &targets);
+        } else {
+            self.last_failure.get_or_insert(480);
+        }
+        self.try_dial(cx);
+    }
+
+    /// Ports or the DNS took too long: on without them.
+    pub(super) fn on_prepare_limit(&mut self, cx: &mut Services) {
+        if self.phase != CallPhase::Preparing {
+            return;
+        }
+        if self.media.phase == MediaPhase::Opening {
+            self.media.on_open_failed();
+        }
+        if let Some((_, _)) = self.resolving.take() {
+            self.last_failure.get_or_insert(480);
+        }
+        self.try_dial(cx);
+    }
+
+    /// Sends the INVITE to one target. False: it could not even be written.
+    fn dial(&mut self, cx: &mut Services, candidate: Candidate) -> bool {
+        let Ok(index) = u32::try_from(self.attempts.len()) else { return false };
+        cx.stop_timer(&mut self.timers.prepare);
+        self.phase = CallPhase::Dialling;
+        // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
+        let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
+        let identity = cx.key.callee_identity(self.claim_key, epoch, index);
+        let uri = request_uri(&self.invite, &candidate);
+        let dialog = &mut self.callee.dialog;
+        dialog.call_id = identity.call_id.into();
+        dialog.local_tag = identity.from_tag.into();
+        dialog.local_cseq = identity.cseq - 1;
+        dialog.remote_tag = None;
+        dialog.route_set.clear();
+        dialog.remote_uri = to_value(cx, &self.invite, &uri).into();
+        dialog.remote_target = uri.into();
+        self.callee.realm = candidate.realm;
+        self.callee.trunk = candidate.trunk;
+        self.callee.path = cx.path_to(candidate.realm, candidate.target.transport, candidate.target.addr);
+        self.callee.tls_name = candidate.host.parse::<IpAddr>().is_err().then(|| candidate.host.clone());
+        self.early_target = format!("{}/{}", self.callee.trunk, candidate.target.addr);
+        let mut draft = self.callee.dialog.request(&Method::Invite);
+        let forwards = headers::next_max_forwards(&self.invite).unwrap_or(70);
+        draft.set(HeaderId::MaxForwards, forwards.to_string());
+        draft.push(HeaderId::Contact, self.callee.contact(cx));
+        headers::copy_through(&self.invite, &mut draft);
+        let invite = self.invite.clone();
+        self.put_body(cx, Side::Caller, &invite, &mut draft);
+        let path = self.callee.path;
+        let branch = cx.mint_branch();
+        let via = cx.via(&path, &branch);
+        draft.insert_first(HeaderId::Via, &*via);
+        let Some(payload) = cx.encode(&draft) else { return false };
+        let tls_name = self.callee.tls_name.clone();
+        let Some(tx) = cx.tx.send_request(cx.now.mono, branch.clone().into(), true, path, tls_name.clone(), payload) else {
+            self.last_failure = Some(503);
+            return false;
+        };
+        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath { ingress: None, path }, &draft);
+        cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));
+        let failover = cx.config.settings.failover_after;
+        let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
+        if self.timers.ring.is_none() {
+            let ring = cx.config.settings.ring_timeout;
+            self.timers.ring = Some(cx.start_timer(ring, Timer::Call(self.serial, CallTimer::Ring)));
+        }
+        self.attempts.push(Attempt {
+            call: self.serial,
+            index,
+            tx,
+            dialog: Dialog { local_cseq: identity.cseq, ..self.callee.dialog.clone() },
+            uri: self.callee.dialog.remote_target.clone(),
+            via,
+            branch: branch.into(),
+            cseq: identity.cseq,
+            path,
+            tls_name,
+            provisional: false,
+            unwanted: false,
+            cancelled: false,
+            finished: false,
+            timer,
+        });
+        true
+    }
+
+    /// The target has been silent for too long: the next one, if there is one.
+    pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
+        if !self.has_alternative() {
+            return;
+        }
+        let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
+        attempt.timer = None;
+        if attempt.provisional || attempt.finished || attempt.unwanted {
+            return;
+        }
+        attempt.unwanted = true;
+        let tx = attempt.tx;
+        cx.tx.stop_retransmitting(tx);
+        self.last_failure = Some(480);
+        self.try_dial(cx);
+    }
+}
+
+/// The Request-URI toward a target: the number or name as dialled, at the target's host; other schemes as they are.
+fn request_uri(invite: &Message, candidate: &Candidate) -> String {
+    let text = invite.request_uri().unwrap_or_default();
+    let Ok(uri) = Uri::parse(text) else { return text.to_owned() };
+    if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips) {
+        return text.to_owned();
+    }
+    let scheme = if uri.scheme() == Scheme::Sips { "sips" } else { "sip" };
+    let user = uri.user().map(|u| format!("{u}@")).unwrap_or_default();
+    let host = match candidate.host.parse::<IpAddr>() {
+        Ok(_) => candidate.target.addr.to_string(),
+        Err(_) => candidate.host.to_string(),
+    };
+    let phone = if uri.param("user").is_some_and(|v| v.eq_ignore_ascii_case("phone")) { ";user=phone" } else { "" };
+    format!("{scheme}:{user}{host}{phone}")
+}
+
+/// The To value toward a target. A caller that dials our own address names it there; the called side must not see it.
+fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
+    let as_received = without_tag(invite.to());
+    let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
+    let Some(ip) = to.uri.host_ip().map(|ip| ip.to_canonical()) else { return as_received };
+    let local = &cx.local;
+    let ours = [local.anycast, local.unicast, local.core].iter().any(|own| own.to_canonical() == ip)
+        || cx.view.nodes.iter().any(|n| n.unicast.to_canonical() == ip || n.core.to_canonical() == ip);
+    match (ours, &to.display) {
+        (false, _) => as_received,
+        (true, Some(display)) => format!("{} <{uri}>", crate::sip::quote(display)),
+        (true, None) => format!("<{uri}>"),
+    }
+}
