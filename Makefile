@@ -38,7 +38,7 @@ lint unit processes compose:
 # SEEDS and SEED are read by the simulation itself.
 sim: setup
 ifdef SEED
-	SIM_SEED=$(SEED) $(CARGO) test --workspace --test sim -- --nocapture
+	SIM_SEED=$(SEED) $(CARGO) test --workspace --test sim -- one_seed --nocapture
 else
 	SIM_SEEDS=$(SEEDS) $(CARGO) test --workspace --test sim -- --nocapture
 endif

@@ -2,7 +2,8 @@
 //!
 //! No socket, no clock, no randomness of its own: one [`Sbc`](sbc::Sbc) value takes inputs with the time they happened at
 //! and hands out outputs. Layers, each importing only those above it:
-//! ids, time, pii → token → sip → io → ctx (timers) → {transaction, dialog, routing, media, replica, placement, policy} → call → sbc.
+//! ids, time → token, sip → policy, io → ctx, timer → {transaction, dialog, routing, replica, placement} → call → sbc
+//! (`tests/layering.rs` has the exact table).
 
 pub mod call;
 pub mod ctx;
