@@ -23,6 +23,10 @@ use crate::telemetry::Metrics;
 
 /// The view is renewed at least this often: leases in it are absolute, and end without an event.
 const RENEW: Duration = Duration::from_millis(200);
+/// Changes within this time are told together: Raft's state changes with every commit, and a view costs the SIP loop a turn.
+const SETTLE: Duration = Duration::from_millis(25);
+/// How often gauges are brought up to date.
+const REPORT: Duration = Duration::from_secs(1);
 /// How often the leader writes its clock into the log.
 const TICK: Duration = Duration::from_secs(10);
 /// Pause between tries of what must get into the log once.
@@ -51,12 +55,18 @@ impl Sources {
         let mut links = self.peers.watch();
         let mut announced = self.announced.clone();
         let mut draining = self.draining.watch();
+        let mut reported: Option<std::time::Instant> = None;
         loop {
             let status = self.raft.status();
             if self.driver.set_view(self.view(&status)).await.is_err() {
                 return;
             }
-            self.report(&status).await;
+            self.tell(&status).await;
+            if reported.is_none_or(|at| at.elapsed() >= REPORT) {
+                reported = Some(std::time::Instant::now());
+                self.report(&status).await;
+            }
+            tokio::time::sleep(SETTLE).await;
             tokio::select! {
                 _ = raft.changed() => {}
                 _ = links.changed() => {}
@@ -91,26 +101,10 @@ impl Sources {
         }
     }
 
-    async fn report(&self, status: &RaftStatus) {
-        let gauge = |g: &prometheus_client::metrics::gauge::Gauge, v: u64| {
-            g.set(i64::try_from(v).unwrap_or(i64::MAX));
-        };
-        let g = &self.metrics.gauges;
-        let announced = *self.announced.borrow() == AnnounceState::Announced;
-        gauge(&g.anycast_announced, u64::from(announced));
-        gauge(&g.draining, u64::from(self.draining.get()));
-        gauge(&g.raft_term, status.term);
-        gauge(&g.raft_leader, u64::from(status.role == Role::Leader));
-        gauge(&g.raft_committed_index, status.committed.unwrap_or(0));
-        gauge(&g.raft_applied_index, status.applied.unwrap_or(0));
-        gauge(&g.raft_quorum, u64::from(status.has_lease));
+    /// Health for the announcement and the control plane.
+    async fn tell(&self, status: &RaftStatus) {
         let alive = self.driver.is_alive();
         self.announcer.set_health(Health { sip_loop: alive, core_side: true, raft: status.caught_up }).await;
-        gauge(&g.replica_calls, live_calls(&self.replica));
-        if let Ok(CommandReply::Summary { calls, transactions }) = self.driver.command(Command::Summary).await {
-            gauge(&g.calls_active, calls);
-            gauge(&g.transactions_active, transactions);
-        }
         let next = NodeStatus {
             announce: announce_state(&self.announced.borrow()),
             draining: self.draining.get(),
@@ -131,6 +125,26 @@ impl Sources {
             *old = text;
             changed
         });
+    }
+
+    async fn report(&self, status: &RaftStatus) {
+        let gauge = |g: &prometheus_client::metrics::gauge::Gauge, v: u64| {
+            g.set(i64::try_from(v).unwrap_or(i64::MAX));
+        };
+        let g = &self.metrics.gauges;
+        let announced = *self.announced.borrow() == AnnounceState::Announced;
+        gauge(&g.anycast_announced, u64::from(announced));
+        gauge(&g.draining, u64::from(self.draining.get()));
+        gauge(&g.raft_term, status.term);
+        gauge(&g.raft_leader, u64::from(status.role == Role::Leader));
+        gauge(&g.raft_committed_index, status.committed.unwrap_or(0));
+        gauge(&g.raft_applied_index, status.applied.unwrap_or(0));
+        gauge(&g.raft_quorum, u64::from(status.has_lease));
+        gauge(&g.replica_calls, live_calls(&self.replica));
+        if let Ok(CommandReply::Summary { calls, transactions }) = self.driver.command(Command::Summary).await {
+            gauge(&g.calls_active, calls);
+            gauge(&g.transactions_active, transactions);
+        }
     }
 }
 
