@@ -5,7 +5,7 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 CARGO := cargo
 SEEDS ?= 20000
 RATE ?= 300
-SECONDS ?= 10
+DURATION ?= 10
 
 .PHONY: help demo test lint unit sim processes compose bench build setup clean
 
@@ -14,7 +14,7 @@ help:
 	@echo 'make test            everything: lint, unit, simulation, processes, compose'
 	@echo 'make lint|unit|processes|compose    one group of it'
 	@echo 'make sim SEEDS=n     more seeds of the simulation (SEED=n runs that one only)'
-	@echo 'make bench           calls a second, CPU and memory a call [RATE=n SECONDS=n]'
+	@echo 'make bench           calls a second, CPU and memory a call [RATE=n DURATION=n]'
 	@echo 'make build           target/release/sbcd and target/release/sbcctl'
 
 setup:
@@ -45,7 +45,7 @@ endif
 
 bench: build
 	$(CARGO) build --release --workspace --bins
-	target/$(TRIPLE)/release/bench --rate $(RATE) --seconds $(SECONDS)
+	target/$(TRIPLE)/release/bench --rate $(RATE) --seconds $(DURATION)
 
 clean:
 	$(CARGO) clean

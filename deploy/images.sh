@@ -37,4 +37,7 @@ echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
 # sipp asks for terminal descriptions even without a terminal.
 for terminfo in /lib/terminfo/x/xterm /lib/terminfo/d/dumb; do [ ! -e "$terminfo" ] || put "$terminfo"; done
+# An import leaves the image that had the name before without one: it goes, where no container has it.
+before=$(docker images -q sbc-tools:1)
 tar -C "$root" -c . | docker import -c 'ENV PATH=/usr/sbin:/usr/bin' -c 'ENV TERM=dumb' -c 'CMD ["/bin/sh"]' - sbc-tools:1
+[ -z "$before" ] || docker rmi "$before" >/dev/null 2>&1 || true
