@@ -200,6 +200,24 @@ impl Cluster {
         list(&self.json(&["call", "list"]), "calls")
     }
 
+    /// The text of the cluster's configuration.
+    pub fn config_text(&self) -> String {
+        let config = self.json(&["config", "get"]);
+        let text = config["text"].as_str().or_else(|| config["config"]["text"].as_str());
+        text.expect("the configuration has a text").to_owned()
+    }
+
+    /// Applies a configuration, and returns when every node has it: a read at a node waits for what is committed.
+    pub fn apply_config(&self, text: &str) {
+        let file = command::scratch("cluster.toml");
+        fs::write(&file, text).expect("the temporary directory is writable");
+        self.ctl(&["config", "apply", file.to_str().expect("scratch paths are UTF-8"), "--yes"]);
+        let _ = fs::remove_file(&file);
+        for node in 0..3 {
+            self.json(&["config", "get", "--endpoint", &grpc(node)]);
+        }
+    }
+
     /// The live calls as the n-th node tells them.
     pub fn calls_at(&self, node: u8) -> Vec<Value> {
         list(&self.json(&["call", "list", "--endpoint", &grpc(node)]), "calls")

@@ -90,6 +90,22 @@ fn a_psap_that_is_unavailable() {
     between("uac-unavailable", "uas-unavailable", SIP_112, &[]);
 }
 
+/// RFC 3263 §4.3 with the 2 s of `failover_after`: nobody is at the first target.
+#[test]
+fn a_dead_first_target() {
+    let cluster = cluster();
+    let old = cluster.config_text();
+    let alive = format!("\"{PSAP};transport=udp\"");
+    assert!(old.contains(&alive), "{old}");
+    cluster.apply_config(&old.replace(&alive, &format!("\"127.0.2.9:5060;transport=udp\", {alive}")));
+    drop(cluster); // `between` takes it.
+    let began = std::time::Instant::now();
+    between("uac", "uas", SIP_112, &[]);
+    let took = began.elapsed();
+    self::cluster().apply_config(&old);
+    assert!(took >= Duration::from_secs(2), "the dead target was not tried: {took:?}");
+}
+
 #[test]
 fn a_cancelled_call() {
     between("uac-cancel", "uas-cancelled", SIP_112, &[]);

@@ -277,19 +277,10 @@ fn ac35_a_foreign_route_is_refused() {
 fn ac15_a_trunk_set_to_redirect() {
     // Its own cluster configuration, put back at the end.
     let (cluster, mut scene, before) = stage();
-    let config = cluster.json(&["config", "get"]);
-    let old =
-        config["text"].as_str().or_else(|| config["config"]["text"].as_str()).expect("the configuration has a text").to_owned();
-    let redirecting = redirect_every_trunk(&old);
-    let file = cluster_tests::command::scratch("cluster.toml");
-    let apply = |text: &str| {
-        std::fs::write(&file, text).expect("the temporary directory is writable");
-        cluster.ctl(&["config", "apply", file.to_str().expect("scratch paths are UTF-8"), "--yes"]);
-    };
-    apply(&redirecting);
+    let old = cluster.config_text();
+    cluster.apply_config(&redirect_every_trunk(&old));
     let mut call = scene.established(unicast(A));
     let bye = call.from_caller.request("BYE");
-    // Each node applies the new revision in its own time: the first BYE may still be relayed nowhere but redirected anywhere.
     scene.caller.send(&bye, unicast(B));
     let (moved, _) = scene.caller.expect_final(&bye);
     assert_eq!(moved.status(), 302);
@@ -297,8 +288,7 @@ fn ac15_a_trunk_set_to_redirect() {
     scene.caller.send(&bye, unicast(B));
     scene.psap_confirms("BYE");
     scene.caller.expect_response(200, "BYE");
-    apply(&old);
-    let _ = std::fs::remove_file(&file);
+    cluster.apply_config(&old);
     cluster.settled(before + 1);
 }
 
