@@ -80,8 +80,14 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     let sources = section.strings("sources").iter().filter_map(|s| prefix(reader, s)).collect();
     let targets = section.strings("targets").iter().filter_map(|t| target(reader, t)).collect();
     let misroute = section.word("misroute", &[("relay", MisroutePolicy::Relay), ("redirect", MisroutePolicy::Redirect)]);
-    let enabled = section.boolean("enabled").unwrap_or(true);
-    Some(Trunk { name: name?.into(), realm: realm?, sources, targets, misroute: misroute.unwrap_or_default(), enabled })
+    let default = Trunk::new(name?, realm?);
+    Some(Trunk {
+        sources,
+        targets,
+        misroute: misroute.unwrap_or(default.misroute),
+        enabled: section.boolean("enabled").unwrap_or(default.enabled),
+        ..default
+    })
 }
 
 fn prefix(reader: &Reader<'_>, text: &At<&str>) -> Option<Prefix> {

@@ -37,6 +37,20 @@ pub struct Trunk {
     pub enabled: bool,
 }
 
+impl Trunk {
+    /// An enabled trunk that sends nothing, takes nothing, and has every option at its default.
+    pub fn new(name: &str, realm: Realm) -> Trunk {
+        Trunk {
+            name: name.into(),
+            realm,
+            sources: Vec::new(),
+            targets: Vec::new(),
+            misroute: MisroutePolicy::default(),
+            enabled: true,
+        }
+    }
+}
+
 /// One way to reach a trunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrunkTarget {

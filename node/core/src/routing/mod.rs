@@ -84,12 +84,8 @@ mod tests {
 
     fn config() -> ClusterConfig {
         let trunk = |name: &str, realm, net: &str| Trunk {
-            name: name.into(),
-            realm,
             sources: vec![Prefix { addr: net.parse().unwrap(), len: 8 }],
-            targets: vec![],
-            misroute: Default::default(),
-            enabled: true,
+            ..Trunk::new(name, realm)
         };
         ClusterConfig {
             revision: 1,

@@ -175,12 +175,10 @@ fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
     let host = if named { "psap.test" } else { "198.18.20.1" };
     let target = TrunkTarget { host: HostAndPort { host: host.into(), port: None }, transport: Some(Transport::Udp) };
     let trunk = |name: &str, realm, source, targets| Trunk {
-        name: name.into(),
-        realm,
         sources: vec![prefix(source)],
         targets,
         misroute,
-        enabled: true,
+        ..Trunk::new(name, realm)
     };
     ClusterConfig {
         revision: 1,
