@@ -8,6 +8,7 @@
 pub mod call;
 pub mod ctx;
 pub mod dialog;
+pub mod health;
 pub mod ids;
 pub mod io;
 pub mod placement;

@@ -18,6 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ctx", &["ids", "io"]),
     ("transaction", &["ids", "time", "io", "timer"]),
     ("dialog", &["sip"]),
+    ("health", &["io", "time"]),
     ("routing", &["io", "policy", "sip"]),
     ("replica", &["ids", "store_pb"]),
     ("placement", &["ctx", "ids", "io", "replica", "sip", "time", "token"]),
@@ -26,6 +27,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "ctx",
             "dialog",
+            "health",
             "ids",
             "io",
             "policy",

@@ -73,6 +73,7 @@ pub struct Metrics {
     claims: Counters<1>,
     misrouted: Counters<2>,
     degraded: PromCounter<u64, AtomicU64>,
+    targets: Counters<1>,
     calls_ended: Counters<1>,
     /// RPCs of the control plane that failed, by gRPC status.
     rpc_errors: Counters<1>,
@@ -96,7 +97,7 @@ impl Metrics {
         let (parse_errors, dropped) = (Counters::<1>::default(), Counters::<1>::default());
         let (claims, misrouted) = (Counters::<1>::default(), Counters::<2>::default());
         let (calls_ended, rpc_errors) = (Counters::<1>::default(), Counters::<1>::default());
-        let degraded = PromCounter::default();
+        let (degraded, targets) = (PromCounter::default(), Counters::<1>::default());
         r.register("sip_requests_received", "SIP requests received, by method", requests.clone());
         r.register("sip_responses_sent", "SIP responses sent, by status class", responses.clone());
         r.register("sip_parse_errors", "Messages that could not be parsed, by fault", parse_errors.clone());
@@ -104,6 +105,7 @@ impl Metrics {
         r.register("claims", "Claims of initial INVITEs, by outcome", claims.clone());
         r.register("misrouted", "Misrouted packets, by method and action", misrouted.clone());
         r.register("calls_degraded", "Calls that went on without the store", degraded.clone());
+        r.register("target_changes", "Targets that failed and were held down, and that answered again", targets.clone());
         r.register("calls_ended", "Calls that ended, by outcome", calls_ended.clone());
         r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
         Metrics {
@@ -116,6 +118,7 @@ impl Metrics {
             claims,
             misrouted,
             degraded,
+            targets,
             calls_ended,
             rpc_errors,
         }
@@ -138,6 +141,7 @@ impl Metrics {
             Counter::Degraded => {
                 self.degraded.inc();
             }
+            Counter::Target(change) => one(&self.targets, "change", change),
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
         }
     }
@@ -204,7 +208,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 23] = [
+    const NAMES: [&str; 24] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -227,6 +231,7 @@ mod tests {
         "sbc_sip_parse_errors_total",
         "sbc_sip_requests_received_total",
         "sbc_sip_responses_sent_total",
+        "sbc_target_changes_total",
         "sbc_transactions_active",
     ];
 
@@ -242,6 +247,7 @@ mod tests {
             Counter::Claim("won"),
             Counter::Misrouted("BYE", "relay"),
             Counter::Degraded,
+            Counter::Target("held"),
             Counter::CallEnded("answered"),
         ] {
             m.count(c);

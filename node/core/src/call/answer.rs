@@ -39,6 +39,7 @@ impl Call {
         let attempt = &mut self.attempts[at];
         attempt.provisional = true;
         cx.stop_timer(&mut attempt.timer);
+        cx.target_responded(&attempt.path, status, response);
         match status {
             100..=199 => {
                 if self.attempts[at].unwanted {
@@ -229,6 +230,9 @@ impl Call {
         cx.stop_timer(&mut attempt.timer);
         if attempt.unwanted || self.phase != CallPhase::Dialling {
             return;
+        }
+        if !attempt.provisional {
+            cx.target_failed(&attempt.path, None);
         }
         self.last_failure = Some(status);
         self.try_dial(cx);

@@ -66,13 +66,19 @@ impl Call {
         }
         while self.attempts.len() < MAX_ATTEMPTS {
             match self.candidates.pop_front() {
+                Some(candidate) if cx.defers(candidate.realm, &candidate.target) => self.deferred.push_back(candidate),
                 Some(candidate) => {
                     if self.dial(cx, candidate) {
                         return;
                     }
                 }
                 None if self.resolving.is_some() => return,
-                None if self.hops.is_empty() => break,
+                None if self.hops.is_empty() => {
+                    let Some(candidate) = self.deferred.pop_front() else { break };
+                    if self.dial(cx, candidate) {
+                        return;
+                    }
+                }
                 None => self.look_up_next(cx),
             }
         }
@@ -82,7 +88,8 @@ impl Call {
 
     /// True when another target could be tried.
     pub(super) fn has_alternative(&self) -> bool {
-        self.attempts.len() < MAX_ATTEMPTS && (!self.candidates.is_empty() || !self.hops.is_empty() || self.resolving.is_some())
+        let waiting = !self.candidates.is_empty() || !self.deferred.is_empty();
+        self.attempts.len() < MAX_ATTEMPTS && (waiting || !self.hops.is_empty() || self.resolving.is_some())
     }
 
     fn look_up_next(&mut self, cx: &mut Services) {
@@ -154,7 +161,8 @@ impl Call {
         self.phase = CallPhase::Dialling;
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
         let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
-        let identity = cx.key.callee_identity(self.claim_key, epoch, index);
+        let tries = self.attempts.iter().filter(|a| a.path.remote == candidate.target.addr).count();
+        let identity = cx.key.callee_identity(self.claim_key, epoch, target_number(&candidate.target, tries));
         let uri = request_uri(&self.invite, &candidate);
         let dialog = &mut self.callee.dialog;
         dialog.call_id = identity.call_id.into();
@@ -216,12 +224,14 @@ impl Call {
 
     /// The target has been silent for too long: the next one, if there is one.
     pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
-        if !self.has_alternative() {
-            return;
-        }
+        let alternative = self.has_alternative();
         let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
         attempt.timer = None;
         if attempt.provisional || attempt.finished || attempt.unwanted {
+            return;
+        }
+        cx.target_failed(&attempt.path, None);
+        if !alternative {
             return;
         }
         attempt.unwanted = true;
@@ -230,6 +240,14 @@ impl Call {
         self.last_failure = Some(480);
         self.try_dial(cx);
     }
+}
+
+/// The number of a target in the called leg's identity, from 0 tries on. By address, not by place in the list: nodes that hold
+/// down different targets, or draw SRV weights differently, dial in different orders, and must still dial the same leg (rule C).
+fn target_number(target: &Target, tries: usize) -> u32 {
+    let text = format!("{}/{}/{tries}", target.transport.via_token(), target.addr);
+    // FNV-1a: the same on every node and in every version.
+    text.bytes().fold(0x811c_9dc5, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
 }
 
 /// The Request-URI toward a target: the number or name as dialled, at the target's host; other schemes as they are.

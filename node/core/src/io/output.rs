@@ -115,6 +115,8 @@ pub enum Counter {
     Misrouted(&'static str, &'static str),
     /// A call went on without the store.
     Degraded,
+    /// A target of a trunk changed: held (it failed), answered (it was held).
+    Target(&'static str),
     /// A call ended, by outcome.
     CallEnded(&'static str),
 }

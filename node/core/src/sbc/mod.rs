@@ -172,6 +172,7 @@ impl Sbc {
                     self.tombstones.sweep(now);
                     self.redirected.sweep(now);
                     self.rates.sweep(now);
+                    self.cx.health.sweep(now);
                     self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);
                 }
             }

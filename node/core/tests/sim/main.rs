@@ -5,6 +5,7 @@
 
 mod basic;
 mod cases;
+mod failover;
 mod invariants;
 mod phone;
 mod plan;

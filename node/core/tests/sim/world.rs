@@ -237,6 +237,16 @@ impl World {
         world
     }
 
+    /// Every node gets a changed configuration, now.
+    pub(crate) fn reconfigure(&mut self, change: impl Fn(&mut ClusterConfig)) {
+        let mut config = config(MisroutePolicy::Relay, false);
+        change(&mut config);
+        let config = Arc::new(config);
+        for i in 0..self.nodes.len() {
+            self.input(i, Input::Reconfigured(Arc::clone(&config)));
+        }
+    }
+
     /// Plans a fault.
     pub(crate) fn fault_at(&mut self, at_ms: u64, fault: Fault) {
         self.push(at_ms * MS, Event::Fault(fault));
