@@ -1,6 +1,7 @@
 //! A trunk that is a name: RFC 3263 against a real DNS server, and what is left when that server is gone.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -73,4 +74,40 @@ fn naptr_srv_a_dead_first_target_and_an_outage_of_the_dns() {
     assert!(third < FAILOVER, "a hung server holds no call: {third:?}\n{}", cluster.logs());
     hung.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
     assert!(hung.recv_from(&mut [0; 512]).is_ok(), "the server was asked in vain");
+}
+
+/// AC-30, RFC 3261 §18.1.1: an INVITE above 1300 octets goes by TCP first; where that fails, by UDP, and the next one at once.
+#[test]
+fn ac30_a_large_invite_goes_by_tcp_and_falls_back_to_udp() {
+    let cluster = Cluster::start(Options::with_own_psap());
+    let config = cluster.config_text();
+    cluster.apply_config(&config.replace(&format!("\"{PSAP};transport=udp\""), &format!("\"{PSAP}\"")));
+    let mut scene = Scene::new();
+    let listener = TcpListener::bind(PSAP).expect("nobody has the port");
+    let large = |scene: &Scene| scene.invite().with("X-Location", &"x".repeat(1300));
+
+    let first = large(&scene);
+    scene.caller.send(&first, anycast());
+    listener.set_nonblocking(true).expect("a socket");
+    let (mut stream, _) = wait::until("the node connects", Duration::from_secs(5), || listener.accept());
+    stream.set_nonblocking(false).expect("a socket");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
+    let mut start = [0; 400];
+    stream.read_exact(&mut start).expect("the INVITE is longer");
+    let start = String::from_utf8_lossy(&start).into_owned();
+    assert!(start.starts_with("INVITE ") && start.contains("Via: SIP/2.0/TCP "), "{start}");
+    // It never answers there: UDP.
+    let (by_udp, from) = scene.psap.expect_request("INVITE");
+    assert!(by_udp.header("Via").starts_with("SIP/2.0/UDP "), "{by_udp:?}");
+    scene.psap.send(&by_udp.response(486, "Busy Here", "psap"), from);
+    assert_eq!(scene.caller.expect_final(&first).0.status(), 486);
+    drop(listener);
+
+    let second = large(&scene);
+    let began = Instant::now();
+    scene.caller.send(&second, anycast());
+    let (by_udp, from) = scene.psap.expect_request("INVITE");
+    assert!(began.elapsed() < FAILOVER, "TCP there is held down: {:?}", began.elapsed());
+    scene.psap.send(&by_udp.response(486, "Busy Here", "psap"), from);
+    assert_eq!(scene.caller.expect_final(&second).0.status(), 486);
 }

@@ -39,7 +39,9 @@ impl Call {
         let attempt = &mut self.attempts[at];
         attempt.provisional = true;
         cx.stop_timer(&mut attempt.timer);
-        cx.target_responded(&attempt.path, status, response);
+        let path = attempt.path;
+        cx.target_responded(&path, status, response);
+        self.tcp_answered(&path);
         match status {
             100..=199 => {
                 if self.attempts[at].unwanted {
