@@ -189,6 +189,7 @@ fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
         routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
         settings: Settings::default(),
+        acl: Vec::new(),
     }
 }
 
@@ -235,6 +236,16 @@ impl World {
             world.arm_phone(i);
         }
         world
+    }
+
+    /// Every node gets the configuration of a calm world with this change.
+    pub(crate) fn reconfigure(&mut self, change: impl Fn(&mut ClusterConfig)) {
+        let mut config = config(MisroutePolicy::Relay, false);
+        change(&mut config);
+        let config = Arc::new(config);
+        for i in 0..self.nodes.len() {
+            self.input(i, Input::Reconfigured(config.clone()));
+        }
     }
 
     /// Plans a fault.
