@@ -109,6 +109,8 @@ pub enum Counter {
     ParseError(&'static str),
     /// Dropped without an answer, by reason.
     Dropped(&'static str),
+    /// A rule of the access list denied or rejected something, by its number from 0.
+    Acl(u8),
     /// A claim's outcome: won, lost, late, failed, merged.
     Claim(&'static str),
     /// A misrouted packet, by method and by action (relay, redirect, reject, drop, hold).

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::{AclRule, SourceCheck};
 use crate::io::{HostAndPort, Realm, Transport};
 
 /// What all nodes share; changed by `sbcctl config apply`.
@@ -18,6 +19,8 @@ pub struct ClusterConfig {
     pub emergency_numbers: Vec<Box<str>>,
     /// Budgets and timers.
     pub settings: Settings,
+    /// Who may speak to the cluster; empty: everybody.
+    pub acl: Vec<AclRule>,
 }
 
 /// A peer, or a group of peers that are treated alike.
@@ -35,6 +38,8 @@ pub struct Trunk {
     pub misroute: MisroutePolicy,
     /// False: its calls get 503 and it is left out of routes.
     pub enabled: bool,
+    /// Whether requests within its calls may come from another address.
+    pub source_check: SourceCheck,
 }
 
 impl Trunk {
@@ -47,6 +52,7 @@ impl Trunk {
             targets: Vec::new(),
             misroute: MisroutePolicy::default(),
             enabled: true,
+            source_check: SourceCheck::default(),
         }
     }
 }

@@ -1,7 +1,11 @@
 //! The cluster's configuration as the core uses it: trunks, routes, limits. Parsed and validated by the node.
 
+mod acl;
 mod config;
 mod rate;
+mod source_check;
 
+pub use acl::{AclAction, AclRule, acl_of};
 pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 pub use rate::SourceRates;
+pub use source_check::{SourceCheck, may_act};

@@ -3,6 +3,7 @@
 //! `handle_input` never waits and never fails; what it decided is polled until there is nothing left. The output of
 //! `poll_timeout` may change with every input.
 
+mod admission;
 mod applied;
 mod cancel;
 mod commands;

@@ -3,6 +3,7 @@
 //! `SIM_SEED=<seed> cargo test -p sbc-core --test sim -- one_seed --nocapture`.
 //! `SIM_SEEDS=<count> SIM_FIRST=<seed>` runs others than the ordinary ones.
 
+mod admission;
 mod basic;
 mod cases;
 mod failover;

@@ -189,6 +189,7 @@ fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
         routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
         settings: Settings::default(),
+        acl: Vec::new(),
     }
 }
 
