@@ -2,6 +2,8 @@
 
 mod config;
 mod rate;
+mod trust;
 
 pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 pub use rate::SourceRates;
+pub use trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, User};
