@@ -74,6 +74,7 @@ pub struct Metrics {
     misrouted: Counters<2>,
     degraded: PromCounter<u64, AtomicU64>,
     calls_ended: Counters<1>,
+    auth: Counters<1>,
     /// RPCs of the control plane that failed, by gRPC status.
     rpc_errors: Counters<1>,
 }
@@ -105,6 +106,8 @@ impl Metrics {
         r.register("misrouted", "Misrouted packets, by method and action", misrouted.clone());
         r.register("calls_degraded", "Calls that went on without the store", degraded.clone());
         r.register("calls_ended", "Calls that ended, by outcome", calls_ended.clone());
+        let auth = Counters::<1>::default();
+        r.register("sip_auth", "Digest authentication, by outcome", auth.clone());
         r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
         Metrics {
             registry: Arc::new(r),
@@ -117,6 +120,7 @@ impl Metrics {
             misrouted,
             degraded,
             calls_ended,
+            auth,
             rpc_errors,
         }
     }
@@ -139,6 +143,7 @@ impl Metrics {
                 self.degraded.inc();
             }
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
+            Counter::Auth(outcome) => one(&self.auth, "outcome", outcome),
         }
     }
 
@@ -223,6 +228,7 @@ mod tests {
         "sbc_raft_quorum",
         "sbc_raft_term",
         "sbc_replica_calls",
+        "sbc_sip_auth_total",
         "sbc_sip_dropped_total",
         "sbc_sip_parse_errors_total",
         "sbc_sip_requests_received_total",
@@ -243,6 +249,7 @@ mod tests {
             Counter::Misrouted("BYE", "relay"),
             Counter::Degraded,
             Counter::CallEnded("answered"),
+            Counter::Auth("answered"),
         ] {
             m.count(c);
         }

@@ -29,6 +29,11 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The realm of a challenge or of credentials.
+pub fn realm_of(value: &str) -> Option<&str> {
+    Fields::parse(value)?.get("realm")
+}
+
 fn strip(value: &str) -> &str {
     value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value)
 }

@@ -12,5 +12,6 @@ mod server;
 
 pub use client::{AuthHeader, Challenge, challenges};
 pub use digest::{Algorithm, Answer, Hash, Qop, ha1};
+pub use fields::realm_of;
 pub use secret::Secret;
 pub use server::{NonceState, Presented, check_nonce, mint_nonce, our_challenge, presented};

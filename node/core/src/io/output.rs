@@ -117,4 +117,6 @@ pub enum Counter {
     Degraded,
     /// A call ended, by outcome.
     CallEnded(&'static str),
+    /// Digest authentication: answered, refused (of ours); challenged, accepted, wrong, stale (of callers).
+    Auth(&'static str),
 }

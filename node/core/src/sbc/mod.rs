@@ -4,6 +4,7 @@
 //! `poll_timeout` may change with every input.
 
 mod applied;
+mod authenticate;
 mod cancel;
 mod commands;
 mod in_dialog;
@@ -43,6 +44,8 @@ pub struct Sbc {
     /// Requests that were redirected once (AC-15).
     redirected: Recent<[u8; 16]>,
     rates: SourceRates,
+    /// Uses of our nonces.
+    uses: authenticate::Uses,
     ladders: PastLadders,
 }
 
@@ -60,6 +63,7 @@ impl Sbc {
             tombstones: Recent::default(),
             redirected: Recent::default(),
             rates: SourceRates::default(),
+            uses: Default::default(),
             ladders: PastLadders::default(),
         }
     }
@@ -172,6 +176,7 @@ impl Sbc {
                     self.tombstones.sweep(now);
                     self.redirected.sweep(now);
                     self.rates.sweep(now);
+                    self.uses.sweep(now);
                     self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);
                 }
             }
@@ -200,6 +205,7 @@ impl Sbc {
                 self.cx.server_use.remove(&tx);
             }
             TxEvent::ClientTerminated(tx) => {
+                self.cx.alone.remove(&tx);
                 if let Some((serial, ClientUse::Dial(index))) = self.cx.client_use.remove(&tx) {
                     self.with_call(serial, |call, cx| call.on_attempt_gone(cx, index));
                 }
