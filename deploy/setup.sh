@@ -34,6 +34,7 @@ rm -f "${TMPDIR:-/tmp}/sbc-setup-$$" "${TMPDIR:-/tmp}/sbc-setup-$$.c"
 if [ "${1:-build}" = test ]; then
   want sipp sip-tester
   want baresip baresip-core
+  want dnsmasq dnsmasq-base
   want ip iproute2
   want nft nftables
   want busybox busybox-static

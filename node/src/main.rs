@@ -8,10 +8,6 @@ use sbc_node::app::{self, StartOptions};
 use sbc_node::config::NodeConfig;
 use sbc_node::telemetry::init_logging;
 
-/// The static glibc's own allocator takes a lock that the SIP, Raft and control threads contend for.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// One node of a cluster of anycast session border controllers for emergency calls.
 #[derive(Debug, Parser)]
 #[command(name = "sbcd", version)]

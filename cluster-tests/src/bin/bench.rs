@@ -65,19 +65,36 @@ enum Subject {
     Kamailio(Running),
 }
 
-impl Subject {
-    fn start(name: &str) -> Subject {
+/// A subject and the phone behind it. The phone starts once the cluster's lock is held: its address is the same for all test
+/// programs.
+struct Stand {
+    subject: Subject,
+    _answerer: Answerer,
+}
+
+impl Stand {
+    fn start(name: &str) -> Stand {
+        let nodes = |count| {
+            let cluster = Cluster::start(Options { nodes: count, ..Options::with_own_psap() });
+            Stand { subject: Subject::Nodes(cluster, count), _answerer: Answerer::start(PSAP) }
+        };
         match name {
-            "kamailio" => Subject::Kamailio(start_kamailio()),
-            "sbcd x1" => Subject::Nodes(Cluster::start(Options { nodes: 1, ..Options::with_own_psap() }), 1),
-            _ => Subject::Nodes(Cluster::start(Options::with_own_psap()), 3),
+            "kamailio" => {
+                // Its start asks for a call that goes through.
+                let answerer = Answerer::start(PSAP);
+                Stand { subject: Subject::Kamailio(start_kamailio()), _answerer: answerer }
+            }
+            "sbcd x1" => nodes(1),
+            _ => nodes(3),
         }
     }
+}
 
+impl Subject {
     fn address(&self) -> SocketAddr {
         match self {
             Subject::Nodes(..) => unicast(0),
-            Subject::Kamailio(_) => KAMAILIO.parse().expect("it is an address"),
+            Subject::Kamailio(..) => KAMAILIO.parse().expect("it is an address"),
         }
     }
 
@@ -88,7 +105,7 @@ impl Subject {
                 let mut pids = (0..*count).filter_map(|n| cluster.pid(n));
                 (pids.next().into_iter().collect(), pids.collect())
             }
-            Subject::Kamailio(_) => (process::find(&["kamailio", "sbc-bench-kamailio.cfg"]), Vec::new()),
+            Subject::Kamailio(..) => (process::find(&["kamailio", "sbc-bench-kamailio.cfg"]), Vec::new()),
         }
     }
 }
@@ -119,7 +136,7 @@ fn micros(time: Duration, calls: u32) -> f64 {
 
 /// One measurement: a row of the table. Returns the number of failed calls.
 fn measure(name: &str, arguments: &Arguments) -> u32 {
-    let subject = Subject::start(name);
+    let Stand { subject, _answerer } = Stand::start(name);
     let (to, rate) = (subject.address(), arguments.rate);
     let calls = rate * arguments.seconds;
     load::run(Load { to, rate, calls: WARM_UP, hold: Duration::ZERO }, || {});
@@ -142,7 +159,7 @@ fn measure(name: &str, arguments: &Arguments) -> u32 {
 
 /// Memory of held calls. Returns the number of failed calls.
 fn measure_memory(name: &str, arguments: &Arguments) -> u32 {
-    let subject = Subject::start(name);
+    let Stand { subject, _answerer } = Stand::start(name);
     load::run(Load { to: subject.address(), rate: arguments.rate, calls: WARM_UP, hold: Duration::ZERO }, || {});
     let (owner, others) = subject.processes();
     let before = (memory(&owner), memory(&others));
@@ -169,7 +186,6 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let _answerer = Answerer::start(PSAP);
     let mut subjects = vec!["sbcd x1", "sbcd x3"];
     match command::run(Command::new("kamailio").arg("-v"), KAMAILIO_START) {
         Ok(done) if done.code == Some(0) => subjects.push("kamailio"),

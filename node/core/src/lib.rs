@@ -9,6 +9,7 @@ pub mod auth;
 pub mod call;
 pub mod ctx;
 pub mod dialog;
+pub mod health;
 pub mod ids;
 pub mod io;
 pub mod placement;

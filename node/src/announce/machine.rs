@@ -34,6 +34,8 @@ pub struct Health {
     pub core_side: bool,
     /// Raft is caught up under a quorum.
     pub raft: bool,
+    /// The media engine carries out orders: without it calls connect and nobody hears anything.
+    pub media: bool,
 }
 
 /// What the machine is told once.
@@ -175,7 +177,8 @@ impl Machine {
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
-        self.health.sip_loop && self.health.core_side && (self.health.raft || self.policy.allow_degraded)
+        let Health { sip_loop, core_side, raft, media } = self.health;
+        sip_loop && core_side && media && (raft || self.policy.allow_degraded)
     }
 
     /// When health allows the announcement; `None`: it does not.
@@ -328,7 +331,7 @@ impl Machine {
 mod tests {
     use super::*;
 
-    const GOOD: Health = Health { sip_loop: true, core_side: true, raft: true };
+    const GOOD: Health = Health { sip_loop: true, core_side: true, raft: true, media: true };
 
     fn ms(n: u64) -> Instant {
         Instant::from_micros(n * 1000)
@@ -470,6 +473,10 @@ mod tests {
         let mut degraded = Machine::new(Policy { allow_degraded: true, ..policy(0) }, true, ms(0));
         degraded.handle_health(Health { raft: false, ..GOOD }, ms(0));
         assert!(degraded.is_healthy());
+        for ill in [Health { media: false, ..GOOD }, Health { core_side: false, ..GOOD }, Health { sip_loop: false, ..GOOD }] {
+            degraded.handle_health(ill, ms(0));
+            assert!(!degraded.is_healthy(), "{ill:?}");
+        }
     }
 
     #[test]

@@ -281,6 +281,8 @@ impl Node {
             announced: self.announced.clone(),
             draining: self.draining.clone(),
             driver: self.driver.clone(),
+            transport: self.transport.clone(),
+            media: self.media.clone(),
             replica: self.replica.clone(),
             status: self.status.clone(),
             metrics: self.metrics.clone(),

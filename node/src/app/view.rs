@@ -18,8 +18,10 @@ use crate::announce::{AnnounceState, AnnouncerHandle, Health};
 use crate::config::NodeConfig;
 use crate::control::{self, NodeStatus};
 use crate::driver::{Clock, DriverHandle};
+use crate::media::MediaHandle;
 use crate::peer::PeerLinks;
 use crate::telemetry::Metrics;
+use crate::transport::TransportHandle;
 
 /// The view is renewed at least this often: leases in it are absolute, and end without an event.
 const RENEW: Duration = Duration::from_millis(200);
@@ -42,6 +44,8 @@ pub(super) struct Sources {
     pub(super) announced: watch::Receiver<AnnounceState>,
     pub(super) draining: Draining,
     pub(super) driver: DriverHandle,
+    pub(super) transport: TransportHandle,
+    pub(super) media: MediaHandle,
     pub(super) replica: Arc<RwLock<Replica>>,
     pub(super) status: watch::Sender<NodeStatus>,
     pub(super) metrics: Metrics,
@@ -104,22 +108,28 @@ impl Sources {
     /// Health for the announcement and the control plane.
     async fn tell(&self, status: &RaftStatus) {
         let alive = self.driver.is_alive();
-        self.announcer.set_health(Health { sip_loop: alive, core_side: true, raft: status.caught_up }).await;
+        let (core, media) = (self.transport.core_bound(), self.media.is_alive());
+        self.announcer.set_health(Health { sip_loop: alive, core_side: core, raft: status.caught_up, media }).await;
         let next = NodeStatus {
             announce: announce_state(&self.announced.borrow()),
             draining: self.draining.get(),
             sip_loop: alive,
             caught_up: status.caught_up,
             quorum: status.has_lease,
-            core_reachable: true,
-            media: true,
+            core_reachable: core,
+            media,
         };
         self.status.send_if_modified(|old| {
             let changed = *old != next;
             *old = next;
             changed
         });
-        let text = if alive { String::new() } else { "the SIP loop does not turn".to_owned() };
+        let faults = [
+            (alive, "the SIP loop does not turn"),
+            (core, "the core side's address or sockets are gone"),
+            (media, "the media engine does not answer"),
+        ];
+        let text = faults.iter().filter(|(good, _)| !good).map(|(_, fault)| *fault).collect::<Vec<_>>().join("; ");
         self.health.send_if_modified(|old| {
             let changed = *old != text;
             *old = text;

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use sbc_core::io::{HostAndPort, Realm, Transport};
-use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
+use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, SourceCheck, Trunk, TrunkTarget};
 
+use super::admission::{ACL_CAP, acl_rule};
 use super::fault::{Faults, did_you_mean};
 use super::reader::{At, Reader, Section};
 
@@ -22,6 +23,7 @@ pub fn builtin_cluster() -> ClusterConfig {
         routes: Vec::new(),
         emergency_numbers: vec!["112".into(), "911".into()],
         settings: Settings::default(),
+        acl: Vec::new(),
     }
 }
 
@@ -47,12 +49,16 @@ pub fn parse_cluster(text: &str, revision: u64) -> Result<ClusterConfig, Faults>
                 reader.fault(0..0, what, format!("{count} {what}; the most is {LIST_CAP}"), "");
             }
         }
+        let acl = root.sections("acl").iter().filter_map(|s| acl_rule(&reader, s)).collect::<Vec<_>>();
+        if acl.len() > ACL_CAP {
+            reader.fault(0..0, "acl", format!("{} rules; the most is {ACL_CAP}", acl.len()), "");
+        }
         let emergency_numbers = match root.section("emergency") {
             Some(section) if section.has("numbers") => numbers(&reader, &section),
             _ => builtin_cluster().emergency_numbers,
         };
         let settings = root.section("settings").map(|s| settings(&s)).unwrap_or_default();
-        ClusterConfig { revision, trunks, routes, emergency_numbers, settings }
+        ClusterConfig { revision, trunks, routes, emergency_numbers, settings, acl }
     };
     reader.finish(Some(config))
 }
@@ -81,6 +87,8 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     let targets = section.strings("targets").iter().filter_map(|t| target(reader, t)).collect();
     let misroute = section.word("misroute", &[("relay", MisroutePolicy::Relay), ("redirect", MisroutePolicy::Redirect)]);
     let enabled = section.boolean("enabled");
+    let checks = [("trunk", SourceCheck::Trunk), ("strict", SourceCheck::Strict), ("off", SourceCheck::Off)];
+    let source_check = section.word("source_check", &checks);
     // A trunk that is not used for its faults is read whole all the same.
     let mut trunk = Trunk::new(name.unwrap_or_default(), realm.unwrap_or(Realm::External));
     super::trunk_auth::read(reader, section, &mut trunk);
@@ -90,11 +98,12 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
         targets,
         misroute: misroute.unwrap_or(default.misroute),
         enabled: enabled.unwrap_or(default.enabled),
+        source_check: source_check.unwrap_or(default.source_check),
         ..default
     })
 }
 
-fn prefix(reader: &Reader<'_>, text: &At<&str>) -> Option<Prefix> {
+pub(super) fn prefix(reader: &Reader<'_>, text: &At<&str>) -> Option<Prefix> {
     let (addr, len) = text.value.split_once('/').map_or((text.value, None), |(a, l)| (a, Some(l)));
     let parsed = addr.parse::<IpAddr>().ok().and_then(|addr| {
         let most = if addr.is_ipv4() { 32 } else { 128 };

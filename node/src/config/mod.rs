@@ -1,5 +1,6 @@
 //! Configuration: parsed and validated before a port is bound. All faults at once, each with line, caret and hint.
 
+mod admission;
 mod cluster;
 mod fault;
 mod node;

@@ -1,17 +1,22 @@
 //! Where requests go: RFC 3263 for a client, on hickory-resolver.
 //!
-//! A literal address asks nobody. A port means A and AAAA. Else SRV of the transport (of UDP, then TCP, then TLS where nothing
-//! is known; NAPTR, §4.1, goes before these: `Resolver::services` is its place), and A and AAAA where there is no SRV. Answers
-//! are cached here, not in hickory, because they serve on when no server answers.
+//! A literal address asks nobody. A port means A and AAAA. A given transport means its SRV. Else NAPTR says which SRV names in
+//! which order, and without NAPTR the SRV of UDP, then TCP, then TLS are tried; A and AAAA where there is no SRV. The name that
+//! a certificate must have is always the one that was asked for (RFC 5922 §7.1), so no answer carries one.
+//!
+//! Answers are cached here, not in hickory, because they serve on when no server answers. Questions run in tasks of their own,
+//! one for all who ask the same: a caller who has an old answer does not wait for a server that hangs.
 
 mod cache;
+mod naptr;
 mod srv;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -20,16 +25,24 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::rdata::NAPTR;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use sbc_core::io::{HostAndPort, ResolveError, ResolveRequest, Target, Transport, TransportChoice};
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use cache::Cache;
+use cache::{Cache, Found};
+pub use naptr::{Naptr, services};
 pub use srv::{Srv, order};
 
-/// One question, retries included: two rounds (SRV, then addresses) end within the failover time of 2 s.
+/// A whole look-up, all its rounds: the failover time, after which a call is better off with its next target.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
+
+/// One question, retries included: two rounds (NAPTR and SRV together, then addresses) end within the look-up.
 const QUERY_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long one who has an old answer waits for a new one, once; a server that answers at all mostly does within it.
+const STALE_WAIT: Duration = Duration::from_millis(150);
 
 /// One server's turn within it, so that the second one is asked too.
 const SERVER_LIMIT: Duration = Duration::from_millis(450);
@@ -39,6 +52,9 @@ const QUERIES_MAX: usize = 256;
 
 /// Targets in one answer: more are never tried within a caller's patience.
 const TARGETS_MAX: usize = 16;
+
+/// SRV names that one NAPTR answer may lead to; there are three transports.
+const SERVICES_MAX: usize = 6;
 
 /// A name that does not exist is not asked for again within this time (RFC 2308 §5 allows hours, a mended zone should not wait).
 const NEGATIVE_TTL: Duration = Duration::from_secs(10);
@@ -56,23 +72,33 @@ pub struct DnsConfig {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
+    Naptr,
     Srv,
     Address,
 }
 
 #[derive(Clone, Debug)]
 enum Records {
+    Naptr(Vec<Naptr>),
     Srv(Vec<Srv>),
     Addresses(Vec<IpAddr>),
     Nothing,
 }
 
+type Key = (String, Kind);
+type Answer = Result<Records, ResolveError>;
+
 /// Answers [`ResolveRequest`]s. Shared by reference; each resolve may run in a task of its own.
 pub struct Resolver {
-    hickory: TokioResolver,
-    cache: Mutex<Cache<(String, Kind), Records>>,
-    queries: Semaphore,
+    shared: Arc<Shared>,
     seed: RandomState,
+}
+
+struct Shared {
+    hickory: TokioResolver,
+    cache: Mutex<Cache<Key, Records>>,
+    /// Questions under way, at most [`QUERIES_MAX`].
+    asking: Mutex<HashMap<Key, watch::Receiver<Option<Answer>>>>,
 }
 
 impl Resolver {
@@ -91,12 +117,8 @@ impl Resolver {
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.use_hosts_file = ResolveHosts::Always;
         let hickory = builder.build().map_err(|e| format!("DNS: {e}"))?;
-        Ok(Resolver {
-            hickory,
-            cache: Mutex::new(Cache::new(cache::NAMES_MAX)),
-            queries: Semaphore::new(QUERIES_MAX),
-            seed: RandomState::new(),
-        })
+        let (cache, asking) = (Mutex::new(Cache::new(cache::NAMES_MAX)), Mutex::default());
+        Ok(Resolver { shared: Arc::new(Shared { hickory, cache, asking }), seed: RandomState::new() })
     }
 
     /// The targets of a request in the order to try, never empty.
@@ -106,15 +128,17 @@ impl Resolver {
         if let Ok(ip) = bare.parse::<IpAddr>() {
             return Ok(vec![target(ip, port, default_transport(transport))]);
         }
+        timeout(LOOK_UP_LIMIT, self.by_name(&host, port, transport)).await.unwrap_or(Err(ResolveError::Unavailable))
+    }
+
+    async fn by_name(&self, host: &str, port: Option<u16>, transport: TransportChoice) -> Result<Vec<Target>, ResolveError> {
         if port.is_none() {
-            for (service, via) in Self::services(transport) {
-                let targets = self.by_srv(&format!("{service}.{}.", host.trim_end_matches('.')), *via).await?;
-                if !targets.is_empty() {
-                    return Ok(targets);
-                }
+            let targets = self.by_service(host.trim_end_matches('.'), transport).await?;
+            if !targets.is_empty() {
+                return Ok(targets);
             }
         }
-        let addresses = self.addresses(&host).await?;
+        let addresses = self.addresses(host).await?;
         if addresses.is_empty() {
             return Err(ResolveError::NotFound);
         }
@@ -122,16 +146,42 @@ impl Resolver {
         Ok(addresses.into_iter().map(|ip| target(ip, port, via)).take(TARGETS_MAX).collect())
     }
 
-    /// RFC 3263 §4.1: the SRV services to ask for, in the order of preference. The first that has targets decides.
-    fn services(transport: TransportChoice) -> &'static [(&'static str, Transport)] {
-        match transport {
-            TransportChoice::Any => {
-                &[("_sip._udp", Transport::Udp), ("_sip._tcp", Transport::Tcp), ("_sips._tcp", Transport::Tls)]
+    /// RFC 3263 §4.1: by NAPTR where the transport is open, else by the SRV names that every domain has.
+    async fn by_service(&self, host: &str, transport: TransportChoice) -> Result<Vec<Target>, ResolveError> {
+        let usual = usual_services(host, transport);
+        if let TransportChoice::Any | TransportChoice::Secure = transport {
+            // Together with NAPTR, for domains without it or servers that never answer it.
+            for (name, _) in &usual {
+                self.shared.prefetch(name, Kind::Srv);
             }
-            TransportChoice::Fixed(Transport::Udp) => &[("_sip._udp", Transport::Udp)],
-            TransportChoice::Fixed(Transport::Tcp) => &[("_sip._tcp", Transport::Tcp)],
-            TransportChoice::Fixed(Transport::Tls) | TransportChoice::Secure => &[("_sips._tcp", Transport::Tls)],
+            if let Ok(Records::Naptr(records)) = self.cached(&format!("{host}."), Kind::Naptr).await {
+                let targets = self.by_all(services(records, transport == TransportChoice::Secure)).await?;
+                if !targets.is_empty() {
+                    return Ok(targets);
+                }
+            }
         }
+        // Without NAPTR the first transport that is offered decides: the others may not be meant for us.
+        for (name, via) in usual {
+            let targets = self.by_srv(&name, via).await?;
+            if !targets.is_empty() {
+                return Ok(targets);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The targets of several SRV names, one name after the other; an error only where none has any.
+    async fn by_all(&self, services: Vec<(String, Transport)>) -> Result<Vec<Target>, ResolveError> {
+        let services = services.into_iter().take(SERVICES_MAX);
+        let answers = futures::future::join_all(services.map(|(name, via)| async move { self.by_srv(&name, via).await })).await;
+        let unavailable = answers.iter().any(Result::is_err);
+        let mut targets: Vec<Target> = answers.into_iter().flatten().flatten().collect();
+        if targets.is_empty() && unavailable {
+            return Err(ResolveError::Unavailable);
+        }
+        targets.truncate(TARGETS_MAX);
+        Ok(targets)
     }
 
     /// Targets by SRV; empty where there are no records, or none of their hosts has an address.
@@ -165,36 +215,89 @@ impl Resolver {
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         match self.cached(host, Kind::Address).await? {
             Records::Addresses(ips) => Ok(ips),
-            Records::Srv(_) | Records::Nothing => Ok(Vec::new()),
+            Records::Naptr(_) | Records::Srv(_) | Records::Nothing => Ok(Vec::new()),
         }
     }
 
     /// From the cache while it is fresh, else from the servers, else from the cache all the same.
-    async fn cached(&self, name: &str, kind: Kind) -> Result<Records, ResolveError> {
+    async fn cached(&self, name: &str, kind: Kind) -> Answer {
         let key = (name.to_ascii_lowercase(), kind);
-        if let Some(records) = self.lock().fresh(&key, Instant::now()) {
-            return Ok(records);
-        }
-        let answer = match self.queries.try_acquire() {
-            Ok(_permit) => timeout(QUERY_LIMIT, self.query(name, kind)).await.unwrap_or(Err(NetError::Timeout)),
-            Err(_) => Err(NetError::Busy),
+        let found = self.shared.cache().find(&key, Instant::now());
+        let mut answer = match &found {
+            Found::Fresh { value, due } => {
+                if *due {
+                    self.shared.ask(&key);
+                }
+                return Ok(value.clone());
+            }
+            Found::Stale { .. } | Found::None => match self.shared.ask(&key) {
+                Some(answer) => answer,
+                None => return found.into_value().ok_or(ResolveError::Unavailable),
+            },
         };
+        let wait = match &found {
+            Found::Stale { outage: true, .. } => Duration::ZERO,
+            Found::Stale { .. } => STALE_WAIT,
+            _ => QUERY_LIMIT,
+        };
+        let answered = match timeout(wait, answer.wait_for(Option::is_some)).await {
+            Ok(Ok(answer)) => answer.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match answered {
+            Some(Ok(records)) => Ok(records),
+            Some(Err(_)) | None => found.into_value().ok_or(ResolveError::Unavailable),
+        }
+    }
+}
+
+impl Shared {
+    fn prefetch(self: &Arc<Self>, name: &str, kind: Kind) {
+        let key = (name.to_ascii_lowercase(), kind);
+        if matches!(self.cache().find(&key, Instant::now()), Found::None) {
+            self.ask(&key);
+        }
+    }
+
+    /// Asks the servers, in a task that goes on when nobody waits, or joins one that does. `None`: too many questions.
+    fn ask(self: &Arc<Self>, key: &Key) -> Option<watch::Receiver<Option<Answer>>> {
+        let mut asking = self.asking.lock().expect("no panic while held");
+        if let Some(answer) = asking.get(key) {
+            return Some(answer.clone());
+        }
+        if asking.len() >= QUERIES_MAX {
+            return None;
+        }
+        let (tell, answer) = watch::channel(None);
+        asking.insert(key.clone(), answer.clone());
+        let (shared, key) = (Arc::clone(self), key.clone());
+        tokio::spawn(async move {
+            let answer = shared.ask_servers(&key).await;
+            shared.asking.lock().expect("no panic while held").remove(&key);
+            tell.send_replace(Some(answer));
+        });
+        Some(answer)
+    }
+
+    async fn ask_servers(&self, key: &Key) -> Answer {
+        let (name, kind) = (&key.0, key.1);
+        let answer = timeout(QUERY_LIMIT, self.query(name, kind)).await.unwrap_or(Err(NetError::Timeout));
         let now = Instant::now();
         match answer {
             Ok((records, ttl)) => {
-                self.lock().put(key, records.clone(), ttl.clamp(TTL_MIN, TTL_MAX), now);
+                self.cache().put(key.clone(), records.clone(), ttl.clamp(TTL_MIN, TTL_MAX), now);
                 Ok(records)
             }
             Err(error) if error.is_no_records_found() => {
-                self.lock().put(key, Records::Nothing, NEGATIVE_TTL, now);
+                self.cache().put(key.clone(), Records::Nothing, NEGATIVE_TTL, now);
                 Ok(Records::Nothing)
             }
             // A name that no DNS message can carry.
             Err(NetError::Proto(_)) => Ok(Records::Nothing),
             Err(error) => {
-                let stale = self.lock().stale(&key, now);
-                tracing::warn!(name, %error, stale = stale.is_some(), "DNS servers do not answer");
-                stale.ok_or(ResolveError::Unavailable)
+                let stale = self.cache().hold(key, now);
+                tracing::warn!(name, ?kind, %error, stale, "DNS servers do not answer");
+                Err(ResolveError::Unavailable)
             }
         }
     }
@@ -205,6 +308,14 @@ impl Resolver {
             Kind::Address => {
                 let answer = self.hickory.lookup_ip(name).await?;
                 Ok((Records::Addresses(answer.iter().collect()), left(answer.valid_until())))
+            }
+            Kind::Naptr => {
+                let answer = self.hickory.lookup(name, RecordType::NAPTR).await?;
+                let records = answer.answers().iter().filter_map(|r| match &r.data {
+                    RData::NAPTR(n) => Some(naptr(n)),
+                    _ => None,
+                });
+                Ok((Records::Naptr(records.collect()), left(answer.valid_until())))
             }
             Kind::Srv => {
                 let answer = self.hickory.lookup(name, RecordType::SRV).await?;
@@ -219,9 +330,32 @@ impl Resolver {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Cache<(String, Kind), Records>> {
+    fn cache(&self) -> MutexGuard<'_, Cache<Key, Records>> {
         self.cache.lock().expect("no panic while held")
     }
+}
+
+fn naptr(n: &NAPTR) -> Naptr {
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    Naptr {
+        order: n.order,
+        preference: n.preference,
+        flags: text(&n.flags),
+        service: text(&n.services),
+        regexp: text(&n.regexp),
+        replacement: n.replacement.to_string(),
+    }
+}
+
+/// The SRV names of a domain that are asked for without NAPTR, in the order of preference.
+fn usual_services(host: &str, transport: TransportChoice) -> Vec<(String, Transport)> {
+    let services: &[_] = match transport {
+        TransportChoice::Any => &[("_sip._udp", Transport::Udp), ("_sip._tcp", Transport::Tcp), ("_sips._tcp", Transport::Tls)],
+        TransportChoice::Fixed(Transport::Udp) => &[("_sip._udp", Transport::Udp)],
+        TransportChoice::Fixed(Transport::Tcp) => &[("_sip._tcp", Transport::Tcp)],
+        TransportChoice::Fixed(Transport::Tls) | TransportChoice::Secure => &[("_sips._tcp", Transport::Tls)],
+    };
+    services.iter().map(|(service, via)| (format!("{service}.{host}."), *via)).collect()
 }
 
 fn server(addr: SocketAddr) -> NameServerConfig {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::rdata::{NAPTR, SRV};
 use hickory_resolver::proto::rr::{Name, Record};
 use tokio::net::UdpSocket;
 
@@ -56,6 +56,10 @@ fn name(s: &str) -> Name {
 
 fn zone() -> Zone {
     let a = |ip: &str| RData::from(ip.parse::<IpAddr>().unwrap());
+    let naptr = |order, preference, service: &[u8], to: &str| {
+        let none = Vec::new().into_boxed_slice();
+        RData::NAPTR(NAPTR::new(order, preference, b"s".to_vec().into(), service.into(), none, name(to)))
+    };
     let srv = |p, w, port, t: &str| RData::SRV(SRV::new(p, w, port, name(t)));
     HashMap::from([
         (("one.test.".into(), RecordType::A), vec![a("127.0.0.1")]),
@@ -63,6 +67,17 @@ fn zone() -> Zone {
         (("two.test.".into(), RecordType::AAAA), vec![a("::2")]),
         (("_sip._udp.trunk.test.".into(), RecordType::SRV), vec![srv(20, 0, 5070, "one.test."), srv(10, 0, 5080, "two.test.")]),
         (("_sips._tcp.trunk.test.".into(), RecordType::SRV), vec![srv(1, 0, 5091, "one.test.")]),
+        (
+            ("naptr.test.".into(), RecordType::NAPTR),
+            vec![
+                naptr(20, 1, b"SIP+D2U", "_sip._udp.trunk.test."),
+                naptr(10, 2, b"SIP+D2T", "tcp.elsewhere.test."),
+                naptr(10, 1, b"SIP+D2S", "_sip._sctp.trunk.test."),
+                naptr(30, 1, b"SIPS+D2T", "_sips._tcp.trunk.test."),
+            ],
+        ),
+        (("tcp.elsewhere.test.".into(), RecordType::SRV), vec![srv(1, 0, 5062, "one.test.")]),
+        (("_sip._tcp.naptr.test.".into(), RecordType::SRV), vec![srv(1, 0, 5069, "one.test.")]),
         (("_sip._udp.tcponly.test.".into(), RecordType::SRV), vec![srv(0, 0, 0, ".")]),
         (("_sip._tcp.tcponly.test.".into(), RecordType::SRV), vec![srv(1, 0, 5060, "one.test.")]),
     ])
@@ -104,10 +119,20 @@ async fn names_go_by_srv_and_by_address() {
     assert_eq!(secure, Ok(vec![at("127.0.0.1:5091", Transport::Tls)]));
     // UDP is declared not to be offered: TCP.
     assert_eq!(r.resolve(ask("tcponly.test", None, any)).await, Ok(vec![at("127.0.0.1:5060", Transport::Tcp)]));
+    // NAPTR: by order, what we do not speak left out, and `sips:` by TLS only.
+    let by_naptr = r.resolve(ask("naptr.test", None, any)).await.unwrap();
+    assert_eq!(by_naptr[0], at("127.0.0.1:5062", Transport::Tcp));
+    assert_eq!(by_naptr[3], at("127.0.0.1:5070", Transport::Udp));
+    assert_eq!(by_naptr[4..], [at("127.0.0.1:5091", Transport::Tls)]);
+    let secure = r.resolve(ask("naptr.test", None, TransportChoice::Secure)).await;
+    assert_eq!(secure, Ok(vec![at("127.0.0.1:5091", Transport::Tls)]));
+    // A transport that is given makes NAPTR superfluous.
+    let tcp = TransportChoice::Fixed(Transport::Tcp);
+    assert_eq!(r.resolve(ask("naptr.test", None, tcp)).await, Ok(vec![at("127.0.0.1:5069", Transport::Tcp)]));
     // A port: no SRV is asked for.
     let before = server.names.lock().unwrap().len();
     assert_eq!(r.resolve(ask("one.test", Some(5066), any)).await, Ok(vec![at("127.0.0.1:5066", Transport::Udp)]));
-    assert!(server.names.lock().unwrap()[before..].iter().all(|n| !n.starts_with('_')));
+    assert!(server.names.lock().unwrap()[before..].iter().all(|n| !n.ends_with("._udp.one.test.")));
     // No SRV: address and default port.
     let tls = TransportChoice::Fixed(Transport::Tls);
     assert_eq!(r.resolve(ask("one.test", None, tls)).await, Ok(vec![at("127.0.0.1:5061", Transport::Tls)]));
@@ -119,22 +144,46 @@ async fn names_go_by_srv_and_by_address() {
 async fn an_outage_is_served_from_old_answers() {
     let server = serve(zone()).await;
     let r = Resolver::new(&DnsConfig { servers: vec![server.addr] }).unwrap();
-    let request = || ask("one.test", Some(5060), TransportChoice::Any);
-    let expected = Ok(vec![at("127.0.0.1:5060", Transport::Udp)]);
+    let request = || ask("naptr.test", None, TransportChoice::Secure);
+    let expected = Ok(vec![at("127.0.0.1:5091", Transport::Tls)]);
     assert_eq!(r.resolve(request()).await, expected);
-    let asked = server.asked.load(Ordering::SeqCst);
-    assert_eq!(r.resolve(request()).await, expected);
-    assert_eq!(server.asked.load(Ordering::SeqCst), asked, "fresh: not asked again");
     server.silent.store(true, Ordering::SeqCst);
-    // The records live for a second.
+    let asked = server.asked.load(Ordering::SeqCst);
+    // The records live for a second; no server answers from now on. NAPTR, SRV and address wait once each, a little.
     tokio::time::sleep(Duration::from_millis(1050)).await;
-    assert_eq!(r.resolve(request()).await, expected);
-    assert!(server.asked.load(Ordering::SeqCst) > asked, "stale: asked again, in vain");
     let started = Instant::now();
     assert_eq!(r.resolve(request()).await, expected);
-    assert!(started.elapsed() < SERVER_LIMIT, "the outage is known now");
-    let unknown = r.resolve(ask("two.test", Some(5060), TransportChoice::Any)).await;
+    assert!(started.elapsed() < SERVER_LIMIT * 2, "a hung server holds nobody who has an answer: {:?}", started.elapsed());
+    assert!(server.asked.load(Ordering::SeqCst) > asked, "stale: asked again, in vain");
+    // The outage is known once the questions have failed; then nobody waits at all.
+    tokio::time::sleep(QUERY_LIMIT).await;
+    let started = Instant::now();
+    assert_eq!(r.resolve(request()).await, expected);
+    assert!(started.elapsed() < STALE_WAIT, "the outage is known now: {:?}", started.elapsed());
+    let started = Instant::now();
+    let unknown = r.resolve(ask("two.test", None, TransportChoice::Any)).await;
     assert_eq!(unknown, Err(ResolveError::Unavailable));
+    assert!(started.elapsed() < LOOK_UP_LIMIT + SERVER_LIMIT, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_question_is_asked_once_for_all() {
+    let server = serve(zone()).await;
+    let r = Resolver::new(&DnsConfig { servers: vec![server.addr] }).unwrap();
+    let request = || r.resolve(ask("one.test", Some(5060), TransportChoice::Any));
+    for answer in futures::future::join_all((0..50).map(|_| request())).await {
+        assert_eq!(answer, Ok(vec![at("127.0.0.1:5060", Transport::Udp)]));
+    }
+    assert_eq!(server.asked.load(Ordering::SeqCst), 2, "A and AAAA");
+    // Near the end of its time it is used still, and asked for behind the back.
+    tokio::time::sleep(TTL_MIN * 4 / 5).await;
+    assert!(request().await.is_ok());
+    let renewed = async {
+        while server.asked.load(Ordering::SeqCst) < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), renewed).await.expect("renewed in the background");
 }
 
 #[tokio::test]

@@ -134,6 +134,14 @@ impl MediaHandle {
         sum
     }
 
+    /// True while every media thread takes its turns; an engine without threads (`none`) has nothing that could fail. Not
+    /// for the packet path: each call may wake the threads.
+    pub fn is_alive(&self) -> bool {
+        let now = std::time::Instant::now();
+        // All are asked, whatever the first says.
+        self.engine.shards.iter().filter(|s| !s.is_alive(now)).count() == 0
+    }
+
     /// Ends the threads and waits for them (some milliseconds: it blocks); closes all sessions without a report each, and
     /// answers the orders that wait. Later orders are refused.
     pub fn shutdown(&self) {

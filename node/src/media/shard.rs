@@ -1,8 +1,9 @@
 //! What one media thread shares with the handles: its queue of orders, its counters, its end.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use sbc_core::ids::MediaId;
 use sbc_core::io::{MediaCommand, MediaEvent, MediaStats};
@@ -27,6 +28,18 @@ impl MediaRefused {
     }
 }
 
+/// A thread that has not taken a turn for so long after it was asked to is stuck: a turn takes microseconds.
+const TURN_LIMIT: Duration = Duration::from_secs(2);
+
+/// A question whether the thread takes its turns.
+#[derive(Debug, Default)]
+struct Pulse {
+    /// Turns that the thread has begun.
+    turns: AtomicU64,
+    /// `turns` when the open question was asked, and when that was.
+    asked: Mutex<Option<(u64, Instant)>>,
+}
+
 /// The session that an order is for.
 pub(super) fn media_of(command: &MediaCommand) -> MediaId {
     match *command {
@@ -43,6 +56,7 @@ pub(super) struct Shard {
     stop: AtomicBool,
     /// Ended; set by the thread's last act, also when it panics.
     down: AtomicBool,
+    pulse: Pulse,
     sessions: RwLock<HashMap<MediaId, Arc<SessionCounters>>>,
     pub(super) totals: ThreadTotals,
 }
@@ -54,6 +68,7 @@ impl Shard {
             waker,
             stop: AtomicBool::new(false),
             down: AtomicBool::new(false),
+            pulse: Pulse::default(),
             sessions: RwLock::default(),
             totals: ThreadTotals::default(),
         }
@@ -92,6 +107,27 @@ impl Shard {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
+    /// The thread begins a turn.
+    pub(super) fn on_turn(&self) {
+        self.pulse.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// False when the thread has ended, or has not answered an earlier question within [`TURN_LIMIT`]. Asks the next one.
+    pub(super) fn is_alive(&self, now: Instant) -> bool {
+        if self.is_stopping() || self.down.load(Ordering::Acquire) {
+            return false;
+        }
+        let turns = self.pulse.turns.load(Ordering::Relaxed);
+        let mut asked = self.pulse.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        match *asked {
+            Some((then, at)) if then == turns => now.duration_since(at) < TURN_LIMIT,
+            _ => {
+                *asked = Some((turns, now));
+                self.waker.wake().is_ok()
+            }
+        }
+    }
+
     /// Asks the thread to end.
     pub(super) fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -122,5 +158,35 @@ impl Shard {
     pub(super) fn stats(&self, media: MediaId) -> Option<MediaStats> {
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
         sessions.get(&media).map(|c| c.read())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_takes_no_turn_is_noticed() {
+        let poll = mio::Poll::new().unwrap();
+        let shard = Shard::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        // (when, turns taken before, alive)
+        let table = [
+            (0, 0, true),
+            (1_900, 0, true),
+            (2_000, 0, false),
+            (60_000, 0, false),
+            (60_100, 1, true),
+            (62_000, 0, true),
+            (62_100, 0, false),
+            (62_200, 5, true),
+        ];
+        for (ms, turns, alive) in table {
+            (0..turns).for_each(|_| shard.on_turn());
+            assert_eq!(shard.is_alive(at(ms)), alive, "at {ms} ms");
+        }
+        shard.finish();
+        assert!(!shard.is_alive(at(62_300)), "an ended thread");
     }
 }

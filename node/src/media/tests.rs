@@ -580,3 +580,16 @@ fn the_none_engine_refuses_every_order() {
     assert_eq!(event, MediaEvent::OpenFailed { media: MediaId(5), reason: "media engine is off".into() });
     assert_eq!((handle.stats(MediaId(5)), handle.totals()), (None, super::MediaTotals::default()));
 }
+
+#[test]
+fn a_live_engine_says_so_as_often_as_it_is_asked() {
+    let bench = Bench::start(70, (40_000, 40_010), Duration::ZERO, 2);
+    let asked = Instant::now();
+    // Longer than a stuck thread is given: an idle one must have answered.
+    while asked.elapsed() < Duration::from_millis(2_200) {
+        assert!(bench.handle.is_alive());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bench.handle.shutdown();
+    assert!(!bench.handle.is_alive());
+}

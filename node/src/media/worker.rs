@@ -105,6 +105,7 @@ impl Worker {
         let mut events = Events::with_capacity(POLL_EVENTS);
         let mut buffer = [0; MAX_DATAGRAM + 1];
         while !self.shard.is_stopping() {
+            self.shard.on_turn();
             let timeout = self.poll_timeout();
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}

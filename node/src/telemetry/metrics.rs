@@ -27,6 +27,16 @@ impl<const N: usize> EncodeLabelSet for Labels<N> {
     }
 }
 
+/// A rule of the access list: the configuration bounds how many there are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RuleLabel(u8);
+
+impl EncodeLabelSet for RuleLabel {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        prometheus_client::encoding::EncodeLabel::encode(&("rule", u32::from(self.0)), encoder.encode_label())
+    }
+}
+
 type Counters<const N: usize> = Family<Labels<N>, PromCounter>;
 
 /// States, set by whoever knows them.
@@ -70,9 +80,11 @@ pub struct Metrics {
     responses: Counters<1>,
     parse_errors: Counters<1>,
     dropped: Counters<1>,
+    acl: Family<RuleLabel, PromCounter>,
     claims: Counters<1>,
     misrouted: Counters<2>,
     degraded: PromCounter<u64, AtomicU64>,
+    targets: Counters<1>,
     calls_ended: Counters<1>,
     auth: Counters<1>,
     /// RPCs of the control plane that failed, by gRPC status.
@@ -95,16 +107,19 @@ impl Metrics {
         r.register("build", "Version of the program", prometheus_client::metrics::info::Info::new(version));
         let (requests, responses) = (Counters::<1>::default(), Counters::<1>::default());
         let (parse_errors, dropped) = (Counters::<1>::default(), Counters::<1>::default());
+        let acl = Family::<RuleLabel, PromCounter>::default();
         let (claims, misrouted) = (Counters::<1>::default(), Counters::<2>::default());
         let (calls_ended, rpc_errors) = (Counters::<1>::default(), Counters::<1>::default());
-        let degraded = PromCounter::default();
+        let (degraded, targets) = (PromCounter::default(), Counters::<1>::default());
         r.register("sip_requests_received", "SIP requests received, by method", requests.clone());
         r.register("sip_responses_sent", "SIP responses sent, by status class", responses.clone());
         r.register("sip_parse_errors", "Messages that could not be parsed, by fault", parse_errors.clone());
         r.register("sip_dropped", "Messages dropped without an answer, by reason", dropped.clone());
+        r.register("sip_acl_hits", "Packets denied and requests rejected by the access list, by rule from 0", acl.clone());
         r.register("claims", "Claims of initial INVITEs, by outcome", claims.clone());
         r.register("misrouted", "Misrouted packets, by method and action", misrouted.clone());
         r.register("calls_degraded", "Calls that went on without the store", degraded.clone());
+        r.register("target_changes", "Targets that failed and were held down, and that answered again", targets.clone());
         r.register("calls_ended", "Calls that ended, by outcome", calls_ended.clone());
         let auth = Counters::<1>::default();
         r.register("sip_auth", "Digest authentication, by outcome", auth.clone());
@@ -116,9 +131,11 @@ impl Metrics {
             responses,
             parse_errors,
             dropped,
+            acl,
             claims,
             misrouted,
             degraded,
+            targets,
             calls_ended,
             auth,
             rpc_errors,
@@ -135,6 +152,9 @@ impl Metrics {
             Counter::ResponseSent(class) => one(&self.responses, "class", class_name(class)),
             Counter::ParseError(fault) => one(&self.parse_errors, "fault", fault),
             Counter::Dropped(reason) => one(&self.dropped, "reason", reason),
+            Counter::Acl(rule) => {
+                self.acl.get_or_create(&RuleLabel(rule)).inc();
+            }
             Counter::Claim(outcome) => one(&self.claims, "outcome", outcome),
             Counter::Misrouted(method, action) => {
                 self.misrouted.get_or_create(&Labels([("method", method), ("action", action)])).inc();
@@ -142,6 +162,7 @@ impl Metrics {
             Counter::Degraded => {
                 self.degraded.inc();
             }
+            Counter::Target(change) => one(&self.targets, "change", change),
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
             Counter::Auth(outcome) => one(&self.auth, "outcome", outcome),
         }
@@ -209,7 +230,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 23] = [
+    const NAMES: [&str; 26] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -228,11 +249,13 @@ mod tests {
         "sbc_raft_quorum",
         "sbc_raft_term",
         "sbc_replica_calls",
+        "sbc_sip_acl_hits_total",
         "sbc_sip_auth_total",
         "sbc_sip_dropped_total",
         "sbc_sip_parse_errors_total",
         "sbc_sip_requests_received_total",
         "sbc_sip_responses_sent_total",
+        "sbc_target_changes_total",
         "sbc_transactions_active",
     ];
 
@@ -244,10 +267,12 @@ mod tests {
             Counter::RequestReceived("BYE"),
             Counter::ResponseSent(2),
             Counter::ParseError("via"),
-            Counter::Dropped("acl"),
+            Counter::Dropped("source"),
+            Counter::Acl(7),
             Counter::Claim("won"),
             Counter::Misrouted("BYE", "relay"),
             Counter::Degraded,
+            Counter::Target("held"),
             Counter::CallEnded("answered"),
             Counter::Auth("answered"),
         ] {
@@ -262,6 +287,7 @@ mod tests {
         names.dedup();
         assert_eq!(names, NAMES);
         assert!(text.contains("sbc_misrouted_total{method=\"BYE\",action=\"relay\"} 1"), "{text}");
+        assert!(text.contains("sbc_sip_acl_hits_total{rule=\"7\"} 1"), "{text}");
         assert!(text.contains("sbc_calls_active 3"));
         let totals = m.totals();
         assert_eq!(totals["sip_requests_received_total"], 2);

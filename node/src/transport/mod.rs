@@ -161,6 +161,15 @@ impl TransportHandle {
         self.shared.socket(AddressRole::Anycast).is_some()
     }
 
+    /// True while the core side's sockets are open and its address is this machine's: an interface that went away takes the
+    /// address with it, and the sockets do not notice.
+    pub fn core_bound(&self) -> bool {
+        // Other failures (no port left) say nothing about the address.
+        let gone = |e: io::Error| e.kind() == io::ErrorKind::AddrNotAvailable;
+        self.shared.socket(AddressRole::Core).is_some()
+            && !std::net::UdpSocket::bind((self.shared.config.core, 0)).is_err_and(gone)
+    }
+
     /// The counters.
     pub fn stats(&self) -> Arc<TransportStats> {
         Arc::clone(&self.shared.stats)

@@ -440,3 +440,11 @@ async fn tls_both_ways_with_names_checked() {
     assert!(!matches!(timeout(WAIT, silent.read(&mut [0; 1])).await.unwrap(), Ok(n) if n > 0));
     until("failures counted", || b.handle.stats().tls_failures.get() == 3 && a.handle.stats().tls_failures.get() == 1).await;
 }
+
+#[tokio::test]
+async fn the_core_side_is_bound_until_the_shutdown() {
+    let t = start(config()).await;
+    assert!(t.handle.core_bound());
+    t.handle.shutdown().await;
+    assert!(!t.handle.core_bound());
+}

@@ -40,6 +40,9 @@ impl Call {
         let attempt = &mut self.attempts[at];
         attempt.provisional = true;
         cx.stop_timer(&mut attempt.timer);
+        let path = attempt.path;
+        cx.target_responded(&path, status, response);
+        self.tcp_answered(&path);
         match status {
             100..=199 => {
                 if self.attempts[at].unwanted {
@@ -247,6 +250,9 @@ impl Call {
         cx.stop_timer(&mut attempt.timer);
         if attempt.unwanted || self.phase != CallPhase::Dialling {
             return;
+        }
+        if !attempt.provisional {
+            cx.target_failed(&attempt.path, None);
         }
         self.last_failure = Some(status);
         self.try_dial(cx);

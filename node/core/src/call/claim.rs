@@ -1,6 +1,6 @@
 //! The claim of a call: proposed, won, lost, late, and what a call does that met its twin (anycast.md, rules B and C).
 
-use super::dial::Candidate;
+use super::dial::{Candidate, Large};
 use super::leg::arrival;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
@@ -168,7 +168,7 @@ impl Call {
             let host = last.tls_name.clone().unwrap_or_else(|| last.path.remote.ip().to_string().into());
             let target = Target { addr: last.path.remote, transport: last.path.transport };
             let (trunk, realm) = (self.callee.trunk.clone(), self.callee.realm);
-            self.candidates.push_front(Candidate { target, trunk, realm, host });
+            self.candidates.push_front(Candidate { target, trunk, realm, host, large: Large::Stay });
         }
         self.try_dial(cx);
     }

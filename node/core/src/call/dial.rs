@@ -8,12 +8,15 @@ use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase, ClaimState, headers};
 use crate::dialog::{Dialog, without_tag};
 use crate::ids::ResolveId;
-use crate::io::{HostAndPort, Realm, ResolveError, ResolveRequest, ReturnPath, Side, Target, TransportChoice};
+use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Side, Target, Transport, TransportChoice};
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri};
 
 /// Targets dialled for one call at the most, over all answers of the DNS.
 const MAX_ATTEMPTS: usize = 16;
+
+/// RFC 3261 §18.1.1, path MTU unknown: a larger request of ours goes by TCP, if the trunk leaves the transport open.
+const DATAGRAM_MAX: usize = 1300;
 
 /// One target of a trunk, not looked up yet.
 #[derive(Clone, Debug)]
@@ -32,6 +35,19 @@ pub(super) struct Candidate {
     pub(super) realm: Realm,
     /// What the Request-URI names.
     pub(super) host: Box<str>,
+    /// What is done with a request that is too large for a datagram.
+    pub(super) large: Large,
+}
+
+/// UDP and large requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Large {
+    /// The transport is as was asked for.
+    Stay,
+    /// TCP to the same address first.
+    ByTcp,
+    /// TCP to the same address was tried.
+    AfterTcp,
 }
 
 impl Call {
@@ -66,13 +82,19 @@ impl Call {
         }
         while self.attempts.len() < MAX_ATTEMPTS {
             match self.candidates.pop_front() {
+                Some(candidate) if cx.defers(candidate.realm, &candidate.target) => self.deferred.push_back(candidate),
                 Some(candidate) => {
                     if self.dial(cx, candidate) {
                         return;
                     }
                 }
                 None if self.resolving.is_some() => return,
-                None if self.hops.is_empty() => break,
+                None if self.hops.is_empty() => {
+                    let Some(candidate) = self.deferred.pop_front() else { break };
+                    if self.dial(cx, candidate) {
+                        return;
+                    }
+                }
                 None => self.look_up_next(cx),
             }
         }
@@ -82,7 +104,8 @@ impl Call {
 
     /// True when another target could be tried.
     pub(super) fn has_alternative(&self) -> bool {
-        self.attempts.len() < MAX_ATTEMPTS && (!self.candidates.is_empty() || !self.hops.is_empty() || self.resolving.is_some())
+        let waiting = !self.candidates.is_empty() || !self.deferred.is_empty();
+        self.attempts.len() < MAX_ATTEMPTS && (waiting || !self.hops.is_empty() || self.resolving.is_some())
     }
 
     fn look_up_next(&mut self, cx: &mut Services) {
@@ -94,10 +117,10 @@ impl Call {
             Ok(ip) => {
                 let transport = match hop.choice {
                     TransportChoice::Fixed(t) => t,
-                    TransportChoice::Secure => crate::io::Transport::Tls,
-                    TransportChoice::Any => crate::io::Transport::Udp,
+                    TransportChoice::Secure => Transport::Tls,
+                    TransportChoice::Any => Transport::Udp,
                 };
-                let port = hop.host.port.unwrap_or(if transport == crate::io::Transport::Tls { 5061 } else { 5060 });
+                let port = hop.host.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
                 self.add_candidates(&hop, &[Target { addr: (ip, port).into(), transport }]);
             }
             Err(_) => {
@@ -115,8 +138,25 @@ impl Call {
                 trunk: hop.trunk.clone(),
                 realm: hop.realm,
                 host: hop.host.host.clone(),
+                large: if hop.choice == TransportChoice::Any { Large::ByTcp } else { Large::Stay },
             });
         }
+    }
+
+    /// The same target by TCP; UDP is next, should that fail. `None`: it is not for this candidate, or TCP failed lately.
+    fn by_tcp(&mut self, cx: &mut Services, candidate: &Candidate) -> Option<Candidate> {
+        let target = Target { addr: candidate.target.addr, transport: Transport::Tcp };
+        if candidate.large != Large::ByTcp || candidate.target.transport != Transport::Udp || cx.defers(candidate.realm, &target)
+        {
+            return None;
+        }
+        self.candidates.push_front(Candidate { large: Large::AfterTcp, ..candidate.clone() });
+        Some(Candidate { target, large: Large::Stay, ..candidate.clone() })
+    }
+
+    /// A target answered by TCP: UDP to it is no alternative any more.
+    pub(super) fn tcp_answered(&mut self, path: &Path) {
+        self.candidates.retain(|c| c.large != Large::AfterTcp || c.target.addr != path.remote);
     }
 
     /// The DNS answered.
@@ -154,7 +194,9 @@ impl Call {
         self.phase = CallPhase::Dialling;
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
         let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
-        let identity = cx.key.callee_identity(self.claim_key, epoch, index);
+        let Target { addr, transport } = candidate.target;
+        let tries = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport).count();
+        let identity = cx.key.callee_identity(self.claim_key, epoch, target_number(&candidate.target, tries));
         let uri = request_uri(&self.invite, &candidate);
         let dialog = &mut self.callee.dialog;
         dialog.call_id = identity.call_id.into();
@@ -165,7 +207,7 @@ impl Call {
         dialog.remote_uri = to_value(cx, &self.invite, &uri).into();
         dialog.remote_target = uri.into();
         self.callee.realm = candidate.realm;
-        self.callee.trunk = candidate.trunk;
+        self.callee.trunk = candidate.trunk.clone();
         self.callee.path = cx.path_to(candidate.realm, candidate.target.transport, candidate.target.addr);
         self.callee.tls_name = candidate.host.parse::<IpAddr>().is_err().then(|| candidate.host.clone());
         self.early_target = format!("{}/{}", self.callee.trunk, candidate.target.addr);
@@ -182,6 +224,11 @@ impl Call {
         let via = cx.via(&path, &branch);
         draft.insert_first(HeaderId::Via, &*via);
         let Some(payload) = cx.encode(&draft) else { return false };
+        if payload.len() > DATAGRAM_MAX
+            && let Some(by_tcp) = self.by_tcp(cx, &candidate)
+        {
+            return self.dial(cx, by_tcp);
+        }
         let tls_name = self.callee.tls_name.clone();
         let Some(tx) = cx.tx.send_request(cx.now.mono, branch.clone().into(), true, path, tls_name.clone(), payload) else {
             self.last_failure = Some(503);
@@ -218,12 +265,14 @@ impl Call {
 
     /// The target has been silent for too long: the next one, if there is one.
     pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
-        if !self.has_alternative() {
-            return;
-        }
+        let alternative = self.has_alternative();
         let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
         attempt.timer = None;
         if attempt.provisional || attempt.finished || attempt.unwanted {
+            return;
+        }
+        cx.target_failed(&attempt.path, None);
+        if !alternative {
             return;
         }
         attempt.unwanted = true;
@@ -232,6 +281,14 @@ impl Call {
         self.last_failure = Some(480);
         self.try_dial(cx);
     }
+}
+
+/// The number of a target in the called leg's identity, from 0 tries on. By address, not by place in the list: nodes that hold
+/// down different targets, or draw SRV weights differently, dial in different orders, and must still dial the same leg (rule C).
+fn target_number(target: &Target, tries: usize) -> u32 {
+    let text = format!("{}/{}/{tries}", target.transport.via_token(), target.addr);
+    // FNV-1a: the same on every node and in every version.
+    text.bytes().fold(0x811c_9dc5, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
 }
 
 /// The Request-URI toward a target: the number or name as dialled, at the target's host; other schemes as they are.
@@ -263,5 +320,24 @@ fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
         (false, _) => as_received,
         (true, Some(display)) => format!("{} <{uri}>", crate::sip::quote(display)),
         (true, None) => format!("<{uri}>"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_target_is_its_own() {
+        let at = |port, transport| Target { addr: ([192, 0, 2, 1], port).into(), transport };
+        let number = target_number(&at(5060, Transport::Udp), 0);
+        // Nodes of two versions must agree: it never changes.
+        assert_eq!(number, 657_454_262);
+        let others = [
+            target_number(&at(5060, Transport::Udp), 1),
+            target_number(&at(5060, Transport::Tcp), 0),
+            target_number(&at(5061, Transport::Udp), 0),
+        ];
+        assert!(!others.contains(&number), "{others:?}");
     }
 }

@@ -12,6 +12,7 @@ mod claim;
 mod dial;
 mod forward;
 mod headers;
+mod held;
 mod in_dialog;
 mod journal;
 mod ladder;
@@ -113,6 +114,8 @@ pub struct Call {
     back: ReturnPath,
     hops: VecDeque<Hop>,
     candidates: VecDeque<Candidate>,
+    /// Candidates that are held down: the last to be tried.
+    deferred: VecDeque<Candidate>,
     resolving: Option<(ResolveId, Hop)>,
     attempts: Vec<Attempt>,
     forwards: Vec<Forward>,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::challenge::{Lone, NonceCounts};
 use super::timer::Timer;
 use crate::ctx::LocalConfig;
+use crate::health::Health;
 use crate::ids::{CallUid, MediaId, NodeId, ProposalId, ResolveId, SendId};
 use crate::io::{Counter, Output, Path, PeerMessage, ReturnPath, Transmit, Transport};
 use crate::policy::ClusterConfig;
@@ -51,6 +52,8 @@ pub struct Services {
     pub replica: Arc<RwLock<Replica>>,
     /// All transactions.
     pub tx: Transactions,
+    /// Targets that lately failed.
+    pub health: Health,
     /// All timers of calls.
     pub timers: TimerWheel<Timer>,
     /// Outputs not yet polled.
@@ -85,6 +88,7 @@ impl Services {
             view: Default::default(),
             replica,
             tx: Transactions::new(MAX_TRANSACTIONS),
+            health: Health::default(),
             timers: TimerWheel::new(now.mono),
             out: VecDeque::new(),
             client_use: HashMap::new(),

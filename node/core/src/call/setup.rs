@@ -132,6 +132,7 @@ impl Call {
             back: new.back,
             hops: Default::default(),
             candidates: Default::default(),
+            deferred: Default::default(),
             resolving: None,
             attempts: Vec::new(),
             forwards: Vec::new(),

@@ -109,12 +109,16 @@ pub enum Counter {
     ParseError(&'static str),
     /// Dropped without an answer, by reason.
     Dropped(&'static str),
+    /// A rule of the access list denied or rejected something, by its number from 0.
+    Acl(u8),
     /// A claim's outcome: won, lost, late, failed, merged.
     Claim(&'static str),
     /// A misrouted packet, by method and by action (relay, redirect, reject, drop, hold).
     Misrouted(&'static str, &'static str),
     /// A call went on without the store.
     Degraded,
+    /// A target of a trunk changed: held (it failed), answered (it was held).
+    Target(&'static str),
     /// A call ended, by outcome.
     CallEnded(&'static str),
     /// Digest authentication: answered, refused (of ours); challenged, accepted, wrong, stale (of callers).

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy};
+use super::{AclRule, SourceCheck};
 use crate::io::{HostAndPort, Realm, Transport};
 
 /// What all nodes share; changed by `sbcctl config apply`.
@@ -19,6 +20,8 @@ pub struct ClusterConfig {
     pub emergency_numbers: Vec<Box<str>>,
     /// Budgets and timers.
     pub settings: Settings,
+    /// Who may speak to the cluster; empty: everybody.
+    pub acl: Vec<AclRule>,
 }
 
 impl ClusterConfig {
@@ -61,6 +64,8 @@ pub struct Trunk {
     pub refer: ReferPolicy,
     /// What is done with its requests of methods that we do not know.
     pub unknown_methods: MethodPolicy,
+    /// Whether requests within its calls may come from another address.
+    pub source_check: SourceCheck,
 }
 
 impl Trunk {
@@ -78,6 +83,7 @@ impl Trunk {
             redirects: RedirectPolicy::default(),
             refer: ReferPolicy::default(),
             unknown_methods: MethodPolicy::default(),
+            source_check: SourceCheck::default(),
         }
     }
 }

@@ -100,6 +100,7 @@ mod tests {
             ],
             emergency_numbers: vec!["112".into(), "911".into()],
             settings: Settings::default(),
+            acl: Vec::new(),
         }
     }
 

@@ -50,6 +50,12 @@ impl Sbc {
     }
 
     fn on_own(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) {
+        let known = self.calls.get(&uid.serial).is_some_and(|c| c.fits(side, message));
+        if known && !self.source_fits(uid, side, back.path.remote.ip()) {
+            // No answer: to the far end a lost packet, to a forger no news. The call lives (AC-52).
+            self.cx.count(Counter::Dropped("source"));
+            return;
+        }
         if message.method() == &Method::Ack {
             self.with_call(uid.serial, |call, cx| {
                 if call.fits(side, message) {
@@ -58,8 +64,7 @@ impl Sbc {
             });
             return;
         }
-        let fits = self.calls.get(&uid.serial).is_some_and(|c| c.fits(side, message));
-        if !fits {
+        if !known {
             self.cx.reject_stateless(back, message, 481);
             return;
         }

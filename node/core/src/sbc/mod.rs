@@ -3,6 +3,7 @@
 //! `handle_input` never waits and never fails; what it decided is polled until there is nothing left. The output of
 //! `poll_timeout` may change with every input.
 
+mod admission;
 mod applied;
 mod authenticate;
 mod cancel;
@@ -177,6 +178,7 @@ impl Sbc {
                     self.redirected.sweep(now);
                     self.rates.sweep(now);
                     self.uses.sweep(now);
+                    self.cx.health.sweep(now);
                     self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);
                 }
             }

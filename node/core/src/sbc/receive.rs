@@ -15,6 +15,10 @@ use crate::transaction::{ResponseAction, ServerKey};
 impl Sbc {
     /// Bytes off a socket (`ingress` none) or out of an envelope.
     pub(super) fn on_message(&mut self, path: Path, ingress: Option<NodeId>, payload: Bytes) {
+        if ingress.is_none() && self.is_denied(&path) {
+            self.count_acl(&path);
+            return;
+        }
         let message = match Message::parse(payload) {
             Ok(message) => message,
             Err(error) => return self.on_unreadable(path, ingress, &error),
@@ -95,6 +99,11 @@ impl Sbc {
         }
         if message.to_tag().is_some() {
             return self.on_in_dialog(path, back, message);
+        }
+        if back.ingress.is_none() && self.is_rejected(&path) {
+            self.count_acl(&path);
+            self.cx.reject_stateless(back, message, 403);
+            return;
         }
         match message.method() {
             Method::Invite => self.on_initial_invite(path, back, message),

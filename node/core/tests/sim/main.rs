@@ -3,8 +3,12 @@
 //! `SIM_SEED=<seed> cargo test -p sbc-core --test sim -- one_seed --nocapture`.
 //! `SIM_SEEDS=<count> SIM_FIRST=<seed>` runs others than the ordinary ones.
 
+mod admission;
+mod auth;
 mod basic;
 mod cases;
+mod failover;
+mod far;
 mod invariants;
 mod phone;
 mod plan;

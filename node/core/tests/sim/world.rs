@@ -190,6 +190,7 @@ pub(crate) fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
         routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
         settings: Settings::default(),
+        acl: Vec::new(),
     }
 }
 
@@ -247,6 +248,16 @@ impl World {
             world.arm_phone(i);
         }
         world
+    }
+
+    /// Every node gets a changed configuration, now.
+    pub(crate) fn reconfigure(&mut self, change: impl Fn(&mut ClusterConfig)) {
+        let mut config = config(MisroutePolicy::Relay, false);
+        change(&mut config);
+        let config = Arc::new(config);
+        for i in 0..self.nodes.len() {
+            self.input(i, Input::Reconfigured(Arc::clone(&config)));
+        }
     }
 
     /// Plans a fault.

@@ -1,0 +1,59 @@
+//! What real nodes refuse by where it comes from: the access list, and forged requests within a call (AC-52).
+
+use std::time::Duration;
+
+use cluster_tests::cluster::{Cluster, Options, Shared, anycast, core, unicast};
+use cluster_tests::message::Message;
+use cluster_tests::phone::Phone;
+use cluster_tests::scene::Scene;
+
+/// Longer than three gaps between retransmissions (500 ms, 1 s): silence for so long is silence.
+const QUIET: Duration = Duration::from_millis(2600);
+
+fn cluster() -> Shared {
+    Cluster::shared(Options::with_own_psap())
+}
+
+#[test]
+fn ac52_a_forged_bye_does_not_end_the_call() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let mut call = scene.established(unicast(0));
+    // Knows all that the PSAP's side knows, but is at another address: at the owner, and at a node that relays.
+    let mut forger = Phone::bind("127.0.4.1:0");
+    let bye = call.from_psap.clone().request("BYE");
+    for node in [0, 1] {
+        forger.send(&bye, core(node));
+    }
+    assert!(forger.gather(QUIET, |_| true).is_empty(), "a forger learns nothing");
+    assert!(scene.caller.gather(Duration::ZERO, |m| m.method() == "BYE").is_empty(), "the call lives");
+    scene.hang_up(&mut call, anycast());
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn the_access_list_denies_and_rejects() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let old = cluster.config_text();
+    let rules = "[[acl]]\nprefix = \"127.0.4.5\"\naction = \"deny\"\n[[acl]]\nprefix = \"127.0.4.6/32\"\naction = \"reject\"\n";
+    cluster.apply_config(&format!("{old}\n{rules}"));
+    let invite = |phone: &Phone| Message::invite("sip:112@127.0.0.100", phone.at(), "UDP");
+    let (mut denied, mut rejected) = (Phone::bind("127.0.4.5:0"), Phone::bind("127.0.4.6:0"));
+    let mut scene = Scene::new();
+    rejected.send(&invite(&rejected), anycast());
+    rejected.expect_response(403, "INVITE");
+    denied.send(&invite(&denied), anycast());
+    denied.send_raw(b"OPTIONS sip:x SIP/2.0\r\n\r\n", anycast());
+    assert!(denied.gather(QUIET, |_| true).is_empty(), "dropped without an answer");
+    let mut call = scene.established(anycast());
+    scene.hang_up(&mut call, anycast());
+    cluster.apply_config(&old);
+    let again = invite(&denied);
+    denied.send(&again, anycast());
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    scene.psap.send(&at_psap.response(486, "Busy Here", "psap"), from);
+    denied.expect_response(486, "INVITE");
+    cluster.settled(before + 2);
+}

@@ -1,0 +1,72 @@
+//! Targets that are dead: each call gets through, and the next ones do not pay for it again.
+
+use sbc_core::io::{Counter, HostAndPort, Transport};
+use sbc_core::policy::TrunkTarget;
+use sbc_core::sip::{Message, Method};
+
+use crate::invariants;
+use crate::plan::Plan;
+use crate::world::{Net, World, addr};
+
+const DEAD: &str = "198.18.20.9:5060";
+const ALIVE: &str = "198.18.20.1:5060";
+
+/// Calls that begin at these times, ms, toward these targets.
+fn world(starts: &[u64], targets: &[&str]) -> World {
+    let mut world = World::new(3, 1, starts.iter().map(|at| Plan::plain(*at)).collect(), Net::calm());
+    world.sent = Some(Vec::new());
+    world.reconfigure(|config| {
+        config.trunks[1].targets = targets
+            .iter()
+            .map(|target| {
+                let at = addr(target);
+                let host = HostAndPort { host: at.ip().to_string().into(), port: Some(at.port()) };
+                TrunkTarget { host, transport: Some(Transport::Udp) }
+            })
+            .collect();
+    });
+    world
+}
+
+/// Each target that was dialled, in order, with how often its INVITE was sent left out.
+fn dialled(world: &World) -> Vec<(String, String)> {
+    let mut dialled: Vec<(String, String)> = Vec::new();
+    for sent in world.sent.as_ref().expect("recorded").iter().filter(|s| s.node.is_some()) {
+        let Ok(message) = Message::parse(sent.bytes.clone()) else { continue };
+        if message.is_request() && message.method() == &Method::Invite {
+            let entry = (message.call_id().to_owned(), sent.to.to_string());
+            if !dialled.contains(&entry) {
+                dialled.push(entry);
+            }
+        }
+    }
+    dialled
+}
+
+fn targets(world: &World) -> Vec<String> {
+    dialled(world).into_iter().map(|(_, to)| to).collect()
+}
+
+#[test]
+fn a_dead_target_is_paid_for_once() {
+    let mut w = world(&[100, 6000, 12_000, 40_000], &[DEAD, ALIVE]);
+    w.run_until(5000);
+    assert_eq!(targets(&w), [DEAD, ALIVE], "2 s of silence, then the next");
+    w.run_until(20_000);
+    assert_eq!(targets(&w), [DEAD, ALIVE, ALIVE, ALIVE], "held down");
+    w.run_until(290_000);
+    assert_eq!(targets(&w)[4..], [DEAD, ALIVE], "after its time one call tries it again");
+    let wrong = invariants::check(&w);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(w.phones[0].legs.iter().all(|l| l.final_status == Some(200)));
+    assert_eq!(w.phones[0].legs.len(), 4);
+    assert_eq!(w.counted(Counter::Target("held")), 1);
+}
+
+#[test]
+fn held_down_is_not_left_out() {
+    let mut w = world(&[100, 35_000], &[DEAD]);
+    w.run_until(290_000);
+    assert_eq!(targets(&w), [DEAD, DEAD], "the only target there is");
+    assert!(w.phones[0].legs.iter().all(|l| l.final_status.is_some_and(|s| s >= 400)));
+}
