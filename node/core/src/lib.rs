@@ -2,9 +2,10 @@
 //!
 //! No socket, no clock, no randomness of its own: one [`Sbc`](sbc::Sbc) value takes inputs with the time they happened at
 //! and hands out outputs. Layers, each importing only those above it:
-//! ids, time → token, sip → policy, io → ctx, timer → {transaction, dialog, routing, replica, placement} → call → sbc
+//! ids, time → token, sip → auth → policy, io → ctx, timer → {transaction, dialog, routing, replica, placement} → call → sbc
 //! (`tests/layering.rs` has the exact table).
 
+pub mod auth;
 pub mod call;
 pub mod ctx;
 pub mod dialog;

@@ -102,6 +102,11 @@ impl ClusterKey {
         first16(&mac(&self.derive, &[b"exact", &key.0, sent_by.to_ascii_lowercase().as_bytes(), branch.as_bytes()]))
     }
 
+    /// A MAC that every node of the cluster can make and verify. The first part says what for.
+    pub fn authenticate(&self, parts: &[&[u8]]) -> [u8; 16] {
+        first16(&mac(&self.derive, parts))
+    }
+
     /// Identity of the called leg of a call: the same on every node that dials it (rule C).
     pub fn callee_identity(&self, key: ClaimKey, epoch: u32, target: u32) -> CalleeIdentity {
         let material = |label: &[u8]| mac(&self.derive, &[label, &key.0, &epoch.to_be_bytes(), &target.to_be_bytes()]);

@@ -12,9 +12,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("timer", &["time"]),
     ("token", &["ids"]),
     ("sip", &[]),
+    ("auth", &["sip", "token"]),
     // `Input::Reconfigured` carries the configuration, whose values name realms and transports.
     ("io", &["ids", "time", "store_pb", "policy"]),
-    ("policy", &["io", "time"]),
+    ("policy", &["auth", "io", "time"]),
     ("ctx", &["ids", "io"]),
     ("transaction", &["ids", "time", "io", "timer"]),
     ("dialog", &["sip"]),
@@ -25,6 +26,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "call",
         &[
+            "auth",
             "ctx",
             "dialog",
             "health",
@@ -44,6 +46,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "sbc",
         &[
+            "auth",
             "call",
             "ctx",
             "ids",

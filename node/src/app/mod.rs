@@ -25,7 +25,7 @@ pub use control::Draining;
 pub use disk::DiskError;
 
 use crate::announce::{AnnounceConfig, AnnounceState, Announcer, AnnouncerHandle, Driver as AnnounceBy, Exec};
-use crate::config::{AnnounceDriver, MediaEngine as EngineChoice, NodeConfig, builtin_cluster, parse_cluster};
+use crate::config::{AnnounceDriver, MediaEngine as EngineChoice, NodeConfig, SecretsDir, builtin_cluster, parse_cluster};
 use crate::control::NodeStatus;
 use crate::dns::{DnsConfig, Resolver};
 use crate::driver::{Clock, Driver, DriverHandle, ParseConfig, Parts, Queues};
@@ -107,10 +107,14 @@ pub fn check(config: NodeConfig) -> Result<Checked, AppError> {
         None => (None, builtin_cluster()),
         Some(path) => {
             let text = read_text(path)?;
-            let cluster = parse_cluster(&text, 0).map_err(|faults| AppError::ClusterConfig {
+            let mut cluster = parse_cluster(&text, 0).map_err(|faults| AppError::ClusterConfig {
                 path: path.clone(),
                 faults: faults.render(&path.display().to_string(), &text),
             })?;
+            let missing = config.secrets().fill(&mut cluster);
+            if !missing.is_empty() {
+                return Err(AppError::ClusterConfig { path: path.clone(), faults: missing.join("\n") });
+            }
             (Some(text), cluster)
         }
     };
@@ -207,7 +211,7 @@ impl Node {
         // The core serves before the log does: a call that comes now goes on degraded, and is published later.
         let raft_slot = Arc::new(OnceLock::new());
         let counts = metrics.clone();
-        let first = Arc::new(cached_cluster(&config.data_dir).unwrap_or(cluster));
+        let first = Arc::new(cached_cluster(&config).unwrap_or(cluster));
         let parts = Parts {
             sbc: Sbc::new(clock.now(), local_config(&config, incarnation), key, first, replica.clone()),
             clock,
@@ -216,7 +220,7 @@ impl Node {
             media: media.clone(),
             raft: raft_slot.clone(),
             peers: peers.clone(),
-            parse_config: parse_and_cache(config.data_dir.clone()),
+            parse_config: parse_and_cache(&config),
             count: Arc::new(move |counter| counts.count(counter)),
         };
         let queues = Queues { transport: from_transport, media: from_media, peers: from_peers, store, orders };
@@ -424,14 +428,26 @@ fn cache_path(data_dir: &Path) -> PathBuf {
     data_dir.join("last-cluster.toml")
 }
 
-fn cached_cluster(data_dir: &Path) -> Option<ClusterConfig> {
-    let text = std::fs::read_to_string(cache_path(data_dir)).ok()?;
-    parse_cluster(&text, 0).ok()
+fn cached_cluster(config: &NodeConfig) -> Option<ClusterConfig> {
+    let text = std::fs::read_to_string(cache_path(&config.data_dir)).ok()?;
+    let mut cluster = parse_cluster(&text, 0).ok()?;
+    fill_secrets(&config.secrets(), &mut cluster);
+    Some(cluster)
 }
 
-fn parse_and_cache(data_dir: PathBuf) -> ParseConfig {
+/// A secret that is not there takes the configuration out of force no more than a dead trunk does: calls go on, and its own
+/// challenges are not answered.
+fn fill_secrets(secrets: &SecretsDir, cluster: &mut ClusterConfig) {
+    for missing in secrets.fill(cluster) {
+        tracing::error!(%missing, "a secret of the configuration is not on this node");
+    }
+}
+
+fn parse_and_cache(config: &NodeConfig) -> ParseConfig {
+    let (data_dir, secrets) = (config.data_dir.clone(), config.secrets());
     Arc::new(move |revision, text| {
-        let config = parse_cluster(text, revision).map_err(|faults| faults.render("cluster configuration", text))?;
+        let mut config = parse_cluster(text, revision).map_err(|faults| faults.render("cluster configuration", text))?;
+        fill_secrets(&secrets, &mut config);
         if let Err(error) = disk::replace(&cache_path(&data_dir), text.as_bytes()) {
             tracing::warn!(%error, "the configuration is in force, but not kept for a start without quorum");
         }

@@ -86,14 +86,18 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     let sources = section.strings("sources").iter().filter_map(|s| prefix(reader, s)).collect();
     let targets = section.strings("targets").iter().filter_map(|t| target(reader, t)).collect();
     let misroute = section.word("misroute", &[("relay", MisroutePolicy::Relay), ("redirect", MisroutePolicy::Redirect)]);
+    let enabled = section.boolean("enabled");
     let checks = [("trunk", SourceCheck::Trunk), ("strict", SourceCheck::Strict), ("off", SourceCheck::Off)];
     let source_check = section.word("source_check", &checks);
-    let default = Trunk::new(name?, realm?);
+    // A trunk that is not used for its faults is read whole all the same.
+    let mut trunk = Trunk::new(name.unwrap_or_default(), realm.unwrap_or(Realm::External));
+    super::trunk_auth::read(reader, section, &mut trunk);
+    let default = Trunk { name: name?.into(), realm: realm?, ..trunk };
     Some(Trunk {
         sources,
         targets,
         misroute: misroute.unwrap_or(default.misroute),
-        enabled: section.boolean("enabled").unwrap_or(default.enabled),
+        enabled: enabled.unwrap_or(default.enabled),
         source_check: source_check.unwrap_or(default.source_check),
         ..default
     })

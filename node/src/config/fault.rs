@@ -54,6 +54,19 @@ impl Fault {
 }
 
 impl Faults {
+    /// What is wrong at this node with a text that is right in itself.
+    pub(crate) fn of_node(node: &str, messages: Vec<String>) -> Faults {
+        let fault = |message: String| Fault {
+            path: String::new(),
+            line: 1,
+            column: 1,
+            width: 1,
+            message: format!("{node}: {message}"),
+            hint: "each node has a file of that name in its [node] secrets_dir".to_owned(),
+        };
+        Faults(messages.into_iter().take(FAULT_CAP).map(fault).collect())
+    }
+
     /// For people: each fault with its line and a caret under the place.
     pub fn render(&self, file: &str, text: &str) -> String {
         let mut out = String::new();

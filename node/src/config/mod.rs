@@ -5,8 +5,10 @@ mod cluster;
 mod fault;
 mod node;
 mod reader;
+mod secrets;
 #[cfg(test)]
 mod tests;
+mod trunk_auth;
 
 pub use cluster::{builtin_cluster, parse_cluster};
 pub use fault::{FAULT_CAP, Fault, Faults};
@@ -14,3 +16,4 @@ pub use node::{
     AnnounceDriver, AnnounceSection, ClusterSection, LogFormat, LogSection, MediaEngine, MediaSection, Member, NodeConfig,
     RaftSection, SipSection, TlsSection,
 };
+pub use secrets::SecretsDir;

@@ -21,6 +21,8 @@ pub struct NodeConfig {
     pub id: NodeId,
     /// The log, snapshots, incarnation.
     pub data_dir: PathBuf,
+    /// Where it finds the secrets that the cluster's configuration names.
+    pub secrets_dir: Option<PathBuf>,
     /// Whom it belongs to.
     pub cluster: ClusterSection,
     /// Where SIP is served.
@@ -197,6 +199,12 @@ impl NodeConfig {
         reader.finish(config)
     }
 
+    /// Where the secrets are: `secrets_dir`, else what systemd has handed over.
+    pub fn secrets(&self) -> super::SecretsDir {
+        let handed = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        super::SecretsDir::new(self.secrets_dir.as_deref(), handed.as_deref())
+    }
+
     /// This node among the members.
     pub fn this_member(&self) -> &Member {
         self.cluster.members.iter().find(|m| m.id == self.id).expect("validated: the node is a member")
@@ -210,6 +218,7 @@ fn read(reader: &Reader<'_>, root: &Section<'_>, base: &Path) -> Option<NodeConf
     let name = node.as_ref().and_then(|n| n.required("name"));
     let id = node.as_ref().and_then(|n| node_id(n, "id"));
     let data_dir = node.as_ref().and_then(|n| n.required("data_dir"));
+    let secrets_dir = node.as_ref().and_then(|n| n.string("secrets_dir"));
     let cluster = root.required_section("cluster").and_then(|s| cluster(reader, &s, base));
     let sip = root.required_section("sip").and_then(|s| sip(reader, &s));
     let tls = root.required_section("tls").and_then(|s| {
@@ -250,6 +259,7 @@ fn read(reader: &Reader<'_>, root: &Section<'_>, base: &Path) -> Option<NodeConf
         name: name?.value.to_owned(),
         id: id?,
         data_dir: path(data_dir?.value),
+        secrets_dir: secrets_dir.map(|d| path(d.value)),
         cluster: cluster?,
         sip: sip?,
         tls: tls?,

@@ -12,7 +12,7 @@ use super::error::{fault, invalid, invalid_config, not_proposed};
 use super::handle::ProposeError;
 use super::map;
 use super::shared::{Shared, caller};
-use crate::config::parse_cluster;
+use crate::config::{Faults, parse_cluster};
 
 /// For one proposal, or one linearizable read.
 const BUDGET: Duration = Duration::from_secs(5);
@@ -48,6 +48,13 @@ fn mismatch(current: &pb::Config) -> Status {
 impl Configs {
     fn failed(&self, error: &ProposeError, request_id: &str) -> Status {
         not_proposed(error, &self.0.node.raft_status(), &self.0.leader_name(), request_id)
+    }
+
+    /// What is wrong with a text, also that this node has not the secrets that it names.
+    fn check(&self, text: &str) -> Result<(), Faults> {
+        let mut config = parse_cluster(text, 0)?;
+        let missing = self.0.node.config().secrets().fill(&mut config);
+        if missing.is_empty() { Ok(()) } else { Err(Faults::of_node(self.0.my_name(), missing)) }
     }
 
     async fn linearizable(&self) -> Result<(), Status> {
@@ -112,7 +119,7 @@ impl ConfigService for Configs {
         if asked.request_id.len() > REQUEST_ID_MAX {
             return Err(invalid("request_id", format!("longer than {REQUEST_ID_MAX} octets")));
         }
-        parse_cluster(&asked.text, 0).map_err(|f| invalid_config(&f))?;
+        self.check(&asked.text).map_err(|f| invalid_config(&f))?;
         let answer = |config, changed| Ok(Response::new(pb::ConfigServiceApplyResponse { config: Some(config), changed }));
         if let Some(config) = Some(&asked.request_id).filter(|id| !id.is_empty()).and_then(|id| self.done(id)) {
             return answer(config, true);
@@ -147,7 +154,7 @@ impl ConfigService for Configs {
         if text.len() > CONFIG_TEXT_CAP {
             return Err(invalid("text", format!("longer than {CONFIG_TEXT_CAP} octets")));
         }
-        let faults = parse_cluster(&text, 0).err().map(|f| f.0).unwrap_or_default();
+        let faults = self.check(&text).err().map(|f| f.0).unwrap_or_default();
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let faults = faults.into_iter().map(|f| pb::ConfigFault {
             line: number(f.line),

@@ -86,6 +86,7 @@ pub struct Metrics {
     degraded: PromCounter<u64, AtomicU64>,
     targets: Counters<1>,
     calls_ended: Counters<1>,
+    auth: Counters<1>,
     /// RPCs of the control plane that failed, by gRPC status.
     rpc_errors: Counters<1>,
 }
@@ -120,6 +121,8 @@ impl Metrics {
         r.register("calls_degraded", "Calls that went on without the store", degraded.clone());
         r.register("target_changes", "Targets that failed and were held down, and that answered again", targets.clone());
         r.register("calls_ended", "Calls that ended, by outcome", calls_ended.clone());
+        let auth = Counters::<1>::default();
+        r.register("sip_auth", "Digest authentication, by outcome", auth.clone());
         r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
         Metrics {
             registry: Arc::new(r),
@@ -134,6 +137,7 @@ impl Metrics {
             degraded,
             targets,
             calls_ended,
+            auth,
             rpc_errors,
         }
     }
@@ -160,6 +164,7 @@ impl Metrics {
             }
             Counter::Target(change) => one(&self.targets, "change", change),
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
+            Counter::Auth(outcome) => one(&self.auth, "outcome", outcome),
         }
     }
 
@@ -225,7 +230,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 25] = [
+    const NAMES: [&str; 26] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -245,6 +250,7 @@ mod tests {
         "sbc_raft_term",
         "sbc_replica_calls",
         "sbc_sip_acl_hits_total",
+        "sbc_sip_auth_total",
         "sbc_sip_dropped_total",
         "sbc_sip_parse_errors_total",
         "sbc_sip_requests_received_total",
@@ -268,6 +274,7 @@ mod tests {
             Counter::Degraded,
             Counter::Target("held"),
             Counter::CallEnded("answered"),
+            Counter::Auth("answered"),
         ] {
             m.count(c);
         }

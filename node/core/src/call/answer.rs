@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::challenge::Challenged;
 use super::leg::Pending2xx;
 use super::outgoing::Purpose;
 use super::services::Services;
@@ -163,6 +164,7 @@ impl Call {
             return;
         }
         let mut ack = dialog.ack(cseq);
+        self.authorize(cx, Side::Callee, &mut ack);
         let branch = cx.mint_branch();
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
         if let Some(payload) = cx.encode(&ack) {
@@ -171,11 +173,15 @@ impl Call {
             cx.send(back, tls_name.clone(), payload);
         }
         let mut bye = dialog.request(&Method::Bye);
+        let retry = self.authorize(cx, Side::Callee, &mut bye);
         let branch = cx.mint_branch();
         bye.insert_first(HeaderId::Via, cx.via(&path, &branch));
         self.ladder.sent(cx.now.unix, self.callee.realm, &back, &bye);
-        if let Some(payload) = cx.encode(&bye) {
-            cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload);
+        if let Some(payload) = cx.encode(&bye)
+            && let Some(tx) = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload)
+            && let Some(retry) = retry
+        {
+            self.keep_lone(cx, Side::Callee, tx, retry, path);
         }
     }
 
@@ -186,6 +192,18 @@ impl Call {
         self.attempts[at].finished = true;
         if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {
             return;
+        }
+        if self.is_challenge(action, status) {
+            match self.on_dial_challenge(cx, at, response) {
+                Challenged::Answered => return,
+                Challenged::Refused => {
+                    // Our own fault, which the caller cannot mend with a password: another target may know us.
+                    self.last_failure = Some(502);
+                    self.try_dial(cx);
+                    return;
+                }
+                Challenged::NotOurs => {}
+            }
         }
         if status == 482 && (self.claim != ClaimState::Won || self.journal.is_degraded()) {
             // Rule C: another node dialled the same leg without quorum. It will answer the caller; this node is quiet. Should

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::challenge::Retry;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::dialog::Dialog;
@@ -46,6 +47,8 @@ pub(super) struct Attempt {
     pub finished: bool,
     /// The failover timer.
     pub timer: Option<TimerId>,
+    /// The INVITE, where the target may ask who we are.
+    pub retry: Option<Retry>,
 }
 
 impl Attempt {

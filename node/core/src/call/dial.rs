@@ -218,6 +218,7 @@ impl Call {
         headers::copy_through(&self.invite, &mut draft);
         let invite = self.invite.clone();
         self.put_body(cx, Side::Caller, &invite, &mut draft);
+        let retry = self.first_retry(cx, &mut draft);
         let path = self.callee.path;
         let branch = cx.mint_branch();
         let via = cx.via(&path, &branch);
@@ -257,6 +258,7 @@ impl Call {
             cancelled: false,
             finished: false,
             timer,
+            retry,
         });
         true
     }

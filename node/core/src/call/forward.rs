@@ -1,5 +1,6 @@
 //! A request within the dialog that is on its way from one leg to the other.
 
+use super::challenge::Retry;
 use crate::io::{ReturnPath, Side};
 use crate::sip::Message;
 use crate::transaction::{ClientTxId, ServerTxId};
@@ -29,4 +30,8 @@ pub(super) struct Forward {
     pub(super) held: bool,
     /// A provisional response came.
     pub(super) provisional: bool,
+    /// As sent, where the far end may ask who we are.
+    pub(super) retry: Option<Retry>,
+    /// How often it was sent again for that.
+    pub(super) tries: u8,
 }

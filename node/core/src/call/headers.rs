@@ -1,5 +1,7 @@
 //! Which header fields cross from one leg to the other. Topology is hidden: what names hops, dialogs and us does not cross.
 
+use super::services::Services;
+use crate::auth;
 use crate::sip::{Draft, HeaderId, Message};
 
 /// Fields that belong to one leg, written anew for the other.
@@ -28,6 +30,28 @@ pub(super) fn copy_through(from: &Message, to: &mut Draft) {
         if !is_own(field.id) {
             to.push_field(&field);
         }
+    }
+}
+
+/// Takes out credentials for a realm: the others of that name stay as they came.
+pub(super) fn drop_credentials(draft: &mut Draft, id: HeaderId, realm: &str) {
+    let kept: Vec<String> = draft
+        .headers()
+        .filter(|f| f.id == id && auth::realm_of(f.value) != Some(realm))
+        .map(|f| f.value.to_owned())
+        .collect();
+    if kept.len() < draft.headers().filter(|f| f.id == id).count() {
+        draft.remove(id);
+        for value in kept {
+            draft.push(id, value);
+        }
+    }
+}
+
+/// Takes out what a caller told us alone: its answer to our own challenge.
+pub(super) fn strip_our_credentials(cx: &Services, from_trunk: &str, draft: &mut Draft) {
+    if let Some(challenger) = cx.config.trunk(from_trunk).and_then(|t| t.challenger.as_ref()) {
+        drop_credentials(draft, HeaderId::Authorization, &challenger.realm);
     }
 }
 
@@ -81,6 +105,17 @@ mod tests {
         for gone in ["Route", "Contact", "Via", "Call-ID"] {
             assert!(!t.contains(gone), "{gone} in {t}");
         }
+    }
+
+    #[test]
+    fn credentials_of_one_realm_go() {
+        let m = request("Authorization: Digest realm=\"ours\", nonce=\"1\"\r\nAuthorization: Digest nonce=\"2\", realm=\"theirs\"\r\n");
+        let mut d = Draft::request(&Method::Invite, "sip:x");
+        copy_through(&m, &mut d);
+        drop_credentials(&mut d, HeaderId::Authorization, "nobody's");
+        assert_eq!(d.headers().count(), 2);
+        drop_credentials(&mut d, HeaderId::Authorization, "ours");
+        assert_eq!(d.headers().map(|f| f.value).collect::<Vec<_>>(), ["Digest nonce=\"2\", realm=\"theirs\""]);
     }
 
     #[test]

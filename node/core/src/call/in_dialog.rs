@@ -144,6 +144,8 @@ impl Call {
             cancelled: false,
             held: !ready,
             provisional: false,
+            retry: None,
+            tries: 0,
         });
         if request.method() == &Method::Invite {
             self.leg_mut(side.other()).inviting = true;
@@ -224,6 +226,9 @@ impl Call {
         }
         if action == ResponseAction::NeedAck {
             self.ack_forward_failure(cx, at, response);
+        }
+        if self.is_challenge(action, status) && self.on_forward_challenge(cx, at, response) {
+            return;
         }
         if (200..300).contains(&status) {
             self.leg_mut(to).dialog.on_target_refresh(response);

@@ -7,6 +7,7 @@
 mod answer;
 mod attempt;
 mod body;
+mod challenge;
 mod claim;
 mod dial;
 mod forward;
@@ -134,6 +135,8 @@ pub struct Call {
     bye_when_acked: Option<(Side, Option<String>)>,
     /// A 2xx that waits for ports.
     held_answer: Option<(u32, Message)>,
+    /// What the far ends want to know of us.
+    auth: challenge::CallAuth,
     end: Option<Cause>,
     ended_in_log: bool,
     timers: CallTimers,

@@ -68,6 +68,7 @@ impl Call {
         path: Path,
         ingress: Option<NodeId>,
     ) {
+        let retry = self.authorize(cx, side, &mut draft);
         let branch = cx.mint_branch();
         draft.insert_first(HeaderId::Via, cx.via(&path, &branch));
         let back = ReturnPath { ingress, path };
@@ -87,10 +88,16 @@ impl Call {
                 cx.send(back, tls_name, payload);
             }
             Purpose::Alone => {
-                cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload);
+                let sent = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload);
+                if let (Some(tx), Some(retry)) = (sent, retry) {
+                    self.keep_lone(cx, side, tx, retry, path);
+                }
             }
             Purpose::Use(purpose) => {
                 let invite = draft.method() == Some(&Method::Invite);
+                if let (ClientUse::Forward(id), Some(retry)) = (purpose, retry) {
+                    self.keep_forward(id, retry);
+                }
                 let sent = cx.tx.send_request(cx.now.mono, branch.into(), invite, path, tls_name, payload);
                 match sent {
                     Some(tx) => self.on_sent(cx, tx, purpose),

@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 
+use super::challenge::{Lone, NonceCounts};
 use super::timer::Timer;
 use crate::ctx::LocalConfig;
 use crate::health::Health;
@@ -63,6 +64,10 @@ pub struct Services {
     pub server_use: HashMap<ServerTxId, u64>,
     /// Which call a DNS question belongs to.
     pub resolving: HashMap<ResolveId, u64>,
+    /// Uses of others' nonces.
+    pub nonces: NonceCounts,
+    /// Requests that no call waits for, by transaction: bounded as those are.
+    pub alone: HashMap<ClientTxId, Lone>,
     next: u64,
 }
 
@@ -89,6 +94,8 @@ impl Services {
             client_use: HashMap::new(),
             server_use: HashMap::new(),
             resolving: HashMap::new(),
+            nonces: NonceCounts::default(),
+            alone: HashMap::new(),
             next: 0,
         }
     }

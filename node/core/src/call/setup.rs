@@ -146,6 +146,7 @@ impl Call {
             acks: Vec::new(),
             bye_when_acked: None,
             held_answer: None,
+            auth: Default::default(),
             end: None,
             ended_in_log: false,
             timers: CallTimers::default(),

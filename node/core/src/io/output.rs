@@ -121,4 +121,6 @@ pub enum Counter {
     Target(&'static str),
     /// A call ended, by outcome.
     CallEnded(&'static str),
+    /// Digest authentication: answered, refused (of ours); challenged, accepted, wrong, stale (of callers).
+    Auth(&'static str),
 }

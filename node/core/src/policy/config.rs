@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy};
 use super::{AclRule, SourceCheck};
 use crate::io::{HostAndPort, Realm, Transport};
 
@@ -23,6 +24,21 @@ pub struct ClusterConfig {
     pub acl: Vec<AclRule>,
 }
 
+impl ClusterConfig {
+    /// The trunk of that name.
+    pub fn trunk(&self, name: &str) -> Option<&Trunk> {
+        self.trunks.iter().find(|t| *t.name == *name)
+    }
+
+    /// Every secret that is named, each place once.
+    pub fn secrets_mut(&mut self) -> impl Iterator<Item = &mut crate::auth::Secret> {
+        self.trunks.iter_mut().flat_map(|t| {
+            let own = t.credentials.iter_mut().map(|c| &mut c.secret);
+            own.chain(t.challenger.iter_mut().flat_map(|c| c.users.iter_mut().map(|u| &mut u.secret)))
+        })
+    }
+}
+
 /// A peer, or a group of peers that are treated alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trunk {
@@ -38,6 +54,16 @@ pub struct Trunk {
     pub misroute: MisroutePolicy,
     /// False: its calls get 503 and it is left out of routes.
     pub enabled: bool,
+    /// How we answer its challenges; `None`: they go to the other side.
+    pub credentials: Option<Credentials>,
+    /// How we challenge its callers; `None`: not at all.
+    pub challenger: Option<Challenger>,
+    /// What is done with its 3xx.
+    pub redirects: RedirectPolicy,
+    /// What is done with its REFER.
+    pub refer: ReferPolicy,
+    /// What is done with its requests of methods that we do not know.
+    pub unknown_methods: MethodPolicy,
     /// Whether requests within its calls may come from another address.
     pub source_check: SourceCheck,
 }
@@ -52,6 +78,11 @@ impl Trunk {
             targets: Vec::new(),
             misroute: MisroutePolicy::default(),
             enabled: true,
+            credentials: None,
+            challenger: None,
+            redirects: RedirectPolicy::default(),
+            refer: ReferPolicy::default(),
+            unknown_methods: MethodPolicy::default(),
             source_check: SourceCheck::default(),
         }
     }

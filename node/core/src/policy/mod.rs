@@ -4,8 +4,10 @@ mod acl;
 mod config;
 mod rate;
 mod source_check;
+mod trust;
 
 pub use acl::{AclAction, AclRule, acl_of};
 pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 pub use rate::SourceRates;
 pub use source_check::{SourceCheck, may_act};
+pub use trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, User};

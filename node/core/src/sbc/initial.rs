@@ -66,6 +66,9 @@ impl Sbc {
                 return;
             }
         };
+        if !self.authenticate(back, message, &admitted.trunk, admitted.emergency) {
+            return;
+        }
         let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), true, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;

@@ -5,6 +5,7 @@
 
 mod admission;
 mod applied;
+mod authenticate;
 mod cancel;
 mod commands;
 mod in_dialog;
@@ -44,6 +45,8 @@ pub struct Sbc {
     /// Requests that were redirected once (AC-15).
     redirected: Recent<[u8; 16]>,
     rates: SourceRates,
+    /// Uses of our nonces.
+    uses: authenticate::Uses,
     ladders: PastLadders,
 }
 
@@ -61,6 +64,7 @@ impl Sbc {
             tombstones: Recent::default(),
             redirected: Recent::default(),
             rates: SourceRates::default(),
+            uses: Default::default(),
             ladders: PastLadders::default(),
         }
     }
@@ -173,6 +177,7 @@ impl Sbc {
                     self.tombstones.sweep(now);
                     self.redirected.sweep(now);
                     self.rates.sweep(now);
+                    self.uses.sweep(now);
                     self.cx.health.sweep(now);
                     self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);
                 }
@@ -202,6 +207,7 @@ impl Sbc {
                 self.cx.server_use.remove(&tx);
             }
             TxEvent::ClientTerminated(tx) => {
+                self.cx.alone.remove(&tx);
                 if let Some((serial, ClientUse::Dial(index))) = self.cx.client_use.remove(&tx) {
                     self.with_call(serial, |call, cx| call.on_attempt_gone(cx, index));
                 }

@@ -131,7 +131,7 @@ impl Sbc {
             return;
         };
         let action = self.cx.tx.on_response(self.cx.now.mono, tx, message.status().unwrap_or(500));
-        let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };
+        let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return self.cx.on_lone_response(tx, message) };
         self.with_call(serial, |call, cx| match purpose {
             ClientUse::Dial(index) => call.on_dial_response(cx, index, action, &back, message),
             ClientUse::Forward(id) => call.on_forward_response(cx, id, action, &back, message),

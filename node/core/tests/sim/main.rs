@@ -4,9 +4,11 @@
 //! `SIM_SEEDS=<count> SIM_FIRST=<seed>` runs others than the ordinary ones.
 
 mod admission;
+mod auth;
 mod basic;
 mod cases;
 mod failover;
+mod far;
 mod invariants;
 mod phone;
 mod plan;

@@ -170,7 +170,8 @@ pub(crate) fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
+/// Callers and a PSAP.
+pub(crate) fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
     let prefix = |text: &str| Prefix { addr: text.parse().expect("an address"), len: 24 };
     let host = if named { "psap.test" } else { "198.18.20.1" };
     let target = TrunkTarget { host: HostAndPort { host: host.into(), port: None }, transport: Some(Transport::Udp) };
@@ -201,9 +202,20 @@ impl World {
 
     /// The same with another misroute policy.
     pub(crate) fn with_policy(seed: u64, count: usize, plans: Vec<Plan>, net: Net, misroute: MisroutePolicy) -> World {
+        World::with_config(seed, count, plans, net, |named| config(misroute, named))
+    }
+
+    /// The same with another configuration; it is told whether targets are to be names.
+    pub(crate) fn with_config(
+        seed: u64,
+        count: usize,
+        plans: Vec<Plan>,
+        net: Net,
+        config: impl FnOnce(bool) -> ClusterConfig,
+    ) -> World {
         let anycast = addr("198.18.112.112:5060");
         let mut rng = Rng::new(seed);
-        let config = Arc::new(config(misroute, rng.per_mille(300)));
+        let config = Arc::new(config(rng.per_mille(300)));
         let key = ClusterKey::new(&[7; 32], None);
         let nodes = (0..count).map(|i| make_node(i, anycast, &key, &config)).collect();
         let phones = vec![

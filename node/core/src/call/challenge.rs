@@ -1,0 +1,368 @@
+//! A far end asks who we are (401, 407): the request again, with the trunk's credentials (RFC 3261 §22.2).
+//!
+//! The first INVITE never has credentials before it is asked for them, so that its CSeq numbers are the same on each node that
+//! dials the same leg (rule C): n without, n + 1 with. Later requests of the dialog have them at once, for what was
+//! learnt is kept by leg; a nonce is counted by node, whichever calls use it.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::services::{ClientUse, Services};
+use super::timer::{CallTimer, Timer};
+use super::{Call, headers};
+use crate::auth::{AuthHeader, Challenge, challenges};
+use crate::io::{Counter, Path, ReturnPath, Side};
+use crate::policy::Credentials;
+use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::transaction::{ClientTxId, ResponseAction};
+
+/// Times that one request is sent again: a proxy and a user agent may ask in turn, and each nonce may be too old once.
+const MAX_TRIES: u8 = 4;
+/// Realms remembered for one leg.
+const MAX_KNOWN: usize = 4;
+/// Nonces whose uses are counted. A nonce that fell out is counted from 1 again, which costs one more challenge.
+const MAX_NONCES: usize = 4096;
+
+/// A request as it was before credentials were put in, without Via: what is needed to send it again.
+#[derive(Clone, Debug)]
+pub(super) struct Retry {
+    draft: Draft,
+    tries: u8,
+}
+
+/// What a far end wants to see in each request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    challenges: Vec<(Challenge, String)>,
+}
+
+/// Of one leg.
+#[derive(Debug, Default)]
+struct SideAuth {
+    known: Known,
+    /// Credentials of the last INVITE: the ACK for its 2xx has the same (RFC 3261 §13.2.2.4).
+    invite: Option<(u32, Vec<(HeaderId, String)>)>,
+}
+
+/// What a call has learnt on its two legs.
+#[derive(Debug, Default)]
+pub(super) struct CallAuth {
+    caller: SideAuth,
+    callee: SideAuth,
+}
+
+impl CallAuth {
+    fn of(&mut self, side: Side) -> &mut SideAuth {
+        match side {
+            Side::Caller => &mut self.caller,
+            Side::Callee => &mut self.callee,
+        }
+    }
+
+    /// Another target is dialled: it has asked for nothing yet.
+    pub(super) fn forget(&mut self, side: Side) {
+        *self.of(side) = SideAuth::default();
+    }
+}
+
+/// How often nonces of others were used.
+#[derive(Debug, Default)]
+pub struct NonceCounts {
+    uses: HashMap<Box<str>, u32>,
+    order: VecDeque<Box<str>>,
+}
+
+impl NonceCounts {
+    /// The number of the next use of a nonce, from 1.
+    fn next(&mut self, nonce: &str) -> u32 {
+        if let Some(uses) = self.uses.get_mut(nonce) {
+            *uses = uses.saturating_add(1);
+            return *uses;
+        }
+        if self.order.len() >= MAX_NONCES
+            && let Some(old) = self.order.pop_front()
+        {
+            self.uses.remove(&old);
+        }
+        self.uses.insert(nonce.into(), 1);
+        self.order.push_back(nonce.into());
+        1
+    }
+}
+
+/// A request that nobody waits for (BYE), kept until its answer: its call may be over by then.
+#[derive(Debug)]
+pub struct Lone {
+    trunk: Box<str>,
+    retry: Retry,
+    known: Known,
+    path: Path,
+    tls_name: Option<Box<str>>,
+}
+
+impl Known {
+    /// Takes what a response asks for. False: it asks again for what it was given, and not for a newer nonce.
+    fn learn(&mut self, cx: &Services, fresh: Vec<Challenge>, tries: u8) -> bool {
+        let answered = |c: &Challenge| self.challenges.iter().any(|(k, _)| k.header == c.header && k.realm == c.realm);
+        if fresh.is_empty() || tries >= MAX_TRIES || (tries > 0 && fresh.iter().any(|c| !c.stale && answered(c))) {
+            return false;
+        }
+        for challenge in fresh {
+            // One cnonce for a nonce's whole life: with -sess it is a part of the key (RFC 7616 §3.4.2).
+            let cnonce = cx.cnonce(&challenge);
+            match self.challenges.iter().position(|(k, _)| k.header == challenge.header && k.realm == challenge.realm) {
+                Some(at) => self.challenges[at] = (challenge, cnonce),
+                None if self.challenges.len() < MAX_KNOWN => self.challenges.push((challenge, cnonce)),
+                None => {}
+            }
+        }
+        true
+    }
+
+    /// The fields for one request.
+    fn fields(&self, cx: &mut Services, credentials: &Credentials, draft: &Draft) -> Vec<(HeaderId, String)> {
+        let (Some(method), Some(uri)) = (draft.method(), draft.request_uri()) else { return Vec::new() };
+        let answer = |(challenge, cnonce): &(Challenge, String)| {
+            let count = cx.nonces.next(&challenge.nonce);
+            let value = challenge.answer(&credentials.username, &credentials.secret, method.as_str(), uri, cnonce, count)?;
+            Some((challenge.header.answers(), value))
+        };
+        self.challenges.iter().filter_map(answer).collect()
+    }
+
+    fn realms(&self) -> impl Iterator<Item = (AuthHeader, &str)> {
+        self.challenges.iter().map(|(c, _)| (c.header, &*c.realm))
+    }
+}
+
+impl Services {
+    /// What we answer a trunk's challenges with.
+    pub(super) fn credentials(&self, trunk: &str) -> Option<Credentials> {
+        self.config.trunk(trunk)?.credentials.clone()
+    }
+
+    /// Unguessable, and the same each time for one nonce.
+    fn cnonce(&self, challenge: &Challenge) -> String {
+        let octets = self.key.authenticate(&[b"cnonce", challenge.realm.as_bytes(), challenge.nonce.as_bytes()]);
+        octets.iter().map(|o| format!("{o:02x}")).collect()
+    }
+
+    /// A response to a request that no call waits for.
+    pub fn on_lone_response(&mut self, tx: ClientTxId, response: &Message) {
+        let status = response.status().unwrap_or(0);
+        if status < 200 {
+            return;
+        }
+        let Some(mut lone) = self.alone.remove(&tx).filter(|_| matches!(status, 401 | 407)) else { return };
+        let Some(credentials) = self.credentials(&lone.trunk) else { return };
+        let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
+        if !lone.known.learn(self, fresh, lone.retry.tries) {
+            self.count(Counter::Auth("refused"));
+            return;
+        }
+        lone.retry.tries += 1;
+        raise_cseq(&mut lone.retry.draft);
+        let mut draft = lone.retry.draft.clone();
+        let fields = lone.known.fields(self, &credentials, &draft);
+        put(&mut draft, fields, &lone.known);
+        self.count(Counter::Auth("answered"));
+        let branch = self.mint_branch();
+        draft.insert_first(HeaderId::Via, self.via(&lone.path, &branch));
+        let Some(payload) = self.encode(&draft) else { return };
+        if let Some(tx) = self.tx.send_request(self.now.mono, branch.into(), false, lone.path, lone.tls_name.clone(), payload) {
+            self.alone.insert(tx, lone);
+        }
+    }
+}
+
+/// What became of a challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Challenged {
+    /// The request went out again.
+    Answered,
+    /// What we gave was refused: the target does not serve us.
+    Refused,
+    /// We have nothing to answer with: it is for the other side.
+    NotOurs,
+}
+
+impl Call {
+    /// Puts credentials into a request of ours, where this leg's far end has asked for them before. What it was before that
+    /// is handed back where the request may have to be repeated.
+    pub(super) fn authorize(&mut self, cx: &mut Services, side: Side, draft: &mut Draft) -> Option<Retry> {
+        let credentials = cx.credentials(&self.leg(side).trunk)?;
+        if draft.method() == Some(&Method::Ack) {
+            if let Some((cseq, fields)) = &self.auth.of(side).invite
+                && cseq_of(draft) == Some(*cseq)
+            {
+                let fields = fields.clone();
+                put(draft, fields, &self.auth.of(side).known);
+            }
+            return None;
+        }
+        let retry = Retry { draft: draft.clone(), tries: 0 };
+        self.give(cx, side, &credentials, draft);
+        Some(retry)
+    }
+
+    fn give(&mut self, cx: &mut Services, side: Side, credentials: &Credentials, draft: &mut Draft) {
+        let auth = self.auth.of(side);
+        let fields = auth.known.fields(cx, credentials, draft);
+        if draft.method() == Some(&Method::Invite) {
+            auth.invite = cseq_of(draft).map(|cseq| (cseq, fields.clone()));
+        }
+        put(draft, fields, &auth.known);
+    }
+
+    /// Keeps a BYE until its answer.
+    pub(super) fn keep_lone(&mut self, cx: &mut Services, side: Side, tx: ClientTxId, retry: Retry, path: Path) {
+        let leg = self.leg(side);
+        let (trunk, tls_name) = (leg.trunk.clone(), leg.tls_name.clone());
+        let known = self.auth.of(side).known.clone();
+        cx.alone.insert(tx, Lone { trunk, retry, known, path, tls_name });
+    }
+
+    /// A far end asks, in answer to a request that was made of `retry`. Afterwards `retry` is what to send, but for credentials.
+    fn learn(&mut self, cx: &mut Services, side: Side, retry: &mut Retry, response: &Message) -> Challenged {
+        let Some(credentials) = cx.credentials(&self.leg(side).trunk) else { return Challenged::NotOurs };
+        let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
+        if fresh.is_empty() && retry.tries == 0 {
+            // Another realm than ours, or no secret here: the caller may know more.
+            return Challenged::NotOurs;
+        }
+        if !self.auth.of(side).known.learn(cx, fresh, retry.tries) {
+            cx.count(Counter::Auth("refused"));
+            return Challenged::Refused;
+        }
+        cx.count(Counter::Auth("answered"));
+        retry.tries += 1;
+        Challenged::Answered
+    }
+
+    /// A 401 or 407 to the first INVITE, which is acknowledged: the INVITE again in the same dialog with the next CSeq number.
+    pub(super) fn on_dial_challenge(&mut self, cx: &mut Services, at: usize, response: &Message) -> Challenged {
+        let Some(mut retry) = self.attempts[at].retry.take() else { return Challenged::NotOurs };
+        match self.learn(cx, Side::Callee, &mut retry, response) {
+            Challenged::Answered => {}
+            other => return other,
+        }
+        let Some(cseq) = raise_cseq(&mut retry.draft) else { return Challenged::Refused };
+        let dialog = &mut self.callee.dialog;
+        (dialog.local_cseq, dialog.remote_tag) = (cseq, None);
+        dialog.route_set.clear();
+        let mut draft = retry.draft.clone();
+        let Some(credentials) = cx.credentials(&self.callee.trunk) else { return Challenged::Refused };
+        self.give(cx, Side::Callee, &credentials, &mut draft);
+        let (path, tls_name, index) = (self.attempts[at].path, self.attempts[at].tls_name.clone(), self.attempts[at].index);
+        let branch = cx.mint_branch();
+        let via = cx.via(&path, &branch);
+        draft.insert_first(HeaderId::Via, &*via);
+        let Some(payload) = cx.encode(&draft) else { return Challenged::Refused };
+        let sent = cx.tx.send_request(cx.now.mono, branch.clone().into(), true, path, tls_name, payload);
+        let Some(tx) = sent else { return Challenged::Refused };
+        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath { ingress: None, path }, &draft);
+        // The old transaction goes on absorbing copies of its 401; what becomes of it says nothing of the new one.
+        cx.client_use.remove(&self.attempts[at].tx);
+        cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));
+        let failover = cx.config.settings.failover_after;
+        let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
+        let attempt = &mut self.attempts[at];
+        attempt.dialog.local_cseq = cseq;
+        (attempt.tx, attempt.via, attempt.branch, attempt.cseq, attempt.timer) = (tx, via, branch.into(), cseq, timer);
+        (attempt.provisional, attempt.finished) = (false, false);
+        attempt.retry = Some(retry);
+        Challenged::Answered
+    }
+
+    /// A 401 or 407 to a request that was passed on. True: it went out again.
+    pub(super) fn on_forward_challenge(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
+        let f = &mut self.forwards[at];
+        let (id, side) = (f.id, f.from.other());
+        let Some(mut retry) = f.retry.take().filter(|_| !f.cancelled) else { return false };
+        if self.learn(cx, side, &mut retry, response) != Challenged::Answered {
+            return false;
+        }
+        let dialog = &mut self.leg_mut(side).dialog;
+        dialog.local_cseq += 1;
+        let cseq = dialog.local_cseq;
+        set_cseq(&mut retry.draft, cseq);
+        let old = {
+            let f = &mut self.forwards[at];
+            (f.cseq, f.provisional, f.tries) = (cseq, false, retry.tries);
+            f.client_tx.take()
+        };
+        if let Some(old) = old {
+            cx.client_use.remove(&old);
+        }
+        self.send_on(cx, side, retry.draft, super::outgoing::Purpose::Use(ClientUse::Forward(id)));
+        true
+    }
+
+    /// Keeps what a forwarded request was before its credentials.
+    pub(super) fn keep_forward(&mut self, id: u64, mut retry: Retry) {
+        if let Some(f) = self.forwards.iter_mut().find(|f| f.id == id) {
+            retry.tries = f.tries;
+            f.retry = Some(retry);
+        }
+    }
+
+    /// A 401 or 407 that we answer. True: nothing more is to be done with it.
+    pub(super) fn is_challenge(&self, action: ResponseAction, status: u16) -> bool {
+        action != ResponseAction::Absorb && matches!(status, 401 | 407)
+    }
+
+    /// The INVITE toward a target as it may be repeated; credentials that the caller gave us alone do not go on.
+    pub(super) fn first_retry(&mut self, cx: &Services, draft: &mut Draft) -> Option<Retry> {
+        self.auth.forget(Side::Callee);
+        headers::strip_our_credentials(cx, &self.caller.trunk, draft);
+        cx.credentials(&self.callee.trunk).map(|_| Retry { draft: draft.clone(), tries: 0 })
+    }
+}
+
+/// Puts credentials in; those of the other side for the same realm go, for they were made for another request.
+fn put(draft: &mut Draft, fields: Vec<(HeaderId, String)>, known: &Known) {
+    for (header, realm) in known.realms() {
+        headers::drop_credentials(draft, header.answers(), realm);
+    }
+    for (id, value) in fields {
+        draft.push(id, value);
+    }
+}
+
+fn cseq_of(draft: &Draft) -> Option<u32> {
+    draft.first(HeaderId::CSeq)?.split(' ').next()?.parse().ok()
+}
+
+fn set_cseq(draft: &mut Draft, cseq: u32) {
+    let method = draft.method().map(|m| m.as_str().to_owned()).unwrap_or_default();
+    draft.set(HeaderId::CSeq, format!("{cseq} {method}"));
+}
+
+fn raise_cseq(draft: &mut Draft) -> Option<u32> {
+    let cseq = cseq_of(draft)? + 1;
+    set_cseq(draft, cseq);
+    Some(cseq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uses_of_a_nonce_are_counted_and_the_oldest_is_forgotten() {
+        let mut counts = NonceCounts::default();
+        assert_eq!((counts.next("a"), counts.next("a"), counts.next("b")), (1, 2, 1));
+        for n in 0..MAX_NONCES {
+            counts.next(&format!("n{n}"));
+        }
+        assert_eq!(counts.uses.len(), MAX_NONCES);
+        assert_eq!(counts.next("a"), 1);
+    }
+
+    #[test]
+    fn cseq_is_raised_and_the_method_stays() {
+        let mut draft = Draft::request(&Method::Bye, "sip:a@b");
+        draft.push(HeaderId::CSeq, "41 BYE");
+        assert_eq!(raise_cseq(&mut draft), Some(42));
+        assert_eq!(draft.first(HeaderId::CSeq), Some("42 BYE"));
+    }
+}
