@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, unicast};
+use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, list, unicast};
 use cluster_tests::message::{Dialog, Message, sdp, unique};
 use cluster_tests::scene::Scene;
 use cluster_tests::stream::StreamPhone;
+use cluster_tests::wait;
 
 /// Longer than the gap between two retransmissions early in a transaction (500 ms, 1 s): silence for so long is silence.
 const QUIET: Duration = Duration::from_millis(2600);
@@ -193,6 +194,17 @@ fn ac16_hold_at_another_node_and_glare() {
     let (cluster, mut scene, before) = stage();
     let mut call = scene.established(unicast(A));
     let media = std::net::SocketAddr::new(scene.caller.at().ip(), 40_000);
+    // Before the ACK of the call is there, a re-INVITE is glare too; the two go to A by different ways.
+    let uid =
+        cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED")["uid"].as_str().expect("a call has a uid").to_owned();
+    wait::until("the caller's ACK and ours are at A", Duration::from_secs(10), || {
+        let messages = list(&cluster.json(&["call", "ladder", &uid]), "messages");
+        if messages.iter().filter(|m| m["cseq"].as_str().is_some_and(|c| c.ends_with("ACK"))).count() >= 2 {
+            Ok(())
+        } else {
+            Err(messages)
+        }
+    });
     let hold = call.from_caller.request("INVITE").with_sdp(sdp(media, 2, "sendonly"));
     scene.caller.send(&hold, unicast(B));
     let (at_psap, from) = scene.psap.expect_request("INVITE");

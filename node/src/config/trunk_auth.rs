@@ -153,7 +153,13 @@ secret = "alice.sip"
         assert_eq!(paths("username = \"sbc\"", "username = \"a\\\"b\""), ["trunks[0].credentials.username"]);
         assert_eq!(paths("auth = \"digest\"", "auth = \"none\""), ["users"]);
         assert_eq!(paths("[\"MD5\"]", "[\"SHA-1\"]"), ["trunks[1].auth_algorithms[0]"]);
-        assert_eq!(paths("name = \"alice\"\nsecret = \"alice.sip\"", "name = \"alice\"\nsecret = \"a\"\n[[trunks.users]]\nname = \"alice\"\nsecret = \"b\""), ["trunks[1].users[1].name"]);
+        assert_eq!(
+            paths(
+                "name = \"alice\"\nsecret = \"alice.sip\"",
+                "name = \"alice\"\nsecret = \"a\"\n[[trunks.users]]\nname = \"alice\"\nsecret = \"b\""
+            ),
+            ["trunks[1].users[1].name"]
+        );
         assert_eq!(paths("[[trunks.users]]\nname = \"alice\"\nsecret = \"alice.sip\"", ""), ["users"]);
         assert_eq!(paths("redirects = \"follow\"", "redirects = \"chase\""), ["trunks[0].redirects"]);
     }

@@ -177,7 +177,9 @@ mod tests {
 
     #[test]
     fn the_answer_has_all_that_was_asked_for() {
-        let r = response("WWW-Authenticate: Digest realm=\"biloxi.com\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\", qop=\"auth\", opaque=\"5ccc\"\r\n");
+        let r = response(
+            "WWW-Authenticate: Digest realm=\"biloxi.com\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\", qop=\"auth\", opaque=\"5ccc\"\r\n",
+        );
         let chosen = challenges(&r, &secret(), Some("biloxi.com"));
         let value = chosen[0].answer("bob", &secret(), "INVITE", "sip:bob@biloxi.com", "0a4f113b", 1).unwrap();
         assert_eq!(

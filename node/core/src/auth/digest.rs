@@ -212,7 +212,9 @@ mod tests {
 
     #[test]
     fn algorithm_names() {
-        for (text, shown) in [("MD5", "MD5"), ("md5-sess", "MD5-sess"), ("SHA-256", "SHA-256"), ("sha-512-256-SESS", "SHA-512-256-sess")] {
+        for (text, shown) in
+            [("MD5", "MD5"), ("md5-sess", "MD5-sess"), ("SHA-256", "SHA-256"), ("sha-512-256-SESS", "SHA-512-256-sess")]
+        {
             assert_eq!(Algorithm::parse(text).map(|a| a.to_string()).as_deref(), Some(shown));
         }
         for unknown in ["", "AKAv1-MD5", "SHA-1", "-sess"] {

@@ -35,11 +35,8 @@ pub(super) fn copy_through(from: &Message, to: &mut Draft) {
 
 /// Takes out credentials for a realm: the others of that name stay as they came.
 pub(super) fn drop_credentials(draft: &mut Draft, id: HeaderId, realm: &str) {
-    let kept: Vec<String> = draft
-        .headers()
-        .filter(|f| f.id == id && auth::realm_of(f.value) != Some(realm))
-        .map(|f| f.value.to_owned())
-        .collect();
+    let kept: Vec<String> =
+        draft.headers().filter(|f| f.id == id && auth::realm_of(f.value) != Some(realm)).map(|f| f.value.to_owned()).collect();
     if kept.len() < draft.headers().filter(|f| f.id == id).count() {
         draft.remove(id);
         for value in kept {
@@ -109,7 +106,9 @@ mod tests {
 
     #[test]
     fn credentials_of_one_realm_go() {
-        let m = request("Authorization: Digest realm=\"ours\", nonce=\"1\"\r\nAuthorization: Digest nonce=\"2\", realm=\"theirs\"\r\n");
+        let m = request(
+            "Authorization: Digest realm=\"ours\", nonce=\"1\"\r\nAuthorization: Digest nonce=\"2\", realm=\"theirs\"\r\n",
+        );
         let mut d = Draft::request(&Method::Invite, "sip:x");
         copy_through(&m, &mut d);
         drop_credentials(&mut d, HeaderId::Authorization, "nobody's");

@@ -147,7 +147,12 @@ fn a_challenge_of_the_called_side_is_answered() {
     wait(&mut w, 50);
     let first = psap.request(&w, &Method::Invite);
     assert!(first.0.first(HeaderId::Authorization).is_none(), "not before it is asked for: rule C");
-    psap.answer(&mut w, &first, 401, &[("WWW-Authenticate", "Digest realm=\"psap\", nonce=\"weak\""), ("WWW-Authenticate", ASKS)]);
+    psap.answer(
+        &mut w,
+        &first,
+        401,
+        &[("WWW-Authenticate", "Digest realm=\"psap\", nonce=\"weak\""), ("WWW-Authenticate", ASKS)],
+    );
     wait(&mut w, 20);
     let all = psap.inbox(&w);
     assert!(all.iter().any(|(m, _)| m.method() == &Method::Ack && m.cseq() == first.0.cseq()), "ACK to the 401");
@@ -162,7 +167,9 @@ fn a_challenge_of_the_called_side_is_answered() {
     // As the Authorization of a callee: it proves the secret to who has it.
     let uri = second.0.request_uri().expect("a request").to_owned();
     let expected = {
-        let text = format!("SIP/2.0 401 U\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@c>;tag=f\r\nTo: <sip:a@c>;tag=x\r\nCall-ID: x\r\nCSeq: 7 INVITE\r\nWWW-Authenticate: {ASKS}\r\n\r\n");
+        let text = format!(
+            "SIP/2.0 401 U\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@c>;tag=f\r\nTo: <sip:a@c>;tag=x\r\nCall-ID: x\r\nCSeq: 7 INVITE\r\nWWW-Authenticate: {ASKS}\r\n\r\n"
+        );
         let response = Message::parse(text.into()).expect("well formed");
         let cnonce = given.split("cnonce=\"").nth(1).and_then(|r| r.split('"').next()).expect("with qop").to_owned();
         challenges(&response, &secret("hunter2"), None)[0].answer("sbc", &secret("hunter2"), "INVITE", &uri, &cnonce, 1)

@@ -81,7 +81,8 @@ impl Far {
 
     /// The next request of the caller's dialog that `initial` with `call_id` began, after its 2xx.
     pub(crate) fn within(&self, method: &Method, ok: &Message, cseq: u32) -> (Draft, SocketAddr) {
-        let contact = sbc_core::sip::NameAddr::parse(ok.first(HeaderId::Contact).expect("a 2xx has one")).expect("an address").uri;
+        let contact =
+            sbc_core::sip::NameAddr::parse(ok.first(HeaderId::Contact).expect("a 2xx has one")).expect("an address").uri;
         let to = SocketAddr::new(contact.host_ip().expect("an address"), contact.port().unwrap_or(5060));
         let mut draft = Draft::request(method, contact.as_str());
         draft.push(HeaderId::Via, format!("SIP/2.0/UDP {};branch=z9hG4bKin{cseq}{method};rport", self.addr));
