@@ -255,6 +255,16 @@ pub(crate) enum DispatchCommand {
         #[arg(long)]
         call: Option<String>,
     },
+    /// The newest location of an emergency call, as it came and as it was read
+    Location {
+        /// Uid of the call
+        call: String,
+    },
+    /// The additional data of an emergency call (RFC 7852, eCall)
+    Data {
+        /// Uid of the call
+        call: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

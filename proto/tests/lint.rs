@@ -118,7 +118,8 @@ fn every_rpc_names_its_permission() {
 
 /// True when the message, or one that it holds, has parties, an identity or a location.
 fn carries_personal_data(message: &MessageDescriptor, depth: u32) -> bool {
-    const PERSONAL: [&str; 4] = ["sbc.v1.CallParties", "sbc.v1.CallerIdentity", "sbc.v1.Location", "sbc.v1.LadderMessage"];
+    const PERSONAL: [&str; 5] =
+        ["sbc.v1.CallParties", "sbc.v1.CallerIdentity", "sbc.v1.Location", "sbc.v1.LadderMessage", "sbc.v1.AdditionalData"];
     PERSONAL.contains(&message.full_name())
         || depth > 0 && message.fields().any(|f| f.kind().as_message().is_some_and(|m| carries_personal_data(m, depth - 1)))
 }

@@ -83,7 +83,7 @@ fn table(calls: &[Call]) -> Table {
         table.row([
             c.uid.clone(),
             enum_name(c.state().as_str_name(), "CALL_STATE_"),
-            if c.emergency { "emergency".to_owned() } else { String::new() },
+            super::class(c.emergency, c.emergency_info.as_ref()),
             c.owner.clone(),
             c.epoch.to_string(),
             party(&p.from_display, &p.from_uri),
@@ -102,6 +102,11 @@ fn details(c: &Call) -> String {
     let mut table = Table::new(&["CALL", &c.uid]);
     table.row(["state", &enum_name(c.state().as_str_name(), "CALL_STATE_")]);
     table.row(["emergency", if c.emergency { "yes" } else { "no" }]);
+    if let Some(info) = &c.emergency_info {
+        table.row(["service", &info.service]);
+        table.row(["call id", &info.call_id]);
+        table.row(["incident id", &info.incident_id]);
+    }
     table.row(["owner", &format!("{} (epoch {})", c.owner, c.epoch)]);
     table.row(["from", &party(&p.from_display, &p.from_uri)]);
     table.row(["to", &p.to_uri]);

@@ -51,7 +51,7 @@ fn table(cdrs: &[Cdr]) -> Table {
         table.row([
             c.revision.to_string(),
             c.call.clone(),
-            if c.emergency { "emergency".to_owned() } else { String::new() },
+            super::class(c.emergency, c.emergency_info.as_ref()),
             c.owner.clone(),
             p.from_uri,
             p.request_uri,

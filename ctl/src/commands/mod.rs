@@ -116,6 +116,12 @@ fn ask(what: &str, yes: bool, terminal: bool, from: &mut dyn BufRead, to: &mut d
     }
 }
 
+/// The emergency service of a call, for tables; empty: an ordinary call.
+fn class(emergency: bool, info: Option<&sbc_proto::v1::EmergencyInfo>) -> String {
+    let service = info.map(|i| i.service.clone()).filter(|s| !s.is_empty());
+    if emergency { service.unwrap_or_else(|| "emergency".to_owned()) } else { String::new() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,7 +24,8 @@ pub(crate) fn enum_name(value: &str, prefix: &str) -> String {
 pub(crate) fn cause(cause: Option<&v1::Cause>) -> String {
     let Some(cause) = cause else { return String::new() };
     let origin = enum_name(cause.origin().as_str_name(), "CAUSE_ORIGIN_");
-    [cause.sip_status.to_string(), cause.reason.clone(), format!("({origin})")]
+    let q850 = if cause.q850 == 0 { String::new() } else { format!("Q.850 {}", cause.q850) };
+    [cause.sip_status.to_string(), cause.reason.clone(), q850, format!("({origin})")]
         .into_iter()
         .filter(|s| !s.is_empty())
         .collect::<Vec<_>>()
@@ -54,7 +55,8 @@ mod tests {
 
     #[test]
     fn causes() {
-        let c = v1::Cause { origin: v1::CauseOrigin::Caller.into(), sip_status: 200, reason: "BYE".into() };
+        let c = v1::Cause { origin: v1::CauseOrigin::Caller.into(), sip_status: 200, reason: "BYE".into(), q850: 0 };
         assert_eq!(cause(Some(&c)), "200 BYE (caller)");
+        assert_eq!(cause(Some(&v1::Cause { q850: 16, ..c })), "200 BYE Q.850 16 (caller)");
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{Incarnation, NodeId};
-use crate::io::{AddressRole, Realm, Transport};
+use crate::io::{AddressRole, Realm, Transport, View};
 
 /// This node: fixed for one start.
 #[derive(Clone, Debug)]
@@ -50,6 +50,13 @@ impl LocalConfig {
             Realm::External => AddressRole::Unicast,
             Realm::Core => AddressRole::Core,
         }
+    }
+
+    /// True for the anycast address and every address of every node: a Route to it comes back to this cluster (AC-34).
+    pub fn is_ours(&self, view: &View, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let own = [self.anycast, self.unicast, self.core].into_iter();
+        own.chain(view.nodes.iter().flat_map(|n| [n.unicast, n.core])).any(|o| o.to_canonical() == ip)
     }
 
     /// The media address of a realm.

@@ -27,7 +27,12 @@ pub enum TokenKind {
     CalleeLeg,
     /// Via branch of a client transaction.
     Branch,
+    /// Tag and Contact user part of a further early dialog on the caller's leg, 1 to [`MAX_FORK`].
+    CallerFork(u8),
 }
+
+/// Early dialogs of one call that have a token of their own besides the first.
+pub const MAX_FORK: u8 = 31;
 
 /// Who minted an identifier, and for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +86,9 @@ impl ClusterKey {
         block[0] = (VERSION << 4) | kind_code(token.kind);
         block[1..12].copy_from_slice(&token.uid.to_bytes());
         block[12..].copy_from_slice(&CHECK);
+        if let TokenKind::CallerFork(fork) = token.kind {
+            block[15] ^= fork & MAX_FORK;
+        }
         let mut block = GenericArray::from(block);
         self.current.encrypt_block(&mut block);
         encode(&block.into())
@@ -124,16 +132,23 @@ fn kind_code(kind: TokenKind) -> u8 {
         TokenKind::CallerLeg => 1,
         TokenKind::CalleeLeg => 2,
         TokenKind::Branch => 3,
+        TokenKind::CallerFork(_) => FORK_CODE,
     }
 }
+
+/// Leaves room for kinds that have no number. The number stands in the check, which is then right once in 2^27.
+const FORK_CODE: u8 = 8;
 
 fn open_with(key: &Aes128, block: [u8; 16]) -> Option<OwnerToken> {
     let mut block = GenericArray::from(block);
     key.decrypt_block(&mut block);
-    if block[12..] != CHECK || block[0] >> 4 != VERSION {
+    let fork = block[15] ^ CHECK[3];
+    if block[12..15] != CHECK[..3] || block[0] >> 4 != VERSION {
         return None;
     }
     let kind = match block[0] & 15 {
+        FORK_CODE if (1..=MAX_FORK).contains(&fork) => TokenKind::CallerFork(fork),
+        _ if fork != 0 => return None,
         1 => TokenKind::CallerLeg,
         2 => TokenKind::CalleeLeg,
         3 => TokenKind::Branch,
@@ -212,6 +227,19 @@ mod tests {
             assert_eq!(key.open(&text), Some(token(serial)));
             assert_eq!(key.open(&text.to_ascii_uppercase()), Some(token(serial)));
         }
+    }
+
+    #[test]
+    fn forks_have_tokens_of_their_own() {
+        let key = ClusterKey::new(&[7; 32], None);
+        let of = |kind| OwnerToken { kind, ..token(5) };
+        let mut seen = std::collections::BTreeSet::from([key.seal(of(TokenKind::CallerLeg))]);
+        for fork in 1..=MAX_FORK {
+            let text = key.seal(of(TokenKind::CallerFork(fork)));
+            assert_eq!(key.open(&text), Some(of(TokenKind::CallerFork(fork))));
+            assert!(seen.insert(text));
+        }
+        assert_eq!(key.open(&key.seal(of(TokenKind::CallerFork(0)))), None, "the first dialog has the leg's own");
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use sbc_core::io::{HostAndPort, Realm, Transport};
-use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, SourceCheck, Trunk, TrunkTarget};
+use sbc_core::policy::{
+    ClusterConfig, MisroutePolicy, PrackPolicy, Prefix, Route, RouteMatch, Settings, SourceCheck, Trunk, TrunkTarget,
+};
 
 use super::admission::{ACL_CAP, acl_rule};
 use super::fault::{Faults, did_you_mean};
@@ -17,14 +19,7 @@ const MS_MAX: u64 = 86_400_000;
 
 /// What a cluster does before anybody has configured it: it knows what is an emergency call, and has nowhere to send it.
 pub fn builtin_cluster() -> ClusterConfig {
-    ClusterConfig {
-        revision: 0,
-        trunks: Vec::new(),
-        routes: Vec::new(),
-        emergency_numbers: vec!["112".into(), "911".into()],
-        settings: Settings::default(),
-        acl: Vec::new(),
-    }
+    ClusterConfig { emergency_numbers: vec!["112".into(), "911".into()], ..ClusterConfig::default() }
 }
 
 /// Parses and validates. The empty text is [`builtin_cluster`]. All faults are reported at once.
@@ -53,17 +48,15 @@ pub fn parse_cluster(text: &str, revision: u64) -> Result<ClusterConfig, Faults>
         if acl.len() > ACL_CAP {
             reader.fault(0..0, "acl", format!("{} rules; the most is {ACL_CAP}", acl.len()), "");
         }
-        let emergency_numbers = match root.section("emergency") {
-            Some(section) if section.has("numbers") => numbers(&reader, &section),
-            _ => builtin_cluster().emergency_numbers,
-        };
         let settings = root.section("settings").map(|s| settings(&s)).unwrap_or_default();
-        ClusterConfig { revision, trunks, routes, emergency_numbers, settings, acl }
+        let mut config = ClusterConfig { revision, trunks, routes, settings, acl, ..builtin_cluster() };
+        super::emergency::read(&reader, &root, &mut config);
+        config
     };
     reader.finish(Some(config))
 }
 
-fn name<'a, T>(reader: &Reader<'_>, section: &Section<'a>, seen: &[T], of: impl Fn(&T) -> &str) -> Option<&'a str> {
+pub(super) fn name<'a, T>(reader: &Reader<'_>, section: &Section<'a>, seen: &[T], of: impl Fn(&T) -> &str) -> Option<&'a str> {
     let name = section.required("name")?;
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.value.len() > 64 || !name.value.chars().all(is_name) {
@@ -89,6 +82,9 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     let enabled = section.boolean("enabled");
     let checks = [("trunk", SourceCheck::Trunk), ("strict", SourceCheck::Strict), ("off", SourceCheck::Off)];
     let source_check = section.word("source_check", &checks);
+    let prack = section.word("prack", &[("offer", PrackPolicy::Offer), ("pass", PrackPolicy::Pass)]);
+    let failover_after = section.number("failover_after_ms", 100..=32_000).map(Duration::from_millis);
+    let ring_timeout = section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs);
     // A trunk that is not used for its faults is read whole all the same.
     let mut trunk = Trunk::new(name.unwrap_or_default(), realm.unwrap_or(Realm::External));
     super::trunk_auth::read(reader, section, &mut trunk);
@@ -99,6 +95,9 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
         misroute: misroute.unwrap_or(default.misroute),
         enabled: enabled.unwrap_or(default.enabled),
         source_check: source_check.unwrap_or(default.source_check),
+        prack: prack.unwrap_or(default.prack),
+        failover_after,
+        ring_timeout,
         ..default
     })
 }
@@ -172,6 +171,8 @@ fn route(reader: &Reader<'_>, section: &Section<'_>, trunks: &[&str], seen: &[Ro
     matches.extend(section.boolean("emergency").map(RouteMatch::Emergency));
     matches.extend(section.string("user").map(|s| RouteMatch::User(s.value.into())));
     matches.extend(section.string("prefix").map(|s| RouteMatch::Prefix(s.value.into())));
+    matches.extend(section.string("service").and_then(|s| super::emergency::service(reader, &s)).map(RouteMatch::Service));
+    matches.extend(section.string("host").map(|s| RouteMatch::Host(s.value.into())));
     matches.extend(section.string("from_trunk").filter(known).map(|s| RouteMatch::FromTrunk(s.value.into())));
     let listed = section.strings("trunks");
     if listed.is_empty() {
@@ -179,18 +180,6 @@ fn route(reader: &Reader<'_>, section: &Section<'_>, trunks: &[&str], seen: &[Ro
     }
     let trunks = listed.iter().filter(|t| known(t)).map(|t| t.value.into()).collect();
     Some(Route { name: name?.into(), matches, trunks })
-}
-
-fn numbers(reader: &Reader<'_>, section: &Section<'_>) -> Vec<Box<str>> {
-    let mut out = Vec::new();
-    for n in section.strings("numbers") {
-        if n.value.is_empty() || n.value.len() > 32 || n.value.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            reader.fault_at(&n, format!("expected a number such as \"112\", found \"{}\"", n.value), "");
-        } else {
-            out.push(n.value.into());
-        }
-    }
-    out
 }
 
 fn settings(section: &Section<'_>) -> Settings {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod cluster;
+mod emergency;
 mod fault;
 mod node;
 mod reader;

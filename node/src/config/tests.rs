@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sbc_core::io::{Realm, Transport};
-use sbc_core::policy::{MisroutePolicy, RouteMatch};
+use sbc_core::policy::{MisroutePolicy, PrackPolicy, RouteMatch};
 
 use super::*;
 
@@ -67,6 +67,7 @@ name = "callers"
 realm = "external"
 sources = ["0.0.0.0/0", "::/0"]
 misroute = "redirect"
+prack = "pass"
 [[routes]]
 name = "emergency"
 emergency = true
@@ -101,6 +102,7 @@ fn a_good_cluster_is_read_whole() {
     assert_eq!((&*psap.targets[1].host.host, psap.targets[1].host.port), ("psap.example.org", None));
     assert_eq!((&*psap.targets[2].host.host, psap.targets[2].host.port), ("2001:db8::1", Some(5070)));
     assert_eq!(c.trunks[1].misroute, MisroutePolicy::Redirect);
+    assert_eq!((psap.prack, c.trunks[1].prack), (PrackPolicy::Offer, PrackPolicy::Pass));
     assert_eq!(c.routes[0].matches, [RouteMatch::Emergency(true), RouteMatch::FromTrunk("callers".into())]);
     assert_eq!(parse_cluster("", 0).unwrap(), builtin_cluster());
 }

@@ -1,5 +1,7 @@
 //! `sbc.v1.EventService` and `sbc.v1.DispatchService`: what happened, the same from every node.
 
+use std::sync::Arc;
+
 use sbc_core::ids::CallUid;
 use sbc_core::replica::Replica;
 use sbc_core::store_pb;
@@ -8,8 +10,10 @@ use sbc_proto::v1::dispatch_service_server::DispatchService;
 use sbc_proto::v1::event_service_server::EventService;
 use tonic::{Code, Request, Response, Status};
 
+use super::dispatch_map::{additional_data, locations};
 use super::error::fault;
 use super::map;
+use super::permission::PII_READ;
 use super::shared::{Shared, bad_page_token, caller, page_size, parse_uid};
 use super::watch::{Answers, WatchMessage, Watcher, token, watch};
 
@@ -81,6 +85,68 @@ impl DispatchService for Events {
         let watcher = EmergencyWatcher { shared: self.0.clone(), call: uid(&asked.call)?, pii };
         Ok(Response::new(watch(&self.0, asked.from, asked.heartbeat_ms, watcher)?))
     }
+
+    async fn get_location(
+        &self,
+        request: Request<pb::DispatchServiceGetLocationRequest>,
+    ) -> Result<Response<pb::DispatchServiceGetLocationResponse>, Status> {
+        need_pii(&request)?;
+        let messages = self.messages(&request.into_inner().call)?;
+        let mut answer = pb::DispatchServiceGetLocationResponse::default();
+        for event in messages.iter().rev() {
+            let locations = locations(&event.invite);
+            if !locations.is_empty() {
+                answer = pb::DispatchServiceGetLocationResponse {
+                    locations,
+                    occurred_at: map::time(event.unix_ms),
+                    revision: event.revision,
+                };
+                break;
+            }
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn get_additional_data(
+        &self,
+        request: Request<pb::DispatchServiceGetAdditionalDataRequest>,
+    ) -> Result<Response<pb::DispatchServiceGetAdditionalDataResponse>, Status> {
+        need_pii(&request)?;
+        let messages = self.messages(&request.into_inner().call)?;
+        let wanted = |e: &&Arc<store_pb::Event>| e.kind() != store_pb::EventKind::LocationUpdated;
+        let data = messages.iter().filter(wanted).flat_map(|e| additional_data(&e.invite)).collect();
+        Ok(Response::new(pb::DispatchServiceGetAdditionalDataResponse { data }))
+    }
+}
+
+impl Events {
+    /// The events of an emergency call that hold a message, oldest first.
+    fn messages(&self, call: &str) -> Result<Vec<Arc<store_pb::Event>>, Status> {
+        let uid = parse_uid(call)?;
+        let raw = uid.to_bytes();
+        let (known, events) = self.0.read(|r| {
+            let (after, _) = r.compacted_to();
+            let all = r.events(after, usize::MAX).unwrap_or_default();
+            let of_call: Vec<_> = all.into_iter().filter(|e| e.call[..] == raw[..] && e.emergency).collect();
+            (r.call(uid).is_some_and(|c| c.emergency()) || !of_call.is_empty(), of_call)
+        });
+        if !known {
+            let text = format!("no emergency call {call} is known");
+            return Err(fault(Code::NotFound, pb::ErrorReason::CallNotFound, text, &[("call", call)]));
+        }
+        Ok(events.into_iter().filter(|e| !e.invite.is_empty()).collect())
+    }
+}
+
+/// What is nothing but personal data is not answered with nothing to who may not see it.
+fn need_pii<T>(request: &Request<T>) -> Result<(), Status> {
+    let caller = caller(request)?;
+    if caller.pii {
+        return Ok(());
+    }
+    let who = caller.display();
+    let facts = [("permission", PII_READ), ("identity", who.as_str())];
+    Err(fault(Code::PermissionDenied, pb::ErrorReason::PermissionDenied, format!("{who} may not {PII_READ}"), &facts))
 }
 
 pub(crate) struct EventWatcher {

@@ -2,10 +2,10 @@
 
 use sbc_core::ids::{CallUid, NodeId};
 use sbc_core::replica::{CallEntry, Phase};
-use sbc_core::sip::multipart::{Multipart, is_multipart, is_type};
-use sbc_core::sip::{HeaderId, Message, NameAddr};
 use sbc_core::store_pb;
 use sbc_proto::v1 as pb;
+
+use super::dispatch_map::{additional_data, locations};
 
 /// Names of nodes by id.
 #[derive(Clone, Debug)]
@@ -61,6 +61,10 @@ fn parties(p: Option<&store_pb::CallParties>, pii: bool) -> Option<pb::CallParti
     })
 }
 
+fn emergency_info(info: Option<&store_pb::EmergencyInfo>) -> Option<pb::EmergencyInfo> {
+    info.map(|i| pb::EmergencyInfo { service: i.service.clone(), call_id: i.call_id.clone(), incident_id: i.incident_id.clone() })
+}
+
 fn cause(c: Option<&store_pb::EndCause>) -> Option<pb::Cause> {
     let c = c?;
     let origin = match c.origin.as_str() {
@@ -70,7 +74,7 @@ fn cause(c: Option<&store_pb::EndCause>) -> Option<pb::Cause> {
         "node" => pb::CauseOrigin::Node,
         _ => pb::CauseOrigin::Unspecified,
     };
-    Some(pb::Cause { origin: origin.into(), sip_status: c.status, reason: c.reason.clone() })
+    Some(pb::Cause { origin: origin.into(), sip_status: c.status, reason: c.reason.clone(), q850: c.q850 })
 }
 
 pub(crate) fn call(entry: &CallEntry, names: &Names, pii: bool) -> pb::Call {
@@ -91,6 +95,7 @@ pub(crate) fn call(entry: &CallEntry, names: &Names, pii: bool) -> pb::Call {
         cause: cause(s.cause.as_ref()),
         media: None,
         revision: s.revision,
+        emergency_info: emergency_info(entry.claim().emergency_info.as_ref()),
     }
 }
 
@@ -100,7 +105,7 @@ pub(crate) fn call_of_event(event: &store_pb::Event, names: &Names, pii: bool) -
     let state = match event.kind() {
         K::Received => pb::CallState::Trying,
         K::Ringing => pb::CallState::Ringing,
-        K::Answered | K::Updated => pb::CallState::Answered,
+        K::Answered | K::Updated | K::LocationUpdated | K::AdditionalData => pb::CallState::Answered,
         _ => pb::CallState::Ended,
     };
     pb::Call {
@@ -114,6 +119,7 @@ pub(crate) fn call_of_event(event: &store_pb::Event, names: &Names, pii: bool) -
         ended_at: if state == pb::CallState::Ended { time(event.unix_ms) } else { None },
         cause: cause(event.cause.as_ref()),
         revision: event.revision,
+        emergency_info: emergency_info(event.emergency_info.as_ref()),
         ..pb::Call::default()
     }
 }
@@ -134,6 +140,7 @@ pub(crate) fn event(e: &store_pb::Event, names: &Names, pii: bool, resume_token:
         target: e.target.clone(),
         config_revision: e.config_revision,
         resume_token,
+        emergency_info: emergency_info(e.emergency_info.as_ref()),
     }
 }
 
@@ -159,6 +166,7 @@ pub(crate) fn cdr(c: &store_pb::Cdr, names: &Names, pii: bool) -> pb::Cdr {
             callee_packets: media.callee_packets,
             callee_octets: media.callee_octets,
         }),
+        emergency_info: emergency_info(c.emergency_info.as_ref()),
     }
 }
 
@@ -173,6 +181,8 @@ pub(crate) fn emergency(e: &store_pb::Event, names: &Names, pii: bool, resume_to
         K::Ended => D::Ended,
         K::Abandoned => D::Abandoned,
         K::Updated => D::Updated,
+        K::LocationUpdated => D::LocationUpdated,
+        K::AdditionalData => D::AdditionalData,
         K::Unspecified | K::Config | K::NodeUp => return None,
     };
     let call = uid_text(&e.call);
@@ -192,47 +202,13 @@ pub(crate) fn emergency(e: &store_pb::Event, names: &Names, pii: bool, resume_to
         node: names.number(e.node),
         kind: kind.into(),
         caller,
-        locations: if pii { locations(&e.invite) } else { Vec::new() },
+        locations: if pii && kind != D::AdditionalData { locations(&e.invite) } else { Vec::new() },
+        additional_data: if pii && kind != D::LocationUpdated { additional_data(&e.invite) } else { Vec::new() },
+        emergency_info: emergency_info(e.emergency_info.as_ref()),
         cause: cause(e.cause.as_ref()),
         target: e.target.clone(),
         resume_token,
     })
-}
-
-/// PIDF-LO documents in the body, and Geolocation values that point elsewhere (RFC 6442 §3-4). What cannot be read holds no
-/// event back.
-fn locations(invite: &bytes::Bytes) -> Vec<pb::Location> {
-    const PIDF: &str = "application/pidf+xml";
-    if invite.is_empty() {
-        return Vec::new();
-    }
-    let Ok(message) = Message::parse(invite.clone()) else { return Vec::new() };
-    let mut out = Vec::new();
-    let mut value = |v: bytes::Bytes| {
-        out.push(pb::Location { kind: Some(pb::location::Kind::Value(v.to_vec())) });
-    };
-    let content_type = message.content_type().unwrap_or("");
-    if is_type(content_type, PIDF) {
-        value(message.body());
-    } else if is_multipart(content_type)
-        && let Ok(parts) = Multipart::parse(content_type, message.body())
-    {
-        for i in 0..parts.len() {
-            let of_part = parts.header(i, HeaderId::ContentType).unwrap_or("");
-            if let (true, Some(v)) = (is_type(of_part, PIDF), parts.content(i)) {
-                value(v);
-            }
-        }
-    }
-    for reference in message.values(HeaderId::Geolocation) {
-        let Ok(address) = NameAddr::parse(reference) else { continue };
-        let uri = address.uri.to_string();
-        // `cid:` names a part of this body, which is there by value.
-        if !uri.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("cid:")) {
-            out.push(pb::Location { kind: Some(pb::location::Kind::ReferenceUri(uri)) });
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -241,25 +217,9 @@ mod tests {
 
     #[test]
     fn event_kinds_have_the_same_numbers() {
-        for n in 0..16 {
+        for n in 0..100 {
             let (ours, theirs) = (store_pb::EventKind::try_from(n), pb::EventKind::try_from(n));
             assert_eq!(ours.ok().map(|k| k.as_str_name()), theirs.ok().map(|k| k.as_str_name()));
         }
-    }
-
-    #[test]
-    fn locations_by_value_and_by_reference() {
-        let body = "--b\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n\r\n--b\r\nContent-Type: application/pidf+xml\r\n\r\n<p>\u{e9}</p>\r\n--b--\r\n";
-        let invite = format!(
-            "INVITE urn:service:sos SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.1;branch=z9hG4bKx\r\nFrom: <sip:a@x>;tag=1\r\n\
-             To: <sip:112@x>\r\nCall-ID: c@x\r\nCSeq: 1 INVITE\r\nMax-Forwards: 70\r\nGeolocation: <cid:t@x>, <https://lis.example/1>\r\n\
-             Content-Type: multipart/mixed; boundary=b\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let found = locations(&invite.into());
-        assert_eq!(found.len(), 2);
-        assert_eq!(found[0].kind, Some(pb::location::Kind::Value("<p>\u{e9}</p>".as_bytes().to_vec())));
-        assert_eq!(found[1].kind, Some(pb::location::Kind::ReferenceUri("https://lis.example/1".into())));
-        assert!(locations(&bytes::Bytes::from_static(b"garbage")).is_empty());
     }
 }

@@ -3,12 +3,14 @@
 mod auth;
 mod calls;
 mod configs;
+mod dispatch_map;
 mod error;
 mod events;
 mod handle;
 mod map;
 mod nodes;
 mod permission;
+mod pidf;
 mod server;
 mod shared;
 #[cfg(test)]

@@ -235,7 +235,7 @@ fn claim(call: CallUid, emergency: bool) -> Kind {
 }
 
 fn end(call: CallUid, origin: &str) -> Kind {
-    let cause = store_pb::EndCause { origin: origin.into(), status: 487, reason: "gone".into() };
+    let cause = store_pb::EndCause { origin: origin.into(), status: 487, reason: "gone".into(), q850: 0 };
     Kind::End(store_pb::End { call: Bytes::copy_from_slice(&call.to_bytes()), epoch: 1, cause: Some(cause), media: None })
 }
 

@@ -86,6 +86,7 @@ pub struct Metrics {
     degraded: PromCounter<u64, AtomicU64>,
     targets: Counters<1>,
     calls_ended: Counters<1>,
+    calls_received: Counters<1>,
     auth: Counters<1>,
     /// RPCs of the control plane that failed, by gRPC status.
     rpc_errors: Counters<1>,
@@ -121,7 +122,8 @@ impl Metrics {
         r.register("calls_degraded", "Calls that went on without the store", degraded.clone());
         r.register("target_changes", "Targets that failed and were held down, and that answered again", targets.clone());
         r.register("calls_ended", "Calls that ended, by outcome", calls_ended.clone());
-        let auth = Counters::<1>::default();
+        let (auth, calls_received) = (Counters::<1>::default(), Counters::<1>::default());
+        r.register("calls_received", "Calls that began, by class of emergency service", calls_received.clone());
         r.register("sip_auth", "Digest authentication, by outcome", auth.clone());
         r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
         Metrics {
@@ -137,6 +139,7 @@ impl Metrics {
             degraded,
             targets,
             calls_ended,
+            calls_received,
             auth,
             rpc_errors,
         }
@@ -163,6 +166,7 @@ impl Metrics {
                 self.degraded.inc();
             }
             Counter::Target(change) => one(&self.targets, "change", change),
+            Counter::CallReceived(class) => one(&self.calls_received, "class", class),
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
             Counter::Auth(outcome) => one(&self.auth, "outcome", outcome),
         }
@@ -230,12 +234,13 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 26] = [
+    const NAMES: [&str; 27] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
         "sbc_calls_degraded_total",
         "sbc_calls_ended_total",
+        "sbc_calls_received_total",
         "sbc_certificate_not_after_seconds",
         "sbc_claims_total",
         "sbc_control_rpc_errors_total",
@@ -274,6 +279,7 @@ mod tests {
             Counter::Degraded,
             Counter::Target("held"),
             Counter::CallEnded("answered"),
+            Counter::CallReceived("sos"),
             Counter::Auth("answered"),
         ] {
             m.count(c);

@@ -7,6 +7,7 @@
 
 mod anycast;
 mod config;
+mod last_words;
 mod stats;
 mod stream;
 mod table;

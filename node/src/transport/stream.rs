@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::table::{FlowEnds, OpenKey, Queued};
-use super::{Shared, TransportEvent};
+use super::{Shared, TransportEvent, last_words};
 
 /// Read size. A message of usual length fits; more would be paid for by every idle connection.
 const READ_BUFFER: usize = 8 * 1024;
@@ -122,12 +122,14 @@ pub(crate) struct Flow {
     pub(crate) remote: SocketAddr,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
     /// By us, all written.
     Closed,
     /// By the far end, or an error, or a timeout.
     Broken,
+    /// By us, for what came is no SIP message: with an answer.
+    Refused(Bytes),
     /// The anycast address was released.
     Reset,
 }
@@ -217,7 +219,9 @@ impl Flow {
                 // RFC 793: closing with linger 0 sends RST, as the kernel of the node that holds the address now would.
                 let _ = SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO));
             }
-            End::Closed | End::Broken => {
+            // After half a message of ours no other can be said.
+            End::Refused(answer) if in_flight.is_none() => last_words::say(&mut stream, &answer).await,
+            End::Closed | End::Broken | End::Refused(_) => {
                 let _ = timeout(SHUTDOWN_LIMIT, stream.shutdown()).await;
             }
         }
@@ -326,8 +330,8 @@ async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pon
                 Frame::Pong => shared.stats.keep_alives.inc(),
                 Frame::Error(error) => {
                     shared.stats.framing_errors.inc();
-                    tracing::info!(remote = %path.remote, ?error, "connection closed: its bytes are not SIP");
-                    return End::Broken;
+                    tracing::info!(remote = %path.remote, kind = ?error.kind, "connection closed: its bytes are not SIP");
+                    return last_words::answer_to(&error, path).map_or(End::Broken, End::Refused);
                 }
             }
         }

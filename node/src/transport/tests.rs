@@ -252,6 +252,23 @@ async fn tcp_what_is_not_sip_and_what_never_ends_is_closed() {
     until("none left", || stats.flows_open.get() == 0).await;
 }
 
+/// RFC 3261 §18.3, §20.14: a message whose end cannot be found is answered, even where more of it follows, and then the connection ends.
+#[tokio::test]
+async fn tcp_answers_a_message_that_has_no_end() {
+    let mut stand = start(config()).await;
+    let mut s = TcpStream::connect(stand.addr(AddressRole::Unicast, Proto::Tcp)).await.expect("it listens");
+    let bad =
+        b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1;rport\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\n\
+        Call-ID: x\r\nCSeq: 1 OPTIONS\r\nContent-Length: -1\r\n\r\n";
+    s.write_all(bad).await.expect("it is open");
+    s.write_all(&[b'x'; 200_000]).await.expect("it is open");
+    let mut answer = Vec::new();
+    timeout(WAIT, s.read_to_end(&mut answer)).await.expect("it ends").expect("without a reset");
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.starts_with("SIP/2.0 400 Bad Content-Length\r\n") && text.contains(";received=127."), "{text}");
+    stand.event().await;
+}
+
 #[tokio::test]
 async fn tcp_limits_hold_per_source() {
     let mut c = config();

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::challenge::Challenged;
+use super::early::Focus;
 use super::leg::Pending2xx;
+use super::media::MediaPhase;
 use super::outgoing::Purpose;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::{Call, CallPhase, Cause, ClaimState, SentAck, body, headers};
+use super::{Call, CallPhase, Cause, SentAck, body, headers};
 use crate::dialog::Dialog;
 use crate::io::{Counter, ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
@@ -20,6 +21,8 @@ use crate::transaction::{ResponseAction, ServerTxId};
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
 const GIVE_UP: Duration = Duration::from_secs(32);
+/// How often a node without a lease looks whether it has one again.
+const LEASE_WAIT: Duration = Duration::from_secs(1);
 
 impl Call {
     /// A response to the INVITE of an attempt. `back`: how it came.
@@ -48,35 +51,11 @@ impl Call {
                 if self.attempts[at].unwanted {
                     self.attempts[at].cancel(cx, None);
                 } else if status > 100 && self.phase == CallPhase::Dialling {
-                    self.on_provisional(cx, response);
+                    self.on_provisional(cx, index, response);
                 }
             }
             200..=299 => self.on_success(cx, at, response),
             _ => self.on_failure(cx, at, status, action, response),
-        }
-    }
-
-    fn on_provisional(&mut self, cx: &mut Services, response: &Message) {
-        if response.to_tag().is_some() {
-            self.callee.dialog.on_dialog_response(response);
-        }
-        let Some(tx) = self.invite_tx else { return };
-        let status = response.status().unwrap_or(180);
-        let mut draft = self.toward_caller(cx, status, response);
-        self.put_body(cx, Side::Callee, response, &mut draft);
-        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
-        cx.respond(tx, &mut draft);
-        if !self.ringing && status >= 180 {
-            self.ringing = true;
-            let progress = store_pb::Progress {
-                call: self.uid.to_bytes().to_vec().into(),
-                epoch: 1,
-                seq: self.journal.next_seq(),
-                status: u32::from(status),
-                target: self.early_target.clone(),
-                callee: Some(self.callee.record(self.media.ports_toward(Side::Callee))),
-            };
-            self.journal.push(cx, self.serial, Kind::Progress(progress));
         }
     }
 
@@ -98,37 +77,72 @@ impl Call {
         let streams = body::find_sdp(response)
             .and_then(|span| Sdp::parse(&body::sdp_bytes(response, &span)).ok())
             .map_or(0, |sdp| sdp.media().len());
-        if !self.media.ensure(cx, streams) {
+        if let Some((_, held)) = &self.held_answer {
+            if held.to_tag() != response.to_tag() {
+                self.reject_answer(cx, at, response);
+            }
+            return;
+        }
+        // Ports first: without them the release comes with them.
+        if !self.media.ensure(cx, streams) || self.must_wait_for_prack(cx, index, response) {
             self.held_answer = Some((index, response.clone()));
             return;
         }
         self.answer(cx, index, response);
     }
 
-    /// Goes on with a 2xx that waited for ports.
+    /// Goes on with a 2xx that waited for ports or a PRACK.
     pub(super) fn release_answer(&mut self, cx: &mut Services) {
-        if self.phase == CallPhase::Dialling
-            && let Some((index, response)) = self.held_answer.take()
-        {
-            self.answer(cx, index, &response);
+        if self.phase != CallPhase::Dialling || self.media.phase == MediaPhase::Opening {
+            return;
+        }
+        let Some((index, response)) = self.held_answer.take() else { return };
+        if self.must_wait_for_prack(cx, index, &response) {
+            self.held_answer = Some((index, response));
+            return;
+        }
+        self.answer(cx, index, &response);
+    }
+
+    /// A 2xx that still waits when the call ends.
+    pub(super) fn drop_held_answer(&mut self, cx: &mut Services) {
+        let Some((index, response)) = self.held_answer.take() else { return };
+        if let Some(at) = self.attempts.iter().position(|a| a.index == index) {
+            self.reject_answer(cx, at, &response);
         }
     }
 
     fn answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
         let Some(tx) = self.invite_tx.take() else { return };
+        // A dialog that was ended is answered by nobody.
+        if self.focus_response(cx, index, response) == Focus::Nowhere {
+            self.invite_tx = Some(tx);
+            if let Some(at) = self.attempts.iter().position(|a| a.index == index) {
+                self.reject_answer(cx, at, response);
+            }
+            return;
+        }
+        let agreed = self.early.current().is_some_and(|f| f.agreed);
+        // RFC 3262 §5: agreed in a reliable response, it need not be in the 2xx; a caller that had that unreliably needs it there.
+        let owed = agreed && self.caller.offer == Some(Side::Caller);
         self.phase = CallPhase::Answered;
         cx.stop_timer(&mut self.timers.ring);
+        self.settle_early(cx);
         self.callee.dialog.on_dialog_response(response);
+        cx.drop_own_routes(&mut self.callee.dialog);
         if let Some(attempt) = self.attempts.iter().find(|a| a.index == index) {
             self.callee.path = attempt.path;
         }
         let status = response.status().unwrap_or(200);
         let mut draft = self.toward_caller(cx, status, response);
+        if owed && response.body().is_empty() {
+            draft.set_body(Some("application/sdp"), self.caller.local_sdp.clone());
+        }
         self.put_body(cx, Side::Callee, response, &mut draft);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         let cseq = response.cseq();
         // A 2xx to an INVITE without an offer carries the offer: its ACK must wait for the caller's answer.
-        let delayed = body::find_sdp(&self.invite).is_none() && body::find_sdp(response).is_some();
+        let delayed = !agreed && body::find_sdp(&self.invite).is_none() && body::find_sdp(response).is_some();
         let payload = cx.respond(tx, &mut draft);
         if let Some(payload) = payload {
             self.await_ack(cx, Side::Caller, tx, self.invite.cseq(), payload, self.back, delayed.then_some(cseq));
@@ -156,6 +170,8 @@ impl Call {
         let attempt = &self.attempts[at];
         let mut dialog: Dialog = attempt.dialog.clone();
         dialog.on_dialog_response(response);
+        cx.drop_own_routes(&mut dialog);
+        dialog.local_cseq = dialog.local_cseq.max(self.cseq_of_fork(attempt.index, response.to_tag()).unwrap_or(0));
         let (path, tls_name, cseq) = (attempt.path, attempt.tls_name.clone(), attempt.cseq);
         let back = ReturnPath { ingress: None, path };
         let known = self.acks.iter().any(|a| a.cseq == cseq && a.side == Side::Callee && a.remote_tag == dialog.remote_tag);
@@ -170,6 +186,7 @@ impl Call {
         if let Some(payload) = cx.encode(&ack) {
             let remote_tag = dialog.remote_tag.clone();
             self.acks.push(SentAck { side: Side::Callee, cseq, remote_tag, back, payload: payload.clone() });
+            self.ladder.sent(cx.now.unix, self.callee.realm, &back, &ack);
             cx.send(back, tls_name.clone(), payload);
         }
         let mut bye = dialog.request(&Method::Bye);
@@ -179,68 +196,12 @@ impl Call {
         self.ladder.sent(cx.now.unix, self.callee.realm, &back, &bye);
         if let Some(payload) = cx.encode(&bye)
             && let Some(tx) = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload)
-            && let Some(retry) = retry
         {
-            self.keep_lone(cx, Side::Callee, tx, retry, path);
-        }
-    }
-
-    fn on_failure(&mut self, cx: &mut Services, at: usize, status: u16, action: ResponseAction, response: &Message) {
-        if action == ResponseAction::NeedAck {
-            self.attempts[at].ack_failure(cx, response);
-        }
-        self.attempts[at].finished = true;
-        if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {
-            return;
-        }
-        if self.is_challenge(action, status) {
-            match self.on_dial_challenge(cx, at, response) {
-                Challenged::Answered => return,
-                Challenged::Refused => {
-                    // Our own fault, which the caller cannot mend with a password: another target may know us.
-                    self.last_failure = Some(502);
-                    self.try_dial(cx);
-                    return;
-                }
-                Challenged::NotOurs => {}
+            cx.alone_of.insert(tx, self.serial);
+            if let Some(retry) = retry {
+                self.keep_lone(cx, Side::Callee, tx, retry, path);
             }
         }
-        if status == 482 && (self.claim != ClaimState::Won || self.journal.is_degraded()) {
-            // Rule C: another node dialled the same leg without quorum. It will answer the caller; this node is quiet. Should
-            // the log give the claim to this call, that node relays the INVITE here (`resume`).
-            cx.count(Counter::Claim("merged_late"));
-            if self.twin_yielded {
-                self.redial(cx);
-            } else {
-                self.fall_quiet(cx);
-            }
-            return;
-        }
-        // RFC 3263 §4.3: 503 says that this target cannot; another may. A 6xx is the user's, everywhere.
-        if status == 503 && self.has_alternative() {
-            self.last_failure = Some(503);
-            self.try_dial(cx);
-            return;
-        }
-        if self.has_alternative() && (500..600).contains(&status) {
-            self.last_failure = Some(status);
-            self.try_dial(cx);
-            return;
-        }
-        let Some(tx) = self.invite_tx.take() else { return };
-        let mut draft = self.toward_caller(cx, status, response);
-        draft.remove(HeaderId::Contact);
-        if (300..400).contains(&status) {
-            for contact in response.all(HeaderId::Contact) {
-                draft.push(HeaderId::Contact, contact);
-            }
-        }
-        self.put_body(cx, Side::Callee, response, &mut draft);
-        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
-        cx.respond(tx, &mut draft);
-        self.caller.gone = true;
-        self.callee.gone = true;
-        self.finish(cx, Cause { origin: "callee", status, reason: response.reason().to_owned() });
     }
 
     /// The target gave no answer at all, or could not be reached.
@@ -254,12 +215,12 @@ impl Call {
         if !attempt.provisional {
             cx.target_failed(&attempt.path, None);
         }
-        self.last_failure = Some(status);
+        self.note_failure(status, None);
         self.try_dial(cx);
     }
 
     /// A response to the caller, with the fields of the called side's that cross.
-    fn toward_caller(&self, cx: &Services, status: u16, response: &Message) -> Draft {
+    pub(super) fn toward_caller(&self, cx: &Services, status: u16, response: &Message) -> Draft {
         let mut draft = self.invite.response(status, Some(response.reason()));
         draft.set(HeaderId::To, format!("{};tag={}", self.invite.to(), self.tag()));
         // RFC 3261 §12.1.1: what makes a dialog returns the route.
@@ -293,6 +254,11 @@ impl Call {
         let serial = self.serial;
         let Some(pending) = self.leg_mut(side).pending_2xx.as_mut() else { return };
         pending.timer = None;
+        if cx.now.mono >= pending.until && !cx.has_lease() {
+            // Rule I: without a lease nobody is hung up on. The ACK may still come; the lease may come back.
+            pending.timer = Some(cx.start_timer(LEASE_WAIT, Timer::Call(serial, CallTimer::Repeat2xx(side))));
+            return;
+        }
         if cx.now.mono >= pending.until {
             self.leg_mut(side).pending_2xx = None;
             cx.count(Counter::CallEnded("no_ack"));
@@ -363,6 +329,6 @@ impl Call {
             Side::Callee => &mut self.callee,
         };
         let rewritten = self.media.rewrite_for(cx, to, &sdp, &bytes);
-        draft.set_body(content_type.as_deref(), body::replace_sdp(message, &span, &rewritten));
+        draft.set_body(content_type.as_deref(), body::replace_sdp(&span, rewritten));
     }
 }

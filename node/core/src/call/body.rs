@@ -1,18 +1,16 @@
 //! Session descriptions in message bodies: alone, or as a part of a multipart body (RFC 5621), which otherwise crosses byte for byte.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::sip::Message;
+use crate::sip::{Message, multipart};
+use multipart::Multipart;
 
 /// Where a body's session description lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SdpSpan {
-    start: usize,
-    end: usize,
+    /// The part that it is, with its number; `None`: the whole body.
+    part: Option<(Multipart, usize)>,
 }
-
-/// Parts looked at in a multipart body.
-const MAX_PARTS: usize = 32;
 
 /// The session description in a message, if it has one.
 pub fn find_sdp(message: &Message) -> Option<SdpSpan> {
@@ -21,64 +19,32 @@ pub fn find_sdp(message: &Message) -> Option<SdpSpan> {
         return None;
     }
     let content_type = message.content_type()?;
-    if is_sdp(content_type) {
-        return Some(SdpSpan { start: 0, end: body.len() });
+    if multipart::is_type(content_type, SDP) {
+        return Some(SdpSpan { part: None });
     }
-    let media_type = content_type.split(';').next().unwrap_or("").trim();
-    if !media_type.to_ascii_lowercase().starts_with("multipart/") {
-        return None;
-    }
-    find_part(&body, &boundary(content_type)?)
+    let parts = Multipart::parse(content_type, body).ok()?;
+    let at = parts.find(SDP)?;
+    // RFC 2045 §6: SIP has no use for an encoding (RFC 3261 §7.4.1), and one that is there all the same is not read.
+    let plain = parts.encoding(at).is_none_or(|e| ["7bit", "8bit", "binary"].iter().any(|p| e.eq_ignore_ascii_case(p)));
+    plain.then_some(SdpSpan { part: Some((parts, at)) })
 }
+
+const SDP: &str = "application/sdp";
 
 /// The description's bytes.
 pub fn sdp_bytes(message: &Message, span: &SdpSpan) -> Bytes {
-    message.body().slice(span.start..span.end)
+    match &span.part {
+        None => message.body(),
+        Some((parts, at)) => parts.content(*at).unwrap_or_default(),
+    }
 }
 
 /// The body with another description in its place.
-pub(super) fn replace_sdp(message: &Message, span: &SdpSpan, sdp: &[u8]) -> Bytes {
-    let body = message.body();
-    let mut out = BytesMut::with_capacity(body.len() + sdp.len());
-    out.extend_from_slice(&body[..span.start]);
-    out.extend_from_slice(sdp);
-    out.extend_from_slice(&body[span.end..]);
-    out.freeze()
-}
-
-fn is_sdp(content_type: &str) -> bool {
-    content_type.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/sdp")
-}
-
-fn boundary(content_type: &str) -> Option<String> {
-    content_type.split(';').skip(1).find_map(|p| {
-        let (name, value) = p.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim().trim_matches('"').to_owned())
-    })
-}
-
-fn find_part(body: &[u8], boundary: &str) -> Option<SdpSpan> {
-    // RFC 2046 §5.1.1: at most 70 characters; without any, every line would be a delimiter.
-    if boundary.is_empty() || boundary.len() > 70 {
-        return None;
+pub(super) fn replace_sdp(span: &SdpSpan, sdp: Bytes) -> Bytes {
+    match &span.part {
+        None => sdp,
+        Some((parts, at)) => parts.replace(*at, &sdp),
     }
-    let delimiter = format!("--{boundary}");
-    let starts: Vec<usize> = memchr::memmem::find_iter(body, delimiter.as_bytes())
-        .filter(|at| *at == 0 || body[at - 1] == b'\n')
-        .take(MAX_PARTS)
-        .collect();
-    starts.windows(2).find_map(|w| {
-        let part_start = w[0] + delimiter.len();
-        let head_start = part_start + memchr::memchr(b'\n', body.get(part_start..w[1])?)? + 1;
-        let head_len = memchr::memmem::find(body.get(head_start..w[1])?, b"\r\n\r\n")?;
-        let head = std::str::from_utf8(&body[head_start..head_start + head_len]).ok()?;
-        let sdp = head.split("\r\n").any(|line| {
-            line.split_once(':').is_some_and(|(name, value)| name.trim().eq_ignore_ascii_case("content-type") && is_sdp(value))
-        });
-        let encoded = head.to_ascii_lowercase().contains("content-transfer-encoding: base64");
-        let (start, end) = (head_start + head_len + 4, w[1].checked_sub(2)?);
-        (sdp && !encoded && start <= end).then_some(SdpSpan { start, end })
-    })
 }
 
 #[cfg(test)]
@@ -108,8 +74,22 @@ mod tests {
         let m = message("multipart/mixed; boundary=\"b1\"", body);
         let span = find_sdp(&m).unwrap();
         assert_eq!(sdp_bytes(&m, &span), "v=0\r\no=x\r\n");
-        let changed = replace_sdp(&m, &span, b"NEW\r\n");
+        let changed = replace_sdp(&span, Bytes::from_static(b"NEW\r\n"));
         assert_eq!(changed, body.replace("v=0\r\no=x\r\n", "NEW\r\n"));
+    }
+
+    #[test]
+    fn a_part_as_few_write_it() {
+        let body = "preamble\r\n--b1  \r\nc: Application/SDP; x=y\r\nl: 5\r\n\r\nv=0\r\n\r\n--b1--\r\n";
+        let m = message("multipart/mixed;boundary=b1", body);
+        let span = find_sdp(&m).unwrap();
+        assert_eq!(sdp_bytes(&m, &span), "v=0\r\n");
+        let changed = replace_sdp(&span, Bytes::from_static(b"v=0\r\nlonger\r\n"));
+        assert_eq!(changed, body.replace("v=0\r\n", "v=0\r\nlonger\r\n").replace("l: 5", "Content-Length: 13"));
+        for (encoding, found) in [("base64", false), ("BINARY", true), ("8bit", true), ("quoted-printable", false)] {
+            let body = body.replace("l: 5", &format!("Content-Transfer-Encoding: {encoding}"));
+            assert_eq!(find_sdp(&message("multipart/mixed;boundary=b1", &body)).is_some(), found, "{encoding}");
+        }
     }
 
     #[test]
@@ -122,7 +102,7 @@ mod tests {
             ("multipart/mixed;boundary=b", "--b\r\n--b"),
             ("multipart/mixed;boundary=b", "--b\r\nContent-Type: application/sdp\r\n\r\n--b"),
         ] {
-            assert_eq!(find_sdp(&message(ct, body)).filter(|s| s.start < s.end), None, "{body:?}");
+            assert!(find_sdp(&message(ct, body)).is_none(), "{body:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction};
 
 /// Times that one request is sent again: a proxy and a user agent may ask in turn, and each nonce may be too old once.
-const MAX_TRIES: u8 = 4;
+pub(super) const MAX_TRIES: u8 = 4;
 /// Realms remembered for one leg.
 const MAX_KNOWN: usize = 4;
 /// Nonces whose uses are counted. A nonce that fell out is counted from 1 again, which costs one more challenge.
@@ -152,6 +152,7 @@ impl Services {
         if status < 200 {
             return;
         }
+        let call = self.alone_of.remove(&tx);
         let Some(mut lone) = self.alone.remove(&tx).filter(|_| matches!(status, 401 | 407)) else { return };
         let Some(credentials) = self.credentials(&lone.trunk) else { return };
         let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
@@ -168,7 +169,11 @@ impl Services {
         let branch = self.mint_branch();
         draft.insert_first(HeaderId::Via, self.via(&lone.path, &branch));
         let Some(payload) = self.encode(&draft) else { return };
+        if let Some(call) = call {
+            self.note_sent(call, ReturnPath { ingress: None, path: lone.path }, &draft);
+        }
         if let Some(tx) = self.tx.send_request(self.now.mono, branch.into(), false, lone.path, lone.tls_name.clone(), payload) {
+            self.alone_of.extend(call.map(|call| (tx, call)));
             self.alone.insert(tx, lone);
         }
     }
@@ -246,9 +251,11 @@ impl Call {
             other => return other,
         }
         let Some(cseq) = raise_cseq(&mut retry.draft) else { return Challenged::Refused };
+        self.end_forks(cx);
         let dialog = &mut self.callee.dialog;
         (dialog.local_cseq, dialog.remote_tag) = (cseq, None);
         dialog.route_set.clear();
+        self.keep_template();
         let mut draft = retry.draft.clone();
         let Some(credentials) = cx.credentials(&self.callee.trunk) else { return Challenged::Refused };
         self.give(cx, Side::Callee, &credentials, &mut draft);

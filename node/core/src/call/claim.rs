@@ -25,6 +25,7 @@ impl Call {
             invite: self.invite.raw().clone(),
             arrival: Some(arrival(&self.back.path, self.back.ingress.or(Some(self.uid.node)))),
             trunk: self.caller.trunk.to_string(),
+            emergency_info: self.emergency_info.clone(),
             parties: Some(store_pb::CallParties {
                 from_uri: from.as_ref().map(|n| n.uri.as_str().to_owned()).unwrap_or_default(),
                 from_display: from.and_then(|n| n.display).unwrap_or_default(),
@@ -167,8 +168,8 @@ impl Call {
         if let Some(last) = self.attempts.last() {
             let host = last.tls_name.clone().unwrap_or_else(|| last.path.remote.ip().to_string().into());
             let target = Target { addr: last.path.remote, transport: last.path.transport };
-            let (trunk, realm) = (self.callee.trunk.clone(), self.callee.realm);
-            self.candidates.push_front(Candidate { target, trunk, realm, host, large: Large::Stay });
+            let (trunk, realm, uri) = (self.callee.trunk.clone(), self.callee.realm, Some(last.uri.clone()));
+            self.candidates.push_front(Candidate { target, trunk, realm, host, large: Large::Stay, uri });
         }
         self.try_dial(cx);
     }

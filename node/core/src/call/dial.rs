@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::media::MediaPhase;
-use super::services::{ClientUse, Services};
+use super::services::{ClientUse, LOOP_PARAM, Services};
 use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase, ClaimState, headers};
 use crate::dialog::{Dialog, without_tag};
@@ -15,16 +15,21 @@ use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri};
 /// Targets dialled for one call at the most, over all answers of the DNS.
 const MAX_ATTEMPTS: usize = 16;
 
+/// RFC 5393 §5.3.3: what a request without Max-Breadth gets.
+const MAX_BREADTH: &str = "60";
+
 /// RFC 3261 §18.1.1, path MTU unknown: a larger request of ours goes by TCP, if the trunk leaves the transport open.
 const DATAGRAM_MAX: usize = 1300;
 
 /// One target of a trunk, not looked up yet.
 #[derive(Clone, Debug)]
 pub(super) struct Hop {
-    trunk: Box<str>,
-    realm: Realm,
-    host: HostAndPort,
-    choice: TransportChoice,
+    pub(super) trunk: Box<str>,
+    pub(super) realm: Realm,
+    pub(super) host: HostAndPort,
+    pub(super) choice: TransportChoice,
+    /// The Contact of a 3xx that led here: the Request-URI as it is (RFC 3261 §8.1.3.4).
+    pub(super) uri: Option<Box<str>>,
 }
 
 /// One address to dial.
@@ -37,6 +42,8 @@ pub(super) struct Candidate {
     pub(super) host: Box<str>,
     /// What is done with a request that is too large for a datagram.
     pub(super) large: Large,
+    /// The whole Request-URI, where a 3xx named it.
+    pub(super) uri: Option<Box<str>>,
 }
 
 /// UDP and large requests.
@@ -55,13 +62,15 @@ impl Call {
     pub(super) fn plan(&mut self, cx: &Services) {
         let Ok(uri) = Uri::parse(self.invite.request_uri().unwrap_or_default()) else { return };
         let config = cx.config.clone();
-        let Some(route) = routing::route(&config, &uri, self.emergency, &self.caller.trunk) else { return };
+        let service = self.emergency_info.as_ref().map(|i| i.service.as_str());
+        let Some(route) = routing::route(&config, &uri, service, &self.caller.trunk) else { return };
         for (trunk, target) in routing::targets(&config, route) {
             self.hops.push_back(Hop {
                 trunk: trunk.name.clone(),
                 realm: trunk.realm,
                 host: target.host.clone(),
                 choice: routing::transport_choice(target.transport, uri.scheme() == Scheme::Sips),
+                uri: None,
             });
         }
     }
@@ -98,8 +107,8 @@ impl Call {
                 None => self.look_up_next(cx),
             }
         }
-        let status = self.last_failure.unwrap_or(if self.attempts.is_empty() && self.emergency { 480 } else { 404 });
-        self.fail(cx, status, "no target");
+        let otherwise = if self.attempts.is_empty() && self.emergency { 480 } else { 404 };
+        self.fail_with_best(cx, otherwise);
     }
 
     /// True when another target could be tried.
@@ -138,6 +147,7 @@ impl Call {
                 trunk: hop.trunk.clone(),
                 realm: hop.realm,
                 host: hop.host.host.clone(),
+                uri: hop.uri.clone(),
                 large: if hop.choice == TransportChoice::Any { Large::ByTcp } else { Large::Stay },
             });
         }
@@ -168,7 +178,7 @@ impl Call {
         if let Ok(targets) = result {
             self.add_candidates(&hop, &targets);
         } else {
-            self.last_failure.get_or_insert(480);
+            self.note_failure(480, None);
         }
         self.try_dial(cx);
     }
@@ -182,7 +192,7 @@ impl Call {
             self.media.on_open_failed();
         }
         if let Some((_, _)) = self.resolving.take() {
-            self.last_failure.get_or_insert(480);
+            self.note_failure(480, None);
         }
         self.try_dial(cx);
     }
@@ -192,6 +202,7 @@ impl Call {
         let Ok(index) = u32::try_from(self.attempts.len()) else { return false };
         cx.stop_timer(&mut self.timers.prepare);
         self.phase = CallPhase::Dialling;
+        self.end_forks(cx);
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
         let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
         let Target { addr, transport } = candidate.target;
@@ -214,14 +225,23 @@ impl Call {
         let mut draft = self.callee.dialog.request(&Method::Invite);
         let forwards = headers::next_max_forwards(&self.invite).unwrap_or(70);
         draft.set(HeaderId::MaxForwards, forwards.to_string());
+        if self.invite.first(HeaderId::MaxBreadth).is_none() {
+            // RFC 5393 §5.3.3: targets are tried one after the other, so that none of it is used up here.
+            draft.push(HeaderId::MaxBreadth, MAX_BREADTH);
+        }
         draft.push(HeaderId::Contact, self.callee.contact(cx));
         headers::copy_through(&self.invite, &mut draft);
+        if let Some(info) = &self.emergency_info {
+            super::emergency::add_ids(info, &self.invite, &mut draft);
+        }
         let invite = self.invite.clone();
+        self.offer_100rel(cx, &mut draft);
         self.put_body(cx, Side::Caller, &invite, &mut draft);
+        self.keep_template();
         let retry = self.first_retry(cx, &mut draft);
         let path = self.callee.path;
         let branch = cx.mint_branch();
-        let via = cx.via(&path, &branch);
+        let via = format!("{};{LOOP_PARAM}={}", cx.via(&path, &branch), cx.loop_cookie(&self.invite));
         draft.insert_first(HeaderId::Via, &*via);
         let Some(payload) = cx.encode(&draft) else { return false };
         if payload.len() > DATAGRAM_MAX
@@ -231,15 +251,17 @@ impl Call {
         }
         let tls_name = self.callee.tls_name.clone();
         let Some(tx) = cx.tx.send_request(cx.now.mono, branch.clone().into(), true, path, tls_name.clone(), payload) else {
-            self.last_failure = Some(503);
+            self.note_failure(503, None);
             return false;
         };
         self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath { ingress: None, path }, &draft);
         cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));
-        let failover = cx.config.settings.failover_after;
+        let settings = &cx.config.settings;
+        let trunk = cx.config.trunk(&self.callee.trunk);
+        let failover = trunk.and_then(|t| t.failover_after).unwrap_or(settings.failover_after);
+        let ring = trunk.and_then(|t| t.ring_timeout).unwrap_or(settings.ring_timeout);
         let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
         if self.timers.ring.is_none() {
-            let ring = cx.config.settings.ring_timeout;
             self.timers.ring = Some(cx.start_timer(ring, Timer::Call(self.serial, CallTimer::Ring)));
         }
         self.attempts.push(Attempt {
@@ -278,7 +300,7 @@ impl Call {
         attempt.unwanted = true;
         let tx = attempt.tx;
         cx.tx.stop_retransmitting(tx);
-        self.last_failure = Some(480);
+        self.note_failure(480, None);
         self.try_dial(cx);
     }
 }
@@ -293,6 +315,9 @@ fn target_number(target: &Target, tries: usize) -> u32 {
 
 /// The Request-URI toward a target: the number or name as dialled, at the target's host; other schemes as they are.
 fn request_uri(invite: &Message, candidate: &Candidate) -> String {
+    if let Some(uri) = &candidate.uri {
+        return uri.to_string();
+    }
     let text = invite.request_uri().unwrap_or_default();
     let Ok(uri) = Uri::parse(text) else { return text.to_owned() };
     if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips) {

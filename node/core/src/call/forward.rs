@@ -10,6 +10,8 @@ use crate::transaction::{ClientTxId, ServerTxId};
 pub(super) struct Forward {
     /// Its number in the call.
     pub(super) id: u64,
+    /// The early dialog that it is in.
+    pub(super) fork: Option<usize>,
     /// The leg it came from.
     pub(super) from: Side,
     /// As received.

@@ -18,6 +18,8 @@ fn is_own(id: HeaderId) -> bool {
             | HeaderId::Route
             | HeaderId::RecordRoute
             | HeaderId::Path
+            // It speaks to the proxies before us (RFC 3261 §20.29); what it asks of us was judged by `sbc::extensions`.
+            | HeaderId::ProxyRequire
             | HeaderId::ContentLength
             | HeaderId::ContentType
             | HeaderId::RAck

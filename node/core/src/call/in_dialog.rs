@@ -4,8 +4,8 @@ use super::forward::Forward;
 use super::outgoing::Purpose;
 use super::services::{ClientUse, Services};
 use super::{Call, CallPhase, Cause, body, headers};
-use crate::ids::MediaId;
-use crate::io::{Counter, MediaEvent, ReturnPath, Side};
+use crate::io::{ReturnPath, Side};
+use crate::policy::{MethodPolicy, ReferPolicy};
 use crate::sip::{HeaderId, Message, Method, Sdp};
 use crate::store_pb::{self, command::Kind};
 use crate::transaction::{ResponseAction, ServerTxId};
@@ -16,6 +16,9 @@ const MAX_FORWARDS: usize = 32;
 impl Call {
     /// True when the request's Call-ID and tags are this leg's (RFC 3261 §12.2.2).
     pub fn fits(&self, side: Side, request: &Message) -> bool {
+        if self.phase == CallPhase::Dialling {
+            return self.fits_early(side, request);
+        }
         let d = &self.leg(side).dialog;
         let tag = |a: Option<&str>, b: Option<&str>| match (a, b) {
             (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
@@ -23,9 +26,7 @@ impl Call {
         };
         *d.call_id == *request.call_id()
             && tag(request.to_tag(), Some(&d.local_tag))
-            && (tag(request.from_tag(), d.remote_tag.as_deref())
-                // A forked early dialog of the called side that is not the latest one.
-                || (side == Side::Callee && self.phase == CallPhase::Dialling))
+            && tag(request.from_tag(), d.remote_tag.as_deref())
     }
 
     /// A request other than ACK and CANCEL within the dialog, new on `tx`.
@@ -33,6 +34,7 @@ impl Call {
         let realm = self.leg(side).realm;
         self.ladder.received(cx.now.unix, realm, &back, request);
         cx.server_use.insert(tx, self.serial);
+        self.focus_request(side, request);
         if self.phase == CallPhase::Over || self.leg(side).gone {
             self.refuse_request(cx, side, tx, &back, request, 481);
             return;
@@ -42,10 +44,26 @@ impl Call {
             return;
         }
         self.learn_path(side, &back);
+        if let Some(status) = self.refused_by_trunk(cx, side, request.method()) {
+            self.refuse_request(cx, side, tx, &back, request, status);
+            return;
+        }
         match request.method() {
             Method::Bye => self.on_bye(cx, side, tx, &back, request),
             Method::Invite => self.on_reinvite(cx, side, tx, back, request),
+            Method::Prack => self.on_prack(cx, side, tx, back, request),
+            Method::Update => self.on_update(cx, side, tx, back, request),
             _ => self.forward(cx, side, tx, back, request),
+        }
+    }
+
+    /// What the trunk's configuration keeps from the other side.
+    fn refused_by_trunk(&self, cx: &Services, side: Side, method: &Method) -> Option<u16> {
+        let trunk = cx.config.trunk(&self.leg(side).trunk)?;
+        match method {
+            Method::Refer if trunk.refer == ReferPolicy::Reject => Some(403),
+            Method::Other(_) if trunk.unknown_methods == MethodPolicy::Refuse => Some(501),
+            _ => None,
         }
     }
 
@@ -57,7 +75,7 @@ impl Call {
         }
     }
 
-    fn refuse_request(
+    pub(super) fn refuse_request(
         &mut self,
         cx: &mut Services,
         side: Side,
@@ -67,6 +85,9 @@ impl Call {
         status: u16,
     ) {
         let mut draft = request.response(status, None);
+        if status == 501 {
+            draft.push(HeaderId::Allow, super::ALLOW);
+        }
         if status == 500 {
             draft.push(HeaderId::RetryAfter, (1 + request.cseq() % 9).to_string());
         }
@@ -77,6 +98,9 @@ impl Call {
 
     fn on_bye(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: &ReturnPath, request: &Message) {
         self.refuse_request(cx, side, tx, back, request, 200);
+        if self.bye_early(cx, side, request) {
+            return;
+        }
         self.ack_unanswered(cx);
         self.leg_mut(side).gone = true;
         // A BYE says that the far end has the first 2xx, whether or not its ACK came through. A later one may have been lost:
@@ -86,6 +110,7 @@ impl Call {
         if let Some(mut pending) = pending {
             cx.stop_timer(&mut pending.timer);
         }
+        self.note_reason(request);
         let origin = if side == Side::Caller { "caller" } else { "callee" };
         let reason = request.first(HeaderId::Reason).map(str::to_owned);
         let status = if self.phase == CallPhase::Answered { 200 } else { 487 };
@@ -104,7 +129,8 @@ impl Call {
         let glare =
             self.leg(side).inviting || self.leg(side).pending_2xx.is_some() || self.leg(side.other()).pending_2xx.is_some();
         let other_way = self.forwards.iter().any(|f| f.from == side.other() && f.request.method() == &Method::Invite);
-        if glare || other_way || early {
+        // RFC 3311 §5.1: an UPDATE's offer is as good as a re-INVITE's.
+        if glare || other_way || early || self.open_offer(side).is_some() {
             self.refuse_request(cx, side, tx, &back, request, 491);
             return;
         }
@@ -112,7 +138,7 @@ impl Call {
         self.forward(cx, side, tx, back, request);
     }
 
-    fn forward(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
+    pub(super) fn forward(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         let to = self.leg(side.other());
         let status = match headers::next_max_forwards(request) {
             _ if to.gone || to.dialog.remote_tag.is_none() => Some(481),
@@ -128,19 +154,26 @@ impl Call {
         if matches!(request.method(), Method::Invite | Method::Update) {
             self.leg_mut(side).dialog.on_target_refresh(request);
         }
+        self.note_for_dispatch(cx, request);
         let sdp = body::find_sdp(request).and_then(|span| Sdp::parse(&body::sdp_bytes(request, &span)).ok());
         let streams = sdp.map_or(0, |sdp| sdp.media().len());
         let ready = self.media.ensure(cx, streams);
         let id = cx.serial();
+        let offered = match request.method() {
+            Method::Invite | Method::Update => streams > 0,
+            Method::Prack => streams > 0 && self.prack_offers(side),
+            _ => false,
+        };
         self.forwards.push(Forward {
             id,
+            fork: self.early.focus(),
             from: side,
             request: request.clone(),
             server_tx: Some(tx),
             back,
             client_tx: None,
             cseq: 0,
-            offered: streams > 0,
+            offered,
             cancelled: false,
             held: !ready,
             provisional: false,
@@ -155,9 +188,10 @@ impl Call {
         }
     }
 
-    fn send_forward(&mut self, cx: &mut Services, id: u64) {
+    pub(super) fn send_forward(&mut self, cx: &mut Services, id: u64) {
         let Some(at) = self.forwards.iter().position(|f| f.id == id) else { return };
         self.forwards[at].held = false;
+        self.focus_on(self.forwards[at].fork);
         let (from, request) = (self.forwards[at].from, self.forwards[at].request.clone());
         let to = from.other();
         let mut draft = self.leg_mut(to).dialog.request(request.method());
@@ -169,28 +203,11 @@ impl Call {
             draft.push(HeaderId::Contact, self.leg(to).contact(cx));
         }
         headers::copy_through(&request, &mut draft);
-        if let Some(rack) = request.first(HeaderId::RAck) {
-            draft.push(HeaderId::RAck, self.map_rack(from, rack));
+        if let Some(rack) = self.map_rack(from, &request) {
+            draft.push(HeaderId::RAck, rack);
         }
         self.put_body(cx, from, &request, &mut draft);
         self.send_on(cx, to, draft, Purpose::Use(ClientUse::Forward(id)));
-    }
-
-    /// RFC 3262 §7.2: RAck names the INVITE by its CSeq number, which is another one on the other leg.
-    fn map_rack(&self, from: Side, rack: &str) -> String {
-        let mut parts = rack.split_whitespace();
-        let (Some(rseq), Some(cseq), Some(method)) = (parts.next(), parts.next(), parts.next()) else { return rack.to_owned() };
-        let first = (from == Side::Caller && cseq == self.invite.cseq().to_string())
-            .then(|| self.attempts.iter().rev().find(|a| !a.unwanted).map(|a| a.cseq))
-            .flatten();
-        let mapped = first.or_else(|| {
-            // Of a re-INVITE that the other far end asked for.
-            self.forwards.iter().find(|f| f.from == from && cseq == f.request.cseq().to_string()).map(|f| f.cseq)
-        });
-        match mapped {
-            Some(mapped) => format!("{rseq} {mapped} {method}"),
-            None => rack.to_owned(),
-        }
     }
 
     /// A response to a request that was passed on.
@@ -207,6 +224,7 @@ impl Call {
             self.on_late_2xx(cx, response);
             return;
         };
+        self.focus_on(self.forwards[at].fork);
         let to = self.forwards[at].from.other();
         self.ladder.received(cx.now.unix, self.leg(to).realm, back, response);
         if action == ResponseAction::Absorb {
@@ -263,6 +281,7 @@ impl Call {
         let Some(path) = cx.tx.path(tx) else { return };
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
         if let Some(payload) = cx.encode(&ack) {
+            cx.note_sent(self.serial, ReturnPath { ingress: None, path }, &ack);
             cx.tx.set_ack(cx.now.mono, tx, payload);
         }
     }
@@ -302,6 +321,7 @@ impl Call {
     pub fn on_forward_failed(&mut self, cx: &mut Services, id: u64, status: u16) {
         let Some(at) = self.forwards.iter().position(|f| f.id == id) else { return };
         let forward = self.forwards.remove(at);
+        self.focus_on(forward.fork);
         let invite = forward.request.method() == &Method::Invite;
         if invite {
             self.leg_mut(forward.from.other()).inviting = false;
@@ -336,7 +356,10 @@ impl Call {
         }
         draft.insert_first(HeaderId::Via, cx.via(&path, &branch));
         if let Some(payload) = cx.encode(&draft) {
-            cx.tx.send_request(cx.now.mono, branch.into(), false, path, None, payload);
+            cx.note_sent(self.serial, ReturnPath { ingress: None, path }, &draft);
+            if let Some(tx) = cx.tx.send_request(cx.now.mono, branch.into(), false, path, None, payload) {
+                cx.alone_of.insert(tx, self.serial);
+            }
         }
     }
 
@@ -350,46 +373,19 @@ impl Call {
         self.journal.push(cx, self.serial, Kind::Refresh(record));
     }
 
-    /// The media engine reports on this call's session.
-    pub fn on_media(&mut self, cx: &mut Services, event: &MediaEvent) {
-        match event {
-            MediaEvent::Opened { first, ports, .. } => self.media.on_opened(*first, ports),
-            MediaEvent::OpenFailed { .. } => {
-                cx.count(Counter::Dropped("media_ports"));
-                self.media.on_open_failed();
-            }
-            MediaEvent::Latched { .. } => return,
-            MediaEvent::Closed { stats, .. } => {
-                self.media.on_closed(*stats);
-                self.on_media_closed(cx);
-                return;
-            }
-        }
-        if self.phase == CallPhase::Over {
-            return;
-        }
-        self.try_dial_if_preparing(cx);
-        self.release_answer(cx);
-        let held: Vec<u64> = self.forwards.iter().filter(|f| f.held).map(|f| f.id).collect();
-        for id in held {
-            self.send_forward(cx, id);
-        }
-    }
-
-    fn try_dial_if_preparing(&mut self, cx: &mut Services) {
-        if self.phase == CallPhase::Preparing {
-            self.try_dial(cx);
-        }
-    }
-
-    /// The session that an event must name to be this call's.
-    pub fn is_media(&self, id: MediaId) -> bool {
-        self.media.id == id
-    }
-
     /// Final answers to whatever is still open, when the call ends.
     pub(super) fn refuse_open_forwards(&mut self, cx: &mut Services) {
-        for forward in std::mem::take(&mut self.forwards) {
+        self.refuse_forwards(cx, |_| true);
+        self.caller.inviting = false;
+        self.callee.inviting = false;
+    }
+
+    /// Final answers to those of the open requests that are not waited for any more.
+    pub(super) fn refuse_forwards(&mut self, cx: &mut Services, which: impl Fn(&Forward) -> bool) {
+        let (refused, kept) = std::mem::take(&mut self.forwards).into_iter().partition(which);
+        self.forwards = kept;
+        let refused: Vec<Forward> = refused;
+        for forward in refused {
             if let Some(client) = forward.client_tx {
                 cx.client_use.remove(&client);
                 cx.tx.abandon_client(client);
@@ -399,7 +395,5 @@ impl Call {
                 self.refuse_request(cx, forward.from, tx, &forward.back, &forward.request, status);
             }
         }
-        self.caller.inviting = false;
-        self.callee.inviting = false;
     }
 }

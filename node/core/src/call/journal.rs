@@ -13,7 +13,7 @@ use crate::store_pb::command::Kind;
 
 /// How long to wait before proposing again; spread over twice this time by call, which limits the rate.
 const RETRY: Duration = Duration::from_secs(1);
-/// Records kept for one call. A call that changes more often without quorum drops its oldest refresh.
+/// Records kept for one call. A call that changes more often without quorum drops its oldest refresh or notice.
 const MAX_RECORDS: usize = 16;
 
 /// The records of one call that are not known to be applied.
@@ -58,7 +58,7 @@ impl Journal {
             return;
         }
         if self.records.len() >= MAX_RECORDS
-            && let Some(at) = self.records.iter().position(|(_, k)| matches!(k, Kind::Refresh(_)))
+            && let Some(at) = self.records.iter().position(|(_, k)| matches!(k, Kind::Refresh(_) | Kind::Notice(_)))
         {
             self.records.remove(at);
         }

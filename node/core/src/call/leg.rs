@@ -51,6 +51,8 @@ pub struct Leg {
     pub pending_2xx: Option<Pending2xx>,
     /// An INVITE of ours toward the far end is under way.
     pub inviting: bool,
+    /// Whose offer is open here since the first INVITE, until its answer; of requests that are passed on, those themselves tell.
+    pub offer: Option<Side>,
     /// The dialog is over on this leg: nothing more is sent on it.
     pub gone: bool,
 }

@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::leg::Leg;
 use super::services::Services;
+use super::{Call, CallPhase};
 use crate::ids::MediaId;
-use crate::io::{MediaCommand, MediaStats, Output, Realm, Side, StreamPorts, StreamRemote};
+use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Realm, Side, StreamPorts, StreamRemote};
 use crate::sip::{Sdp, SdpRewrite};
 
 /// Streams of one call at the most; further m-lines are passed on without being anchored.
@@ -173,6 +174,46 @@ impl CallMedia {
     /// Our RTP ports toward a side, for the record.
     pub(super) fn ports_toward(&self, side: Side) -> Vec<u32> {
         self.ports.iter().map(|p| u32::from(if side == Side::Caller { p.caller } else { p.callee })).collect()
+    }
+}
+
+impl Call {
+    /// The media engine reports on this call's session.
+    pub fn on_media(&mut self, cx: &mut Services, event: &MediaEvent) {
+        match event {
+            MediaEvent::Opened { first, ports, .. } => self.media.on_opened(*first, ports),
+            MediaEvent::OpenFailed { .. } => {
+                cx.count(Counter::Dropped("media_ports"));
+                self.media.on_open_failed();
+            }
+            MediaEvent::Latched { .. } => return,
+            MediaEvent::Closed { stats, .. } => {
+                self.media.on_closed(*stats);
+                self.on_media_closed(cx);
+                return;
+            }
+        }
+        if self.phase == CallPhase::Over {
+            return;
+        }
+        self.try_dial_if_preparing(cx);
+        self.release_provisional(cx);
+        self.release_answer(cx);
+        let held: Vec<u64> = self.forwards.iter().filter(|f| f.held).map(|f| f.id).collect();
+        for id in held {
+            self.send_forward(cx, id);
+        }
+    }
+
+    fn try_dial_if_preparing(&mut self, cx: &mut Services) {
+        if self.phase == CallPhase::Preparing {
+            self.try_dial(cx);
+        }
+    }
+
+    /// The session that an event must name to be this call's.
+    pub fn is_media(&self, id: MediaId) -> bool {
+        self.media.id == id
     }
 }
 

@@ -10,6 +10,9 @@ mod body;
 mod challenge;
 mod claim;
 mod dial;
+mod early;
+mod emergency;
+mod failure;
 mod forward;
 mod headers;
 mod held;
@@ -18,7 +21,10 @@ mod journal;
 mod ladder;
 mod leg;
 mod media;
+mod offer;
 mod outgoing;
+mod provisional;
+mod reliable;
 mod services;
 mod setup;
 mod teardown;
@@ -27,10 +33,11 @@ mod timer;
 use std::collections::VecDeque;
 
 pub use body::{find_sdp, sdp_bytes};
+pub use emergency::{PIDF, carried, is_data};
 pub use headers::{MaxForwardsError, next_max_forwards};
-pub use ladder::Ladder;
+pub use ladder::{Ladder, Note};
 pub use leg::{Leg, NextHop};
-pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, Services, allowed, fill_via, finish_response};
+pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use timer::{CallTimer, Timer};
 
 use attempt::Attempt;
@@ -45,6 +52,7 @@ use crate::ids::{CallUid, NodeId, ResolveId};
 use crate::io::{ReturnPath, Side};
 use crate::sip::Message;
 use crate::store_pb;
+use crate::store_pb::EmergencyInfo;
 use crate::timer::TimerId;
 use crate::token::ClaimKey;
 use crate::transaction::ServerTxId;
@@ -98,6 +106,8 @@ pub struct Call {
     pub exact: [u8; 16],
     /// Decided once, at the first INVITE.
     pub emergency: bool,
+    /// Service and ids of an emergency call.
+    pub emergency_info: Option<EmergencyInfo>,
     /// Where it stands.
     pub phase: CallPhase,
     /// How its claim stands.
@@ -122,7 +132,14 @@ pub struct Call {
     sends: Vec<PendingSend>,
     media: CallMedia,
     journal: Journal,
-    last_failure: Option<u16>,
+    /// Requests whose location or data went to the log.
+    notices: u16,
+    failure: Option<failure::Failure>,
+    /// 3xx that were followed, and where they led.
+    redirects: u8,
+    redirected_to: Vec<Box<str>>,
+    /// The cause of the end as the telephone network knows it (Q.850).
+    q850: Option<u8>,
     ringing: bool,
     /// Another node dialled the same leg first (482, rule C): nothing is said until that node yields, or the log decides.
     quiet: bool,
@@ -133,8 +150,12 @@ pub struct Call {
     acks: Vec<SentAck>,
     /// BYE is to be sent to that side once its ACK has come (RFC 3261 §15).
     bye_when_acked: Option<(Side, Option<String>)>,
-    /// A 2xx that waits for ports.
+    /// A 2xx that waits for ports, or for a PRACK.
     held_answer: Option<(u32, Message)>,
+    /// Provisional responses that wait for ports, by attempt.
+    held_provisional: Vec<(u32, Message)>,
+    /// Early dialogs.
+    early: early::Early,
     /// What the far ends want to know of us.
     auth: challenge::CallAuth,
     end: Option<Cause>,

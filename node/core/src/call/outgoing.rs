@@ -89,6 +89,9 @@ impl Call {
             }
             Purpose::Alone => {
                 let sent = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload);
+                if let Some(tx) = sent {
+                    cx.alone_of.insert(tx, self.serial);
+                }
                 if let (Some(tx), Some(retry)) = (sent, retry) {
                     self.keep_lone(cx, side, tx, retry, path);
                 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 use bytes::Bytes;
 
 use super::challenge::{Lone, NonceCounts};
+use super::ladder::Note;
 use super::timer::Timer;
 use crate::ctx::LocalConfig;
 use crate::health::Health;
@@ -14,7 +15,7 @@ use crate::ids::{CallUid, MediaId, NodeId, ProposalId, ResolveId, SendId};
 use crate::io::{Counter, Output, Path, PeerMessage, ReturnPath, Transmit, Transport};
 use crate::policy::ClusterConfig;
 use crate::replica::Replica;
-use crate::sip::{Draft, HeaderId, Message, Method, Via};
+use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri, Via};
 use crate::store_pb;
 use crate::time::{Instant, Now};
 use crate::timer::{TimerId, TimerWheel};
@@ -68,6 +69,10 @@ pub struct Services {
     pub nonces: NonceCounts,
     /// Requests that no call waits for, by transaction: bounded as those are.
     pub alone: HashMap<ClientTxId, Lone>,
+    /// The call that such a request was for, by its serial: the answer is for its ladder.
+    pub alone_of: HashMap<ClientTxId, u64>,
+    /// Messages to be filed in ladders.
+    pub notes: Vec<Note>,
     next: u64,
 }
 
@@ -96,8 +101,20 @@ impl Services {
             resolving: HashMap::new(),
             nonces: NonceCounts::default(),
             alone: HashMap::new(),
+            alone_of: HashMap::new(),
+            notes: Vec::new(),
             next: 0,
         }
+    }
+
+    /// Notes for a call's ladder that a message goes out.
+    pub fn note_sent(&mut self, call: u64, back: ReturnPath, draft: &Draft) {
+        self.notes.push(Note::sent(call, self.now.unix, back, draft));
+    }
+
+    /// Notes for a call's ladder that a message came in.
+    pub fn note_received(&mut self, call: u64, back: ReturnPath, message: &Message) {
+        self.notes.push(Note::received(call, self.now.unix, back, message));
     }
 
     /// A number never given before in this incarnation.
@@ -196,9 +213,17 @@ impl Services {
 
     /// A response without a transaction (RFC 3261 §8.2.7).
     pub fn reject_stateless(&mut self, back: ReturnPath, request: &Message, status: u16) {
+        self.reject_with(back, request, status, &[]);
+    }
+
+    /// The same with the header fields that say why.
+    pub fn reject_with(&mut self, back: ReturnPath, request: &Message, status: u16, fields: &[(&str, String)]) {
         let tag = self.stateless_tag(request);
         let mut draft = request.response(status, None);
         finish_response(&mut draft, request, status, &tag, &self.local.name);
+        for (name, value) in fields {
+            draft.push_named(name, value.as_str());
+        }
         fill_via(&mut draft, &back);
         if let Some(payload) = self.encode(&draft) {
             self.count(Counter::ResponseSent(u8::try_from(status / 100).unwrap_or(0)));
@@ -217,10 +242,34 @@ impl Services {
         format!("SIP/2.0/{} {};branch={branch};rport", path.transport.via_token(), path.local)
     }
 
+    /// What our Via of an INVITE says of where the call was to go: the same on every node, and telling nobody else anything.
+    pub fn loop_cookie(&self, invite: &Message) -> String {
+        let uri = invite.request_uri().unwrap_or_default();
+        let user = Uri::parse(uri).ok().and_then(|u| crate::routing::dialled(&u));
+        let destination = user.unwrap_or_else(|| uri.to_ascii_lowercase());
+        let mac = self.key.authenticate(&[b"loop", destination.as_bytes()]);
+        mac[..8].iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+
     /// The path of a request of ours to `remote`.
     pub fn path_to(&self, realm: crate::io::Realm, transport: Transport, remote: SocketAddr) -> Path {
         let role = LocalConfig::own_role(realm);
         Path { role, transport, local: self.local.address(role, transport), remote, flow: None }
+    }
+
+    /// Takes this cluster's own addresses out of a route set: whoever put them there, a request along it would come back to us, and
+    /// would name the anycast address (rules F, AC-34).
+    pub fn drop_own_routes(&self, dialog: &mut crate::dialog::Dialog) {
+        let ours = |value: &str| {
+            let ip = NameAddr::parse(value).ok().and_then(|route| route.uri.host_ip());
+            ip.is_some_and(|ip| self.local.is_ours(&self.view, ip))
+        };
+        dialog.route_set.retain(|route| !ours(route));
+    }
+
+    /// True while a quorum has confirmed this node lately (rule I): without it a node begins nothing that ends a call.
+    pub fn has_lease(&self) -> bool {
+        self.now.mono < self.view.lease_until
     }
 
     /// A member that is another node and reachable.
@@ -236,7 +285,7 @@ impl Services {
 
 /// Fills in where the request came from (RFC 3261 §18.2.1, RFC 3581 §4): `back` leads to its source address.
 pub fn fill_via(draft: &mut Draft, back: &ReturnPath) {
-    let Some(via) = draft.first(HeaderId::Via).and_then(|v| Via::parse(v).ok()) else { return };
+    let Some(via) = draft.first(HeaderId::Via).and_then(|v| Via::parse_any_version(v).ok()) else { return };
     let filled = via.with_received(back.path.remote);
     if filled != via.as_str() {
         draft.replace_first(HeaderId::Via, filled);
@@ -249,7 +298,8 @@ pub fn finish_response(draft: &mut Draft, request: &Message, status: u16, local_
         draft.set(HeaderId::To, format!("{};tag={local_tag}", request.to()));
     }
     match status {
-        405 => {
+        // RFC 3261 §21.4.6 for 405; whoever hears 501 wants to know as well.
+        405 | 501 => {
             draft.push(HeaderId::Allow, ALLOW);
         }
         503 | 500 => {
@@ -261,6 +311,9 @@ pub fn finish_response(draft: &mut Draft, request: &Message, status: u16, local_
     }
     draft.push(HeaderId::Server, server);
 }
+
+/// Via parameter of our INVITEs that holds the loop cookie (RFC 3261 §16.6 step 8).
+pub const LOOP_PARAM: &str = "loop";
 
 /// The methods that we take part in.
 pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, REFER, NOTIFY, SUBSCRIBE";

@@ -31,8 +31,8 @@ pub struct NewCall {
     pub back: ReturnPath,
     /// The trunk it came from.
     pub trunk: Box<str>,
-    /// Its class.
-    pub emergency: bool,
+    /// The emergency service that it calls, without `urn:service:`; `None`: an ordinary call.
+    pub service: Option<Box<str>>,
     /// Its claim key.
     pub claim_key: ClaimKey,
     /// Its exact key.
@@ -46,6 +46,7 @@ impl Call {
     pub fn begin(cx: &mut Services, new: NewCall) -> Call {
         let mut call = Call::make(cx, new);
         call.ladder.received(cx.now.unix, call.caller.realm, &call.back, &call.invite);
+        call.ladder.sent(cx.now.unix, call.caller.realm, &call.back, &call.invite.response(100, None));
         call.plan(cx);
         if call.claim == ClaimState::Late {
             // A dead node's call holds the claim.
@@ -69,10 +70,12 @@ impl Call {
         let token = |kind| cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
         let (caller_token, callee_token) = (token(TokenKind::CallerLeg), token(TokenKind::CalleeLeg));
         let realm = new.back.path.role.realm();
+        let mut dialog = Dialog::from_request(&new.invite, &caller_token);
+        cx.drop_own_routes(&mut dialog);
         let caller = Leg {
             side: Side::Caller,
             realm,
-            dialog: Dialog::from_request(&new.invite, &caller_token),
+            dialog,
             path: new.back.path,
             ingress: new.back.ingress,
             tls_name: None,
@@ -84,6 +87,7 @@ impl Call {
             remote_sdp: Default::default(),
             pending_2xx: None,
             inviting: false,
+            offer: None,
             gone: false,
         };
         let callee_realm = if realm == Realm::External { Realm::Core } else { Realm::External };
@@ -113,14 +117,18 @@ impl Call {
             remote_sdp: Default::default(),
             pending_2xx: None,
             inviting: false,
+            offer: None,
             gone: false,
         };
+        let service = new.service.as_deref();
+        let emergency_info = service.map(|s| super::emergency::identify(cx, &new.invite, s, new.claim_key));
         Call {
             serial: new.serial,
             uid,
             claim_key: new.claim_key,
             exact: new.exact,
-            emergency: new.emergency,
+            emergency: new.service.is_some(),
+            emergency_info,
             phase: CallPhase::Preparing,
             claim: if new.orphan { ClaimState::Late } else { ClaimState::Pending },
             media: CallMedia::new(cx, [realm, callee_realm]),
@@ -138,7 +146,11 @@ impl Call {
             forwards: Vec::new(),
             sends: Vec::new(),
             journal: Default::default(),
-            last_failure: None,
+            notices: 0,
+            failure: None,
+            redirects: 0,
+            redirected_to: Vec::new(),
+            q850: None,
             ringing: false,
             quiet: false,
             twin_yielded: false,
@@ -146,6 +158,8 @@ impl Call {
             acks: Vec::new(),
             bye_when_acked: None,
             held_answer: None,
+            held_provisional: Vec::new(),
+            early: Default::default(),
             auth: Default::default(),
             end: None,
             ended_in_log: false,

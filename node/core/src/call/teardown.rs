@@ -36,6 +36,7 @@ impl Call {
                 }
             }
             CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
+            CallTimer::Repeat18x(fork) => self.on_repeat_18x(cx, fork),
             CallTimer::Journal => self.journal.on_retry(cx, self.serial),
             CallTimer::MediaClose => {
                 self.timers.media = None;
@@ -66,6 +67,7 @@ impl Call {
             return self.on_cancel_forward(cx, invite);
         }
         self.refuse(cx, 487);
+        self.note_reason(request);
         let reason = request.first(HeaderId::Reason).map(str::to_owned);
         for attempt in &mut self.attempts {
             attempt.cancel(cx, reason.as_deref());
@@ -82,8 +84,9 @@ impl Call {
             return;
         }
         self.refuse(cx, status);
+        let why = format!("SIP;cause={status};text=\"{reason}\"");
         for attempt in &mut self.attempts {
-            attempt.cancel(cx, None);
+            attempt.cancel(cx, Some(&why));
         }
         self.caller.gone = true;
         self.callee.gone = true;
@@ -186,6 +189,9 @@ impl Call {
         cx.stop_timer(&mut self.timers.claim);
         cx.stop_timer(&mut self.timers.prepare);
         cx.stop_timer(&mut self.timers.ring);
+        self.close_senders(cx);
+        self.refuse_open_forwards(cx);
+        self.drop_held_answer(cx);
         if !self.ended_in_log {
             cx.count(Counter::CallEnded(outcome(&cause)));
         }
@@ -213,6 +219,7 @@ impl Call {
                 origin: cause.origin.into(),
                 status: u32::from(cause.status),
                 reason: cause.reason,
+                q850: u32::from(self.q850.unwrap_or(0)),
             }),
             media: Some(store_pb::MediaTotals {
                 caller_packets: caller.rtp_packets,

@@ -26,6 +26,8 @@ pub enum CallTimer {
     Ring,
     /// Repeat the 2xx on this leg (RFC 3261 §13.3.1.4).
     Repeat2xx(Side),
+    /// Repeat the reliable provisional response of this early dialog (RFC 3262 §3).
+    Repeat18x(u8),
     /// Propose again what did not commit.
     Journal,
     /// The media engine did not answer a close.

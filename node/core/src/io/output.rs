@@ -101,6 +101,8 @@ pub struct LadderEntry {
 /// Things that are counted. Labels are bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Counter {
+    /// A call began, by its class ([`class_label`](crate::routing::class_label)).
+    CallReceived(&'static str),
     /// A request came in, by method.
     RequestReceived(&'static str),
     /// A response was sent, by status class 1..=6.

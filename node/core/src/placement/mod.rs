@@ -2,7 +2,7 @@
 
 use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, NodeId};
-use crate::io::{AddressRole, Side, View};
+use crate::io::{Side, View};
 use crate::replica::Replica;
 use crate::sip::{HeaderId, Message, NameAddr, Uri};
 use crate::time::Instant;
@@ -51,7 +51,7 @@ pub enum ClaimPlacement {
 /// The call that a request within a dialog names, and the leg it is on.
 pub fn named_call(key: &ClusterKey, replica: &Replica, request: &Message) -> Option<(CallUid, Side)> {
     let side = |kind| match kind {
-        TokenKind::CallerLeg => Some(Side::Caller),
+        TokenKind::CallerLeg | TokenKind::CallerFork(_) => Some(Side::Caller),
         TokenKind::CalleeLeg => Some(Side::Callee),
         TokenKind::Branch => None,
     };
@@ -121,14 +121,7 @@ pub fn of_cancel(facts: &Facts<'_>, key: &[u8; 16]) -> Option<NodeId> {
 
 /// True when every Route of a request names this cluster: the anycast address or any node's own (AC-34, AC-35).
 pub fn routes_are_ours(local: &LocalConfig, view: &View, request: &Message) -> bool {
-    request.values(HeaderId::Route).all(|value| {
-        let Ok(route) = NameAddr::parse(value) else { return false };
-        route.uri.host_ip().is_some_and(|ip| {
-            let ip = ip.to_canonical();
-            ip == local.address(AddressRole::Anycast, crate::io::Transport::Udp).ip().to_canonical()
-                || ip == local.unicast.to_canonical()
-                || ip == local.core.to_canonical()
-                || view.nodes.iter().any(|n| n.unicast.to_canonical() == ip || n.core.to_canonical() == ip)
-        })
-    })
+    request
+        .values(HeaderId::Route)
+        .all(|value| NameAddr::parse(value).is_ok_and(|route| route.uri.host_ip().is_some_and(|ip| local.is_ours(view, ip))))
 }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy};
-use super::{AclRule, SourceCheck};
+use super::{AclRule, NumberRange, PrackPolicy, SourceCheck};
 use crate::io::{HostAndPort, Realm, Transport};
 
 /// What all nodes share; changed by `sbcctl config apply`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// Its revision in the log; 0: built in.
     pub revision: u64,
@@ -18,6 +18,10 @@ pub struct ClusterConfig {
     pub routes: Vec<Route>,
     /// User parts and `tel:` numbers that are emergency calls, besides `urn:service:sos`.
     pub emergency_numbers: Vec<Box<str>>,
+    /// Further numbers that are emergency calls, in the order of the file.
+    pub numbers: Vec<NumberRange>,
+    /// Who we are in the emergency call and incident ids that we mint (NENA-STA-010: an element identifier, a host name).
+    pub element_id: Option<Box<str>>,
     /// Budgets and timers.
     pub settings: Settings,
     /// Who may speak to the cluster; empty: everybody.
@@ -66,6 +70,12 @@ pub struct Trunk {
     pub unknown_methods: MethodPolicy,
     /// Whether requests within its calls may come from another address.
     pub source_check: SourceCheck,
+    /// Whether it is offered 100rel where the caller cannot.
+    pub prack: PrackPolicy,
+    /// How long a target of it may stay silent before the next is tried; `None`: as in the settings.
+    pub failover_after: Option<Duration>,
+    /// How long it may ring; `None`: as in the settings.
+    pub ring_timeout: Option<Duration>,
 }
 
 impl Trunk {
@@ -84,6 +94,9 @@ impl Trunk {
             refer: ReferPolicy::default(),
             unknown_methods: MethodPolicy::default(),
             source_check: SourceCheck::default(),
+            prack: PrackPolicy::default(),
+            failover_after: None,
+            ring_timeout: None,
         }
     }
 }
@@ -155,6 +168,10 @@ pub enum RouteMatch {
     Prefix(Box<str>),
     /// The request came from this trunk.
     FromTrunk(Box<str>),
+    /// The emergency service is this one, or a part of it: "sos.police" is one of "sos".
+    Service(Box<str>),
+    /// The host of the Request-URI, in any case.
+    Host(Box<str>),
 }
 
 /// Budgets and timers, with their defaults in `Default`.

@@ -2,12 +2,16 @@
 
 mod acl;
 mod config;
+mod numbers;
+mod prack;
 mod rate;
 mod source_check;
 mod trust;
 
 pub use acl::{AclAction, AclRule, acl_of};
 pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
+pub use numbers::{NumberRange, Numbers};
+pub use prack::PrackPolicy;
 pub use rate::SourceRates;
 pub use source_check::{SourceCheck, may_act};
 pub use trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, User};

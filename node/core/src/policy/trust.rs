@@ -70,10 +70,10 @@ pub enum ReferPolicy {
     Reject,
 }
 
-/// What is done with a method that we do not know.
+/// What is done with a method that we do not know, within a call. One that begins something gets 501 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MethodPolicy {
-    /// 405 with Allow.
+    /// 501 with Allow.
     #[default]
     Refuse,
     /// Passed on like INFO or MESSAGE.

@@ -13,7 +13,7 @@ use crate::ids::{CallUid, Incarnation, NodeId};
 use crate::store_pb::command::Kind;
 use crate::store_pb::{
     Answer, CallState, Cdr, Claim, Command, ConfigRevision, DialogRecord, End, EndCause, Entry, Event, EventKind, LegRecord,
-    MediaTotals, NodeUp, Progress, Refresh,
+    MediaTotals, NodeUp, Notice, Progress, Refresh,
 };
 
 /// What one entry has done so far.
@@ -45,6 +45,7 @@ enum Change<'a> {
     Progress(&'a Progress),
     Answer(&'a Answer),
     Refresh(&'a Refresh),
+    Notice(&'a Notice),
 }
 
 impl Replica {
@@ -75,6 +76,7 @@ impl Replica {
             Kind::Progress(c) => self.on_change(run, Change::Progress(c), at),
             Kind::Answer(c) => self.on_change(run, Change::Answer(c), at),
             Kind::Refresh(c) => self.on_change(run, Change::Refresh(c), at),
+            Kind::Notice(c) => self.on_change(run, Change::Notice(c), at),
             Kind::End(c) => self.on_end(run, c, at),
             Kind::Config(c) => self.on_config(run, c, at),
             Kind::NodeUp(c) => self.on_node_up(run, *c, at),
@@ -126,6 +128,7 @@ impl Replica {
             Change::Progress(c) => (&c.call, c.epoch, c.seq),
             Change::Answer(c) => (&c.call, c.epoch, c.seq),
             Change::Refresh(c) => (&c.call, c.epoch, c.seq),
+            Change::Notice(c) => (&c.call, c.epoch, c.seq),
         };
         let Some(uid) = CallUid::from_bytes(call) else { return run.stale(None, StaleReason::Malformed) };
         let Some(entry) = self.calls.get_mut(&uid) else { return run.stale(Some(uid), StaleReason::UnknownCall) };
@@ -158,11 +161,19 @@ impl Replica {
                 entry.state_mut().dialog = r.dialog.as_ref().map(detached);
                 Some(EventKind::Updated)
             }
+            Change::Notice(_) => None,
         };
         self.legs.insert(uid, old.as_ref(), entry.callee());
         run.effects.push(Effect::Recorded { call: uid, seq });
         if let Some(kind) = event {
             self.call_event(run, uid, kind, at);
+        }
+        if let Change::Notice(notice) = change {
+            let kinds = [(notice.location, EventKind::LocationUpdated), (notice.data, EventKind::AdditionalData)];
+            for (_, kind) in kinds.into_iter().filter(|(there, _)| *there) {
+                // A copy: the record shares the buffer of its whole batch.
+                self.message_event(run, uid, kind, at, Bytes::copy_from_slice(&notice.message));
+            }
         }
     }
 
@@ -241,7 +252,7 @@ impl Replica {
         let at = self.clock_ms;
         while !run.is_full() {
             let Some(uid) = self.orphans.pop_first() else { return };
-            let cause = EndCause { origin: "node".to_owned(), status: 0, reason: "owner restarted".to_owned() };
+            let cause = EndCause { origin: "node".to_owned(), status: 0, reason: "owner restarted".to_owned(), q850: 0 };
             self.finish(run, uid, cause, MediaTotals::default(), at);
         }
     }
@@ -263,6 +274,12 @@ impl Replica {
 
     /// Derives an event of a call, with the call's next sequence number.
     fn call_event(&mut self, run: &mut Run, uid: CallUid, kind: EventKind, at: u64) -> u64 {
+        let claim = self.calls.get(&uid).filter(|_| kind == EventKind::Received).map(|c| c.claim().invite.clone());
+        self.message_event(run, uid, kind, at, claim.unwrap_or_default())
+    }
+
+    /// The same with the message that brought it.
+    fn message_event(&mut self, run: &mut Run, uid: CallUid, kind: EventKind, at: u64, message: Bytes) -> u64 {
         let Some(entry) = self.calls.get_mut(&uid).map(Arc::make_mut) else { return 0 };
         entry.state_mut().event_sequence += 1;
         let state = entry.state();
@@ -278,7 +295,8 @@ impl Replica {
             parties: claim.parties.clone(),
             cause: state.cause.clone(),
             target: state.target.clone(),
-            invite: if kind == EventKind::Received { claim.invite.clone() } else { Bytes::new() },
+            invite: message,
+            emergency_info: claim.emergency_info.clone(),
             ..Event::default()
         };
         let revision = self.event(run, event);
@@ -344,6 +362,7 @@ fn cdr(revision: u64, state: &CallState, media: MediaTotals) -> Cdr {
         ended_unix_ms: state.ended_unix_ms,
         cause: state.cause.clone(),
         media: Some(media),
+        emergency_info: claim.and_then(|c| c.emergency_info.clone()),
     }
 }
 

@@ -50,7 +50,7 @@ fn refresh(call: CallUid, seq: u32) -> Kind {
 }
 
 fn end(call: CallUid, origin: &str) -> Kind {
-    let cause = EndCause { origin: origin.into(), status: 200, reason: String::new() };
+    let cause = EndCause { origin: origin.into(), status: 200, ..EndCause::default() };
     Kind::End(End { call: raw(call), epoch: 1, cause: Some(cause), media: None })
 }
 

@@ -1,10 +1,14 @@
 //! Whose packet is this, is it an emergency call, and where does it go.
 
+mod emergency;
+
 use std::net::IpAddr;
 
 use crate::io::{Realm, Transport, TransportChoice};
 use crate::policy::{ClusterConfig, Route, RouteMatch, Trunk, TrunkTarget};
 use crate::sip::{Scheme, Uri};
+
+pub use emergency::{class_label, classify};
 
 /// Targets tried for one call at the most: beyond it a caller has given up.
 pub const MAX_TARGETS: usize = 16;
@@ -22,26 +26,29 @@ pub fn dialled(uri: &Uri) -> Option<String> {
     Some(if number { user.chars().filter(|c| !"-.()".contains(*c)).collect() } else { user.to_owned() })
 }
 
-/// True for `urn:service:sos…` (RFC 5031) and the configured numbers. Decided once, at the first INVITE.
+/// Whether [`classify`] finds a service.
 pub fn is_emergency(config: &ClusterConfig, uri: &Uri) -> bool {
-    if uri.is_service_sos() {
-        return true;
-    }
-    matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Tel)
-        && dialled(uri).is_some_and(|n| config.emergency_numbers.iter().any(|e| **e == *n))
+    classify(config, uri).is_some()
 }
 
 /// The first route that matches.
-pub fn route<'a>(config: &'a ClusterConfig, uri: &Uri, emergency: bool, from: &str) -> Option<&'a Route> {
+pub fn route<'a>(config: &'a ClusterConfig, uri: &Uri, service: Option<&str>, from: &str) -> Option<&'a Route> {
     let user = dialled(uri);
     config.routes.iter().find(|r| {
         r.matches.iter().all(|m| match m {
-            RouteMatch::Emergency(e) => *e == emergency,
+            RouteMatch::Emergency(e) => *e == service.is_some(),
             RouteMatch::User(u) => user.as_deref() == Some(&**u),
             RouteMatch::Prefix(p) => user.as_deref().is_some_and(|n| n.starts_with(&**p)),
             RouteMatch::FromTrunk(t) => &**t == from,
+            RouteMatch::Service(wanted) => service.is_some_and(|s| is_part_of(s, wanted)),
+            RouteMatch::Host(h) => uri.host().is_some_and(|host| host.eq_ignore_ascii_case(h)),
         })
     })
+}
+
+/// RFC 5031 §3: a sub-service is one of the service above it.
+fn is_part_of(service: &str, wanted: &str) -> bool {
+    service.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The enabled trunks of a route, with their targets, in order.
@@ -80,7 +87,7 @@ pub fn uri_transport(uri: &Uri) -> TransportChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Prefix, Settings};
+    use crate::policy::Prefix;
 
     fn config() -> ClusterConfig {
         let trunk = |name: &str, realm, net: &str| Trunk {
@@ -99,8 +106,7 @@ mod tests {
                 },
             ],
             emergency_numbers: vec!["112".into(), "911".into()],
-            settings: Settings::default(),
-            acl: Vec::new(),
+            ..ClusterConfig::default()
         }
     }
 
@@ -129,11 +135,28 @@ mod tests {
     fn routes_and_trunks() {
         let c = config();
         let u = Uri::parse("sip:491234@x").unwrap();
-        assert_eq!(&*route(&c, &u, false, "in").unwrap().name, "p");
-        assert!(route(&c, &u, false, "other").is_none());
-        assert_eq!(&*route(&c, &u, true, "other").unwrap().name, "sos");
+        assert_eq!(&*route(&c, &u, None, "in").unwrap().name, "p");
+        assert!(route(&c, &u, None, "other").is_none());
+        assert_eq!(&*route(&c, &u, Some("sos"), "other").unwrap().name, "sos");
         assert_eq!(&*trunk_of(&c, Realm::Core, "127.1.1.1".parse().unwrap()).unwrap().name, "psap");
         assert!(trunk_of(&c, Realm::Core, "8.8.8.8".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn routes_by_service_and_host() {
+        let mut c = config();
+        let by = |name: &str, m| Route { name: name.into(), matches: vec![m], trunks: vec![] };
+        c.routes = vec![
+            by("police", RouteMatch::Service("sos.police".into())),
+            by("any", RouteMatch::Service("sos".into())),
+            by("desk", RouteMatch::Host("desk.example".into())),
+        ];
+        let name = |uri: &str, service: Option<&str>| route(&c, &Uri::parse(uri).unwrap(), service, "in").map(|r| &*r.name);
+        assert_eq!(name("urn:service:sos.police", Some("sos.police")), Some("police"));
+        assert_eq!(name("urn:service:sos.policeman", Some("sos.policeman")), Some("any"));
+        assert_eq!(name("urn:service:sos.fire", Some("sos.fire")), Some("any"));
+        assert_eq!(name("sip:a@DESK.example", None), Some("desk"));
+        assert_eq!(name("sip:a@other.example", None), None);
     }
 
     #[test]

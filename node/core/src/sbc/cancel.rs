@@ -68,13 +68,13 @@ impl Sbc {
                 draft.set(HeaderId::To, format!("{};tag={tag}", message.to()));
             }
             self.cx.respond(tx, &mut draft);
+            if let Some(serial) = serial {
+                self.cx.note_received(serial, back, message);
+                self.cx.note_sent(serial, back, &draft);
+                self.file_notes();
+            }
         }
         if let Some(serial) = serial {
-            let realm = back.path.role.realm();
-            let at = self.cx.now.unix;
-            if let Some(call) = self.calls.get_mut(&serial) {
-                call.ladder.received(at, realm, &back, message);
-            }
             self.with_call(serial, |call, cx| call.on_cancel(cx, invite, message));
         }
     }

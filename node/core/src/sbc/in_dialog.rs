@@ -43,7 +43,9 @@ impl Sbc {
                 self.cx.reject_stateless(back, message, 481);
             }
             (Placement::Unsure | Placement::Mine | Placement::Peer(_), _) => {
-                self.cx.count(Counter::Misrouted(label, "503"));
+                // Relayed here by a map that is not ours: it goes no further (AC-46).
+                let why = if back.ingress.is_some() { "hop" } else { "503" };
+                self.cx.count(Counter::Misrouted(label, why));
                 self.cx.reject_stateless(back, message, 503);
             }
         }
@@ -64,7 +66,8 @@ impl Sbc {
             });
             return;
         }
-        if !known {
+        // RFC 3261 §9.2: a CANCEL finds its INVITE by transaction, or nothing; it never crosses as a request of its own.
+        if !known || message.method() == &Method::Cancel {
             self.cx.reject_stateless(back, message, 481);
             return;
         }

@@ -66,13 +66,18 @@ impl Sbc {
                 return;
             }
         };
-        if !self.authenticate(back, message, &admitted.trunk, admitted.emergency) {
+        let emergency = admitted.service.is_some();
+        if !emergency && self.refuses_body(back, message) {
+            return;
+        }
+        if !self.authenticate(back, message, &admitted.trunk, emergency) {
             return;
         }
         let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), true, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;
         };
+        self.cx.count(Counter::CallReceived(routing::class_label(admitted.service.as_deref())));
         let serial = self.cx.serial();
         self.cx.server_use.insert(tx, serial);
         // RFC 3261 §17.2.1: at once, for the claim and the DNS take their time.
@@ -85,7 +90,7 @@ impl Sbc {
                 tx,
                 back,
                 trunk: admitted.trunk,
-                emergency: admitted.emergency,
+                service: admitted.service,
                 claim_key: keys.key,
                 exact: keys.exact,
                 orphan: keys.orphan,
@@ -115,8 +120,12 @@ impl Sbc {
             Err(MaxForwardsError::Malformed) => return Err(400),
             Ok(_) => {}
         }
+        if let Some(status) = self.loop_status(message) {
+            return Err(status);
+        }
         let uri = Uri::parse(message.request_uri().unwrap_or_default()).map_err(|_| 400u16)?;
-        let emergency = routing::is_emergency(&self.cx.config, &uri);
+        let service = routing::classify(&self.cx.config, &uri);
+        let emergency = service.is_some();
         if uri.scheme() == Scheme::Other || (uri.scheme() == Scheme::Urn && !emergency) {
             return Err(416);
         }
@@ -135,7 +144,7 @@ impl Sbc {
         if !emergency && (full || !self.rates.admit(self.cx.now.mono, path.remote.ip(), rate)) {
             return Err(503);
         }
-        Ok(Admitted { trunk, emergency })
+        Ok(Admitted { trunk, service })
     }
 
     pub(super) fn exact_key(&self, key: crate::token::ClaimKey, message: &Message) -> [u8; 16] {
@@ -166,5 +175,5 @@ struct NewKeys {
 
 struct Admitted {
     trunk: Box<str>,
-    emergency: bool,
+    service: Option<Box<str>>,
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 
-use crate::call::Ladder;
+use crate::call::{Ladder, Note};
 use crate::ids::CallUid;
 use crate::time::Instant;
 
@@ -64,6 +64,12 @@ impl PastLadders {
             if let Some(old) = self.order.pop_front() {
                 self.by_uid.remove(&old);
             }
+        }
+    }
+
+    pub(super) fn add(&mut self, uid: CallUid, note: Note) {
+        if let Some(ladder) = self.by_uid.get_mut(&uid) {
+            ladder.add(note);
         }
     }
 

@@ -8,8 +8,10 @@ mod applied;
 mod authenticate;
 mod cancel;
 mod commands;
+mod extensions;
 mod in_dialog;
 mod initial;
+mod loops;
 mod memory;
 mod receive;
 
@@ -93,6 +95,17 @@ impl Sbc {
         }
         self.fire_timers();
         self.drain_transactions();
+        self.file_notes();
+    }
+
+    /// Messages that were noted go into the ladder of their call, or the memory of it.
+    fn file_notes(&mut self) {
+        for note in std::mem::take(&mut self.cx.notes) {
+            match self.calls.get_mut(&note.call) {
+                Some(call) => call.ladder.add(note),
+                None => self.ladders.add(self.cx.own_uid(note.call), note),
+            }
+        }
     }
 
     /// The next output, to be carried out in order; `None` until the next input.
@@ -208,6 +221,7 @@ impl Sbc {
             }
             TxEvent::ClientTerminated(tx) => {
                 self.cx.alone.remove(&tx);
+                self.cx.alone_of.remove(&tx);
                 if let Some((serial, ClientUse::Dial(index))) = self.cx.client_use.remove(&tx) {
                     self.with_call(serial, |call, cx| call.on_attempt_gone(cx, index));
                 }

@@ -78,9 +78,13 @@ impl Sbc {
         let key = server_key(message, message.method());
         match message.method() {
             Method::Ack => {
+                // What the transaction does not take acknowledges a 2xx, of a UA that gave it the branch of the INVITE.
                 if let Some(tx) = self.cx.tx.find_server(&key)
-                    && self.cx.tx.on_ack(self.cx.now.mono, tx)
+                    && !self.cx.tx.on_ack(self.cx.now.mono, tx)
                 {
+                    if let Some(&call) = self.cx.server_use.get(&tx) {
+                        self.cx.note_received(call, back, message);
+                    }
                     return;
                 }
                 return self.on_in_dialog(path, back, message);
@@ -103,6 +107,9 @@ impl Sbc {
         if back.ingress.is_none() && self.is_rejected(&path) {
             self.count_acl(&path);
             self.cx.reject_stateless(back, message, 403);
+            return;
+        }
+        if self.refuses_extensions(back, message) {
             return;
         }
         match message.method() {
@@ -131,6 +138,9 @@ impl Sbc {
             return;
         };
         let action = self.cx.tx.on_response(self.cx.now.mono, tx, message.status().unwrap_or(500));
+        if let Some(&call) = self.cx.alone_of.get(&tx) {
+            self.cx.note_received(call, back, message);
+        }
         let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return self.cx.on_lone_response(tx, message) };
         self.with_call(serial, |call, cx| match purpose {
             ClientUse::Dial(index) => call.on_dial_response(cx, index, action, &back, message),

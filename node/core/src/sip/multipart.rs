@@ -98,6 +98,13 @@ impl Multipart {
         fields.find(|(name, _)| HeaderId::from_name(trim(name)) == id).map(|(_, value)| trim(value))
     }
 
+    /// How a part is encoded (RFC 2045 §6.1), where it says so.
+    pub fn encoding(&self, index: usize) -> Option<&str> {
+        let head = std::str::from_utf8(&self.body[self.parts.get(index)?.head.clone()]).ok()?;
+        let mut fields = head.split("\r\n").filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| trim(name).eq_ignore_ascii_case("content-transfer-encoding")).map(|(_, value)| trim(value))
+    }
+
     /// The first part of that type. A part without Content-Type is text/plain (RFC 2046 §5.2).
     pub fn find(&self, wanted: &str) -> Option<usize> {
         (0..self.parts.len()).find(|&index| is_type(self.header(index, HeaderId::ContentType).unwrap_or("text/plain"), wanted))
@@ -108,14 +115,20 @@ impl Multipart {
         let Some(part) = self.parts.get(index) else { return self.body.clone() };
         let mut out = Vec::with_capacity(self.body.len() + content.len());
         out.extend_from_slice(&self.body[..part.head.start]);
-        for line in self.body[part.head.clone()].split_inclusive(|octet| *octet == b'\n') {
-            let name = line.split(|octet| *octet == b':').next().and_then(|name| std::str::from_utf8(name).ok()).unwrap_or("");
+        let mut head = &self.body[part.head.clone()];
+        // A line ends in CRLF: a bare LF within one is part of it, and must not become a line break of ours.
+        while let Some(end) = memchr::memmem::find(head, b"\r\n") {
+            let (line, rest) = head.split_at(end + 2);
+            head = rest;
+            let name = line.split(|octet| *octet == b':').next().filter(|name| name.len() < line.len());
+            let name = name.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or("");
             if HeaderId::from_name(trim(name)) == HeaderId::ContentLength {
                 out.extend_from_slice(format!("Content-Length: {}\r\n", content.len()).as_bytes());
             } else {
                 out.extend_from_slice(line);
             }
         }
+        out.extend_from_slice(head);
         out.extend_from_slice(&self.body[part.head.end..part.content.start]);
         out.extend_from_slice(content);
         out.extend_from_slice(&self.body[part.content.end..]);
@@ -147,6 +160,17 @@ mod tests {
     use super::*;
 
     const TYPE: &str = "Multipart/mixed; boundary=\"b--1\"";
+    /// Found by fuzzing: a line that a bare LF cuts is one line.
+    #[test]
+    fn a_bare_line_feed_is_no_line_break() {
+        let body = b"--b\r\nX: a\nl: 2\r\rY: b\r\n\r\nhi\r\n--b--".as_slice();
+        let parts = Multipart::parse("multipart/mixed;boundary=b", Bytes::from_static(body)).unwrap();
+        assert_eq!(parts.replace(0, b"hi"), body);
+        let short = b"--b\r\nl\n\r\n\r\nhi\r\n--b--".as_slice();
+        let parts = Multipart::parse("multipart/mixed;boundary=b", Bytes::from_static(short)).unwrap();
+        assert_eq!(parts.replace(0, b"hi"), short);
+    }
+
     const BODY: &[u8] = b"preamble --b--1\r\n--b--1\r\nContent-Type: application/pidf+xml\r\nContent-ID: <x@y>\r\n\r\n<a>\xff\0--b--1</a>\r\n--b--1  \r\n\
         c:  Application/SDP;x=y\r\nl: 5\r\nX: kept\r\n\r\nv=0\r\n\r\n--b--1\r\n\r\nplain\r\n--b--1--\r\nepilogue";
 

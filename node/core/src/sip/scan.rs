@@ -207,7 +207,7 @@ impl Scan {
                 }
             }
             let top = salvage.fields.iter().find(|(id, _)| *id == HeaderId::Via);
-            salvage.via = top.and_then(|(_, value)| Via::parse(value).ok());
+            salvage.via = top.and_then(|(_, value)| Via::parse_any_version(value).ok());
         }
         ParseError::new(kind, self.answerable, salvage)
     }

@@ -147,7 +147,8 @@ impl StreamFramer {
         let scanned = scan(head.clone());
         let length = match scanned.content_length() {
             Ok(Some(length)) => length,
-            Ok(None) => return Err(frame_error(head, ParseErrorKind::ContentLength)),
+            // With too many fields it was perhaps not looked for.
+            Ok(None) => return Err(frame_error(head, scanned.fault.unwrap_or(ParseErrorKind::ContentLength))),
             Err(kind) => return Err(frame_error(head, kind)),
         };
         Ok(Some(head_len + length))

@@ -32,10 +32,17 @@ pub struct Via {
 impl Via {
     /// Reads one value (no list); white space is allowed where RFC 3261 §25.1 has it.
     pub fn parse(text: &str) -> Result<Via, ViaError> {
+        let via = Via::parse_any_version(text)?;
+        let version = via.text.split('/').nth(1).map(trim);
+        if version == Some("2.0") { Ok(via) } else { Err(ViaError::Protocol) }
+    }
+
+    /// The same of whatever version: for the 505 to a sender that speaks another one.
+    pub fn parse_any_version(text: &str) -> Result<Via, ViaError> {
         let text = trim(text);
         let (protocol, rest) = text.split_once('/').ok_or(ViaError::Protocol)?;
         let (version, rest) = rest.split_once('/').ok_or(ViaError::Protocol)?;
-        if !trim(protocol).eq_ignore_ascii_case("SIP") || trim(version) != "2.0" {
+        if !trim(protocol).eq_ignore_ascii_case("SIP") || !super::is_token(trim(version)) {
             return Err(ViaError::Protocol);
         }
         let rest = rest.trim_start_matches([' ', '\t']);

@@ -70,3 +70,16 @@ fn held_down_is_not_left_out() {
     assert_eq!(targets(&w), [DEAD, DEAD], "the only target there is");
     assert!(w.phones[0].legs.iter().all(|l| l.final_status.is_some_and(|s| s >= 400)));
 }
+
+#[test]
+fn a_trunk_may_have_a_time_of_its_own() {
+    let mut w = world(&[100], &[DEAD, ALIVE]);
+    w.reconfigure(|config| {
+        let host = |text: &str| HostAndPort { host: addr(text).ip().to_string().into(), port: Some(5060) };
+        let target = |text| TrunkTarget { host: host(text), transport: Some(Transport::Udp) };
+        config.trunks[1].targets = vec![target(DEAD), target(ALIVE)];
+        config.trunks[1].failover_after = Some(std::time::Duration::from_millis(400));
+    });
+    w.run_until(1000);
+    assert_eq!(targets(&w), [DEAD, ALIVE], "not after the 2 s of the settings");
+}

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri};
 
-use crate::plan::{ContactHabit, Mid, Plan, PsapPlan, Who};
+use crate::plan::{ContactHabit, Mid, Plan, PsapPlan, Rel, Who};
 use crate::rng::Rng;
 
 const MS: u64 = 1000;
@@ -88,6 +88,10 @@ pub(crate) struct Leg {
     acks: Vec<(u32, String, SocketAddr, Bytes)>,
     bye_tries: u32,
     cancel_sent: bool,
+    /// Caller: the last RSeq number in each early dialog, by tag.
+    rseqs: Vec<(String, u32)>,
+    /// PSAP: it rang reliably, and waits for PRACK until then.
+    unpracked: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,7 +208,17 @@ impl Phone {
             Act::Ring(leg) if self.legs[leg].state == LegState::Inviting => {
                 self.legs[leg].state = LegState::Ringing;
                 self.legs[leg].rang = true;
+                self.ring_elsewhere(leg);
                 self.answer_invite(now, leg, 180);
+                self.ring_elsewhere(leg);
+            }
+            // RFC 3262 §3: not before the PRACK; without one the call is refused.
+            Act::Answer(leg) if self.legs[leg].unpracked.is_some_and(|until| now < until) => {
+                self.acts.push((now + 50 * MS, Act::Answer(leg)));
+            }
+            Act::Answer(leg) if self.legs[leg].state <= LegState::Ringing && self.legs[leg].unpracked.is_some() => {
+                self.legs[leg].state = LegState::Ended;
+                self.answer_invite(now, leg, 504);
             }
             Act::Answer(leg) if self.legs[leg].state <= LegState::Ringing => {
                 self.legs[leg].state = LegState::Up;
@@ -284,6 +298,8 @@ impl Phone {
             acks: Vec::new(),
             bye_tries: 0,
             cancel_sent: false,
+            rseqs: Vec::new(),
+            unpracked: None,
         });
         let mut draft = Draft::request(&Method::Invite, &self.legs[leg].target);
         let branch = self.branch();
@@ -296,6 +312,11 @@ impl Phone {
         draft.push(HeaderId::Contact, format!("<sip:c{call}@{}>", self.addr));
         if self.plans[call].habit == ContactHabit::KeepsRoute {
             draft.push(HeaderId::Route, format!("<sip:{};lr>", self.anycast));
+        }
+        match self.plans[call].rel {
+            Rel::Silent => {}
+            Rel::Supported => drop(draft.push(HeaderId::Supported, "100rel")),
+            Rel::Required => drop(draft.push(HeaderId::Require, "100rel")),
         }
         if !self.plans[call].delayed_offer {
             let sdp = self.sdp(leg, false);
@@ -476,6 +497,41 @@ impl Phone {
         if l.cancelled {
             self.cancel(now, leg);
         }
+        if status > 100 {
+            self.on_reliable(now, leg, response);
+        }
+    }
+
+    /// RFC 3262 §4: PRACK for what is reliable and in order.
+    fn on_reliable(&mut self, now: u64, leg: usize, response: &Message) {
+        let reliable = response.values(HeaderId::Require).any(|v| v == "100rel");
+        let wrong = match self.plans[self.legs[leg].call].rel {
+            Rel::Silent => reliable,
+            Rel::Supported => false,
+            Rel::Required => !reliable,
+        };
+        if wrong {
+            self.complaints.push(format!("reliable {reliable}: {}", String::from_utf8_lossy(response.raw())));
+        }
+        let (Some(rseq), Some(tag), Some(target)) = (response.number(HeaderId::RSeq), response.to_tag(), contact_of(response))
+        else {
+            return;
+        };
+        let l = &mut self.legs[leg];
+        match l.rseqs.iter_mut().find(|r| r.0 == tag) {
+            Some((_, last)) if rseq == *last + 1 => *last = rseq,
+            Some(_) => return,
+            None => l.rseqs.push((tag.to_owned(), rseq)),
+        }
+        // The early dialog of the response, which need not be the one that is answered.
+        let own = (l.remote_tag.replace(tag.to_owned()), std::mem::replace(&mut l.target, target));
+        l.cseq += 1;
+        let cseq = l.cseq;
+        let branch = self.branch();
+        let (mut prack, dest) = self.in_dialog(leg, &Method::Prack, cseq, &branch);
+        prack.push(HeaderId::RAck, format!("{rseq} {} INVITE", response.cseq()));
+        self.start_client(now, leg, branch, &prack, dest);
+        (self.legs[leg].remote_tag, self.legs[leg].target) = own;
     }
 
     fn on_2xx(&mut self, now: u64, i: usize, leg: usize, response: &Message) {
@@ -573,6 +629,7 @@ impl Phone {
                 self.legs[leg].state = LegState::Ended;
                 self.respond(now, leg, branch, from, request, 200);
             }
+            Method::Prack => self.on_prack(now, leg, branch, from, request),
             _ if self.legs[leg].state == LegState::Ended => self.respond(now, leg, branch, from, request, 481),
             Method::Invite => self.on_reinvite(now, leg, branch, from, request),
             _ => {
@@ -582,6 +639,27 @@ impl Phone {
                 self.respond(now, leg, branch, from, request, 200);
             }
         }
+    }
+
+    fn on_prack(&mut self, now: u64, leg: usize, branch: String, from: SocketAddr, request: &Message) {
+        let invite = self.legs[leg].invite.clone().expect("with the call");
+        if request.first(HeaderId::RAck) != Some(&*format!("1 {} INVITE", invite.cseq())) {
+            self.complaints.push(format!("RAck: {:?}", request.first(HeaderId::RAck)));
+        }
+        let open = self.legs[leg].unpracked.take().is_some();
+        let own = |s: &&mut ServerTx| s.leg == leg && s.method == Method::Invite && s.invite_final.is_none();
+        if let Some(tx) = self.servers.iter_mut().find(own) {
+            tx.repeat = None;
+        }
+        self.respond(now, leg, branch, from, request, if open { 200 } else { 481 });
+    }
+
+    /// Rings reliably, where the plan says so and the INVITE lets it. True: with a description.
+    fn rings_reliably(&self, leg: usize, request: &Message) -> Option<bool> {
+        let may = |id| request.values(id).any(|v| v == "100rel");
+        let plan = self.plans.get(self.legs.get(leg)?.call)?;
+        let sdp = plan.psap_rel.filter(|_| may(HeaderId::Supported) || may(HeaderId::Require))?;
+        Some(sdp && !request.body().is_empty())
     }
 
     fn on_reinvite(&mut self, now: u64, leg: usize, branch: String, from: SocketAddr, request: &Message) {
@@ -634,6 +712,8 @@ impl Phone {
             acks: Vec::new(),
             bye_tries: 0,
             cancel_sent: false,
+            rseqs: Vec::new(),
+            unpracked: None,
         });
         self.servers.push(ServerTx {
             branch,
@@ -658,6 +738,19 @@ impl Phone {
         }
     }
 
+    /// Another early dialog of the same INVITE (RFC 3261 §12.1).
+    fn ring_elsewhere(&mut self, leg: usize) {
+        let l = &self.legs[leg];
+        let (Some(request), Some(back)) = (&l.invite, l.invite_back) else { return };
+        if !self.plans.get(l.call).is_some_and(|p| p.psap_forks) {
+            return;
+        }
+        let mut draft = request.response(180, None);
+        draft.set(HeaderId::To, format!("{};tag=elsewhere-{leg}", request.to()));
+        draft.push(HeaderId::Contact, format!("<sip:elsewhere@{}>", self.addr));
+        self.out.push((back, draft.encode().expect("a phone writes well")));
+    }
+
     fn answer_invite(&mut self, now: u64, leg: usize, status: u16) {
         let Some(request) = self.legs[leg].invite.clone() else { return };
         let back = self.legs[leg].invite_back.expect("with the INVITE");
@@ -678,7 +771,13 @@ impl Phone {
                 draft.push(HeaderId::RecordRoute, route);
             }
         }
-        if invite && (200..300).contains(&status) {
+        let reliable = if invite && status == 180 { self.rings_reliably(leg, request) } else { None };
+        if reliable.is_some() {
+            draft.push(HeaderId::Require, "100rel");
+            draft.push(HeaderId::RSeq, "1");
+            self.legs[leg].unpracked = Some(now + TIMEOUT);
+        }
+        if invite && (200..300).contains(&status) || reliable == Some(true) {
             let sdp = self.sdp(leg, false);
             draft.set_body(Some("application/sdp"), sdp);
         }
@@ -695,6 +794,9 @@ impl Phone {
         let tx = &mut self.servers[at];
         tx.last = Some(bytes);
         tx.back = back;
+        if reliable.is_some() {
+            (tx.repeat, tx.deadline, tx.interval) = (Some(now + T1), now + TIMEOUT, T1);
+        }
         if invite && status >= 200 {
             tx.invite_final = Some((status, request.cseq()));
             tx.interval = T1;

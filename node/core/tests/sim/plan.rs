@@ -40,6 +40,14 @@ pub(crate) enum Mid {
     Update,
 }
 
+/// What a caller's INVITE says of 100rel (RFC 3262).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rel {
+    Silent,
+    Supported,
+    Required,
+}
+
 /// One call.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -57,6 +65,12 @@ pub(crate) struct Plan {
     pub(crate) mid: Vec<(Who, u64, Mid)>,
     /// The INVITE has no offer: the ACK carries the answer.
     pub(crate) delayed_offer: bool,
+    /// The caller and 100rel.
+    pub(crate) rel: Rel,
+    /// The PSAP rings reliably where it may; and with a description, as an answer.
+    pub(crate) psap_rel: Option<bool>,
+    /// A proxy before the PSAP rings at another phone too, which never answers.
+    pub(crate) psap_forks: bool,
 }
 
 impl Plan {
@@ -71,6 +85,9 @@ impl Plan {
             both: false,
             mid: Vec::new(),
             delayed_offer: false,
+            rel: Rel::Silent,
+            psap_rel: None,
+            psap_forks: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From a seed to a world: how bad the network is, what the calls do, when routes flip and nodes are cut off.
 
-use crate::plan::{ContactHabit, Mid, Plan, PsapPlan, Who};
+use crate::plan::{ContactHabit, Mid, Plan, PsapPlan, Rel, Who};
 use crate::rng::Rng;
 use crate::world::{Fault, Net, World};
 
@@ -15,7 +15,14 @@ pub(crate) fn run(seed: u64, trace: bool) -> World {
     let nodes = rng.pick(&[1, 3, 3, 3, 3]);
     let net = net(&mut rng);
     let calls = rng.range(1, 6);
-    let plans = (0..calls).map(|_| plan(&mut rng)).collect();
+    let mut plans: Vec<Plan> = (0..calls).map(|_| plan(&mut rng)).collect();
+    // Of a generator of its own: older seeds keep their routes and faults.
+    let mut habits = Rng::new(seed ^ 0x100e1);
+    for plan in &mut plans {
+        plan.rel = habits.pick(&[Rel::Silent, Rel::Silent, Rel::Supported, Rel::Required]);
+        plan.psap_forks = habits.per_mille(300);
+        plan.psap_rel = habits.pick(&[None, None, Some(false), Some(true)]);
+    }
     let mut world = World::new(seed, nodes, plans, net);
     world.trace = trace;
     if nodes > 1 {

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sbc_core::ctx::LocalConfig;
-use sbc_core::ids::{Incarnation, NodeId, ProposalId, ResolveId};
+use sbc_core::ids::{CallUid, CommandId, Incarnation, NodeId, ProposalId, ResolveId};
 use sbc_core::io::{
-    AddressRole, Counter, HostAndPort, Input, MediaCommand, MediaEvent, MediaStats, NodeView, Output, Path, PeerMessage, Realm,
-    Received, StreamPorts, Target, Transmit, Transport, View,
+    AddressRole, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent, MediaStats, NodeView,
+    Output, Path, PeerMessage, Realm, Received, Side, StreamPorts, Target, Transmit, Transport, View,
 };
-use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
+use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
 use sbc_core::sbc::Sbc;
 use sbc_core::store_pb;
@@ -153,6 +153,10 @@ pub(crate) struct World {
     pub(crate) violations: Vec<String>,
     /// Everything sent, in order; only kept when asked for.
     pub(crate) sent: Option<Vec<Sent>>,
+    /// Where nodes were told that media go, by side and port, in order.
+    pub(crate) remotes: Vec<(Side, Option<u16>)>,
+    /// What nodes answered to orders.
+    pub(crate) replies: Vec<CommandReply>,
     /// The log has no quorum anywhere, though all links work.
     pub(crate) no_quorum: bool,
     /// A node was cut off at some time.
@@ -189,8 +193,7 @@ pub(crate) fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
         ],
         routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
-        settings: Settings::default(),
-        acl: Vec::new(),
+        ..ClusterConfig::default()
     }
 }
 
@@ -232,6 +235,8 @@ impl World {
             rng,
             violations: Vec::new(),
             sent: None,
+            remotes: Vec::new(),
+            replies: Vec::new(),
             no_quorum: false,
             was_cut: false,
             trace: false,
@@ -260,6 +265,15 @@ impl World {
         }
     }
 
+    /// The ladder of a node's call, as an operator sees it.
+    pub(crate) fn ladder(&mut self, node: usize, call: CallUid) -> Vec<LadderEntry> {
+        self.input(node, Input::Command { id: CommandId(1), command: Command::Ladder { call } });
+        match self.replies.pop() {
+            Some(CommandReply::Ladder(entries)) => entries,
+            other => panic!("no ladder: {other:?}"),
+        }
+    }
+
     /// Plans a fault.
     pub(crate) fn fault_at(&mut self, at_ms: u64, fault: Fault) {
         self.push(at_ms * MS, Event::Fault(fault));
@@ -269,6 +283,12 @@ impl World {
     pub(crate) fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
         let at = self.now + 1;
         self.push(at, Event::Packet { from, to, bytes });
+    }
+
+    /// Something that one node tells another.
+    pub(crate) fn tell(&mut self, from: usize, to: usize, message: PeerMessage) {
+        let at = self.now + 1;
+        self.push(at, Event::Peer { from, to, message });
     }
 
     /// Runs until this time.
@@ -478,7 +498,8 @@ impl World {
             }
             Output::Count(counter) => *self.nodes[i].counters.entry(counter).or_default() += 1,
             Output::Halt(reason) => self.violations.push(format!("node {i} halted: {reason}")),
-            Output::CloseFlow(_) | Output::ConfigChanged { .. } | Output::Reply { .. } | Output::EventsChanged => {}
+            Output::Reply { reply, .. } => self.replies.push(reply),
+            Output::CloseFlow(_) | Output::ConfigChanged { .. } | Output::EventsChanged => {}
         }
     }
 
@@ -495,7 +516,10 @@ impl World {
                 MediaEvent::Opened { media, first, ports }
             }
             MediaCommand::Close { media } => MediaEvent::Closed { media, stats: MediaStats::default() },
-            MediaCommand::Remote { .. } => return,
+            MediaCommand::Remote { side, remote, .. } => {
+                self.remotes.push((side, remote.map(|r| r.rtp.port())));
+                return;
+            }
         };
         let at = self.delay((100, 3000));
         self.push(at, Event::Media { node: i, event });

@@ -28,6 +28,8 @@ impl Sdp {
             self.rewrite_line(line, rewrite, &mut out);
             if !session_has_connection && self.wants_connection_behind(at, rewrite) {
                 if !out.ends_with(b"\n") {
+                    // A last line cut off in the middle of its line break is made whole.
+                    out.pop_if(|octet| *octet == b'\r');
                     out.extend_from_slice(b"\r\n");
                 }
                 out.extend_from_slice(format!("c=IN {}\r\n", family_and(rewrite.address)).as_bytes());

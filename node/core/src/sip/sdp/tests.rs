@@ -88,3 +88,15 @@ fn refused() {
     }
     assert!(Sdp::parse(with("a=x\r\n\r\n").as_bytes()).is_ok());
 }
+
+/// Found by fuzzing: a description that ends within a line break still gets a whole line behind it.
+#[test]
+fn a_cut_line_break_is_made_whole() {
+    for end in ["", "\r", "\n", "\r\n"] {
+        let text = format!("v=0\r\no=- 1 1 IN IP4 h\r\ns=-\r\nm=audio 5 RTP/AVP 0{end}");
+        let out = Sdp::parse(text.as_bytes()).expect("valid").rewrite(&rewrite("127.0.0.1", &[Some(10)]));
+        let out = String::from_utf8(out.to_vec()).expect("text");
+        assert!(out.ends_with("m=audio 10 RTP/AVP 0\r\nc=IN IP4 127.0.0.1\r\n") || end == "\n", "{out:?}");
+        assert!(Sdp::parse(out.as_bytes()).is_ok(), "{out:?}");
+    }
+}

@@ -1,0 +1,108 @@
+//! Who has an offer open (RFC 3264, RFC 6337): the glare rules of UPDATE (RFC 3311 §5.2).
+
+use super::forward::Forward;
+use super::services::Services;
+use super::{Call, body};
+use crate::io::{ReturnPath, Side};
+use crate::sip::{Message, Method};
+use crate::transaction::ServerTxId;
+
+/// What stands in the way of an UPDATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct InTheWay {
+    /// An UPDATE of the same far end in the same dialog has no final response yet.
+    update: bool,
+    /// Whose offer is open on its own leg.
+    here: Option<Side>,
+    /// An offer is open on the other leg, where the UPDATE is to go.
+    there: bool,
+}
+
+/// The status that refuses an UPDATE; `None`: it goes on.
+fn verdict(from: Side, offers: bool, way: InTheWay) -> Option<u16> {
+    if way.update {
+        return Some(500);
+    }
+    match way.here {
+        _ if !offers => None,
+        Some(by) if by == from => Some(500),
+        Some(_) => Some(491),
+        // Ours to that far end, which cannot take a second one now: for the one that asks it is the same glare.
+        None if way.there => Some(491),
+        None => None,
+    }
+}
+
+impl Call {
+    /// Whose offer is open on a leg of the dialogs in focus.
+    pub(super) fn open_offer(&self, side: Side) -> Option<Side> {
+        let focus = self.early.focus();
+        let forwarded = |f: &&Forward| f.offered && f.server_tx.is_some() && f.fork == focus;
+        let in_2xx = |at: Side| self.leg(at).pending_2xx.as_ref().is_some_and(|p| p.awaits_answer.is_some());
+        self.leg(side)
+            .offer
+            .or_else(|| self.forwards.iter().find(forwarded).map(|f| f.from))
+            .or_else(|| in_2xx(Side::Caller).then_some(Side::Callee))
+            .or_else(|| in_2xx(Side::Callee).then_some(Side::Caller))
+    }
+
+    /// UPDATE of either side.
+    pub(super) fn on_update(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
+        let focus = self.early.focus();
+        let open = |f: &Forward| f.from == side && f.request.method() == &Method::Update && f.server_tx.is_some();
+        let way = InTheWay {
+            update: self.forwards.iter().any(|f| open(f) && f.fork == focus),
+            here: self.open_offer(side),
+            there: self.open_offer(side.other()).is_some(),
+        };
+        match verdict(side, body::find_sdp(request).is_some(), way) {
+            Some(status) => self.refuse_request(cx, side, tx, &back, request, status),
+            None => self.forward(cx, side, tx, back, request),
+        }
+    }
+
+    /// A PRACK that is passed on has a description: an answer, or an offer. True: an offer.
+    pub(super) fn prack_offers(&mut self, side: Side) -> bool {
+        let answers = side == Side::Caller && self.callee.offer == Some(Side::Callee);
+        if answers {
+            (self.caller.offer, self.callee.offer) = (None, None);
+            if let Some(fork) = self.early.current() {
+                fork.agreed = true;
+            }
+        }
+        !answers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_update_and_what_is_open() {
+        use Side::{Callee, Caller};
+        let way = |update, here, there| InTheWay { update, here, there };
+        for (from, other) in [(Caller, Callee), (Callee, Caller)] {
+            let table = [
+                // (an UPDATE of its own is open, whose offer is open on its leg, one is open on the other leg): without and
+                // with an offer.
+                (way(false, None, false), None, None),
+                (way(false, None, true), None, Some(491)),
+                (way(false, Some(from), false), None, Some(500)),
+                (way(false, Some(from), true), None, Some(500)),
+                (way(false, Some(other), false), None, Some(491)),
+                (way(false, Some(other), true), None, Some(491)),
+                (way(true, None, false), Some(500), Some(500)),
+                (way(true, None, true), Some(500), Some(500)),
+                (way(true, Some(from), false), Some(500), Some(500)),
+                (way(true, Some(from), true), Some(500), Some(500)),
+                (way(true, Some(other), false), Some(500), Some(500)),
+                (way(true, Some(other), true), Some(500), Some(500)),
+            ];
+            for (way, without, with) in table {
+                assert_eq!(verdict(from, false, way), without, "{from:?} {way:?}");
+                assert_eq!(verdict(from, true, way), with, "{from:?} {way:?}");
+            }
+        }
+    }
+}

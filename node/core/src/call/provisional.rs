@@ -1,0 +1,286 @@
+//! The called side's provisional responses, brought to the caller; reliable on either side, on both or on none (RFC 3262).
+//!
+//! Reliability is kept on each leg apart: toward the caller we repeat and wait for PRACK ourselves, toward the called side we take each
+//! number once. Where both sides are reliable, the caller's PRACK is what acknowledges the called side's response, so that
+//! offers and answers in it (§5) pass; where only the called side is, we acknowledge at once.
+
+use std::time::Duration;
+
+use super::challenge::MAX_TRIES;
+use super::early::Focus;
+use super::forward::Forward;
+use super::outgoing::Purpose;
+use super::reliable::{self, OPTION, Open, Order, RAck, Waiting, Wish};
+use super::services::Services;
+use super::timer::{CallTimer, Timer};
+use super::{Call, CallPhase, body};
+use crate::io::{Counter, ReturnPath, Side};
+use crate::policy::PrackPolicy;
+use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
+use crate::store_pb::{self, command::Kind};
+use crate::transaction::ServerTxId;
+
+/// RFC 3262 §3: T1, doubling without a limit, for 64 × T1.
+const T1: Duration = Duration::from_millis(500);
+const GIVE_UP: Duration = Duration::from_secs(32);
+/// An emergency caller whose PRACK does not come through must not lose its call by that: this long before the called side
+/// gives up, we acknowledge for it.
+const EMERGENCY_GIVE_UP: Duration = Duration::from_secs(16);
+/// Responses that wait for ports at once.
+const MAX_HELD: usize = 8;
+
+impl Call {
+    /// A response 101 to 199 to the INVITE of an attempt.
+    pub(super) fn on_provisional(&mut self, cx: &mut Services, index: u32, response: &Message) {
+        let sdp = body::find_sdp(response);
+        let streams =
+            sdp.as_ref().and_then(|span| Sdp::parse(&body::sdp_bytes(response, span)).ok()).map_or(0, |s| s.media().len());
+        if !self.media.ensure(cx, streams) {
+            if self.held_provisional.len() < MAX_HELD {
+                self.held_provisional.push((index, response.clone()));
+            }
+            return;
+        }
+        if self.focus_response(cx, index, response) == Focus::Nowhere {
+            return;
+        }
+        let theirs = reliable::rseq_of(response);
+        if let Some(rseq) = theirs
+            && let Some(fork) = self.early.current()
+            && fork.heard.hear(rseq) != Order::Next
+        {
+            cx.count(Counter::Dropped("rseq"));
+            return;
+        }
+        self.note_dialog(cx, response);
+        let status = response.status().unwrap_or(180);
+        // RFC 6228 §4: only for those who understand it.
+        let wanted = status != 199 || reliable::has_option(&self.invite, HeaderId::Supported, "199");
+        let wish = Wish::of(&self.invite);
+        let ours = wanted && response.to_tag().is_some() && wish.is_reliable(theirs.is_some());
+        self.note_offers(sdp.is_some(), theirs.is_some(), ours);
+        if let Some(rseq) = theirs.filter(|_| !ours) {
+            self.say_prack(cx, rseq);
+        }
+        if !wanted || self.invite_tx.is_none() {
+            return;
+        }
+        let mut draft = self.toward_caller(cx, status, response);
+        draft.remove(HeaderId::RSeq);
+        reliable::drop_option(&mut draft, HeaderId::Require, OPTION);
+        // Made reliable by us, a description would become an offer that the called side never made.
+        let preview = ours && theirs.is_none() && body::find_sdp(&self.invite).is_none();
+        if !preview || sdp.is_none() {
+            self.put_body(cx, Side::Callee, response, &mut draft);
+        }
+        if ours {
+            draft.push(HeaderId::Require, OPTION);
+            let waiting = Waiting { draft, theirs, sdp: sdp.is_some() && !preview };
+            if !self.early.current().is_some_and(|f| f.sender.put(waiting)) {
+                cx.count(Counter::Dropped("rseq"));
+            }
+            self.send_reliable(cx);
+        } else if let Some(tx) = self.invite_tx {
+            self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
+            cx.respond(tx, &mut draft);
+        }
+        self.note_ringing(cx, status);
+    }
+
+    /// RFC 3261 §12.1.2, §13.2.2.4: the first response makes the route set, and the 2xx makes it anew. Of those between some
+    /// have no route.
+    fn note_dialog(&mut self, cx: &Services, response: &Message) {
+        let dialog = &mut self.callee.dialog;
+        let known = dialog.remote_tag.as_deref() == response.to_tag();
+        if response.to_tag().is_none() {
+            return;
+        }
+        if known && response.first(HeaderId::RecordRoute).is_none() {
+            dialog.on_target_refresh(response);
+        } else {
+            dialog.on_dialog_response(response);
+            cx.drop_own_routes(dialog);
+        }
+    }
+
+    /// Responses that waited for ports.
+    pub(super) fn release_provisional(&mut self, cx: &mut Services) {
+        for (index, response) in std::mem::take(&mut self.held_provisional) {
+            if self.phase == CallPhase::Dialling {
+                self.on_provisional(cx, index, &response);
+            }
+        }
+    }
+
+    fn note_ringing(&mut self, cx: &mut Services, status: u16) {
+        if self.ringing || status < 180 {
+            return;
+        }
+        self.ringing = true;
+        let progress = store_pb::Progress {
+            call: self.uid.to_bytes().to_vec().into(),
+            epoch: 1,
+            seq: self.journal.next_seq(),
+            status: u32::from(status),
+            target: self.early_target.clone(),
+            callee: Some(self.callee.record(self.media.ports_toward(Side::Callee))),
+        };
+        self.journal.push(cx, self.serial, Kind::Progress(progress));
+    }
+
+    /// RFC 3262 §5: a description in a reliable response answers the INVITE's offer, or is one.
+    fn note_offers(&mut self, sdp: bool, theirs: bool, ours: bool) {
+        let next = |offer: Option<Side>| if offer == Some(Side::Caller) { None } else { Some(Side::Callee) };
+        if !sdp {
+            return;
+        }
+        if theirs {
+            self.callee.offer = next(self.callee.offer);
+        }
+        if ours && (theirs || self.caller.offer.is_some()) {
+            self.caller.offer = next(self.caller.offer);
+        }
+        if let Some(fork) = self.early.current() {
+            fork.agreed |= theirs && self.callee.offer.is_none();
+        }
+    }
+
+    /// Acknowledges the called side's response for a caller that cannot.
+    fn say_prack(&mut self, cx: &mut Services, rseq: u32) {
+        let Some(cseq) = self.invite_cseq_of_focus() else { return };
+        let mut prack = self.callee.dialog.request(&Method::Prack);
+        prack.push(HeaderId::RAck, format!("{rseq} {cseq} INVITE"));
+        self.send_on(cx, Side::Callee, prack, Purpose::Alone);
+        if cx.credentials(&self.callee.trunk).is_some() {
+            // It may be sent again with an answer to a challenge, each time with the next number (RFC 3261 §22.2).
+            self.callee.dialog.local_cseq += u32::from(MAX_TRIES);
+        }
+        if self.callee.offer == Some(Side::Callee) {
+            // An offer that nobody asked for, and that goes unanswered.
+            self.callee.offer = None;
+        }
+    }
+
+    fn invite_cseq_of_focus(&mut self) -> Option<u32> {
+        let index = self.early.current()?.attempt;
+        self.attempts.iter().find(|a| a.index == index).map(|a| a.cseq)
+    }
+
+    /// Sends the next reliable response of the dialog in focus, if none is open there.
+    fn send_reliable(&mut self, cx: &mut Services) {
+        let (Some(tx), Some(at)) = (self.invite_tx, self.early.focus()) else { return };
+        let first = u32::from_be_bytes([self.claim_key.0[0], self.claim_key.0[1], self.claim_key.0[2], self.claim_key.0[3]]);
+        let Some((rseq, waiting)) = self.early.current().and_then(|f| f.sender.next(first)) else { return };
+        let Waiting { mut draft, theirs, sdp } = waiting;
+        draft.set(HeaderId::RSeq, rseq.to_string());
+        let status = draft.status().unwrap_or(183);
+        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
+        let Some(payload) = cx.respond(tx, &mut draft) else { return };
+        let timer = Some(self.repeat_in(cx, T1, at));
+        let until = cx.after(if self.emergency { EMERGENCY_GIVE_UP } else { GIVE_UP });
+        if let Some(fork) = self.early.current() {
+            fork.sender.open = Some(Open { rseq, theirs, status, payload, sdp, interval: T1, until, timer });
+        }
+    }
+
+    fn repeat_in(&self, cx: &mut Services, interval: Duration, at: usize) -> crate::timer::TimerId {
+        let fork = u8::try_from(at).unwrap_or(u8::MAX);
+        cx.start_timer(interval, Timer::Call(self.serial, CallTimer::Repeat18x(fork)))
+    }
+
+    /// Time to repeat a reliable response, or to give up waiting for its PRACK.
+    pub(super) fn on_repeat_18x(&mut self, cx: &mut Services, fork: u8) {
+        let at = usize::from(fork);
+        let Some(open) = self.early.forks.get_mut(at).and_then(|f| f.sender.open.as_mut()) else { return };
+        open.timer = None;
+        let Some(tx) = self.invite_tx else { return };
+        if cx.now.mono >= open.until {
+            self.on_no_prack(cx, at);
+            return;
+        }
+        open.interval *= 2;
+        let left = open.until.since(cx.now.mono);
+        let (interval, status, payload) = (open.interval.min(left), open.status, open.payload.clone());
+        cx.tx.respond(cx.now.mono, tx, status, payload);
+        let timer = self.repeat_in(cx, interval, at);
+        if let Some(open) = self.early.forks[at].sender.open.as_mut() {
+            open.timer = Some(timer);
+        }
+    }
+
+    fn on_no_prack(&mut self, cx: &mut Services, at: usize) {
+        cx.count(Counter::Dropped("no_prack"));
+        if !self.emergency {
+            // RFC 3262 §3: the INVITE is to be rejected with a 5xx.
+            self.fail(cx, 504, "no PRACK");
+            return;
+        }
+        self.focus_on(Some(at));
+        let Some(open) = self.early.current().and_then(|f| f.sender.open.take()) else { return };
+        if let Some(theirs) = open.theirs {
+            self.say_prack(cx, theirs);
+        }
+        self.release_answer(cx);
+        self.send_reliable(cx);
+    }
+
+    /// PRACK of either side.
+    pub(super) fn on_prack(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
+        let Some(rack) = RAck::of(request) else {
+            self.refuse_request(cx, side, tx, &back, request, 400);
+            return;
+        };
+        let first = side == Side::Caller && rack.cseq == self.invite.cseq() && &*rack.method == "INVITE";
+        if !first {
+            // Of a re-INVITE that the other far end was asked: its responses pass as they come.
+            let known = self.forwards.iter().any(|f| is_reinvite(f, side, rack.cseq));
+            match known {
+                true => self.forward(cx, side, tx, back, request),
+                false => self.refuse_request(cx, side, tx, &back, request, 481),
+            }
+            return;
+        }
+        let Some(mut open) = self.early.current().and_then(|f| f.sender.acknowledge(rack.rseq)) else {
+            self.refuse_request(cx, side, tx, &back, request, 481);
+            return;
+        };
+        cx.stop_timer(&mut open.timer);
+        if open.theirs.is_some() {
+            self.forward(cx, side, tx, back, request);
+        } else {
+            // The called side sent no such response, and gets no PRACK; an offer in it has no way to go.
+            let offer = body::find_sdp(request).is_some();
+            self.refuse_request(cx, side, tx, &back, request, if offer { 488 } else { 200 });
+        }
+        self.release_answer(cx);
+        self.send_reliable(cx);
+    }
+
+    /// RAck as the other leg wants it: the response's number and the INVITE's are others there. `None`: they are unknown.
+    pub(super) fn map_rack(&mut self, from: Side, request: &Message) -> Option<String> {
+        let rack = RAck::of(request)?;
+        if from == Side::Caller && rack.cseq == self.invite.cseq() {
+            let rseq = self.early.current()?.sender.theirs(rack.rseq)?;
+            let cseq = self.invite_cseq_of_focus()?;
+            return Some(format!("{rseq} {cseq} INVITE"));
+        }
+        let cseq = self.forwards.iter().find(|f| is_reinvite(f, from, rack.cseq)).map(|f| f.cseq)?;
+        Some(format!("{} {cseq} {}", rack.rseq, rack.method))
+    }
+
+    /// A 2xx must wait for a PRACK of its dialog (RFC 3262 §3). Brings the dialog into focus.
+    pub(super) fn must_wait_for_prack(&mut self, cx: &mut Services, index: u32, response: &Message) -> bool {
+        self.focus_response(cx, index, response);
+        self.early.current().is_some_and(|f| f.sender.holds_2xx())
+    }
+
+    /// Puts the call's own Require and Supported into an INVITE to the called side.
+    pub(super) fn offer_100rel(&self, cx: &Services, draft: &mut Draft) {
+        let may = cx.config.trunk(&self.callee.trunk).is_none_or(|t| t.prack == PrackPolicy::Offer);
+        reliable::offer(&self.invite, may && body::find_sdp(&self.invite).is_some(), draft);
+    }
+}
+
+fn is_reinvite(forward: &Forward, from: Side, cseq: u32) -> bool {
+    forward.from == from && forward.request.method() == &Method::Invite && forward.request.cseq() == cseq
+}

@@ -1,0 +1,117 @@
+//! Is this an emergency call, and for which service: decided once, at the first INVITE, and carried in every record.
+
+use super::dialled;
+use crate::policy::ClusterConfig;
+use crate::sip::{Scheme, Uri};
+
+/// Longest service name that is kept: names of RFC 5031 are far shorter.
+const MAX_SERVICE: usize = 64;
+
+/// The service of a call, without `urn:service:` and in lower case: "sos", "sos.fire"; `None`: no emergency call.
+///
+/// `urn:service:sos` and its sub-services (RFC 5031 §3), the same under the older `urn:emergency:service:`, the configured numbers
+/// ("sos"), and the configured ranges.
+pub fn classify(config: &ClusterConfig, uri: &Uri) -> Option<Box<str>> {
+    match uri.scheme() {
+        Scheme::Urn => of_urn(uri.as_str()),
+        Scheme::Sip | Scheme::Sips | Scheme::Tel => {
+            let number = dialled(uri)?;
+            if config.emergency_numbers.iter().any(|e| **e == *number) {
+                return Some("sos".into());
+            }
+            let digits = number.strip_prefix('+').unwrap_or(&number);
+            config.numbers.iter().find(|range| range.numbers.contain(digits)).map(|range| range.service.clone())
+        }
+        Scheme::Other => None,
+    }
+}
+
+/// RFC 8141 §3.1: the urn scheme, the namespace and, by RFC 5031 §3, the service are compared without case.
+fn of_urn(text: &str) -> Option<Box<str>> {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    if text.len() > MAX_SERVICE {
+        return None;
+    }
+    let text = text.to_ascii_lowercase();
+    let service = text.strip_prefix("urn:service:").or_else(|| text.strip_prefix("urn:emergency:service:"))?;
+    let rest = service.strip_prefix("sos")?;
+    (rest.is_empty() || is_sub_service(rest)).then(|| service.into())
+}
+
+/// `.fire`, `.ecall.manual`: labels of letters, digits and hyphens.
+fn is_sub_service(rest: &str) -> bool {
+    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    rest.strip_prefix('.').is_some_and(|rest| rest.split('.').all(label))
+}
+
+/// A bounded label for counters: the registered services of RFC 5031 and RFC 8147, "sos.other" for more, "none" for an
+/// ordinary call.
+pub fn class_label(service: Option<&str>) -> &'static str {
+    const KNOWN: [&str; 13] = [
+        "sos",
+        "sos.ambulance",
+        "sos.animal-control",
+        "sos.ecall.automatic",
+        "sos.ecall.manual",
+        "sos.fire",
+        "sos.gas",
+        "sos.marine",
+        "sos.mountain",
+        "sos.physician",
+        "sos.poison",
+        "sos.police",
+        "sos.other",
+    ];
+    match service {
+        None => "none",
+        Some(service) => KNOWN.into_iter().find(|known| *known == service).unwrap_or("sos.other"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{NumberRange, Numbers};
+
+    #[test]
+    fn classes() {
+        let range = |name: &str, numbers, service: &str| NumberRange { name: name.into(), numbers, service: service.into() };
+        let config = ClusterConfig {
+            emergency_numbers: vec!["112".into(), "911".into()],
+            numbers: vec![
+                range("police", Numbers::Span("110".into(), "110".into()), "sos.police"),
+                range("relay", Numbers::Prefix("4911".into()), "sos.fire"),
+            ],
+            ..ClusterConfig::default()
+        };
+        for (uri, expected) in [
+            ("sip:112@x", Some("sos")),
+            ("tel:1-1-2", Some("sos")),
+            ("tel:9.1.1", Some("sos")),
+            ("sips:911@x:5061", Some("sos")),
+            ("tel:110", Some("sos.police")),
+            ("tel:+49-11-5", Some("sos.fire")),
+            ("sip:+49115@x;user=phone", Some("sos.fire")),
+            ("urn:service:sos", Some("sos")),
+            ("URN:Service:SOS.Fire", Some("sos.fire")),
+            ("urn:service:sos.ecall.manual", Some("sos.ecall.manual")),
+            ("urn:emergency:service:sos.police", Some("sos.police")),
+            ("urn:service:sosx", None),
+            ("urn:service:sos.", None),
+            ("urn:service:sos..fire", None),
+            ("urn:service:counseling", None),
+            ("sip:1120@x", None),
+            ("sip:x@112", None),
+            ("http://112", None),
+        ] {
+            assert_eq!(classify(&config, &Uri::parse(uri).unwrap()).as_deref(), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn labels_are_a_closed_set() {
+        assert_eq!(class_label(None), "none");
+        assert_eq!(class_label(Some("sos.fire")), "sos.fire");
+        assert_eq!(class_label(Some("sos.something.else")), "sos.other");
+    }
+}

@@ -1,0 +1,55 @@
+//! What a request asks of us that we cannot give: extensions (RFC 3261 §8.2.2.3, §16.3) and bodies (§8.2.3, §21.4.26). An emergency
+//! call is never refused for either; what is asked of the far end crosses, and it judges.
+
+use super::Sbc;
+use crate::call::find_sdp;
+use crate::io::ReturnPath;
+use crate::routing;
+use crate::sip::{HeaderId, Message, Method, Sdp, SdpError, Uri};
+
+/// Extensions that an OPTIONS to us may require: what a call through us may use.
+const KNOWN: [&str; 7] =
+    ["100rel", "timer", "replaces", "norefersub", "resource-priority", "geolocation-sip", "geolocation-http"];
+
+impl Sbc {
+    /// Answers 420 to a request that begins something and wants extensions of us that we have not. Proxy-Require is always ours;
+    /// Require is where we are the end: OPTIONS.
+    pub(super) fn refuses_extensions(&mut self, back: ReturnPath, request: &Message) -> bool {
+        let mut unknown: Vec<&str> = request.values(HeaderId::ProxyRequire).filter(|tag| !tag.is_empty()).collect();
+        if request.method() == &Method::Options {
+            let known = |tag: &&str| KNOWN.iter().any(|k| k.eq_ignore_ascii_case(tag));
+            unknown.extend(request.values(HeaderId::Require).filter(|tag| !tag.is_empty() && !known(tag)));
+        }
+        if unknown.is_empty() || self.is_emergency(request) {
+            return false;
+        }
+        let fields = [("Unsupported", unknown.join(", "))];
+        self.cx.reject_with(back, request, 420, &fields);
+        true
+    }
+
+    /// Answers 415 or 488 to an INVITE whose session description cannot be read, hence not be anchored.
+    pub(super) fn refuses_body(&mut self, back: ReturnPath, request: &Message) -> bool {
+        let Some(span) = find_sdp(request) else { return false };
+        let identity = |coding: &str| coding.trim().eq_ignore_ascii_case("identity");
+        if request.values(HeaderId::ContentEncoding).any(|coding| !identity(coding)) {
+            // RFC 3261 §21.4.13: the field that fits the problem.
+            self.cx.reject_with(back, request, 415, &[("Accept-Encoding", "identity".to_owned())]);
+            return true;
+        }
+        let Err(error) = Sdp::parse(&crate::call::sdp_bytes(request, &span)) else { return false };
+        let warning = format!("399 {} \"session description: {}\"", self.cx.local.name, plain(error));
+        self.cx.reject_with(back, request, 488, &[("Warning", warning)]);
+        true
+    }
+
+    fn is_emergency(&self, request: &Message) -> bool {
+        let uri = Uri::parse(request.request_uri().unwrap_or_default());
+        uri.is_ok_and(|uri| routing::is_emergency(&self.cx.config, &uri))
+    }
+}
+
+/// As it may stand in a quoted string.
+fn plain(error: SdpError) -> String {
+    error.to_string().replace(['"', '\\'], "'")
+}
