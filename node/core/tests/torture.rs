@@ -1,10 +1,15 @@
-//! Mutated messages and session descriptions from a seed: nothing panics, what is taken survives being written and read
-//! again, and a stream cuts as a datagram does. `TORTURE_SEED` repeats a run, `TORTURE_ROUNDS` lengthens it.
+//! The fuzz bodies from a seed, without a fuzzer: mutated messages, streams, session descriptions, multipart bodies, and operations
+//! on calls. `TORTURE_SEED` repeats a run, `TORTURE_ROUNDS` lengthens it.
 
+#[path = "../fuzz/bodies/mod.rs"]
+#[allow(dead_code, reason = "shared with the fuzz targets and the corpus")]
+mod bodies;
+#[path = "sim/invariants/no_anycast_leak.rs"]
+mod no_anycast_leak;
+
+use bodies::message::Outcome;
 use bytes::Bytes;
-use sbc_core::sip::{
-    Draft, Frame, HeaderId, Message, Multipart, NameAddr, ParseError, Sdp, SdpRewrite, StreamFramer, Uri, Via, split_list,
-};
+use sbc_core::sip::{Message, Multipart, Sdp};
 
 /// Mutated messages of one run: seconds at opt-level 1.
 const ROUNDS: u32 = 200_000;
@@ -24,6 +29,9 @@ const MULTIPART: &[u8] = b"MESSAGE sip:911@h SIP/2.0\r\nVia: SIP/2.0/TCP h;branc
 const SDP: &[u8] = b"v=0\r\no=alice 2890844526 2890844527 IN IP4 10.0.0.1\r\ns=\xe9\r\nc=IN IP6 2001:db8::1\r\nt=0 0\r\na=group:BUNDLE 1 2\r\na=inactive\r\n\
     m=audio 49170/2 RTP/AVP 0 8 101\r\ni=x\r\na=rtcp:53020 IN IP4 10.0.0.2\r\na=candidate:1 1 UDP 2130706431 10.0.0.1 49170 typ host\r\n\
     m=video 0 RTP/AVP 31\r\nc=IN IP4 0.0.0.0\r\na=sendonly\r\nm=text 6000 UDP/TLS/RTP/SAVPF 98\r\na=rtcp-mux\r\na=rtcp:6001\r\n";
+/// A Content-Type, and a body of it.
+const PARTS: &[u8] = b"multipart/mixed;boundary=\"b1\"\n--b1\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n\r\n--b1\r\n\
+    Content-Type: application/pidf+xml\r\nContent-ID: <x@y>\r\n\r\n<presence/>\r\n--b1\r\n\r\n\r\n--b1--\r\n";
 /// What breaks parsers.
 const SPLICES: [&[u8]; 30] = [
     b"\r\n",
@@ -109,92 +117,19 @@ fn rounds() -> u32 {
     std::env::var("TORTURE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS)
 }
 
-/// All fields but Content-Length, which the writer moves.
-fn fields(message: &Message) -> Vec<(String, String)> {
-    let kept = message.headers().filter(|field| field.id != HeaderId::ContentLength);
-    kept.map(|field| (field.name.to_owned(), field.value.to_owned())).collect()
-}
-
-fn rewritten(message: &Message) -> Draft {
-    let mut draft = match message.request_uri() {
-        Some(uri) => Draft::request(message.method(), uri),
-        None => Draft::response(message.status().expect("a response has a status"), Some(message.reason())),
-    };
-    message.headers().for_each(|field| {
-        draft.push_field(&field);
-    });
-    draft.set_body(None, message.body());
-    draft
-}
-
-/// Everything that is read from a message on its way.
-fn touch(message: &Message) {
-    message.top_via().with_received("10.0.0.1:5060".parse().expect("address"));
-    for field in message.headers() {
-        for element in message.values(field.id).chain([field.value]) {
-            let _ = (Uri::parse(element), Via::parse(element), message.number(field.id));
-            if let Ok(addr) = NameAddr::parse(element) {
-                let _ = (addr.tag(), addr.uri.user_decoded(), addr.uri.param("x"), addr.uri.is_service_sos());
-            }
-        }
-        assert!(split_list(field.value).map(str::len).sum::<usize>() <= field.value.len());
-    }
-    if let Some(Ok(parts)) = message.content_type().map(|value| Multipart::parse(value, message.body())) {
-        for index in 0..parts.len() {
-            let content = parts.content(index).expect("a part has content");
-            let replaced =
-                Multipart::parse(message.content_type().expect("seen"), parts.replace(index, &content)).expect("replaced");
-            assert_eq!(replaced.content(index), Some(content));
-        }
-    }
-}
-
-fn check_taken(message: &Message) {
-    touch(message);
-    let encoded = rewritten(message).encode().expect("what was taken can be written");
-    let again = Message::parse(encoded.clone()).expect("what we write we read");
-    assert_eq!(fields(&again), fields(message));
-    assert_eq!(again.body(), message.body());
-    assert_eq!((again.call_id(), again.cseq(), again.method()), (message.call_id(), message.cseq(), message.method()));
-    assert_eq!((again.from_tag(), again.to_tag(), again.top_via()), (message.from_tag(), message.to_tag(), message.top_via()));
-    assert_eq!(rewritten(&again).encode().expect("again"), encoded, "writing is stable");
-    if message.is_request() {
-        let response = message.response(500, None).encode().expect("a response to what was taken");
-        let response = Message::parse(response).expect("our response is valid");
-        assert_eq!((response.call_id(), response.top_via().branch()), (message.call_id(), message.top_via().branch()));
-    }
-}
-
-fn check_refused(error: &ParseError) {
-    if let Some(reply) = error.reply() {
-        let encoded = reply.encode().expect("an answer can be written");
-        assert!(encoded.starts_with(b"SIP/2.0 ") && encoded.windows(5).any(|octets| octets.eq_ignore_ascii_case(b"\nVia:")));
-    }
-}
-
 #[test]
 fn mutated_messages() {
     let mut random = Random(seed());
     let (mut taken, mut answered, mut dropped) = (0u32, 0u32, 0u32);
     for round in 0..rounds() {
-        let octets = Bytes::from({
+        let octets = {
             let original = random.pick(&[INVITE, RESPONSE, MULTIPART]);
             random.mutate(original)
-        });
-        let outcome = std::panic::catch_unwind(|| match Message::parse(octets.clone()) {
-            Ok(message) => {
-                check_taken(&message);
-                None
-            }
-            Err(error) => {
-                check_refused(&error);
-                Some(error.reply().is_some())
-            }
-        });
-        match outcome {
-            Ok(None) => taken += 1,
-            Ok(Some(true)) => answered += 1,
-            Ok(Some(false)) => dropped += 1,
+        };
+        match std::panic::catch_unwind(|| bodies::message::run(&octets)) {
+            Ok(Outcome::Taken) => taken += 1,
+            Ok(Outcome::Answered) => answered += 1,
+            Ok(Outcome::Dropped) => dropped += 1,
             Err(_) => panic!("round {round}: {:?}", String::from_utf8_lossy(&octets)),
         }
     }
@@ -208,7 +143,7 @@ fn the_originals_are_taken() {
     for original in [INVITE, RESPONSE, MULTIPART] {
         let message = Message::parse(Bytes::from_static(original)).expect("valid");
         assert_eq!(message.raw(), original, "Content-Length is right");
-        check_taken(&message);
+        bodies::message::check_taken(&message);
     }
     let message = Message::parse(Bytes::from_static(MULTIPART)).expect("valid");
     let parts = Multipart::parse(message.content_type().expect("there"), message.body()).expect("valid");
@@ -216,56 +151,18 @@ fn the_originals_are_taken() {
     assert!(Sdp::parse(&Message::parse(Bytes::from_static(INVITE)).expect("valid").body()).is_ok());
 }
 
-/// Frames that carry messages, and whether the stream ended in an error; the pieces are of random size.
-fn frames(stream: &[u8], largest: usize, random: &mut Random) -> (Vec<Bytes>, bool) {
-    let mut framer = StreamFramer::new();
-    let (mut messages, mut failed) = (Vec::new(), false);
-    let mut rest = stream;
-    while !rest.is_empty() {
-        let (piece, tail) = rest.split_at((1 + random.below(largest)).min(rest.len()));
-        rest = tail;
-        framer.push(piece);
-        while let Some(frame) = framer.poll() {
-            match frame {
-                Frame::Message(octets) => messages.push(octets),
-                Frame::Error(error) => {
-                    failed = true;
-                    error.parse.iter().for_each(check_refused);
-                }
-                Frame::KeepAlivePing | Frame::Pong => {}
-            }
-        }
-    }
-    (messages, failed)
-}
-
 #[test]
 fn a_stream_cuts_as_a_datagram_does() {
     let mut random = Random(seed() ^ 1);
     let mut framed = 0;
     for _ in 0..rounds() / 10 {
-        let mut stream = Vec::new();
+        let mut stream = vec![random.next().to_le_bytes()[0]];
         for _ in 0..3 {
             let original = random.pick(&[INVITE, RESPONSE, MULTIPART, b"\r\n\r\n"]);
             let mutated = random.below(3) == 0;
             stream.extend(if mutated { random.mutate(original) } else { original.to_vec() });
         }
-        let (messages, failed) = frames(&stream, stream.len(), &mut random);
-        let largest = 1 + random.below(200);
-        assert_eq!(frames(&stream, largest, &mut random), (messages.clone(), failed), "{stream:?}");
-        framed += messages.len();
-        for octets in messages {
-            match Message::parse(octets.clone()) {
-                // The datagram reader finds the same end in the same octets, with anything behind them.
-                Ok(message) => {
-                    assert_eq!(message.raw(), &octets);
-                    let mut followed = octets.to_vec();
-                    followed.extend_from_slice(RESPONSE);
-                    assert_eq!(Message::parse(followed.into()).expect("valid").raw(), &octets);
-                }
-                Err(error) => check_refused(&error),
-            }
-        }
+        framed += bodies::stream::run(&stream);
     }
     assert!(framed > 10_000.min(rounds() as usize / 10));
 }
@@ -273,22 +170,27 @@ fn a_stream_cuts_as_a_datagram_does() {
 #[test]
 fn mutated_session_descriptions() {
     let mut random = Random(seed() ^ 2);
-    let mut taken = 0u32;
-    for _ in 0..rounds() / 4 {
-        let octets = random.mutate(SDP);
-        let Ok(sdp) = Sdp::parse(&octets) else { continue };
-        taken += 1;
-        let ports: Vec<Option<u16>> = sdp.media().iter().map(|media| (media.port != 0).then_some(30_000)).collect();
-        let rewrite = SdpRewrite { origin: Some(("-".into(), 1, 2)), address: "127.0.0.1".parse().expect("address"), ports };
-        let out = sdp.rewrite(&rewrite);
-        let ours = Sdp::parse(&out).unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&octets)));
-        assert_eq!(ours.media().len(), sdp.media().len());
-        for (before, after) in sdp.media().iter().zip(ours.media()) {
-            assert_eq!(after.port, if before.port == 0 { 0 } else { 30_000 });
-            assert_eq!((&after.kind, &after.formats, after.direction), (&before.kind, &before.formats, before.direction));
+    let taken = (0..rounds() / 4).filter(|_| bodies::sdp::run(&random.mutate(SDP))).count();
+    assert!(taken > rounds() as usize / 40, "only {taken} were taken");
+}
+
+#[test]
+fn mutated_multipart_bodies() {
+    let mut random = Random(seed() ^ 3);
+    let taken = (0..rounds() / 4).filter(|_| bodies::multipart::run(&random.mutate(PARTS))).count();
+    assert!(taken > rounds() as usize / 40, "only {taken} were taken");
+}
+
+/// Random operations on calls; a run that fails prints its octets, which `bodies::call::run` repeats.
+#[test]
+fn operations_on_calls() {
+    let mut random = Random(seed() ^ 4);
+    for round in 0..rounds() / 100 {
+        // The first operation is a call, or most would do nothing.
+        let mut octets = vec![0, random.next().to_le_bytes()[0], random.next().to_le_bytes()[0]];
+        octets.extend((0..random.below(40) * 3).map(|_| random.next().to_le_bytes()[0]));
+        if std::panic::catch_unwind(|| bodies::call::run(&octets)).is_err() {
+            panic!("round {round}: {octets:?}");
         }
-        assert_eq!(ours.rewrite(&rewrite), out, "rewriting is stable");
-        assert!(!out.windows(13).any(|octets| octets == b"\na=candidate:"));
     }
-    assert!(taken > rounds() / 40, "only {taken} were taken");
 }

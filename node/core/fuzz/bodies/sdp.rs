@@ -1,0 +1,20 @@
+//! A session description: with our address and ports it has the same lines, can be read, and names nobody else.
+
+use sbc_core::sip::{Sdp, SdpRewrite};
+
+/// The target. True when it was taken.
+pub(crate) fn run(octets: &[u8]) -> bool {
+    let Ok(sdp) = Sdp::parse(octets) else { return false };
+    let ports: Vec<Option<u16>> = sdp.media().iter().map(|media| (media.port != 0).then_some(30_000)).collect();
+    let rewrite = SdpRewrite { origin: Some(("-".into(), 1, 2)), address: "127.0.0.1".parse().expect("address"), ports };
+    let out = sdp.rewrite(&rewrite);
+    let ours = Sdp::parse(&out).unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(octets)));
+    assert_eq!(ours.media().len(), sdp.media().len());
+    for (before, after) in sdp.media().iter().zip(ours.media()) {
+        assert_eq!(after.port, if before.port == 0 { 0 } else { 30_000 });
+        assert_eq!((&after.kind, &after.formats, after.direction), (&before.kind, &before.formats, before.direction));
+    }
+    assert_eq!(ours.rewrite(&rewrite), out, "rewriting is stable");
+    assert!(!out.windows(13).any(|octets| octets == b"\na=candidate:"));
+    true
+}
