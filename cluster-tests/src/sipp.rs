@@ -166,6 +166,26 @@ mod tests {
         assert_eq!(report(""), Report::default());
     }
 
+    /// Each scenario says which section it is after, and a test plays it.
+    #[test]
+    fn every_scenario_names_its_rfc_and_is_played() {
+        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let read = |dir: &str, ending: &str| -> Vec<(String, String)> {
+            let files = fs::read_dir(here.join(dir)).expect("it is there").map(|f| f.expect("readable").path());
+            let wanted = files.filter(|p| p.extension().is_some_and(|e| e == ending));
+            let stem = |p: &std::path::Path| p.file_stem().expect("a name").to_string_lossy().into_owned();
+            wanted.map(|p| (stem(&p), fs::read_to_string(&p).expect("text"))).collect()
+        };
+        let tests: String = read("tests", "rs").into_iter().chain(read("src", "rs")).map(|(_, text)| text).collect();
+        let scenarios = read("scenarios", "xml");
+        assert!(scenarios.len() >= 40, "{} scenarios", scenarios.len());
+        for (name, text) in scenarios {
+            let comment = text.split("<!--").nth(1).and_then(|c| c.split("-->").next()).unwrap_or_default();
+            assert!(comment.contains("RFC "), "{name} names no RFC: {comment}");
+            assert!(tests.contains(&format!("\"{name}\"")), "no test plays {name}");
+        }
+    }
+
     /// The scenarios of both sides agree with each other when nothing stands between them.
     #[test]
     fn scenarios_fit_together() {

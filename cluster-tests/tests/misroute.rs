@@ -50,6 +50,24 @@ fn ac01_a_repeated_invite_at_another_node_rings_once() {
     cluster.settled(before + 1);
 }
 
+/// A far end that mangles our tag names no call: 481, and the call lives.
+#[test]
+fn ac19_a_mangled_tag_is_refused() {
+    let (cluster, mut scene, before) = stage();
+    let mut call = scene.established(unicast(A));
+    let tag = call.ok.tag("To").to_owned();
+    let mangled = format!("{}x", &tag[..tag.len() - 1]);
+    for node in [A, B] {
+        let mut bye = call.from_caller.clone().request("BYE");
+        bye = bye.replace("To", &call.ok.header("To").replace(&tag, &mangled)).to_uri("sip:112@127.0.0.100");
+        scene.caller.send(&bye, unicast(node));
+        assert_eq!(scene.caller.expect_final(&bye).0.status(), 481);
+    }
+    assert!(scene.psap.gather(Duration::from_millis(200), |m| m.method() == "BYE").is_empty());
+    scene.hang_up(&mut call, unicast(B));
+    cluster.settled(before + 1);
+}
+
 #[test]
 fn ac02_two_copies_at_two_nodes_ring_once() {
     let (cluster, mut scene, before) = stage();

@@ -1,0 +1,208 @@
+//! Before the answer, through three real nodes: early dialogs, reliable provisional responses, UPDATE, early and delayed offers.
+//! Each scenario names its RFC section. After each call: none left, one CDR.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, unicast};
+use cluster_tests::message::{Dialog, Message, sdp};
+use cluster_tests::scene::Scene;
+use cluster_tests::sipp::Sipp;
+use cluster_tests::wait;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 3, 1));
+/// Longer than the gaps between the first repetitions of a reliable response (RFC 3262 §3: 0.5, 1, 2 s).
+const QUIET: Duration = Duration::from_millis(2600);
+
+fn cluster() -> Shared {
+    Cluster::shared(Options::with_own_psap())
+}
+
+/// One call between two scenarios, by way of the anycast address.
+fn between(uac: &str, uas: &str, extra: &[&str]) {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let psap = Sipp::scenario(uas, PSAP.ip(), LIMIT).args(&["-m", "1", "-d", "300"]).serve(PSAP);
+    let caller = Sipp::scenario(uac, CALLER, LIMIT)
+        .args(&["-m", "1", "-d", "300", "-key", "ruri", "sip:112@127.0.0.100:5060"])
+        .args(extra)
+        .to(anycast())
+        .start();
+    assert_eq!(caller.succeed().successful, 1, "{}", cluster.logs());
+    assert_eq!(psap.succeed().successful, 1);
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn two_early_dialogs_and_two_answers() {
+    between("uac-forks", "uas-forks", &[]);
+}
+
+#[test]
+fn two_early_dialogs_over_tcp() {
+    between("uac-forks", "uas-forks", &["-t", "t1"]);
+}
+
+#[test]
+fn prack_end_to_end() {
+    between("uac-prack", "uas-prack", &[]);
+}
+
+#[test]
+fn prack_end_to_end_over_tcp() {
+    between("uac-prack", "uas-prack", &["-t", "t1"]);
+}
+
+#[test]
+fn prack_by_us_for_a_caller_that_cannot() {
+    between("uac-unreliable", "uas-prack", &[]);
+}
+
+#[test]
+fn prack_to_us_for_a_psap_that_cannot() {
+    between("uac-prack-required", "uas-early-media", &[]);
+}
+
+#[test]
+fn update_before_and_after_the_answer() {
+    between("uac-update", "uas-update", &[]);
+}
+
+#[test]
+fn a_delayed_offer_answered_in_prack() {
+    between("uac-delayed-offer-prack", "uas-delayed-offer-prack", &[]);
+}
+
+#[test]
+fn a_caller_that_is_slow_to_acknowledge() {
+    between("uac-prack-late", "uas-prack", &[]);
+}
+
+#[test]
+fn reliable_responses_out_of_order() {
+    between("uac-prack-three", "uas-prack-gap", &[]);
+}
+
+#[test]
+fn update_glare() {
+    between("uac-update-glare", "uas-update-glare", &[]);
+}
+
+#[test]
+fn cancel_after_prack() {
+    between("uac-prack-cancel", "uas-prack-cancelled", &[]);
+}
+
+#[test]
+fn ac18_prack_and_update_at_other_nodes() {
+    let (cluster, mut scene) = (cluster(), Scene::new());
+    let before = cluster.cdrs().len();
+    let invite = scene.invite().with("Supported", "100rel");
+    scene.caller.send(&invite, unicast(0));
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    let contact = format!("<sip:psap@{PSAP}>");
+    let progress = at_psap
+        .response(183, "Session Progress", "psap")
+        .with("Contact", &contact)
+        .with("Require", "100rel")
+        .with("RSeq", "77")
+        .with_sdp(sdp(PSAP, 1, "sendrecv"));
+    scene.psap.send(&progress, from);
+    let (early, _) = scene.caller.expect_response(183, "INVITE");
+    assert_eq!((early.header("RSeq"), early.header("Require")), ("77", "100rel"));
+    scene.caller.expect("the second copy, of ours", |m| m.status() == 183);
+    // AC-18: to the node that has nothing of it.
+    let mut dialog = Dialog::of_caller(&invite, &early, scene.caller.at(), "UDP");
+    let prack = dialog.request("PRACK").with("RAck", "77 1 INVITE");
+    scene.caller.send(&prack, unicast(1));
+    let there = scene.psap_confirms("PRACK");
+    assert_eq!(there.header("RAck"), format!("77 {} INVITE", at_psap.cseq().0));
+    let (ok, via) = scene.caller.expect_final(&prack);
+    assert_eq!((ok.status(), via), (200, unicast(1)), "rule E");
+    scene.caller.gather(Duration::from_millis(100), |_| true);
+    assert!(scene.caller.gather(QUIET, |m| m.status() == 183).is_empty(), "the reliable 183 stops");
+    // AC-49: what the other far end is to answer, no node does.
+    let update =
+        dialog.request("UPDATE").with("Contact", invite.header("Contact")).with_sdp(sdp(scene.caller.at(), 2, "sendrecv"));
+    scene.caller.send(&update, unicast(2));
+    let (there, from) = scene.psap.expect_request("UPDATE");
+    scene.psap.send(&there.response(200, "OK", "").with("Contact", &contact).with_sdp(sdp(PSAP, 2, "sendrecv")), from);
+    let (ok, via) = scene.caller.expect_final(&update);
+    assert_eq!((ok.status(), via), (200, unicast(2)));
+    assert!(ok.uri("Contact").contains(&unicast(0).to_string()), "rule K: {}", ok.header("Contact"));
+    scene.psap.send(&at_psap.response(200, "OK", "psap").with("Contact", &contact), from);
+    scene.caller.expect_final(&invite);
+    scene.psap.expect_request("ACK");
+    scene.caller.send(&dialog.ack(1), unicast(1));
+    let bye: Message = dialog.request("BYE");
+    scene.caller.send(&bye, unicast(2));
+    scene.psap_confirms("BYE");
+    assert_eq!(scene.caller.expect_final(&bye).0.status(), 200);
+    cluster.settled(before + 1);
+}
+
+/// Where a description says that media go.
+fn media(message: &Message) -> SocketAddr {
+    let text = message.text();
+    let field = |p: &str| {
+        let rest = text.lines().find_map(|l| l.strip_prefix(p)).expect("SDP has it");
+        rest.split(' ').next().unwrap_or_default().to_owned()
+    };
+    format!("{}:{}", field("c=IN IP4 "), field("m=audio ")).parse().expect("an address")
+}
+
+/// Which of these sockets hears what `from` sends to `to`, once one does.
+#[track_caller]
+fn hears(from: &UdpSocket, to: SocketAddr, sockets: [&UdpSocket; 2]) -> usize {
+    let mut sequence = 0u16;
+    wait::until("somebody hears the caller", Duration::from_secs(5), || {
+        sequence += 1;
+        let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+        packet.extend([0xd5; 160]);
+        from.send_to(&packet, to).expect("loopback");
+        let mut buffer = [0; 2048];
+        let heard = sockets.iter().position(|s| {
+            s.set_read_timeout(Some(Duration::from_millis(50))).expect("not zero");
+            s.recv_from(&mut buffer).is_ok_and(|(len, _)| buffer[..len] == packet)
+        });
+        heard.ok_or("nobody")
+    })
+}
+
+/// RFC 3261 §13.2.2.4 and RTP: early media are those of the newest description; then of the dialog that is answered.
+#[test]
+fn media_follow_the_newest_early_dialog_and_then_the_answer() {
+    let (cluster, mut scene) = (cluster(), Scene::new());
+    let before = cluster.cdrs().len();
+    let caller = UdpSocket::bind("127.0.3.1:40000").expect("free");
+    let phones = [0, 1].map(|n| UdpSocket::bind(SocketAddr::new(PSAP.ip(), 42_000 + 10 * n)).expect("free"));
+    let at = |n: usize| phones[n].local_addr().expect("bound");
+    let invite = scene.invite();
+    scene.caller.send(&invite, anycast());
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    let response = |status, reason, n: usize| {
+        let contact = format!("<sip:phone{n}@{PSAP}>");
+        at_psap.response(status, reason, &format!("fork{n}")).with("Contact", &contact).with_sdp(sdp(at(n), 1, "sendrecv"))
+    };
+    let mut ports = Vec::new();
+    for n in [0, 1] {
+        scene.psap.send(&response(183, "Session Progress", n), from);
+        let (early, _) = scene.caller.expect_response(183, "INVITE");
+        ports.push(media(&early));
+        assert_eq!(hears(&caller, ports[n], [&phones[0], &phones[1]]), n);
+    }
+    assert_eq!(ports[0], ports[1], "one session of ours, whoever is heard");
+    scene.psap.send(&response(200, "OK", 0), from);
+    let (ok, _) = scene.caller.expect_response(200, "INVITE");
+    scene.psap.expect_request("ACK");
+    assert_eq!(hears(&caller, media(&ok), [&phones[0], &phones[1]]), 0);
+    let mut dialog = Dialog::of_caller(&invite, &ok, scene.caller.at(), "UDP");
+    scene.caller.send(&dialog.ack(1), anycast());
+    let bye = dialog.request("BYE");
+    scene.caller.send(&bye, anycast());
+    scene.psap_confirms("BYE");
+    assert_eq!(scene.caller.expect_final(&bye).0.status(), 200);
+    cluster.settled(before + 1);
+}
