@@ -85,6 +85,7 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     let prack = section.word("prack", &[("offer", PrackPolicy::Offer), ("pass", PrackPolicy::Pass)]);
     let failover_after = section.number("failover_after_ms", 100..=32_000).map(Duration::from_millis);
     let ring_timeout = section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs);
+    let session_expires = session_expires(section);
     // A trunk that is not used for its faults is read whole all the same.
     let mut trunk = Trunk::new(name.unwrap_or_default(), realm.unwrap_or(Realm::External));
     super::trunk_auth::read(reader, section, &mut trunk);
@@ -98,6 +99,7 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
         prack: prack.unwrap_or(default.prack),
         failover_after,
         ring_timeout,
+        session_expires,
         ..default
     })
 }
@@ -182,6 +184,11 @@ fn route(reader: &Reader<'_>, section: &Section<'_>, trunks: &[&str], seen: &[Ro
     Some(Route { name: name?.into(), matches, trunks })
 }
 
+/// RFC 4028 §4: 90 s at the least.
+fn session_expires(section: &Section<'_>) -> Option<Duration> {
+    section.number_or_off("session_expires_s", 90..=86_400).map(Duration::from_secs)
+}
+
 fn settings(section: &Section<'_>) -> Settings {
     let default = Settings::default();
     let ms = |key, least, most: u64| section.number(key, least..=most.min(MS_MAX)).map(Duration::from_millis);
@@ -192,6 +199,7 @@ fn settings(section: &Section<'_>) -> Settings {
         failover_after: ms("failover_after_ms", 100, 32_000).unwrap_or(default.failover_after),
         cancel_hold: ms("cancel_hold_ms", 0, 1000).unwrap_or(default.cancel_hold),
         ring_timeout: section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs).unwrap_or(default.ring_timeout),
+        session_expires: session_expires(section).unwrap_or(default.session_expires),
         max_calls: count("max_calls", 1).unwrap_or(default.max_calls),
         source_rate: count("source_rate", 0).unwrap_or(default.source_rate),
     }

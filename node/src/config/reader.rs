@@ -163,6 +163,19 @@ impl<'a> Section<'a> {
         number(self.reader, found, &self.join(key), &range)
     }
 
+    /// A whole number within a range, or 0 for "off".
+    pub(crate) fn number_or_off(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let found = self.get(key)?;
+        let path = self.join(key);
+        let n = number(self.reader, found, &path, &(0..=*range.end()))?;
+        if n != 0 && n < *range.start() {
+            let wanted = format!("write 0 (off), or {} to {}", range.start(), range.end());
+            self.reader.fault(found.span(), &path, format!("{n} is too small"), &wanted);
+            return None;
+        }
+        Some(n)
+    }
+
     /// Two whole numbers within a range, the second not below the first.
     pub(crate) fn pair(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<[u64; 2]> {
         let found = self.get(key)?;

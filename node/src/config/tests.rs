@@ -55,6 +55,7 @@ const CLUSTER: &str = r#"
 [settings]
 claim_budget_ms = 200
 ring_timeout_s = 60
+session_expires_s = 0
 [emergency]
 numbers = ["112", "110"]
 [[trunks]]
@@ -68,6 +69,7 @@ realm = "external"
 sources = ["0.0.0.0/0", "::/0"]
 misroute = "redirect"
 prack = "pass"
+session_expires_s = 600
 [[routes]]
 name = "emergency"
 emergency = true
@@ -95,6 +97,8 @@ fn a_good_cluster_is_read_whole() {
     let c = parse_cluster(CLUSTER, 7).unwrap();
     assert_eq!((c.revision, c.settings.claim_budget), (7, Duration::from_millis(200)));
     assert_eq!(c.settings.ring_timeout, Duration::from_secs(60));
+    assert_eq!((c.settings.session_expires, c.trunks[0].session_expires), (Duration::ZERO, None));
+    assert_eq!(c.trunks[1].session_expires, Some(Duration::from_secs(600)));
     assert_eq!(c.emergency_numbers, ["112".into(), "110".into()]);
     let psap = &c.trunks[0];
     assert_eq!((psap.realm, psap.misroute, psap.enabled), (Realm::Core, MisroutePolicy::Relay, true));
@@ -115,7 +119,8 @@ fn every_fault_is_shown_at_once() {
         .replace("127.0.2.1/32", "127.0.2.1/33")
         .replace("psap.example.org", "psap example")
         .replace("trunks = [\"psap\"]", "trunks = [\"spap\"]")
-        .replace("ring_timeout_s = 60", "ring_timeout_s = 1");
+        .replace("ring_timeout_s = 60", "ring_timeout_s = 1")
+        .replace("session_expires_s = 600", "session_expires_s = 60");
     let faults = parse_cluster(&text, 1).unwrap_err();
     let paths: Vec<&str> = faults.0.iter().map(|f| &*f.path).collect();
     let wanted = [
@@ -124,6 +129,7 @@ fn every_fault_is_shown_at_once() {
         "trunks[0].realm",
         "trunks[0].sources[0]",
         "trunks[0].targets[1]",
+        "trunks[1].session_expires_s",
         "routes[0].trunks[0]",
     ];
     assert_eq!(paths, wanted);

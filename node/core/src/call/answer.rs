@@ -138,6 +138,9 @@ impl Call {
         if owed && response.body().is_empty() {
             draft.set_body(Some("application/sdp"), self.caller.local_sdp.clone());
         }
+        let invite = self.invite.clone();
+        self.answer_session(cx, Side::Caller, &invite, &mut draft);
+        self.on_session_answer(cx, Side::Callee, response);
         self.put_body(cx, Side::Callee, response, &mut draft);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         let cseq = response.cseq();

@@ -236,6 +236,7 @@ impl Call {
         }
         let invite = self.invite.clone();
         self.offer_100rel(cx, &mut draft);
+        self.offer_session(cx, Side::Callee, &mut draft);
         self.put_body(cx, Side::Caller, &invite, &mut draft);
         self.keep_template();
         let retry = self.first_retry(cx, &mut draft);
@@ -282,6 +283,24 @@ impl Call {
             timer,
             retry,
         });
+        true
+    }
+
+    /// The target wants a longer session interval: once more, with it (RFC 4028 §7.3). False: it said nothing of use, or too often.
+    pub(super) fn dial_longer(&mut self, at: usize, response: &Message) -> bool {
+        let attempt = &self.attempts[at];
+        let target = Target { addr: attempt.path.remote, transport: attempt.path.transport };
+        let tries = self.attempts.iter().filter(|a| a.path == attempt.path).count();
+        if tries > usize::from(super::session::MAX_RAISES) {
+            return false;
+        }
+        let host = attempt.tls_name.clone().unwrap_or_else(|| target.addr.ip().to_string().into());
+        let uri = Some(attempt.uri.clone());
+        let (trunk, realm) = (self.callee.trunk.clone(), self.callee.realm);
+        if !self.raise_session(Side::Callee, response) {
+            return false;
+        }
+        self.candidates.push_front(Candidate { target, trunk, realm, host, uri, large: Large::Stay });
         true
     }
 

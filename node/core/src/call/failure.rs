@@ -75,6 +75,10 @@ impl Call {
             }
             return;
         }
+        if status == 422 && self.dial_longer(at, response) {
+            self.try_dial(cx);
+            return;
+        }
         self.note_failure(status, Some(response));
         let followed = (300..400).contains(&status) && self.follow(cx, response);
         // RFC 3263 §4.3: a 5xx says that this target cannot; another may. Anything else is the user's answer, a 6xx everywhere.

@@ -36,4 +36,8 @@ pub(super) struct Forward {
     pub(super) retry: Option<Retry>,
     /// How often it was sent again for that.
     pub(super) tries: u8,
+    /// A refresh of ours (RFC 4028): nobody waits for its answer.
+    pub(super) own: bool,
+    /// How often it was sent again with a longer interval (422).
+    pub(super) raises: u8,
 }

@@ -2,7 +2,7 @@
 
 use super::services::Services;
 use crate::auth;
-use crate::sip::{Draft, HeaderId, Message};
+use crate::sip::{Draft, Field, HeaderId, Message};
 
 /// Fields that belong to one leg, written anew for the other.
 fn is_own(id: HeaderId) -> bool {
@@ -23,16 +23,40 @@ fn is_own(id: HeaderId) -> bool {
             | HeaderId::ContentLength
             | HeaderId::ContentType
             | HeaderId::RAck
+            // Each leg has a session timer of its own (RFC 4028); `session` writes it.
+            | HeaderId::SessionExpires
+            | HeaderId::MinSe
     )
 }
 
 /// Copies what crosses, byte for byte and in its order. Content-Type goes with the body, which the caller sets.
 pub(super) fn copy_through(from: &Message, to: &mut Draft) {
     for field in from.headers() {
-        if !is_own(field.id) {
-            to.push_field(&field);
+        if is_own(field.id) {
+            continue;
+        }
+        match without_timer(&field) {
+            None => {
+                to.push_field(&field);
+            }
+            Some(rest) if rest.is_empty() => {}
+            Some(rest) => {
+                to.push(field.id, rest);
+            }
         }
     }
+}
+
+/// Supported and Require without the option tag that concerns one leg alone; `None`: it is not in it.
+fn without_timer(field: &Field<'_>) -> Option<String> {
+    let is_timer = |tag: &&str| tag.eq_ignore_ascii_case("timer");
+    if !matches!(field.id, HeaderId::Supported | HeaderId::Require)
+        || !field.value.split(',').map(str::trim).any(|t| is_timer(&t))
+    {
+        return None;
+    }
+    let rest: Vec<&str> = field.value.split(',').map(str::trim).filter(|t| !is_timer(t)).collect();
+    Some(rest.join(", "))
 }
 
 /// Takes out credentials for a realm: the others of that name stay as they came.

@@ -48,6 +48,10 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, status);
             return;
         }
+        if matches!(request.method(), Method::Invite | Method::Update) && super::asks_too_little(request) {
+            self.refuse_request(cx, side, tx, &back, request, 422);
+            return;
+        }
         match request.method() {
             Method::Bye => self.on_bye(cx, side, tx, &back, request),
             Method::Invite => self.on_reinvite(cx, side, tx, back, request),
@@ -88,6 +92,9 @@ impl Call {
         if status == 501 {
             draft.push(HeaderId::Allow, super::ALLOW);
         }
+        if status == 422 {
+            draft.push(HeaderId::MinSe, super::session::MIN_SE.to_string());
+        }
         if status == 500 {
             draft.push(HeaderId::RetryAfter, (1 + request.cseq() % 9).to_string());
         }
@@ -119,7 +126,7 @@ impl Call {
     }
 
     fn on_reinvite(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
-        let busy_here = self.forwards.iter().any(|f| f.from == side && f.request.method() == &Method::Invite);
+        let busy_here = self.forwards.iter().any(|f| !f.own && f.from == side && f.request.method() == &Method::Invite);
         let early = self.phase != CallPhase::Answered;
         if busy_here || (early && side == Side::Caller) {
             // RFC 3261 §14.2: an INVITE of the same far end is still open.
@@ -130,7 +137,8 @@ impl Call {
             self.leg(side).inviting || self.leg(side).pending_2xx.is_some() || self.leg(side.other()).pending_2xx.is_some();
         let other_way = self.forwards.iter().any(|f| f.from == side.other() && f.request.method() == &Method::Invite);
         // RFC 3311 §5.1: an UPDATE's offer is as good as a re-INVITE's.
-        if glare || other_way || early || self.open_offer(side).is_some() {
+        let refreshing = self.forwards.iter().any(|f| f.own && f.request.method() != &Method::Options);
+        if glare || other_way || refreshing || early || self.open_offer(side).is_some() {
             self.refuse_request(cx, side, tx, &back, request, 491);
             return;
         }
@@ -179,6 +187,8 @@ impl Call {
             provisional: false,
             retry: None,
             tries: 0,
+            own: false,
+            raises: 0,
         });
         if request.method() == &Method::Invite {
             self.leg_mut(side.other()).inviting = true;
@@ -206,7 +216,16 @@ impl Call {
         if let Some(rack) = self.map_rack(from, &request) {
             draft.push(HeaderId::RAck, rack);
         }
-        self.put_body(cx, from, &request, &mut draft);
+        if matches!(request.method(), Method::Invite | Method::Update) {
+            self.offer_session(cx, to, &mut draft);
+        }
+        if self.forwards[at].own {
+            if request.method() == &Method::Invite {
+                draft.set_body(Some("application/sdp"), self.leg(to).local_sdp.clone());
+            }
+        } else {
+            self.put_body(cx, from, &request, &mut draft);
+        }
         self.send_on(cx, to, draft, Purpose::Use(ClientUse::Forward(id)));
     }
 
@@ -248,17 +267,42 @@ impl Call {
         if self.is_challenge(action, status) && self.on_forward_challenge(cx, at, response) {
             return;
         }
+        if status == 422 && self.raise_forward(cx, at, response) {
+            return;
+        }
         if (200..300).contains(&status) {
             self.leg_mut(to).dialog.on_target_refresh(response);
         }
-        self.answer_forward(cx, at, status, response);
+        if !self.forwards[at].own {
+            self.answer_forward(cx, at, status, response);
+        }
         let forward = self.forwards.remove(at);
         if invite {
             self.leg_mut(to).inviting = false;
         }
+        if forward.own {
+            self.on_refreshed(cx, to, forward.cseq, response);
+        } else if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
+            self.on_session_answer(cx, to, response);
+        }
         if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
             self.record_refresh(cx);
         }
+    }
+
+    /// The far end wants a longer session interval: the same request with it. False: it said nothing of use, or too often.
+    fn raise_forward(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
+        let (id, to) = (self.forwards[at].id, self.forwards[at].from.other());
+        if self.forwards[at].raises >= super::session::MAX_RAISES || !self.raise_session(to, response) {
+            return false;
+        }
+        self.forwards[at].raises += 1;
+        self.forwards[at].provisional = false;
+        if let Some(old) = self.forwards[at].client_tx.take() {
+            cx.client_use.remove(&old);
+        }
+        self.send_forward(cx, id);
+        true
     }
 
     fn on_late_2xx(&self, cx: &mut Services, response: &Message) {
@@ -301,6 +345,11 @@ impl Call {
             draft.push(HeaderId::Contact, self.leg(side).contact(cx));
         }
         headers::copy_through(response, &mut draft);
+        if (200..300).contains(&status) && matches!(request.method(), Method::Invite | Method::Update) {
+            if self.phase == CallPhase::Answered {
+                self.answer_session(cx, side, &request, &mut draft);
+            }
+        }
         self.put_body(cx, side.other(), response, &mut draft);
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
@@ -325,6 +374,10 @@ impl Call {
         let invite = forward.request.method() == &Method::Invite;
         if invite {
             self.leg_mut(forward.from.other()).inviting = false;
+        }
+        if forward.own {
+            self.session_lost(cx, forward.from.other(), status);
+            return;
         }
         if let Some(tx) = forward.server_tx {
             // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
@@ -363,7 +416,7 @@ impl Call {
         }
     }
 
-    fn record_refresh(&mut self, cx: &mut Services) {
+    pub(super) fn record_refresh(&mut self, cx: &mut Services) {
         let record = store_pb::Refresh {
             call: self.uid.to_bytes().to_vec().into(),
             epoch: 1,

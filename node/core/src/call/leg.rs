@@ -53,6 +53,8 @@ pub struct Leg {
     pub inviting: bool,
     /// Whose offer is open here since the first INVITE, until its answer; of requests that are passed on, those themselves tell.
     pub offer: Option<Side>,
+    /// Its session timer.
+    pub(super) session: super::session::SessionTimer,
     /// The dialog is over on this leg: nothing more is sent on it.
     pub gone: bool,
 }
@@ -156,12 +158,14 @@ impl Leg {
             local_cseq_ceiling: (d.local_cseq / CSEQ_STEP + 1) * CSEQ_STEP,
             remote_cseq: d.remote_cseq.unwrap_or(0),
             path: Some(arrival(&self.path, self.ingress)),
-            allow: Vec::new(),
-            supported: Vec::new(),
+            allow: self.session.update.then(|| "UPDATE".into()).into_iter().collect(),
+            supported: self.session.known.then(|| "timer".into()).into_iter().collect(),
             local_sdp: self.local_sdp.clone(),
             remote_sdp: self.remote_sdp.clone(),
             media_ports: ports,
             trunk: self.trunk.to_string(),
+            session_expires_s: self.session.interval,
+            session_ours: self.session.ours,
         }
     }
 }

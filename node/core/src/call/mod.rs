@@ -26,6 +26,7 @@ mod outgoing;
 mod provisional;
 mod reliable;
 mod services;
+mod session;
 mod setup;
 mod teardown;
 mod timer;
@@ -38,6 +39,7 @@ pub use headers::{MaxForwardsError, next_max_forwards};
 pub use ladder::{Ladder, Note};
 pub use leg::{Leg, NextHop};
 pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
+pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
 
 use attempt::Attempt;

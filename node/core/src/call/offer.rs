@@ -48,6 +48,9 @@ impl Call {
 
     /// UPDATE of either side.
     pub(super) fn on_update(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
+        if self.is_refresh(request) {
+            return self.answer_refresh(cx, side, tx, &back, request);
+        }
         let focus = self.early.focus();
         let open = |f: &Forward| f.from == side && f.request.method() == &Method::Update && f.server_tx.is_some();
         let way = InTheWay {

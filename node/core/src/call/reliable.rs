@@ -247,7 +247,7 @@ mod tests {
         let table: [(&str, bool, &[&str], bool, bool); 7] = [
             ("", true, &["Supported: 100rel"], false, false),
             ("", false, &[], false, false),
-            ("Supported: 100rel, timer\r\n", true, &["Supported: 100rel, timer"], true, false),
+            ("Supported: 100rel, timer\r\n", true, &["Supported: 100rel"], true, false),
             ("k: 100REL\r\n", false, &["k: 100REL"], true, false),
             ("Require: 100rel\r\n", false, &["Supported: 100rel"], true, true),
             (
@@ -257,7 +257,7 @@ mod tests {
                 true,
                 true,
             ),
-            ("Supported: timer\r\n", true, &["Supported: timer", "Supported: 100rel"], false, false),
+            ("Supported: timer, path\r\n", true, &["Supported: path", "Supported: 100rel"], false, false),
         ];
         for (fields, has_offer, expected, reliable, unreliable) in table {
             let invite = invite(fields);

@@ -88,6 +88,7 @@ impl Call {
             pending_2xx: None,
             inviting: false,
             offer: None,
+            session: Default::default(),
             gone: false,
         };
         let callee_realm = if realm == Realm::External { Realm::Core } else { Realm::External };
@@ -118,6 +119,7 @@ impl Call {
             pending_2xx: None,
             inviting: false,
             offer: None,
+            session: Default::default(),
             gone: false,
         };
         let service = new.service.as_deref();

@@ -36,6 +36,7 @@ impl Call {
                 }
             }
             CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
+            CallTimer::Session(side) => self.on_session_due(cx, side),
             CallTimer::Repeat18x(fork) => self.on_repeat_18x(cx, fork),
             CallTimer::Journal => self.journal.on_retry(cx, self.serial),
             CallTimer::MediaClose => {
@@ -190,6 +191,7 @@ impl Call {
         cx.stop_timer(&mut self.timers.prepare);
         cx.stop_timer(&mut self.timers.ring);
         self.close_senders(cx);
+        self.stop_sessions(cx);
         self.refuse_open_forwards(cx);
         self.drop_held_answer(cx);
         if !self.ended_in_log {

@@ -28,6 +28,8 @@ pub enum CallTimer {
     Repeat2xx(Side),
     /// Repeat the reliable provisional response of this early dialog (RFC 3262 §3).
     Repeat18x(u8),
+    /// The session on this leg is to be refreshed, or should have been (RFC 4028 §10).
+    Session(Side),
     /// Propose again what did not commit.
     Journal,
     /// The media engine did not answer a close.

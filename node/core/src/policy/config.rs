@@ -76,6 +76,8 @@ pub struct Trunk {
     pub failover_after: Option<Duration>,
     /// How long it may ring; `None`: as in the settings.
     pub ring_timeout: Option<Duration>,
+    /// The session interval that we offer it (RFC 4028); zero: no session timers; `None`: as in the settings.
+    pub session_expires: Option<Duration>,
 }
 
 impl Trunk {
@@ -97,6 +99,7 @@ impl Trunk {
             prack: PrackPolicy::default(),
             failover_after: None,
             ring_timeout: None,
+            session_expires: None,
         }
     }
 }
@@ -185,6 +188,8 @@ pub struct Settings {
     pub cancel_hold: Duration,
     /// How long the called side may ring.
     pub ring_timeout: Duration,
+    /// The session interval that we offer (RFC 4028); zero: no session timers.
+    pub session_expires: Duration,
     /// Calls that a node holds at the most.
     pub max_calls: u32,
     /// Initial requests a second that one node takes from one source; 0: no limit.
@@ -198,6 +203,7 @@ impl Default for Settings {
             failover_after: Duration::from_secs(2),
             cancel_hold: Duration::from_millis(200),
             ring_timeout: Duration::from_secs(180),
+            session_expires: Duration::from_secs(1800),
             max_calls: 200_000,
             source_rate: 0,
         }

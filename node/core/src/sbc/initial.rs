@@ -67,6 +67,11 @@ impl Sbc {
             }
         };
         let emergency = admitted.service.is_some();
+        if !emergency && crate::call::asks_too_little(message) {
+            // RFC 4028 §9. An emergency call is taken with whatever it asks for.
+            self.cx.reject_with(back, message, 422, &[("Min-SE", crate::call::MIN_SE.to_string())]);
+            return;
+        }
         if !emergency && self.refuses_body(back, message) {
             return;
         }

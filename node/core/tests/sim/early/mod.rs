@@ -5,6 +5,7 @@ mod forks;
 mod ladder;
 mod offers;
 mod reliable;
+mod sessions;
 
 use std::net::SocketAddr;
 
