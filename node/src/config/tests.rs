@@ -143,7 +143,7 @@ fn every_fault_is_shown_at_once() {
         shown.contains("3 | claim_bugdet_ms = 200\n  | ^^^^^^^^^^^^^^^\n  = hint: did you mean `claim_budget_ms`?"),
         "{shown}"
     );
-    assert!(shown.ends_with("6 faults in the configuration\n"), "{shown}");
+    assert!(shown.ends_with("7 faults in the configuration\n"), "{shown}");
 }
 
 #[test]
