@@ -136,14 +136,14 @@ fn every_fault_is_shown_at_once() {
     assert_eq!((faults.0[0].line, faults.0[0].column), (3, 1));
     assert_eq!(faults.0[0].hint, "did you mean `claim_budget_ms`?");
     assert_eq!(faults.0[2].hint, "did you mean `core`?");
-    assert_eq!(faults.0[5].hint, "did you mean `psap`?");
+    assert_eq!(faults.0[6].hint, "did you mean `psap`?");
     let shown = faults.render("cluster.toml", &text);
     assert!(shown.contains(" --> cluster.toml:3:1\n"), "{shown}");
     assert!(
         shown.contains("3 | claim_bugdet_ms = 200\n  | ^^^^^^^^^^^^^^^\n  = hint: did you mean `claim_budget_ms`?"),
         "{shown}"
     );
-    assert!(shown.ends_with("6 faults in the configuration\n"), "{shown}");
+    assert!(shown.ends_with("7 faults in the configuration\n"), "{shown}");
 }
 
 #[test]

@@ -349,10 +349,9 @@ impl Call {
             draft.push(HeaderId::Contact, self.leg(side).contact(cx));
         }
         headers::copy_through(response, &mut draft);
-        if (200..300).contains(&status) && matches!(request.method(), Method::Invite | Method::Update) {
-            if self.phase == CallPhase::Answered {
-                self.answer_session(cx, side, &request, &mut draft);
-            }
+        let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.phase == CallPhase::Answered;
+        if refreshes && (200..300).contains(&status) {
+            self.answer_session(cx, side, &request, &mut draft);
         }
         self.put_body(cx, side.other(), response, &mut draft);
         let realm = self.leg(side).realm;
