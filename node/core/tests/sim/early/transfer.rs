@@ -103,7 +103,8 @@ fn an_invite_with_replaces_finds_its_dialog_at_any_node() {
         assert_eq!(new.first(HeaderId::Require), Some("replaces"));
         assert_ne!(new.call_id(), invite.call_id(), "a call of its own");
         // The same emergency: nothing sheds it.
-        let calls = |e: bool| s.w.nodes[0].replica.read().expect("one thread").all_calls(None).filter(|c| c.emergency() == e).count();
+        let calls =
+            |e: bool| s.w.nodes[0].replica.read().expect("one thread").all_calls(None).filter(|c| c.emergency() == e).count();
         assert_eq!((calls(true), calls(false)), (2, 0));
         s.calm();
     }
