@@ -68,7 +68,7 @@ fn an_attended_transfer_by_way_of_another_node() {
         let calls = cluster.calls_at(1);
         if calls.iter().any(|c| c["uid"] == uid && c["state"] == "CALL_STATE_ANSWERED") { Ok(()) } else { Err(calls) }
     });
-    let invite = Message::invite(&contact, colleague.at(), "UDP").with("Replaces", &replaces).with("Require", "replaces");
+    let invite = Message::invite(contact, colleague.at(), "UDP").with("Replaces", &replaces).with("Require", "replaces");
     colleague.send(&invite, unicast(1));
     let (at_psap, from) = scene.psap.expect_request("INVITE");
     let mut from_psap = call.from_psap;
