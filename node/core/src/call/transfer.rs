@@ -117,7 +117,7 @@ mod tests {
         for (uri, expected) in [
             ("sip:a@198.18.0.1:5060;transport=tcp?Replaces=x%40y", "sip:a@h:1;transport=tcp?Replaces=x%40y"),
             ("sips:198.18.0.1", "sips:h:1"),
-            ("sip:[2001:db8::1]:5070?Replaces=x@y", "sip:h:1?Replaces=x@y"),
+            ("sip:[2001:db8::1]:5070?Replaces=x%40y", "sip:h:1?Replaces=x%40y"),
             ("sip:a:secret@[2001:db8::1]", "sip:a:secret@h:1"),
         ] {
             let parsed = crate::sip::Uri::parse(uri).expect("valid");
