@@ -60,6 +60,10 @@ pub(super) enum Large {
 impl Call {
     /// Finds the route. A call without one fails in `try_dial`.
     pub(super) fn plan(&mut self, cx: &Services) {
+        if let Some(replaced) = &self.replaced {
+            self.hops.push_back(replaced.hop());
+            return;
+        }
         let Ok(uri) = Uri::parse(self.invite.request_uri().unwrap_or_default()) else { return };
         let config = cx.config.clone();
         let service = self.emergency_info.as_ref().map(|i| i.service.as_str());
@@ -231,6 +235,9 @@ impl Call {
         }
         draft.push(HeaderId::Contact, self.callee.contact(cx));
         headers::copy_through(&self.invite, &mut draft);
+        if let Some(replaced) = &self.replaced {
+            draft.push(HeaderId::Replaces, replaced.value.as_str());
+        }
         if let Some(info) = &self.emergency_info {
             super::emergency::add_ids(info, &self.invite, &mut draft);
         }

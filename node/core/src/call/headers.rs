@@ -23,6 +23,8 @@ fn is_own(id: HeaderId) -> bool {
             | HeaderId::ContentLength
             | HeaderId::ContentType
             | HeaderId::RAck
+            // It names a dialog of one leg; `sbc::replaces` maps it.
+            | HeaderId::Replaces
             // Each leg has a session timer of its own (RFC 4028); `session` writes it.
             | HeaderId::SessionExpires
             | HeaderId::MinSe

@@ -213,6 +213,7 @@ impl Call {
             draft.push(HeaderId::Contact, self.leg(to).contact(cx));
         }
         headers::copy_through(&request, &mut draft);
+        self.map_transfer(cx, from, &request, &mut draft);
         if let Some(rack) = self.map_rack(from, &request) {
             draft.push(HeaderId::RAck, rack);
         }
@@ -279,6 +280,9 @@ impl Call {
         let forward = self.forwards.remove(at);
         if invite {
             self.leg_mut(to).inviting = false;
+        }
+        if forward.request.method() == &Method::Refer && (200..300).contains(&status) {
+            self.keep_refer(forward.from, forward.request.cseq(), forward.cseq);
         }
         if forward.own {
             self.on_refreshed(cx, to, forward.cseq, response);

@@ -30,6 +30,7 @@ mod session;
 mod setup;
 mod teardown;
 mod timer;
+mod transfer;
 
 use std::collections::VecDeque;
 
@@ -41,6 +42,7 @@ pub use leg::{Leg, NextHop};
 pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
+pub use transfer::Replaced;
 
 use attempt::Attempt;
 use dial::{Candidate, Hop};
@@ -139,6 +141,10 @@ pub struct Call {
     failure: Option<failure::Failure>,
     /// 3xx that were followed, and where they led.
     redirects: u8,
+    /// The dialog that this call replaces at its called side.
+    replaced: Option<Box<Replaced>>,
+    /// REFERs that were passed on.
+    refers: Vec<transfer::Refer>,
     redirected_to: Vec<Box<str>>,
     /// The cause of the end as the telephone network knows it (Q.850).
     q850: Option<u8>,
@@ -232,6 +238,16 @@ impl Call {
 
     fn tag(&self) -> &str {
         &self.caller.dialog.local_tag
+    }
+
+    /// True once it is over.
+    pub fn is_over(&self) -> bool {
+        self.phase == CallPhase::Over
+    }
+
+    /// Both legs as they are recorded, the caller's first.
+    pub fn legs(&self) -> (store_pb::LegRecord, store_pb::LegRecord) {
+        (self.caller.record(Vec::new()), self.callee.record(Vec::new()))
     }
 
     /// The dialog record for the log.

@@ -39,6 +39,8 @@ pub struct NewCall {
     pub exact: [u8; 16],
     /// A dead node holds the claim: claim nothing, and use another identity toward the called side.
     pub orphan: bool,
+    /// It replaces a dialog of another call (RFC 3891).
+    pub replaced: Option<super::Replaced>,
 }
 
 impl Call {
@@ -151,6 +153,8 @@ impl Call {
             notices: 0,
             failure: None,
             redirects: 0,
+            replaced: new.replaced.map(Box::new),
+            refers: Vec::new(),
             redirected_to: Vec::new(),
             q850: None,
             ringing: false,

@@ -78,11 +78,20 @@ impl Sbc {
         if !self.authenticate(back, message, &admitted.trunk, emergency) {
             return;
         }
+        // An emergency call is not refused for a dialog that is not there.
+        let replaced = match self.replaced(message) {
+            Err(status) if !emergency => {
+                self.cx.reject_stateless(back, message, status);
+                return;
+            }
+            replaced => replaced.unwrap_or_default(),
+        };
+        let service = admitted.service.or_else(|| replaced.as_ref()?.service.clone());
         let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), true, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;
         };
-        self.cx.count(Counter::CallReceived(routing::class_label(admitted.service.as_deref())));
+        self.cx.count(Counter::CallReceived(routing::class_label(service.as_deref())));
         let serial = self.cx.serial();
         self.cx.server_use.insert(tx, serial);
         // RFC 3261 §17.2.1: at once, for the claim and the DNS take their time.
@@ -95,10 +104,11 @@ impl Sbc {
                 tx,
                 back,
                 trunk: admitted.trunk,
-                service: admitted.service,
+                service,
                 claim_key: keys.key,
                 exact: keys.exact,
                 orphan: keys.orphan,
+                replaced,
             },
         );
         self.by_claim.insert(keys.key.0, serial);

@@ -14,6 +14,7 @@ mod initial;
 mod loops;
 mod memory;
 mod receive;
+mod replaces;
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};

@@ -6,6 +6,7 @@ mod ladder;
 mod offers;
 mod reliable;
 mod sessions;
+mod transfer;
 
 use std::net::SocketAddr;
 

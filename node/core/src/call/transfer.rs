@@ -1,0 +1,127 @@
+//! REFER (RFC 3515) from one leg to the other: where it leads, and its notifications; and calls that replace another (RFC 3891).
+
+use std::net::SocketAddr;
+
+use super::services::Services;
+use super::{Call, dial::Hop};
+use crate::ctx::bracketed;
+use crate::io::{HostAndPort, Realm, Side, Transport, TransportChoice};
+use crate::sip::{Draft, HeaderId, Message, Method, NameAddr};
+
+/// REFERs of one call whose notifications are told apart.
+const MAX_REFERS: usize = 8;
+
+/// The call of a transferred party: it goes to the far end of another call, whose dialog it replaces there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// The Replaces value for that far end.
+    pub value: String,
+    /// Its Contact: the Request-URI.
+    pub uri: Box<str>,
+    /// Its trunk.
+    pub trunk: Box<str>,
+    /// On which side it is.
+    pub realm: Realm,
+    /// How it is reached.
+    pub transport: Transport,
+    /// Where it was last seen or reached.
+    pub remote: SocketAddr,
+    /// The emergency service of the call that is replaced, without `urn:service:`: the new one is part of the same emergency.
+    pub service: Option<Box<str>>,
+}
+
+impl Replaced {
+    pub(super) fn hop(&self) -> Hop {
+        Hop {
+            trunk: self.trunk.clone(),
+            realm: self.realm,
+            host: HostAndPort { host: self.remote.ip().to_string().into(), port: Some(self.remote.port()) },
+            choice: TransportChoice::Fixed(self.transport),
+            uri: Some(self.uri.clone()),
+        }
+    }
+}
+
+/// A REFER that was passed on: its CSeq number is the id of its notifications (RFC 3515 §2.4.6), and another on each leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refer {
+    from: Side,
+    here: u32,
+    there: u32,
+}
+
+impl Call {
+    /// A REFER was accepted.
+    pub(super) fn keep_refer(&mut self, from: Side, here: u32, there: u32) {
+        if self.refers.len() >= MAX_REFERS {
+            self.refers.remove(0);
+        }
+        self.refers.push(Refer { from, here, there });
+    }
+
+    /// What a request within the dialog says of transfers, in the other leg's terms.
+    pub(super) fn map_transfer(&self, cx: &Services, from: Side, request: &Message, draft: &mut Draft) {
+        match request.method() {
+            Method::Refer => self.map_refer_to(cx, from.other(), draft),
+            Method::Notify | Method::Subscribe => self.map_event_id(from, request.method(), draft),
+            _ => {}
+        }
+    }
+
+    /// A Refer-To that leads to us leads there from the other side as well: to our own address on that side, never the anycast one
+    /// (rule F). A Replaces in it stays: it comes back to us, and is mapped then, by whichever node gets it.
+    fn map_refer_to(&self, cx: &Services, to: Side, draft: &mut Draft) {
+        let Some(value) = draft.first(HeaderId::ReferTo).and_then(|v| NameAddr::parse(v).ok()) else { return };
+        if !value.uri.host_ip().is_some_and(|ip| cx.local.is_ours(&cx.view, ip)) {
+            return;
+        }
+        let leg = self.leg(to);
+        let ours = format!("{}:{}", bracketed(cx.local.media_address(leg.realm)), cx.local.port_of(leg.path.transport));
+        let Some(uri) = with_host(value.uri.as_str(), value.uri.user().is_some(), &ours) else { return };
+        let display = value.display.as_deref().map(|d| format!("{} ", crate::sip::quote(d))).unwrap_or_default();
+        draft.set(HeaderId::ReferTo, format!("{display}<{uri}>{}", value.params_str()));
+    }
+
+    fn map_event_id(&self, from: Side, method: &Method, draft: &mut Draft) {
+        let Some(value) = draft.first(HeaderId::Event) else { return };
+        let mut parts: Vec<String> = value.split(';').map(|p| p.trim().to_owned()).collect();
+        if !parts[0].eq_ignore_ascii_case("refer") {
+            return;
+        }
+        let Some(at) = parts.iter().position(|p| p.get(..3).is_some_and(|n| n.eq_ignore_ascii_case("id="))) else { return };
+        let id = parts[at][3..].trim().parse::<u32>();
+        let mapped = self.refers.iter().rev().find_map(|r| match method {
+            Method::Notify => (r.from != from && Ok(r.there) == id).then_some(r.here),
+            _ => (r.from == from && Ok(r.here) == id).then_some(r.there),
+        });
+        if let Some(mapped) = mapped {
+            parts[at] = format!("id={mapped}");
+            draft.set(HeaderId::Event, parts.join(";"));
+        }
+    }
+}
+
+/// A sip or sips URI with another host and port; all else as it was.
+fn with_host(uri: &str, has_user: bool, host: &str) -> Option<String> {
+    let at = if has_user { uri.find('@')? } else { uri.find(':')? } + 1;
+    let end = uri[at..].find([';', '?']).map_or(uri.len(), |n| at + n);
+    Some(format!("{}{host}{}", &uri[..at], &uri[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_exchanged() {
+        for (uri, expected) in [
+            ("sip:a@198.18.0.1:5060;transport=tcp?Replaces=x%40y", "sip:a@h:1;transport=tcp?Replaces=x%40y"),
+            ("sips:198.18.0.1", "sips:h:1"),
+            ("sip:[2001:db8::1]:5070?Replaces=x%40y", "sip:h:1?Replaces=x%40y"),
+            ("sip:a:secret@[2001:db8::1]", "sip:a:secret@h:1"),
+        ] {
+            let parsed = crate::sip::Uri::parse(uri).expect("valid");
+            assert_eq!(with_host(uri, parsed.user().is_some(), "h:1").as_deref(), Some(expected));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Transfers: REFER and its notifications (RFC 3515), and INVITEs with Replaces (RFC 3891) at any node.
+
+use super::*;
+
+const X: &str = "198.18.10.7:5060";
+
+fn answered() -> (Scene, Message) {
+    let mut s = Scene::calls(&[], Some(7));
+    let ok = s.says_one(200, "a", &[], Some(10));
+    s.acks(&ok, None);
+    s.psap_got();
+    // Every node knows the dialog.
+    wait(&mut s.w, 200);
+    (s, ok)
+}
+
+fn contact(message: &Message) -> String {
+    NameAddr::parse(message.first(HeaderId::Contact).expect("one")).expect("an address").uri.as_str().to_owned()
+}
+
+/// The caller's leg of the call, as who transfers names it to another: its own tag is the far end's for us.
+fn names(ok: &Message) -> (String, String, String) {
+    (ok.call_id().to_owned(), ok.to_tag().expect("ours").to_owned(), ok.from_tag().expect("the caller's").to_owned())
+}
+
+#[test]
+fn a_refer_to_that_leads_to_us_leads_there_from_the_other_side() {
+    let (mut s, ok) = answered();
+    let ours = contact(&ok);
+    let token = ours.split_once('@').expect("a user").0.to_owned();
+    for (given, expected) in [
+        (format!("<{ours}?Replaces=x%40y>"), format!("<{token}@198.18.1.1:5060?Replaces=x%40y>")),
+        ("\"Desk\" <sip:113@198.18.112.112;x=y>;z".into(), "\"Desk\" <sip:113@198.18.1.1:5060;x=y>;z".into()),
+        ("<sip:desk@198.18.20.44>".into(), "<sip:desk@198.18.20.44>".into()),
+        ("<tel:113>".into(), "<tel:113>".into()),
+        ("nonsense <".into(), "nonsense <".into()),
+    ] {
+        let crossed = s.asks(&Method::Refer, &ok, &[("Refer-To", &given)], None);
+        assert_eq!(crossed[0].0.first(HeaderId::ReferTo), Some(&*expected));
+        s.called_answers(&crossed[0], 202, None);
+    }
+    s.calm();
+}
+
+/// RFC 3515 §2.4.6: the id of a notification is the CSeq number of its REFER, which is another on each leg.
+#[test]
+fn notifications_name_the_refer_in_the_terms_of_each_leg() {
+    let (mut s, ok) = answered();
+    s.asks(&Method::Info, &ok, &[], None);
+    let refer = s.asks(&Method::Refer, &ok, &[("Refer-To", "<sip:x@198.18.20.4>")], None);
+    let (here, there) = (s.cseq, refer[0].0.cseq());
+    assert_ne!(here, there, "else this shows nothing");
+    assert_eq!(statuses(&s.called_answers(&refer[0], 202, None)), [202]);
+    let (invite, from) = s.invite.clone().expect("called");
+    let mut notify = |value: &str, cseq: u32| {
+        let target = contact(&invite);
+        let mut draft = Draft::request(&Method::Notify, &target);
+        draft.push(HeaderId::Via, format!("SIP/2.0/UDP 198.18.20.9:5060;branch=z9hG4bKn{cseq};rport"));
+        draft.push(HeaderId::From, format!("{};tag=a", invite.to()));
+        draft.push(HeaderId::To, invite.from());
+        draft.push(HeaderId::CallId, invite.call_id());
+        draft.push(HeaderId::CSeq, format!("{cseq} NOTIFY"));
+        draft.set_body(Some("message/sipfrag;version=2.0"), Bytes::from_static(b"SIP/2.0 100 Trying\r\n"));
+        s.psap.put(&mut s.w, &mut draft, from, &[("Event", value), ("Subscription-State", "active;expires=60")]);
+        wait(&mut s.w, 20);
+        s.caller.request(&s.w, &Method::Notify).0
+    };
+    let got = notify(&format!("refer;id={there}"), 50);
+    assert_eq!(got.first(HeaderId::Event), Some(&*format!("refer;id={here}")));
+    assert_eq!(&got.body()[..], b"SIP/2.0 100 Trying\r\n");
+    assert_eq!(notify("refer", 51).first(HeaderId::Event), Some("refer"));
+    assert_eq!(notify("refer;id=777", 52).first(HeaderId::Event), Some("refer;id=777"));
+    let crossed = s.asks(&Method::Subscribe, &ok, &[("Event", &format!("refer;id={here}")), ("Expires", "0")], None);
+    assert_eq!(crossed[0].0.first(HeaderId::Event), Some(&*format!("refer;id={there}")));
+}
+
+/// Sends an INVITE with Replaces from a third party to a node; what it is told and what the called side gets.
+fn replace(s: &mut Scene, node: usize, uri: &str, call_id: &str, fields: &[(&str, &str)]) -> (Option<Message>, Vec<Message>) {
+    let mut third = Far::at(X);
+    let mut draft = third.initial(&Method::Invite, uri, call_id, 1);
+    draft.set_body(Some("application/sdp"), sdp(8));
+    let to = s.w.nodes[node].unicast;
+    third.put(&mut s.w, &mut draft, to, fields);
+    wait(&mut s.w, 50);
+    let told = third.inbox(&s.w).into_iter().map(|(m, _)| m).rfind(|m| m.call_id() == call_id && m.status() > Some(199));
+    (told, s.psap_got().into_iter().map(|(m, _)| m).filter(|m| m.is_request()).collect())
+}
+
+/// The transferred party calls any node: the far end gets the name that it has for the dialog itself.
+#[test]
+fn an_invite_with_replaces_finds_its_dialog_at_any_node() {
+    for node in 0..3 {
+        let (mut s, ok) = answered();
+        let (invite, _) = s.invite.clone().expect("called");
+        let (id, local, remote) = names(&ok);
+        let value = format!("{id};from-tag={remote};to-tag={local};early-only");
+        let (told, got) = replace(&mut s, node, &contact(&ok), "third", &[("Replaces", &value), ("Require", "replaces")]);
+        assert_eq!(told.and_then(|m| m.status()), None);
+        let [new] = &got[..] else { panic!("{got:?}") };
+        assert_eq!(new.request_uri(), Some("sip:a@198.18.20.9:5060"), "the far end's Contact");
+        let theirs = format!("{};to-tag=a;from-tag={};early-only", invite.call_id(), invite.from_tag().expect("ours"));
+        assert_eq!(new.first(HeaderId::Replaces), Some(&*theirs));
+        assert_eq!(new.first(HeaderId::Require), Some("replaces"));
+        assert_ne!(new.call_id(), invite.call_id(), "a call of its own");
+        // The same emergency: nothing sheds it.
+        let calls =
+            |e: bool| s.w.nodes[0].replica.read().expect("one thread").all_calls(None).filter(|c| c.emergency() == e).count();
+        assert_eq!((calls(true), calls(false)), (2, 0));
+        s.calm();
+    }
+}
+
+#[test]
+fn replaces_that_fit_nothing() {
+    let (mut s, ok) = answered();
+    let (id, local, remote) = names(&ok);
+    let uri = contact(&ok);
+    let table = [
+        (format!("{id};to-tag={local};from-tag=other"), Some(481)),
+        (format!("other;to-tag={local};from-tag={remote}"), Some(481)),
+        (format!("{id};to-tag=other;from-tag={remote}"), Some(481)),
+        (format!("{id};to-tag={local}"), Some(400)),
+    ];
+    for (i, (value, status)) in table.iter().enumerate() {
+        let (told, got) = replace(&mut s, i % 3, &uri, &format!("t{i}"), &[("Replaces", value)]);
+        assert_eq!((told.and_then(|m| m.status()), got.len()), (*status, 0), "{value}");
+    }
+    let good = format!("{id};to-tag={local};from-tag={remote}");
+    let (told, got) = replace(&mut s, 0, &uri, "two", &[("Replaces", &good), ("Replaces", &good)]);
+    assert_eq!((told.and_then(|m| m.status()), got.len()), (Some(400), 0));
+    // An emergency call goes on without: somebody may be on fire.
+    let (told, got) = replace(&mut s, 1, URI, "fire", &[("Replaces", &table[0].0)]);
+    assert_eq!((told.and_then(|m| m.status()), got.len()), (None, 1));
+    assert_eq!(got[0].first(HeaderId::Replaces), None);
+    // A call that is over is declined (RFC 3891 §3).
+    let bye = s.asks(&Method::Bye, &ok, &[], None);
+    s.called_answers(&bye[0], 200, None);
+    wait(&mut s.w, 2000);
+    let (told, _) = replace(&mut s, 2, &uri, "late", &[("Replaces", &good)]);
+    assert_eq!(told.and_then(|m| m.status()), Some(603));
+    s.calm();
+}
