@@ -79,7 +79,7 @@ fn explained(e: &v1::RoutingServiceExplainRouteResponse) -> String {
         String::new(),
     ];
     for r in &e.routes {
-        let outcome = enum_name(r.outcome().as_str_name(), "ROUTE_OUTCOME_").replace('_', " ");
+        let outcome = enum_name(r.outcome().as_str_name(), "ROUTE_OUTCOME_").replace('-', " ");
         lines.push(format!("route {}: {outcome}", r.name));
         lines.extend(r.reasons.iter().map(|reason| format!("  {reason}")));
         if r.outcome() == RouteOutcome::Taken {
