@@ -86,6 +86,7 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     let failover_after = section.number("failover_after_ms", 100..=32_000).map(Duration::from_millis);
     let ring_timeout = section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs);
     let session_expires = session_expires(section);
+    let limit = |key| section.number(key, 0..=u64::from(u32::MAX)).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     // A trunk that is not used for its faults is read whole all the same.
     let mut trunk = Trunk::new(name.unwrap_or_default(), realm.unwrap_or(Realm::External));
     super::trunk_auth::read(reader, section, &mut trunk);
@@ -100,6 +101,8 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
         failover_after,
         ring_timeout,
         session_expires,
+        max_calls: limit("max_calls"),
+        max_rate: limit("max_rate"),
         ..default
     })
 }
@@ -189,6 +192,17 @@ fn session_expires(section: &Section<'_>) -> Option<Duration> {
     section.number_or_off("session_expires_s", 90..=86_400).map(Duration::from_secs)
 }
 
+/// Parts of User-Agent values; an empty list: nobody is taken for a scanner.
+fn scanners(section: &Section<'_>) -> Vec<Box<str>> {
+    section
+        .strings("scanners")
+        .iter()
+        .map(|s| s.value.trim().to_ascii_lowercase())
+        .filter(|s| !s.is_empty())
+        .map(Into::into)
+        .collect()
+}
+
 fn settings(section: &Section<'_>) -> Settings {
     let default = Settings::default();
     let ms = |key, least, most: u64| section.number(key, least..=most.min(MS_MAX)).map(Duration::from_millis);
@@ -202,5 +216,7 @@ fn settings(section: &Section<'_>) -> Settings {
         session_expires: session_expires(section).unwrap_or(default.session_expires),
         max_calls: count("max_calls", 1).unwrap_or(default.max_calls),
         source_rate: count("source_rate", 0).unwrap_or(default.source_rate),
+        emergency_source_rate: count("emergency_source_rate", 0).unwrap_or(default.emergency_source_rate),
+        scanners: if section.has("scanners") { scanners(section) } else { default.scanners },
     }
 }

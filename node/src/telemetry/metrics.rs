@@ -88,6 +88,7 @@ pub struct Metrics {
     calls_ended: Counters<1>,
     calls_received: Counters<1>,
     auth: Counters<1>,
+    limited: Counters<1>,
     /// RPCs of the control plane that failed, by gRPC status.
     rpc_errors: Counters<1>,
 }
@@ -126,6 +127,8 @@ impl Metrics {
         r.register("calls_received", "Calls that began, by class of emergency service", calls_received.clone());
         r.register("sip_auth", "Digest authentication, by outcome", auth.clone());
         r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
+        let limited = Counters::<1>::default();
+        r.register("calls_limited", "Initial INVITEs that were refused for a limit, by which", limited.clone());
         Metrics {
             registry: Arc::new(r),
             gauges,
@@ -141,6 +144,7 @@ impl Metrics {
             calls_ended,
             calls_received,
             auth,
+            limited,
             rpc_errors,
         }
     }
@@ -165,6 +169,7 @@ impl Metrics {
             Counter::Degraded => {
                 self.degraded.inc();
             }
+            Counter::Limited(limit) => one(&self.limited, "limit", limit),
             Counter::Target(change) => one(&self.targets, "change", change),
             Counter::CallReceived(class) => one(&self.calls_received, "class", class),
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
@@ -234,12 +239,13 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 27] = [
+    const NAMES: [&str; 28] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
         "sbc_calls_degraded_total",
         "sbc_calls_ended_total",
+        "sbc_calls_limited_total",
         "sbc_calls_received_total",
         "sbc_certificate_not_after_seconds",
         "sbc_claims_total",
@@ -278,6 +284,7 @@ mod tests {
             Counter::Misrouted("BYE", "relay"),
             Counter::Degraded,
             Counter::Target("held"),
+            Counter::Limited("source_rate"),
             Counter::CallEnded("answered"),
             Counter::CallReceived("sos"),
             Counter::Auth("answered"),

@@ -117,6 +117,8 @@ pub enum Counter {
     Claim(&'static str),
     /// A misrouted packet, by method and by action (relay, redirect, reject, drop, hold).
     Misrouted(&'static str, &'static str),
+    /// An initial INVITE was refused for a limit, by which.
+    Limited(&'static str),
     /// A call went on without the store.
     Degraded,
     /// A target of a trunk changed: held (it failed), answered (it was held).

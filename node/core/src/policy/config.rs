@@ -78,6 +78,10 @@ pub struct Trunk {
     pub ring_timeout: Option<Duration>,
     /// The session interval that we offer it (RFC 4028); zero: no session timers; `None`: as in the settings.
     pub session_expires: Option<Duration>,
+    /// Calls from it that a node holds at the most; 0: no limit. Emergency calls count, and are not refused.
+    pub max_calls: u32,
+    /// Calls a second that a node takes from it; 0: no limit. Not for emergency calls.
+    pub max_rate: u32,
 }
 
 impl Trunk {
@@ -100,6 +104,8 @@ impl Trunk {
             failover_after: None,
             ring_timeout: None,
             session_expires: None,
+            max_calls: 0,
+            max_rate: 0,
         }
     }
 }
@@ -194,6 +200,10 @@ pub struct Settings {
     pub max_calls: u32,
     /// Initial requests a second that one node takes from one source; 0: no limit.
     pub source_rate: u32,
+    /// The same for emergency calls: what no caller in distress comes near; 0: no limit.
+    pub emergency_source_rate: u32,
+    /// Parts of User-Agent values, in lower case, by which scanners are known: dropped without an answer, but for emergency calls.
+    pub scanners: Vec<Box<str>>,
 }
 
 impl Default for Settings {
@@ -206,6 +216,9 @@ impl Default for Settings {
             session_expires: Duration::from_secs(1800),
             max_calls: 200_000,
             source_rate: 0,
+            emergency_source_rate: 0,
+            // What they call themselves, unless they take care not to.
+            scanners: ["friendly-scanner", "sipvicious", "sundayddr", "sip-scan", "sipcli"].map(Into::into).to_vec(),
         }
     }
 }

@@ -12,6 +12,6 @@ pub use acl::{AclAction, AclRule, acl_of};
 pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 pub use numbers::{NumberRange, Numbers};
 pub use prack::PrackPolicy;
-pub use rate::SourceRates;
+pub use rate::{Rates, SourceRates};
 pub use source_check::{SourceCheck, may_act};
 pub use trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, User};

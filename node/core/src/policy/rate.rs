@@ -1,6 +1,7 @@
-//! How many initial requests one source may send: a token bucket each.
+//! How many initial requests one source, or one trunk, may send: a token bucket each.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,15 +14,24 @@ const BURST_SECONDS: f64 = 2.0;
 /// A source that was silent for so long has a full bucket again, whatever the rate.
 const FORGET_AFTER: Duration = Duration::from_secs(10);
 
-/// The buckets.
-#[derive(Debug, Default)]
-pub struct SourceRates {
-    buckets: HashMap<IpAddr, (f64, Instant)>,
+/// The buckets, by address or by name.
+#[derive(Debug)]
+pub struct Rates<K> {
+    buckets: HashMap<K, (f64, Instant)>,
 }
 
-impl SourceRates {
+/// By source.
+pub type SourceRates = Rates<IpAddr>;
+
+impl<K> Default for Rates<K> {
+    fn default() -> Rates<K> {
+        Rates { buckets: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> Rates<K> {
     /// True when the source may send one more. `rate`: a second; 0: no limit.
-    pub fn admit(&mut self, now: Instant, source: IpAddr, rate: u32) -> bool {
+    pub fn admit(&mut self, now: Instant, source: K, rate: u32) -> bool {
         if rate == 0 {
             return true;
         }

@@ -6,6 +6,7 @@ use super::Sbc;
 use crate::ids::CallUid;
 use crate::io::{Counter, Path, Side};
 use crate::policy::{AclAction, acl_of, may_act};
+use crate::sip::{HeaderId, Message};
 
 impl Sbc {
     /// True when the access list says that this packet was never here. Asked before parsing, at the node whose socket read it.
@@ -27,6 +28,56 @@ impl Sbc {
         if let Some((rule, _)) = acl_of(&self.cx.config.acl, path.role.realm(), path.remote.ip()) {
             self.cx.count(Counter::Acl(u8::try_from(rule).unwrap_or(u8::MAX)));
         }
+    }
+
+    /// The limit that a new call is over; `None`: it may begin. Emergency calls are shed last (AC-44): the only limit for them is one
+    /// of their own, against a source that does nothing else.
+    pub(super) fn over_limit(&mut self, trunk: &str, source: IpAddr, emergency: bool) -> Option<&'static str> {
+        let (now, config) = (self.cx.now.mono, self.cx.config.clone());
+        let settings = &config.settings;
+        if emergency {
+            return (!self.emergency_rates.admit(now, source, settings.emergency_source_rate)).then_some("emergency_source_rate");
+        }
+        let over = |calls: usize, most: u32| usize::try_from(most).is_ok_and(|most| calls >= most);
+        let of_trunk = config.trunk(trunk);
+        let (max_calls, max_rate) = of_trunk.map_or((0, 0), |t| (t.max_calls, t.max_rate));
+        let held = self.by_trunk.get(trunk).map_or(0, |n| usize::try_from(*n).unwrap_or(usize::MAX));
+        if over(self.calls.len(), settings.max_calls) {
+            return Some("max_calls");
+        }
+        if max_calls > 0 && over(held, max_calls) {
+            return Some("trunk_max_calls");
+        }
+        // The source first: what it is refused for is not taken from the others of its trunk.
+        if !self.rates.admit(now, source, settings.source_rate) {
+            return Some("source_rate");
+        }
+        (!self.trunk_rates.admit(now, trunk.into(), max_rate)).then_some("trunk_max_rate")
+    }
+
+    /// A call of this trunk began.
+    pub(super) fn count_in(&mut self, trunk: &str) {
+        *self.by_trunk.entry(trunk.into()).or_default() += 1;
+    }
+
+    /// It was forgotten.
+    pub(super) fn uncount(&mut self, trunk: &str) {
+        if let Some(calls) = self.by_trunk.get_mut(trunk) {
+            *calls = calls.saturating_sub(1);
+            if *calls == 0 {
+                self.by_trunk.remove(trunk);
+            }
+        }
+    }
+
+    /// True for a request that would begin something and says that a scanner sent it: it gets no answer, hence learns nothing.
+    pub(super) fn is_scanner(&self, request: &Message) -> bool {
+        let scanners = &self.cx.config.settings.scanners;
+        let says = |agent: &str| {
+            let agent = agent.to_ascii_lowercase();
+            scanners.iter().any(|s| agent.contains(&**s))
+        };
+        !scanners.is_empty() && request.first(HeaderId::UserAgent).is_some_and(says) && !self.is_emergency(request)
     }
 
     /// True when a request of this source may act on this leg (AC-52). The source is the original one, also of a relayed request.

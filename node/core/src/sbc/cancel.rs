@@ -60,6 +60,17 @@ impl Sbc {
     /// RFC 3261 §9.2: 200 to the CANCEL whatever becomes of the INVITE, with the INVITE's own To-tag.
     fn cancel_own(&mut self, invite: crate::transaction::ServerTxId, back: ReturnPath, message: &Message, key: &ServerKey) {
         let serial = self.cx.server_use.get(&invite).copied();
+        let fits = |serial| {
+            let source = back.path.remote.ip();
+            let (uid, sides) = (self.cx.own_uid(serial), [crate::io::Side::Caller, crate::io::Side::Callee]);
+            // Of a re-INVITE the transaction alone does not tell the side.
+            sides.into_iter().any(|side| self.source_fits(uid, side, source))
+        };
+        if serial.is_some_and(|serial| !fits(serial)) {
+            // As for every request that acts on a call (AC-52): no answer, and the call goes on.
+            self.cx.count(Counter::Dropped("source"));
+            return;
+        }
         let tag = serial.and_then(|s| self.calls.get(&s)).map(|c| c.caller.dialog.local_tag.to_string());
         let tag = tag.unwrap_or_else(|| self.cx.stateless_tag(message));
         if let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, key.clone(), false, back) {

@@ -43,7 +43,7 @@ impl Sbc {
         true
     }
 
-    fn is_emergency(&self, request: &Message) -> bool {
+    pub(super) fn is_emergency(&self, request: &Message) -> bool {
         let uri = Uri::parse(request.request_uri().unwrap_or_default());
         uri.is_ok_and(|uri| routing::is_emergency(&self.cx.config, &uri))
     }

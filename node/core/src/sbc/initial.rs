@@ -113,6 +113,7 @@ impl Sbc {
         );
         self.by_claim.insert(keys.key.0, serial);
         self.by_media.insert(call.media_id(), serial);
+        self.count_in(&call.caller.trunk);
         self.calls.insert(serial, call);
         self.with_call(serial, |_, _| ());
         if self.cx.now.mono >= self.cx.view.lease_until {
@@ -147,10 +148,8 @@ impl Sbc {
             return Err(403);
         }
         let trunk = trunk.name.clone();
-        // Emergency calls are shed last (AC-44): the limits below are not for them.
-        let full = self.calls.len() >= usize::try_from(self.cx.config.settings.max_calls).unwrap_or(usize::MAX);
-        let rate = self.cx.config.settings.source_rate;
-        if !emergency && (full || !self.rates.admit(self.cx.now.mono, path.remote.ip(), rate)) {
+        if let Some(limit) = self.over_limit(&trunk, path.remote.ip(), emergency) {
+            self.cx.count(Counter::Limited(limit));
             return Err(503);
         }
         Ok(Admitted { trunk, service })

@@ -24,7 +24,7 @@ use crate::call::{Call, ClientUse, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, MediaId};
 use crate::io::{Input, Output, PeerMessage};
-use crate::policy::{ClusterConfig, SourceRates};
+use crate::policy::{ClusterConfig, Rates, SourceRates};
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
 use crate::token::ClusterKey;
@@ -48,6 +48,10 @@ pub struct Sbc {
     /// Requests that were redirected once (AC-15).
     redirected: Recent<[u8; 16]>,
     rates: SourceRates,
+    emergency_rates: SourceRates,
+    trunk_rates: Rates<Box<str>>,
+    /// Calls of each trunk that this node holds.
+    by_trunk: HashMap<Box<str>, u32>,
     /// Uses of our nonces.
     uses: authenticate::Uses,
     ladders: PastLadders,
@@ -67,6 +71,9 @@ impl Sbc {
             tombstones: Recent::default(),
             redirected: Recent::default(),
             rates: SourceRates::default(),
+            emergency_rates: SourceRates::default(),
+            trunk_rates: Rates::default(),
+            by_trunk: HashMap::new(),
             uses: Default::default(),
             ladders: PastLadders::default(),
         }
@@ -160,6 +167,7 @@ impl Sbc {
 
     fn forget(&mut self, serial: u64) {
         let Some(call) = self.calls.remove(&serial) else { return };
+        self.uncount(&call.caller.trunk);
         if self.by_claim.get(&call.claim_key.0) == Some(&serial) {
             self.by_claim.remove(&call.claim_key.0);
         }
@@ -191,6 +199,8 @@ impl Sbc {
                     self.tombstones.sweep(now);
                     self.redirected.sweep(now);
                     self.rates.sweep(now);
+                    self.emergency_rates.sweep(now);
+                    self.trunk_rates.sweep(now);
                     self.uses.sweep(now);
                     self.cx.health.sweep(now);
                     self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);

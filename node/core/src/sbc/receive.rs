@@ -109,6 +109,10 @@ impl Sbc {
             self.cx.reject_stateless(back, message, 403);
             return;
         }
+        if self.is_scanner(message) {
+            self.cx.count(Counter::Dropped("scanner"));
+            return;
+        }
         if self.refuses_extensions(back, message) {
             return;
         }

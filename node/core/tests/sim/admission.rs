@@ -119,3 +119,124 @@ fn a_rejected_source_ends_the_call_that_it_has() {
     assert_eq!(w.counted(Counter::Acl(0)), 0);
     at_rest(w);
 }
+
+/// An INVITE to this user of the `others` route, or an emergency call.
+fn call(from: &str, id: &str, user: &str, fields: &str) -> Bytes {
+    let text = String::from_utf8(invite(from, id).to_vec()).expect("text");
+    let text = text.replace("sip:112@", &format!("sip:{user}@"));
+    Bytes::from(text.replace("Content-Length", &format!("{fields}Content-Length")))
+}
+
+/// How many of these calls were refused with 503.
+fn refused(w: &World, from: &str) -> usize {
+    answers(w, from).iter().filter(|s| **s == Some(503)).count()
+}
+
+fn limited(change: impl Fn(&mut sbc_core::policy::ClusterConfig)) -> World {
+    let mut w = World::new(5, 1, Vec::new(), Net::calm());
+    w.sent = Some(Vec::new());
+    w.reconfigure(|c| {
+        c.routes.push(sbc_core::policy::Route {
+            name: "others".into(),
+            matches: vec![sbc_core::policy::RouteMatch::Prefix("4".into())],
+            trunks: vec!["psap".into()],
+        });
+        // Nobody answers there: what begins stays.
+        c.trunks[1].targets[0].host.host = "198.18.20.9".into();
+        change(c);
+    });
+    w.run_until(100);
+    w
+}
+
+/// Ten calls at once, by each limit; emergency calls pass all but their own.
+#[test]
+fn ac_44_limits_are_for_ordinary_calls() {
+    use sbc_core::policy::ClusterConfig;
+    type Change = fn(&mut ClusterConfig);
+    let table: [(&str, Change, usize); 4] = [
+        ("max_calls", |c| c.settings.max_calls = 4, 6),
+        ("trunk_max_calls", |c| c.trunks[0].max_calls = 3, 7),
+        ("source_rate", |c| c.settings.source_rate = 2, 6),
+        ("trunk_max_rate", |c| c.trunks[0].max_rate = 1, 8),
+    ];
+    let from = "198.18.10.7:5060";
+    for (limit, change, over) in table {
+        let mut w = limited(change);
+        let to = w.anycast;
+        for n in 0..10 {
+            w.inject(addr(from), to, call(from, &format!("x{n}"), "49", ""));
+        }
+        w.run_until(200);
+        assert_eq!((refused(&w, from), w.counted(Counter::Limited(limit))), (over, over as u64), "{limit}");
+        let sent = w.sent.as_ref().expect("recorded").iter().filter(|s| s.to == addr(from) && s.node.is_some());
+        let first = sent.filter_map(|s| Message::parse(s.bytes.clone()).ok()).find(|m| m.status() == Some(503)).expect("one");
+        assert!(first.first(sbc_core::sip::HeaderId::RetryAfter).is_some(), "when to try again");
+        for n in 0..10 {
+            w.inject(addr(from), to, call(from, &format!("sos{n}"), "112", ""));
+        }
+        w.run_until(300);
+        assert_eq!(refused(&w, from), over, "{limit}: no emergency call is refused for it");
+    }
+    let mut w = limited(|c| c.settings.emergency_source_rate = 2);
+    let to = w.anycast;
+    for n in 0..10 {
+        w.inject(addr(from), to, call(from, &format!("sos{n}"), "112", ""));
+        w.inject(addr("198.18.10.8:5060"), to, call("198.18.10.8:5060", &format!("one{n}"), "49", ""));
+    }
+    w.run_until(200);
+    assert_eq!((refused(&w, from), refused(&w, "198.18.10.8:5060")), (6, 0), "only the source that does nothing else");
+}
+
+/// A call that is over makes room.
+#[test]
+fn the_calls_of_a_trunk_are_counted_up_and_down() {
+    let mut w = limited(|c| c.trunks[0].max_calls = 1);
+    let (from, to) = ("198.18.10.7:5060", w.anycast);
+    w.inject(addr(from), to, call(from, "a", "49", ""));
+    w.run_until(150);
+    w.inject(addr(from), to, call(from, "b", "49", ""));
+    w.run_until(200);
+    assert_eq!(refused(&w, from), 1);
+    let cancel = String::from_utf8(call(from, "a", "49", "").to_vec()).expect("text");
+    let cancel = cancel.replacen("INVITE ", "CANCEL ", 1).replace("CSeq: 1 INVITE", "CSeq: 1 CANCEL");
+    w.inject(addr(from), to, Bytes::from(cancel));
+    w.run_until(80_000);
+    w.inject(addr(from), to, call(from, "c", "49", ""));
+    w.run_until(80_100);
+    assert_eq!(refused(&w, from), 1);
+}
+
+#[test]
+fn scanners_hear_nothing_unless_they_are_on_fire() {
+    let mut w = limited(|_| ());
+    let (from, to) = ("198.18.10.7:5060", w.anycast);
+    let agent = "User-Agent: Friendly-Scanner 1.0\r\n";
+    w.inject(addr(from), to, call(from, "a", "49", agent));
+    let options = String::from_utf8(call(from, "o", "49", agent).to_vec()).expect("text").replace("INVITE", "OPTIONS");
+    w.inject(addr(from), to, Bytes::from(options));
+    w.run_until(200);
+    assert!(answers(&w, from).is_empty());
+    assert_eq!(w.counted(Counter::Dropped("scanner")), 2);
+    w.inject(addr(from), to, call(from, "sos", "112", agent));
+    w.run_until(300);
+    assert_eq!(answers(&w, from).first(), Some(&Some(100)));
+}
+
+/// AC-52 for CANCEL: it carries nothing of ours, but comes from where its INVITE came.
+#[test]
+fn ac_52_a_forged_cancel_does_not_end_the_call() {
+    let mut w = limited(|c| c.trunks[0].source_check = SourceCheck::Strict);
+    let (from, to) = ("198.18.10.7:5060", w.anycast);
+    w.inject(addr(from), to, call(from, "a", "112", ""));
+    w.run_until(200);
+    let cancel = String::from_utf8(call(from, "a", "112", "").to_vec()).expect("text");
+    let cancel = Bytes::from(cancel.replacen("INVITE ", "CANCEL ", 1).replace("CSeq: 1 INVITE", "CSeq: 1 CANCEL"));
+    w.inject(addr("198.18.10.66:5060"), to, cancel.clone());
+    w.run_until(300);
+    assert!(!answers(&w, from).contains(&Some(487)) && answers(&w, "198.18.10.66:5060").is_empty());
+    assert_eq!(w.counted(Counter::Dropped("source")), 1);
+    w.inject(addr(from), to, cancel);
+    w.run_until(400);
+    assert!(answers(&w, from).contains(&Some(487)), "its own is heard");
+}
