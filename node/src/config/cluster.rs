@@ -86,6 +86,7 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     let failover_after = section.number("failover_after_ms", 100..=32_000).map(Duration::from_millis);
     let ring_timeout = section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs);
     let session_expires = session_expires(section);
+    let probe = section.number_or_off("probe_s", 5..=3600).filter(|s| *s > 0).map(Duration::from_secs);
     // A trunk that is not used for its faults is read whole all the same.
     let mut trunk = Trunk::new(name.unwrap_or_default(), realm.unwrap_or(Realm::External));
     super::trunk_auth::read(reader, section, &mut trunk);
@@ -100,6 +101,7 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
         failover_after,
         ring_timeout,
         session_expires,
+        probe,
         ..default
     })
 }

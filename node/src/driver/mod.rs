@@ -62,6 +62,8 @@ pub struct Parts {
     pub parse_config: ParseConfig,
     /// Counts.
     pub count: Arc<dyn Fn(Counter) + Send + Sync>,
+    /// Where it is told whether a trunk is up: its name, and how long the answer took.
+    pub probed: Arc<dyn Fn(&str, bool, Option<std::time::Duration>) + Send + Sync>,
 }
 
 /// The queues that the driver reads.
@@ -250,6 +252,7 @@ impl Driver {
                 }
             }
             Output::Count(counter) => (self.parts.count)(counter),
+            Output::TrunkProbed { trunk, up, rtt } => (self.parts.probed)(&trunk, up, rtt),
             Output::Halt(reason) => {
                 tracing::error!(%reason, "the log cannot be applied");
                 self.halted.send_replace(Some(reason));

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
@@ -34,6 +35,16 @@ struct RuleLabel(u8);
 impl EncodeLabelSet for RuleLabel {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
         prometheus_client::encoding::EncodeLabel::encode(&("rule", u32::from(self.0)), encoder.encode_label())
+    }
+}
+
+/// A trunk: the configuration bounds how many there are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct TrunkLabel(Box<str>);
+
+impl EncodeLabelSet for TrunkLabel {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        prometheus_client::encoding::EncodeLabel::encode(&("trunk", &*self.0), encoder.encode_label())
     }
 }
 
@@ -88,6 +99,9 @@ pub struct Metrics {
     calls_ended: Counters<1>,
     calls_received: Counters<1>,
     auth: Counters<1>,
+    probes: Counters<1>,
+    trunk_up: Family<TrunkLabel, Gauge>,
+    trunk_rtt: Family<TrunkLabel, Gauge<f64, AtomicU64>>,
     /// RPCs of the control plane that failed, by gRPC status.
     rpc_errors: Counters<1>,
 }
@@ -126,6 +140,10 @@ impl Metrics {
         r.register("calls_received", "Calls that began, by class of emergency service", calls_received.clone());
         r.register("sip_auth", "Digest authentication, by outcome", auth.clone());
         r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
+        let (probes, trunk_up, trunk_rtt) = (Counters::<1>::default(), Family::default(), Family::default());
+        r.register("trunk_probes", "OPTIONS to targets of trunks, by outcome", probes.clone());
+        r.register("trunk_up", "1 while a target of a trunk with probes answers", Family::clone(&trunk_up));
+        r.register("trunk_probe_seconds", "Round trip of the last OPTIONS that was answered", Family::clone(&trunk_rtt));
         Metrics {
             registry: Arc::new(r),
             gauges,
@@ -141,6 +159,9 @@ impl Metrics {
             calls_ended,
             calls_received,
             auth,
+            probes,
+            trunk_up,
+            trunk_rtt,
             rpc_errors,
         }
     }
@@ -165,10 +186,19 @@ impl Metrics {
             Counter::Degraded => {
                 self.degraded.inc();
             }
+            Counter::Probe(outcome) => one(&self.probes, "outcome", outcome),
             Counter::Target(change) => one(&self.targets, "change", change),
             Counter::CallReceived(class) => one(&self.calls_received, "class", class),
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
             Counter::Auth(outcome) => one(&self.auth, "outcome", outcome),
+        }
+    }
+
+    /// A target of a trunk was asked whether it is there. `up`: one of them is.
+    pub fn trunk_probed(&self, trunk: &str, up: bool, rtt: Option<Duration>) {
+        self.trunk_up.get_or_create(&TrunkLabel(trunk.into())).set(i64::from(up));
+        if let Some(rtt) = rtt {
+            self.trunk_rtt.get_or_create(&TrunkLabel(trunk.into())).set(rtt.as_secs_f64());
         }
     }
 
@@ -234,7 +264,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 27] = [
+    const NAMES: [&str; 30] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -262,6 +292,9 @@ mod tests {
         "sbc_sip_responses_sent_total",
         "sbc_target_changes_total",
         "sbc_transactions_active",
+        "sbc_trunk_probe_seconds",
+        "sbc_trunk_probes_total",
+        "sbc_trunk_up",
     ];
 
     #[test]
@@ -278,12 +311,14 @@ mod tests {
             Counter::Misrouted("BYE", "relay"),
             Counter::Degraded,
             Counter::Target("held"),
+            Counter::Probe("up"),
             Counter::CallEnded("answered"),
             Counter::CallReceived("sos"),
             Counter::Auth("answered"),
         ] {
             m.count(c);
         }
+        m.trunk_probed("psap", true, Some(Duration::from_millis(20)));
         m.rpc_failed("unavailable");
         m.gauges.calls_active.set(3);
         let text = m.render();
@@ -295,6 +330,8 @@ mod tests {
         assert!(text.contains("sbc_misrouted_total{method=\"BYE\",action=\"relay\"} 1"), "{text}");
         assert!(text.contains("sbc_sip_acl_hits_total{rule=\"7\"} 1"), "{text}");
         assert!(text.contains("sbc_calls_active 3"));
+        assert!(text.contains("sbc_trunk_up{trunk=\"psap\"} 1"), "{text}");
+        assert!(text.contains("sbc_trunk_probe_seconds{trunk=\"psap\"} 0.02"), "{text}");
         let totals = m.totals();
         assert_eq!(totals["sip_requests_received_total"], 2);
         assert_eq!(totals["calls_degraded_total"], 1);

@@ -78,6 +78,8 @@ pub struct Trunk {
     pub ring_timeout: Option<Duration>,
     /// The session interval that we offer it (RFC 4028); zero: no session timers; `None`: as in the settings.
     pub session_expires: Option<Duration>,
+    /// Every how long its targets are asked whether they are there; `None`: not at all.
+    pub probe: Option<Duration>,
 }
 
 impl Trunk {
@@ -100,6 +102,7 @@ impl Trunk {
             failover_after: None,
             ring_timeout: None,
             session_expires: None,
+            probe: None,
         }
     }
 }
