@@ -81,6 +81,15 @@ pub(crate) enum Command {
     /// Call detail records
     #[command(subcommand)]
     Cdr(CdrCommand),
+    /// Where calls go, and why
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// The peers
+    #[command(subcommand)]
+    Trunk(TrunkCommand),
+    /// The numbers that are emergency calls
+    #[command(subcommand)]
+    Number(NumberCommand),
     /// The configuration that the cluster shares
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -279,6 +288,71 @@ pub(crate) enum CdrCommand {
         call: Option<String>,
         #[command(flatten)]
         watching: Watching,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// All routes, in the order in which they are tried
+    List,
+    /// One route
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// What would happen to an INVITE: which route is taken, and why the others are not
+    Explain(ExplainArgs),
+}
+
+/// A side of the SBC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Side {
+    /// Where the anycast address is
+    #[default]
+    External,
+    /// Where the PSAPs are
+    Core,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true), group = clap::ArgGroup::new("whence").required(true))]
+pub(crate) struct ExplainArgs {
+    /// The Request-URI, for example sip:112@example.net or urn:service:sos.fire
+    #[arg(group = "what")]
+    pub(crate) uri: Option<String>,
+    /// A file with a SIP request instead ("-": standard input)
+    #[arg(long, group = "what", value_name = "FILE")]
+    pub(crate) message: Option<PathBuf>,
+    /// Address that it comes from
+    #[arg(long, group = "whence", value_name = "IP")]
+    pub(crate) source: Option<IpAddr>,
+    /// Trunk that it comes from, whatever its address
+    #[arg(long, group = "whence", value_name = "NAME")]
+    pub(crate) trunk: Option<String>,
+    /// Side that --source is on
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) realm: Side,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrunkCommand {
+    /// All trunks
+    List,
+    /// One trunk
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NumberCommand {
+    /// All of them
+    List,
+    /// Whether a number is one of them, and which
+    Lookup {
+        /// As dialled, for example +49-110
+        number: String,
     },
 }
 

@@ -8,6 +8,7 @@ mod dispatch;
 mod event;
 mod node;
 mod pki;
+mod routing;
 mod status;
 
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -42,6 +43,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Event(command) => event::run(&cluster()?, out, command).await,
         Command::Dispatch(command) => dispatch::run(&cluster()?, out, command).await,
         Command::Cdr(command) => cdr::run(&cluster()?, out, command).await,
+        Command::Route(command) => routing::routes(&cluster()?, out, command).await,
+        Command::Trunk(command) => routing::trunks(&cluster()?, out, command).await,
+        Command::Number(command) => routing::numbers(&cluster()?, out, command).await,
         Command::Config(command) => config::run(&cluster()?, out, command).await,
         Command::Pki(command) => pki::run(command),
         Command::Dev(command) => dev::run(&cli.global, out, command).await,

@@ -111,7 +111,7 @@ impl Call {
                 None => self.look_up_next(cx),
             }
         }
-        let otherwise = if self.attempts.is_empty() && self.emergency { 480 } else { 404 };
+        let otherwise = routing::unrouted(self.attempts.is_empty() && self.emergency);
         self.fail_with_best(cx, otherwise);
     }
 

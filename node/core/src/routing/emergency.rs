@@ -16,14 +16,22 @@ pub fn classify(config: &ClusterConfig, uri: &Uri) -> Option<Box<str>> {
         Scheme::Urn => of_urn(uri.as_str()),
         Scheme::Sip | Scheme::Sips | Scheme::Tel => {
             let number = dialled(uri)?;
-            if config.emergency_numbers.iter().any(|e| **e == *number) {
-                return Some("sos".into());
-            }
-            let digits = number.strip_prefix('+').unwrap_or(&number);
-            config.numbers.iter().find(|range| range.numbers.contain(digits)).map(|range| range.service.clone())
+            let at = emergency_number(config, &number)?;
+            let range = at.checked_sub(config.emergency_numbers.len());
+            Some(range.map_or("sos".into(), |range| config.numbers[range].service.clone()))
         }
         Scheme::Other => None,
     }
+}
+
+/// Which of the configured emergency numbers a number is: the single ones come first, then the ranges.
+pub fn emergency_number(config: &ClusterConfig, number: &str) -> Option<usize> {
+    let single = config.emergency_numbers.iter().position(|e| **e == *number);
+    single.or_else(|| {
+        let digits = number.strip_prefix('+').unwrap_or(number);
+        let range = config.numbers.iter().position(|range| range.numbers.contain(digits))?;
+        Some(config.emergency_numbers.len() + range)
+    })
 }
 
 /// RFC 8141 §3.1: the urn scheme, the namespace and, by RFC 5031 §3, the service are compared without case.

@@ -1,6 +1,7 @@
 //! Whose packet is this, is it an emergency call, and where does it go.
 
 mod emergency;
+mod explain;
 
 use std::net::IpAddr;
 
@@ -8,7 +9,8 @@ use crate::io::{Realm, Transport, TransportChoice};
 use crate::policy::{ClusterConfig, Route, RouteMatch, Trunk, TrunkTarget};
 use crate::sip::{Scheme, Uri};
 
-pub use emergency::{class_label, classify};
+pub use emergency::{class_label, classify, emergency_number};
+pub use explain::{Explanation, Judged, Origin, explain};
 
 /// Targets tried for one call at the most: beyond it a caller has given up.
 pub const MAX_TARGETS: usize = 16;
@@ -34,16 +36,78 @@ pub fn is_emergency(config: &ClusterConfig, uri: &Uri) -> bool {
 /// The first route that matches.
 pub fn route<'a>(config: &'a ClusterConfig, uri: &Uri, service: Option<&str>, from: &str) -> Option<&'a Route> {
     let user = dialled(uri);
-    config.routes.iter().find(|r| {
-        r.matches.iter().all(|m| match m {
-            RouteMatch::Emergency(e) => *e == service.is_some(),
-            RouteMatch::User(u) => user.as_deref() == Some(&**u),
-            RouteMatch::Prefix(p) => user.as_deref().is_some_and(|n| n.starts_with(&**p)),
-            RouteMatch::FromTrunk(t) => &**t == from,
-            RouteMatch::Service(wanted) => service.is_some_and(|s| is_part_of(s, wanted)),
-            RouteMatch::Host(h) => uri.host().is_some_and(|host| host.eq_ignore_ascii_case(h)),
-        })
-    })
+    let conditions = Conditions { user: user.as_deref(), host: uri.host(), service, from };
+    config.routes.iter().find(|r| r.matches.iter().all(|m| conditions.hold(m)))
+}
+
+/// What the conditions of routes look at.
+struct Conditions<'a> {
+    user: Option<&'a str>,
+    host: Option<&'a str>,
+    service: Option<&'a str>,
+    from: &'a str,
+}
+
+impl Conditions<'_> {
+    fn hold(&self, condition: &RouteMatch) -> bool {
+        match condition {
+            RouteMatch::Emergency(e) => *e == self.service.is_some(),
+            RouteMatch::User(u) => self.user == Some(&**u),
+            RouteMatch::Prefix(p) => self.user.is_some_and(|n| n.starts_with(&**p)),
+            RouteMatch::FromTrunk(t) => &**t == self.from,
+            RouteMatch::Service(wanted) => self.service.is_some_and(|s| is_part_of(s, wanted)),
+            RouteMatch::Host(h) => self.host.is_some_and(|host| host.eq_ignore_ascii_case(h)),
+        }
+    }
+}
+
+/// A call that may come in, as far as the configuration says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The trunk that it comes from.
+    pub trunk: &'a Trunk,
+    /// The emergency service; `None`: an ordinary call.
+    pub service: Option<Box<str>>,
+}
+
+/// Why a call may not come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A Request-URI that nobody can be called by.
+    Scheme,
+    /// Its source is of no trunk.
+    NoTrunk,
+    /// Its trunk is switched off, and it is no emergency call.
+    Disabled,
+}
+
+impl Refusal {
+    /// The status of the answer.
+    pub fn status(self) -> u16 {
+        match self {
+            Refusal::Scheme => 416,
+            Refusal::NoTrunk => 403,
+            Refusal::Disabled => 503,
+        }
+    }
+}
+
+/// Whether the configuration lets a call in, and as what. `trunk`: the trunk of its source.
+pub fn enter<'a>(config: &ClusterConfig, uri: &Uri, trunk: impl FnOnce() -> Option<&'a Trunk>) -> Result<Entry<'a>, Refusal> {
+    let service = classify(config, uri);
+    if uri.scheme() == Scheme::Other || (uri.scheme() == Scheme::Urn && service.is_none()) {
+        return Err(Refusal::Scheme);
+    }
+    let trunk = trunk().ok_or(Refusal::NoTrunk)?;
+    if !trunk.enabled && service.is_none() {
+        return Err(Refusal::Disabled);
+    }
+    Ok(Entry { trunk, service })
+}
+
+/// The status of a call that nothing was dialled for. 404 would tell a caller in distress to dial something else.
+pub fn unrouted(emergency: bool) -> u16 {
+    if emergency { 480 } else { 404 }
 }
 
 /// RFC 5031 §3: a sub-service is one of the service above it.

@@ -6,7 +6,7 @@ use crate::call::{AfterClaim, Call, MaxForwardsError, NewCall, next_max_forwards
 use crate::io::{Counter, Output, Path, PeerMessage, ReturnPath};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::routing;
-use crate::sip::{Message, Scheme, Uri};
+use crate::sip::{Message, Uri};
 
 impl Sbc {
     /// An INVITE without To-tag that matches no transaction.
@@ -139,16 +139,10 @@ impl Sbc {
             return Err(status);
         }
         let uri = Uri::parse(message.request_uri().unwrap_or_default()).map_err(|_| 400u16)?;
-        let service = routing::classify(&self.cx.config, &uri);
+        let (config, realm) = (&self.cx.config, path.role.realm());
+        let entered = routing::enter(config, &uri, || routing::trunk_of(config, realm, path.remote.ip()));
+        let routing::Entry { trunk, service } = entered.map_err(routing::Refusal::status)?;
         let emergency = service.is_some();
-        if uri.scheme() == Scheme::Other || (uri.scheme() == Scheme::Urn && !emergency) {
-            return Err(416);
-        }
-        let realm = path.role.realm();
-        let trunk = routing::trunk_of(&self.cx.config, realm, path.remote.ip()).ok_or(403u16)?;
-        if !trunk.enabled && !emergency {
-            return Err(503);
-        }
         if !placement::routes_are_ours(&self.cx.local, &self.cx.view, message) {
             return Err(403);
         }

@@ -1,0 +1,103 @@
+//! `sbcctl route explain` says what then happens to real calls, and the lists show what is configured.
+
+use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, list};
+use cluster_tests::command::scratch;
+use cluster_tests::scene::Scene;
+
+fn cluster() -> Shared {
+    Cluster::shared(Options::with_own_psap())
+}
+
+/// What is said of an INVITE of the scene's caller to this URI.
+fn explained(cluster: &Cluster, uri: &str) -> serde_json::Value {
+    cluster.json(&["route", "explain", uri, "--source", "127.0.3.1"])
+}
+
+#[test]
+fn what_is_explained_happens() {
+    let (cluster, mut scene) = (cluster(), Scene::new());
+    let before = cluster.cdrs().len();
+    let found = explained(&cluster, "sip:112@127.0.0.100");
+    assert_eq!((&found["service"], &found["refused"]), (&"sos".into(), &false.into()), "{found}");
+    let targets = list(&found, "targets");
+    assert!(targets[0]["target"].as_str().is_some_and(|t| t.starts_with(&PSAP.to_string())), "{found}");
+    let trunk = found["trunk"].as_str().expect("a trunk").to_owned();
+    let mut call = scene.established(anycast());
+    let live = cluster.call(call.ok.header("Call-ID"), "CALL_STATE_ANSWERED");
+    assert_eq!((&live["trunk"], &live["emergencyInfo"]["service"]), (&trunk.as_str().into(), &"sos".into()));
+    scene.hang_up(&mut call, anycast());
+    cluster.settled(before + 1);
+}
+
+#[test]
+fn a_changed_route_is_explained_and_taken() {
+    let (cluster, mut scene) = (cluster(), Scene::new());
+    let before = cluster.cdrs().len();
+    let (nowhere, old) = ("sip:+49-89-1@127.0.0.100", cluster.config_text());
+    let found = explained(&cluster, nowhere);
+    assert_eq!(
+        (&found["status"], &found["reason"], &found["dialled"]),
+        (&404.into(), &"no route matches".into(), &"+49891".into())
+    );
+    let invite = scene.invite().to_uri(nowhere);
+    scene.caller.send(&invite, anycast());
+    assert_eq!(scene.caller.expect_final(&invite).0.status(), 404);
+    cluster.settled(before + 1);
+
+    let more = "\n[[routes]]\nname = \"munich\"\nprefix = \"+4989\"\nfrom_trunk = \"office\"\ntrunks = [\"psap\"]\n\
+                \n[[routes]]\nname = \"bavaria\"\nprefix = \"+49\"\ntrunks = [\"psap\"]\n\
+                \n[[trunks]]\nname = \"office\"\nrealm = \"external\"\nsources = [\"192.0.2.0/24\"]\n";
+    cluster.apply_config(&format!("{old}{more}"));
+    let shown = cluster.ctl(&["route", "explain", nowhere, "--source", "127.0.3.1"]).stdout;
+    for says in
+        ["route munich: no match\n  from_trunk = \"office\", but it comes from", "route bavaria: taken\n  -> psap 127.0.2.1:5060"]
+    {
+        assert!(shown.contains(says), "{shown}");
+    }
+    // From the office the first one is taken, and the second is never reached.
+    let office = cluster.json(&["route", "explain", nowhere, "--trunk", "office"]);
+    let outcomes: Vec<_> = list(&office, "routes").iter().rev().take(2).map(|r| r["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["ROUTE_OUTCOME_SHADOWED", "ROUTE_OUTCOME_TAKEN"], "{office}");
+    // A whole message from a file, its lines as an editor writes them.
+    let file = scratch("invite.sip");
+    let invite = scene.invite().to_uri(nowhere);
+    std::fs::write(&file, String::from_utf8(invite.bytes()).expect("text").replace("\r\n", "\n")).expect("writable");
+    let path = file.to_str().expect("scratch paths are UTF-8");
+    let found = cluster.json(&["route", "explain", "--message", path, "--source", "127.0.3.1"]);
+    assert_eq!((&found["requestUri"], &found["refused"]), (&nowhere.into(), &false.into()));
+    std::fs::remove_file(&file).expect("it is ours");
+    scene.caller.send(&invite, anycast());
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    scene.psap.send(&at_psap.response(486, "Busy Here", "p"), from);
+    assert_eq!(scene.caller.expect_final(&invite).0.status(), 486);
+    let trunks = cluster.json(&["trunk", "list"]);
+    let psap = list(&trunks, "trunks").into_iter().find(|t| t["name"] == "psap").expect("it is there");
+    assert!(list(&psap, "routes").contains(&"bavaria".into()), "{psap}");
+    let shown = cluster.ctl(&["route", "show", "munich"]).stdout;
+    assert!(shown.contains("prefix = \"+4989\", from_trunk = \"office\""), "{shown}");
+    assert_eq!(cluster.json(&["trunk", "show", "office"])["sources"][0], "192.0.2.0/24");
+    cluster.apply_config(&old);
+    cluster.settled(before + 2);
+}
+
+#[test]
+fn numbers_and_names_that_are_not_there() {
+    let cluster = cluster();
+    assert!(cluster.ctl(&["number", "list"]).stdout.contains("112"));
+    let found = cluster.json(&["number", "lookup", "1-1-2"]);
+    assert_eq!((&found["dialled"], &found["number"]["service"]), (&"112".into(), &"sos".into()), "{found}");
+    assert_eq!(cluster.ctl(&["number", "lookup", "4711"]).stdout, "4711: no emergency number\n");
+    for (arguments, code, says) in [
+        (&["route", "show", "nowhere"][..], 6, "`sbcctl route list`"),
+        (&["trunk", "show", "nowhere"], 6, "`sbcctl trunk list`"),
+        (&["route", "explain", "sip:112@x", "--trunk", "nowhere"], 6, "there is no trunk nowhere"),
+        (&["route", "explain", "sip:112@x"], 2, "--source"),
+        (&["route", "explain", "--source", "127.0.3.1"], 2, "--message"),
+        (&["route", "explain", "no uri", "--source", "127.0.3.1"], 1, "request_uri"),
+        (&["number", "lookup", "one"], 1, "number"),
+    ] {
+        let done = cluster.try_ctl(arguments);
+        assert_eq!((done.code, done.stdout.as_str()), (Some(code), ""), "{arguments:?}: {}", done.stderr);
+        assert!(done.stderr.contains(says), "{arguments:?}: {}", done.stderr);
+    }
+}
