@@ -212,6 +212,7 @@ impl Node {
         let raft_slot = Arc::new(OnceLock::new());
         let counts = metrics.clone();
         let first = Arc::new(cached_cluster(&config).unwrap_or(cluster));
+        let probed = metrics.clone();
         let parts = Parts {
             sbc: Sbc::new(clock.now(), local_config(&config, incarnation), key, first, replica.clone()),
             clock,
@@ -222,6 +223,7 @@ impl Node {
             peers: peers.clone(),
             parse_config: parse_and_cache(&config),
             count: Arc::new(move |counter| counts.count(counter)),
+            probed: Arc::new(move |trunk, up, rtt| probed.trunk_probed(trunk, up, rtt)),
         };
         let queues = Queues { transport: from_transport, media: from_media, peers: from_peers, store, orders };
         {

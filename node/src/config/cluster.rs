@@ -87,6 +87,7 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     let ring_timeout = section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs);
     let session_expires = session_expires(section);
     let limit = |key| section.number(key, 0..=u64::from(u32::MAX)).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    let probe = section.number_or_off("probe_s", 5..=3600).filter(|s| *s > 0).map(Duration::from_secs);
     // A trunk that is not used for its faults is read whole all the same.
     let mut trunk = Trunk::new(name.unwrap_or_default(), realm.unwrap_or(Realm::External));
     super::trunk_auth::read(reader, section, &mut trunk);
@@ -103,6 +104,7 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
         session_expires,
         max_calls: limit("max_calls"),
         max_rate: limit("max_rate"),
+        probe,
         ..default
     })
 }

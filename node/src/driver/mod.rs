@@ -42,6 +42,9 @@ pub type ParseConfig = Arc<dyn Fn(u64, &str) -> Result<ClusterConfig, String> + 
 /// A DNS question with its answer.
 type Answered = (ResolveId, Result<Vec<Target>, ResolveError>);
 
+/// Is told of a trunk: its name, whether one of its targets is up, how long the answer took.
+pub type OnProbed = Arc<dyn Fn(&str, bool, Option<std::time::Duration>) + Send + Sync>;
+
 /// What the driver works with.
 pub struct Parts {
     /// The core.
@@ -62,6 +65,8 @@ pub struct Parts {
     pub parse_config: ParseConfig,
     /// Counts.
     pub count: Arc<dyn Fn(Counter) + Send + Sync>,
+    /// Where it is told whether a trunk is up: its name, and how long the answer took.
+    pub probed: OnProbed,
 }
 
 /// The queues that the driver reads.
@@ -250,6 +255,7 @@ impl Driver {
                 }
             }
             Output::Count(counter) => (self.parts.count)(counter),
+            Output::TrunkProbed { trunk, up, rtt } => (self.parts.probed)(&trunk, up, rtt),
             Output::Halt(reason) => {
                 tracing::error!(%reason, "the log cannot be applied");
                 self.halted.send_replace(Some(reason));

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
@@ -34,6 +35,16 @@ struct RuleLabel(u8);
 impl EncodeLabelSet for RuleLabel {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
         prometheus_client::encoding::EncodeLabel::encode(&("rule", u32::from(self.0)), encoder.encode_label())
+    }
+}
+
+/// A trunk: the configuration bounds how many there are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct TrunkLabel(Box<str>);
+
+impl EncodeLabelSet for TrunkLabel {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        prometheus_client::encoding::EncodeLabel::encode(&("trunk", &*self.0), encoder.encode_label())
     }
 }
 
@@ -89,6 +100,9 @@ pub struct Metrics {
     calls_received: Counters<1>,
     auth: Counters<1>,
     limited: Counters<1>,
+    probes: Counters<1>,
+    trunk_up: Family<TrunkLabel, Gauge>,
+    trunk_rtt: Family<TrunkLabel, Gauge<f64, AtomicU64>>,
     /// RPCs of the control plane that failed, by gRPC status.
     rpc_errors: Counters<1>,
 }
@@ -129,6 +143,10 @@ impl Metrics {
         r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
         let limited = Counters::<1>::default();
         r.register("calls_limited", "Initial INVITEs that were refused for a limit, by which", limited.clone());
+        let (probes, trunk_up, trunk_rtt) = (Counters::<1>::default(), Family::default(), Family::default());
+        r.register("trunk_probes", "OPTIONS to targets of trunks, by outcome", probes.clone());
+        r.register("trunk_up", "1 while a target of a trunk with probes answers", Family::clone(&trunk_up));
+        r.register("trunk_probe_seconds", "Round trip of the last OPTIONS that was answered", Family::clone(&trunk_rtt));
         Metrics {
             registry: Arc::new(r),
             gauges,
@@ -145,6 +163,9 @@ impl Metrics {
             calls_received,
             auth,
             limited,
+            probes,
+            trunk_up,
+            trunk_rtt,
             rpc_errors,
         }
     }
@@ -170,10 +191,19 @@ impl Metrics {
                 self.degraded.inc();
             }
             Counter::Limited(limit) => one(&self.limited, "limit", limit),
+            Counter::Probe(outcome) => one(&self.probes, "outcome", outcome),
             Counter::Target(change) => one(&self.targets, "change", change),
             Counter::CallReceived(class) => one(&self.calls_received, "class", class),
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
             Counter::Auth(outcome) => one(&self.auth, "outcome", outcome),
+        }
+    }
+
+    /// A target of a trunk was asked whether it is there. `up`: one of them is.
+    pub fn trunk_probed(&self, trunk: &str, up: bool, rtt: Option<Duration>) {
+        self.trunk_up.get_or_create(&TrunkLabel(trunk.into())).set(i64::from(up));
+        if let Some(rtt) = rtt {
+            self.trunk_rtt.get_or_create(&TrunkLabel(trunk.into())).set(rtt.as_secs_f64());
         }
     }
 
@@ -239,7 +269,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 28] = [
+    const NAMES: [&str; 31] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -268,6 +298,9 @@ mod tests {
         "sbc_sip_responses_sent_total",
         "sbc_target_changes_total",
         "sbc_transactions_active",
+        "sbc_trunk_probe_seconds",
+        "sbc_trunk_probes_total",
+        "sbc_trunk_up",
     ];
 
     #[test]
@@ -285,12 +318,14 @@ mod tests {
             Counter::Degraded,
             Counter::Target("held"),
             Counter::Limited("source_rate"),
+            Counter::Probe("up"),
             Counter::CallEnded("answered"),
             Counter::CallReceived("sos"),
             Counter::Auth("answered"),
         ] {
             m.count(c);
         }
+        m.trunk_probed("psap", true, Some(Duration::from_millis(20)));
         m.rpc_failed("unavailable");
         m.gauges.calls_active.set(3);
         let text = m.render();
@@ -302,6 +337,8 @@ mod tests {
         assert!(text.contains("sbc_misrouted_total{method=\"BYE\",action=\"relay\"} 1"), "{text}");
         assert!(text.contains("sbc_sip_acl_hits_total{rule=\"7\"} 1"), "{text}");
         assert!(text.contains("sbc_calls_active 3"));
+        assert!(text.contains("sbc_trunk_up{trunk=\"psap\"} 1"), "{text}");
+        assert!(text.contains("sbc_trunk_probe_seconds{trunk=\"psap\"} 0.02"), "{text}");
         let totals = m.totals();
         assert_eq!(totals["sip_requests_received_total"], 2);
         assert_eq!(totals["calls_degraded_total"], 1);

@@ -9,6 +9,8 @@ pub enum Timer {
     Call(u64, CallTimer),
     /// A held CANCEL has waited long enough, by its number.
     Hold(u64),
+    /// Targets of trunks may be due to be asked whether they are there.
+    Probe,
     /// Housekeeping of bounded memories.
     Sweep,
 }

@@ -51,6 +51,15 @@ pub enum Output {
     },
     /// Count something.
     Count(Counter),
+    /// A target of a trunk was asked whether it is there.
+    TrunkProbed {
+        /// The trunk.
+        trunk: Box<str>,
+        /// One of its targets at least is up.
+        up: bool,
+        /// How long the answer took; `None`: there was none, or it said no.
+        rtt: Option<std::time::Duration>,
+    },
     /// The log holds something that this version cannot apply: stop the node, for it must not go on with a wrong state.
     Halt(String),
     /// A call event was derived from the log; it stands in the replica, this only wakes watchers.
@@ -121,6 +130,8 @@ pub enum Counter {
     Limited(&'static str),
     /// A call went on without the store.
     Degraded,
+    /// An OPTIONS to a target of a trunk: up, down, unsent.
+    Probe(&'static str),
     /// A target of a trunk changed: held (it failed), answered (it was held).
     Target(&'static str),
     /// A call ended, by outcome.

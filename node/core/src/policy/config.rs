@@ -82,6 +82,8 @@ pub struct Trunk {
     pub max_calls: u32,
     /// Calls a second that a node takes from it; 0: no limit. Not for emergency calls.
     pub max_rate: u32,
+    /// Every how long its targets are asked whether they are there; `None`: not at all.
+    pub probe: Option<Duration>,
 }
 
 impl Trunk {
@@ -106,6 +108,7 @@ impl Trunk {
             session_expires: None,
             max_calls: 0,
             max_rate: 0,
+            probe: None,
         }
     }
 }

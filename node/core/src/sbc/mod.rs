@@ -13,6 +13,7 @@ mod in_dialog;
 mod initial;
 mod loops;
 mod memory;
+mod probe;
 mod receive;
 mod replaces;
 
@@ -55,6 +56,7 @@ pub struct Sbc {
     /// Uses of our nonces.
     uses: authenticate::Uses,
     ladders: PastLadders,
+    probes: probe::Probes,
 }
 
 impl Sbc {
@@ -62,7 +64,7 @@ impl Sbc {
     pub fn new(now: Now, local: LocalConfig, key: ClusterKey, config: Arc<ClusterConfig>, replica: Arc<RwLock<Replica>>) -> Sbc {
         let mut cx = Services::new(now, local, key, config, replica);
         cx.start_timer(SWEEP_EVERY, Timer::Sweep);
-        Sbc {
+        let mut sbc = Sbc {
             cx,
             calls: HashMap::new(),
             by_claim: HashMap::new(),
@@ -76,7 +78,10 @@ impl Sbc {
             by_trunk: HashMap::new(),
             uses: Default::default(),
             ladders: PastLadders::default(),
-        }
+            probes: Default::default(),
+        };
+        sbc.plan_probes();
+        sbc
     }
 
     /// Takes one input, with the time it happened at. Time never goes back.
@@ -88,6 +93,8 @@ impl Sbc {
             Input::Resolved { id, result } => {
                 if let Some(serial) = self.cx.resolving.remove(&id) {
                     self.with_call(serial, |call, cx| call.on_resolved(cx, id, result));
+                } else {
+                    self.on_probe_resolved(id, result);
                 }
             }
             Input::Media(event) => self.on_media(&event),
@@ -97,7 +104,10 @@ impl Sbc {
             Input::ViewChanged(view) => self.cx.view = view,
             Input::SendFailed { id, reason } => self.cx.tx.on_send_failed(now.mono, id, reason),
             Input::FlowClosed(_) => {}
-            Input::Reconfigured(config) => self.cx.config = config,
+            Input::Reconfigured(config) => {
+                self.cx.config = config;
+                self.plan_probes();
+            }
             Input::Command { id, command } => self.on_command(id, command),
             Input::Timeout => {}
         }
@@ -195,6 +205,7 @@ impl Sbc {
             match timer {
                 Timer::Call(serial, timer) => self.with_call(serial, |call, cx| call.on_timer(cx, timer)),
                 Timer::Hold(id) => self.on_hold_over(id),
+                Timer::Probe => self.on_probe_tick(),
                 Timer::Sweep => {
                     self.tombstones.sweep(now);
                     self.redirected.sweep(now);
@@ -241,6 +252,9 @@ impl Sbc {
     }
 
     fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, status: u16) {
+        if self.on_probe_lost(tx) {
+            return;
+        }
         let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };
         self.with_call(serial, |call, cx| match purpose {
             ClientUse::Dial(index) => call.on_dial_lost(cx, index, status),

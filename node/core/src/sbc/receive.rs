@@ -142,6 +142,9 @@ impl Sbc {
             return;
         };
         let action = self.cx.tx.on_response(self.cx.now.mono, tx, message.status().unwrap_or(500));
+        if self.on_probe_response(tx, message) {
+            return;
+        }
         if let Some(&call) = self.cx.alone_of.get(&tx) {
             self.cx.note_received(call, back, message);
         }

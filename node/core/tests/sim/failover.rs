@@ -83,3 +83,71 @@ fn a_trunk_may_have_a_time_of_its_own() {
     w.run_until(1000);
     assert_eq!(targets(&w), [DEAD, ALIVE], "not after the 2 s of the settings");
 }
+
+/// What nodes sent of OPTIONS to an address.
+fn probes(w: &World, to: &str) -> Vec<(Message, std::net::SocketAddr)> {
+    let sent = w.sent.as_ref().expect("recorded").iter().filter(|s| s.node.is_some() && s.to == addr(to));
+    let messages = sent.filter_map(|s| Some((Message::parse(s.bytes.clone()).ok()?, s.from)));
+    messages.filter(|(m, _)| m.is_request() && m.method() == &Method::Options).collect()
+}
+
+/// The same targets, asked every so many seconds.
+fn probing(w: &mut World, targets: &[&str], every: Option<u64>) {
+    w.reconfigure(|config| {
+        config.trunks[1].probe = every.map(std::time::Duration::from_secs);
+        let target = |text: &&str| {
+            let host = HostAndPort { host: addr(text).ip().to_string().into(), port: Some(addr(text).port()) };
+            TrunkTarget { host, transport: Some(Transport::Udp) }
+        };
+        config.trunks[1].targets = targets.iter().map(target).collect();
+    });
+}
+
+/// OPTIONS find a dead target before a call pays for it, and its recovery at once.
+#[test]
+fn a_dead_target_is_found_by_a_probe_and_so_is_its_recovery() {
+    let mut w = world(&[20_000, 90_000], &[DEAD, ALIVE]);
+    probing(&mut w, &[DEAD, ALIVE], Some(10));
+    w.run_until(15_000);
+    let (dead, alive) = (probes(&w, DEAD), probes(&w, ALIVE));
+    let asked = &alive[0].0;
+    assert_eq!(asked.request_uri(), Some("sip:198.18.20.1:5060"));
+    let leaks = |m: &Message| String::from_utf8_lossy(m.raw()).contains("198.18.112.112");
+    assert!(dead.iter().chain(&alive).all(|(m, _)| !leaks(m)), "rule F");
+    assert!(dead.len() > alive.len(), "a silent one is asked again within its time");
+    let last = w.probed.last().expect("it asked");
+    assert_eq!((&*last.1, last.2), ("psap", true), "one of two targets is up");
+    w.run_until(30_000);
+    assert_eq!(targets(&w), [ALIVE], "no call pays for it");
+    // It comes back: whoever has its next OPTIONS answered dials it again.
+    w.run_until(60_000);
+    let mut until = w.now / 1000;
+    for _ in 0..20 {
+        until += 1000;
+        let before = probes(&w, DEAD).len();
+        w.run_until(until);
+        for (request, from) in &probes(&w, DEAD)[before..] {
+            let mut draft = request.response(405, None);
+            draft.set(sbc_core::sip::HeaderId::To, format!("{};tag=x", request.to()));
+            w.inject(addr(DEAD), *from, draft.encode().expect("valid"));
+        }
+    }
+    w.run_until(91_000);
+    assert_eq!(targets(&w), [ALIVE, DEAD], "whatever it says, it is there");
+    assert!(w.counted(Counter::Probe("down")) > 0 && w.counted(Counter::Probe("up")) > 0);
+}
+
+#[test]
+fn probes_end_with_the_configuration_that_asked_for_them() {
+    let mut w = world(&[], &[DEAD]);
+    w.run_until(5000);
+    assert!(probes(&w, DEAD).is_empty(), "nobody asked for them");
+    probing(&mut w, &[DEAD], Some(5));
+    w.run_until(20_000);
+    assert!(w.probed.iter().all(|p| !p.2 && p.3.is_none()) && !w.probed.is_empty(), "{:?}", w.probed);
+    probing(&mut w, &[DEAD], None);
+    w.run_until(30_000);
+    let count = probes(&w, DEAD).len();
+    w.run_until(60_000);
+    assert_eq!(probes(&w, DEAD).len(), count);
+}

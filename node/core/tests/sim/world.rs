@@ -157,6 +157,8 @@ pub(crate) struct World {
     pub(crate) remotes: Vec<(Side, Option<u16>)>,
     /// What nodes answered to orders.
     pub(crate) replies: Vec<CommandReply>,
+    /// What nodes found of trunks: node, trunk, up, round trip.
+    pub(crate) probed: Vec<(usize, Box<str>, bool, Option<Duration>)>,
     /// The log has no quorum anywhere, though all links work.
     pub(crate) no_quorum: bool,
     /// A node was cut off at some time.
@@ -237,6 +239,7 @@ impl World {
             sent: None,
             remotes: Vec::new(),
             replies: Vec::new(),
+            probed: Vec::new(),
             no_quorum: false,
             was_cut: false,
             trace: false,
@@ -499,6 +502,7 @@ impl World {
             Output::Count(counter) => *self.nodes[i].counters.entry(counter).or_default() += 1,
             Output::Halt(reason) => self.violations.push(format!("node {i} halted: {reason}")),
             Output::Reply { reply, .. } => self.replies.push(reply),
+            Output::TrunkProbed { trunk, up, rtt } => self.probed.push((i, trunk, up, rtt)),
             Output::CloseFlow(_) | Output::ConfigChanged { .. } | Output::EventsChanged => {}
         }
     }
