@@ -99,6 +99,7 @@ pub struct Metrics {
     calls_ended: Counters<1>,
     calls_received: Counters<1>,
     auth: Counters<1>,
+    messages: Counters<1>,
     limited: Counters<1>,
     probes: Counters<1>,
     trunk_up: Family<TrunkLabel, Gauge>,
@@ -147,6 +148,8 @@ impl Metrics {
         r.register("trunk_probes", "OPTIONS to targets of trunks, by outcome", probes.clone());
         r.register("trunk_up", "1 while a target of a trunk with probes answers", Family::clone(&trunk_up));
         r.register("trunk_probe_seconds", "Round trip of the last OPTIONS that was answered", Family::clone(&trunk_rtt));
+        let messages = Counters::<1>::default();
+        r.register("messages_received", "MESSAGE outside of a dialog, by class of emergency service", messages.clone());
         Metrics {
             registry: Arc::new(r),
             gauges,
@@ -162,6 +165,7 @@ impl Metrics {
             calls_ended,
             calls_received,
             auth,
+            messages,
             limited,
             probes,
             trunk_up,
@@ -192,6 +196,7 @@ impl Metrics {
             }
             Counter::Limited(limit) => one(&self.limited, "limit", limit),
             Counter::Probe(outcome) => one(&self.probes, "outcome", outcome),
+            Counter::MessageReceived(class) => one(&self.messages, "class", class),
             Counter::Target(change) => one(&self.targets, "change", change),
             Counter::CallReceived(class) => one(&self.calls_received, "class", class),
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
@@ -269,7 +274,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 31] = [
+    const NAMES: [&str; 32] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -283,6 +288,7 @@ mod tests {
         "sbc_draining",
         "sbc_event_watchers",
         "sbc_media_sessions",
+        "sbc_messages_received_total",
         "sbc_misrouted_total",
         "sbc_raft_applied_index",
         "sbc_raft_committed_index",
@@ -317,6 +323,7 @@ mod tests {
             Counter::Misrouted("BYE", "relay"),
             Counter::Degraded,
             Counter::Target("held"),
+            Counter::MessageReceived("sos"),
             Counter::Limited("source_rate"),
             Counter::Probe("up"),
             Counter::CallEnded("answered"),

@@ -19,7 +19,7 @@ const MAX_ATTEMPTS: usize = 16;
 const MAX_BREADTH: &str = "60";
 
 /// RFC 3261 §18.1.1, path MTU unknown: a larger request of ours goes by TCP, if the trunk leaves the transport open.
-const DATAGRAM_MAX: usize = 1300;
+pub const DATAGRAM_MAX: usize = 1300;
 
 /// One target of a trunk, not looked up yet.
 #[derive(Clone, Debug)]
@@ -333,7 +333,7 @@ impl Call {
 
 /// The number of a target in the called leg's identity, from 0 tries on. By address, not by place in the list: nodes that hold
 /// down different targets, or draw SRV weights differently, dial in different orders, and must still dial the same leg (rule C).
-fn target_number(target: &Target, tries: usize) -> u32 {
+pub fn target_number(target: &Target, tries: usize) -> u32 {
     let text = format!("{}/{}/{tries}", target.transport.via_token(), target.addr);
     // FNV-1a: the same on every node and in every version.
     text.bytes().fold(0x811c_9dc5, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
@@ -344,23 +344,28 @@ fn request_uri(invite: &Message, candidate: &Candidate) -> String {
     if let Some(uri) = &candidate.uri {
         return uri.to_string();
     }
-    let text = invite.request_uri().unwrap_or_default();
+    uri_at(invite, &candidate.host, candidate.target.addr)
+}
+
+/// The Request-URI of a request that goes to this host, by this address.
+pub fn uri_at(request: &Message, host: &str, addr: std::net::SocketAddr) -> String {
+    let text = request.request_uri().unwrap_or_default();
     let Ok(uri) = Uri::parse(text) else { return text.to_owned() };
     if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips) {
         return text.to_owned();
     }
     let scheme = if uri.scheme() == Scheme::Sips { "sips" } else { "sip" };
     let user = uri.user().map(|u| format!("{u}@")).unwrap_or_default();
-    let host = match candidate.host.parse::<IpAddr>() {
-        Ok(_) => candidate.target.addr.to_string(),
-        Err(_) => candidate.host.to_string(),
+    let host = match host.parse::<IpAddr>() {
+        Ok(_) => addr.to_string(),
+        Err(_) => host.to_owned(),
     };
     let phone = if uri.param("user").is_some_and(|v| v.eq_ignore_ascii_case("phone")) { ";user=phone" } else { "" };
     format!("{scheme}:{user}{host}{phone}")
 }
 
 /// The To value toward a target. A caller that dials our own address names it there; the called side must not see it.
-fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
+pub fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
     let as_received = without_tag(invite.to());
     let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
     let Some(ip) = to.uri.host_ip().map(|ip| ip.to_canonical()) else { return as_received };

@@ -32,7 +32,7 @@ fn is_own(id: HeaderId) -> bool {
 }
 
 /// Copies what crosses, byte for byte and in its order. Content-Type goes with the body, which the caller sets.
-pub(super) fn copy_through(from: &Message, to: &mut Draft) {
+pub fn copy_through(from: &Message, to: &mut Draft) {
     for field in from.headers() {
         if is_own(field.id) {
             continue;
@@ -74,7 +74,7 @@ pub(super) fn drop_credentials(draft: &mut Draft, id: HeaderId, realm: &str) {
 }
 
 /// Takes out what a caller told us alone: its answer to our own challenge.
-pub(super) fn strip_our_credentials(cx: &Services, from_trunk: &str, draft: &mut Draft) {
+pub fn strip_our_credentials(cx: &Services, from_trunk: &str, draft: &mut Draft) {
     if let Some(challenger) = cx.config.trunk(from_trunk).and_then(|t| t.challenger.as_ref()) {
         drop_credentials(draft, HeaderId::Authorization, &challenger.realm);
     }

@@ -9,12 +9,12 @@ use crate::sip::{HeaderId, Message};
 
 impl Services {
     /// True when other targets should be dialled before this one.
-    pub(super) fn defers(&mut self, realm: Realm, target: &Target) -> bool {
+    pub fn defers(&mut self, realm: Realm, target: &Target) -> bool {
         self.health.defers(self.now.mono, LocalConfig::own_role(realm), target)
     }
 
     /// The far end of a path was silent or could not be reached; `asked`: it wants to be left alone for that long.
-    pub(super) fn target_failed(&mut self, path: &Path, asked: Option<Duration>) {
+    pub fn target_failed(&mut self, path: &Path, asked: Option<Duration>) {
         if self.health.failed(self.now.mono, path.role, &target_of(path), asked) {
             self.count(Counter::Target("held"));
         }
@@ -22,7 +22,7 @@ impl Services {
 
     /// The far end of a path responded. RFC 3261 §21.5.4: 503 holds it down when it says for how long; without Retry-After it
     /// is about this call only.
-    pub(super) fn target_responded(&mut self, path: &Path, status: u16, response: &Message) {
+    pub fn target_responded(&mut self, path: &Path, status: u16, response: &Message) {
         let asked = (status == 503).then(|| response.first(HeaderId::RetryAfter).and_then(retry_after)).flatten();
         if asked.is_some() {
             self.target_failed(path, asked);

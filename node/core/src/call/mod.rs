@@ -35,8 +35,9 @@ mod transfer;
 use std::collections::VecDeque;
 
 pub use body::{find_sdp, sdp_bytes};
+pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
 pub use emergency::{PIDF, carried, is_data};
-pub use headers::{MaxForwardsError, next_max_forwards};
+pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
 pub use ladder::{Ladder, Note};
 pub use leg::{Leg, NextHop};
 pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};

@@ -11,6 +11,8 @@ pub enum Timer {
     Hold(u64),
     /// Targets of trunks may be due to be asked whether they are there.
     Probe,
+    /// The target of a MESSAGE has been silent for a while, by the message's number.
+    Page(u64),
     /// Housekeeping of bounded memories.
     Sweep,
 }

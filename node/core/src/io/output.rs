@@ -112,6 +112,8 @@ pub struct LadderEntry {
 pub enum Counter {
     /// A call began, by its class ([`class_label`](crate::routing::class_label)).
     CallReceived(&'static str),
+    /// A MESSAGE outside of a dialog, by class as calls are.
+    MessageReceived(&'static str),
     /// A request came in, by method.
     RequestReceived(&'static str),
     /// A response was sent, by status class 1..=6.

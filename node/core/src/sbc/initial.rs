@@ -130,7 +130,7 @@ impl Sbc {
         }
     }
 
-    fn admit(&mut self, path: &Path, message: &Message) -> Result<Admitted, u16> {
+    pub(super) fn admit(&mut self, path: &Path, message: &Message) -> Result<Admitted, u16> {
         match next_max_forwards(message) {
             Err(MaxForwardsError::Exhausted) => return Err(483),
             Err(MaxForwardsError::Malformed) => return Err(400),
@@ -181,7 +181,7 @@ struct NewKeys {
     orphan: bool,
 }
 
-struct Admitted {
-    trunk: Box<str>,
-    service: Option<Box<str>>,
+pub(super) struct Admitted {
+    pub(super) trunk: Box<str>,
+    pub(super) service: Option<Box<str>>,
 }

@@ -13,6 +13,7 @@ mod in_dialog;
 mod initial;
 mod loops;
 mod memory;
+mod page;
 mod probe;
 mod receive;
 mod replaces;
@@ -56,6 +57,7 @@ pub struct Sbc {
     /// Uses of our nonces.
     uses: authenticate::Uses,
     ladders: PastLadders,
+    pages: page::Pages,
     probes: probe::Probes,
 }
 
@@ -78,6 +80,7 @@ impl Sbc {
             by_trunk: HashMap::new(),
             uses: Default::default(),
             ladders: PastLadders::default(),
+            pages: Default::default(),
             probes: Default::default(),
         };
         sbc.plan_probes();
@@ -93,7 +96,7 @@ impl Sbc {
             Input::Resolved { id, result } => {
                 if let Some(serial) = self.cx.resolving.remove(&id) {
                     self.with_call(serial, |call, cx| call.on_resolved(cx, id, result));
-                } else {
+                } else if !self.on_page_resolved(id, &result) {
                     self.on_probe_resolved(id, result);
                 }
             }
@@ -206,6 +209,7 @@ impl Sbc {
                 Timer::Call(serial, timer) => self.with_call(serial, |call, cx| call.on_timer(cx, timer)),
                 Timer::Hold(id) => self.on_hold_over(id),
                 Timer::Probe => self.on_probe_tick(),
+                Timer::Page(id) => self.on_page_timer(id),
                 Timer::Sweep => {
                     self.tombstones.sweep(now);
                     self.redirected.sweep(now);
@@ -252,7 +256,7 @@ impl Sbc {
     }
 
     fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, status: u16) {
-        if self.on_probe_lost(tx) {
+        if self.on_probe_lost(tx) || self.on_page_lost(tx) {
             return;
         }
         let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };

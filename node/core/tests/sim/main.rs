@@ -13,6 +13,7 @@ mod failover;
 mod far;
 mod invariants;
 mod loops;
+mod pages;
 mod phone;
 mod plan;
 mod redirects;

@@ -1,0 +1,131 @@
+//! MESSAGE outside of a dialog (RFC 3428): texts to an emergency service, from target to target, and copies of them.
+
+use bytes::Bytes;
+use sbc_core::io::{Counter, HostAndPort, Transport};
+use sbc_core::policy::TrunkTarget;
+use sbc_core::sip::{HeaderId, Message, Method};
+
+use crate::far::{Far, wait};
+use crate::world::{Net, World, addr};
+
+const FIRST: &str = "198.18.20.8:5060";
+const SECOND: &str = "198.18.20.9:5060";
+const URI: &str = "sip:112@198.18.112.112";
+
+struct Scene {
+    w: World,
+    caller: Far,
+    first: Far,
+    second: Far,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let mut w = World::new(3, 3, Vec::new(), Net::calm());
+        w.sent = Some(Vec::new());
+        w.reconfigure(|config| {
+            let host = |text: &str| HostAndPort { host: addr(text).ip().to_string().into(), port: Some(5060) };
+            let target = |text| TrunkTarget { host: host(text), transport: Some(Transport::Udp) };
+            config.trunks[1].targets = vec![target(FIRST), target(SECOND)];
+        });
+        w.run_until(100);
+        Scene { w, caller: Far::at("198.18.10.7:5060"), first: Far::at(FIRST), second: Far::at(SECOND) }
+    }
+
+    /// A text to the anycast address, or to a node's own.
+    fn texts(&mut self, uri: &str, node: Option<usize>) {
+        let mut draft = self.caller.initial(&Method::Message, uri, "t", 1);
+        draft.remove(HeaderId::Contact);
+        draft.set_body(Some("text/plain;charset=UTF-8"), Bytes::from_static("Feuer! \u{1f525}".as_bytes()));
+        let to = node.map_or(self.w.anycast, |n| self.w.nodes[n].unicast);
+        self.caller.put(&mut self.w, &mut draft, to, &[("X-Odd", "kept"), ("Geolocation", "<cid:here>")]);
+        wait(&mut self.w, 50);
+    }
+
+    fn told(&mut self) -> Vec<Message> {
+        self.caller.inbox(&self.w).into_iter().map(|(m, _)| m).collect()
+    }
+}
+
+#[test]
+fn a_text_reaches_the_psap_and_its_answer_the_sender() {
+    let mut s = Scene::new();
+    s.texts(URI, None);
+    let got = s.first.request(&s.w, &Method::Message);
+    let text = String::from_utf8_lossy(got.0.raw()).into_owned();
+    assert_eq!(got.0.request_uri(), Some("sip:112@198.18.20.8:5060"));
+    assert_eq!(&got.0.body()[..], "Feuer! \u{1f525}".as_bytes());
+    for kept in
+        ["X-Odd: kept\r\n", "Geolocation: <cid:here>\r\n", "Content-Type: text/plain;charset=UTF-8\r\n", "Max-Forwards: 69\r\n"]
+    {
+        assert!(text.contains(kept), "{kept} in {text}");
+    }
+    assert!(!text.contains("198.18.112.112") && got.0.call_id() != "t", "rule F, and no dialog of the sender's");
+    s.first.answer(&mut s.w, &got, 202, &[("X-Desk", "7")]);
+    wait(&mut s.w, 50);
+    let told = s.told();
+    let [ok] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((ok.status(), ok.first_named("X-Desk"), ok.call_id()), (Some(202), Some("7"), "t"));
+    assert!(ok.to_tag().is_some_and(|tag| tag != "far"));
+    assert_eq!(s.w.counted(Counter::MessageReceived("sos")), 1);
+    // The same again is answered from memory.
+    s.texts(URI, None);
+    assert_eq!(s.told().iter().map(Message::status).collect::<Vec<_>>(), [Some(202)]);
+    assert!(s.first.inbox(&s.w).is_empty());
+}
+
+#[test]
+fn from_target_to_target() {
+    // Silence, a 503, and the user's own answer.
+    for (status, second) in [(0, true), (503, true), (404, false)] {
+        let mut s = Scene::new();
+        s.texts(URI, None);
+        let got = s.first.request(&s.w, &Method::Message);
+        if status > 0 {
+            s.first.answer(&mut s.w, &got, status, &[]);
+        }
+        wait(&mut s.w, 2500);
+        let at_second = s.second.inbox(&s.w);
+        assert_eq!(!at_second.is_empty(), second, "{status}");
+        if second {
+            s.second.answer(&mut s.w, &at_second[0], 200, &[]);
+            wait(&mut s.w, 50);
+        }
+        let expected = if second { 200 } else { status };
+        assert_eq!(s.told().iter().filter_map(Message::status).collect::<Vec<_>>(), [expected], "{status}");
+    }
+}
+
+#[test]
+fn nobody_there_is_told_in_time() {
+    let mut s = Scene::new();
+    s.texts(URI, None);
+    s.w.run_until(25_000);
+    assert!(s.told().is_empty());
+    s.w.run_until(31_000);
+    let told = s.told();
+    assert_eq!(told.iter().filter_map(Message::status).collect::<Vec<_>>(), [480], "before the sender's own timer");
+    s.w.run_until(90_000);
+    assert!(s.told().is_empty());
+}
+
+/// A copy that BGP brought to another node: the far end knows it for the same request (rule C).
+#[test]
+fn copies_at_two_nodes_are_one_request() {
+    let mut s = Scene::new();
+    s.texts(URI, Some(0));
+    let one = s.first.request(&s.w, &Method::Message).0;
+    s.texts(URI, Some(1));
+    let two = s.first.inbox(&s.w).into_iter().map(|(m, _)| m).find(|m| m.top_via().branch() != one.top_via().branch());
+    let two = two.expect("the other node's");
+    let same = |m: &Message| (m.call_id().to_owned(), m.from_tag().map(str::to_owned), m.cseq());
+    assert_eq!(same(&one), same(&two));
+}
+
+#[test]
+fn what_has_no_route_is_refused() {
+    let mut s = Scene::new();
+    s.texts("sip:49@198.18.112.112", None);
+    assert_eq!(s.told().iter().filter_map(Message::status).collect::<Vec<_>>(), [404]);
+    assert!(s.first.inbox(&s.w).is_empty());
+}
