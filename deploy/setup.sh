@@ -33,6 +33,7 @@ rm -f "${TMPDIR:-/tmp}/sbc-setup-$$" "${TMPDIR:-/tmp}/sbc-setup-$$.c"
 
 if [ "${1:-build}" = test ]; then
   want sipp sip-tester
+  want sipsak sipsak
   want baresip baresip-core
   want dnsmasq dnsmasq-base
   want ip iproute2
