@@ -243,6 +243,7 @@ impl Call {
             _ => Method::Options,
         };
         let id = cx.serial();
+        let offered = method == Method::Invite;
         let Some(request) = as_if_received(&method, id) else { return };
         if method == Method::Invite {
             self.leg_mut(side).inviting = true;
@@ -256,7 +257,7 @@ impl Call {
             back: self.back,
             client_tx: None,
             cseq: 0,
-            offered: false,
+            offered,
             cancelled: false,
             held: false,
             provisional: false,

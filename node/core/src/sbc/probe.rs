@@ -33,8 +33,8 @@ pub(super) struct Probes {
     next: HashMap<Box<str>, Instant>,
     sent: HashMap<ClientTxId, Probe>,
     resolving: HashMap<ResolveId, Asked>,
-    /// Whether each target answered last.
-    found: HashMap<(Box<str>, Target), bool>,
+    /// Whether each target answered last, and when that was. The DNS may name others later.
+    found: HashMap<(Box<str>, Target), (bool, Instant)>,
 }
 
 /// One OPTIONS under way.
@@ -193,8 +193,9 @@ impl Sbc {
         if !self.probes.next.contains_key(&probe.trunk) {
             return; // It was taken out meanwhile.
         }
-        self.probes.found.insert((probe.trunk.clone(), target), up);
-        let any = self.probes.found.iter().any(|((trunk, _), up)| *trunk == probe.trunk && *up);
+        self.probes.found.retain(|(trunk, _), (_, at)| *trunk != probe.trunk || now.since(*at) < probe.every * 3);
+        self.probes.found.insert((probe.trunk.clone(), target), (up, now));
+        let any = self.probes.found.iter().any(|((trunk, _), (up, _))| *trunk == probe.trunk && *up);
         let rtt = up.then(|| now.since(probe.at));
         self.cx.out.push_back(Output::TrunkProbed { trunk: probe.trunk.clone(), up: any, rtt });
     }

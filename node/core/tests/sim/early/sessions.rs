@@ -57,7 +57,10 @@ fn we_refresh_a_far_end_that_cannot() {
     let (again, from) = s.psap.request(&s.w, &Method::Invite);
     assert_eq!(text(&again), text(&first), "nothing is changed, so that nothing can break");
     assert_eq!(field(&again, HeaderId::SessionExpires), "1800;refresher=uac");
-    // Meanwhile the far end's own re-INVITE is glare (RFC 3261 §14.2).
+    // Meanwhile the far end's own re-INVITE is glare (RFC 3261 §14.2), and so is an UPDATE with an offer (RFC 3311 §5.2).
+    s.called_asks(&Method::Update, "a", Some(10));
+    let refused = s.psap_got().into_iter().map(|(m, _)| m).find(|m| m.status() > Some(199)).expect("an answer");
+    assert_eq!(refused.status(), Some(491));
     s.called_asks(&Method::Invite, "a", Some(10));
     let refused = s.psap_got().into_iter().map(|(m, _)| m).find(|m| m.status() > Some(199)).expect("an answer");
     assert_eq!(refused.status(), Some(491));
