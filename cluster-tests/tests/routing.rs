@@ -101,3 +101,32 @@ fn numbers_and_names_that_are_not_there() {
         assert!(done.stderr.contains(says), "{arguments:?}: {}", done.stderr);
     }
 }
+
+#[test]
+fn header_rules_are_tried_and_then_shape_real_messages() {
+    let (cluster, mut scene) = (cluster(), Scene::new());
+    let (before, old) = (cluster.cdrs().len(), cluster.config_text());
+    let rules = "\n[[header_rules]]\nname = \"site\"\ntrunk = \"psap\"\ndirection = \"out\"\naction = \"add\"\nheader = \"X-Site\"\n\
+                 value = \"alpha\"\nmethods = [\"INVITE\"]\n";
+    cluster.apply_config(&format!("{old}{rules}"));
+    let invite = scene.invite();
+    let file = scratch("tried.sip");
+    std::fs::write(&file, invite.bytes()).expect("writable");
+    let path = file.to_str().expect("scratch paths are UTF-8");
+    let shown = cluster.ctl(&["policy", "test-message", path, "--from", "callers", "--to", "psap"]).stdout;
+    for says in ["class: emergency\n", "rule site: add X-Site (out of psap)\n", "\nX-Site: alpha\n"] {
+        assert!(shown.contains(says), "{shown}");
+    }
+    let other = cluster.json(&["policy", "test-message", path, "--from", "psap", "--to", "callers"]);
+    assert!(list(&other, "applied").is_empty(), "{other}");
+    let nowhere = cluster.try_ctl(&["policy", "test-message", path, "--from", "callers", "--to", "nowhere"]);
+    assert_eq!(nowhere.code, Some(6), "{}", nowhere.stderr);
+    std::fs::remove_file(&file).expect("it is ours");
+    scene.caller.send(&invite, anycast());
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    assert_eq!(at_psap.header("X-Site"), "alpha");
+    scene.psap.send(&at_psap.response(486, "Busy Here", "p"), from);
+    assert_eq!(scene.caller.expect_final(&invite).0.status(), 486);
+    cluster.apply_config(&old);
+    cluster.settled(before + 1);
+}

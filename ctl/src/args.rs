@@ -87,6 +87,9 @@ pub(crate) enum Command {
     /// The peers
     #[command(subcommand)]
     Trunk(TrunkCommand),
+    /// What is done with messages
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// The numbers that are emergency calls
     #[command(subcommand)]
     Number(NumberCommand),
@@ -342,6 +345,24 @@ pub(crate) enum TrunkCommand {
     Show {
         /// Its name
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// What the header rules make of a message; nothing is sent
+    TestMessage {
+        /// A file with a SIP message ("-": standard input)
+        file: PathBuf,
+        /// Trunk that sends it
+        #[arg(long, value_name = "TRUNK")]
+        from: String,
+        /// Trunk that gets it
+        #[arg(long, value_name = "TRUNK")]
+        to: String,
+        /// It belongs to an emergency call, also where its Request-URI does not say so
+        #[arg(long)]
+        emergency: bool,
     },
 }
 

@@ -8,6 +8,7 @@ mod dispatch;
 mod event;
 mod node;
 mod pki;
+mod policy;
 mod routing;
 mod status;
 
@@ -45,6 +46,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Cdr(command) => cdr::run(&cluster()?, out, command).await,
         Command::Route(command) => routing::routes(&cluster()?, out, command).await,
         Command::Trunk(command) => routing::trunks(&cluster()?, out, command).await,
+        Command::Policy(command) => policy::run(&cluster()?, out, command).await,
         Command::Number(command) => routing::numbers(&cluster()?, out, command).await,
         Command::Config(command) => config::run(&cluster()?, out, command).await,
         Command::Pki(command) => pki::run(command),

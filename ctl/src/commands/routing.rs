@@ -62,7 +62,7 @@ async fn explain(cluster: &Cluster, out: Out, args: ExplainArgs) -> Result<(), F
 }
 
 /// A SIP message as people have it in a file: lines that end with LF alone are taken.
-fn read(path: &Path) -> Result<String, Failure> {
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let text = files::read(path)?;
     if text.contains("\r\n") { Ok(text) } else { Ok(text.replace('\n', "\r\n")) }
 }

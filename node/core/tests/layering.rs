@@ -15,7 +15,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("auth", &["sip", "token"]),
     // `Input::Reconfigured` carries the configuration, whose values name realms and transports.
     ("io", &["ids", "time", "store_pb", "policy"]),
-    ("policy", &["auth", "io", "time"]),
+    ("policy", &["auth", "io", "sip", "time"]),
     ("ctx", &["ids", "io"]),
     ("transaction", &["ids", "time", "io", "timer"]),
     ("dialog", &["sip"]),

@@ -10,6 +10,7 @@ use sbc_core::policy::{
 
 use super::admission::{ACL_CAP, acl_rule};
 use super::fault::{Faults, did_you_mean};
+use super::header_rules::RULES_CAP;
 use super::reader::{At, Reader, Section};
 
 /// Trunks, and routes, of one cluster: each packet is matched against them in order.
@@ -44,12 +45,19 @@ pub fn parse_cluster(text: &str, revision: u64) -> Result<ClusterConfig, Faults>
                 reader.fault(0..0, what, format!("{count} {what}; the most is {LIST_CAP}"), "");
             }
         }
+        let mut header_rules = Vec::new();
+        for section in &root.sections("header_rules") {
+            header_rules.extend(super::header_rules::read(&reader, section, &names, &header_rules));
+        }
+        if header_rules.len() > RULES_CAP {
+            reader.fault(0..0, "header_rules", format!("{} rules; the most is {RULES_CAP}", header_rules.len()), "");
+        }
         let acl = root.sections("acl").iter().filter_map(|s| acl_rule(&reader, s)).collect::<Vec<_>>();
         if acl.len() > ACL_CAP {
             reader.fault(0..0, "acl", format!("{} rules; the most is {ACL_CAP}", acl.len()), "");
         }
         let settings = root.section("settings").map(|s| settings(&s)).unwrap_or_default();
-        let mut config = ClusterConfig { revision, trunks, routes, settings, acl, ..builtin_cluster() };
+        let mut config = ClusterConfig { revision, trunks, routes, settings, acl, header_rules, ..builtin_cluster() };
         super::emergency::read(&reader, &root, &mut config);
         config
     };

@@ -4,6 +4,7 @@ mod admission;
 mod cluster;
 mod emergency;
 mod fault;
+mod header_rules;
 mod node;
 mod reader;
 mod secrets;

@@ -11,6 +11,7 @@ mod map;
 mod nodes;
 mod permission;
 mod pidf;
+mod policy;
 mod routing;
 mod server;
 mod shared;

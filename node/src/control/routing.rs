@@ -15,22 +15,26 @@ use super::shared::Shared;
 use crate::config::parse_cluster;
 
 /// Longest request that is explained: what a node takes off the wire.
-const MESSAGE_MAX: usize = 64 * 1024;
+pub(super) const MESSAGE_MAX: usize = 64 * 1024;
 
 /// The service.
 pub(crate) struct Routing(pub(crate) Shared);
 
+/// The newest configuration that this node has: the one that its calls follow.
+pub(super) fn current(shared: &Shared) -> Result<ClusterConfig, Status> {
+    let (revision, text) = shared.read(|r| {
+        let (revision, text, _) = r.config();
+        (revision, text.to_owned())
+    });
+    parse_cluster(&text, revision).map_err(|faults| {
+        let message = format!("this node cannot read the configuration in the log: {faults}");
+        fault(Code::Internal, pb::ErrorReason::Internal, message, &[])
+    })
+}
+
 impl Routing {
-    /// The newest configuration that this node has: the one that its calls follow.
     fn config(&self) -> Result<ClusterConfig, Status> {
-        let (revision, text) = self.0.read(|r| {
-            let (revision, text, _) = r.config();
-            (revision, text.to_owned())
-        });
-        parse_cluster(&text, revision).map_err(|faults| {
-            let message = format!("this node cannot read the configuration in the log: {faults}");
-            fault(Code::Internal, pb::ErrorReason::Internal, message, &[])
-        })
+        current(&self.0)
     }
 }
 
@@ -165,7 +169,7 @@ fn asked_origin(asked: &pb::RoutingServiceExplainRouteRequest, config: &ClusterC
     }
 }
 
-fn no_trunk(name: &str) -> Status {
+pub(super) fn no_trunk(name: &str) -> Status {
     fault(Code::NotFound, pb::ErrorReason::TrunkNotFound, format!("there is no trunk {name}"), &[("trunk", name)])
 }
 

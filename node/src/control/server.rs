@@ -9,6 +9,7 @@ use sbc_proto::v1::config_service_server::ConfigServiceServer;
 use sbc_proto::v1::dispatch_service_server::DispatchServiceServer;
 use sbc_proto::v1::event_service_server::EventServiceServer;
 use sbc_proto::v1::node_service_server::NodeServiceServer;
+use sbc_proto::v1::policy_service_server::PolicyServiceServer;
 use sbc_proto::v1::routing_service_server::RoutingServiceServer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -26,6 +27,7 @@ use super::configs::Configs;
 use super::events::Events;
 use super::handle::{AnnounceState, NodeHandle, NodeStatus};
 use super::nodes::Nodes;
+use super::policy::Policy;
 use super::routing::Routing;
 use super::shared::Shared;
 
@@ -59,6 +61,7 @@ pub fn routes(node: Arc<dyn NodeHandle>) -> Routes {
         .add_service(CallServiceServer::new(Calls(shared.clone())))
         .add_service(EventServiceServer::new(events.clone()))
         .add_service(DispatchServiceServer::new(events))
+        .add_service(PolicyServiceServer::new(Policy(shared.clone())))
         .add_service(RoutingServiceServer::new(Routing(shared.clone())))
         .add_service(ConfigServiceServer::new(Configs(shared)))
 }

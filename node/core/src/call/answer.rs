@@ -232,6 +232,7 @@ impl Call {
         }
         draft.push(HeaderId::Contact, self.caller.contact(cx));
         headers::copy_through(response, &mut draft);
+        cx.shape(&self.callee.trunk, &self.caller.trunk, &Method::Invite, self.emergency, &mut draft);
         draft
     }
 

@@ -235,6 +235,7 @@ impl Call {
         }
         draft.push(HeaderId::Contact, self.callee.contact(cx));
         headers::copy_through(&self.invite, &mut draft);
+        cx.shape(&self.caller.trunk, &self.callee.trunk, &Method::Invite, self.emergency, &mut draft);
         if let Some(replaced) = &self.replaced {
             draft.push(HeaderId::Replaces, replaced.value.as_str());
         }

@@ -213,6 +213,7 @@ impl Call {
             draft.push(HeaderId::Contact, self.leg(to).contact(cx));
         }
         headers::copy_through(&request, &mut draft);
+        cx.shape(&self.leg(from).trunk, &self.leg(to).trunk, request.method(), self.emergency, &mut draft);
         self.map_transfer(cx, from, &request, &mut draft);
         if let Some(rack) = self.map_rack(from, &request) {
             draft.push(HeaderId::RAck, rack);
@@ -349,6 +350,7 @@ impl Call {
             draft.push(HeaderId::Contact, self.leg(side).contact(cx));
         }
         headers::copy_through(response, &mut draft);
+        cx.shape(&self.leg(side.other()).trunk, &self.leg(side).trunk, request.method(), self.emergency, &mut draft);
         let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.phase == CallPhase::Answered;
         if refreshes && (200..300).contains(&status) {
             self.answer_session(cx, side, &request, &mut draft);

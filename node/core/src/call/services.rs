@@ -13,7 +13,7 @@ use crate::ctx::LocalConfig;
 use crate::health::Health;
 use crate::ids::{CallUid, MediaId, NodeId, ProposalId, ResolveId, SendId};
 use crate::io::{Counter, Output, Path, PeerMessage, ReturnPath, Transmit, Transport};
-use crate::policy::ClusterConfig;
+use crate::policy::{ClusterConfig, Passing, apply_header_rules};
 use crate::replica::Replica;
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri, Via};
 use crate::store_pb;
@@ -265,6 +265,15 @@ impl Services {
             ip.is_some_and(|ip| self.local.is_ours(&self.view, ip))
         };
         dialog.route_set.retain(|route| !ours(route));
+    }
+
+    /// Header rules for what goes from one trunk to another. `method`: of a response its request's.
+    pub fn shape(&self, from: &str, to: &str, method: &Method, emergency: bool, draft: &mut Draft) {
+        if self.config.header_rules.is_empty() {
+            return;
+        }
+        let passing = Passing { from, to, method: method.as_str(), response: draft.status().is_some(), emergency };
+        apply_header_rules(&self.config.header_rules, &passing, draft);
     }
 
     /// True while a quorum has confirmed this node lately (rule I): without it a node begins nothing that ends a call.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy};
-use super::{AclRule, NumberRange, PrackPolicy, SourceCheck};
+use super::{AclRule, HeaderRule, NumberRange, PrackPolicy, SourceCheck};
 use crate::io::{HostAndPort, Realm, Transport};
 
 /// What all nodes share; changed by `sbcctl config apply`.
@@ -26,6 +26,8 @@ pub struct ClusterConfig {
     pub settings: Settings,
     /// Who may speak to the cluster; empty: everybody.
     pub acl: Vec<AclRule>,
+    /// What is done with header fields, in the order of the file.
+    pub header_rules: Vec<HeaderRule>,
 }
 
 impl ClusterConfig {

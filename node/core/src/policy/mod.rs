@@ -2,6 +2,7 @@
 
 mod acl;
 mod config;
+mod header_rules;
 mod numbers;
 mod prack;
 mod rate;
@@ -10,6 +11,7 @@ mod trust;
 
 pub use acl::{AclAction, AclRule, acl_of};
 pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
+pub use header_rules::{Direction, HeaderAction, HeaderRule, MessageKind, Passing, apply_header_rules, is_protected};
 pub use numbers::{NumberRange, Numbers};
 pub use prack::PrackPolicy;
 pub use rate::{Rates, SourceRates};

@@ -51,6 +51,9 @@ struct Page {
     request: Message,
     key: ClaimKey,
     from_trunk: Box<str>,
+    /// Of the present target.
+    to_trunk: Box<str>,
+    emergency: bool,
     hops: VecDeque<Hop>,
     asking: Option<(ResolveId, Hop)>,
     candidates: VecDeque<(Hop, Target)>,
@@ -110,7 +113,9 @@ impl Sbc {
             tx,
             request: message.clone(),
             key,
+            emergency: admitted.service.is_some(),
             from_trunk: admitted.trunk,
+            to_trunk: Default::default(),
             hops,
             asking: None,
             candidates: VecDeque::new(),
@@ -199,6 +204,7 @@ impl Sbc {
         let cx = &mut self.cx;
         let tries = page.tries.iter().filter(|t| **t == target).count();
         page.tries.push(target.clone());
+        page.to_trunk = hop.trunk.clone();
         let identity = cx.key.callee_identity(page.key, 1, target_number(&target, tries));
         let uri = uri_at(&page.request, &hop.host.host, target.addr);
         let mut draft = Draft::request(&Method::Message, &uri);
@@ -208,6 +214,7 @@ impl Sbc {
         draft.push(HeaderId::CallId, identity.call_id);
         draft.push(HeaderId::CSeq, format!("{} MESSAGE", identity.cseq));
         copy_through(&page.request, &mut draft);
+        cx.shape(&page.from_trunk, &hop.trunk, &Method::Message, page.emergency, &mut draft);
         strip_our_credentials(cx, &page.from_trunk, &mut draft);
         draft.set_body(page.request.content_type(), page.request.body());
         let large = draft.encode().is_ok_and(|octets| octets.len() > DATAGRAM_MAX - 150);
@@ -296,6 +303,7 @@ impl Sbc {
         if let Some(response) = response {
             draft.set(HeaderId::To, format!("{};tag={tag}", page.request.to()));
             copy_through(response, &mut draft);
+            self.cx.shape(&page.to_trunk, &page.from_trunk, &Method::Message, page.emergency, &mut draft);
             if !response.body().is_empty() {
                 draft.set_body(response.content_type(), response.body());
             }

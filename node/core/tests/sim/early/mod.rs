@@ -5,6 +5,7 @@ mod forks;
 mod ladder;
 mod offers;
 mod reliable;
+mod rules;
 mod sessions;
 mod transfer;
 

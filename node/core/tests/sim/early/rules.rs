@@ -1,0 +1,44 @@
+//! Header rules on the way of real messages: requests and responses, both ways, and within the call.
+
+use sbc_core::policy::{Direction, HeaderAction, HeaderRule, MessageKind};
+
+use super::*;
+
+#[test]
+fn header_rules_shape_what_passes() {
+    let rule = |name: &str, trunk: &str, direction, kind, action, header: &str, value: &str| HeaderRule {
+        name: name.into(),
+        trunk: trunk.into(),
+        direction,
+        kind,
+        methods: Vec::new(),
+        emergency: Some(true),
+        action,
+        header: header.into(),
+        value: value.into(),
+    };
+    let mut s = Scene::new("112");
+    s.w.reconfigure(|c| {
+        c.trunks[1].targets[0].host.host = "198.18.20.9".into();
+        c.header_rules = vec![
+            rule("site", "psap", Direction::Out, MessageKind::Requests, HeaderAction::Add, "X-Site", "alpha"),
+            rule("agent", "callers", Direction::In, MessageKind::Requests, HeaderAction::Remove, "User-Agent", ""),
+            rule("server", "callers", Direction::Out, MessageKind::Responses, HeaderAction::Replace, "Server", "psap"),
+            HeaderRule {
+                methods: vec!["INFO".into()],
+                ..rule("info", "psap", Direction::Out, MessageKind::Requests, HeaderAction::Add, "X-Info", "yes")
+            },
+        ];
+    });
+    let mut s = s.dials(&[("User-Agent", "phone"), ("X-Kept", "1")], Some(7));
+    let invite = s.invite.clone().expect("called").0;
+    assert_eq!((invite.first_named("X-Site"), invite.first(HeaderId::UserAgent)), (Some("alpha"), None));
+    assert_eq!((invite.first_named("X-Kept"), invite.first_named("X-Info")), (Some("1"), None));
+    let ok = s.says_one(200, "a", &[("Server", "desk 7 in the cellar")], Some(10));
+    assert_eq!(ok.all(HeaderId::Server).collect::<Vec<_>>(), ["psap"]);
+    s.acks(&ok, None);
+    s.psap_got();
+    let info = s.asks(&Method::Info, &ok, &[("User-Agent", "phone")], None);
+    assert_eq!((info[0].0.first_named("X-Info"), info[0].0.first(HeaderId::UserAgent)), (Some("yes"), None));
+    s.calm();
+}
