@@ -180,7 +180,7 @@ mod tests {
             (vec![rule("b", Out, Replace, "X-Old", "3")], vec![0], "Subject=s X-Old=3"),
             (vec![rule("b", Out, Replace, "X-New", "3")], vec![], "X-Old=1 x-old=2 Subject=s"),
             // The compact form is the same field.
-            (vec![rule("b", Out, Replace, "s", "t")], vec![0], "X-Old=1 x-old=2 Subject=t"),
+            (vec![rule("b", Out, Replace, "s", "t")], vec![0], "X-Old=1 x-old=2 s=t"),
             // Of the sender first, whatever the order.
             (vec![rule("b", Out, Add, "X-Old", "3"), rule("a", In, Remove, "X-Old", "")], vec![1, 0], "Subject=s X-Old=3"),
             (vec![rule("b", In, Remove, "X-Old", ""), rule("a", Out, Remove, "X-Old", "")], vec![], "X-Old=1 x-old=2 Subject=s"),
