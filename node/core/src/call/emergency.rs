@@ -32,7 +32,8 @@ pub struct Carried {
 }
 
 /// The service and the ids of an emergency call: the caller's where its INVITE brought them, else ours, the same on every node.
-pub(super) fn identify(cx: &Services, invite: &Message, service: &str, key: ClaimKey) -> EmergencyInfo {
+/// `incident`: that of the call which this one replaces.
+pub(super) fn identify(cx: &Services, invite: &Message, service: &str, key: ClaimKey, incident: Option<&str>) -> EmergencyInfo {
     let mint = |what: &str| {
         let id = cx.key.authenticate(&[b"emergency-id", what.as_bytes(), &key.0]);
         let hex: String = id.iter().map(|octet| format!("{octet:02x}")).collect();
@@ -41,7 +42,7 @@ pub(super) fn identify(cx: &Services, invite: &Message, service: &str, key: Clai
     EmergencyInfo {
         service: service.to_owned(),
         call_id: brought(invite, "callid").unwrap_or_else(|| mint("callid")),
-        incident_id: brought(invite, "incidentid").unwrap_or_else(|| mint("incidentid")),
+        incident_id: brought(invite, "incidentid").or(incident.map(str::to_owned)).unwrap_or_else(|| mint("incidentid")),
     }
 }
 

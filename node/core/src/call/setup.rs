@@ -125,7 +125,8 @@ impl Call {
             gone: false,
         };
         let service = new.service.as_deref();
-        let emergency_info = service.map(|s| super::emergency::identify(cx, &new.invite, s, new.claim_key));
+        let incident = new.replaced.as_ref().and_then(|r| r.emergency.as_ref()).map(|old| old.incident_id.as_str());
+        let emergency_info = service.map(|s| super::emergency::identify(cx, &new.invite, s, new.claim_key, incident));
         Call {
             serial: new.serial,
             uid,

@@ -7,6 +7,7 @@ use super::{Call, dial::Hop};
 use crate::ctx::bracketed;
 use crate::io::{HostAndPort, Realm, Side, Transport, TransportChoice};
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr};
+use crate::store_pb::EmergencyInfo;
 
 /// REFERs of one call whose notifications are told apart.
 const MAX_REFERS: usize = 8;
@@ -26,8 +27,9 @@ pub struct Replaced {
     pub transport: Transport,
     /// Where it was last seen or reached.
     pub remote: SocketAddr,
-    /// The emergency service of the call that is replaced, without `urn:service:`: the new one is part of the same emergency.
-    pub service: Option<Box<str>>,
+    /// Of an emergency call that is replaced: the new one is part of the same emergency, for the same service and with the same
+    /// incident id.
+    pub emergency: Option<EmergencyInfo>,
 }
 
 impl Replaced {

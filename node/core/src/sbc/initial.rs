@@ -86,7 +86,7 @@ impl Sbc {
             }
             replaced => replaced.unwrap_or_default(),
         };
-        let service = admitted.service.or_else(|| replaced.as_ref()?.service.clone());
+        let service = admitted.service.or_else(|| Some(replaced.as_ref()?.emergency.as_ref()?.service.as_str().into()));
         let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), true, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;

@@ -6,7 +6,7 @@ use super::Sbc;
 use crate::call::Replaced;
 use crate::io::{AddressRole, Side, Transport};
 use crate::sip::{HeaderId, Message};
-use crate::store_pb::{Arrival, LegRecord};
+use crate::store_pb::{Arrival, EmergencyInfo, LegRecord};
 use crate::token::TokenKind;
 
 /// A Replaces value (RFC 3891 §6.1).
@@ -83,16 +83,16 @@ impl Sbc {
         if !named.is(&leg) || other.remote_tag.is_empty() {
             return Err(481);
         }
-        let service = match own {
+        let emergency = match own {
             Some(call) => call.emergency_info.as_ref(),
             None => entry.and_then(|e| e.claim().emergency_info.as_ref()),
         };
-        replaced(&named, &other, service.map(|info| info.service.as_str())).map(Some).ok_or(481)
+        replaced(&named, &other, emergency.cloned()).map(Some).ok_or(481)
     }
 }
 
 /// The same dialog as the far end on the other leg names it, and the way there.
-fn replaced(named: &Named<'_>, other: &LegRecord, service: Option<&str>) -> Option<Replaced> {
+fn replaced(named: &Named<'_>, other: &LegRecord, emergency: Option<EmergencyInfo>) -> Option<Replaced> {
     let path = other.path.as_ref()?;
     let early_only = if named.early_only { ";early-only" } else { "" };
     Some(Replaced {
@@ -107,7 +107,7 @@ fn replaced(named: &Named<'_>, other: &LegRecord, service: Option<&str>) -> Opti
             _ => return None,
         },
         remote: path.remote.parse().ok()?,
-        service: service.map(Into::into),
+        emergency,
     })
 }
 

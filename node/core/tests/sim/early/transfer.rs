@@ -106,6 +106,11 @@ fn an_invite_with_replaces_finds_its_dialog_at_any_node() {
         let calls =
             |e: bool| s.w.nodes[0].replica.read().expect("one thread").all_calls(None).filter(|c| c.emergency() == e).count();
         assert_eq!((calls(true), calls(false)), (2, 0));
+        let replica = s.w.nodes[0].replica.read().expect("one thread");
+        let info: Vec<_> = replica.all_calls(None).filter_map(|c| c.claim().emergency_info.clone()).collect();
+        assert_eq!((&info[0].incident_id, &info[0].service), (&info[1].incident_id, &info[1].service));
+        assert_ne!(info[0].call_id, info[1].call_id);
+        drop(replica);
         s.calm();
     }
 }
