@@ -54,7 +54,10 @@ impl Scene {
     #[track_caller]
     pub fn ring(&mut self, invite: &Message, to: SocketAddr) -> (Message, SocketAddr) {
         self.caller.send(invite, to);
-        let (at_psap, from) = self.psap.expect_request("INVITE");
+        // What a flood or an earlier test left is still repeated at the PSAP: only this caller's is rung for.
+        let caller = invite.uri("From").to_owned();
+        let ours = |m: &Message| m.method() == "INVITE" && m.uri("From") == caller;
+        let (at_psap, from) = self.psap.expect("the INVITE of this caller", ours);
         self.psap.send(&at_psap.response(180, "Ringing", PSAP_TAG).with("Contact", &format!("<sip:psap@{PSAP}>")), from);
         self.caller.expect_response(180, "INVITE");
         (at_psap, from)
