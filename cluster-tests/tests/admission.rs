@@ -57,3 +57,50 @@ fn the_access_list_denies_and_rejects() {
     denied.expect_response(486, "INVITE");
     cluster.settled(before + 2);
 }
+
+#[test]
+fn a_blocked_source_is_blocked_at_every_node_but_for_emergencies() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let mut blocked = Phone::bind("127.0.4.7:0");
+    let invite = |phone: &Phone, to: &str| Message::invite(to, phone.at(), "UDP");
+    // A call of that source is under way.
+    let first = invite(&blocked, "sip:112@127.0.0.100");
+    blocked.send(&first, anycast());
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    scene.psap.send(&at_psap.response(180, "Ringing", "psap"), from);
+    blocked.expect_response(180, "INVITE");
+    let asked = cluster.try_ctl(&["policy", "block", "127.0.4.7"]);
+    assert!(asked.stderr.contains("127.0.4.7/32 is blocked at every node") && asked.stderr.contains("--yes"), "{}", asked.stderr);
+    let done = cluster.json(&["policy", "block", "127.0.4.7", "--for", "1h", "--reason", "noise", "--yes"]);
+    assert_eq!((&done["prefix"], &done["reason"]), (&"127.0.4.7/32".into(), &"noise".into()));
+    let listed = cluster.ctl(&["policy", "blocks"]).stdout;
+    assert!(listed.contains("127.0.4.7/32") && listed.contains("ordinary") && listed.contains("noise"), "{listed}");
+    for node in 0..3 {
+        blocked.send(&invite(&blocked, "sip:4711@127.0.0.100"), unicast(node));
+    }
+    assert!(blocked.gather(QUIET, |m| m.header("Call-ID") != first.header("Call-ID")).is_empty(), "no answer");
+    // What was under way goes on, and the next emergency call rings.
+    scene.psap.send(&at_psap.response(486, "Busy Here", "psap"), from);
+    blocked.expect_response(486, "INVITE");
+    let again = invite(&blocked, "sip:112@127.0.0.100");
+    blocked.send(&again, unicast(1));
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    scene.psap.send(&at_psap.response(486, "Busy Here", "psap"), from);
+    blocked.expect_response(486, "INVITE");
+    cluster.settled(before + 2);
+
+    cluster.ctl(&["policy", "unblock", "127.0.4.7"]);
+    let missing = cluster.try_ctl(&["policy", "unblock", "127.0.4.7"]);
+    assert!(missing.stderr.contains("not blocked") && missing.stderr.contains("policy blocks"), "{}", missing.stderr);
+    let ordinary = invite(&blocked, "sip:4711@127.0.0.100");
+    blocked.send(&ordinary, unicast(2));
+    assert_eq!(blocked.expect_final(&ordinary).0.status(), 404, "heard again");
+    for (bad, says) in [("0.0.0.0/0", "everybody"), ("10.0.0.0/33", "no address")] {
+        let refused = cluster.try_ctl(&["policy", "block", bad, "--yes"]);
+        assert!(refused.stderr.contains(says), "{}", refused.stderr);
+    }
+    assert!(cluster.ctl(&["policy", "rate"]).stdout.contains("max_calls"));
+    cluster.settled(before + 3);
+}

@@ -350,6 +350,36 @@ pub(crate) enum TrunkCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
+    /// The access list, or what it says about one address
+    Acl {
+        /// Only the rules that decide about this address
+        source: Option<IpAddr>,
+    },
+    /// The limits that are set
+    Rate,
+    /// All blocked sources
+    Blocks,
+    /// Block a source at every node; its emergency calls and what is under way go on
+    Block {
+        /// An address, or a prefix such as 198.51.100.0/24
+        prefix: String,
+        /// How long: 90s, 30m, 12h, 7d; default: until it is taken back
+        #[arg(long = "for", value_name = "TIME", value_parser = crate::commands::seconds)]
+        duration: Option<u32>,
+        /// Drop every packet unread, emergency calls too
+        #[arg(long)]
+        everything: bool,
+        /// Why, for others
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+    /// Take a block back
+    Unblock {
+        /// As in `policy blocks`
+        prefix: String,
+    },
     /// What the header rules make of a message; nothing is sent
     TestMessage {
         /// A file with a SIP message ("-": standard input)

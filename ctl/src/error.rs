@@ -161,6 +161,7 @@ fn hint_of(reason: ErrorReason) -> &'static str {
         ErrorReason::NodeNotFound => "`sbcctl node list` shows the names",
         ErrorReason::RouteNotFound => "`sbcctl route list` shows the names",
         ErrorReason::TrunkNotFound => "`sbcctl trunk list` shows the names",
+        ErrorReason::BlockNotFound => "`sbcctl policy blocks` shows the prefixes that are blocked",
         ErrorReason::NodeUnreachable => "see whether the node runs and the peer network is up: `sbcctl node list`",
         ErrorReason::Compacted => "begin again with --from snapshot: what lies between is no longer kept",
         ErrorReason::InvalidResumeToken => "use a token that a stream of this cluster gave, or --from snapshot",

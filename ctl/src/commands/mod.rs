@@ -101,6 +101,8 @@ async fn pages<I>(
 }
 
 /// Asks before something is destroyed. `what` says what is hit.
+pub(crate) use policy::seconds;
+
 fn confirm(what: &str, confirm: Confirm) -> Result<(), Failure> {
     let stdin = io::stdin();
     ask(what, confirm.yes, stdin.is_terminal() && io::stderr().is_terminal(), &mut stdin.lock(), &mut io::stderr())

@@ -118,12 +118,7 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
 }
 
 pub(super) fn prefix(reader: &Reader<'_>, text: &At<&str>) -> Option<Prefix> {
-    let (addr, len) = text.value.split_once('/').map_or((text.value, None), |(a, l)| (a, Some(l)));
-    let parsed = addr.parse::<IpAddr>().ok().and_then(|addr| {
-        let most = if addr.is_ipv4() { 32 } else { 128 };
-        let len = len.map_or(Some(most), |l| l.parse().ok()).filter(|l| *l <= most)?;
-        Some(Prefix { addr, len })
-    });
+    let parsed = text.value.parse::<Prefix>().ok();
     if parsed.is_none() {
         let message = format!("expected an address prefix, found \"{}\"", text.value);
         reader.fault_at(text, message, "for example \"198.51.100.0/24\" or \"2001:db8::/32\"");
@@ -227,6 +222,7 @@ fn settings(section: &Section<'_>) -> Settings {
         max_calls: count("max_calls", 1).unwrap_or(default.max_calls),
         source_rate: count("source_rate", 0).unwrap_or(default.source_rate),
         emergency_source_rate: count("emergency_source_rate", 0).unwrap_or(default.emergency_source_rate),
+        scanner_ban: section.number_or_off("scanner_ban_s", 60..=604_800).map(Duration::from_secs).unwrap_or(default.scanner_ban),
         scanners: if section.has("scanners") { scanners(section) } else { default.scanners },
     }
 }

@@ -1,6 +1,7 @@
 //! The control plane: `sbc.v1` over gRPC with mutual TLS. It sees the node only through [`NodeHandle`].
 
 mod auth;
+mod blocks;
 mod calls;
 mod configs;
 mod dispatch_map;

@@ -87,7 +87,9 @@ pub fn allowed(kind: IdentityKind, role: Option<Role>, permission: &str) -> bool
         (_, None) => false,
         (_, Some(Role::Admin)) => true,
         (_, Some(Role::Viewer)) => read,
-        (_, Some(Role::Operator)) => read || matches!(permission, PII_READ | "dispatch.read" | "node.write" | "call.terminate"),
+        (_, Some(Role::Operator)) => {
+            read || matches!(permission, PII_READ | "dispatch.read" | "node.write" | "call.terminate" | "policy.write")
+        }
         (_, Some(Role::Dispatcher)) => read || matches!(permission, PII_READ | "dispatch.read"),
         (_, Some(Role::Auditor)) => read || permission == PII_READ,
     }
@@ -114,6 +116,7 @@ mod tests {
         let may = |role, p| allowed(IdentityKind::User, Some(role), p);
         assert!(may(Role::Viewer, "call.read") && !may(Role::Viewer, PII_READ) && !may(Role::Viewer, "node.write"));
         assert!(!may(Role::Viewer, "dispatch.read") && may(Role::Dispatcher, "dispatch.read"));
+        assert!(may(Role::Operator, "policy.write") && !may(Role::Dispatcher, "policy.write"));
         assert!(may(Role::Operator, "call.terminate") && !may(Role::Operator, "config.write"));
         assert!(may(Role::Admin, "config.write") && !may(Role::Auditor, "call.terminate"));
         assert!(allowed(IdentityKind::Node, None, "node.read") && !allowed(IdentityKind::Node, None, "node.write"));

@@ -1,6 +1,7 @@
-//! `sbc.v1.PolicyService`: header rules tried on a message.
+//! `sbc.v1.PolicyService`: header rules tried on a message, blocked sources, limits.
 
-use sbc_core::policy::{ClusterConfig, Direction, HeaderAction, HeaderRule, Passing, apply_header_rules};
+use sbc_core::io::Realm;
+use sbc_core::policy::{AclAction, ClusterConfig, Direction, HeaderAction, HeaderRule, Passing, acl_of, apply_header_rules};
 use sbc_core::routing;
 use sbc_core::sip::{Draft, Message, Uri};
 use sbc_proto::v1 as pb;
@@ -9,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::error::invalid;
 use super::routing::{MESSAGE_MAX, current, no_trunk};
-use super::shared::Shared;
+use super::shared::{Shared, caller};
 
 /// The service.
 pub(crate) struct Policy(pub(crate) Shared);
@@ -79,4 +80,86 @@ impl PolicyService for Policy {
             emergency,
         }))
     }
+
+    async fn block_source(
+        &self,
+        request: Request<pb::PolicyServiceBlockSourceRequest>,
+    ) -> Result<Response<pb::PolicyServiceBlockSourceResponse>, Status> {
+        self.0.block(&caller(&request)?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn unblock(
+        &self,
+        request: Request<pb::PolicyServiceUnblockRequest>,
+    ) -> Result<Response<pb::PolicyServiceUnblockResponse>, Status> {
+        self.0.unblock(&caller(&request)?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_blocks(
+        &self,
+        request: Request<pb::PolicyServiceListBlocksRequest>,
+    ) -> Result<Response<pb::PolicyServiceListBlocksResponse>, Status> {
+        self.0.list_blocks(&request.into_inner()).map(Response::new)
+    }
+
+    async fn list_acl_rules(
+        &self,
+        request: Request<pb::PolicyServiceListAclRulesRequest>,
+    ) -> Result<Response<pb::PolicyServiceListAclRulesResponse>, Status> {
+        let (asked, config) = (request.into_inner(), current(&self.0)?);
+        let source = match asked.source.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| invalid("source", format!("\"{text}\" is no address")))?),
+        };
+        let decides = |n: usize| match source {
+            None => true,
+            Some(ip) => [Realm::External, Realm::Core].iter().any(|r| acl_of(&config.acl, *r, ip).is_some_and(|(at, _)| at == n)),
+        };
+        let listed = config.acl.iter().enumerate().filter(|(n, _)| decides(*n)).map(|(n, rule)| pb::ListedAclRule {
+            rule: u32::try_from(n).unwrap_or(u32::MAX),
+            prefix: rule.prefix.to_string(),
+            realm: match rule.realm {
+                None => String::new(),
+                Some(Realm::External) => "external".into(),
+                Some(Realm::Core) => "core".into(),
+            },
+            action: match rule.action {
+                AclAction::Allow => "allow".into(),
+                AclAction::Deny => "deny".into(),
+                AclAction::Reject => "reject".into(),
+            },
+        });
+        Ok(Response::new(pb::PolicyServiceListAclRulesResponse { rules: listed.collect() }))
+    }
+
+    async fn list_rate_limits(
+        &self,
+        _: Request<pb::PolicyServiceListRateLimitsRequest>,
+    ) -> Result<Response<pb::PolicyServiceListRateLimitsResponse>, Status> {
+        let config = current(&self.0)?;
+        Ok(Response::new(pb::PolicyServiceListRateLimitsResponse { limits: limits(&config) }))
+    }
+}
+
+/// The limits that are set, by the names under which they are counted.
+fn limits(config: &ClusterConfig) -> Vec<pb::RateLimit> {
+    let settings = &config.settings;
+    let limit = |limit: &str, trunk: &str, value: u32, unit: &str| pb::RateLimit {
+        limit: limit.into(),
+        trunk: trunk.into(),
+        value,
+        unit: unit.into(),
+        emergency: limit == "emergency_source_rate",
+    };
+    let mut all = vec![
+        limit("max_calls", "", settings.max_calls, "calls"),
+        limit("source_rate", "", settings.source_rate, "calls/s"),
+        limit("emergency_source_rate", "", settings.emergency_source_rate, "calls/s"),
+    ];
+    for t in &config.trunks {
+        all.push(limit("trunk_max_calls", &t.name, t.max_calls, "calls"));
+        all.push(limit("trunk_max_rate", &t.name, t.max_rate, "calls/s"));
+    }
+    all.retain(|l| l.value > 0);
+    all
 }

@@ -101,6 +101,7 @@ pub struct Metrics {
     auth: Counters<1>,
     messages: Counters<1>,
     limited: Counters<1>,
+    banned: PromCounter<u64, AtomicU64>,
     probes: Counters<1>,
     trunk_up: Family<TrunkLabel, Gauge>,
     trunk_rtt: Family<TrunkLabel, Gauge<f64, AtomicU64>>,
@@ -142,6 +143,8 @@ impl Metrics {
         r.register("calls_received", "Calls that began, by class of emergency service", calls_received.clone());
         r.register("sip_auth", "Digest authentication, by outcome", auth.clone());
         r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
+        let banned = PromCounter::<u64, AtomicU64>::default();
+        r.register("sources_banned", "Sources whose block this node has asked for", banned.clone());
         let limited = Counters::<1>::default();
         r.register("calls_limited", "Initial INVITEs that were refused for a limit, by which", limited.clone());
         let (probes, trunk_up, trunk_rtt) = (Counters::<1>::default(), Family::default(), Family::default());
@@ -167,6 +170,7 @@ impl Metrics {
             auth,
             messages,
             limited,
+            banned,
             probes,
             trunk_up,
             trunk_rtt,
@@ -193,6 +197,9 @@ impl Metrics {
             }
             Counter::Degraded => {
                 self.degraded.inc();
+            }
+            Counter::Banned => {
+                self.banned.inc();
             }
             Counter::Limited(limit) => one(&self.limited, "limit", limit),
             Counter::Probe(outcome) => one(&self.probes, "outcome", outcome),
@@ -274,7 +281,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 32] = [
+    const NAMES: [&str; 33] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -302,6 +309,7 @@ mod tests {
         "sbc_sip_parse_errors_total",
         "sbc_sip_requests_received_total",
         "sbc_sip_responses_sent_total",
+        "sbc_sources_banned_total",
         "sbc_target_changes_total",
         "sbc_transactions_active",
         "sbc_trunk_probe_seconds",
@@ -325,6 +333,7 @@ mod tests {
             Counter::Target("held"),
             Counter::MessageReceived("sos"),
             Counter::Limited("source_rate"),
+            Counter::Banned,
             Counter::Probe("up"),
             Counter::CallEnded("answered"),
             Counter::CallReceived("sos"),

@@ -130,6 +130,8 @@ pub enum Counter {
     Misrouted(&'static str, &'static str),
     /// An initial INVITE was refused for a limit, by which.
     Limited(&'static str),
+    /// A source is to be blocked, for a scanner spoke from there.
+    Banned,
     /// A call went on without the store.
     Degraded,
     /// An OPTIONS to a target of a trunk: up, down, unsent.

@@ -144,19 +144,53 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// The network address with all bits after the prefix zero; an IPv4-mapped one as IPv4.
+    pub fn canonical(self) -> Prefix {
+        match (self.addr, self.addr.to_canonical()) {
+            (IpAddr::V6(_), addr @ IpAddr::V4(_)) if self.len >= 96 => Prefix { addr, len: self.len - 96 }.canonical(),
+            (IpAddr::V4(a), _) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.len.min(32))).unwrap_or(0);
+                Prefix { addr: IpAddr::V4((u32::from(a) & mask).into()), len: self.len }
+            }
+            (IpAddr::V6(a), _) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.len.min(128))).unwrap_or(0);
+                Prefix { addr: IpAddr::V6((u128::from(a) & mask).into()), len: self.len }
+            }
+        }
+    }
+
+    /// True when the two have an address in common.
+    pub fn overlaps(&self, other: &Prefix) -> bool {
+        if self.len <= other.len { self.contains(other.addr) } else { other.contains(self.addr) }
+    }
+
     /// True when `ip` lies in the prefix. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        match (self.addr, ip.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.len.min(32))).unwrap_or(0);
-                u32::from(net) & mask == u32::from(ip) & mask
-            }
-            (IpAddr::V6(net), IpAddr::V6(ip)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.len.min(128))).unwrap_or(0);
-                u128::from(net) & mask == u128::from(ip) & mask
-            }
-            _ => false,
-        }
+        let ip = ip.to_canonical();
+        self.addr.is_ipv4() == ip.is_ipv4() && Prefix { addr: ip, len: self.len }.canonical().addr == self.canonical().addr
+    }
+}
+
+impl std::str::FromStr for Prefix {
+    type Err = ();
+
+    /// An address, or an address and a length.
+    fn from_str(text: &str) -> Result<Prefix, ()> {
+        let (addr, len) = text.split_once('/').map_or((text, None), |(a, l)| (a, Some(l)));
+        let addr: IpAddr = addr.parse().map_err(|_| ())?;
+        let most = if addr.is_ipv4() { 32 } else { 128 };
+        let number = |l: &str| l.bytes().all(|b| b.is_ascii_digit()).then(|| l.parse().ok()).flatten().filter(|l| *l <= most);
+        let len = match len {
+            None => most,
+            Some(l) => number(l).ok_or(())?,
+        };
+        Ok(Prefix { addr, len })
+    }
+}
+
+impl std::fmt::Display for Prefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
     }
 }
 
@@ -207,6 +241,8 @@ pub struct Settings {
     pub source_rate: u32,
     /// The same for emergency calls: what no caller in distress comes near; 0: no limit.
     pub emergency_source_rate: u32,
+    /// For how long a source that a scanner spoke from may begin nothing but emergency calls, at any node; zero: it may.
+    pub scanner_ban: Duration,
     /// Parts of User-Agent values, in lower case, by which scanners are known: dropped without an answer, but for emergency calls.
     pub scanners: Vec<Box<str>>,
 }
@@ -222,6 +258,8 @@ impl Default for Settings {
             max_calls: 200_000,
             source_rate: 0,
             emergency_source_rate: 0,
+            // A source of UDP can be forged: whoever wants bans says so.
+            scanner_ban: Duration::ZERO,
             // What they call themselves, unless they take care not to.
             scanners: ["friendly-scanner", "sipvicious", "sundayddr", "sip-scan", "sipcli"].map(Into::into).to_vec(),
         }

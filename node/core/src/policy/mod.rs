@@ -1,6 +1,7 @@
 //! The cluster's configuration as the core uses it: trunks, routes, limits. Parsed and validated by the node.
 
 mod acl;
+mod blocks;
 mod config;
 mod header_rules;
 mod numbers;
@@ -10,6 +11,7 @@ mod source_check;
 mod trust;
 
 pub use acl::{AclAction, AclRule, acl_of};
+pub use blocks::{Blocked, Blocks};
 pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 pub use header_rules::{Direction, HeaderAction, HeaderRule, MessageKind, Passing, apply_header_rules, is_protected};
 pub use numbers::{NumberRange, Numbers};

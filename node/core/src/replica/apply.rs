@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::blocks::BlockLog;
 use super::config_log::Applied;
 use super::{
     ApplyError, CLAIM_RETENTION_MS, CallEntry, ENTRY_VERSION, Effect, MAX_CLOCK_LEAD_MS, MAX_COMMANDS, Phase,
@@ -63,6 +64,9 @@ impl Replica {
         }
         self.end_orphans(&mut run);
         self.expire();
+        if self.blocks.expire(self.clock_ms) {
+            run.effects.push(Effect::Blocks);
+        }
         self.applied_index = index;
         Ok(run.effects)
     }
@@ -80,6 +84,8 @@ impl Replica {
             Kind::End(c) => self.on_end(run, c, at),
             Kind::Config(c) => self.on_config(run, c, at),
             Kind::NodeUp(c) => self.on_node_up(run, *c, at),
+            Kind::Block(b) => self.on_blocks(run, |blocks| blocks.block(b, at)),
+            Kind::Unblock(u) => self.on_blocks(run, |blocks| blocks.unblock(&u.prefix)),
             Kind::Tick(_) => {}
         }
     }
@@ -245,6 +251,10 @@ impl Replica {
         self.orphans.extend(orphans);
         run.effects.push(Effect::NodeUp { node, incarnation });
         self.event(run, Event { kind: EventKind::NodeUp.into(), unix_ms: at, node: up.node, ..Event::default() });
+    }
+
+    fn on_blocks(&mut self, run: &mut Run, change: impl FnOnce(&mut BlockLog) -> bool) {
+        if change(&mut self.blocks) { run.effects.push(Effect::Blocks) } else { run.stale(None, StaleReason::NoBlock) }
     }
 
     /// Ends calls whose owner lost them by starting again, as many as this entry has revisions left; the rest with the next.

@@ -51,6 +51,8 @@ pub enum Effect {
         /// The revision in force.
         current: u64,
     },
+    /// Other sources are blocked than before.
+    Blocks,
     /// An event was derived.
     Event(u64),
     /// A node started.
@@ -82,6 +84,8 @@ pub enum StaleReason {
     Ended,
     /// The node has started again since.
     OldIncarnation,
+    /// There are too many blocks, or there is none of that prefix.
+    NoBlock,
     /// A field has a length or value that no node writes.
     Malformed,
 }

@@ -7,6 +7,7 @@
 //! another epoch than the call's changes nothing (rule J); a replayed command changes nothing.
 
 mod apply;
+mod blocks;
 mod config_log;
 mod effect;
 mod entry;
@@ -20,13 +21,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+pub use blocks::BLOCK_CAP;
 pub use config_log::{CONFIG_HISTORY_CAP, CONFIG_TEXT_CAP};
 pub use effect::{ApplyError, Compacted, Effect, RestoreError, StaleReason};
 pub use entry::{CallEntry, Phase};
 pub use snapshot::{Frozen, SNAPSHOT_VERSION};
 
 use crate::ids::{CallUid, Incarnation, NodeId};
-use crate::store_pb::{Cdr, ConfigHistory, Event};
+use crate::store_pb::{Block, Cdr, ConfigHistory, Event};
+use blocks::BlockLog;
 use config_log::ConfigLog;
 use journal::{Journal, Limits};
 use legs::Legs;
@@ -69,6 +72,7 @@ pub struct Replica {
     cdrs: Journal<Cdr>,
     events: Journal<Event>,
     config: ConfigLog,
+    blocks: BlockLog,
     /// The log's clock: never goes back.
     clock_ms: u64,
     /// The newest Tick.
@@ -96,6 +100,7 @@ impl Replica {
             cdrs: Journal::new(CDR_LIMITS),
             events: Journal::new(EVENT_LIMITS),
             config: ConfigLog::default(),
+            blocks: BlockLog::default(),
             clock_ms: 0,
             tick_ms: 0,
             nodes: BTreeMap::new(),
@@ -167,6 +172,11 @@ impl Replica {
     /// The configuration in force: revision (0: built in), TOML text, and the history, newest last.
     pub fn config(&self) -> (u64, &str, &VecDeque<Arc<ConfigHistory>>) {
         (self.config.revision(), self.config.text(), self.config.history())
+    }
+
+    /// Sources that may not begin anything, in the order of their prefixes.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.iter()
     }
 
     /// The newest incarnation that a node has reported.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::blocks::BlockLog;
 use super::config_log::ConfigLog;
 use super::journal::Journal;
 use super::{CDR_LIMITS, CallEntry, EVENT_LIMITS, Replica, RestoreError};
@@ -20,6 +21,7 @@ pub struct Frozen {
     cdrs: Journal<Cdr>,
     events: Journal<Event>,
     config: ConfigLog,
+    blocks: BlockLog,
     clock_ms: u64,
     tick_ms: u64,
     nodes: BTreeMap<NodeId, Incarnation>,
@@ -33,6 +35,7 @@ impl Frozen {
             cdrs: replica.cdrs.clone(),
             events: replica.events.clone(),
             config: replica.config.clone(),
+            blocks: replica.blocks.clone(),
             clock_ms: replica.clock_ms,
             tick_ms: replica.tick_ms,
             nodes: replica.nodes.clone(),
@@ -60,6 +63,7 @@ impl Frozen {
             clock_ms: self.clock_ms,
             tick_ms: self.tick_ms,
             nodes: self.nodes.iter().map(|(n, i)| NodeUp { node: u32::from(n.0), incarnation: i.0 }).collect(),
+            blocks: self.blocks.iter().cloned().collect(),
         }
     }
 }
@@ -88,6 +92,7 @@ impl Replica {
             let node = u16::try_from(n.node).map_err(|_| RestoreError::Damaged("a node's id"))?;
             replica.nodes.insert(NodeId(node), Incarnation(n.incarnation));
         }
+        replica.blocks = BlockLog::restored(snapshot.blocks).ok_or(RestoreError::Damaged("a block stands twice"))?;
         for state in snapshot.calls {
             let entry = CallEntry::restored(state)?;
             if replica.calls.contains_key(&entry.uid) || replica.by_key.contains_key(&entry.claim_key) {

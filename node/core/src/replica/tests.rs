@@ -372,3 +372,28 @@ fn damaged_snapshots_are_refused() {
     no_phase.calls[0].phase = 17;
     assert_eq!(Replica::restore(no_phase).unwrap_err(), RestoreError::Damaged("a call's phase"));
 }
+
+#[test]
+fn blocks_stand_are_replaced_and_expire() {
+    let block = |prefix: &str, until: u64| Kind::Block(Block { prefix: prefix.into(), until_unix_ms: until, ..Block::default() });
+    let mut r = Replica::new();
+    let standing = |r: &Replica| r.blocks().map(|b| (b.prefix.clone(), b.until_unix_ms, b.since_unix_ms)).collect::<Vec<_>>();
+    let effects = r.apply(1, &entry(1000, vec![block("198.18.0.1/32", 0), block("198.18.0.2/32", 5000)])).unwrap();
+    assert_eq!(effects, [Effect::Blocks, Effect::Blocks]);
+    r.apply(2, &entry(2000, vec![block("198.18.0.1/32", 9000)])).unwrap();
+    assert_eq!(standing(&r), [("198.18.0.1/32".into(), 9000, 2000), ("198.18.0.2/32".into(), 5000, 1000)]);
+    assert_eq!(standing(&Replica::restore(r.snapshot()).unwrap()), standing(&r));
+    let gone = Kind::Unblock(Unblock { prefix: "198.18.0.9/32".into() });
+    assert_eq!(r.apply(3, &entry(2000, vec![gone])).unwrap(), [Effect::Stale { call: None, reason: StaleReason::NoBlock }]);
+    assert_eq!(r.apply(4, &entry(5000, vec![Kind::Tick(Tick {})])).unwrap(), [Effect::Blocks]);
+    assert_eq!(standing(&r), [("198.18.0.1/32".into(), 9000, 2000)]);
+    r.apply(5, &entry(5001, vec![Kind::Unblock(Unblock { prefix: "198.18.0.1/32".into() })])).unwrap();
+    assert!(standing(&r).is_empty());
+    let long = Kind::Block(Block { prefix: "198.18.0.1/32".into(), reason: "x".repeat(300), ..Block::default() });
+    let many = (0..BLOCK_CAP + 1).map(|n| block(&format!("10.{}.{}.0/24", n / 256, n % 256), 0));
+    for (n, kinds) in many.collect::<Vec<_>>().chunks(MAX_COMMANDS).enumerate() {
+        r.apply(6 + n as u64, &entry(6000, kinds.to_vec())).unwrap();
+    }
+    assert_eq!(standing(&r).len(), BLOCK_CAP);
+    assert_eq!(r.apply(99, &entry(6000, vec![long])).unwrap(), [Effect::Stale { call: None, reason: StaleReason::NoBlock }]);
+}

@@ -21,7 +21,7 @@ impl Sbc {
                 return;
             }
         };
-        let mut events = false;
+        let (mut events, mut blocks) = (false, false);
         for effect in effects {
             match effect {
                 Effect::Claimed { call, won, winner, exact_match } => self.on_claimed(call, won, winner, exact_match),
@@ -30,11 +30,15 @@ impl Sbc {
                 }
                 Effect::Config { revision, text, .. } => self.cx.out.push_back(Output::ConfigChanged { revision, text }),
                 Effect::Event(_) => events = true,
+                Effect::Blocks => blocks = true,
                 Effect::Stale { call: None, .. }
                 | Effect::ConfigRefused { .. }
                 | Effect::ConfigRepeated { .. }
                 | Effect::NodeUp { .. } => {}
             }
+        }
+        if blocks {
+            self.read_blocks();
         }
         if events {
             self.cx.out.push_back(Output::EventsChanged);
@@ -52,6 +56,7 @@ impl Sbc {
             let (revision, text, _) = replica.config();
             (revision, text.to_owned())
         };
+        self.read_blocks();
         if config.0 > 0 {
             self.cx.out.push_back(Output::ConfigChanged { revision: config.0, text: config.1 });
         }

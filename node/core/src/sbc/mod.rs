@@ -6,6 +6,7 @@
 mod admission;
 mod applied;
 mod authenticate;
+mod bans;
 mod cancel;
 mod commands;
 mod extensions;
@@ -19,6 +20,7 @@ mod receive;
 mod replaces;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ use crate::call::{Call, ClientUse, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, MediaId};
 use crate::io::{Input, Output, PeerMessage};
-use crate::policy::{ClusterConfig, Rates, SourceRates};
+use crate::policy::{Blocks, ClusterConfig, Rates, SourceRates};
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
 use crate::token::ClusterKey;
@@ -52,6 +54,9 @@ pub struct Sbc {
     rates: SourceRates,
     emergency_rates: SourceRates,
     trunk_rates: Rates<Box<str>>,
+    blocks: Blocks,
+    /// Sources for whose block this node has asked lately.
+    bans: Recent<IpAddr>,
     /// Calls of each trunk that this node holds.
     by_trunk: HashMap<Box<str>, u32>,
     /// Uses of our nonces.
@@ -77,6 +82,8 @@ impl Sbc {
             rates: SourceRates::default(),
             emergency_rates: SourceRates::default(),
             trunk_rates: Rates::default(),
+            blocks: Blocks::default(),
+            bans: Recent::default(),
             by_trunk: HashMap::new(),
             uses: Default::default(),
             ladders: PastLadders::default(),
@@ -84,6 +91,7 @@ impl Sbc {
             probes: Default::default(),
         };
         sbc.plan_probes();
+        sbc.read_blocks();
         sbc
     }
 
@@ -157,7 +165,7 @@ impl Sbc {
         self.cx.tx.len()
     }
 
-    /// A number for what comes next (tests).
+    /// This node (tests).
     pub fn local(&self) -> &LocalConfig {
         &self.cx.local
     }
@@ -213,6 +221,7 @@ impl Sbc {
                 Timer::Sweep => {
                     self.tombstones.sweep(now);
                     self.redirected.sweep(now);
+                    self.bans.sweep(now);
                     self.rates.sweep(now);
                     self.emergency_rates.sweep(now);
                     self.trunk_rates.sweep(now);

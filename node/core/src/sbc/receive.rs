@@ -8,6 +8,7 @@ use super::Sbc;
 use crate::call::{ClientUse, allowed};
 use crate::ids::NodeId;
 use crate::io::{Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
+use crate::policy::Blocked;
 use crate::sip::{Message, Method, ParseError, Via};
 use crate::token::TokenKind;
 use crate::transaction::{ResponseAction, ServerKey};
@@ -17,6 +18,10 @@ impl Sbc {
     pub(super) fn on_message(&mut self, path: Path, ingress: Option<NodeId>, payload: Bytes) {
         if ingress.is_none() && self.is_denied(&path) {
             self.count_acl(&path);
+            return;
+        }
+        if ingress.is_none() && self.blocked(&path) == Some(Blocked::Everything) {
+            self.cx.count(Counter::Dropped("blocked"));
             return;
         }
         let message = match Message::parse(payload) {
@@ -109,8 +114,12 @@ impl Sbc {
             self.cx.reject_stateless(back, message, 403);
             return;
         }
+        if back.ingress.is_none() && self.is_blocked(&path, message) {
+            return;
+        }
         if self.is_scanner(message) {
             self.cx.count(Counter::Dropped("scanner"));
+            self.ban_scanner(&path);
             return;
         }
         if self.refuses_extensions(back, message) {

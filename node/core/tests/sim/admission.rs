@@ -4,6 +4,8 @@ use bytes::Bytes;
 use sbc_core::io::{Counter, Realm};
 use sbc_core::policy::{AclAction, AclRule, Prefix, SourceCheck};
 use sbc_core::sip::Message;
+use sbc_core::store_pb::command::Kind;
+use sbc_core::store_pb::{Block, Unblock};
 
 use crate::invariants;
 use crate::plan::{Plan, Who};
@@ -239,4 +241,68 @@ fn ac_52_a_forged_cancel_does_not_end_the_call() {
     w.inject(addr(from), to, cancel);
     w.run_until(400);
     assert!(answers(&w, from).contains(&Some(487)), "its own is heard");
+}
+
+/// A block as an operator asks for it, taken by the log of all nodes.
+fn block(w: &mut World, prefix: &str, everything: bool, until_unix_ms: u64) {
+    let block = Block { prefix: prefix.into(), everything, until_unix_ms, ..Block::default() };
+    w.commit_all(Kind::Block(block));
+}
+
+#[test]
+fn a_blocked_source_begins_nothing_but_emergency_calls() {
+    let mut w = world();
+    w.run_until(STANDS);
+    block(&mut w, "198.18.10.0/24", false, 0);
+    block(&mut w, "198.18.11.9/32", true, 0);
+    let (ordinary, emergency, everything, free) =
+        ("198.18.10.5:5060", "198.18.10.6:5060", "198.18.11.9:5060", "198.18.12.5:5060");
+    let call = |from: &str, number: &str, id: &str| {
+        Bytes::from(String::from_utf8_lossy(&invite(from, id)).replacen("sip:112@", &format!("sip:{number}@"), 1))
+    };
+    let at = w.anycast;
+    w.inject(addr(ordinary), at, call(ordinary, "4711", "blk1"));
+    w.inject(addr(emergency), at, call(emergency, "112", "blk2"));
+    w.inject(addr(everything), at, call(everything, "112", "blk3"));
+    w.inject(addr(free), at, call(free, "4711", "blk4"));
+    w.run_until(STANDS + 30);
+    assert!(answers(&w, ordinary).is_empty());
+    assert_eq!(answers(&w, emergency).first(), Some(&Some(100)), "AC-44: an emergency call is not refused for its neighbours");
+    assert!(answers(&w, everything).is_empty());
+    assert!(!answers(&w, free).is_empty());
+    assert_eq!(w.counted(Counter::Dropped("blocked")), 2);
+    w.commit_all(Kind::Unblock(Unblock { prefix: "198.18.10.0/24".into() }));
+    w.inject(addr(ordinary), at, call(ordinary, "4711", "blk5"));
+    w.run_until(STANDS + 60);
+    assert!(!answers(&w, ordinary).is_empty(), "taken back");
+    // The call of the first phone stood under the block, and ends as planned.
+    w.run_until(40_000);
+    assert!(w.phones[1].legs[0].bye_received);
+}
+
+#[test]
+fn a_scanner_at_one_node_is_blocked_at_all_until_its_time_is_over() {
+    let mut w = world();
+    w.reconfigure(|c| c.settings.scanner_ban = std::time::Duration::from_secs(60));
+    w.run_until(STANDS);
+    let scan = |from: &str, id: &str, agent: &str| {
+        let text = String::from_utf8_lossy(&invite(from, id)).replacen("sip:112@", "sip:4711@", 1);
+        Bytes::from(text.replacen("Content-Length", &format!("User-Agent: {agent}\r\nContent-Length"), 1))
+    };
+    let scanner = "198.18.10.5:5060";
+    let nodes: Vec<_> = w.nodes.iter().map(|n| n.unicast).collect();
+    w.inject(addr(scanner), nodes[0], scan(scanner, "ban1", "friendly-scanner"));
+    w.run_until(STANDS + 1000);
+    assert_eq!((w.counted(Counter::Dropped("scanner")), w.counted(Counter::Banned)), (1, 1));
+    for (n, node) in nodes.iter().enumerate() {
+        w.inject(addr(scanner), *node, scan(scanner, &format!("ban2{n}"), "an ordinary phone"));
+    }
+    w.run_until(STANDS + 2000);
+    assert!(answers(&w, scanner).is_empty());
+    assert_eq!(w.counted(Counter::Dropped("blocked")), 3, "at every node");
+    w.run_until(STANDS + 62_000);
+    w.inject(addr(scanner), nodes[1], scan(scanner, "ban3", "an ordinary phone"));
+    w.run_until(STANDS + 63_000);
+    assert!(!answers(&w, scanner).is_empty(), "its time is over");
+    assert_eq!(w.counted(Counter::Banned), 1);
 }

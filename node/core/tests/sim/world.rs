@@ -433,6 +433,15 @@ impl World {
         }
     }
 
+    /// What the control plane of the first node proposes: committed and applied everywhere at once.
+    pub(crate) fn commit_all(&mut self, kind: store_pb::command::Kind) {
+        let unix_ms = UNIX + self.now / MS;
+        self.commit(0, ProposalId(0), store_pb::Command { unix_ms, kind: Some(kind) });
+        for i in 0..self.nodes.len() {
+            self.apply(i);
+        }
+    }
+
     fn apply(&mut self, i: usize) {
         while !self.nodes[i].cut && self.nodes[i].applied < self.log.len() {
             let entry = self.log[self.nodes[i].applied].clone();
