@@ -100,9 +100,9 @@ async fn pages<I>(
     Err(Failure::failed(format!("{what}: the node never ends the list")))
 }
 
-/// Asks before something is destroyed. `what` says what is hit.
 pub(crate) use policy::seconds;
 
+/// Asks before something is destroyed. `what` says what is hit.
 fn confirm(what: &str, confirm: Confirm) -> Result<(), Failure> {
     let stdin = io::stdin();
     ask(what, confirm.yes, stdin.is_terminal() && io::stderr().is_terminal(), &mut stdin.lock(), &mut io::stderr())
