@@ -11,6 +11,8 @@ use crate::store_pb::{Block, command::Kind};
 
 /// A subscriber's line has a /64 (RFC 6177 §2): a block of one address of it would block nothing.
 const V6_LEN: u8 = 64;
+/// Blocks that a node asks for: sources can be forged, and what they write into the log is to stay little.
+const BANS_PER_SECOND: u32 = 5;
 
 impl Sbc {
     /// The log has other blocks than before.
@@ -41,6 +43,10 @@ impl Sbc {
     pub(super) fn ban_scanner(&mut self, path: &Path) {
         let (ban, source) = (self.cx.config.settings.scanner_ban, path.remote.ip().to_canonical());
         if ban.is_zero() || path.role.realm() == Realm::Core || self.is_of_a_peer(source) || self.blocked(path).is_some() {
+            return;
+        }
+        // A source that is over the rate is not noted: its next request may ask.
+        if self.bans.contains(self.cx.now.mono, &source) || !self.ban_rate.admit(self.cx.now.mono, (), BANS_PER_SECOND) {
             return;
         }
         if !self.bans.note(self.cx.now.mono, source) {

@@ -57,6 +57,7 @@ pub struct Sbc {
     blocks: Blocks,
     /// Sources for whose block this node has asked lately.
     bans: Recent<IpAddr>,
+    ban_rate: Rates<()>,
     /// Calls of each trunk that this node holds.
     by_trunk: HashMap<Box<str>, u32>,
     /// Uses of our nonces.
@@ -84,6 +85,7 @@ impl Sbc {
             trunk_rates: Rates::default(),
             blocks: Blocks::default(),
             bans: Recent::default(),
+            ban_rate: Rates::default(),
             by_trunk: HashMap::new(),
             uses: Default::default(),
             ladders: PastLadders::default(),

@@ -305,4 +305,11 @@ fn a_scanner_at_one_node_is_blocked_at_all_until_its_time_is_over() {
     w.run_until(STANDS + 63_000);
     assert!(!answers(&w, scanner).is_empty(), "its time is over");
     assert_eq!(w.counted(Counter::Banned), 1);
+    // Scanners from everywhere at once write little into the log: the burst of one node.
+    for n in 0..100 {
+        let from = format!("198.18.11.{n}:5060");
+        w.inject(addr(&from), nodes[0], scan(&from, &format!("ban4{n}"), "friendly-scanner"));
+    }
+    w.run_until(STANDS + 63_050);
+    assert_eq!(w.counted(Counter::Banned), 11);
 }
