@@ -113,7 +113,9 @@ pub(super) async fn trunks(cluster: &Cluster, out: Out, command: TrunkCommand) -
 }
 
 fn trunk_table(trunks: &[v1::Trunk]) -> Table {
-    let mut table = Table::new(&["TRUNK", "REALM", "ENABLED", "SOURCES", "TARGETS", "MISROUTE", "AUTH", "ROUTES"]);
+    let mut table = Table::new(&[
+        "TRUNK", "REALM", "ENABLED", "SOURCES", "TARGETS", "MISROUTE", "AUTH", "TOPOLOGY", "IDENTITY", "CODECS", "ROUTES",
+    ]);
     let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
     for t in trunks {
         table.row([
@@ -124,6 +126,9 @@ fn trunk_table(trunks: &[v1::Trunk]) -> Table {
             t.targets.join(", "),
             t.misroute.clone(),
             yes(t.authenticated),
+            t.topology.clone(),
+            t.identity.clone(),
+            if t.codecs.is_empty() { "all".into() } else { t.codecs.join(", ") },
             t.routes.join(", "),
         ]);
     }

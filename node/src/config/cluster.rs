@@ -99,6 +99,7 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     // A trunk that is not used for its faults is read whole all the same.
     let mut trunk = Trunk::new(name.unwrap_or_default(), realm.unwrap_or(Realm::External));
     super::trunk_auth::read(reader, section, &mut trunk);
+    super::profile::read(reader, section, &mut trunk);
     let default = Trunk { name: name?.into(), realm: realm?, ..trunk };
     Some(Trunk {
         sources,
@@ -220,6 +221,7 @@ fn settings(section: &Section<'_>) -> Settings {
         ring_timeout: section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs).unwrap_or(default.ring_timeout),
         session_expires: session_expires(section).unwrap_or(default.session_expires),
         max_calls: count("max_calls", 1).unwrap_or(default.max_calls),
+        shed_at: section.number("shed_at", 0..=99).and_then(|n| u8::try_from(n).ok()).unwrap_or(default.shed_at),
         source_rate: count("source_rate", 0).unwrap_or(default.source_rate),
         emergency_source_rate: count("emergency_source_rate", 0).unwrap_or(default.emergency_source_rate),
         scanner_ban: section.number_or_off("scanner_ban_s", 60..=604_800).map(Duration::from_secs).unwrap_or(default.scanner_ban),

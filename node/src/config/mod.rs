@@ -6,6 +6,7 @@ mod emergency;
 mod fault;
 mod header_rules;
 mod node;
+mod profile;
 mod reader;
 mod secrets;
 #[cfg(test)]

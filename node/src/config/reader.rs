@@ -245,6 +245,12 @@ impl<'a> Section<'a> {
         self.section(key)
     }
 
+    /// A fault of a key that is there.
+    pub(crate) fn fault(&self, key: &'static str, message: impl Into<String>, hint: impl Into<String>) {
+        let span = self.get(key).map_or_else(|| self.span.clone(), Spanned::span);
+        self.reader.fault(span, &self.join(key), message, hint);
+    }
+
     /// A list of tables, `[[key]]`; absent: empty.
     pub(crate) fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
         let Some(found) = self.get(key) else { return Vec::new() };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sbc_core::io::{Realm, Transport};
-use sbc_core::policy::{MisroutePolicy, PrackPolicy, RouteMatch};
+use sbc_core::policy::{Codecs, IdentityPolicy, MisroutePolicy, PrackPolicy, RouteMatch, Topology};
 
 use super::*;
 
@@ -70,6 +70,9 @@ sources = ["0.0.0.0/0", "::/0"]
 misroute = "redirect"
 prack = "pass"
 session_expires_s = 600
+topology = "transparent"
+identity = "strip"
+codecs = ["PCMA", "opus"]
 [[routes]]
 name = "emergency"
 emergency = true
@@ -107,6 +110,10 @@ fn a_good_cluster_is_read_whole() {
     assert_eq!((&*psap.targets[2].host.host, psap.targets[2].host.port), ("2001:db8::1", Some(5070)));
     assert_eq!(c.trunks[1].misroute, MisroutePolicy::Redirect);
     assert_eq!((psap.prack, c.trunks[1].prack), (PrackPolicy::Offer, PrackPolicy::Pass));
+    assert_eq!((psap.topology, c.trunks[1].topology), (Topology::Hide, Topology::Transparent));
+    assert_eq!((psap.identity, c.trunks[1].identity), (IdentityPolicy::Trust, IdentityPolicy::Strip));
+    assert_eq!((&psap.codecs, &c.trunks[1].codecs), (&None, &Codecs::new(["PCMA".into(), "opus".into()])));
+    assert_eq!(c.settings.shed_at, 90);
     assert_eq!(c.routes[0].matches, [RouteMatch::Emergency(true), RouteMatch::FromTrunk("callers".into())]);
     assert_eq!(parse_cluster("", 0).unwrap(), builtin_cluster());
 }
@@ -120,7 +127,8 @@ fn every_fault_is_shown_at_once() {
         .replace("psap.example.org", "psap example")
         .replace("trunks = [\"psap\"]", "trunks = [\"spap\"]")
         .replace("ring_timeout_s = 60", "ring_timeout_s = 1")
-        .replace("session_expires_s = 600", "session_expires_s = 60");
+        .replace("session_expires_s = 600", "session_expires_s = 60")
+        .replace("codecs = [\"PCMA\", \"opus\"]", "codecs = []");
     let faults = parse_cluster(&text, 1).unwrap_err();
     let paths: Vec<&str> = faults.0.iter().map(|f| &*f.path).collect();
     let wanted = [
@@ -130,20 +138,21 @@ fn every_fault_is_shown_at_once() {
         "trunks[0].sources[0]",
         "trunks[0].targets[1]",
         "trunks[1].session_expires_s",
+        "trunks[1].codecs",
         "routes[0].trunks[0]",
     ];
     assert_eq!(paths, wanted);
     assert_eq!((faults.0[0].line, faults.0[0].column), (3, 1));
     assert_eq!(faults.0[0].hint, "did you mean `claim_budget_ms`?");
     assert_eq!(faults.0[2].hint, "did you mean `core`?");
-    assert_eq!(faults.0[6].hint, "did you mean `psap`?");
+    assert_eq!(faults.0[7].hint, "did you mean `psap`?");
     let shown = faults.render("cluster.toml", &text);
     assert!(shown.contains(" --> cluster.toml:3:1\n"), "{shown}");
     assert!(
         shown.contains("3 | claim_bugdet_ms = 200\n  | ^^^^^^^^^^^^^^^\n  = hint: did you mean `claim_budget_ms`?"),
         "{shown}"
     );
-    assert!(shown.ends_with("7 faults in the configuration\n"), "{shown}");
+    assert!(shown.ends_with("8 faults in the configuration\n"), "{shown}");
 }
 
 #[test]

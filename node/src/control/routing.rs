@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use sbc_core::io::{Realm, Transport};
-use sbc_core::policy::{ClusterConfig, MisroutePolicy, Numbers, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
+use sbc_core::policy::{
+    ClusterConfig, IdentityPolicy, MisroutePolicy, Numbers, Prefix, Route, RouteMatch, Topology, Trunk, TrunkTarget,
+};
 use sbc_core::routing::{self, Explanation, Origin};
 use sbc_core::sip::{Message, Uri};
 use sbc_proto::v1 as pb;
@@ -93,6 +95,15 @@ fn trunk(config: &ClusterConfig, trunk: &Trunk) -> pb::Trunk {
         },
         routes: config.routes.iter().filter(|r| r.trunks.contains(&trunk.name)).map(|r| r.name.to_string()).collect(),
         authenticated: trunk.credentials.is_some() || trunk.challenger.is_some(),
+        topology: match trunk.topology {
+            Topology::Hide => "hide".into(),
+            Topology::Transparent => "transparent".into(),
+        },
+        identity: match trunk.identity {
+            IdentityPolicy::Trust => "trust".into(),
+            IdentityPolicy::Strip => "strip".into(),
+        },
+        codecs: trunk.codecs.iter().flat_map(|c| c.names()).map(Into::into).collect(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod clock;
 mod handle;
+mod load;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -131,17 +132,25 @@ impl Driver {
         let mut packets = Vec::with_capacity(BATCH);
         let mut frames = Vec::with_capacity(BATCH);
         let mut reports = Vec::with_capacity(BATCH);
+        let mut meter = load::LoadMeter::new(std::time::Instant::now());
         loop {
             self.pulse.beat();
+            if let Some(percent) = meter.rests(std::time::Instant::now(), fullest(&queues)) {
+                self.input(Input::Load(percent));
+            }
             let due = self.parts.sbc.poll_timeout().map(|at| self.parts.clock.to_tokio(at));
             let alarm = tokio::time::Instant::now() + clock::BEAT;
             let wake = due.map_or(alarm, |due| due.min(alarm));
             tokio::select! {
                 message = queues.store.recv() => match message {
-                    Some(message) => self.on_store(message),
+                    Some(message) => {
+                        meter.wakes(std::time::Instant::now());
+                        self.on_store(message);
+                    }
                     None => return,
                 },
                 n = queues.transport.recv_many(&mut packets, BATCH) => {
+                    meter.wakes(std::time::Instant::now());
                     if n == 0 {
                         return;
                     }
@@ -151,29 +160,39 @@ impl Driver {
                 }
                 n = queues.peers.recv_many(&mut frames, BATCH), if !queues.peers.is_closed() || !queues.peers.is_empty() => {
                     let _ = n;
+                    meter.wakes(std::time::Instant::now());
                     for FromPeer { from, message } in frames.drain(..) {
                         self.input(Input::Peer { from, message });
                     }
                 }
                 n = queues.media.recv_many(&mut reports, BATCH), if !queues.media.is_closed() || !queues.media.is_empty() => {
                     let _ = n;
+                    meter.wakes(std::time::Instant::now());
                     for event in reports.drain(..) {
                         self.input(Input::Media(event));
                     }
                 }
                 order = queues.orders.recv() => match order {
-                    Some(order) => self.on_order(order),
+                    Some(order) => {
+                        meter.wakes(std::time::Instant::now());
+                        self.on_order(order);
+                    }
                     None => return,
                 },
                 Some(failed) = self.proposals.next(), if !self.proposals.is_empty() => {
+                    meter.wakes(std::time::Instant::now());
                     if let Some(id) = failed {
                         self.input(Input::ProposeFailed { id });
                     }
                 }
                 Some((id, result)) = self.questions.next(), if !self.questions.is_empty() => {
+                    meter.wakes(std::time::Instant::now());
                     self.input(Input::Resolved { id, result });
                 }
-                () = tokio::time::sleep_until(wake) => self.input(Input::Timeout),
+                () = tokio::time::sleep_until(wake) => {
+                    meter.wakes(std::time::Instant::now());
+                    self.input(Input::Timeout);
+                }
             }
             if self.halted.borrow().is_some() {
                 return;
@@ -296,6 +315,16 @@ impl Driver {
         let proposal = raft.propose(command.encode_to_vec().into());
         self.proposals.push(Box::pin(async move { proposal.await.err().map(|_| id) }));
     }
+}
+
+/// How full the fuller one is of the queues that drop what does not fit.
+fn fullest(queues: &Queues) -> f32 {
+    fn share<T>(queue: &mpsc::Receiver<T>) -> f32 {
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let (waiting, room) = (queue.len() as f32, queue.max_capacity() as f32);
+        waiting / room
+    }
+    share(&queues.transport).max(share(&queues.peers))
 }
 
 fn from_transport(event: TransportEvent) -> Input {

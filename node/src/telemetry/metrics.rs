@@ -57,6 +57,8 @@ pub struct Gauges {
     pub calls_active: Gauge,
     /// Live transactions.
     pub transactions_active: Gauge,
+    /// How busy the SIP loop is.
+    pub load_percent: Gauge,
     /// Live calls in the replicated state.
     pub replica_calls: Gauge,
     /// 1 while this node serves the anycast address.
@@ -256,9 +258,10 @@ fn class_name(class: u8) -> &'static str {
 }
 
 fn register_gauges(r: &mut Registry, g: &Gauges) {
-    let all: [(&str, &str, &Gauge); 13] = [
+    let all: [(&str, &str, &Gauge); 14] = [
         ("calls_active", "Calls that this node owns", &g.calls_active),
         ("transactions_active", "Live SIP transactions", &g.transactions_active),
+        ("load_percent", "How busy the SIP loop is; from the setting shed_at on ordinary calls are refused", &g.load_percent),
         ("replica_calls", "Live calls in the replicated state", &g.replica_calls),
         ("anycast_announced", "1 while this node serves the anycast address", &g.anycast_announced),
         ("draining", "1 while this node drains", &g.draining),
@@ -281,7 +284,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 33] = [
+    const NAMES: [&str; 34] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -294,6 +297,7 @@ mod tests {
         "sbc_control_rpc_errors_total",
         "sbc_draining",
         "sbc_event_watchers",
+        "sbc_load_percent",
         "sbc_media_sessions",
         "sbc_messages_received_total",
         "sbc_misrouted_total",

@@ -328,6 +328,7 @@ impl Call {
         };
         self.media.on_remote_sdp(cx, from, &sdp);
         self.leg_mut(from).remote_sdp = bytes.clone();
+        let (sdp, bytes) = self.fewer_codecs(cx, sdp, bytes);
         let to = match from.other() {
             Side::Caller => &mut self.caller,
             Side::Callee => &mut self.callee,

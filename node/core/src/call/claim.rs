@@ -7,12 +7,13 @@ use super::timer::{CallTimer, Timer};
 use super::{AfterClaim, Call, CallPhase, Cause, ClaimState};
 use crate::ids::{CallUid, NodeId};
 use crate::io::{Counter, ReturnPath, Target};
+use crate::policy::IdentityPolicy;
 use crate::sip::{HeaderId, NameAddr};
 use crate::store_pb;
 use crate::transaction::ServerTxId;
 
 impl Call {
-    pub(super) fn claim_record(&self) -> store_pb::Claim {
+    pub(super) fn claim_record(&self, cx: &Services) -> store_pb::Claim {
         let parse = |value: &str| NameAddr::parse(value).ok();
         let (from, to) = (parse(self.invite.from()), parse(self.invite.to()));
         store_pb::Claim {
@@ -32,9 +33,15 @@ impl Call {
                 to_uri: to.map(|n| n.uri.as_str().to_owned()).unwrap_or_default(),
                 request_uri: self.invite.request_uri().unwrap_or_default().to_owned(),
                 call_id: self.invite.call_id().to_owned(),
-                asserted_identity: self.invite.first(HeaderId::PAssertedIdentity).unwrap_or_default().to_owned(),
+                asserted_identity: self.asserted_identity(cx).to_owned(),
             }),
         }
+    }
+
+    /// What the caller's trunk asserts of the caller; empty: nothing, or it is not believed.
+    fn asserted_identity(&self, cx: &Services) -> &str {
+        let believed = cx.config.trunk(&self.caller.trunk).is_none_or(|t| t.identity == IdentityPolicy::Trust);
+        self.invite.first(HeaderId::PAssertedIdentity).filter(|_| believed).unwrap_or_default()
     }
 
     /// The log decided the claim.

@@ -9,6 +9,7 @@ use super::{Attempt, Call, CallPhase, ClaimState, headers};
 use crate::dialog::{Dialog, without_tag};
 use crate::ids::ResolveId;
 use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Side, Target, Transport, TransportChoice};
+use crate::policy::Topology;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri};
 
@@ -213,8 +214,9 @@ impl Call {
         let tries = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport).count();
         let identity = cx.key.callee_identity(self.claim_key, epoch, target_number(&candidate.target, tries));
         let uri = request_uri(&self.invite, &candidate);
+        let open = cx.config.trunk(&candidate.trunk).is_some_and(|t| t.topology == Topology::Transparent);
         let dialog = &mut self.callee.dialog;
-        dialog.call_id = identity.call_id.into();
+        dialog.call_id = if open { self.invite.call_id().into() } else { identity.call_id.into() };
         dialog.local_tag = identity.from_tag.into();
         dialog.local_cseq = identity.cseq - 1;
         dialog.remote_tag = None;

@@ -205,6 +205,17 @@ impl Call {
         }
     }
 
+    /// A description without what the codec lists of the two trunks keep from crossing.
+    pub(super) fn fewer_codecs(&self, cx: &Services, sdp: Sdp, bytes: Bytes) -> (Sdp, Bytes) {
+        let lists = [&self.caller.trunk, &self.callee.trunk].map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
+        if lists == [None, None] {
+            return (sdp, bytes);
+        }
+        let allowed = |name: &str| lists.iter().flatten().all(|list| list.allows(name));
+        let fewer = sdp.without_codecs(&allowed).and_then(|out| Some((Sdp::parse(&out).ok()?, out)));
+        fewer.unwrap_or((sdp, bytes))
+    }
+
     fn try_dial_if_preparing(&mut self, cx: &mut Services) {
         if self.phase == CallPhase::Preparing {
             self.try_dial(cx);

@@ -13,7 +13,7 @@ use crate::ctx::LocalConfig;
 use crate::health::Health;
 use crate::ids::{CallUid, MediaId, NodeId, ProposalId, ResolveId, SendId};
 use crate::io::{Counter, Output, Path, PeerMessage, ReturnPath, Transmit, Transport};
-use crate::policy::{ClusterConfig, Passing, apply_header_rules};
+use crate::policy::{ClusterConfig, Passing, apply_header_rules, apply_profile};
 use crate::replica::Replica;
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri, Via};
 use crate::store_pb;
@@ -267,8 +267,9 @@ impl Services {
         dialog.route_set.retain(|route| !ours(route));
     }
 
-    /// Header rules for what goes from one trunk to another. `method`: of a response its request's.
+    /// Profiles and header rules for what goes from one trunk to another. `method`: of a response its request's.
     pub fn shape(&self, from: &str, to: &str, method: &Method, emergency: bool, draft: &mut Draft) {
+        apply_profile(self.config.trunk(from), self.config.trunk(to), method, draft);
         if self.config.header_rules.is_empty() {
             return;
         }

@@ -55,7 +55,7 @@ impl Call {
             call.journal.abandon();
         }
         if call.claim == ClaimState::Pending {
-            let claim = call.claim_record();
+            let claim = call.claim_record(cx);
             call.journal.push(cx, call.serial, Kind::Claim(claim));
             let budget = cx.config.settings.claim_budget;
             call.timers.claim = Some(cx.start_timer(budget, Timer::Call(call.serial, CallTimer::ClaimBudget)));

@@ -61,6 +61,8 @@ pub enum Input {
         /// What.
         command: Command,
     },
+    /// How busy this node's SIP loop is, in percent: 100 is all it can do, and more than that waits.
+    Load(u8),
     /// Time passed: the driver sends this when `poll_timeout` is due.
     Timeout,
 }

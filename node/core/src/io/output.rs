@@ -83,6 +83,8 @@ pub enum CommandReply {
         calls: u64,
         /// Live transactions.
         transactions: u64,
+        /// How busy the SIP loop is, in percent.
+        load: u8,
     },
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy};
-use super::{AclRule, HeaderRule, NumberRange, PrackPolicy, SourceCheck};
+use super::{AclRule, Codecs, HeaderRule, IdentityPolicy, NumberRange, PrackPolicy, SourceCheck, Topology};
 use crate::io::{HostAndPort, Realm, Transport};
 
 /// What all nodes share; changed by `sbcctl config apply`.
@@ -86,6 +86,12 @@ pub struct Trunk {
     pub max_rate: u32,
     /// Every how long its targets are asked whether they are there; `None`: not at all.
     pub probe: Option<Duration>,
+    /// What of the other side's dialog it sees.
+    pub topology: Topology,
+    /// Whether asserted identities cross to and from it.
+    pub identity: IdentityPolicy,
+    /// The codecs that may be negotiated with it; `None`: all.
+    pub codecs: Option<Codecs>,
 }
 
 impl Trunk {
@@ -111,6 +117,9 @@ impl Trunk {
             max_calls: 0,
             max_rate: 0,
             probe: None,
+            topology: Topology::default(),
+            identity: IdentityPolicy::default(),
+            codecs: None,
         }
     }
 }
@@ -237,6 +246,8 @@ pub struct Settings {
     pub session_expires: Duration,
     /// Calls that a node holds at the most.
     pub max_calls: u32,
+    /// The load in percent from which on a node refuses ordinary calls, more of them the nearer it is to 100; 0: never.
+    pub shed_at: u8,
     /// Initial requests a second that one node takes from one source; 0: no limit.
     pub source_rate: u32,
     /// The same for emergency calls: what no caller in distress comes near; 0: no limit.
@@ -256,6 +267,7 @@ impl Default for Settings {
             ring_timeout: Duration::from_secs(180),
             session_expires: Duration::from_secs(1800),
             max_calls: 200_000,
+            shed_at: 90,
             source_rate: 0,
             emergency_source_rate: 0,
             // A source of UDP can be forged: whoever wants bans says so.

@@ -6,6 +6,7 @@ mod config;
 mod header_rules;
 mod numbers;
 mod prack;
+mod profile;
 mod rate;
 mod source_check;
 mod trust;
@@ -16,6 +17,7 @@ pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Setti
 pub use header_rules::{Direction, HeaderAction, HeaderRule, MessageKind, Passing, apply_header_rules, is_protected};
 pub use numbers::{NumberRange, Numbers};
 pub use prack::PrackPolicy;
+pub use profile::{Codecs, IdentityPolicy, Topology, apply_profile};
 pub use rate::{Rates, SourceRates};
 pub use source_check::{SourceCheck, may_act};
 pub use trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, User};

@@ -8,6 +8,31 @@ use crate::io::{Counter, Path, Side};
 use crate::policy::{AclAction, acl_of, may_act};
 use crate::sip::{HeaderId, Message};
 
+/// Which ordinary calls go when a node has more to do than it can (AC-44).
+#[derive(Debug, Default)]
+pub(super) struct Shedding {
+    /// Percent, as measured last.
+    pub(super) load: u8,
+    /// Hundredths of a call that are still to be refused.
+    due: u32,
+}
+
+impl Shedding {
+    /// Whether this call is refused: of a hundred so many as the load is on its way from `at` to 100. They are spread evenly, so that
+    /// the load settles in between instead of swinging from all to none. `at` 0: never.
+    fn sheds(&mut self, at: u8) -> bool {
+        if at == 0 || self.load < at {
+            self.due = 0;
+            return false;
+        }
+        let room = u32::from(100u8.saturating_sub(at).max(1));
+        self.due += (u32::from(self.load - at) * 100 / room).min(100);
+        let sheds = self.due >= 100;
+        self.due -= if sheds { 100 } else { 0 };
+        sheds
+    }
+}
+
 impl Sbc {
     /// True when the access list says that this packet was never here. Asked before parsing, at the node whose socket read it.
     pub(super) fn is_denied(&self, path: &Path) -> bool {
@@ -37,6 +62,9 @@ impl Sbc {
         let settings = &config.settings;
         if emergency {
             return (!self.emergency_rates.admit(now, source, settings.emergency_source_rate)).then_some("emergency_source_rate");
+        }
+        if self.shedding.sheds(settings.shed_at) {
+            return Some("load");
         }
         let over = |calls: usize, most: u32| usize::try_from(most).is_ok_and(|most| calls >= most);
         let of_trunk = config.trunk(trunk);
@@ -86,5 +114,36 @@ impl Sbc {
         let leg = call.leg(side);
         let trunk = self.cx.config.trunks.iter().find(|t| t.name == leg.trunk);
         may_act(trunk, leg.path.remote.ip(), source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shedding;
+
+    /// Of a hundred calls.
+    fn shed(load: u8, at: u8) -> usize {
+        let mut shedding = Shedding { load, due: 0 };
+        (0..100).filter(|_| shedding.sheds(at)).count()
+    }
+
+    #[test]
+    fn more_are_refused_the_busier_it_is() {
+        for (load, at, refused) in [
+            (0, 90, 0),
+            (89, 90, 0),
+            (90, 90, 0),
+            (91, 90, 10),
+            (95, 90, 50),
+            (100, 90, 100),
+            (100, 0, 0),
+            (99, 99, 0),
+            (100, 99, 100),
+        ] {
+            assert_eq!(shed(load, at), refused, "{load} {at}");
+        }
+        let mut shedding = Shedding { load: 95, due: 0 };
+        let pattern: Vec<bool> = (0..6).map(|_| shedding.sheds(90)).collect();
+        assert_eq!(pattern, [false, true, false, true, false, true], "evenly");
     }
 }

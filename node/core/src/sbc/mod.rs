@@ -54,6 +54,7 @@ pub struct Sbc {
     rates: SourceRates,
     emergency_rates: SourceRates,
     trunk_rates: Rates<Box<str>>,
+    shedding: admission::Shedding,
     blocks: Blocks,
     /// Sources for whose block this node has asked lately.
     bans: Recent<IpAddr>,
@@ -83,6 +84,7 @@ impl Sbc {
             rates: SourceRates::default(),
             emergency_rates: SourceRates::default(),
             trunk_rates: Rates::default(),
+            shedding: Default::default(),
             blocks: Blocks::default(),
             bans: Recent::default(),
             ban_rate: Rates::default(),
@@ -122,6 +124,7 @@ impl Sbc {
                 self.plan_probes();
             }
             Input::Command { id, command } => self.on_command(id, command),
+            Input::Load(percent) => self.shedding.load = percent,
             Input::Timeout => {}
         }
         self.fire_timers();

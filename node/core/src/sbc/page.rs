@@ -211,7 +211,8 @@ impl Sbc {
         draft.push(HeaderId::MaxForwards, next_max_forwards(&page.request).unwrap_or(70).to_string());
         draft.push(HeaderId::From, format!("{};tag={}", without_tag(page.request.from()), identity.from_tag));
         draft.push(HeaderId::To, to_value(cx, &page.request, &uri));
-        draft.push(HeaderId::CallId, identity.call_id);
+        let open = cx.config.trunk(&hop.trunk).is_some_and(|t| t.topology == crate::policy::Topology::Transparent);
+        draft.push(HeaderId::CallId, if open { page.request.call_id().to_owned() } else { identity.call_id });
         draft.push(HeaderId::CSeq, format!("{} MESSAGE", identity.cseq));
         copy_through(&page.request, &mut draft);
         cx.shape(&page.from_trunk, &hop.trunk, &Method::Message, page.emergency, &mut draft);

@@ -313,3 +313,23 @@ fn a_scanner_at_one_node_is_blocked_at_all_until_its_time_is_over() {
     w.run_until(STANDS + 63_050);
     assert_eq!(w.counted(Counter::Banned), 11);
 }
+
+/// AC-44: the busier a node is, the more ordinary calls it refuses, with 503 and a time to come back; emergency calls it takes.
+#[test]
+fn ac_44_ordinary_calls_are_shed_by_load_and_emergency_calls_are_not() {
+    for (load, expected) in [(10, 0), (90, 0), (95, 5), (100, 10)] {
+        let mut w = limited(|c| c.emergency_numbers = vec!["112".into()]);
+        w.load(0, load);
+        let to = w.anycast;
+        for n in 0..10 {
+            w.inject(addr("198.18.10.5:5060"), to, call("198.18.10.5:5060", &format!("o{n}"), "47", ""));
+            w.inject(addr("198.18.10.6:5060"), to, call("198.18.10.6:5060", &format!("e{n}"), "112", ""));
+        }
+        w.run_until(150);
+        assert_eq!(refused(&w, "198.18.10.5:5060"), expected, "at {load} %");
+        assert_eq!(refused(&w, "198.18.10.6:5060"), 0, "at {load} %");
+        assert_eq!(w.counted(Counter::Limited("load")), u64::try_from(expected).expect("small"));
+        let sent = w.sent.as_ref().expect("recorded").iter().map(|s| String::from_utf8_lossy(&s.bytes).into_owned());
+        assert!(sent.filter(|t| t.starts_with("SIP/2.0 503")).all(|t| t.contains("\r\nRetry-After: ")));
+    }
+}

@@ -268,6 +268,11 @@ impl World {
         }
     }
 
+    /// A node's loop is that busy.
+    pub(crate) fn load(&mut self, node: usize, percent: u8) {
+        self.input(node, Input::Load(percent));
+    }
+
     /// The ladder of a node's call, as an operator sees it.
     pub(crate) fn ladder(&mut self, node: usize, call: CallUid) -> Vec<LadderEntry> {
         self.input(node, Input::Command { id: CommandId(1), command: Command::Ladder { call } });

@@ -1,5 +1,6 @@
 //! Session descriptions (RFC 8866): an editor that keeps every line it need not change.
 
+mod codecs;
 mod edit;
 #[cfg(test)]
 mod tests;

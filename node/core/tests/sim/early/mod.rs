@@ -4,6 +4,7 @@
 mod forks;
 mod ladder;
 mod offers;
+mod profiles;
 mod reliable;
 mod rules;
 mod sessions;
@@ -61,6 +62,10 @@ struct Scene {
 
 impl Scene {
     fn new(number: &str) -> Scene {
+        Scene::with(number, |_| ())
+    }
+
+    fn with(number: &str, change: impl FnOnce(&mut sbc_core::policy::ClusterConfig)) -> Scene {
         let mut config = config(MisroutePolicy::Relay, false);
         config.trunks[1].targets[0].host.host = "198.18.20.9".into();
         config.emergency_numbers = vec![number.into()];
@@ -71,6 +76,7 @@ impl Scene {
                 trunks: vec!["psap".into()],
             });
         }
+        change(&mut config);
         let mut w = World::with_config(3, 3, Vec::new(), Net::calm(), |_| config);
         w.sent = Some(Vec::new());
         w.trace = std::env::var_os("SIM_TRACE").is_some();
@@ -83,10 +89,18 @@ impl Scene {
         Scene::new("112").dials(fields, offer)
     }
 
-    fn dials(mut self, fields: &[(&str, &str)], offer: Option<u16>) -> Scene {
+    fn dials(self, fields: &[(&str, &str)], offer: Option<u16>) -> Scene {
+        self.dials_as(fields, offer.map(sdp))
+    }
+
+    fn dials_with(self, offer: Bytes) -> Scene {
+        self.dials_as(&[], Some(offer))
+    }
+
+    fn dials_as(mut self, fields: &[(&str, &str)], offer: Option<Bytes>) -> Scene {
         let mut draft = self.caller.initial(&Method::Invite, URI, "x", 1);
-        if let Some(port) = offer {
-            draft.set_body(Some("application/sdp"), sdp(port));
+        if let Some(offer) = offer {
+            draft.set_body(Some("application/sdp"), offer);
         }
         let anycast = self.w.anycast;
         self.caller.put(&mut self.w, &mut draft, anycast, fields);
