@@ -35,6 +35,8 @@ if [ "${1:-build}" = test ]; then
   want sipp sip-tester
   want sipsak sipsak
   want baresip baresip-core
+  want kamailio kamailio
+  want linphonec linphone-cli
   want dnsmasq dnsmasq-base
   want ip iproute2
   want nft nftables

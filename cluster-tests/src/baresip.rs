@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::command::{self, Running};
@@ -14,13 +15,39 @@ const TONE_SECONDS: u32 = 120;
 /// How long it may take to hang up and end.
 const END_LIMIT: Duration = Duration::from_secs(180);
 
+/// How one is set up.
+#[derive(Clone, Debug)]
+pub struct Setup<'a> {
+    /// Where it runs.
+    pub host: &'a Namespace,
+    /// Its network device.
+    pub device: &'a str,
+    /// Its address there.
+    pub ip: &'a str,
+    /// Its user name.
+    pub user: &'a str,
+    /// What it plays.
+    pub hertz: u32,
+    /// The URI that it calls; without one it answers.
+    pub dial: Option<&'a str>,
+    /// udp, tcp or tls: how it registers its account's transport, and so how it calls.
+    pub transport: &'a str,
+    /// For TLS: a PEM file with certificate and key, and one with the CA that it trusts.
+    pub tls: Option<(&'a Path, &'a Path)>,
+}
+
 /// One running user agent.
 #[derive(Debug)]
 pub struct Baresip {
     running: Option<Running>,
     dir: PathBuf,
     log: String,
+    namespace: String,
+    control: u16,
 }
+
+/// The next one's control port: those of one host must differ.
+static NEXT_CONTROL: AtomicU16 = AtomicU16::new(4400);
 
 impl Baresip {
     /// Starts it as `user` at `ip` on `device`; it plays `hertz`. With `dial` it calls that URI, without it answers.
@@ -28,14 +55,25 @@ impl Baresip {
     /// # Panics
     /// There is no baresip.
     pub fn start(host: &Namespace, device: &str, ip: &str, user: &str, hertz: u32, dial: Option<&str>) -> Baresip {
+        Baresip::with(&Setup { host, device, ip, user, hertz, dial, transport: "udp", tls: None })
+    }
+
+    /// The same with all that can be chosen.
+    ///
+    /// # Panics
+    /// There is no baresip.
+    pub fn with(setup: &Setup<'_>) -> Baresip {
+        let Setup { host, ip, user, hertz, dial, transport, .. } = *setup;
+        let control = NEXT_CONTROL.fetch_add(1, Ordering::Relaxed);
         let dir = command::scratch(&format!("baresip-{user}"));
         let make = || -> std::io::Result<()> {
             fs::create_dir_all(dir.join("heard"))?;
             wav::write_tone(&dir.join("tone.wav"), hertz, TONE_SECONDS)?;
-            fs::write(dir.join("config"), config(&dir, device, ip))?;
+            fs::write(dir.join("config"), config(&dir, setup, control))?;
             fs::write(dir.join("contacts"), "")?;
             let answer = if dial.is_some() { "manual" } else { "auto" };
-            fs::write(dir.join("accounts"), format!("<sip:{user}@{ip}>;regint=0;answermode={answer};audio_codecs=pcmu\n"))
+            let account = format!("<sip:{user}@{ip};transport={transport}>;regint=0;answermode={answer};audio_codecs=pcmu\n");
+            fs::write(dir.join("accounts"), account)
         };
         make().expect("the temporary directory is writable");
         let mut command = host.command("baresip");
@@ -44,7 +82,21 @@ impl Baresip {
             command.args(["-e", &format!("/dial {uri}")]);
         }
         let running = command::spawn(&mut command).unwrap_or_else(|e| panic!("{e}"));
-        Baresip { running: Some(running), dir, log: String::new() }
+        Baresip { running: Some(running), dir, log: String::new(), namespace: host.name().to_owned(), control }
+    }
+
+    /// Gives it a command as a person would (`hold`, `resume`, `transfer`); its answer is in its log.
+    ///
+    /// # Panics
+    /// It does not take it.
+    pub fn command(&self, command: &str, parameters: &str) {
+        let json = format!("{{\"command\":\"{command}\",\"params\":\"{parameters}\",\"token\":\"t\"}}");
+        // A netstring; the answer is one too, and ends in a comma.
+        let script =
+            format!("exec 3<>/dev/tcp/127.0.0.1/{}; printf '%s' \"$0\" >&3; read -r -t 10 -d , -u 3 answer", self.control);
+        let mut shell = Command::new("ip");
+        shell.args(["netns", "exec", &self.namespace, "bash", "-c", &script, &format!("{}:{json},", json.len())]);
+        command::run(&mut shell, Duration::from_secs(20)).unwrap_or_else(|e| panic!("{e}")).ok(&format!("baresip's {command}"));
     }
 
     /// What it has printed.
@@ -96,13 +148,16 @@ impl Drop for Baresip {
 /// Where Debian puts the modules of this architecture-independent path.
 const MODULES: &str = "/usr/lib/baresip/modules";
 
-fn config(dir: &Path, device: &str, ip: &str) -> String {
-    let dir = dir.display();
+fn config(dir: &Path, setup: &Setup<'_>, control: u16) -> String {
+    let (dir, Setup { ip, device, .. }) = (dir.display(), setup);
+    let tls = setup.tls.map(|(own, ca)| format!("sip_certificate {}\nsip_cafile {}\n", own.display(), ca.display()));
     format!(
-        "sip_listen {ip}:5060\nnet_interface {device}\ncall_local_timeout 60\ncall_max_calls 4\n\
+        "sip_listen {ip}:5060\nnet_interface {device}\ncall_local_timeout 60\ncall_max_calls 4\n{}\
          audio_source aufile,{dir}/tone.wav\naudio_player aubridge,sink\naudio_alert aubridge,alert\n\
          ausrc_srate 8000\nauplay_srate 8000\nausrc_channels 1\nauplay_channels 1\nrtp_stats yes\nsnd_path {dir}/heard\n\
          module_path {MODULES}\nmodule g711.so\nmodule aufile.so\nmodule aubridge.so\nmodule sndfile.so\n\
-         module_app account.so\nmodule_app contact.so\nmodule_app menu.so\n"
+         module_app account.so\nmodule_app contact.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n\
+         ctrl_tcp_listen 127.0.0.1:{control}\n",
+        tls.unwrap_or_default()
     )
 }

@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod command;
 pub mod compose;
 pub mod guard;
+pub mod kamailio;
+pub mod linphone;
 pub mod load;
 pub mod message;
 pub mod netns;

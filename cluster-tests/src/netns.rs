@@ -54,6 +54,18 @@ impl Namespace {
         command
     }
 
+    /// Packets that a device of it has received.
+    ///
+    /// # Panics
+    /// There is no such device.
+    pub fn received(&self, device: &str) -> u64 {
+        let mut show = Command::new("ip");
+        show.args(["-n", &self.name, "-s", "-j", "link", "show", device]);
+        let shown = command::run(&mut show, IP_LIMIT).unwrap_or_else(|e| panic!("{e}")).ok("ip -s link");
+        let links: serde_json::Value = serde_json::from_str(&shown.stdout).expect("ip -j prints JSON");
+        links[0]["stats64"]["rx"]["packets"].as_u64().expect("a count")
+    }
+
     /// A cable to another host, with an address (and prefix length) at each end.
     ///
     /// # Panics
