@@ -122,6 +122,11 @@ fn hold_by_the_caller() {
 }
 
 #[test]
+fn video_comes_and_goes() {
+    between("uac-media-come-and-go", "uas-media-come-and-go", SIP_112, &[]);
+}
+
+#[test]
 fn hold_by_the_psap() {
     between("uac-held", "uas-holds", SIP_112, &[]);
 }

@@ -8,6 +8,9 @@ use crate::io::{Counter, Path, Side};
 use crate::policy::{AclAction, acl_of, may_act};
 use crate::sip::{HeaderId, Message};
 
+/// Requests a second of one source that are relayed for calls of others, or of which nothing is known yet.
+const STRANGER_RATE: u32 = 20;
+
 /// Which ordinary calls go when a node has more to do than it can (AC-44).
 #[derive(Debug, Default)]
 pub(super) struct Shedding {
@@ -106,6 +109,24 @@ impl Sbc {
             scanners.iter().any(|s| agent.contains(&**s))
         };
         !scanners.is_empty() && request.first(HeaderId::UserAgent).is_some_and(says) && !self.is_emergency(request)
+    }
+
+    /// True for a request that another node would judge, where it comes neither from where that far end was last seen nor from its
+    /// trunk's addresses, and more of the kind came from there than a far end that moved would send: what is relayed is work for
+    /// two nodes, and tags can be overheard (AC-52). The owner decides about the others.
+    pub(super) fn is_pushy_stranger(&mut self, uid: CallUid, side: Side, source: IpAddr) -> bool {
+        let known = {
+            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let leg = replica.call(uid).and_then(|entry| match side {
+                Side::Caller => entry.caller(),
+                Side::Callee => entry.callee(),
+            });
+            leg.is_some_and(|leg| {
+                let seen = leg.path.as_ref().and_then(|path| path.remote.parse::<std::net::SocketAddr>().ok());
+                seen.is_some_and(|seen| may_act(self.cx.config.trunk(&leg.trunk), seen.ip(), source))
+            })
+        };
+        !known && !self.relay_rates.admit(self.cx.now.mono, source, STRANGER_RATE)
     }
 
     /// True when a request of this source may act on this leg (AC-52). The source is the original one, also of a relayed request.

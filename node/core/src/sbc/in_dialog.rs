@@ -33,6 +33,10 @@ impl Sbc {
         match (place, named) {
             (Placement::Mine, Some((uid, side))) => self.on_own(uid, side, back, message),
             (Placement::Peer(node), Some((uid, side))) => {
+                if back.ingress.is_none() && self.is_pushy_stranger(uid, side, path.remote.ip()) {
+                    self.cx.count(Counter::Misrouted(label, "stranger"));
+                    return;
+                }
                 if !self.redirect(node, uid, side, &path, back, message) {
                     self.relay(node, path, back.ingress, message);
                 }

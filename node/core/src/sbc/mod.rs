@@ -53,6 +53,8 @@ pub struct Sbc {
     redirected: Recent<[u8; 16]>,
     rates: SourceRates,
     emergency_rates: SourceRates,
+    /// Requests of strangers that go to other nodes.
+    relay_rates: SourceRates,
     trunk_rates: Rates<Box<str>>,
     shedding: admission::Shedding,
     blocks: Blocks,
@@ -83,6 +85,7 @@ impl Sbc {
             redirected: Recent::default(),
             rates: SourceRates::default(),
             emergency_rates: SourceRates::default(),
+            relay_rates: SourceRates::default(),
             trunk_rates: Rates::default(),
             shedding: Default::default(),
             blocks: Blocks::default(),
@@ -229,6 +232,7 @@ impl Sbc {
                     self.bans.sweep(now);
                     self.rates.sweep(now);
                     self.emergency_rates.sweep(now);
+                    self.relay_rates.sweep(now);
                     self.trunk_rates.sweep(now);
                     self.uses.sweep(now);
                     self.cx.health.sweep(now);

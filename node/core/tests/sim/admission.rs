@@ -333,3 +333,31 @@ fn ac_44_ordinary_calls_are_shed_by_load_and_emergency_calls_are_not() {
         assert!(sent.filter(|t| t.starts_with("SIP/2.0 503")).all(|t| t.contains("\r\nRetry-After: ")));
     }
 }
+
+/// A far end that moved is relayed, a flood with overheard tags is not: two seconds' worth, and then so many a second.
+#[test]
+fn ac_52_what_strangers_have_relayed_is_limited() {
+    // Nobody but the caller's own address may act on its leg.
+    let mut w = world();
+    w.reconfigure(|c| c.trunks[0].sources.clear());
+    w.reconfigure(|c| c.trunks[0].source_check = SourceCheck::Strict);
+    w.run_until(STANDS);
+    let bye = String::from_utf8(forged_bye(&w).to_vec()).expect("text");
+    let info = |n: u32| {
+        Bytes::from(
+            bye.replace("BYE ", "INFO ")
+                .replace("7 BYE", &format!("{} INFO", n + 7))
+                .replace("z9hG4bKx", &format!("z9hG4bKy{n}")),
+        )
+    };
+    let elsewhere = w.nodes[1].unicast;
+    for n in 0..100 {
+        w.inject(addr("198.18.30.1:5060"), elsewhere, info(n));
+        w.inject(w.phones[0].addr, elsewhere, info(1000 + n));
+    }
+    w.run_until(STANDS + 500);
+    assert_eq!(w.counted(Counter::Misrouted("INFO", "stranger")), 60);
+    assert_eq!(w.counted(Counter::Misrouted("INFO", "relay")), 140, "the caller itself is not limited");
+    assert_eq!(w.counted(Counter::Dropped("source")), 40, "the owner judges what came through");
+    assert!(answers(&w, "198.18.30.1:5060").is_empty());
+}

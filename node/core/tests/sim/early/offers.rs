@@ -221,3 +221,69 @@ fn ac_49_flip_amid_preconditions() {
     assert_eq!(ok.to_tag(), progress.to_tag());
     s.calm();
 }
+
+/// A description of several media, each with a port of its own: `(kind, port)`, port 0 for one that is gone.
+fn media(lines: &[(&str, u16)]) -> Bytes {
+    let mut text = "v=0\r\no=far 1 1 IN IP4 198.18.20.9\r\ns=-\r\nc=IN IP4 198.18.20.9\r\nt=0 0\r\n".to_owned();
+    for (kind, port) in lines {
+        text.push_str(&format!("m={kind} {port} RTP/AVP 96\r\na=rtpmap:96 x/8000\r\n"));
+    }
+    Bytes::from(text)
+}
+
+/// Kinds and ports of a description.
+fn lines(message: &Message) -> Vec<(String, u16)> {
+    let sdp = sbc_core::sip::Sdp::parse(&message.body()).expect("a description");
+    sdp.media().iter().map(|m| (m.kind.to_string(), m.port)).collect()
+}
+
+/// RFC 3264 §8.1, §8.2: a medium is added, another is refused, one is taken out by port 0, and its place is used again. Each way,
+/// and every medium that stands keeps the port that we gave it.
+#[test]
+fn media_come_and_go_in_the_call() {
+    let mut s = Scene::new("112").dials_with(media(&[("audio", 7000)]));
+    let ok = s.says_one(200, "a", &[], Some(10));
+    s.acks(&ok, None);
+    s.psap_got();
+    let first = lines(&s.invite.clone().expect("called").0)[0].1;
+    let reinvite = |s: &mut Scene, offer: &[(&str, u16)], answer: &[(&str, u16)]| {
+        s.cseq += 1;
+        let (mut draft, to) = s.caller.within(&Method::Invite, &ok, s.cseq);
+        draft.set_body(Some("application/sdp"), media(offer));
+        s.caller.put(&mut s.w, &mut draft, to, &[]);
+        wait(&mut s.w, 50);
+        let asked = s.psap.request(&s.w, &Method::Invite);
+        let mut draft = asked.0.response(200, None);
+        draft.push(HeaderId::Contact, "<sip:a@198.18.20.9:5060>");
+        draft.set_body(Some("application/sdp"), media(answer));
+        s.psap.put(&mut s.w, &mut draft, asked.1, &[]);
+        wait(&mut s.w, 20);
+        let told = s.caller.response(&s.w, &Method::Invite);
+        s.acks(&told, None);
+        (lines(&asked.0), lines(&told))
+    };
+    // Video is added, text is refused.
+    let three = [("audio", 7000), ("video", 7002), ("text", 7004)];
+    let (asked, told) = reinvite(&mut s, &three, &[("audio", 9000), ("video", 9002), ("text", 0)]);
+    assert_eq!(asked.iter().map(|l| &*l.0).collect::<Vec<_>>(), ["audio", "video", "text"]);
+    assert_eq!(asked[0].1, first);
+    assert!(asked.iter().all(|(_, port)| *port != 0 && ![7000, 7002, 7004].contains(port)), "anchored: {asked:?}");
+    assert_eq!(told[2].1, 0, "refused is refused");
+    assert!(told[..2].iter().all(|(_, port)| *port != 0 && ![9000, 9002].contains(port)), "anchored: {told:?}");
+    // Video goes; the lines stay.
+    let (gone, told_gone) =
+        reinvite(&mut s, &[("audio", 7000), ("video", 0), ("text", 0)], &[("audio", 9000), ("video", 0), ("text", 0)]);
+    assert_eq!(gone, [("audio".into(), first), ("video".into(), 0), ("text".into(), 0)]);
+    assert_eq!((told_gone[0].clone(), told_gone[1].1, told_gone[2].1), (told[0].clone(), 0, 0));
+    // Another medium takes a place that is free.
+    let (again, told_again) =
+        reinvite(&mut s, &[("audio", 7000), ("video", 0), ("video", 7008)], &[("audio", 9000), ("video", 0), ("video", 9008)]);
+    assert_eq!((again[0].1, again[1].1, again[2].clone()), (first, 0, ("video".into(), asked[2].1)));
+    assert_ne!(told_again[2].1, 0);
+    // The called side offers more, too.
+    s.cseq += 1;
+    let update = s.called_asks(&Method::Update, "a", None);
+    assert_eq!(methods(&update), ["UPDATE"]);
+    s.caller_answers(&update[0], 200, None);
+    s.calm();
+}
