@@ -270,6 +270,9 @@ impl NodeService for Nodes {
         match self.0.place(&asked.node, &caller)? {
             Place::Here => {
                 self.0.node.set_draining(false).await?;
+                // The status follows within a turn of its loop, and what may be announced is judged by it.
+                let mut status = self.0.node.status();
+                let _ = tokio::time::timeout(ANNOUNCE_BUDGET, status.wait_for(|s| !s.draining)).await;
                 tracing::info!(by = %caller.display(), request_id = %asked.request_id, "drain ends");
                 if self.0.node.config().announce.at_start {
                     self.announce_here(false).await?;
