@@ -1,11 +1,13 @@
 //! What real nodes refuse by where it comes from: the access list, and forged requests within a call (AC-52).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cluster_tests::cluster::{Cluster, Options, Shared, anycast, core, unicast};
+use cluster_tests::cluster::{Cluster, NODES, Options, Shared, anycast, core, grpc, number, unicast};
 use cluster_tests::message::Message;
 use cluster_tests::phone::Phone;
 use cluster_tests::scene::Scene;
+use cluster_tests::wait;
 
 /// Longer than three gaps between retransmissions (500 ms, 1 s): silence for so long is silence.
 const QUIET: Duration = Duration::from_millis(2600);
@@ -103,4 +105,101 @@ fn a_blocked_source_is_blocked_at_every_node_but_for_emergencies() {
     }
     assert!(cluster.ctl(&["policy", "rate"]).stdout.contains("max_calls"));
     cluster.settled(before + 3);
+}
+
+/// A configuration with one more setting.
+fn with_setting(text: &str, setting: &str) -> String {
+    let table = format!("[settings]\n{setting}\n");
+    if text.contains("[settings]") { text.replace("[settings]\n", &table) } else { format!("{text}\n{table}") }
+}
+
+/// What one node has counted of calls that were refused for a limit.
+fn limited(cluster: &Cluster, node: u8) -> u64 {
+    let shown = cluster.json(&["node", "show", NODES[usize::from(node)], "--endpoint", &grpc(node)]);
+    number(&shown["counters"]["calls_limited_total"])
+}
+
+/// AC-44: one source sends a hundred ordinary calls at once and may send five a second. The others hear 503 with a time to come back, and its
+/// own emergency call, amid them, rings.
+#[test]
+fn ac44_a_flood_of_one_source_is_limited_and_its_emergency_call_is_not() {
+    let cluster = cluster();
+    let old = cluster.config_text();
+    cluster.apply_config(&with_setting(&old, "source_rate = 5"));
+    let before = limited(&cluster, 0);
+    let (mut scene, mut flooder) = (Scene::new(), Phone::bind("127.0.4.9:0"));
+    let ordinary = || Message::invite("sip:4711@127.0.0.100", flooder.at(), "UDP");
+    for n in 0..100 {
+        flooder.send(&ordinary(), unicast(0));
+        if n == 50 {
+            flooder.send(&Message::invite("sip:112@127.0.0.100", flooder.at(), "UDP"), unicast(0));
+        }
+    }
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    scene.psap.send(&at_psap.response(486, "Busy Here", "psap"), from);
+    flooder.expect_response(486, "INVITE");
+    let answers = flooder.gather(QUIET, |m| m.status() >= 300);
+    let calls =
+        |status: u16| answers.iter().filter(move |(m, _)| m.status() == status).map(|(m, _)| m.header("Call-ID").to_owned());
+    let count = |status: u16| calls(status).collect::<std::collections::BTreeSet<_>>().len();
+    // Two seconds' worth at once, and what a slow machine's time brings in.
+    assert!((10..30).contains(&count(404)) && count(503) >= 70, "{} passed, {} refused", count(404), count(503));
+    assert!(answers.iter().filter(|(m, _)| m.status() == 503).all(|(m, _)| !m.header("Retry-After").is_empty()));
+    assert!(limited(&cluster, 0) >= before + 70);
+    cluster.apply_config(&old);
+}
+
+/// AC-44: a node that has more to do than it may refuses ordinary calls, and connects emergency calls.
+#[test]
+fn ac44_a_busy_node_refuses_ordinary_calls_and_connects_emergency_calls() {
+    let cluster = cluster();
+    let old = cluster.config_text();
+    // So that a little is too much: the test needs a busy node, not a busy machine.
+    cluster.apply_config(&with_setting(&old, "shed_at = 1"));
+    let before = limited(&cluster, 0);
+    let (mut scene, mut ordinary) = (Scene::new(), Phone::bind("127.0.4.10:0"));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let flooder = Phone::bind("127.0.4.11:0");
+            let ping = Message::invite("sip:127.0.0.100", flooder.at(), "UDP").replace("CSeq", "1 OPTIONS");
+            let ping =
+                Message { start: "OPTIONS sip:127.0.0.100 SIP/2.0".into(), body: Vec::new(), ..ping.without("Content-Type") };
+            // Bounded: a minute of 4000 a second.
+            for _ in 0..6000 {
+                for _ in 0..40 {
+                    flooder.send(&ping, unicast(0));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let done = StopOnDrop(&stop);
+        wait::until("an ordinary call is refused for the load", Duration::from_secs(30), || {
+            let invite = Message::invite("sip:4711@127.0.0.100", ordinary.at(), "UDP");
+            ordinary.send(&invite, unicast(0));
+            match ordinary.expect_final(&invite).0 {
+                answer if answer.status() == 503 && !answer.header("Retry-After").is_empty() => Ok(()),
+                other => Err(other.start),
+            }
+        });
+        for _ in 0..5 {
+            let mut call = scene.established(unicast(0));
+            scene.hang_up(&mut call, unicast(0));
+        }
+        drop(done);
+    });
+    assert!(limited(&cluster, 0) > before);
+    cluster.apply_config(&old);
+}
+
+/// Sets the flag when the test is over, also by a panic.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -2,9 +2,11 @@
 //!
 //! Calls enter at the first node's unicast address, so it is the owner for certain; a flip is another node's address.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, list, unicast};
+use cluster_tests::cluster::{Cluster, NODES, Options, PSAP, SIPS_PORT, Shared, anycast, list, unicast};
+use cluster_tests::command;
 use cluster_tests::message::{Dialog, Message, sdp, unique};
 use cluster_tests::scene::Scene;
 use cluster_tests::stream::StreamPhone;
@@ -122,19 +124,24 @@ fn ac04_and_ac09_a_refused_invite_is_repeated_and_acknowledged_at_other_nodes() 
     cluster.settled(before + 1);
 }
 
+/// The CANCEL for an INVITE (RFC 3261 §9.1).
+fn cancel_of(invite: &Message) -> Message {
+    Message::request("CANCEL", "sip:112@127.0.0.100")
+        .with("Via", invite.header("Via"))
+        .with("Max-Forwards", "70")
+        .with("From", invite.header("From"))
+        .with("To", invite.header("To"))
+        .with("Call-ID", invite.header("Call-ID"))
+        .with("CSeq", "1 CANCEL")
+}
+
 #[test]
 fn ac06_a_cancel_at_another_node_ends_the_ringing() {
     let (cluster, mut scene, before) = stage();
     for to in [B, C] {
         let invite = scene.invite();
         let (at_psap, from) = scene.ring(&invite, unicast(A));
-        let cancel = Message::request("CANCEL", "sip:112@127.0.0.100")
-            .with("Via", invite.header("Via"))
-            .with("Max-Forwards", "70")
-            .with("From", invite.header("From"))
-            .with("To", invite.header("To"))
-            .with("Call-ID", invite.header("Call-ID"))
-            .with("CSeq", "1 CANCEL");
+        let cancel = cancel_of(&invite);
         scene.caller.send(&cancel, unicast(to));
         scene.caller.expect_response(200, "CANCEL");
         let (refused, _) = scene.caller.expect_response(487, "INVITE");
@@ -143,6 +150,101 @@ fn ac06_a_cancel_at_another_node_ends_the_ringing() {
         scene.psap.expect_request("ACK");
         let ack = cancel.replace("CSeq", "1 ACK").replace("To", refused.header("To"));
         scene.caller.send(&Message { start: "ACK sip:112@127.0.0.100 SIP/2.0".into(), ..ack }, unicast(to));
+    }
+    cluster.settled(before + 2);
+}
+
+/// INVITE and CANCEL leave at once and reach two nodes: whichever is first, the call ends and nothing goes on ringing.
+#[test]
+fn ac07_a_cancel_at_another_node_that_overtakes_the_claim() {
+    let (cluster, mut scene, before) = stage();
+    for _ in 0..10 {
+        let invite = scene.invite();
+        scene.caller.send(&invite, unicast(A));
+        scene.caller.send(&cancel_of(&invite), unicast(B));
+        scene.caller.expect_response(200, "CANCEL");
+        scene.caller.expect_response(487, "INVITE");
+        // It may have rung already: then it is told.
+        if let Some((at_psap, from)) = scene.psap.wait(Duration::from_millis(100), |m| m.method() == "INVITE") {
+            scene.psap.send(&at_psap.response(180, "Ringing", "psap"), from);
+            scene.psap_confirms("CANCEL");
+            scene.psap.send(&at_psap.response(487, "Request Terminated", "psap"), from);
+            scene.psap.expect_request("ACK");
+        }
+    }
+    cluster.settled(before + 10);
+    // A CANCEL of nothing is held for a moment, refused, and remembered: an INVITE that comes later rings nobody.
+    let invite = scene.invite();
+    scene.caller.send(&cancel_of(&invite), unicast(B));
+    scene.caller.expect_response(481, "CANCEL");
+    scene.caller.send(&invite, unicast(B));
+    scene.caller.expect_response(487, "INVITE");
+    assert!(scene.psap.gather(Duration::from_millis(300), |m| m.method() == "INVITE").is_empty());
+    cluster.settled(before + 10);
+}
+
+/// A draining node says so to OPTIONS, and takes a call that comes all the same.
+#[test]
+fn ac40_and_ac43_a_draining_node_takes_a_straggler() {
+    let (cluster, mut scene, before) = stage();
+    let node = [A, B, C].into_iter().find(|n| *n != cluster.holder()).expect("two of three stand by");
+    let name = NODES[usize::from(node)];
+    let options = |scene: &Scene| {
+        let invite = scene.invite().without("Content-Type").replace("CSeq", "1 OPTIONS");
+        Message { start: "OPTIONS sip:127.0.0.100 SIP/2.0".into(), body: Vec::new(), ..invite }
+    };
+    let answered = |scene: &mut Scene| {
+        let ping = options(scene);
+        scene.caller.send(&ping, unicast(node));
+        scene.caller.expect_final(&ping).0.status()
+    };
+    assert_eq!(answered(&mut scene), 200);
+    let mut standing = scene.established(unicast(node));
+    // The call keeps it draining.
+    let mut drain = cluster.sbcctl();
+    drain.args(["node", "drain", name, "--yes"]);
+    let drain = command::spawn(&mut drain).expect("sbcctl starts");
+    wait::until("OPTIONS is answered 503", Duration::from_secs(10), || match answered(&mut scene) {
+        503 => Ok(()),
+        other => Err((other, drain.stderr())),
+    });
+    let mut straggler = scene.established(unicast(node));
+    scene.hang_up(&mut straggler, unicast(node));
+    scene.hang_up(&mut standing, unicast(node));
+    drain.finish(Duration::from_secs(30)).expect("it ends with the last call").ok("sbcctl node drain");
+    cluster.ctl(&["node", "undrain", name]);
+    wait::until("OPTIONS is answered 200", Duration::from_secs(10), || match answered(&mut scene) {
+        200 => Ok(()),
+        other => Err(other),
+    });
+    cluster.settled(before + 2);
+}
+
+/// Rules E and F: the Contact is the owner's own address, by the transport of the leg, at a name in its certificate.
+#[test]
+fn ac33_the_contact_is_unicast_by_the_transport_of_the_leg() {
+    let (cluster, mut scene, before) = stage();
+    let ca = cluster.dir().join("pki/ca.crt");
+    let owner = unicast(A).ip();
+    let sips = SocketAddr::new(owner, SIPS_PORT);
+    let mut phones = [StreamPhone::tcp(unicast(A)), StreamPhone::tls(sips, &ca)];
+    for (phone, expected) in
+        phones.iter_mut().zip([format!("@{owner}:5060;transport=tcp"), format!("@{owner}:5061;transport=tls")])
+    {
+        let invite = Message::invite("sip:112@127.0.0.100", phone.at(), phone.transport());
+        phone.send(&invite);
+        let (at_psap, from) = scene.psap.expect_request("INVITE");
+        assert!(at_psap.uri("Contact").contains("@127.0.1.11:5060"), "{}", at_psap.header("Contact"));
+        scene.psap.send(&Scene::answer(&at_psap), from);
+        let ok = phone.expect_response(200, "INVITE");
+        let (token, rest) = ok.uri("Contact").split_at("sip:".len() + 26);
+        assert_eq!(rest, expected, "{token}");
+        let mut dialog = Dialog::of_caller(&invite, &ok, phone.at(), phone.transport());
+        phone.send(&dialog.ack(1));
+        scene.psap.expect_request("ACK");
+        phone.send(&dialog.request("BYE"));
+        scene.psap_confirms("BYE");
+        phone.expect_response(200, "BYE");
     }
     cluster.settled(before + 2);
 }
@@ -211,7 +313,7 @@ fn ac14_a_bye_over_tcp_at_another_node() {
 fn ac16_hold_at_another_node_and_glare() {
     let (cluster, mut scene, before) = stage();
     let mut call = scene.established(unicast(A));
-    let media = std::net::SocketAddr::new(scene.caller.at().ip(), 40_000);
+    let media = SocketAddr::new(scene.caller.at().ip(), 40_000);
     // Before the ACK of the call is there, a re-INVITE is glare too; the two go to A by different ways.
     let uid =
         cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED")["uid"].as_str().expect("a call has a uid").to_owned();
