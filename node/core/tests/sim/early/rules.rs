@@ -42,3 +42,34 @@ fn header_rules_shape_what_passes() {
     assert_eq!((info[0].0.first_named("X-Info"), info[0].0.first(HeaderId::UserAgent)), (Some("yes"), None));
     s.calm();
 }
+
+/// RFC 4412, RFC 7135: what a caller claims is scrubbed, and emergency calls get the priority of this network; ordinary ones none.
+#[test]
+fn resource_priority_is_scrubbed_and_set() {
+    let rule = |name: &str, trunk: &str, direction, action, emergency, value: &str| HeaderRule {
+        name: name.into(),
+        trunk: trunk.into(),
+        direction,
+        kind: MessageKind::Requests,
+        methods: vec!["INVITE".into()],
+        emergency,
+        action,
+        header: "Resource-Priority".into(),
+        value: value.into(),
+    };
+    for (number, expected) in [("112", Some("esnet.1")), ("4711", None)] {
+        let s = Scene::with(number, |c| {
+            c.header_rules = vec![
+                rule("scrub", "callers", Direction::In, HeaderAction::Remove, None, ""),
+                rule("set", "psap", Direction::Out, HeaderAction::Add, Some(true), "esnet.1"),
+            ];
+        });
+        let s = s.dials(&[("Resource-Priority", "esnet.4, wps.0")], Some(7));
+        let invite = s.invite.as_ref().expect("called").0.clone();
+        assert_eq!(
+            invite.all(HeaderId::ResourcePriority).collect::<Vec<_>>(),
+            expected.into_iter().collect::<Vec<_>>(),
+            "{number}"
+        );
+    }
+}
