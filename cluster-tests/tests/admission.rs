@@ -41,6 +41,8 @@ fn the_access_list_denies_and_rejects() {
     let old = cluster.config_text();
     let rules = "[[acl]]\nprefix = \"127.0.4.5\"\naction = \"deny\"\n[[acl]]\nprefix = \"127.0.4.6/32\"\naction = \"reject\"\n";
     cluster.apply_config(&format!("{old}\n{rules}"));
+    let shown = cluster.ctl(&["policy", "acl", "127.0.4.6"]).stdout;
+    assert!(shown.contains("127.0.4.6/32") && shown.contains("reject") && !shown.contains("127.0.4.5"), "{shown}");
     let invite = |phone: &Phone| Message::invite("sip:112@127.0.0.100", phone.at(), "UDP");
     let (mut denied, mut rejected) = (Phone::bind("127.0.4.5:0"), Phone::bind("127.0.4.6:0"));
     let mut scene = Scene::new();

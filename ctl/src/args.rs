@@ -87,7 +87,7 @@ pub(crate) enum Command {
     /// The peers
     #[command(subcommand)]
     Trunk(TrunkCommand),
-    /// What is done with messages
+    /// Header rules, access list, limits and blocked sources
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// The numbers that are emergency calls

@@ -1,7 +1,9 @@
 //! `sbc.v1.PolicyService`: header rules tried on a message, blocked sources, limits.
 
 use sbc_core::io::Realm;
-use sbc_core::policy::{AclAction, ClusterConfig, Direction, HeaderAction, HeaderRule, Passing, acl_of, apply_header_rules};
+use sbc_core::policy::{
+    AclAction, ClusterConfig, Direction, HeaderAction, HeaderRule, Passing, acl_of, apply_header_rules, apply_profile,
+};
 use sbc_core::routing;
 use sbc_core::sip::{Draft, Message, Uri};
 use sbc_proto::v1 as pb;
@@ -72,6 +74,7 @@ impl PolicyService for Policy {
             emergency,
         };
         let mut draft = draft_of(&message);
+        apply_profile(config.trunk(&asked.from_trunk), config.trunk(&asked.to_trunk), message.method(), &mut draft);
         let changed = apply_header_rules(&config.header_rules, &passing, &mut draft);
         let octets = draft.encode().map_err(|e| invalid("message", e.to_string()))?;
         Ok(Response::new(pb::PolicyServiceTestMessageResponse {
@@ -153,6 +156,7 @@ fn limits(config: &ClusterConfig) -> Vec<pb::RateLimit> {
     };
     let mut all = vec![
         limit("max_calls", "", settings.max_calls, "calls"),
+        limit("load", "", settings.shed_at.into(), "percent"),
         limit("source_rate", "", settings.source_rate, "calls/s"),
         limit("emergency_source_rate", "", settings.emergency_source_rate, "calls/s"),
     ];

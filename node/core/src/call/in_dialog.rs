@@ -142,7 +142,9 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, 491);
             return;
         }
-        cx.respond(tx, &mut request.response(100, None));
+        let mut trying = request.response(100, None);
+        self.ladder.sent(cx.now.unix, self.leg(side).realm, &back, &trying);
+        cx.respond(tx, &mut trying);
         self.forward(cx, side, tx, back, request);
     }
 

@@ -37,8 +37,9 @@ impl Call {
     /// Whose offer is open on a leg of the dialogs in focus.
     pub(super) fn open_offer(&self, side: Side) -> Option<Side> {
         let focus = self.early.focus();
-        // A refresh of ours (RFC 4028) has an offer, and nobody who waits for its answer.
-        let forwarded = |f: &&Forward| f.offered && (f.own || (f.server_tx.is_some() && f.fork == focus));
+        // A refresh of ours (RFC 4028) has an offer on the leg where it goes, and nobody on the other who waits for its answer.
+        let passed_on = |f: &Forward| f.server_tx.is_some() && f.fork == focus;
+        let forwarded = |f: &&Forward| f.offered && if f.own { f.from != side } else { passed_on(f) };
         let in_2xx = |at: Side| self.leg(at).pending_2xx.as_ref().is_some_and(|p| p.awaits_answer.is_some());
         self.leg(side)
             .offer

@@ -45,7 +45,7 @@ fn a_caller_without_the_extension_is_not_made_to_refresh() {
 /// The called side cannot: we refresh it, by re-INVITE without UPDATE, with the description that it has.
 #[test]
 fn we_refresh_a_far_end_that_cannot() {
-    let (mut s, _) = answered(&[KNOWS, UAC], &[]);
+    let (mut s, ok) = answered(&[KNOWS, UAC], &[]);
     let first = s.invite.clone().expect("called").0;
     until(&mut s, 570);
     // The caller has been silent beyond its interval, and was asked whether it lives; it answers.
@@ -64,6 +64,10 @@ fn we_refresh_a_far_end_that_cannot() {
     s.called_asks(&Method::Invite, "a", Some(10));
     let refused = s.psap_got().into_iter().map(|(m, _)| m).find(|m| m.status() > Some(199)).expect("an answer");
     assert_eq!(refused.status(), Some(491));
+    // For the caller it is the same glare: its offer could go no further now.
+    let crossed = s.asks(&Method::Update, &ok, &[], Some(8));
+    assert!(!methods(&crossed).contains(&"UPDATE"));
+    assert_eq!(s.caller_got().pop().and_then(|m| m.status()), Some(491));
     s.called_answers(&(again, from), 200, Some(10));
     assert!(methods(&s.psap_got()).contains(&"ACK"));
     until(&mut s, 1000);
