@@ -3,10 +3,11 @@
 use super::Sbc;
 use super::receive::server_key;
 use crate::call::{AfterClaim, Call, MaxForwardsError, NewCall, next_max_forwards};
-use crate::io::{Counter, Output, Path, PeerMessage, ReturnPath};
+use crate::io::{Counter, Output, Path, PeerMessage, Realm, ReturnPath};
 use crate::placement::{self, ClaimPlacement, Facts};
+use crate::policy::{IdentityPolicy, Trunk};
 use crate::routing;
-use crate::sip::{Message, Uri};
+use crate::sip::{HeaderId, Message, Uri};
 
 impl Sbc {
     /// An INVITE without To-tag that matches no transaction.
@@ -147,7 +148,11 @@ impl Sbc {
         if !placement::routes_are_ours(&self.cx.local, &self.cx.view, message) {
             return Err(403);
         }
+        let prior = has_priority(trunk, realm, message);
         let trunk = trunk.name.clone();
+        if prior {
+            return Ok(Admitted { trunk, service });
+        }
         if let Some(limit) = self.over_limit(&trunk, path.remote.ip(), emergency) {
             self.cx.count(Counter::Limited(limit));
             return Err(503);
@@ -173,6 +178,15 @@ impl Sbc {
             self.relay(node, path.path, path.ingress, &raw);
         }
     }
+}
+
+/// True for an ordinary call that is no less urgent than an emergency call, by the word of a core-side trunk whose word counts: a PSAP that
+/// calls back (RFC 7090 §5), and what this network's emergency services mark as theirs (RFC 7135).
+fn has_priority(trunk: &Trunk, realm: Realm, message: &Message) -> bool {
+    let psap = || message.first_named("Priority").is_some_and(|v| v.trim().eq_ignore_ascii_case("psap-callback"));
+    let esnet = |v: &str| v.trim().get(..6).is_some_and(|namespace| namespace.eq_ignore_ascii_case("esnet."));
+    let trusted = realm == Realm::Core && trunk.identity == IdentityPolicy::Trust;
+    trusted && (psap() || message.values(HeaderId::ResourcePriority).any(esnet))
 }
 
 struct NewKeys {

@@ -361,3 +361,33 @@ fn ac_52_what_strangers_have_relayed_is_limited() {
     assert_eq!(w.counted(Counter::Dropped("source")), 40, "the owner judges what came through");
     assert!(answers(&w, "198.18.30.1:5060").is_empty());
 }
+
+/// RFC 7090, RFC 7135: a PSAP that calls back is no ordinary call; the same words from outside, or from a trunk whose word does not count,
+/// are only words.
+#[test]
+fn ac_44_a_psap_that_calls_back_is_not_shed() {
+    const CALLBACK: &str = "Priority: psap-callback\r\n";
+    const ESNET: &str = "Resource-Priority: wps.1, esnet.2\r\n";
+    let psap = "198.18.20.1:5060";
+    let outside = "198.18.10.5:5060";
+    for (from, fields, trust, refusals) in [
+        (psap, "", true, 1),
+        (psap, CALLBACK, true, 0),
+        (psap, ESNET, true, 0),
+        (psap, "Resource-Priority: wps.1\r\n", true, 1),
+        (psap, CALLBACK, false, 1),
+        (outside, CALLBACK, true, 1),
+        (outside, ESNET, true, 1),
+    ] {
+        let mut w = limited(|c| {
+            if !trust {
+                c.trunks[1].identity = sbc_core::policy::IdentityPolicy::Strip;
+            }
+        });
+        w.load(0, 100);
+        let to = if from == psap { w.nodes[0].core } else { w.nodes[0].unicast };
+        w.inject(addr(from), to, call(from, "back", "47", fields));
+        w.run_until(150);
+        assert_eq!(refused(&w, from), refusals, "{from} {fields} {trust}");
+    }
+}
