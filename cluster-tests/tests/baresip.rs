@@ -274,6 +274,7 @@ fn held_and_resumed(transport: &str) {
     });
     let ladder = lab.ladder();
     assert!(ladder.contains(&format!("198.18.1.2:{port}")), "{ladder}");
+    assert!(ladder.contains(&format!("\"transport\":\"{transport}\"")), "{ladder}");
     assert!(reinvites(&ladder) >= 8, "four re-INVITEs on two legs: {ladder}");
 }
 

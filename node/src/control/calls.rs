@@ -180,11 +180,11 @@ impl CallService for Calls {
             }
             Place::Here => self.0.node.command(Command::Ladder { call: uid }).await?,
         };
-        let CommandReply::Ladder(entries) = channel else { return Err(no_call(&asked.uid)) };
+        let CommandReply::Ladder { entries, dropped } = channel else { return Err(no_call(&asked.uid)) };
         let realm = self.0.read(|r| r.call(uid).and_then(|c| caller_realm(c)));
         let message = |e: LadderEntry| ladder_message(e, realm, caller.pii, &self.0);
         let messages = entries.into_iter().map(message).collect();
-        Ok(Response::new(pb::CallServiceGetLadderResponse { messages, dropped: 0 }))
+        Ok(Response::new(pb::CallServiceGetLadderResponse { messages, dropped }))
     }
 }
 
@@ -208,14 +208,14 @@ fn ladder_message(e: LadderEntry, caller_realm: Option<Realm>, pii: bool, shared
         at: map::time(e.at.0),
         leg: leg.into(),
         direction: direction.into(),
-        transport: String::new(),
+        transport: e.transport.via_token().to_ascii_lowercase(),
         local: e.local.to_string(),
         remote: if pii { e.remote.to_string() } else { String::new() },
         summary: e.summary.into(),
         cseq: e.cseq.into(),
         ingress: e.through.map_or_else(|| shared.my_name().to_owned(), |n| shared.names.name(n)),
         relayed: e.through.is_some(),
-        retransmission: false,
+        retransmission: e.repeated,
     }
 }
 

@@ -130,7 +130,7 @@ impl NodeHandle for Fake {
                 Some(c) if c.emergency() && !emergency => CommandReply::EmergencyRefused,
                 Some(_) => CommandReply::Done,
             },
-            Command::Ladder { .. } => CommandReply::Ladder(vec![]),
+            Command::Ladder { .. } => CommandReply::Ladder { entries: vec![], dropped: 0 },
             Command::Summary => {
                 let calls = replica.calls(None).filter(|c| c.owner() == self.config.id).count() as u64;
                 CommandReply::Summary { calls, transactions: 0, load: 0 }

@@ -1,8 +1,7 @@
 //! The messages of a call, for people. No header values: who looks at a ladder need not see personal data.
 
-use std::net::SocketAddr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::ids::NodeId;
 use crate::io::{LadderEntry, Realm, ReturnPath};
 use crate::sip::{Draft, HeaderId, Message};
 use crate::time::UnixMs;
@@ -18,64 +17,72 @@ pub struct Note {
     at: UnixMs,
     inbound: bool,
     back: ReturnPath,
+    what: Said,
+}
+
+/// What a message says of itself, and by which it is known again; 0: it is ours.
+#[derive(Debug)]
+struct Said {
     summary: String,
     cseq: String,
+    digest: u64,
 }
 
 impl Note {
     /// A message came in.
     pub fn received(call: u64, at: UnixMs, back: ReturnPath, message: &Message) -> Note {
-        let (summary, cseq) = said(message);
-        Note { call, at, inbound: true, back, summary, cseq }
+        Note { call, at, inbound: true, back, what: said(message) }
     }
 
     /// A message went out.
     pub fn sent(call: u64, at: UnixMs, back: ReturnPath, draft: &Draft) -> Note {
-        let (summary, cseq) = written(draft);
-        Note { call, at, inbound: false, back, summary, cseq }
+        Note { call, at, inbound: false, back, what: written(draft) }
     }
 }
 
-fn said(message: &Message) -> (String, String) {
+fn said(message: &Message) -> Said {
     let summary = match message.status() {
         Some(status) => format!("{status} {}", message.reason()),
         None => message.method().as_str().to_owned(),
     };
-    (summary, format!("{} {}", message.cseq(), message.method().as_str()))
+    let mut hasher = DefaultHasher::new();
+    message.raw().hash(&mut hasher);
+    Said { summary, cseq: format!("{} {}", message.cseq(), message.method().as_str()), digest: hasher.finish().max(1) }
 }
 
-fn written(draft: &Draft) -> (String, String) {
+fn written(draft: &Draft) -> Said {
     let summary = match (draft.status(), draft.method()) {
         (Some(status), _) => format!("{status} {}", crate::sip::reason_phrase(status)),
         (None, Some(method)) => method.as_str().to_owned(),
         (None, None) => String::new(),
     };
-    (summary, draft.first(HeaderId::CSeq).unwrap_or_default().to_owned())
+    Said { summary, cseq: draft.first(HeaderId::CSeq).unwrap_or_default().to_owned(), digest: 0 }
 }
 
 /// What a call sent and received.
 #[derive(Debug, Default)]
 pub struct Ladder {
     entries: Vec<LadderEntry>,
+    /// Of the messages that came in, as many as there are entries at the most.
+    digests: Vec<u64>,
+    dropped: u32,
 }
 
 impl Ladder {
     /// A message came in.
     pub fn received(&mut self, at: UnixMs, realm: Realm, back: &ReturnPath, message: &Message) {
-        let (summary, cseq) = said(message);
-        self.push(at, true, realm, back, summary, cseq);
+        self.push(at, true, realm, back, said(message));
     }
 
     /// A message went out.
     pub fn sent(&mut self, at: UnixMs, realm: Realm, back: &ReturnPath, draft: &Draft) {
-        let (summary, cseq) = written(draft);
-        self.push(at, false, realm, back, summary, cseq);
+        self.push(at, false, realm, back, written(draft));
     }
 
     /// Something that was noted where the call is not at hand.
     pub fn add(&mut self, note: Note) {
-        let Note { at, inbound, back, summary, cseq, .. } = note;
-        self.push(at, inbound, back.path.role.realm(), &back, summary, cseq);
+        let Note { at, inbound, back, what, .. } = note;
+        self.push(at, inbound, back.path.role.realm(), &back, what);
     }
 
     /// All of it, oldest first.
@@ -83,12 +90,24 @@ impl Ladder {
         &self.entries
     }
 
-    fn push(&mut self, at: UnixMs, inbound: bool, realm: Realm, back: &ReturnPath, summary: String, cseq: String) {
+    /// How many messages there were besides, between its first and its last ones.
+    pub fn dropped(&self) -> u32 {
+        self.dropped
+    }
+
+    fn push(&mut self, at: UnixMs, inbound: bool, realm: Realm, back: &ReturnPath, what: Said) {
         if self.entries.len() >= MAX_ENTRIES {
             self.entries.remove(MAX_ENTRIES / 2);
+            self.dropped = self.dropped.saturating_add(1);
         }
-        let (local, remote): (SocketAddr, SocketAddr) = (back.path.local, back.path.remote);
-        let through: Option<NodeId> = back.ingress;
-        self.entries.push(LadderEntry { at, inbound, realm, local, remote, through, summary: summary.into(), cseq: cseq.into() });
+        let Said { summary, cseq, digest } = what;
+        let repeated = inbound && self.digests.contains(&digest);
+        if inbound && !repeated && self.digests.len() < MAX_ENTRIES {
+            self.digests.push(digest);
+        }
+        let ReturnPath { ingress: through, path } = *back;
+        let (local, remote, transport) = (path.local, path.remote, path.transport);
+        let (summary, cseq) = (summary.into(), cseq.into());
+        self.entries.push(LadderEntry { at, inbound, realm, transport, local, remote, through, summary, cseq, repeated });
     }
 }

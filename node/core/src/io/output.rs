@@ -1,6 +1,6 @@
 //! Everything that the core wants done.
 
-use super::{MediaCommand, PeerMessage, Realm, ResolveRequest, Transmit};
+use super::{MediaCommand, PeerMessage, Realm, ResolveRequest, Transmit, Transport};
 use crate::ids::{CommandId, FlowId, NodeId, ProposalId, ResolveId};
 use crate::store_pb;
 use crate::time::UnixMs;
@@ -75,8 +75,13 @@ pub enum CommandReply {
     NotFound,
     /// An emergency call, and the command did not say so.
     EmergencyRefused,
-    /// The messages of a call, oldest first.
-    Ladder(Vec<LadderEntry>),
+    /// The messages of a call.
+    Ladder {
+        /// Oldest first.
+        entries: Vec<LadderEntry>,
+        /// How many more there were, between the first ones and the last.
+        dropped: u32,
+    },
     /// Of this node.
     Summary {
         /// Calls that this node owns now, in any state.
@@ -97,6 +102,8 @@ pub struct LadderEntry {
     pub inbound: bool,
     /// On which side of the SBC.
     pub realm: Realm,
+    /// By what it came or went.
+    pub transport: Transport,
     /// Our address.
     pub local: std::net::SocketAddr,
     /// The far end's.
@@ -107,6 +114,8 @@ pub struct LadderEntry {
     pub summary: Box<str>,
     /// CSeq number and method.
     pub cseq: Box<str>,
+    /// The same octets came in before.
+    pub repeated: bool,
 }
 
 /// Things that are counted. Labels are bounded.

@@ -18,7 +18,7 @@ impl Sbc {
             Command::Ladder { call } => {
                 let live = self.own_call(call).map(|c| &c.ladder);
                 match live.or_else(|| self.ladders.get(call)) {
-                    Some(ladder) => CommandReply::Ladder(ladder.entries().to_vec()),
+                    Some(ladder) => CommandReply::Ladder { entries: ladder.entries().to_vec(), dropped: ladder.dropped() },
                     None => CommandReply::NotFound,
                 }
             }

@@ -99,6 +99,9 @@ impl Sbc {
         }
         if let Some(tx) = self.cx.tx.find_server(&key) {
             self.cx.tx.on_request_retransmission(self.cx.now.mono, tx, back);
+            if let Some(&call) = self.cx.server_use.get(&tx) {
+                self.cx.note_received(call, back, message);
+            }
             if message.method() == &Method::Invite
                 && let Some(&serial) = self.cx.server_use.get(&tx)
             {

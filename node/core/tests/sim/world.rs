@@ -277,7 +277,7 @@ impl World {
     pub(crate) fn ladder(&mut self, node: usize, call: CallUid) -> Vec<LadderEntry> {
         self.input(node, Input::Command { id: CommandId(1), command: Command::Ladder { call } });
         match self.replies.pop() {
-            Some(CommandReply::Ladder(entries)) => entries,
+            Some(CommandReply::Ladder { entries, .. }) => entries,
             other => panic!("no ladder: {other:?}"),
         }
     }

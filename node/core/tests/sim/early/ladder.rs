@@ -96,3 +96,29 @@ fn a_cancelled_call() {
     ];
     assert_eq!(ladder(&mut s, &a), expected);
 }
+
+/// A copy of a request and a response that comes again are there, and said to be what they are; the node that they came through, too.
+#[test]
+fn what_is_repeated_is_marked() {
+    let mut s = Scene::calls(&[], Some(7));
+    let mut invite = s.caller.initial(&Method::Invite, URI, "x", 1);
+    invite.set_body(Some("application/sdp"), sdp(7));
+    let anycast = s.w.anycast;
+    s.caller.put(&mut s.w, &mut invite, anycast, &[]);
+    let elsewhere = s.w.nodes[1].unicast;
+    s.caller.put(&mut s.w, &mut invite, elsewhere, &[]);
+    wait(&mut s.w, 20);
+    s.caller_got();
+    let ok = s.says_one(200, "a", &[], Some(10));
+    s.says(200, "a", &[], Some(10));
+    let uid: CallUid = ClusterKey::new(&[7; 32], None).open(ok.to_tag().expect("tagged")).expect("our tag").uid;
+    let entries = s.w.ladder(0, uid);
+    let invites: Vec<_> = entries.iter().filter(|e| e.inbound && &*e.summary == "INVITE").collect();
+    assert_eq!(
+        invites.iter().map(|e| (e.repeated, e.through)).collect::<Vec<_>>(),
+        [(false, None), (true, None), (true, Some(NodeId(2)))]
+    );
+    let answers: Vec<bool> = entries.iter().filter(|e| e.inbound && e.summary.starts_with("200")).map(|e| e.repeated).collect();
+    assert_eq!(answers, [false, true]);
+    assert!(entries.iter().all(|e| e.transport == sbc_core::io::Transport::Udp && (e.inbound || !e.repeated)));
+}
