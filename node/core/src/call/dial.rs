@@ -371,10 +371,8 @@ pub fn uri_at(request: &Message, host: &str, addr: std::net::SocketAddr) -> Stri
 pub fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
     let as_received = without_tag(invite.to());
     let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
-    let Some(ip) = to.uri.host_ip().map(|ip| ip.to_canonical()) else { return as_received };
-    let local = &cx.local;
-    let ours = [local.anycast, local.unicast, local.core].iter().any(|own| own.to_canonical() == ip)
-        || cx.view.nodes.iter().any(|n| n.unicast.to_canonical() == ip || n.core.to_canonical() == ip);
+    let Some(ip) = to.uri.host_ip() else { return as_received };
+    let ours = cx.local.is_ours(&cx.view, ip);
     match (ours, &to.display) {
         (false, _) => as_received,
         (true, Some(display)) => format!("{} <{uri}>", crate::sip::quote(display)),

@@ -254,7 +254,7 @@ impl Services {
     /// The path of a request of ours to `remote`.
     pub fn path_to(&self, realm: crate::io::Realm, transport: Transport, remote: SocketAddr) -> Path {
         let role = LocalConfig::own_role(realm);
-        Path { role, transport, local: self.local.address(role, transport), remote, flow: None }
+        Path { role, transport, local: self.local.address(role, transport, remote.ip()), remote, flow: None }
     }
 
     /// Takes this cluster's own addresses out of a route set: whoever put them there, a request along it would come back to us, and

@@ -78,7 +78,11 @@ impl Call {
             return;
         }
         let leg = self.leg(to);
-        let ours = format!("{}:{}", bracketed(cx.local.media_address(leg.realm)), cx.local.port_of(leg.path.transport));
+        let ours = format!(
+            "{}:{}",
+            bracketed(cx.local.own_address(leg.realm, leg.path.remote.ip())),
+            cx.local.port_of(leg.path.transport)
+        );
         let Some(uri) = with_host(value.uri.as_str(), value.uri.user().is_some(), &ours) else { return };
         let display = value.display.as_deref().map(|d| format!("{} ", crate::sip::quote(d))).unwrap_or_default();
         draft.set(HeaderId::ReferTo, format!("{display}<{uri}>{}", value.params_str()));

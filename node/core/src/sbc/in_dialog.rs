@@ -103,7 +103,7 @@ impl Sbc {
             Side::Callee => crate::token::TokenKind::CalleeLeg,
         };
         let token = self.cx.key.seal(crate::token::OwnerToken { kind, uid });
-        let ip = if realm == crate::io::Realm::Core { node.core } else { node.unicast };
+        let ip = if realm == crate::io::Realm::Core { node.core } else { node.unicast }.like(path.remote.ip());
         let port = self.cx.local.port_of(path.transport);
         let parameter = match path.transport {
             Transport::Udp => "",
