@@ -1,10 +1,9 @@
 //! Where the transport listens, what it trusts, and how much it takes.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sbc_core::io::{AddressRole, Transport};
+use sbc_core::io::{AddressRole, Addresses, Transport};
 
 /// The ports of one realm. The anycast and the unicast address share those of the external realm: an answer that leaves
 /// from the anycast address through the unicast socket can take another address, but no other port.
@@ -89,11 +88,11 @@ impl Default for Limits {
 #[derive(Clone)]
 pub struct TransportConfig {
     /// This node's own external address.
-    pub unicast: IpAddr,
+    pub unicast: Addresses,
     /// The address that every node serves.
-    pub anycast: Option<IpAddr>,
+    pub anycast: Option<Addresses>,
     /// This node's core-side address.
-    pub core: IpAddr,
+    pub core: Addresses,
     /// Ports of the external realm.
     pub external_ports: Ports,
     /// Ports of the core realm.
@@ -107,8 +106,8 @@ pub struct TransportConfig {
 }
 
 impl TransportConfig {
-    /// The address of a role; `None` for the anycast address of a node that has none.
-    pub fn ip(&self, role: AddressRole) -> Option<IpAddr> {
+    /// The addresses of a role; `None` for the anycast address of a node that has none.
+    pub fn addresses(&self, role: AddressRole) -> Option<Addresses> {
         match role {
             AddressRole::Anycast => self.anycast,
             AddressRole::Unicast => Some(self.unicast),
@@ -116,16 +115,15 @@ impl TransportConfig {
         }
     }
 
-    /// The listening address of a role and transport.
-    pub fn local(&self, role: AddressRole, transport: Transport) -> Option<SocketAddr> {
+    /// The port of a role and transport.
+    pub fn port(&self, role: AddressRole, transport: Transport) -> u16 {
         let ports = match role {
             AddressRole::Anycast | AddressRole::Unicast => self.external_ports,
             AddressRole::Core => self.core_ports,
         };
-        let port = match transport {
+        match transport {
             Transport::Udp | Transport::Tcp => ports.sip,
             Transport::Tls => ports.sips,
-        };
-        self.ip(role).map(|ip| SocketAddr::new(ip, port))
+        }
     }
 }
