@@ -9,6 +9,7 @@ pub mod command;
 pub mod compose;
 pub mod guard;
 pub mod kamailio;
+pub mod lab;
 pub mod linphone;
 pub mod load;
 pub mod message;

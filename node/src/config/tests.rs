@@ -174,6 +174,33 @@ fn node_faults() {
 }
 
 #[test]
+fn addresses_of_both_families() {
+    let dual = NODE
+        .replace("\"127.0.0.11\"", "[\"127.0.0.11\", \"2001:db8::11\"]")
+        .replace("\"127.0.0.100\"", "[\"2001:db8::100\", \"127.0.0.100\"]");
+    let config = NodeConfig::parse(&dual, Path::new("/srv")).unwrap();
+    assert_eq!(config.sip.anycast.to_string(), "2001:db8::100, 127.0.0.100");
+    assert_eq!((config.sip.unicast, config.this_member().unicast), (config.sip.unicast, config.sip.unicast));
+    let faults = |from: &str, to: &str| {
+        let text = dual.replacen(from, to, 1);
+        assert_ne!(text, dual, "{from}");
+        let faults = NodeConfig::parse(&text, Path::new("/srv")).unwrap_err();
+        faults.0.into_iter().map(|f| format!("{}: {}", f.path, f.message)).collect::<Vec<_>>()
+    };
+    let anycast = "anycast = [\"2001:db8::100\", \"127.0.0.100\"]";
+    let one_of_each = "sip.anycast: expected one address, or one of IPv4 and one of IPv6";
+    assert_eq!(faults(anycast, "anycast = [\"127.0.0.99\", \"127.0.0.100\"]"), [one_of_each]);
+    assert_eq!(faults(anycast, "anycast = []"), [one_of_each]);
+    assert_eq!(faults(anycast, "anycast = [\"x\", 7]").len(), 2);
+    assert_eq!(faults(anycast, "anycast = [\"127.0.0.100\", \"2001:db8::11\"]").len(), 1, "it is the unicast address");
+    let core = "core = \"127.0.1.12\"\n[sip]";
+    assert_eq!(faults(core, "core = \"127.0.1.12\"\n[[cluster.members]]\nname = \"c\"\nid = 3\npeer = \"127.0.0.13:7443\"\nunicast = \"2001:db8::11\"\ncore = \"127.0.1.13\"\n[sip]").len(), 1);
+    let single = NODE.replacen("anycast = \"127.0.0.100\"", "anycast = [\"127.0.0.100\", \"2001:db8::100\"]", 1);
+    let faults = NodeConfig::parse(&single, Path::new("/srv")).unwrap_err();
+    assert_eq!(faults.0[0].message, "the anycast address 2001:db8::100 needs a unicast address of IPv6 beside it");
+}
+
+#[test]
 fn syntax_faults_and_garbage_never_panic() {
     let faults = parse_cluster("[settings\nx = = 1\n", 0).unwrap_err();
     assert_eq!(faults.0[0].line, 1);
