@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{Incarnation, NodeId};
 use crate::io::{AddressRole, Addresses, Realm, Transport, View};
+use crate::sip::Uri;
 
 /// This node: fixed for one start.
 #[derive(Clone, Debug)]
@@ -61,6 +62,15 @@ impl LocalConfig {
     pub fn is_ours(&self, view: &View, ip: IpAddr) -> bool {
         let own = [self.anycast, self.unicast, self.core].into_iter();
         own.chain(view.nodes.iter().flat_map(|n| [n.unicast, n.core])).any(|o| o.contains(ip))
+    }
+
+    /// The same of the host of a URI, which may be one of the cluster's `names` (without a dot at their end), too.
+    pub fn is_our_host(&self, view: &View, names: &[Box<str>], uri: &Uri) -> bool {
+        match (uri.host_ip(), uri.host()) {
+            (Some(ip), _) => self.is_ours(view, ip),
+            (None, Some(host)) => names.iter().any(|name| host.trim_end_matches('.').eq_ignore_ascii_case(name)),
+            (None, None) => false,
+        }
     }
 
     /// Our own address in a realm toward `far`: what Contact and SDP name there.

@@ -55,6 +55,7 @@ const CLUSTER: &str = r#"
 [settings]
 claim_budget_ms = 200
 ring_timeout_s = 60
+own_names = ["SBC.example.net", "sos.example.net."]
 session_expires_s = 0
 [emergency]
 numbers = ["112", "110"]
@@ -103,6 +104,7 @@ fn a_good_cluster_is_read_whole() {
     assert_eq!((c.settings.session_expires, c.trunks[0].session_expires), (Duration::ZERO, None));
     assert_eq!(c.trunks[1].session_expires, Some(Duration::from_secs(600)));
     assert_eq!(c.emergency_numbers, ["112".into(), "110".into()]);
+    assert_eq!(c.settings.own_names, ["sbc.example.net".into(), "sos.example.net".into()]);
     let psap = &c.trunks[0];
     assert_eq!((psap.realm, psap.misroute, psap.enabled), (Realm::Core, MisroutePolicy::Relay, true));
     assert_eq!(psap.targets[0].transport, Some(Transport::Udp));

@@ -371,9 +371,7 @@ pub fn uri_at(request: &Message, host: &str, addr: std::net::SocketAddr) -> Stri
 pub fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
     let as_received = without_tag(invite.to());
     let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
-    let Some(ip) = to.uri.host_ip() else { return as_received };
-    let ours = cx.local.is_ours(&cx.view, ip);
-    match (ours, &to.display) {
+    match (cx.leads_here(&to.uri), &to.display) {
         (false, _) => as_received,
         (true, Some(display)) => format!("{} <{uri}>", crate::sip::quote(display)),
         (true, None) => format!("<{uri}>"),

@@ -74,7 +74,7 @@ impl Call {
     /// (rule F). A Replaces in it stays: it comes back to us, and is mapped then, by whichever node gets it.
     fn map_refer_to(&self, cx: &Services, to: Side, draft: &mut Draft) {
         let Some(value) = draft.first(HeaderId::ReferTo).and_then(|v| NameAddr::parse(v).ok()) else { return };
-        if !value.uri.host_ip().is_some_and(|ip| cx.local.is_ours(&cx.view, ip)) {
+        if !cx.leads_here(&value.uri) {
             return;
         }
         let leg = self.leg(to);

@@ -198,9 +198,12 @@ impl Sbc {
         crate::call::finish_response(&mut draft, request, 200, &tag, &self.cx.local.name);
         draft.push(crate::sip::HeaderId::Allow, crate::call::ALLOW);
         draft.push(crate::sip::HeaderId::Accept, "application/sdp");
+        draft.push_named("Accept-Encoding", "identity");
+        draft.push(crate::sip::HeaderId::Supported, super::extensions::KNOWN.join(", "));
         let ip = self.cx.local.own_address(back.path.role.realm(), back.path.remote.ip());
         let port = self.cx.local.port_of(back.path.transport);
-        draft.push(crate::sip::HeaderId::Contact, format!("<sip:{}:{port}>", crate::ctx::bracketed(ip)));
+        let parameter = back.path.transport.contact_parameter();
+        draft.push(crate::sip::HeaderId::Contact, format!("<sip:{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
         crate::call::fill_via(&mut draft, &back);
         if let Some(payload) = self.cx.encode(&draft) {
             self.cx.count(Counter::ResponseSent(2));
