@@ -101,8 +101,9 @@ pub struct Checked {
 pub fn check(config: NodeConfig) -> Result<Checked, AppError> {
     let paths = PemPaths { cert: config.tls.cert.clone(), key: config.tls.key.clone(), ca: config.tls.ca.clone() };
     let pems = Pems::load(&paths)?;
-    let previous = config.cluster.previous_key_file.as_deref().map(disk::read_key).transpose()?;
-    let key = ClusterKey::new(&disk::read_key(&config.cluster.key_file)?, previous.as_ref());
+    let others = config.cluster.other_key_files.iter().map(|p| disk::read_key(p)).collect::<Result<Vec<_>, _>>()?;
+    let identity = config.cluster.identity_key_file.as_deref().map(disk::read_key).transpose()?;
+    let key = ClusterKey::ring(&disk::read_key(&config.cluster.key_file)?, &others, identity.as_ref());
     let (cluster_text, cluster) = match &config.cluster.config_file {
         None => (None, builtin_cluster()),
         Some(path) => {

@@ -53,8 +53,10 @@ pub struct ClusterSection {
     pub id: String,
     /// 32 secret octets under which owner tokens are minted.
     pub key_file: PathBuf,
-    /// Those before the last rotation.
-    pub previous_key_file: Option<PathBuf>,
+    /// Those before the last rotation, and those after the coming one: their tokens are accepted, too.
+    pub other_key_files: Vec<PathBuf>,
+    /// 32 secret octets that claims and called legs are named by, on all nodes the same at any moment; `None`: those of `key_file`.
+    pub identity_key_file: Option<PathBuf>,
     /// The configuration that the first leader proposes when the log has none.
     pub config_file: Option<PathBuf>,
     /// All nodes, this one included.
@@ -286,7 +288,12 @@ fn node_id(section: &Section<'_>, key: &'static str) -> Option<NodeId> {
 fn cluster(reader: &Reader<'_>, section: &Section<'_>, base: &Path) -> Option<ClusterSection> {
     let id = section.required("id");
     let key_file = section.required("key_file");
-    let previous = section.string("previous_key_file");
+    let others = ["previous_key_file", "next_key_file"].map(|key| section.string(key));
+    let identity = section.string("identity_key_file");
+    if let Some(other) = others.iter().flatten().next().filter(|_| identity.is_none()) {
+        let hint = "write identity_key_file too (at the first time: the present key), and leave it when the others change";
+        reader.fault_at(other, "keys cannot be exchanged node by node: claims and called legs are named by key_file", hint);
+    }
     let config_file = section.string("config_file");
     let listed = section.sections("members");
     if listed.is_empty() {
@@ -317,7 +324,8 @@ fn cluster(reader: &Reader<'_>, section: &Section<'_>, base: &Path) -> Option<Cl
     Some(ClusterSection {
         id: id?.value.to_owned(),
         key_file: base.join(key_file?.value),
-        previous_key_file: previous.map(|p| base.join(p.value)),
+        other_key_files: others.into_iter().flatten().map(|p| base.join(p.value)).collect(),
+        identity_key_file: identity.map(|p| base.join(p.value)),
         config_file: config_file.map(|p| base.join(p.value)),
         members,
     })

@@ -173,6 +173,11 @@ fn node_faults() {
     assert_eq!(faults("election_ms = [500, 900]", "election_ms = [150, 900]").len(), 1);
     assert_eq!(faults("id = 1\ndata", "id = 70000\ndata"), ["node.id: expected a whole number from 1 to 65535, found 70000"]);
     assert_eq!(faults("unicast = \"127.0.0.12\"", "unicast = \"127.0.0.11\"").len(), 1);
+    assert_eq!(faults("id = \"lab\"", "id = \"lab\"\nnext_key_file = \"next\"").len(), 1, "without identity_key_file");
+    let keys = "id = \"lab\"\nnext_key_file = \"next\"\nidentity_key_file = \"names\"";
+    let config = NodeConfig::parse(&NODE.replacen("id = \"lab\"", keys, 1), Path::new("/srv")).unwrap();
+    assert_eq!(config.cluster.other_key_files, [Path::new("/srv/next")]);
+    assert_eq!(config.cluster.identity_key_file.as_deref(), Some(Path::new("/srv/names")));
 }
 
 #[test]
