@@ -44,10 +44,14 @@ pub struct TlsConfigs {
 /// Limits on connections; each has its reason at its default.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections in all, accepted and opened.
+    /// Accepted connections in all.
     pub flows: usize,
-    /// Accepted connections from one source address.
+    /// Connections that we opened, in all.
+    pub flows_opened: usize,
+    /// Accepted connections from one source: an IPv4 address, an IPv6 /64.
     pub flows_per_source: usize,
+    /// Accepted connections of one source that are in the middle of a message.
+    pub half_open_per_source: usize,
     /// Messages waiting to be written to one connection.
     pub write_queue: usize,
     /// TLS handshake, either direction.
@@ -56,6 +60,8 @@ pub struct Limits {
     pub message: Duration,
     /// A connection on which nothing comes in.
     pub idle: Duration,
+    /// The same for an accepted one on which there were keep-alives only.
+    pub idle_unused: Duration,
     /// Opening a TCP connection.
     pub connect: Duration,
     /// One message to be taken by the far end's window.
@@ -67,8 +73,13 @@ impl Default for Limits {
         Limits {
             // About 10 KiB each with their buffers: 200 MB in the worst case.
             flows: 20_000,
+            // Trunks' targets, and far ends whose own connection is gone.
+            flows_opened: 10_000,
             // A peer network with a connection per call stays below; a single host cannot take the table.
             flows_per_source: 1_000,
+            // A message comes in one piece or in a few within a round trip: a network of a thousand calls has a handful under way.
+            // At 320 KiB each (head and body) a source holds 20 MB at the most.
+            half_open_per_source: 64,
             // A message is at most 128 KiB and mostly 1 KiB: the far end has stalled long before 256.
             write_queue: 256,
             handshake: Duration::from_secs(5),
@@ -77,6 +88,8 @@ impl Default for Limits {
             // Longer than a call may be silent: closing the connection of a caller behind a NAT makes it unreachable. Dead
             // ones are found by TCP keep-alive.
             idle: Duration::from_secs(2 * 3600),
+            // RFC 5626 §4.4.1: keep-alives come every 120 s at the latest.
+            idle_unused: Duration::from_secs(150),
             // The failover time of a target.
             connect: Duration::from_secs(2),
             write: Duration::from_secs(10),

@@ -325,6 +325,59 @@ async fn tcp_limits_hold_per_source() {
 }
 
 #[tokio::test]
+async fn tcp_half_open_messages_hold_per_source() {
+    let mut c = config();
+    c.limits.half_open_per_source = 2;
+    let mut t = start(c).await;
+    let to = t.addr(AddressRole::Core, Proto::Tcp);
+    let stats = t.handle.stats();
+    let mut begun = Vec::new();
+    for _ in 0..2 {
+        let mut s = TcpStream::connect(to).await.unwrap();
+        s.write_all(&OPTIONS[..20]).await.unwrap();
+        begun.push(s);
+    }
+    // Whichever of the three is read last is one too many.
+    let mut third = TcpStream::connect(to).await.unwrap();
+    third.write_all(&OPTIONS[..20]).await.unwrap();
+    begun.push(third);
+    until("one is refused", || stats.refused_half_open.get() == 1).await;
+    assert!(matches!(t.event().await, TransportEvent::FlowClosed(_)));
+    for s in &mut begun {
+        // A write to the one that was closed may fail; the others become whole, and make room.
+        let _ = s.write_all(&OPTIONS[20..]).await;
+    }
+    for _ in 0..2 {
+        t.received().await;
+    }
+    let mut s = TcpStream::connect(to).await.unwrap();
+    s.write_all(&OPTIONS[..20]).await.unwrap();
+    s.write_all(&OPTIONS[20..]).await.unwrap();
+    t.received().await;
+    assert_eq!(stats.refused_half_open.get(), 1);
+}
+
+/// Keep-alives keep a connection for a while; one that has carried a message stays.
+#[tokio::test]
+async fn tcp_keep_alives_alone_do_not_hold_a_connection() {
+    let mut c = config();
+    c.limits.idle_unused = Duration::from_millis(50);
+    let mut t = start(c).await;
+    let to = t.addr(AddressRole::Core, Proto::Tcp);
+    let (mut unused, mut used) = (TcpStream::connect(to).await.unwrap(), TcpStream::connect(to).await.unwrap());
+    used.write_all(OPTIONS).await.unwrap();
+    let r = t.received().await;
+    for s in [&mut unused, &mut used] {
+        s.write_all(b"\r\n\r\n").await.unwrap();
+        read_exactly(s, b"\r\n").await;
+    }
+    assert!(!matches!(timeout(WAIT, unused.read(&mut [0; 1])).await.unwrap(), Ok(n) if n > 0), "closed");
+    assert!(matches!(t.event().await, TransportEvent::FlowClosed(id) if Some(id) != r.path.flow));
+    t.handle.send(answer(&r, OK)).unwrap();
+    read_exactly(&mut used, OK).await;
+}
+
+#[tokio::test]
 async fn tcp_opens_from_the_right_address_reuses_and_reports() {
     let mut t = start(config()).await;
     let psap = TcpListener::bind((fresh_ip(), 0)).await.unwrap();
