@@ -3,6 +3,7 @@
 mod control;
 mod disk;
 mod grpc;
+mod readings;
 mod view;
 
 use std::collections::HashMap;
@@ -202,6 +203,7 @@ impl Node {
         let media = start_media(&config, &to_media)?;
         let transport = Transport::start(transport_config(&config, &own)?, to_transport);
         let transport = runtimes.sip.spawn(transport).await.map_err(start_error("SIP"))?.map_err(start_error("SIP sockets"))?;
+        metrics.read_from(readings::readings(&transport, &media));
         let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector { pems });
         let raft_config = raft_config(&config, incarnation);
         let channel = |p: &PeerConfig| Some((NodeId(u16::try_from(p.id).ok()?), connector.channel(p)));
