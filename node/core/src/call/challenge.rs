@@ -31,7 +31,7 @@ pub(super) struct Retry {
 
 /// What a far end wants to see in each request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known {
+pub struct Known {
     challenges: Vec<(Challenge, String)>,
 }
 
@@ -89,12 +89,61 @@ impl NonceCounts {
     }
 }
 
-/// A request that nobody waits for (BYE), kept until its answer: its call may be over by then.
+/// A request of ours that no call looks after, with what its far end has asked for: it can be sent again until its answer.
 #[derive(Debug)]
-pub struct Lone {
+pub struct Asked {
     trunk: Box<str>,
     retry: Retry,
     known: Known,
+}
+
+impl Asked {
+    /// Of a request toward a trunk, without Via; what its far end has asked for before is put in. `None`: we have no credentials
+    /// there.
+    pub fn new(cx: &mut Services, trunk: &str, known: Known, draft: &mut Draft) -> Option<Asked> {
+        let credentials = cx.credentials(trunk)?;
+        let retry = Retry { draft: draft.clone(), tries: 0 };
+        let fields = known.fields(cx, &credentials, draft);
+        put(draft, fields, &known);
+        Some(Asked { trunk: trunk.into(), retry, known })
+    }
+
+    /// The CSeq number after that of the request.
+    pub fn next_cseq(&self) -> u32 {
+        cseq_of(&self.retry.draft).unwrap_or(0).saturating_add(1)
+    }
+
+    /// The far end asks: the request again with this CSeq number, without Via. `Err`: it is not to be asked again.
+    pub fn answer(&mut self, cx: &mut Services, response: &Message, cseq: u32) -> Result<Draft, Challenged> {
+        let credentials = cx.credentials(&self.trunk).ok_or(Challenged::NotOurs)?;
+        let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
+        if fresh.is_empty() && self.retry.tries == 0 {
+            // Another realm than ours, or no secret here: the other side may know more.
+            return Err(Challenged::NotOurs);
+        }
+        if !self.known.learn(cx, fresh, self.retry.tries) {
+            cx.count(Counter::Auth("refused"));
+            return Err(Challenged::Refused);
+        }
+        self.retry.tries += 1;
+        set_cseq(&mut self.retry.draft, cseq);
+        let mut draft = self.retry.draft.clone();
+        let fields = self.known.fields(cx, &credentials, &draft);
+        put(&mut draft, fields, &self.known);
+        cx.count(Counter::Auth("answered"));
+        Ok(draft)
+    }
+
+    /// What the far end has asked for, for the next request to it.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+}
+
+/// A request that nobody waits for (BYE), kept until its answer: its call may be over by then.
+#[derive(Debug)]
+pub struct Lone {
+    asked: Asked,
     path: Path,
     tls_name: Option<Box<str>>,
 }
@@ -154,18 +203,8 @@ impl Services {
         }
         let call = self.alone_of.remove(&tx);
         let Some(mut lone) = self.alone.remove(&tx).filter(|_| matches!(status, 401 | 407)) else { return };
-        let Some(credentials) = self.credentials(&lone.trunk) else { return };
-        let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
-        if !lone.known.learn(self, fresh, lone.retry.tries) {
-            self.count(Counter::Auth("refused"));
-            return;
-        }
-        lone.retry.tries += 1;
-        raise_cseq(&mut lone.retry.draft);
-        let mut draft = lone.retry.draft.clone();
-        let fields = lone.known.fields(self, &credentials, &draft);
-        put(&mut draft, fields, &lone.known);
-        self.count(Counter::Auth("answered"));
+        let cseq = lone.asked.next_cseq();
+        let Ok(mut draft) = lone.asked.answer(self, response, cseq) else { return };
         let branch = self.mint_branch();
         draft.insert_first(HeaderId::Via, self.via(&lone.path, &branch));
         let Some(payload) = self.encode(&draft) else { return };
@@ -181,7 +220,7 @@ impl Services {
 
 /// What became of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Challenged {
+pub enum Challenged {
     /// The request went out again.
     Answered,
     /// What we gave was refused: the target does not serve us.
@@ -223,7 +262,7 @@ impl Call {
         let leg = self.leg(side);
         let (trunk, tls_name) = (leg.trunk.clone(), leg.tls_name.clone());
         let known = self.auth.of(side).known.clone();
-        cx.alone.insert(tx, Lone { trunk, retry, known, path, tls_name });
+        cx.alone.insert(tx, Lone { asked: Asked { trunk, retry, known }, path, tls_name });
     }
 
     /// A far end asks, in answer to a request that was made of `retry`. Afterwards `retry` is what to send, but for credentials.
