@@ -9,6 +9,7 @@ use cluster_tests::message::{Dialog, Message, unique};
 use cluster_tests::phone::Phone;
 use cluster_tests::scene::Scene;
 use cluster_tests::sipp::Sipp;
+use cluster_tests::wait;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const DESK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 3, 1));
@@ -70,16 +71,16 @@ fn subscribe(from: &Phone) -> Message {
         .with("Expires", "600")
 }
 
-/// Both sides of a subscription that node A owns.
-fn subscribed(scene: &mut Scene) -> (Dialog, Dialog) {
+/// Both sides of a subscription that a node owns.
+fn subscribed(scene: &mut Scene, node: u8) -> (Dialog, Dialog) {
     let asked = subscribe(&scene.caller);
-    scene.caller.send(&asked, unicast(A));
+    scene.caller.send(&asked, unicast(node));
     let (at_psap, from) = scene.psap.expect_request("SUBSCRIBE");
-    assert_eq!(from, core(A));
+    assert_eq!(from, core(node));
     let granted = at_psap.response(200, "OK", "psap").with("Contact", &format!("<sip:psap@{PSAP}>")).with("Expires", "600");
     scene.psap.send(&granted, from);
     let (ok, _) = scene.caller.expect_response(200, "SUBSCRIBE");
-    assert!(ok.uri("Contact").contains(&unicast(A).to_string()), "rule F: {}", ok.header("Contact"));
+    assert!(ok.uri("Contact").contains(&unicast(node).to_string()), "rule F: {}", ok.header("Contact"));
     let desk = Dialog::of_caller(&asked, &ok, scene.caller.at(), "UDP");
     (desk, Dialog::of_callee(&at_psap, &granted, PSAP))
 }
@@ -92,7 +93,7 @@ fn notify(psap: &mut Dialog, state: &str) -> Message {
 #[test]
 fn ac17_a_subscription_whose_every_step_is_at_another_node() {
     let (cluster, mut scene) = (cluster(), Scene::new());
-    let (mut desk, mut psap) = subscribed(&mut scene);
+    let (mut desk, mut psap) = subscribed(&mut scene, A);
     for (node, state) in [(B, "active;expires=600"), (C, "active;expires=590")] {
         let told = notify(&mut psap, state);
         scene.psap.send(&told, core(node));
@@ -137,5 +138,36 @@ fn a_trunk_that_refuses_events() {
     assert_eq!(told.status(), 405);
     assert!(told.header("Allow").contains("MESSAGE") && !told.header("Allow").contains("SUBSCRIBE"), "{}", told.header("Allow"));
     cluster.apply_config(&old);
-    subscribed(&mut scene);
+    subscribed(&mut scene, A);
+}
+
+/// Rule G: while its node is away nobody says that a subscription is not there; when it has started again, all do. The desk
+/// subscribes anew.
+#[test]
+fn after_a_restart_the_desk_subscribes_anew() {
+    let (cluster, mut scene) = (cluster(), Scene::new());
+    let owner = (cluster.holder() + 1) % 3;
+    let other = (owner + 1) % 3;
+    let (mut desk, _) = subscribed(&mut scene, owner);
+    let mut refreshed = |scene: &mut Scene, node: u8| {
+        let refresh = desk.request("SUBSCRIBE").with("Event", "emergency-QueueState").with("Expires", "600");
+        scene.caller.send(&refresh, unicast(node));
+        let ours = |m: &Message| m.status() >= 200 && m.cseq() == refresh.cseq();
+        scene.caller.wait(Duration::from_millis(500), ours).map(|(m, _)| m.status())
+    };
+    cluster.kill(owner);
+    wait::until("the node is missed", LIMIT, || match refreshed(&mut scene, other) {
+        Some(503) => Ok(()),
+        // 481 would be wrong, and is final.
+        Some(status) => panic!("{status}"),
+        none => Err(none),
+    });
+    cluster.dev(&["heal"]);
+    for node in [other, owner] {
+        wait::until("it is known to be gone", LIMIT, || match refreshed(&mut scene, node) {
+            Some(481) => Ok(()),
+            wrong => Err(wrong),
+        });
+    }
+    subscribed(&mut scene, owner);
 }

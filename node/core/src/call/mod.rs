@@ -5,6 +5,7 @@
 //! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
 
 mod answer;
+mod asked;
 mod attempt;
 mod body;
 mod challenge;
@@ -35,8 +36,9 @@ mod transfer;
 
 use std::collections::VecDeque;
 
+pub use asked::Asked;
 pub use body::{find_sdp, sdp_bytes};
-pub use challenge::{Asked, Challenged, Known};
+pub use challenge::{Challenged, Known};
 pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
 pub use emergency::{PIDF, carried, is_data};
 pub use end::{End, own_path};

@@ -6,7 +6,8 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 
-use super::challenge::{Lone, NonceCounts};
+use super::asked::Lone;
+use super::challenge::NonceCounts;
 use super::ladder::Note;
 use super::timer::Timer;
 use crate::ctx::LocalConfig;
