@@ -211,6 +211,9 @@ mod tests {
             ("uac-held", "uas-holds"),
             ("uac-info-options", "uas-info-options"),
             ("uac-waits-for-bye", "uas-hangs-up"),
+            ("uac-subscribe", "uas-subscribe"),
+            ("uac-notified-first", "uas-notifies-first"),
+            ("uac-publish", "uas-publish"),
         ];
         let limit = Duration::from_secs(20);
         let (here, there) = ("127.0.8.1".parse().unwrap(), "127.0.8.2".parse::<IpAddr>().unwrap());

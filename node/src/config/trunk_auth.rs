@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sbc_core::auth::{Hash, Secret};
-use sbc_core::policy::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, Trunk, User};
+use sbc_core::policy::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, SubscribePolicy, Trunk, User};
 
 use super::reader::{At, Reader, Section};
 
@@ -21,6 +21,8 @@ pub(super) fn read(reader: &Reader<'_>, section: &Section<'_>, trunk: &mut Trunk
     trunk.refer = section.word("refer", &[("pass", ReferPolicy::Pass), ("reject", ReferPolicy::Reject)]).unwrap_or_default();
     let methods = section.word("unknown_methods", &[("refuse", MethodPolicy::Refuse), ("pass", MethodPolicy::Pass)]);
     trunk.unknown_methods = methods.unwrap_or_default();
+    let subscribe = section.word("subscribe", &[("pass", SubscribePolicy::Pass), ("refuse", SubscribePolicy::Refuse)]);
+    trunk.subscribe = subscribe.unwrap_or_default();
 }
 
 fn credentials(reader: &Reader<'_>, section: &Section<'_>) -> Option<Credentials> {
@@ -106,6 +108,7 @@ realm = "core"
 redirects = "follow"
 refer = "reject"
 unknown_methods = "pass"
+subscribe = "refuse"
 [trunks.credentials]
 username = "sbc"
 secret = "psap-sip"
@@ -126,7 +129,8 @@ secret = "alice.sip"
         let c = parse_cluster(TEXT, 1).unwrap();
         let psap = &c.trunks[0];
         assert_eq!((psap.redirects, psap.refer), (RedirectPolicy::Follow, ReferPolicy::Reject));
-        assert_eq!(psap.unknown_methods, MethodPolicy::Pass);
+        assert_eq!((psap.unknown_methods, psap.subscribe), (MethodPolicy::Pass, SubscribePolicy::Refuse));
+        assert_eq!(c.trunks[1].subscribe, SubscribePolicy::Pass);
         let own = psap.credentials.as_ref().unwrap();
         assert_eq!((&*own.username, own.secret.name(), own.realm.as_deref()), ("sbc", "psap-sip", Some("psap.example.org")));
         assert!(psap.challenger.is_none());

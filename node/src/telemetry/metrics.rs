@@ -143,6 +143,7 @@ pub struct Metrics {
     calls_received: Counters<1>,
     auth: Counters<1>,
     messages: Counters<1>,
+    subscriptions: Counters<1>,
     limited: Counters<1>,
     banned: PromCounter<u64, AtomicU64>,
     probes: Counters<1>,
@@ -189,13 +190,15 @@ impl Metrics {
         let banned = PromCounter::<u64, AtomicU64>::default();
         r.register("sources_banned", "Sources whose block this node has asked for", banned.clone());
         let limited = Counters::<1>::default();
-        r.register("calls_limited", "Initial INVITEs that were refused for a limit, by which", limited.clone());
+        r.register("calls_limited", "Initial requests that were refused for a limit, by which", limited.clone());
         let (probes, trunk_up, trunk_rtt) = (Counters::<1>::default(), Family::default(), Family::default());
         r.register("trunk_probes", "OPTIONS to targets of trunks, by outcome", probes.clone());
         r.register("trunk_up", "1 while a target of a trunk with probes answers", Family::clone(&trunk_up));
         r.register("trunk_probe_seconds", "Round trip of the last OPTIONS that was answered", Family::clone(&trunk_rtt));
         let messages = Counters::<1>::default();
         r.register("messages_received", "MESSAGE outside of a dialog, by class of emergency service", messages.clone());
+        let subscriptions = Counters::<1>::default();
+        r.register("subscriptions", "Subscriptions, by what became of them", subscriptions.clone());
         Metrics {
             registry: Arc::new(RwLock::new(r)),
             gauges,
@@ -212,6 +215,7 @@ impl Metrics {
             calls_received,
             auth,
             messages,
+            subscriptions,
             limited,
             banned,
             probes,
@@ -247,6 +251,7 @@ impl Metrics {
             Counter::Limited(limit) => one(&self.limited, "limit", limit),
             Counter::Probe(outcome) => one(&self.probes, "outcome", outcome),
             Counter::MessageReceived(class) => one(&self.messages, "class", class),
+            Counter::Subscription(outcome) => one(&self.subscriptions, "outcome", outcome),
             Counter::Target(change) => one(&self.targets, "change", change),
             Counter::CallReceived(class) => one(&self.calls_received, "class", class),
             Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
@@ -331,7 +336,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 34] = [
+    const NAMES: [&str; 35] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -361,6 +366,7 @@ mod tests {
         "sbc_sip_requests_received_total",
         "sbc_sip_responses_sent_total",
         "sbc_sources_banned_total",
+        "sbc_subscriptions_total",
         "sbc_target_changes_total",
         "sbc_transactions_active",
         "sbc_trunk_probe_seconds",
@@ -383,6 +389,7 @@ mod tests {
             Counter::Degraded,
             Counter::Target("held"),
             Counter::MessageReceived("sos"),
+            Counter::Subscription("begun"),
             Counter::Limited("source_rate"),
             Counter::Banned,
             Counter::Probe("up"),

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::asked::Lone;
 use super::services::{ClientUse, Services};
 use super::timer::{CallTimer, Timer};
 use super::{Call, headers};
@@ -25,13 +26,13 @@ const MAX_NONCES: usize = 4096;
 /// A request as it was before credentials were put in, without Via: what is needed to send it again.
 #[derive(Clone, Debug)]
 pub(super) struct Retry {
-    draft: Draft,
-    tries: u8,
+    pub(super) draft: Draft,
+    pub(super) tries: u8,
 }
 
 /// What a far end wants to see in each request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known {
+pub struct Known {
     challenges: Vec<(Challenge, String)>,
 }
 
@@ -89,19 +90,9 @@ impl NonceCounts {
     }
 }
 
-/// A request that nobody waits for (BYE), kept until its answer: its call may be over by then.
-#[derive(Debug)]
-pub struct Lone {
-    trunk: Box<str>,
-    retry: Retry,
-    known: Known,
-    path: Path,
-    tls_name: Option<Box<str>>,
-}
-
 impl Known {
     /// Takes what a response asks for. False: it asks again for what it was given, and not for a newer nonce.
-    fn learn(&mut self, cx: &Services, fresh: Vec<Challenge>, tries: u8) -> bool {
+    pub(super) fn learn(&mut self, cx: &Services, fresh: Vec<Challenge>, tries: u8) -> bool {
         let answered = |c: &Challenge| self.challenges.iter().any(|(k, _)| k.header == c.header && k.realm == c.realm);
         if fresh.is_empty() || tries >= MAX_TRIES || (tries > 0 && fresh.iter().any(|c| !c.stale && answered(c))) {
             return false;
@@ -119,7 +110,7 @@ impl Known {
     }
 
     /// The fields for one request.
-    fn fields(&self, cx: &mut Services, credentials: &Credentials, draft: &Draft) -> Vec<(HeaderId, String)> {
+    pub(super) fn fields(&self, cx: &mut Services, credentials: &Credentials, draft: &Draft) -> Vec<(HeaderId, String)> {
         let (Some(method), Some(uri)) = (draft.method(), draft.request_uri()) else { return Vec::new() };
         let answer = |(challenge, cnonce): &(Challenge, String)| {
             let count = cx.nonces.next(&challenge.nonce);
@@ -145,43 +136,11 @@ impl Services {
         let octets = self.key.authenticate(&[b"cnonce", challenge.realm.as_bytes(), challenge.nonce.as_bytes()]);
         octets.iter().map(|o| format!("{o:02x}")).collect()
     }
-
-    /// A response to a request that no call waits for.
-    pub fn on_lone_response(&mut self, tx: ClientTxId, response: &Message) {
-        let status = response.status().unwrap_or(0);
-        if status < 200 {
-            return;
-        }
-        let call = self.alone_of.remove(&tx);
-        let Some(mut lone) = self.alone.remove(&tx).filter(|_| matches!(status, 401 | 407)) else { return };
-        let Some(credentials) = self.credentials(&lone.trunk) else { return };
-        let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
-        if !lone.known.learn(self, fresh, lone.retry.tries) {
-            self.count(Counter::Auth("refused"));
-            return;
-        }
-        lone.retry.tries += 1;
-        raise_cseq(&mut lone.retry.draft);
-        let mut draft = lone.retry.draft.clone();
-        let fields = lone.known.fields(self, &credentials, &draft);
-        put(&mut draft, fields, &lone.known);
-        self.count(Counter::Auth("answered"));
-        let branch = self.mint_branch();
-        draft.insert_first(HeaderId::Via, self.via(&lone.path, &branch));
-        let Some(payload) = self.encode(&draft) else { return };
-        if let Some(call) = call {
-            self.note_sent(call, ReturnPath { ingress: None, path: lone.path }, &draft);
-        }
-        if let Some(tx) = self.tx.send_request(self.now.mono, branch.into(), false, lone.path, lone.tls_name.clone(), payload) {
-            self.alone_of.extend(call.map(|call| (tx, call)));
-            self.alone.insert(tx, lone);
-        }
-    }
 }
 
 /// What became of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Challenged {
+pub enum Challenged {
     /// The request went out again.
     Answered,
     /// What we gave was refused: the target does not serve us.
@@ -223,7 +182,7 @@ impl Call {
         let leg = self.leg(side);
         let (trunk, tls_name) = (leg.trunk.clone(), leg.tls_name.clone());
         let known = self.auth.of(side).known.clone();
-        cx.alone.insert(tx, Lone { trunk, retry, known, path, tls_name });
+        cx.alone.insert(tx, Lone::new(trunk, retry, known, path, tls_name));
     }
 
     /// A far end asks, in answer to a request that was made of `retry`. Afterwards `retry` is what to send, but for credentials.
@@ -326,7 +285,7 @@ impl Call {
 }
 
 /// Puts credentials in; those of the other side for the same realm go, for they were made for another request.
-fn put(draft: &mut Draft, fields: Vec<(HeaderId, String)>, known: &Known) {
+pub(super) fn put(draft: &mut Draft, fields: Vec<(HeaderId, String)>, known: &Known) {
     for (header, realm) in known.realms() {
         headers::drop_credentials(draft, header.answers(), realm);
     }
@@ -335,11 +294,11 @@ fn put(draft: &mut Draft, fields: Vec<(HeaderId, String)>, known: &Known) {
     }
 }
 
-fn cseq_of(draft: &Draft) -> Option<u32> {
+pub(super) fn cseq_of(draft: &Draft) -> Option<u32> {
     draft.first(HeaderId::CSeq)?.split(' ').next()?.parse().ok()
 }
 
-fn set_cseq(draft: &mut Draft, cseq: u32) {
+pub(super) fn set_cseq(draft: &mut Draft, cseq: u32) {
     let method = draft.method().map(|m| m.as_str().to_owned()).unwrap_or_default();
     draft.set(HeaderId::CSeq, format!("{cseq} {method}"));
 }

@@ -286,6 +286,8 @@ impl Call {
         }
         if forward.request.method() == &Method::Refer && (200..300).contains(&status) {
             self.keep_refer(forward.from, forward.request.cseq(), forward.cseq);
+        } else if forward.request.method() == &Method::Notify {
+            self.note_last(forward.from, &forward.request);
         }
         if forward.own {
             self.on_refreshed(cx, to, forward.cseq, response);

@@ -95,48 +95,14 @@ pub enum NextHop {
 }
 
 impl Leg {
-    /// The Contact value that we give to this leg's far end: this node's own address, never the anycast one (rules E, F).
+    /// The Contact value that we give to this leg's far end.
     pub fn contact(&self, cx: &Services) -> String {
-        let transport = self.path.transport;
-        let ip = cx.local.own_address(self.realm, self.path.remote.ip());
-        let port = cx.local.port_of(transport);
-        let parameter = match transport {
-            Transport::Udp => "",
-            Transport::Tcp => ";transport=tcp",
-            Transport::Tls => ";transport=tls",
-        };
-        format!("<sip:{}@{}:{port}{parameter}>", self.contact_token, bracketed(ip))
+        contact_value(cx, self.realm, &self.path, &self.contact_token)
     }
 
-    /// Where the next request on this leg goes (RFC 3261 §8.1.2, §12.2.1.1).
+    /// Where the next request on this leg goes.
     pub fn next_hop(&self, cx: &Services) -> NextHop {
-        // A connection that the far end opened is the way to it, whatever its Contact says: most callers do not listen.
-        if self.path.transport.is_reliable() && self.path.flow.is_some() {
-            return NextHop::Known { path: self.path, ingress: self.ingress };
-        }
-        let observed = NextHop::Known { path: Path { flow: None, ..self.own_path(cx, self.path.transport) }, ingress: None };
-        let Ok(uri) = Uri::parse(&self.dialog.next_hop()) else { return observed };
-        let Some(host) = uri.host() else { return observed };
-        let choice = match routing::uri_transport(&uri) {
-            TransportChoice::Any => TransportChoice::Fixed(self.path.transport),
-            other => other,
-        };
-        let transport = match choice {
-            TransportChoice::Fixed(t) => t,
-            TransportChoice::Secure => Transport::Tls,
-            TransportChoice::Any => self.path.transport,
-        };
-        match uri.host_ip() {
-            // RFC 3581 and plain sense: a private address of a far end that shows another one is behind a NAT.
-            Some(ip) if ip != self.path.remote.ip() && is_private(ip) && !is_private(self.path.remote.ip()) => observed,
-            Some(ip) => {
-                let port = uri.port().unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-                NextHop::Known { path: cx.path_to(self.realm, transport, (ip, port).into()), ingress: None }
-            }
-            None => {
-                NextHop::Ask(ResolveRequest { target: HostAndPort { host: host.into(), port: uri.port() }, transport: choice })
-            }
-        }
+        next_hop(cx, self.realm, &self.dialog, &self.path, self.ingress)
     }
 
     /// The path back to where the far end was seen, from our own address.
@@ -167,6 +133,42 @@ impl Leg {
             session_expires_s: self.session.interval,
             session_ours: self.session.ours,
         }
+    }
+}
+
+/// A Contact of ours: this node's own address, never the anycast one (rules E, F), with an owner token.
+pub fn contact_value(cx: &Services, realm: Realm, path: &Path, token: &str) -> String {
+    let (transport, ip) = (path.transport, cx.local.own_address(realm, path.remote.ip()));
+    format!("<sip:{token}@{}:{}{}>", bracketed(ip), cx.local.port_of(transport), transport.contact_parameter())
+}
+
+/// Where the next request in a dialog goes (RFC 3261 §8.1.2, §12.2.1.1), whose far end was last seen at `path`, a path of the node
+/// `ingress`.
+pub fn next_hop(cx: &Services, realm: Realm, dialog: &Dialog, path: &Path, ingress: Option<NodeId>) -> NextHop {
+    // A connection that the far end opened is the way to it, whatever its Contact says: most callers do not listen.
+    if path.transport.is_reliable() && path.flow.is_some() {
+        return NextHop::Known { path: *path, ingress };
+    }
+    let observed = NextHop::Known { path: cx.path_to(realm, path.transport, path.remote), ingress: None };
+    let Ok(uri) = Uri::parse(&dialog.next_hop()) else { return observed };
+    let Some(host) = uri.host() else { return observed };
+    let choice = match routing::uri_transport(&uri) {
+        TransportChoice::Any => TransportChoice::Fixed(path.transport),
+        other => other,
+    };
+    let transport = match choice {
+        TransportChoice::Fixed(t) => t,
+        TransportChoice::Secure => Transport::Tls,
+        TransportChoice::Any => path.transport,
+    };
+    match uri.host_ip() {
+        // RFC 3581 and plain sense: a private address of a far end that shows another one is behind a NAT.
+        Some(ip) if ip != path.remote.ip() && is_private(ip) && !is_private(path.remote.ip()) => observed,
+        Some(ip) => {
+            let port = uri.port().unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
+            NextHop::Known { path: cx.path_to(realm, transport, (ip, port).into()), ingress: None }
+        }
+        None => NextHop::Ask(ResolveRequest { target: HostAndPort { host: host.into(), port: uri.port() }, transport: choice }),
     }
 }
 

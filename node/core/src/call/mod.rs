@@ -5,6 +5,7 @@
 //! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
 
 mod answer;
+mod asked;
 mod attempt;
 mod body;
 mod challenge;
@@ -12,6 +13,7 @@ mod claim;
 mod dial;
 mod early;
 mod emergency;
+mod end;
 mod failure;
 mod forward;
 mod headers;
@@ -34,16 +36,19 @@ mod transfer;
 
 use std::collections::VecDeque;
 
+pub use asked::Asked;
 pub use body::{find_sdp, sdp_bytes};
+pub use challenge::{Challenged, Known};
 pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
 pub use emergency::{PIDF, carried, is_data};
+pub use end::{End, own_path};
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
 pub use ladder::{Ladder, Note};
-pub use leg::{Leg, NextHop};
-pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
+pub use leg::{Leg, NextHop, contact_value, next_hop};
+pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
-pub use transfer::Replaced;
+pub use transfer::{Refer, Replaced, Usage, map_event_id};
 
 use attempt::Attempt;
 use dial::{Candidate, Hop};
@@ -145,7 +150,7 @@ pub struct Call {
     /// The dialog that this call replaces at its called side.
     replaced: Option<Box<Replaced>>,
     /// REFERs that were passed on.
-    refers: Vec<transfer::Refer>,
+    refers: Vec<Refer>,
     redirected_to: Vec<Box<str>>,
     /// The cause of the end as the telephone network knows it (Q.850).
     q850: Option<u8>,

@@ -6,7 +6,8 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 
-use super::challenge::{Lone, NonceCounts};
+use super::asked::Lone;
+use super::challenge::NonceCounts;
 use super::ladder::Note;
 use super::timer::Timer;
 use crate::ctx::LocalConfig;
@@ -216,12 +217,13 @@ impl Services {
         self.reject_with(back, request, status, &[]);
     }
 
-    /// The same with the header fields that say why.
+    /// The same with the header fields that say why, in the place of those of the same name that it would have.
     pub fn reject_with(&mut self, back: ReturnPath, request: &Message, status: u16, fields: &[(&str, String)]) {
         let tag = self.stateless_tag(request);
         let mut draft = request.response(status, None);
         finish_response(&mut draft, request, status, &tag, &self.local.name);
         for (name, value) in fields {
+            draft.remove_named(name);
             draft.push_named(name, value.as_str());
         }
         fill_via(&mut draft, &back);
@@ -328,9 +330,11 @@ pub fn finish_response(draft: &mut Draft, request: &Message, status: u16, local_
 pub const LOOP_PARAM: &str = "loop";
 
 /// The methods that we take part in.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, REFER, NOTIFY, SUBSCRIBE";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, REFER, NOTIFY, SUBSCRIBE, PUBLISH";
+/// The same for a trunk whose subscriptions and publications are refused.
+pub const ALLOW_NO_EVENTS: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, REFER, NOTIFY";
 
 /// True for methods of [`ALLOW`].
 pub fn allowed(method: &Method) -> bool {
-    !matches!(method, Method::Register | Method::Publish | Method::Other(_))
+    !matches!(method, Method::Register | Method::Other(_))
 }

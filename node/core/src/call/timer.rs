@@ -11,8 +11,10 @@ pub enum Timer {
     Hold(u64),
     /// Targets of trunks may be due to be asked whether they are there.
     Probe,
-    /// The target of a MESSAGE has been silent for a while, by the message's number.
+    /// The target of a request outside of a dialog has been silent for a while, by the request's number.
     Page(u64),
+    /// A subscription was not refreshed in its time, by its serial.
+    Subscription(u64),
     /// Housekeeping of bounded memories.
     Sweep,
 }

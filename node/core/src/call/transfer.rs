@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::services::Services;
-use super::{Call, dial::Hop};
+use super::{Call, dial::Hop, end::End};
 use crate::ctx::bracketed;
 use crate::io::{HostAndPort, Realm, Side, Transport, TransportChoice};
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr};
@@ -46,11 +46,29 @@ impl Replaced {
 
 /// A REFER that was passed on: its CSeq number is the id of its notifications (RFC 3515 §2.4.6), and another on each leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refer {
+pub struct Refer {
     from: Side,
     here: u32,
     there: u32,
 }
+
+/// What a call leaves behind for the NOTIFYs that its REFERs still wait for (RFC 5057 §4.2).
+#[derive(Debug)]
+pub struct Usage {
+    /// Who referred.
+    pub subscriber: Side,
+    /// It was an emergency call.
+    pub emergency: bool,
+    /// Toward the caller.
+    pub caller: End,
+    /// Toward the called party.
+    pub callee: End,
+    /// Those REFERs, never none.
+    pub refers: Vec<Refer>,
+}
+
+/// CSeq numbers that a BYE under way may still take on its leg: one for each challenge that it answers.
+const BYE_CSEQS: u32 = super::challenge::MAX_TRIES as u32;
 
 impl Call {
     /// A REFER was accepted.
@@ -61,11 +79,38 @@ impl Call {
         self.refers.push(Refer { from, here, there });
     }
 
+    /// A NOTIFY was passed on and answered: after its last one a REFER waits for nothing (RFC 3515 §2.4.7).
+    pub(super) fn note_last(&mut self, from: Side, notify: &Message) {
+        let state = notify.first(HeaderId::SubscriptionState).unwrap_or_default().split(';').next().unwrap_or_default();
+        let event = notify.first(HeaderId::Event).unwrap_or_default();
+        if !state.trim().eq_ignore_ascii_case("terminated") || !is_refer(event) {
+            return;
+        }
+        let id = event_id(event);
+        let at = self.refers.iter().position(|r| r.from != from && id.is_none_or(|id| id == r.there));
+        at.map(|at| self.refers.remove(at));
+    }
+
+    /// What is to be kept of a call that is over; only once.
+    pub fn take_usage(&mut self) -> Option<Usage> {
+        if !self.is_over() || self.bye_when_acked.is_some() {
+            return None;
+        }
+        let mut refers = std::mem::take(&mut self.refers);
+        let subscriber = refers.last()?.from;
+        refers.retain(|r| r.from == subscriber);
+        let (mut caller, mut callee) = (End::of_leg(&self.caller), End::of_leg(&self.callee));
+        for end in [&mut caller, &mut callee] {
+            end.dialog.local_cseq += BYE_CSEQS;
+        }
+        Some(Usage { subscriber, emergency: self.emergency, caller, callee, refers })
+    }
+
     /// What a request within the dialog says of transfers, in the other leg's terms.
     pub(super) fn map_transfer(&self, cx: &Services, from: Side, request: &Message, draft: &mut Draft) {
         match request.method() {
             Method::Refer => self.map_refer_to(cx, from.other(), draft),
-            Method::Notify | Method::Subscribe => self.map_event_id(from, request.method(), draft),
+            Method::Notify | Method::Subscribe => map_event_id(&self.refers, from, request.method(), draft),
             _ => {}
         }
     }
@@ -87,24 +132,33 @@ impl Call {
         let display = value.display.as_deref().map(|d| format!("{} ", crate::sip::quote(d))).unwrap_or_default();
         draft.set(HeaderId::ReferTo, format!("{display}<{uri}>{}", value.params_str()));
     }
+}
 
-    fn map_event_id(&self, from: Side, method: &Method, draft: &mut Draft) {
-        let Some(value) = draft.first(HeaderId::Event) else { return };
-        let mut parts: Vec<String> = value.split(';').map(|p| p.trim().to_owned()).collect();
-        if !parts[0].eq_ignore_ascii_case("refer") {
-            return;
-        }
-        let Some(at) = parts.iter().position(|p| p.get(..3).is_some_and(|n| n.eq_ignore_ascii_case("id="))) else { return };
-        let id = parts[at][3..].trim().parse::<u32>();
-        let mapped = self.refers.iter().rev().find_map(|r| match method {
-            Method::Notify => (r.from != from && Ok(r.there) == id).then_some(r.here),
-            _ => (r.from == from && Ok(r.here) == id).then_some(r.there),
-        });
-        if let Some(mapped) = mapped {
-            parts[at] = format!("id={mapped}");
-            draft.set(HeaderId::Event, parts.join(";"));
-        }
+/// The id of a REFER's notifications (RFC 3515 §2.4.6) in the other leg's terms.
+pub fn map_event_id(refers: &[Refer], from: Side, method: &Method, draft: &mut Draft) {
+    let Some(value) = draft.first(HeaderId::Event).filter(|value| is_refer(value)) else { return };
+    let id = event_id(value);
+    let mapped = refers.iter().rev().find_map(|r| match method {
+        Method::Notify => (r.from != from && Some(r.there) == id).then_some(r.here),
+        _ => (r.from == from && Some(r.here) == id).then_some(r.there),
+    });
+    if let Some(mapped) = mapped {
+        let part = |p: &str| if is_id(p) { format!("id={mapped}") } else { p.trim().to_owned() };
+        let parts: Vec<String> = value.split(';').map(part).collect();
+        draft.set(HeaderId::Event, parts.join(";"));
     }
+}
+
+fn is_refer(event: &str) -> bool {
+    event.split(';').next().is_some_and(|package| package.trim().eq_ignore_ascii_case("refer"))
+}
+
+fn is_id(part: &str) -> bool {
+    part.trim().get(..3).is_some_and(|name| name.eq_ignore_ascii_case("id="))
+}
+
+fn event_id(event: &str) -> Option<u32> {
+    event.split(';').find(|part| is_id(part))?.trim()[3..].trim().parse().ok()
 }
 
 /// A sip or sips URI with another host and port; all else as it was.

@@ -125,6 +125,8 @@ pub enum Counter {
     CallReceived(&'static str),
     /// A MESSAGE outside of a dialog, by class as calls are.
     MessageReceived(&'static str),
+    /// What became of subscriptions: begun, refused, ended, expired.
+    Subscription(&'static str),
     /// A request came in, by method.
     RequestReceived(&'static str),
     /// A response was sent, by status class 1..=6.
@@ -139,7 +141,7 @@ pub enum Counter {
     Claim(&'static str),
     /// A misrouted packet, by method and by action (relay, redirect, reject, drop, hold).
     Misrouted(&'static str, &'static str),
-    /// An initial INVITE was refused for a limit, by which.
+    /// An initial request was refused for a limit, by which.
     Limited(&'static str),
     /// A source is to be blocked, for a scanner spoke from there.
     Banned,

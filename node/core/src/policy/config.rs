@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy};
+use super::trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, SubscribePolicy};
 use super::{AclRule, Codecs, HeaderRule, IdentityPolicy, NumberRange, PrackPolicy, SourceCheck, Topology};
 use crate::io::{HostAndPort, Realm, Transport};
 
@@ -70,6 +70,8 @@ pub struct Trunk {
     pub refer: ReferPolicy,
     /// What is done with its requests of methods that we do not know.
     pub unknown_methods: MethodPolicy,
+    /// What is done with its SUBSCRIBE and PUBLISH outside of a call.
+    pub subscribe: SubscribePolicy,
     /// Whether requests within its calls may come from another address.
     pub source_check: SourceCheck,
     /// Whether it is offered 100rel where the caller cannot.
@@ -109,6 +111,7 @@ impl Trunk {
             redirects: RedirectPolicy::default(),
             refer: ReferPolicy::default(),
             unknown_methods: MethodPolicy::default(),
+            subscribe: SubscribePolicy::default(),
             source_check: SourceCheck::default(),
             prack: PrackPolicy::default(),
             failover_after: None,

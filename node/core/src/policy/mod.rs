@@ -20,4 +20,4 @@ pub use prack::PrackPolicy;
 pub use profile::{Codecs, IdentityPolicy, Topology, apply_profile};
 pub use rate::{Rates, SourceRates};
 pub use source_check::{SourceCheck, may_act};
-pub use trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, User};
+pub use trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, SubscribePolicy, User};

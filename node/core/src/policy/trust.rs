@@ -79,3 +79,13 @@ pub enum MethodPolicy {
     /// Passed on like INFO or MESSAGE.
     Pass,
 }
+
+/// What is done with SUBSCRIBE and PUBLISH of a trunk outside of a call. Within a call both pass in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SubscribePolicy {
+    /// They go where a call would.
+    #[default]
+    Pass,
+    /// 405 with Allow.
+    Refuse,
+}

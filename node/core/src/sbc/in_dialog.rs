@@ -24,7 +24,7 @@ impl Sbc {
             };
             let named = placement::named_call(&self.cx.key, &replica, message);
             let place = match named {
-                Some((uid, _)) => placement::of_call(&facts, uid, self.own_call(uid).is_some()),
+                Some((uid, _)) => placement::of_call(&facts, uid, self.own_call(uid).is_some() || self.own_subscription(uid)),
                 None => placement::of_nothing(&facts),
             };
             (named, place)
@@ -56,6 +56,10 @@ impl Sbc {
     }
 
     fn on_own(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) {
+        let of_events = matches!(message.method(), Method::Subscribe | Method::Notify);
+        if self.subscriptions.has(uid.serial) && (of_events || !self.calls.contains_key(&uid.serial)) {
+            return self.on_subscription_request(uid.serial, side, back, message);
+        }
         let known = self.calls.get(&uid.serial).is_some_and(|c| c.fits(side, message));
         if known && !self.source_fits(uid, side, back.path.remote.ip()) {
             // No answer: to the far end a lost packet, to a forger no news. The call lives (AC-52).

@@ -18,6 +18,7 @@ mod page;
 mod probe;
 mod receive;
 mod replaces;
+mod subscription;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -67,6 +68,7 @@ pub struct Sbc {
     uses: authenticate::Uses,
     ladders: PastLadders,
     pages: page::Pages,
+    subscriptions: subscription::Subscriptions,
     probes: probe::Probes,
 }
 
@@ -95,6 +97,7 @@ impl Sbc {
             uses: Default::default(),
             ladders: PastLadders::default(),
             pages: Default::default(),
+            subscriptions: Default::default(),
             probes: Default::default(),
         };
         sbc.plan_probes();
@@ -111,7 +114,7 @@ impl Sbc {
             Input::Resolved { id, result } => {
                 if let Some(serial) = self.cx.resolving.remove(&id) {
                     self.with_call(serial, |call, cx| call.on_resolved(cx, id, result));
-                } else if !self.on_page_resolved(id, &result) {
+                } else if !self.on_page_resolved(id, &result) && !self.on_subscription_resolved(id, &result) {
                     self.on_probe_resolved(id, result);
                 }
             }
@@ -188,8 +191,12 @@ impl Sbc {
     fn with_call<R: Default>(&mut self, serial: u64, f: impl FnOnce(&mut Call, &mut Services) -> R) -> R {
         let Some(call) = self.calls.get_mut(&serial) else { return R::default() };
         let result = f(call, &mut self.cx);
+        let usage = call.take_usage();
         if call.is_done() {
             self.forget(serial);
+        }
+        if let Some(usage) = usage {
+            self.keep_usage(serial, usage);
         }
         result
     }
@@ -226,6 +233,7 @@ impl Sbc {
                 Timer::Hold(id) => self.on_hold_over(id),
                 Timer::Probe => self.on_probe_tick(),
                 Timer::Page(id) => self.on_page_timer(id),
+                Timer::Subscription(id) => self.on_subscription_timer(id),
                 Timer::Sweep => {
                     self.tombstones.sweep(now);
                     self.redirected.sweep(now);
@@ -274,7 +282,7 @@ impl Sbc {
     }
 
     fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, status: u16) {
-        if self.on_probe_lost(tx) || self.on_page_lost(tx) {
+        if self.on_probe_lost(tx) || self.on_page_lost(tx) || self.on_subscription_lost(tx, status) {
             return;
         }
         let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };

@@ -130,8 +130,8 @@ impl Sbc {
         match message.method() {
             Method::Invite => self.on_initial_invite(path, back, message),
             Method::Options => self.on_options(back, message),
-            Method::Message => self.on_page(path, back, message),
-            method if allowed(method) || matches!(method, Method::Register | Method::Publish) => {
+            Method::Message | Method::Publish | Method::Subscribe => self.on_page(path, back, message),
+            method if allowed(method) || method == &Method::Register => {
                 self.cx.reject_stateless(back, message, 405);
             }
             _ => self.cx.reject_stateless(back, message, 501),
@@ -154,7 +154,8 @@ impl Sbc {
             return;
         };
         let action = self.cx.tx.on_response(self.cx.now.mono, tx, message.status().unwrap_or(500));
-        if self.on_probe_response(tx, message) || self.on_page_response(tx, message) {
+        if self.on_probe_response(tx, message) || self.on_page_response(tx, message) || self.on_subscription_response(tx, message)
+        {
             return;
         }
         if let Some(&call) = self.cx.alone_of.get(&tx) {

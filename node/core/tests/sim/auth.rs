@@ -278,3 +278,69 @@ fn two_nodes_answer_a_challenge_with_the_same_identity() {
     assert_eq!(identity(&seconds[0].0), identity(&seconds[1].0));
     assert_eq!(seconds[0].0.cseq(), firsts[0].0.cseq() + 1);
 }
+
+/// Outside of calls as well: the request again with the next CSeq number and the same identity. A wrong secret is not the sender's
+/// fault.
+#[test]
+fn a_challenge_to_a_request_outside_of_calls_is_answered() {
+    for method in [Method::Message, Method::Publish, Method::Subscribe] {
+        let mut w = with_credentials();
+        let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+        let anycast = w.anycast;
+        for (id, right) in [("x", true), ("y", false)] {
+            let mut draft = caller.initial(&method, URI, id, 1);
+            caller.put(&mut w, &mut draft, anycast, &[("Event", "presence"), ("Expires", "60")]);
+            wait(&mut w, 50);
+            let first = psap.request(&w, &method);
+            assert!(first.0.first(HeaderId::Authorization).is_none(), "not before it is asked for: rule C");
+            psap.answer(&mut w, &first, 401, &[("WWW-Authenticate", ASKS)]);
+            wait(&mut w, 20);
+            let second = psap.request(&w, &method);
+            assert_eq!(second.0.cseq(), first.0.cseq() + 1);
+            assert_eq!((second.0.call_id(), second.0.from_tag()), (first.0.call_id(), first.0.from_tag()));
+            assert!(second.0.first(HeaderId::Authorization).is_some_and(|v| v.contains("nonce=\"n1\"")));
+            let fields = [("WWW-Authenticate", ASKS), ("Contact", "<sip:far@198.18.20.9>"), ("Expires", "60")];
+            let fields = if right { &fields[1..] } else { &fields[..1] };
+            psap.answer(&mut w, &second, if right { 200 } else { 401 }, fields);
+            wait(&mut w, 20);
+            let told = caller.response(&w, &method);
+            assert_eq!(told.status(), Some(if right { 200 } else { 502 }), "{method}");
+            assert!(told.first(HeaderId::WwwAuthenticate).is_none());
+            assert!(!psap.inbox(&w).iter().any(|(m, _)| m.is_request()), "no loop");
+            if right && method == Method::Subscribe {
+                // The next one has them at once.
+                let (mut refresh, to) = caller.within(&method, &told, 2);
+                caller.put(&mut w, &mut refresh, to, &[("Event", "presence"), ("Expires", "0")]);
+                wait(&mut w, 20);
+                let third = psap.request(&w, &method);
+                assert!(third.0.first(HeaderId::Authorization).is_some_and(|v| v.contains("nc=00000002")));
+                // The nonce has aged.
+                psap.answer(&mut w, &third, 401, &[("WWW-Authenticate", &format!("{}, stale=true", ASKS.replace("n1", "n2")))]);
+                wait(&mut w, 20);
+                let fourth = psap.request(&w, &method);
+                assert!(fourth.0.first(HeaderId::Authorization).is_some_and(|v| v.contains("nonce=\"n2\"")));
+                assert_eq!(fourth.0.cseq(), third.0.cseq() + 1);
+                psap.answer(&mut w, &fourth, 200, &[("Expires", "0")]);
+                wait(&mut w, 20);
+                assert_eq!(caller.response(&w, &method).status(), Some(200));
+            }
+        }
+        w.run_until(120_000);
+        assert_eq!(w.nodes.iter().map(|n| n.sbc.subscription_count() + n.sbc.transaction_count()).sum::<usize>(), 0);
+    }
+}
+
+/// A challenge that we have nothing for goes to the sender.
+#[test]
+fn a_challenge_outside_of_calls_that_is_not_ours_crosses() {
+    let mut w = by_hand(|_| ());
+    let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+    let anycast = w.anycast;
+    caller.put(&mut w, &mut caller.initial(&Method::Message, URI, "x", 1), anycast, &[]);
+    wait(&mut w, 50);
+    let got = psap.request(&w, &Method::Message);
+    psap.answer(&mut w, &got, 401, &[("WWW-Authenticate", ASKS)]);
+    wait(&mut w, 20);
+    let told = caller.response(&w, &Method::Message);
+    assert_eq!((told.status(), told.first(HeaderId::WwwAuthenticate)), (Some(401), Some(ASKS)));
+}

@@ -20,4 +20,5 @@ mod redirects;
 mod rng;
 mod scenario;
 mod seeds;
+mod subscriptions;
 mod world;

@@ -1,4 +1,4 @@
-//! MESSAGE outside of a dialog (RFC 3428): texts to an emergency service, from target to target, and copies of them.
+//! MESSAGE and PUBLISH outside of a dialog (RFC 3428, RFC 3903): from target to target, and copies of them.
 
 use bytes::Bytes;
 use sbc_core::io::{Counter, HostAndPort, Transport};
@@ -128,4 +128,33 @@ fn what_has_no_route_is_refused() {
     s.texts("sip:49@198.18.112.112", None);
     assert_eq!(s.told().iter().filter_map(Message::status).collect::<Vec<_>>(), [404]);
     assert!(s.first.inbox(&s.w).is_empty());
+}
+
+/// RFC 3903: the entity tag and what conditions it cross both ways, as does a refusal with what it says.
+#[test]
+fn a_publication_crosses() {
+    for (status, name, value) in
+        [(200, "SIP-ETag", "dx200xyz"), (412, "X-Why", "gone"), (423, "Min-Expires", "3600"), (489, "Allow-Events", "presence")]
+    {
+        let mut s = Scene::new();
+        let mut draft = s.caller.initial(&Method::Publish, URI, "p", 1);
+        draft.remove(HeaderId::Contact);
+        draft.set_body(Some("application/pidf+xml"), Bytes::from_static(b"<presence/>\r\n"));
+        let to = s.w.anycast;
+        s.caller.put(&mut s.w, &mut draft, to, &[("Event", "presence"), ("SIP-If-Match", "kwj449x"), ("Expires", "1800")]);
+        wait(&mut s.w, 50);
+        let got = s.first.request(&s.w, &Method::Publish);
+        let text = String::from_utf8_lossy(got.0.raw()).into_owned();
+        for kept in ["SIP-If-Match: kwj449x\r\n", "Event: presence\r\n", "Expires: 1800\r\n", "\r\n\r\n<presence/>\r\n"] {
+            assert!(text.contains(kept), "{kept} in {text}");
+        }
+        s.first.answer(&mut s.w, &got, status, &[(name, value), ("Expires", "1700")]);
+        wait(&mut s.w, 50);
+        let told = s.told();
+        let [answer] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((answer.status(), answer.first_named(name)), (Some(status), Some(value)));
+        assert_eq!(answer.first(HeaderId::Expires), Some("1700"));
+        assert_eq!(s.w.counted(Counter::MessageReceived("sos")), 0, "it is no text");
+        assert!(s.w.violations.is_empty());
+    }
 }

@@ -29,6 +29,8 @@ use crate::rng::Rng;
 pub(crate) const ANYCAST: [&str; 2] = ["198.18.112.112:5060", "[2001:db8:112::112]:5060"];
 /// Microseconds in a millisecond.
 pub(crate) const MS: u64 = 1000;
+/// The cluster's key.
+const KEY: [u8; 32] = [7; 32];
 /// The wall clock at virtual time 0.
 const UNIX: u64 = 1_800_000_000_000;
 /// How often a node's lease is renewed.
@@ -172,6 +174,7 @@ pub(crate) struct World {
     pub(crate) was_cut: bool,
     /// Print as it happens.
     pub(crate) trace: bool,
+    config: Arc<ClusterConfig>,
     log: Vec<Arc<store_pb::Entry>>,
     queue: BinaryHeap<Reverse<Queued>>,
     sequence: u64,
@@ -229,7 +232,7 @@ impl World {
             if net.ipv6 { [ANYCAST[1], "[2001:db8:10::1]:5060"] } else { [ANYCAST[0], "198.18.10.1:5060"] }.map(addr);
         let mut rng = Rng::new(seed);
         let config = Arc::new(config(rng.per_mille(300)));
-        let key = ClusterKey::new(&[7; 32], None);
+        let key = ClusterKey::new(&KEY, None);
         let nodes = (0..count).map(|i| make_node(i, &key, &config)).collect();
         let phones = vec![
             Phone::new(caller, Who::Caller, anycast, plans.clone(), seed),
@@ -251,6 +254,7 @@ impl World {
             no_quorum: false,
             was_cut: false,
             trace: false,
+            config,
             log: Vec::new(),
             queue: BinaryHeap::new(),
             sequence: 0,
@@ -271,9 +275,20 @@ impl World {
         let mut config = config(MisroutePolicy::Relay, false);
         change(&mut config);
         let config = Arc::new(config);
+        self.config = Arc::clone(&config);
         for i in 0..self.nodes.len() {
             self.input(i, Input::Reconfigured(Arc::clone(&config)));
         }
+    }
+
+    /// A node starts again: all that is not in the log is gone.
+    pub(crate) fn restart(&mut self, i: usize, incarnation: u32) {
+        let local = LocalConfig { incarnation: Incarnation(incarnation), ..self.nodes[i].sbc.local().clone() };
+        let now = Now { mono: Instant::from_micros(self.now), unix: UnixMs(UNIX + self.now / MS) };
+        let replica = Arc::clone(&self.nodes[i].replica);
+        self.nodes[i].sbc = Sbc::new(now, local, ClusterKey::new(&KEY, None), Arc::clone(&self.config), replica);
+        self.nodes[i].timer = None;
+        self.send_view(i);
     }
 
     /// A node's loop is that busy.

@@ -53,16 +53,7 @@ fn notifications_name_the_refer_in_the_terms_of_each_leg() {
     assert_eq!(statuses(&s.called_answers(&refer[0], 202, None)), [202]);
     let (invite, from) = s.invite.clone().expect("called");
     let mut notify = |value: &str, cseq: u32| {
-        let target = contact(&invite);
-        let mut draft = Draft::request(&Method::Notify, &target);
-        draft.push(HeaderId::Via, format!("SIP/2.0/UDP 198.18.20.9:5060;branch=z9hG4bKn{cseq};rport"));
-        draft.push(HeaderId::From, format!("{};tag=a", invite.to()));
-        draft.push(HeaderId::To, invite.from());
-        draft.push(HeaderId::CallId, invite.call_id());
-        draft.push(HeaderId::CSeq, format!("{cseq} NOTIFY"));
-        draft.set_body(Some("message/sipfrag;version=2.0"), Bytes::from_static(b"SIP/2.0 100 Trying\r\n"));
-        s.psap.put(&mut s.w, &mut draft, from, &[("Event", value), ("Subscription-State", "active;expires=60")]);
-        wait(&mut s.w, 20);
+        notifies(&mut s, &invite, from, value, "active;expires=60", cseq);
         s.caller.request(&s.w, &Method::Notify).0
     };
     let got = notify(&format!("refer;id={there}"), 50);
@@ -72,6 +63,67 @@ fn notifications_name_the_refer_in_the_terms_of_each_leg() {
     assert_eq!(notify("refer;id=777", 52).first(HeaderId::Event), Some("refer;id=777"));
     let crossed = s.asks(&Method::Subscribe, &ok, &[("Event", &format!("refer;id={here}")), ("Expires", "0")], None);
     assert_eq!(crossed[0].0.first(HeaderId::Event), Some(&*format!("refer;id={there}")));
+}
+
+/// A NOTIFY of the called side, for a REFER of the caller.
+fn notifies(s: &mut Scene, invite: &Message, to: SocketAddr, event: &str, state: &str, cseq: u32) {
+    let mut draft = Draft::request(&Method::Notify, &contact(invite));
+    draft.push(HeaderId::Via, format!("SIP/2.0/UDP 198.18.20.9:5060;branch=z9hG4bKn{cseq};rport"));
+    draft.push(HeaderId::From, format!("{};tag=a", invite.to()));
+    draft.push(HeaderId::To, invite.from());
+    draft.push(HeaderId::CallId, invite.call_id());
+    draft.push(HeaderId::CSeq, format!("{cseq} NOTIFY"));
+    draft.set_body(Some("message/sipfrag;version=2.0"), Bytes::from_static(b"SIP/2.0 100 Trying\r\n"));
+    s.psap.put(&mut s.w, &mut draft, to, &[("Event", event), ("Subscription-State", state)]);
+    wait(&mut s.w, 20);
+}
+
+/// RFC 5057 §4.2: who refers hangs up, and is still told how the transfer went, for a while and until the last NOTIFY.
+#[test]
+fn notifications_outlive_the_call() {
+    let held = |s: &Scene| s.w.nodes.iter().map(|n| n.sbc.subscription_count()).sum::<usize>();
+    for last_before in [true, false] {
+        let (mut s, ok) = answered();
+        s.asks(&Method::Info, &ok, &[], None);
+        let refer = s.asks(&Method::Refer, &ok, &[("Refer-To", "<sip:x@198.18.20.4>")], None);
+        let (here, event) = (s.cseq, format!("refer;id={}", refer[0].0.cseq()));
+        s.called_answers(&refer[0], 202, None);
+        let (invite, from) = s.invite.clone().expect("called");
+        let state = if last_before { "terminated;reason=noresource" } else { "active;expires=60" };
+        notifies(&mut s, &invite, from, &event, state, 50);
+        let got = s.caller.request(&s.w, &Method::Notify);
+        s.caller_answers(&got, 200, None);
+        let bye = s.asks(&Method::Bye, &ok, &[], None);
+        s.called_answers(&bye[0], 200, None);
+        assert_eq!(held(&s), usize::from(!last_before));
+        s.psap_got();
+        let other = s.w.nodes[1].core;
+        notifies(&mut s, &invite, other, &event, "active;expires=60", 51);
+        if last_before {
+            assert_eq!(s.psap.response(&s.w, &Method::Notify).status(), Some(481));
+            continue;
+        }
+        // Also when the call itself is forgotten.
+        wait(&mut s.w, 10_000);
+        let got = s.caller.request(&s.w, &Method::Notify);
+        assert_eq!(got.0.first(HeaderId::Event), Some(&*format!("refer;id={here}")));
+        assert!(got.0.cseq() > 1 && got.0.call_id() == ok.call_id() && got.0.from_tag() == ok.to_tag());
+        assert_eq!(statuses(&s.caller_answers(&got, 200, None)), [200]);
+        notifies(&mut s, &invite, from, &event, "terminated;reason=noresource", 52);
+        let got = s.caller.request(&s.w, &Method::Notify);
+        assert_eq!((statuses(&s.caller_answers(&got, 200, None)), held(&s)), (vec![200], 0));
+        notifies(&mut s, &invite, from, &event, "active", 53);
+        assert_eq!(s.psap.response(&s.w, &Method::Notify).status(), Some(481));
+        s.calm();
+    }
+    let (mut s, ok) = answered();
+    let refer = s.asks(&Method::Refer, &ok, &[("Refer-To", "<sip:x@198.18.20.4>")], None);
+    s.called_answers(&refer[0], 202, None);
+    let bye = s.asks(&Method::Bye, &ok, &[], None);
+    s.called_answers(&bye[0], 200, None);
+    assert_eq!(held(&s), 1);
+    wait(&mut s.w, 33_000);
+    assert_eq!(held(&s), 0, "a NOTIFY that never comes is not waited for");
 }
 
 /// Sends an INVITE with Replaces from a third party to a node; what it is told and what the called side gets.

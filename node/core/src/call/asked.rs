@@ -1,0 +1,98 @@
+//! Requests of ours that no call looks after, sent again with credentials where their far end asks: BYEs whose call is over, and what
+//! passes outside of calls.
+
+use super::challenge::{Challenged, Known, Retry, cseq_of, put, set_cseq};
+use super::services::Services;
+use crate::auth::challenges;
+use crate::io::{Counter, Path, ReturnPath};
+use crate::sip::{Draft, HeaderId, Message};
+use crate::transaction::ClientTxId;
+
+/// A request of ours that no call looks after, with what its far end has asked for: it can be sent again until its answer.
+#[derive(Debug)]
+pub struct Asked {
+    trunk: Box<str>,
+    retry: Retry,
+    known: Known,
+}
+
+impl Asked {
+    /// Of a request toward a trunk, without Via; what its far end has asked for before is put in. `None`: we have no credentials
+    /// there.
+    pub fn new(cx: &mut Services, trunk: &str, known: Known, draft: &mut Draft) -> Option<Asked> {
+        let credentials = cx.credentials(trunk)?;
+        let retry = Retry { draft: draft.clone(), tries: 0 };
+        let fields = known.fields(cx, &credentials, draft);
+        put(draft, fields, &known);
+        Some(Asked { trunk: trunk.into(), retry, known })
+    }
+
+    /// The CSeq number after that of the request.
+    pub fn next_cseq(&self) -> u32 {
+        cseq_of(&self.retry.draft).unwrap_or(0).saturating_add(1)
+    }
+
+    /// The far end asks: the request again with this CSeq number, without Via. `Err`: it is not to be asked again.
+    pub fn answer(&mut self, cx: &mut Services, response: &Message, cseq: u32) -> Result<Draft, Challenged> {
+        let credentials = cx.credentials(&self.trunk).ok_or(Challenged::NotOurs)?;
+        let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
+        if fresh.is_empty() && self.retry.tries == 0 {
+            // Another realm than ours, or no secret here: the other side may know more.
+            return Err(Challenged::NotOurs);
+        }
+        if !self.known.learn(cx, fresh, self.retry.tries) {
+            cx.count(Counter::Auth("refused"));
+            return Err(Challenged::Refused);
+        }
+        self.retry.tries += 1;
+        set_cseq(&mut self.retry.draft, cseq);
+        let mut draft = self.retry.draft.clone();
+        let fields = self.known.fields(cx, &credentials, &draft);
+        put(&mut draft, fields, &self.known);
+        cx.count(Counter::Auth("answered"));
+        Ok(draft)
+    }
+
+    /// What the far end has asked for, for the next request to it.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+}
+
+/// A request that nobody waits for (BYE), kept until its answer: its call may be over by then.
+#[derive(Debug)]
+pub struct Lone {
+    asked: Asked,
+    path: Path,
+    tls_name: Option<Box<str>>,
+}
+
+impl Lone {
+    pub(super) fn new(trunk: Box<str>, retry: Retry, known: Known, path: Path, tls_name: Option<Box<str>>) -> Lone {
+        Lone { asked: Asked { trunk, retry, known }, path, tls_name }
+    }
+}
+
+impl Services {
+    /// A response to a request that no call waits for.
+    pub fn on_lone_response(&mut self, tx: ClientTxId, response: &Message) {
+        let status = response.status().unwrap_or(0);
+        if status < 200 {
+            return;
+        }
+        let call = self.alone_of.remove(&tx);
+        let Some(mut lone) = self.alone.remove(&tx).filter(|_| matches!(status, 401 | 407)) else { return };
+        let cseq = lone.asked.next_cseq();
+        let Ok(mut draft) = lone.asked.answer(self, response, cseq) else { return };
+        let branch = self.mint_branch();
+        draft.insert_first(HeaderId::Via, self.via(&lone.path, &branch));
+        let Some(payload) = self.encode(&draft) else { return };
+        if let Some(call) = call {
+            self.note_sent(call, ReturnPath { ingress: None, path: lone.path }, &draft);
+        }
+        if let Some(tx) = self.tx.send_request(self.now.mono, branch.into(), false, lone.path, lone.tls_name.clone(), payload) {
+            self.alone_of.extend(call.map(|call| (tx, call)));
+            self.alone.insert(tx, lone);
+        }
+    }
+}

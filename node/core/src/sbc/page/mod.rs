@@ -1,0 +1,215 @@
+//! Requests outside of a dialog that are no call: MESSAGE (RFC 3428), PUBLISH (RFC 3903) and the SUBSCRIBE that begins a
+//! subscription (RFC 6665). They go where a call would, to one target after the other (`send`).
+//!
+//! There is no claim for one: a copy at another node is sent on as well, but with the same Call-ID, From-tag and CSeq (rule C), so
+//! that the far end knows it for one.
+
+mod send;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::Sbc;
+use super::receive::server_key;
+use crate::call::{ALLOW_NO_EVENTS, Asked, copy_through, finish_response};
+use crate::ids::ResolveId;
+use crate::io::{Counter, HostAndPort, Path, Realm, ReturnPath, Target, TransportChoice};
+use crate::policy::SubscribePolicy;
+use crate::routing;
+use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
+use crate::time::Instant;
+use crate::timer::TimerId;
+use crate::token::ClaimKey;
+use crate::transaction::{ClientTxId, ServerTxId};
+
+/// The sender gives up after 32 s (RFC 3261 §17.1.2.2, timer F): it is told before.
+const GIVE_UP: Duration = Duration::from_secs(28);
+/// Targets of one request.
+const MAX_TRIES: usize = 8;
+
+/// All of them that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Pages {
+    open: HashMap<u64, Page>,
+    sent: HashMap<ClientTxId, u64>,
+    resolving: HashMap<ResolveId, u64>,
+}
+
+impl Pages {
+    /// A request that this one began has come: its target is there, and no other is to be asked.
+    pub(super) fn heard_of(&mut self, id: u64) {
+        if let Some(page) = self.open.get_mut(&id) {
+            page.provisional = true;
+        }
+    }
+}
+
+/// One target of a trunk, not looked up yet.
+#[derive(Clone, Debug)]
+pub(super) struct Hop {
+    pub(super) trunk: Box<str>,
+    pub(super) realm: Realm,
+    host: HostAndPort,
+    choice: TransportChoice,
+}
+
+/// What went to the present target.
+#[derive(Debug)]
+struct Sent {
+    tx: ClientTxId,
+    path: Path,
+    tls_name: Option<Box<str>>,
+    /// Where we have credentials there.
+    asked: Option<Asked>,
+}
+
+/// One request.
+#[derive(Debug)]
+struct Page {
+    tx: ServerTxId,
+    request: Message,
+    key: ClaimKey,
+    from_trunk: Box<str>,
+    /// Of the present target.
+    to_trunk: Box<str>,
+    emergency: bool,
+    hops: VecDeque<Hop>,
+    asking: Option<(ResolveId, Hop)>,
+    candidates: VecDeque<(Hop, Target)>,
+    /// Held down: the last to be tried.
+    deferred: VecDeque<(Hop, Target)>,
+    current: Option<Sent>,
+    provisional: bool,
+    tries: Vec<Target>,
+    began: Instant,
+    timer: Option<TimerId>,
+    /// What the first target said that failed.
+    failure: Option<Message>,
+}
+
+impl Page {
+    fn has_alternative(&self) -> bool {
+        let left = !self.candidates.is_empty() || !self.deferred.is_empty() || !self.hops.is_empty() || self.asking.is_some();
+        left && self.tries.len() < MAX_TRIES
+    }
+
+    fn subscribes(&self) -> bool {
+        self.request.method() == &Method::Subscribe
+    }
+}
+
+impl Sbc {
+    /// A new MESSAGE, PUBLISH or SUBSCRIBE without To-tag.
+    pub(super) fn on_page(&mut self, path: Path, back: ReturnPath, message: &Message) {
+        let admitted = match self.admit(&path, message) {
+            Ok(admitted) => admitted,
+            Err(status) => return self.cx.reject_stateless(back, message, status),
+        };
+        let service = admitted.service.as_deref();
+        if !self.authenticate(back, message, &admitted.trunk, service.is_some()) {
+            return;
+        }
+        if self.refuses_events(back, message, &admitted.trunk) {
+            return;
+        }
+        let config = self.cx.config.clone();
+        let Ok(uri) = Uri::parse(message.request_uri().unwrap_or_default()) else { return };
+        let secure = uri.scheme() == Scheme::Sips;
+        let route = routing::route(&config, &uri, service, &admitted.trunk);
+        let targets = route.map(|r| routing::targets(&config, r)).unwrap_or_default().into_iter();
+        let hops: VecDeque<Hop> = targets
+            .map(|(trunk, target)| Hop {
+                trunk: trunk.name.clone(),
+                realm: trunk.realm,
+                host: target.host.clone(),
+                choice: routing::transport_choice(target.transport, secure),
+            })
+            .collect();
+        let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), false, back) else {
+            return self.cx.reject_stateless(back, message, 503);
+        };
+        if message.method() == &Method::Message {
+            self.cx.count(Counter::MessageReceived(routing::class_label(service)));
+        }
+        if hops.is_empty() {
+            let tag = self.cx.stateless_tag(message);
+            return self.cx.reject(tx, message, routing::unrouted(service.is_some()), &tag);
+        }
+        let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
+        let id = self.cx.serial();
+        let page = Page {
+            tx,
+            request: message.clone(),
+            key,
+            emergency: admitted.service.is_some(),
+            from_trunk: admitted.trunk,
+            to_trunk: Default::default(),
+            hops,
+            asking: None,
+            candidates: VecDeque::new(),
+            deferred: VecDeque::new(),
+            current: None,
+            provisional: false,
+            tries: Vec::new(),
+            began: self.cx.now.mono,
+            timer: None,
+            failure: None,
+        };
+        if page.subscribes() {
+            self.begin_subscription(id, back, message, &page.from_trunk, page.emergency);
+        }
+        self.pages.open.insert(id, page);
+        self.try_page(id);
+    }
+
+    /// Answers a SUBSCRIBE or PUBLISH that its trunk may not send, or for which there is no room.
+    fn refuses_events(&mut self, back: ReturnPath, message: &Message, trunk: &str) -> bool {
+        if message.method() == &Method::Message {
+            return false;
+        }
+        if self.cx.config.trunk(trunk).is_some_and(|t| t.subscribe == SubscribePolicy::Refuse) {
+            self.cx.reject_with(back, message, 405, &[("Allow", ALLOW_NO_EVENTS.to_owned())]);
+            return true;
+        }
+        let status = if message.all(HeaderId::Event).count() != 1 {
+            // RFC 3903 §6 step 2, RFC 6665 §4.2.1.1: neither is about anything without an event package.
+            489
+        } else if message.method() == &Method::Subscribe
+            && let Some(limit) = self.subscriptions.full(back.path.remote.ip())
+        {
+            self.cx.count(Counter::Limited(limit));
+            503
+        } else {
+            return false;
+        };
+        self.cx.reject_stateless(back, message, status);
+        true
+    }
+
+    /// The final response to the sender: the far end's, or our own.
+    fn answer_page(&mut self, id: u64, mut page: Page, status: u16, response: Option<&Message>) {
+        self.cx.stop_timer(&mut page.timer);
+        let status = response.and_then(Message::status).unwrap_or(status);
+        let mut draft = page.request.response(status, response.map(Message::reason));
+        let tag = self.cx.stateless_tag(&page.request);
+        let accepted = (200..300).contains(&status);
+        if let Some(response) = response {
+            draft.set(HeaderId::To, format!("{};tag={tag}", page.request.to()));
+            if page.subscribes() && accepted {
+                self.confirm_subscription(id, &page.request, response, &mut draft);
+            }
+            copy_through(response, &mut draft);
+            self.cx.shape(&page.to_trunk, &page.from_trunk, page.request.method(), page.emergency, &mut draft);
+            if !response.body().is_empty() {
+                draft.set_body(response.content_type(), response.body());
+            }
+        } else {
+            finish_response(&mut draft, &page.request, status, &tag, &self.cx.local.name);
+        }
+        self.cx.respond(page.tx, &mut draft);
+        if page.subscribes() {
+            let asked = page.current.as_ref().and_then(|sent| sent.asked.as_ref());
+            self.settle_subscription(id, accepted, asked);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! From target to target: the DNS, what is sent, and what comes of it.
+
+use std::net::IpAddr;
+
+use super::{GIVE_UP, Hop, MAX_TRIES, Page, Sent};
+use crate::call::{
+    Asked, Challenged, DATAGRAM_MAX, Known, LOOP_PARAM, Timer, copy_through, next_max_forwards, strip_our_credentials,
+    target_number, to_value, uri_at,
+};
+use crate::dialog::without_tag;
+use crate::ids::ResolveId;
+use crate::io::{Output, ResolveError, ResolveRequest, Target, Transport, TransportChoice};
+use crate::policy::Topology;
+use crate::sbc::Sbc;
+use crate::sip::{Draft, HeaderId, Message};
+use crate::transaction::ClientTxId;
+
+/// Octets that a request still gets when its size is judged: Via, and a Contact.
+const ROOM: usize = 250;
+
+impl Sbc {
+    /// Sends it to the next target there is.
+    pub(super) fn try_page(&mut self, id: u64) {
+        let Some(mut page) = self.pages.open.remove(&id) else { return };
+        page.current = None;
+        page.provisional = false;
+        self.cx.stop_timer(&mut page.timer);
+        while page.tries.len() < MAX_TRIES {
+            let candidate = page.candidates.pop_front();
+            let held = candidate.as_ref().is_some_and(|(hop, target)| self.cx.defers(hop.realm, target));
+            match (candidate, held) {
+                (Some(candidate), true) => page.deferred.push_back(candidate),
+                (Some((hop, target)), false) => {
+                    if self.send_page(id, &mut page, &hop, target) {
+                        self.pages.open.insert(id, page);
+                        return;
+                    }
+                }
+                (None, _) if page.asking.is_some() => {
+                    self.pages.open.insert(id, page);
+                    return;
+                }
+                (None, _) => match page.hops.pop_front() {
+                    Some(hop) => self.look_up(id, &mut page, hop),
+                    None => {
+                        let Some((hop, target)) = page.deferred.pop_front() else { break };
+                        if self.send_page(id, &mut page, &hop, target) {
+                            self.pages.open.insert(id, page);
+                            return;
+                        }
+                    }
+                },
+            }
+        }
+        let failure = page.failure.take();
+        self.answer_page(id, page, 480, failure.as_ref());
+    }
+
+    fn look_up(&mut self, id: u64, page: &mut Page, hop: Hop) {
+        if let Ok(ip) = hop.host.host.parse::<IpAddr>() {
+            let transport = match hop.choice {
+                TransportChoice::Fixed(t) => t,
+                TransportChoice::Secure => Transport::Tls,
+                TransportChoice::Any => Transport::Udp,
+            };
+            let port = hop.host.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
+            page.candidates.push_back((hop, Target { addr: (ip, port).into(), transport }));
+            return;
+        }
+        let question = ResolveId(self.cx.serial());
+        let request = ResolveRequest { target: hop.host.clone(), transport: hop.choice };
+        self.pages.resolving.insert(question, id);
+        self.cx.out.push_back(Output::Resolve { id: question, request });
+        page.asking = Some((question, hop));
+    }
+
+    /// The DNS answered for one of these. False: it was for none.
+    pub(in crate::sbc) fn on_page_resolved(&mut self, question: ResolveId, result: &Result<Vec<Target>, ResolveError>) -> bool {
+        let Some(id) = self.pages.resolving.remove(&question) else { return false };
+        if let Some(page) = self.pages.open.get_mut(&id)
+            && let Some((_, hop)) = page.asking.take()
+        {
+            let targets = result.as_deref().unwrap_or_default().iter().take(MAX_TRIES);
+            page.candidates.extend(targets.map(|target| (hop.clone(), target.clone())));
+            self.try_page(id);
+        }
+        true
+    }
+
+    /// False: it could not be written or sent.
+    fn send_page(&mut self, id: u64, page: &mut Page, hop: &Hop, mut target: Target) -> bool {
+        let tries = page.tries.iter().filter(|t| **t == target).count();
+        page.tries.push(target.clone());
+        page.to_trunk = hop.trunk.clone();
+        let mut draft = self.write_page(page, hop, &target, tries);
+        let cx = &mut self.cx;
+        let large = draft.encode().is_ok_and(|octets| octets.len() > DATAGRAM_MAX - ROOM);
+        if large && hop.choice == TransportChoice::Any && target.transport == Transport::Udp {
+            // RFC 3428 §8, RFC 3261 §18.1.1: what does not fit goes by a transport with congestion control; by UDP, should that fail.
+            page.candidates.push_front((Hop { choice: TransportChoice::Fixed(Transport::Udp), ..hop.clone() }, target.clone()));
+            target.transport = Transport::Tcp;
+        }
+        let path = cx.path_to(hop.realm, target.transport, target.addr);
+        let tls_name = hop.host.host.parse::<IpAddr>().is_err().then(|| hop.host.host.clone());
+        if page.subscribes() {
+            self.dial_subscription(id, &hop.trunk, path, tls_name.clone(), &mut draft);
+        }
+        let asked = Asked::new(&mut self.cx, &hop.trunk, Known::default(), &mut draft);
+        let loops = self.cx.loop_cookie(&page.request);
+        let Some(tx) = self.transmit_page(&mut draft, path, tls_name.clone(), &loops) else { return false };
+        let settings = &self.cx.config.settings;
+        let failover = self.cx.config.trunk(&hop.trunk).and_then(|t| t.failover_after).unwrap_or(settings.failover_after);
+        page.current = Some(Sent { tx, path, tls_name, asked });
+        page.timer = Some(self.cx.start_timer(failover, Timer::Page(id)));
+        self.pages.sent.insert(tx, id);
+        true
+    }
+
+    /// As it goes to a target, without Via, Contact and credentials.
+    fn write_page(&self, page: &Page, hop: &Hop, target: &Target, tries: usize) -> Draft {
+        let (cx, method) = (&self.cx, page.request.method());
+        let identity = cx.key.callee_identity(page.key, 1, target_number(target, tries));
+        let uri = uri_at(&page.request, &hop.host.host, target.addr);
+        let mut draft = Draft::request(method, &uri);
+        draft.push(HeaderId::MaxForwards, next_max_forwards(&page.request).unwrap_or(70).to_string());
+        draft.push(HeaderId::From, format!("{};tag={}", without_tag(page.request.from()), identity.from_tag));
+        draft.push(HeaderId::To, to_value(cx, &page.request, &uri));
+        let open = cx.config.trunk(&hop.trunk).is_some_and(|t| t.topology == Topology::Transparent);
+        draft.push(HeaderId::CallId, if open { page.request.call_id().to_owned() } else { identity.call_id });
+        draft.push(HeaderId::CSeq, format!("{} {method}", identity.cseq));
+        copy_through(&page.request, &mut draft);
+        cx.shape(&page.from_trunk, &hop.trunk, method, page.emergency, &mut draft);
+        strip_our_credentials(cx, &page.from_trunk, &mut draft);
+        draft.set_body(page.request.content_type(), page.request.body());
+        draft
+    }
+
+    fn transmit_page(
+        &mut self,
+        draft: &mut Draft,
+        path: crate::io::Path,
+        tls_name: Option<Box<str>>,
+        loops: &str,
+    ) -> Option<ClientTxId> {
+        let branch = self.cx.mint_branch();
+        draft.insert_first(HeaderId::Via, format!("{};{LOOP_PARAM}={loops}", self.cx.via(&path, &branch)));
+        let payload = self.cx.encode(draft)?;
+        self.cx.tx.send_request(self.cx.now.mono, branch.into(), false, path, tls_name, payload)
+    }
+
+    /// The present target has been silent for a while, or time is up.
+    pub(in crate::sbc) fn on_page_timer(&mut self, id: u64) {
+        let now = self.cx.now.mono;
+        let Some(page) = self.pages.open.get_mut(&id) else { return };
+        page.timer = None;
+        let over = now >= page.began + GIVE_UP;
+        if !over && (page.provisional || !page.has_alternative()) {
+            self.wait_page(id);
+            return;
+        }
+        if let Some(sent) = page.current.take() {
+            self.pages.sent.remove(&sent.tx);
+            self.cx.tx.abandon_client(sent.tx);
+            self.cx.target_failed(&sent.path, None);
+        }
+        if !over {
+            return self.try_page(id);
+        }
+        if let Some(mut page) = self.pages.open.remove(&id) {
+            let failure = page.failure.take();
+            self.answer_page(id, page, 480, failure.as_ref());
+        }
+    }
+
+    /// Nothing more is done until something comes, or the sender has to be told.
+    fn wait_page(&mut self, id: u64) {
+        let now = self.cx.now.mono;
+        let Some(page) = self.pages.open.get_mut(&id) else { return };
+        self.cx.stop_timer(&mut page.timer);
+        page.timer = Some(self.cx.start_timer((page.began + GIVE_UP).since(now), Timer::Page(id)));
+    }
+
+    /// A response to one of these. False: it is to none.
+    pub(in crate::sbc) fn on_page_response(&mut self, tx: ClientTxId, response: &Message) -> bool {
+        let Some(&id) = self.pages.sent.get(&tx) else { return false };
+        let status = response.status().unwrap_or(0);
+        let Some(page) = self.pages.open.get_mut(&id) else { return true };
+        if status < 200 {
+            page.provisional = true;
+            return true;
+        }
+        self.pages.sent.remove(&tx);
+        if let Some(sent) = &page.current {
+            self.cx.target_responded(&sent.path, status, response);
+        }
+        let challenged = if matches!(status, 401 | 407) { self.prove_page(id, response) } else { Some(Challenged::NotOurs) };
+        let Some(challenged) = challenged else { return true };
+        let has_peers = self.has_peers();
+        let Some(page) = self.pages.open.get_mut(&id) else { return true };
+        // What the target refuses us for is not the sender's fault, nor a challenge that it could answer.
+        let refused = challenged == Challenged::Refused;
+        if (refused || (500..600).contains(&status)) && page.has_alternative() {
+            if !refused {
+                page.failure.get_or_insert_with(|| response.clone());
+            }
+            self.try_page(id);
+        } else if status == 482 && has_peers {
+            // Rule C: another node has sent it before, and will answer. Should it not, the sender is told at last.
+            page.current = None;
+            page.failure = Some(response.clone());
+            (page.provisional, page.candidates, page.hops) = (true, Default::default(), Default::default());
+            self.wait_page(id);
+        } else if let Some(page) = self.pages.open.remove(&id) {
+            self.answer_page(id, page, 502, Some(response).filter(|_| !refused));
+        }
+        true
+    }
+
+    /// The target asks who we are. `None`: it was told, and asked again; else why not.
+    fn prove_page(&mut self, id: u64, response: &Message) -> Option<Challenged> {
+        let Some(page) = self.pages.open.get_mut(&id) else { return Some(Challenged::NotOurs) };
+        let Some(sent) = page.current.as_mut() else { return Some(Challenged::NotOurs) };
+        let Some(asked) = sent.asked.as_mut() else { return Some(Challenged::NotOurs) };
+        let cseq = asked.next_cseq();
+        let mut draft = match asked.answer(&mut self.cx, response, cseq) {
+            Ok(draft) => draft,
+            Err(why) => return Some(why),
+        };
+        let (path, tls_name, subscribes) = (sent.path, sent.tls_name.clone(), page.subscribes());
+        let loops = self.cx.loop_cookie(&page.request);
+        let Some(tx) = self.transmit_page(&mut draft, path, tls_name, &loops) else { return Some(Challenged::Refused) };
+        self.pages.sent.insert(tx, id);
+        if let Some(sent) = self.pages.open.get_mut(&id).and_then(|page| page.current.as_mut()) {
+            sent.tx = tx;
+        }
+        if subscribes {
+            self.redial_subscription(id, cseq);
+        }
+        None
+    }
+
+    /// True where another node may have sent the same request.
+    fn has_peers(&self) -> bool {
+        self.cx.view.nodes.iter().any(|n| n.alive && n.id != self.cx.local.node)
+    }
+
+    /// No response, or it could not be sent. False: it is none of these.
+    pub(in crate::sbc) fn on_page_lost(&mut self, tx: ClientTxId) -> bool {
+        let Some(id) = self.pages.sent.remove(&tx) else { return false };
+        if let Some(sent) = self.pages.open.get_mut(&id).and_then(|page| page.current.take()) {
+            self.cx.target_failed(&sent.path, None);
+        }
+        self.try_page(id);
+        true
+    }
+}

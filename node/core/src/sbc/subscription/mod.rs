@@ -1,0 +1,356 @@
+//! Subscriptions (RFC 6665) through this node: a dialog with the subscriber and one with the notifier, each with identifiers of our
+//! own, as a call has them. The events and their documents are not looked into.
+//!
+//! The SUBSCRIBE that begins one goes out as a page does; `in_dialog` passes what comes within it. It is soft state: nothing of it
+//! is in the log. A node that starts again says 481, and the subscriber subscribes anew.
+//!
+//! Of a SUBSCRIBE that forks downstream, the notifier whose 2xx or NOTIFY comes first has the subscription, the others get 481, which
+//! ends theirs (RFC 6665 §4.4.1). A subscriber that knows of one cannot tell two apart by what we would have to invent, and the
+//! state of one subscription stays bounded.
+//!
+//! A call that ends while a REFER waits for its last NOTIFY leaves such a dialog usage behind for a while (RFC 5057 §4.2).
+
+mod in_dialog;
+mod state;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Sbc;
+use crate::call::{Asked, End, Known, Refer, Timer, Usage, own_path};
+use crate::dialog::{Dialog, without_tag};
+use crate::ids::{CallUid, ResolveId};
+use crate::io::{Counter, Path, ReturnPath, Side, Transport};
+use crate::sip::{Draft, HeaderId, Message};
+use crate::timer::TimerId;
+use crate::token::{OwnerToken, TokenKind};
+use crate::transaction::ClientTxId;
+
+use in_dialog::Passing;
+use state::MARGIN;
+
+/// Subscriptions of a node: at 3 KB each this bounds them at 150 MB.
+const MAX_SUBSCRIPTIONS: usize = 50_000;
+/// Of one source: a PBX or a PSAP whose desks each watch all others comes as one address.
+const MAX_PER_SOURCE: u32 = 5_000;
+/// How long a NOTIFY can make the dialog of a call that ended serve those that follow: as long as a phone rings.
+const AFTER_CALL: Duration = Duration::from_secs(180);
+
+/// All of this node.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    open: HashMap<u64, Subscription>,
+    by_source: HashMap<IpAddr, u32>,
+    /// Requests that were passed on: the subscription, and the number of the request in it.
+    sent: HashMap<ClientTxId, (u64, u64)>,
+    resolving: HashMap<ResolveId, (u64, u64)>,
+}
+
+impl Subscriptions {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// True when there is one with this serial.
+    pub(super) fn has(&self, serial: u64) -> bool {
+        self.open.contains_key(&serial)
+    }
+
+    /// The limit that one more of this source would be over.
+    pub(super) fn full(&self, source: IpAddr) -> Option<&'static str> {
+        if self.open.len() >= MAX_SUBSCRIPTIONS {
+            return Some("subscriptions");
+        }
+        let of_source = self.by_source.get(&source).copied().unwrap_or(0);
+        (of_source >= MAX_PER_SOURCE).then_some("source_subscriptions")
+    }
+
+    fn insert(&mut self, serial: u64, subscription: Subscription) {
+        *self.by_source.entry(subscription.source).or_default() += 1;
+        self.open.insert(serial, subscription);
+    }
+
+    fn remove(&mut self, serial: u64) {
+        let Some(subscription) = self.open.remove(&serial) else { return };
+        if let Some(count) = self.by_source.get_mut(&subscription.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_source.remove(&subscription.source);
+            }
+        }
+    }
+}
+
+/// One subscription.
+#[derive(Debug)]
+struct Subscription {
+    /// Who asked first.
+    source: IpAddr,
+    emergency: bool,
+    /// The side that subscribes; the other one notifies.
+    subscriber: Side,
+    caller: End,
+    callee: End,
+    /// The SUBSCRIBE that begins it has no final response yet.
+    asking: bool,
+    /// It is over; what is left are answers under way.
+    ended: bool,
+    /// REFERs of the call that it is left of: their ids differ by leg.
+    refers: Vec<Refer>,
+    passing: Vec<Passing>,
+    timer: Option<TimerId>,
+}
+
+impl Subscription {
+    fn end(&self, side: Side) -> &End {
+        match side {
+            Side::Caller => &self.caller,
+            Side::Callee => &self.callee,
+        }
+    }
+
+    fn end_mut(&mut self, side: Side) -> &mut End {
+        match side {
+            Side::Caller => &mut self.caller,
+            Side::Callee => &mut self.callee,
+        }
+    }
+
+    /// Nothing is left to do.
+    fn is_done(&self) -> bool {
+        self.ended && !self.asking && self.passing.is_empty()
+    }
+}
+
+impl Sbc {
+    /// Subscriptions that this node holds.
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// True when this id names a subscription of this node.
+    pub(super) fn own_subscription(&self, uid: CallUid) -> bool {
+        uid == self.cx.own_uid(uid.serial) && self.subscriptions.has(uid.serial)
+    }
+
+    /// A SUBSCRIBE was admitted; nobody was asked yet.
+    pub(super) fn begin_subscription(&mut self, id: u64, back: ReturnPath, request: &Message, trunk: &str, emergency: bool) {
+        let uid = self.cx.own_uid(id);
+        let token = |kind| self.cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
+        let (own, other) = (token(TokenKind::CallerLeg), token(TokenKind::CalleeLeg));
+        let mut dialog = Dialog::from_request(request, &own);
+        self.cx.drop_own_routes(&mut dialog);
+        let realm = back.path.role.realm();
+        let path = own_path(back.path, back.ingress.is_none());
+        let caller = End { realm, trunk: trunk.into(), dialog, path, tls_name: None, token: own, known: Known::default() };
+        // Until it is dialled.
+        let nowhere = self.cx.path_to(realm, Transport::Udp, ([0, 0, 0, 0], 0).into());
+        let dialog = Dialog { remote_tag: None, call_id: "".into(), local_tag: "".into(), ..caller.dialog.clone() };
+        let callee =
+            End { realm, trunk: "".into(), dialog, path: nowhere, tls_name: None, token: other, known: Known::default() };
+        let subscription = Subscription {
+            source: back.path.remote.ip(),
+            emergency,
+            subscriber: Side::Caller,
+            caller,
+            callee,
+            asking: true,
+            ended: false,
+            refers: Vec::new(),
+            passing: Vec::new(),
+            timer: None,
+        };
+        self.subscriptions.insert(id, subscription);
+    }
+
+    /// It goes to a target: what is sent there makes the dialog on that side, and gets our Contact.
+    pub(super) fn dial_subscription(&mut self, id: u64, trunk: &str, path: Path, tls_name: Option<Box<str>>, draft: &mut Draft) {
+        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
+        let value = |id| draft.first(id).unwrap_or_default();
+        let (local_uri, tag) = value(HeaderId::From).rsplit_once(";tag=").unwrap_or_default();
+        let dialog = Dialog {
+            call_id: value(HeaderId::CallId).into(),
+            local_tag: tag.into(),
+            remote_tag: None,
+            local_uri: local_uri.into(),
+            remote_uri: without_tag(value(HeaderId::To)).into(),
+            remote_target: draft.request_uri().unwrap_or_default().into(),
+            route_set: Vec::new(),
+            local_cseq: value(HeaderId::CSeq).split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0),
+            remote_cseq: None,
+        };
+        let token = subscription.callee.token.clone();
+        let realm = path.role.realm();
+        subscription.callee = End { realm, trunk: trunk.into(), dialog, path, tls_name, token, known: Known::default() };
+        draft.push(HeaderId::Contact, subscription.callee.contact(&self.cx));
+    }
+
+    /// It went again, with credentials.
+    pub(super) fn redial_subscription(&mut self, id: u64, cseq: u32) {
+        if let Some(subscription) = self.subscriptions.open.get_mut(&id) {
+            subscription.callee.dialog.local_cseq = cseq;
+        }
+    }
+
+    /// The 2xx came: completes the one to the subscriber, `draft`.
+    pub(super) fn confirm_subscription(&mut self, id: u64, request: &Message, response: &Message, draft: &mut Draft) {
+        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
+        let dialog = &mut subscription.callee.dialog;
+        // RFC 6665 §4.4.1: a NOTIFY that overtook it has made the dialog already.
+        if dialog.remote_tag.is_none() {
+            dialog.on_dialog_response(response);
+            self.cx.drop_own_routes(dialog);
+        }
+        let caller = &subscription.caller;
+        draft.set(HeaderId::To, format!("{};tag={}", request.to(), caller.dialog.local_tag));
+        draft.push(HeaderId::Contact, caller.contact(&self.cx));
+        // RFC 3261 §12.1.1.
+        for route in request.all(HeaderId::RecordRoute) {
+            draft.push(HeaderId::RecordRoute, route);
+        }
+        self.cx.count(Counter::Subscription("begun"));
+        self.prolong(id, state::granted(request, response));
+    }
+
+    /// The SUBSCRIBE that began it has its final answer. `asked`: with what it was accepted.
+    pub(super) fn settle_subscription(&mut self, id: u64, accepted: bool, asked: Option<&Asked>) {
+        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
+        subscription.asking = false;
+        if let Some(asked) = asked {
+            subscription.callee.known = asked.known().clone();
+        }
+        if !accepted {
+            self.end_subscription(id, "refused");
+        }
+        self.forget_if_done(id);
+    }
+
+    /// A call has ended with REFERs that wait for their last NOTIFY.
+    pub(super) fn keep_usage(&mut self, serial: u64, usage: Usage) {
+        let Usage { subscriber, emergency, caller, callee, refers } = usage;
+        let source = if subscriber == Side::Caller { &caller } else { &callee }.path.remote.ip();
+        if self.subscriptions.full(source).is_some() {
+            return;
+        }
+        let (passing, timer, asking, ended) = (Vec::new(), None, false, false);
+        let kept = Subscription { source, emergency, subscriber, caller, callee, asking, ended, refers, passing, timer };
+        self.subscriptions.insert(serial, kept);
+        self.arm_subscription(serial, MARGIN);
+    }
+
+    /// It lasts for so long from now.
+    fn prolong(&mut self, id: u64, life: Duration) {
+        let of_call = self.subscriptions.open.get(&id).is_some_and(|s| !s.refers.is_empty());
+        let life = if of_call { life.min(AFTER_CALL) } else { life };
+        self.arm_subscription(id, life + MARGIN);
+    }
+
+    fn arm_subscription(&mut self, id: u64, after: Duration) {
+        let Some(subscription) = self.subscriptions.open.get_mut(&id).filter(|s| !s.ended) else { return };
+        self.cx.stop_timer(&mut subscription.timer);
+        subscription.timer = Some(self.cx.start_timer(after, Timer::Subscription(id)));
+    }
+
+    /// Nobody refreshed it in its time.
+    pub(super) fn on_subscription_timer(&mut self, id: u64) {
+        if let Some(subscription) = self.subscriptions.open.get_mut(&id) {
+            subscription.timer = None;
+            self.end_subscription(id, "expired");
+            self.forget_if_done(id);
+        }
+    }
+
+    /// Nothing more is passed on within it; what is under way is still answered.
+    fn end_subscription(&mut self, id: u64, how: &'static str) {
+        let Some(subscription) = self.subscriptions.open.get_mut(&id).filter(|s| !s.ended) else { return };
+        subscription.ended = true;
+        self.cx.stop_timer(&mut subscription.timer);
+        self.cx.count(Counter::Subscription(how));
+    }
+
+    fn forget_if_done(&mut self, id: u64) {
+        if self.subscriptions.open.get(&id).is_some_and(Subscription::is_done) {
+            self.subscriptions.remove(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{AddressRole, Realm};
+
+    fn subscription(source: IpAddr) -> Subscription {
+        let remote = (source, 5060).into();
+        let path = Path { role: AddressRole::Unicast, transport: Transport::Udp, local: remote, remote, flow: None };
+        let end = || End {
+            realm: Realm::External,
+            trunk: "t".into(),
+            dialog: Dialog {
+                call_id: "c".into(),
+                local_tag: "l".into(),
+                remote_tag: None,
+                local_uri: "".into(),
+                remote_uri: "".into(),
+                remote_target: "".into(),
+                route_set: Vec::new(),
+                local_cseq: 0,
+                remote_cseq: None,
+            },
+            path,
+            tls_name: None,
+            token: "".into(),
+            known: Known::default(),
+        };
+        Subscription {
+            source,
+            emergency: false,
+            subscriber: Side::Caller,
+            caller: end(),
+            callee: end(),
+            asking: false,
+            ended: false,
+            refers: Vec::new(),
+            passing: Vec::new(),
+            timer: None,
+        }
+    }
+
+    #[test]
+    fn one_source_and_all_of_them_are_bounded() {
+        let mut all = Subscriptions::default();
+        let source = |n: u32| IpAddr::from(n.to_be_bytes());
+        for serial in 0..u64::from(MAX_PER_SOURCE) {
+            assert_eq!(all.full(source(1)), None);
+            all.insert(serial, subscription(source(1)));
+        }
+        assert_eq!(all.full(source(1)), Some("source_subscriptions"));
+        assert_eq!(all.full(source(2)), None);
+        all.remove(0);
+        assert_eq!(all.full(source(1)), None);
+        let room = u32::try_from(MAX_SUBSCRIPTIONS - all.len()).expect("few");
+        for n in 0..room {
+            all.insert(100_000 + u64::from(n), subscription(source(1000 + n)));
+        }
+        assert_eq!(all.full(source(2)), Some("subscriptions"));
+        let serials: Vec<u64> = all.open.keys().copied().collect();
+        serials.into_iter().for_each(|serial| all.remove(serial));
+        assert!(all.open.is_empty() && all.by_source.is_empty(), "nothing is left of what is gone");
+    }
+
+    #[test]
+    fn it_is_done_when_all_is_answered() {
+        let mut s = subscription(source_of("198.18.0.1"));
+        assert!(!s.is_done());
+        s.ended = true;
+        assert!(s.is_done());
+        s.asking = true;
+        assert!(!s.is_done(), "its SUBSCRIBE waits for an answer");
+    }
+
+    fn source_of(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+}
