@@ -173,6 +173,47 @@ fn node_faults() {
     assert_eq!(faults("unicast = \"127.0.0.12\"", "unicast = \"127.0.0.11\"").len(), 1);
 }
 
+/// `[sip.tls]` after the `[sip]` of [`NODE`].
+fn with_sip_tls(table: &str) -> String {
+    NODE.replacen("[tls]\n", &format!("[sip.tls]\n{table}[tls]\n"), 1)
+}
+
+#[test]
+fn sip_may_have_certificates_of_its_own() {
+    let read = |table: &str| NodeConfig::parse(&with_sip_tls(table), Path::new("/srv")).map(|c| c.sip.tls);
+    assert_eq!(NodeConfig::parse(NODE, Path::new("/srv")).unwrap().sip.tls, None);
+    let files = "cert = \"sip.crt\"\nkey = \"/etc/sip.key\"\nca = \"world.crt\"\n";
+    let plain = read(files).unwrap().unwrap();
+    assert_eq!((&*plain.cert, &*plain.key), (Path::new("/srv/sip.crt"), Path::new("/etc/sip.key")));
+    assert_eq!((plain.external, plain.core), (ClientAuth::None, ClientAuth::None));
+    let asked = read(&format!("{files}client_auth = {{ external = \"request\", core = \"require\" }}\n")).unwrap().unwrap();
+    assert_eq!((asked.external, asked.core), (ClientAuth::Request, ClientAuth::Require));
+    let bad = "cert = \"\"\nkeys = \"k\"\nclient_auth = { external = \"required\", cor = \"none\" }\n";
+    let faults = read(bad).unwrap_err().0;
+    let mut paths: Vec<(&str, &str)> = faults.iter().map(|f| (&*f.path, &*f.hint)).collect();
+    paths.sort_unstable();
+    let wanted = [
+        ("sip.tls.ca", ""),
+        ("sip.tls.cert", ""),
+        ("sip.tls.client_auth.cor", "did you mean `core`?"),
+        ("sip.tls.client_auth.external", "did you mean `require`?"),
+        ("sip.tls.key", ""),
+        ("sip.tls.keys", "did you mean `key`?"),
+    ];
+    assert_eq!(paths, wanted);
+    assert_eq!(NodeConfig::parse(&NODE.replacen("anycast =", "tls = 1\nanycast =", 1), Path::new("/")).unwrap_err().0.len(), 1);
+}
+
+#[test]
+fn faults_of_files_stand_at_their_keys() {
+    let text = with_sip_tls("cert = \"sip.crt\"\nkey = \"k\"\nca = \"c\"\n");
+    let fault = |key| KeyFault { key, message: "no certificate in it".into(), hint: "make one".into() };
+    let shown = Faults::at_keys(&text, &[fault("tls.cert"), fault("sip.tls.cert"), fault("no.such.key")]);
+    let at = |key: &str| shown.0.iter().find(|f| f.path == key).map(|f| text.lines().nth(f.line - 1).unwrap());
+    assert_eq!((at("sip.tls.cert"), at("tls.cert")), (Some("cert = \"sip.crt\""), Some("cert = \"a.crt\"")));
+    assert!(shown.render("node.toml", &text).contains("= hint: make one"));
+}
+
 #[test]
 fn syntax_faults_and_garbage_never_panic() {
     let faults = parse_cluster("[settings\nx = = 1\n", 0).unwrap_err();
