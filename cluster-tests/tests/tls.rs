@@ -21,6 +21,8 @@ const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 2, 53))
 /// The PSAP's gateway, and who would like to be it.
 const GATEWAY: SocketAddr = SocketAddr::new(PSAP.ip(), SIPS_PORT);
 const IMPOSTOR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 2, 9)), SIPS_PORT);
+/// A host behind the gateway.
+const INSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 2, 5)), SIPS_PORT);
 /// For a node to have done what a signal or a handshake asks, and to have told its metrics, which are renewed each second.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -102,6 +104,7 @@ fn dns_server() -> Running {
     dnsmasq.arg(format!("--srv-host=_sips._tcp.desk.example,gateway.example,{},20,0", GATEWAY.port()));
     dnsmasq.arg(format!("--host-record=impostor.example,{}", IMPOSTOR.ip()));
     dnsmasq.arg(format!("--host-record=gateway.example,{}", GATEWAY.ip()));
+    dnsmasq.arg(format!("--host-record=psap.test,{}", GATEWAY.ip())).arg(format!("--host-record=inside.example,{}", INSIDE.ip()));
     let mut server = command::spawn(&mut dnsmasq).expect("dnsmasq is there: deploy/setup.sh test installs it");
     wait::until("dnsmasq serves", Duration::from_secs(10), || {
         assert!(server.is_running(), "{}", server.stderr());
@@ -110,19 +113,26 @@ fn dns_server() -> Running {
     server
 }
 
-/// A whole call that the PSAP answers and ends, on its connection.
-fn call_at(gateway: &mut StreamPhone, caller: &mut Phone, invite: &Message) {
+/// Answers the INVITE that comes on a connection, with a Contact at `host`. Returns the dialogs of both.
+fn answered(gateway: &mut StreamPhone, caller: &mut Phone, invite: &Message, host: &str) -> (Dialog, Dialog) {
     let at_psap = gateway.expect("the INVITE", |m| m.method() == "INVITE");
     assert!(at_psap.header("Via").starts_with("SIP/2.0/TLS "), "{at_psap:?}");
     assert!(at_psap.start.starts_with("INVITE sip:112@psap.test "), "the domain, no host of it: {}", at_psap.start);
-    let contact = format!("<sip:psap@{GATEWAY};transport=tls>");
-    let answer = at_psap.response(200, "OK", "psap").with("Contact", &contact);
+    let answer = at_psap.response(200, "OK", "psap").with("Contact", &format!("<sip:psap@{host};transport=tls>"));
     let answer = answer.with_sdp(sdp(SocketAddr::new(PSAP.ip(), 42_000), 1, "sendrecv"));
     gateway.send(&answer);
     let (ok, _) = caller.expect_response(200, "INVITE");
-    caller.send(&Dialog::of_caller(invite, &ok, caller.at(), "UDP").ack(1), anycast());
+    let from_caller = Dialog::of_caller(invite, &ok, caller.at(), "UDP");
+    caller.send(&from_caller.ack(1), anycast());
+    (from_caller, Dialog { transport: "TLS".into(), ..Dialog::of_callee(&at_psap, &answer, GATEWAY) })
+}
+
+/// A whole call that the PSAP answers and ends, on its connection.
+fn call_at(gateway: &mut StreamPhone, caller: &mut Phone, host: &str) {
+    let invite = Message::invite("sip:112@127.0.0.100", caller.at(), "UDP");
+    caller.send(&invite, anycast());
+    let (_, mut dialog) = answered(gateway, caller, &invite, host);
     gateway.expect("the ACK on the same connection", |m| m.method() == "ACK");
-    let mut dialog = Dialog { transport: "TLS".into(), ..Dialog::of_callee(&at_psap, &answer, GATEWAY) };
     gateway.send(&dialog.request("BYE"));
     let (bye, from) = caller.expect_request("BYE");
     caller.send(&bye.response(200, "OK", ""), from);
@@ -149,7 +159,12 @@ fn a_trunk_by_name_is_who_its_certificate_says() {
     assert!(refused.is_err(), "the node took the wrong name: {refused:?}");
     let (mut phone, name) = gateway.accept().expect("the right name");
     assert_eq!(name.as_deref(), Some("psap.test"));
-    call_at(&mut phone, &mut caller, &invite);
+    let (mut dialog, _) = answered(&mut phone, &mut caller, &invite, &GATEWAY.to_string());
+    phone.expect("the ACK on the same connection", |m| m.method() == "ACK");
+    caller.send(&dialog.request("BYE"), anycast());
+    let bye = phone.expect("the BYE", |m| m.method() == "BYE");
+    phone.send(&bye.response(200, "OK", ""));
+    caller.expect_response(200, "BYE");
     cluster.settled(1);
     wait::until_equal("counted", SOON, &(1, 1), || {
         (handshakes(&cluster, "opened", "certificate"), handshakes(&cluster, "opened", "identified"))
@@ -158,11 +173,32 @@ fn a_trunk_by_name_is_who_its_certificate_says() {
     let line = log.lines().find(|l| l.contains("TLS handshake failed: the far end's certificate")).expect("it is logged");
     assert!(line.contains("psap.test") && line.contains("DNS:desk.example") && line.contains("wildcard"), "{line}");
 
-    // The next call: the impostor is held down, and the connection is there.
+    // The next call: the impostor is held down, and the connection is there, whatever the host is called in Contact.
+    call_at(&mut phone, &mut caller, &format!("gateway.example:{SIPS_PORT}"));
+    cluster.settled(2);
+}
+
+/// RFC 3261 §12.2.1.1, RFC 5922 §7.1: a Contact that names another host is a next hop of its own, and proves its own name.
+#[test]
+fn a_contact_at_another_host_proves_that_hosts_name() {
+    let world = World::new();
+    let _dns = dns_server();
+    let gateway = Gateway::bind(GATEWAY, &world.authority.issue(&world.dir, "gateway", &["psap.test"], &[]));
+    let inside = Gateway::bind(INSIDE, &world.authority.issue(&world.dir, "inside", &["inside.example"], &[]));
+    let cluster = cluster(&world, &format!("psap.test:{SIPS_PORT};transport=tls"));
+    let mut caller = Phone::bind("127.0.3.1:0");
     let invite = Message::invite("sip:112@127.0.0.100", caller.at(), "UDP");
     caller.send(&invite, anycast());
-    call_at(&mut phone, &mut caller, &invite);
-    cluster.settled(2);
+    let (mut phone, _) = gateway.accept().expect("the right name");
+    let (mut dialog, _) = answered(&mut phone, &mut caller, &invite, &format!("inside.example:{SIPS_PORT}"));
+    let (mut phone, name) = inside.accept().expect("its own name");
+    assert_eq!(name.as_deref(), Some("inside.example"));
+    phone.expect("the ACK", |m| m.method() == "ACK");
+    caller.send(&dialog.request("BYE"), anycast());
+    let bye = phone.expect("the BYE", |m| m.method() == "BYE");
+    phone.send(&bye.response(200, "OK", ""));
+    caller.expect_response(200, "BYE");
+    cluster.settled(1);
 }
 
 /// The whole log of all nodes.
