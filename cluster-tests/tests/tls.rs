@@ -60,7 +60,7 @@ impl Drop for World {
     }
 }
 
-/// Nodes with `[sip.tls]`: the core side wants certificates, the external side asks for them. Trunk `psap` has this target.
+/// To be called before anything is bound: it waits for the tests of other programs to be gone. Nodes with `[sip.tls]`: the core side wants certificates, the external side asks for them. Trunk `psap` has this target.
 fn cluster(world: &World, target: &str) -> Cluster {
     let at = |name: &str| world.dir.join(name).display().to_string();
     let set = vec![
@@ -143,6 +143,7 @@ fn call_at(gateway: &mut StreamPhone, caller: &mut Phone, host: &str) {
 #[test]
 fn a_trunk_by_name_is_who_its_certificate_says() {
     let world = World::new();
+    let cluster = cluster(&world, "psap.test");
     let _dns = dns_server();
     // Believed, and with all the names but the right one; a wildcard is none.
     let names = ["impostor.example", "desk.example", "*.test", "127.0.2.9"];
@@ -150,7 +151,6 @@ fn a_trunk_by_name_is_who_its_certificate_says() {
     // The domain stands only in the URI.
     let own = world.authority.issue(&world.dir, "gateway", &["gateway.example"], &["sip:psap.test"]);
     let gateway = Gateway::bind(GATEWAY, &own);
-    let cluster = cluster(&world, "psap.test");
     let mut caller = Phone::bind("127.0.3.1:0");
 
     let invite = Message::invite("sip:112@127.0.0.100", caller.at(), "UDP");
@@ -182,10 +182,10 @@ fn a_trunk_by_name_is_who_its_certificate_says() {
 #[test]
 fn a_contact_at_another_host_proves_that_hosts_name() {
     let world = World::new();
+    let cluster = cluster(&world, &format!("psap.test:{SIPS_PORT};transport=tls"));
     let _dns = dns_server();
     let gateway = Gateway::bind(GATEWAY, &world.authority.issue(&world.dir, "gateway", &["psap.test"], &[]));
     let inside = Gateway::bind(INSIDE, &world.authority.issue(&world.dir, "inside", &["inside.example"], &[]));
-    let cluster = cluster(&world, &format!("psap.test:{SIPS_PORT};transport=tls"));
     let mut caller = Phone::bind("127.0.3.1:0");
     let invite = Message::invite("sip:112@127.0.0.100", caller.at(), "UDP");
     caller.send(&invite, anycast());
@@ -288,4 +288,33 @@ fn clients_show_certificates_where_they_must() {
     wait::until_equal("each is counted", SOON, &[2, 1, 3], || {
         ["identified", "anonymous", "certificate"].map(|outcome| handshakes(&cluster, "accepted", outcome))
     });
+}
+
+/// `tls_names`: a trunk's source is not enough, its connection must have proved one of its names.
+#[test]
+fn a_trunk_may_be_known_by_its_certificate() {
+    let world = World::new();
+    let cluster = cluster(&world, &by_udp());
+    let named = "name = \"callers\"\n";
+    let config = cluster.config_text();
+    assert!(config.contains(named), "{config}");
+    cluster.apply_config(&config.replace(named, &format!("{named}tls_names = [\"partner.example\"]\n")));
+    let partner = world.authority.issue(&world.dir, "partner", &["sbc7.example"], &["sip:partner.example"]);
+    let other = world.authority.issue(&world.dir, "other", &["sbc8.example"], &["sip:else.example"]);
+    let mut psap = Phone::bind(PSAP);
+
+    let mut plain = Phone::bind("127.0.3.1:0");
+    let invite = Message::invite("sip:112@127.0.0.100", plain.at(), "UDP");
+    plain.send(&invite, unicast(0));
+    assert_eq!(plain.expect_final(&invite).0.status(), 403);
+    for own in [None, Some(&other)] {
+        let mut phone = StreamPhone::tls_as(sips(unicast(0)), &world.ca, own).expect("asked for, not needed");
+        phone.send(&Message::invite("sip:112@127.0.0.100", phone.at(), "TLS"));
+        phone.expect_response(403, "INVITE");
+    }
+    let mut phone = StreamPhone::tls_as(sips(unicast(0)), &world.ca, Some(&partner)).expect("believed");
+    phone.send(&Message::invite("sip:112@127.0.0.100", phone.at(), "TLS"));
+    let (at_psap, from) = psap.expect_request("INVITE");
+    psap.send(&at_psap.response(486, "Busy Here", "psap"), from);
+    phone.expect_response(486, "INVITE");
 }

@@ -73,6 +73,7 @@ session_expires_s = 600
 topology = "transparent"
 identity = "strip"
 codecs = ["PCMA", "opus"]
+tls_names = ["GW.example.net"]
 [[routes]]
 name = "emergency"
 emergency = true
@@ -113,6 +114,7 @@ fn a_good_cluster_is_read_whole() {
     assert_eq!((psap.topology, c.trunks[1].topology), (Topology::Hide, Topology::Transparent));
     assert_eq!((psap.identity, c.trunks[1].identity), (IdentityPolicy::Trust, IdentityPolicy::Strip));
     assert_eq!((&psap.codecs, &c.trunks[1].codecs), (&None, &Codecs::new(["PCMA".into(), "opus".into()])));
+    assert_eq!((psap.tls_names.len(), &*c.trunks[1].tls_names), (0, &["gw.example.net".into()][..]));
     assert_eq!(c.settings.shed_at, 90);
     assert_eq!(c.routes[0].matches, [RouteMatch::Emergency(true), RouteMatch::FromTrunk("callers".into())]);
     assert_eq!(parse_cluster("", 0).unwrap(), builtin_cluster());
@@ -128,7 +130,8 @@ fn every_fault_is_shown_at_once() {
         .replace("trunks = [\"psap\"]", "trunks = [\"spap\"]")
         .replace("ring_timeout_s = 60", "ring_timeout_s = 1")
         .replace("session_expires_s = 600", "session_expires_s = 60")
-        .replace("codecs = [\"PCMA\", \"opus\"]", "codecs = []");
+        .replace("codecs = [\"PCMA\", \"opus\"]", "codecs = []")
+        .replace("GW.example.net", "*.example.net");
     let faults = parse_cluster(&text, 1).unwrap_err();
     let paths: Vec<&str> = faults.0.iter().map(|f| &*f.path).collect();
     let wanted = [
@@ -139,20 +142,21 @@ fn every_fault_is_shown_at_once() {
         "trunks[0].targets[1]",
         "trunks[1].session_expires_s",
         "trunks[1].codecs",
+        "trunks[1].tls_names[0]",
         "routes[0].trunks[0]",
     ];
     assert_eq!(paths, wanted);
     assert_eq!((faults.0[0].line, faults.0[0].column), (3, 1));
     assert_eq!(faults.0[0].hint, "did you mean `claim_budget_ms`?");
     assert_eq!(faults.0[2].hint, "did you mean `core`?");
-    assert_eq!(faults.0[7].hint, "did you mean `psap`?");
+    assert_eq!(faults.0[8].hint, "did you mean `psap`?");
     let shown = faults.render("cluster.toml", &text);
     assert!(shown.contains(" --> cluster.toml:3:1\n"), "{shown}");
     assert!(
         shown.contains("3 | claim_bugdet_ms = 200\n  | ^^^^^^^^^^^^^^^\n  = hint: did you mean `claim_budget_ms`?"),
         "{shown}"
     );
-    assert!(shown.ends_with("8 faults in the configuration\n"), "{shown}");
+    assert!(shown.ends_with("9 faults in the configuration\n"), "{shown}");
 }
 
 #[test]

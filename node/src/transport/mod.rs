@@ -48,6 +48,14 @@ pub enum TransportEvent {
         /// Why.
         reason: SendFailure,
     },
+    /// The far end of a connection has shown a certificate that is believed, with SIP domains in it. Comes before everything
+    /// that was received on it.
+    FlowProved {
+        /// Which.
+        flow: FlowId,
+        /// The domains, the first few.
+        names: Box<[Box<str>]>,
+    },
     /// A connection is gone. Comes after everything that was received on it.
     FlowClosed(FlowId),
 }

@@ -52,6 +52,13 @@ impl SipStream {
             SipStream::Tls(s) => s.get_ref().0,
         }
     }
+
+    fn proved(&self) -> Box<[Box<str>]> {
+        match self {
+            SipStream::Tcp(_) => Box::default(),
+            SipStream::Tls(s) => tls::proved(s),
+        }
+    }
 }
 
 impl AsyncRead for SipStream {
@@ -193,12 +200,13 @@ impl Flow {
         let path = self.path();
         let pong = Notify::new();
         let mut in_flight = None;
+        let names = stream.proved();
         let (mut r, mut w) = tokio::io::split(stream);
         let end = tokio::select! {
             // A reset also ends the queue: looked at first, it is a reset.
             biased;
             Ok(()) = &mut self.ends.reset => End::Reset,
-            end = read_loop(&self.shared, &mut r, path, &pong, ours) => end,
+            end = read_named(&self.shared, &mut r, path, &pong, ours, names) => end,
             end = write_loop(&self.shared, &mut w, &mut self.ends.queue, &mut in_flight, self.transport, &pong) => end,
         };
         let mut stream = r.unsplit(w);
@@ -266,6 +274,22 @@ fn read_deadline(shared: &Shared, ours: bool, any: bool, partial_since: Option<I
         None if !ours && !any => last + limits.message,
         None => last + limits.idle,
     }
+}
+
+/// Says who the far end is, and then what it says.
+async fn read_named(
+    shared: &Shared,
+    r: &mut ReadHalf<SipStream>,
+    path: Path,
+    pong: &Notify,
+    ours: bool,
+    names: Box<[Box<str>]>,
+) -> End {
+    if let Some(flow) = path.flow.filter(|_| !names.is_empty()) {
+        // The driver may have stopped; the next message finds out.
+        let _ = shared.sink.send(TransportEvent::FlowProved { flow, names }).await;
+    }
+    read_loop(shared, r, path, pong, ours).await
 }
 
 async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pong: &Notify, ours: bool) -> End {

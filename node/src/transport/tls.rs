@@ -17,6 +17,9 @@ use super::Shared;
 use super::table::OpenKey;
 use crate::tls::{SipNames, SipTls};
 
+/// Domains of one far end that are kept with its connection: a gateway has a few.
+const PROVED_MAX: usize = 16;
+
 /// Takes the handshake of a connection that came to an address of `role`. `None`: it failed, or `reset` fired.
 pub(super) async fn accept(
     shared: &Shared,
@@ -111,6 +114,12 @@ impl Shared {
         }
         Err(SendFailure::Refused)
     }
+}
+
+/// The SIP domains that the far end has proved to be.
+pub(super) fn proved(stream: &TlsStream<TcpStream>) -> Box<[Box<str>]> {
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    certificate.map(|c| SipNames::of(c).domains().take(PROVED_MAX).map(Box::from).collect()).unwrap_or_default()
 }
 
 /// True where it is the far end's certificate that ended the handshake.

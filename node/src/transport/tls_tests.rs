@@ -79,7 +79,20 @@ async fn the_core_side_asks_for_certificates_and_the_external_does_not() {
     send(&known, AddressRole::Core);
     send(&stranger, AddressRole::Core);
     send(&stranger, AddressRole::Unicast);
-    let mut roles = [near.received().await, near.received().await].map(|r| (r.path.role, r.path.remote.ip()));
+    // Before the message, and only of who has shown a certificate.
+    let (mut proved, mut received) = (Vec::new(), Vec::new());
+    while received.len() < 2 {
+        match near.any_event().await {
+            TransportEvent::FlowProved { flow, names } => proved.push((flow, names)),
+            TransportEvent::Received(r) if r.path.role == AddressRole::Core => {
+                assert_eq!(proved[..], [(r.path.flow.unwrap(), ["gw.test".into()].into())]);
+                received.push(r);
+            }
+            TransportEvent::Received(r) => received.push(r),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut roles: Vec<_> = received.iter().map(|r| (r.path.role, r.path.remote.ip())).collect();
     roles.sort_by_key(|(role, _)| *role == AddressRole::Core);
     assert_eq!(roles, [(AddressRole::Unicast, stranger.config.core), (AddressRole::Core, known.config.core)]);
     let stats = near.handle.stats();
