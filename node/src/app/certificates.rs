@@ -166,3 +166,82 @@ impl Certificates {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rcgen::date_time_ymd;
+
+    use super::*;
+    use crate::tls::tests::{Authority, Dir};
+
+    /// A node whose files are `a.*` for the cluster and, where asked for, `s.*` for SIP.
+    fn config(dir: &Path, own: bool) -> Arc<NodeConfig> {
+        let sip = if own { "[sip.tls]\ncert = \"s.crt\"\nkey = \"s.key\"\nca = \"s.ca\"\n" } else { "" };
+        let text = format!(
+            "[node]\nname = \"a\"\nid = 1\ndata_dir = \"d\"\n[cluster]\nid = \"lab\"\nkey_file = \"k\"\n[[cluster.members]]\n\
+             name = \"a\"\nid = 1\npeer = \"127.0.0.11:7443\"\nunicast = \"127.0.0.11\"\ncore = \"127.0.1.11\"\n[sip]\n\
+             anycast = \"127.0.0.100\"\nunicast = \"127.0.0.11\"\ncore = \"127.0.1.11\"\n{sip}[tls]\ncert = \"a.crt\"\n\
+             key = \"a.key\"\nca = \"a.ca\"\n[grpc]\nlisten = \"127.0.0.11:7443\"\n"
+        );
+        Arc::new(NodeConfig::parse(&text, dir).unwrap())
+    }
+
+    fn keys(error: AppError) -> Vec<&'static str> {
+        match error {
+            AppError::Files(faults) => faults.into_iter().map(|f| f.key).collect(),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn faults_of_both_sets_are_told_at_once() {
+        let (dir, ca) = (Dir::new(), Authority::new());
+        assert_eq!(keys(CheckedPems::load(&config(&dir.0, false)).err().unwrap()), ["tls.cert", "tls.key", "tls.ca"]);
+        ca.issue(&dir.0, "a", &["127.0.0.11"], &[]);
+        ca.issue(&dir.0, "s", &["sbc.test"], &[]);
+        std::fs::write(dir.0.join("a.ca"), "").unwrap();
+        std::fs::copy(dir.0.join("a.key"), dir.0.join("s.key")).unwrap();
+        assert_eq!(keys(CheckedPems::load(&config(&dir.0, true)).err().unwrap()), ["tls.ca", "sip.tls.key"]);
+    }
+
+    #[test]
+    fn an_old_certificate_starts_and_is_not_swapped_in() {
+        let (dir, ca) = (Dir::new(), Authority::new());
+        ca.issue(&dir.0, "a", &["127.0.0.11"], &[]);
+        ca.issue(&dir.0, "s", &["127.0.0.11"], &[]);
+        let config = config(&dir.0, true);
+        let pems = CheckedPems::load(&config).unwrap();
+        assert_eq!(pems.warnings(&config), [""; 0]);
+        let metrics = Metrics::new();
+        let certificates = Certificates::new(&config, &pems, &metrics).unwrap();
+        let first = certificates.control.current();
+        // The cluster's set is good and fresh, SIP's is not: neither is taken.
+        ca.issue(&dir.0, "a", &["127.0.0.11"], &[]);
+        ca.issue_with(&dir.0, "s", &["sbc.test"], &[], |p| p.not_after = date_time_ymd(2020, 1, 1));
+        let old = CheckedPems::load(&config).unwrap();
+        let warnings = old.warnings(&config);
+        assert!(warnings[0].contains("expired") && warnings[1].contains("127.0.0.11"), "{warnings:?}");
+        assert!(Certificates::new(&config, &old, &metrics).is_ok(), "UDP and TCP go on");
+        certificates.reload();
+        assert!(Arc::ptr_eq(&certificates.control.current(), &first));
+        ca.issue(&dir.0, "s", &["127.0.0.11"], &[]);
+        certificates.reload();
+        assert!(!Arc::ptr_eq(&certificates.control.current(), &first));
+        let text = metrics.render();
+        for outcome in ["refused", "swapped"] {
+            assert!(text.contains(&format!("sbc_certificate_reloads_total{{outcome=\"{outcome}\"}} 1")), "{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_set_of_its_own_sip_has_the_clusters() {
+        let (dir, ca) = (Dir::new(), Authority::new());
+        ca.issue(&dir.0, "a", &["node-a"], &[]);
+        let config = config(&dir.0, false);
+        let pems = CheckedPems::load(&config).unwrap();
+        assert_eq!(pems.sip.end_entity(), pems.control.end_entity());
+        assert_eq!((pems.warnings(&config).len(), auths(&config)), (0, ClientAuths::default()));
+    }
+}
