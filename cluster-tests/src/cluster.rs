@@ -1,7 +1,8 @@
 //! A cluster of real nodes: `sbcctl dev up`, and everything else through `sbcctl` too.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,8 @@ pub const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 pub const SIP_PORT: u16 = 5060;
 /// TLS.
 pub const SIPS_PORT: u16 = 5061;
+
+const METRICS_PORT: u16 = 9464;
 
 /// Longest `dev up`: three debug-build nodes, an election (1.5 s at most) and a busy machine.
 const UP_LIMIT: Duration = Duration::from_secs(60);
@@ -288,6 +291,20 @@ impl Cluster {
     pub fn pid(&self, node: u8) -> Option<u32> {
         let dir = self.dir.to_str().expect("scratch paths are UTF-8");
         process::find(&["sbcd", dir, NODES[usize::from(node)]]).into_iter().next()
+    }
+
+    /// A counter or gauge of the n-th node, with its labels as they are written; 0 where it is not there.
+    ///
+    /// # Panics
+    /// The node does not serve its metrics.
+    pub fn metric(&self, node: u8, name: &str) -> u64 {
+        let mut http = TcpStream::connect((unicast(node).ip(), METRICS_PORT)).expect("the node serves metrics");
+        http.set_read_timeout(Some(CTL_LIMIT)).expect("it is not zero");
+        http.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it reads");
+        let mut text = String::new();
+        http.read_to_string(&mut text).expect("text");
+        let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
     }
 
     /// The end of every node's log, for a failure report.

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::message::Message;
 use crate::phone::ANSWER;
+use crate::pki::CertFiles;
 
 /// How long one read may wait before the deadline is looked at again.
-const READ: Duration = Duration::from_millis(50);
+pub(crate) const READ: Duration = Duration::from_millis(50);
 
-trait Pipe: Read + Write + Send {}
+pub(crate) trait Pipe: Read + Write + Send {}
 impl<T: Read + Write + Send> Pipe for T {}
 
 /// One connection.
@@ -29,6 +30,7 @@ pub struct StreamPhone {
     buffer: Vec<u8>,
     backlog: VecDeque<Message>,
     closed: bool,
+    certificate: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for StreamPhone {
@@ -45,7 +47,11 @@ impl StreamPhone {
     pub fn tcp(to: SocketAddr) -> StreamPhone {
         let tcp = connect(to);
         let at = tcp.local_addr().expect("a connected socket has an address");
-        StreamPhone { pipe: Box::new(tcp), at, transport: "TCP", buffer: Vec::new(), backlog: VecDeque::new(), closed: false }
+        StreamPhone::over(Box::new(tcp), at, "TCP")
+    }
+
+    pub(crate) fn over(pipe: Box<dyn Pipe>, at: SocketAddr, transport: &'static str) -> StreamPhone {
+        StreamPhone { pipe, at, transport, buffer: Vec::new(), backlog: VecDeque::new(), closed: false, certificate: None }
     }
 
     /// Connects by TLS and checks the node's certificate against `ca` (PEM) and the address asked for (AC-33).
@@ -53,28 +59,52 @@ impl StreamPhone {
     /// # Panics
     /// Nobody listens, or the certificate is wrong.
     pub fn tls(to: SocketAddr, ca: &Path) -> StreamPhone {
+        StreamPhone::tls_as(to, ca, None).unwrap_or_else(|e| panic!("TLS with {to}: {e}"))
+    }
+
+    /// The same, with a certificate of the phone's own, or without. By TLS 1.3 a node that does not like it says so only after
+    /// this has returned.
+    ///
+    /// # Errors
+    /// The handshake failed.
+    ///
+    /// # Panics
+    /// Nobody listens, or the files are not good.
+    pub fn tls_as(to: SocketAddr, ca: &Path, own: Option<&CertFiles>) -> std::io::Result<StreamPhone> {
         let mut roots = RootCertStore::empty();
         let pem = fs::read(ca).unwrap_or_else(|e| panic!("cannot read {}: {e}", ca.display()));
         for certificate in CertificateDer::pem_reader_iter(BufReader::new(pem.as_slice())) {
             roots.add(certificate.expect("the CA file is PEM")).expect("the CA file holds certificates");
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("ring supports the default versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match own {
+            None => builder.with_no_client_auth(),
+            Some(own) => {
+                let key = PrivateKeyDer::from_pem_file(&own.key).expect("a key");
+                builder.with_client_auth_cert(vec![own.der().into()], key).expect("the key is the certificate's")
+            }
+        };
         let name = ServerName::IpAddress(IpAddr::into(to.ip()));
         let mut session = ClientConnection::new(Arc::new(config), name).expect("the configuration is complete");
         let mut tcp = connect(to);
         let at = tcp.local_addr().expect("a connected socket has an address");
         tcp.set_read_timeout(Some(ANSWER)).expect("it is not zero");
         while session.is_handshaking() {
-            session.complete_io(&mut tcp).unwrap_or_else(|e| panic!("TLS with {to}: {e}"));
+            session.complete_io(&mut tcp)?;
         }
         tcp.set_read_timeout(Some(READ)).expect("it is not zero");
-        let pipe = Box::new(StreamOwned::new(session, tcp));
-        StreamPhone { pipe, at, transport: "TLS", buffer: Vec::new(), backlog: VecDeque::new(), closed: false }
+        let certificate = session.peer_certificates().and_then(<[_]>::first).map(|c| c.to_vec());
+        let phone = StreamPhone::over(Box::new(StreamOwned::new(session, tcp)), at, "TLS");
+        Ok(StreamPhone { certificate, ..phone })
+    }
+
+    /// What the node showed (DER).
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.certificate.as_deref()
     }
 
     /// Its own address.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sbc_node::app::{self, StartOptions};
-use sbc_node::config::NodeConfig;
+use sbc_node::app::{self, AppError, StartOptions};
+use sbc_node::config::{Faults, NodeConfig};
 use sbc_node::telemetry::init_logging;
 
 /// One node of a cluster of anycast session border controllers for emergency calls.
@@ -40,8 +40,14 @@ fn run(args: &Args) -> Result<(), String> {
     let base = args.config.parent().map(PathBuf::from).unwrap_or_default();
     let config = NodeConfig::parse(&text, &base).map_err(|faults| faults.render(&file, &text))?;
     let log = config.log.clone();
-    let checked = app::check(config).map_err(|e| e.to_string())?;
+    let checked = app::check(config).map_err(|e| match e {
+        AppError::Files(faults) => Faults::at_keys(&text, &faults).render(&file, &text),
+        other => other.to_string(),
+    })?;
     if args.check_config {
+        for warning in checked.warnings() {
+            eprintln!("warning: {warning}");
+        }
         println!("{file}: ok");
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! Puts a node together: parse, validate, build, spawn, drain. Nothing is bound before everything is read and checked.
 
+mod certificates;
 mod control;
 mod disk;
 mod grpc;
@@ -19,14 +20,18 @@ use sbc_core::sbc::Sbc;
 use sbc_core::token::ClusterKey;
 use sbc_raft::{Connector, PeerConfig, RaftConfig, RaftHandle};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
+use certificates::{Certificates, CheckedPems};
 pub use control::Draining;
 pub use disk::DiskError;
 
 use crate::announce::{AnnounceConfig, AnnounceState, Announcer, AnnouncerHandle, Driver as AnnounceBy, Exec};
-use crate::config::{AnnounceDriver, MediaEngine as EngineChoice, NodeConfig, SecretsDir, builtin_cluster, parse_cluster};
+use crate::config::{
+    AnnounceDriver, KeyFault, MediaEngine as EngineChoice, NodeConfig, SecretsDir, builtin_cluster, parse_cluster,
+};
 use crate::control::NodeStatus;
 use crate::dns::{DnsConfig, Resolver};
 use crate::driver::{Clock, Driver, DriverHandle, ParseConfig, Parts, Queues};
@@ -34,8 +39,8 @@ use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
 use crate::peer::{LinkService, Myself, PeerLinks};
 use crate::store::{Store, encode_entry};
 use crate::telemetry::{self, Metrics};
-use crate::tls::{self, ClientAuth, PemPaths, Pems, TlsReloader};
-use crate::transport::{AnycastMode, Ports, TlsConfigs, Transport, TransportConfig, TransportHandle};
+use crate::tls;
+use crate::transport::{AnycastMode, Ports, Transport, TransportConfig, TransportHandle};
 
 /// Messages off sockets that wait for the core: a tenth of a second of its capacity. More would only answer later.
 const TRANSPORT_QUEUE: usize = 16_384;
@@ -64,6 +69,9 @@ pub enum AppError {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
+    /// Files that keys of the node's configuration name.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Files(Vec<KeyFault>),
     /// The cluster's configuration file, with the place.
     #[error("{path}:\n{faults}")]
     ClusterConfig {
@@ -92,16 +100,22 @@ fn start_error<E: ToString>(what: &'static str) -> impl FnOnce(E) -> AppError {
 /// Everything that is read before anything is bound.
 pub struct Checked {
     config: Arc<NodeConfig>,
-    pems: Pems,
+    pems: CheckedPems,
     key: ClusterKey,
     cluster_text: Option<String>,
     cluster: ClusterConfig,
 }
 
+impl Checked {
+    /// What is no reason not to start, for people.
+    pub fn warnings(&self) -> Vec<String> {
+        self.pems.warnings(&self.config)
+    }
+}
+
 /// Reads and checks all files that the configuration names: what `--check-config` does.
 pub fn check(config: NodeConfig) -> Result<Checked, AppError> {
-    let paths = PemPaths { cert: config.tls.cert.clone(), key: config.tls.key.clone(), ca: config.tls.ca.clone() };
-    let pems = Pems::load(&paths)?;
+    let pems = CheckedPems::load(&config)?;
     let others = config.cluster.other_key_files.iter().map(|p| disk::read_key(p)).collect::<Result<Vec<_>, _>>()?;
     let identity = config.cluster.identity_key_file.as_deref().map(disk::read_key).transpose()?;
     let key = ClusterKey::ring(&disk::read_key(&config.cluster.key_file)?, &others, identity.as_ref());
@@ -150,9 +164,11 @@ impl Runtimes {
 /// Runs the node until it is told to stop (SIGTERM, SIGINT) or cannot go on.
 pub fn run(checked: Checked, options: &StartOptions) -> Result<(), AppError> {
     let runtimes = Runtimes::new()?;
+    // From here on SIGHUP does not end the process any more; one that comes while the node starts is heard afterwards.
+    let hup = runtimes.control.block_on(async { signal(SignalKind::hangup()) }).map_err(start_error("signals"))?;
     let node = runtimes.control.block_on(Node::start(&runtimes, checked, options))?;
     tracing::info!(node = %node.config.name, incarnation = node.incarnation, "serving");
-    let result = runtimes.control.block_on(node.wait());
+    let result = runtimes.control.block_on(node.wait(hup));
     runtimes.control.block_on(node.stop());
     for runtime in [runtimes.sip, runtimes.raft, runtimes.control] {
         runtime.shutdown_timeout(STOP_LIMIT);
@@ -176,6 +192,7 @@ pub(crate) struct Node {
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) peer_channels: HashMap<NodeId, Channel>,
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) started_unix_ms: u64,
     pub(crate) status: watch::Sender<NodeStatus>,
     pub(crate) shutdown: watch::Sender<bool>,
@@ -184,15 +201,12 @@ pub(crate) struct Node {
 impl Node {
     async fn start(runtimes: &Runtimes, checked: Checked, options: &StartOptions) -> Result<Arc<Node>, AppError> {
         let Checked { config, pems, key, cluster_text, cluster } = checked;
-        let own = TlsReloader::new(&pems);
-        let grpc_tls = tls::grpc_server(&own)?;
+        let metrics = Metrics::new();
+        let certificates = Certificates::new(&config, &pems, &metrics)?;
+        let grpc_tls = tls::grpc_server(&certificates.control)?;
         let listener = grpc::bind(config.grpc_listen).await.map_err(start_error("[grpc] listen"))?;
         let incarnation = disk::next_incarnation(&config.data_dir)?;
         let clock = Clock::default();
-        let metrics = Metrics::new();
-        if let Some(end) = pems.certified().end_entity_cert().ok().and_then(|c| tls::not_after(c)) {
-            metrics.gauges.certificate_not_after_seconds.set(end);
-        }
         let replica = Arc::new(RwLock::new(Replica::new()));
         let (driver, orders) = DriverHandle::new();
         let (to_store, store) = mpsc::channel(STORE_QUEUE);
@@ -201,10 +215,10 @@ impl Node {
         let (to_media, from_media) = mpsc::channel(MEDIA_QUEUE);
 
         let media = start_media(&config, &to_media)?;
-        let transport = Transport::start(transport_config(&config, &own)?, to_transport);
+        let transport = Transport::start(transport_config(&config, &certificates), to_transport);
         let transport = runtimes.sip.spawn(transport).await.map_err(start_error("SIP"))?.map_err(start_error("SIP sockets"))?;
         metrics.read_from(readings::readings(&transport, &media));
-        let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector { pems });
+        let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector { pems: pems.control });
         let raft_config = raft_config(&config, incarnation);
         let channel = |p: &PeerConfig| Some((NodeId(u16::try_from(p.id).ok()?), connector.channel(p)));
         let peer_channels = raft_config.peers.iter().filter_map(channel).collect();
@@ -257,6 +271,7 @@ impl Node {
             metrics,
             clock,
             peer_channels,
+            certificates,
             started_unix_ms: clock.now().unix.0,
             status: watch::Sender::default(),
             shutdown: watch::Sender::new(false),
@@ -302,9 +317,8 @@ impl Node {
         Ok(())
     }
 
-    /// Until a signal, or until the node cannot go on.
-    async fn wait(&self) -> Result<(), AppError> {
-        use tokio::signal::unix::{SignalKind, signal};
+    /// Until a signal, or until the node cannot go on. SIGHUP reads the certificates again.
+    async fn wait(&self, mut hup: Signal) -> Result<(), AppError> {
         let mut term = signal(SignalKind::terminate()).map_err(start_error("signals"))?;
         let mut int = signal(SignalKind::interrupt()).map_err(start_error("signals"))?;
         let mut halted = self.driver.halted();
@@ -319,6 +333,8 @@ impl Node {
             tokio::select! {
                 _ = term.recv() => return Ok(()),
                 _ = int.recv() => return Ok(()),
+                // A few small files: no reason for a thread of their own.
+                _ = hup.recv() => self.certificates.reload(),
                 _ = halted.changed() => {}
                 changed = raft.changed() => if changed.is_err() {
                     return Err(AppError::Fatal("Raft has stopped".into()));
@@ -356,9 +372,9 @@ fn local_config(config: &NodeConfig, incarnation: u32) -> LocalConfig {
     }
 }
 
-fn transport_config(config: &NodeConfig, own: &Arc<TlsReloader>) -> Result<TransportConfig, AppError> {
+fn transport_config(config: &NodeConfig, certificates: &Certificates) -> TransportConfig {
     let ports = Ports { sip: config.sip.port, sips: config.sip.tls_port };
-    Ok(TransportConfig {
+    TransportConfig {
         unicast: config.sip.unicast,
         anycast: Some(config.sip.anycast),
         core: config.sip.core,
@@ -368,9 +384,9 @@ fn transport_config(config: &NodeConfig, own: &Arc<TlsReloader>) -> Result<Trans
             AnnounceDriver::Bind => AnycastMode::OnDemand,
             AnnounceDriver::Exec | AnnounceDriver::None => AnycastMode::Always,
         },
-        tls: Some(TlsConfigs { server: tls::sip_server(own, ClientAuth::None)?, client: tls::sip_client(own)? }),
+        tls: Some(certificates.sip.clone()),
         limits: Default::default(),
-    })
+    }
 }
 
 fn start_media(config: &NodeConfig, events: &mpsc::Sender<sbc_core::io::MediaEvent>) -> Result<MediaHandle, AppError> {

@@ -17,7 +17,7 @@ pub(super) fn readings(transport: &TransportHandle, media: &MediaHandle) -> Vec<
 type Of<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 fn of_transport(stats: &Arc<TransportStats>) -> Vec<Reading> {
-    let counters: [Of<TransportStats>; 20] = [
+    let counters: [Of<TransportStats>; 19] = [
         ("transport_udp_received", "SIP datagrams received", |s| s.udp.received.get()),
         ("transport_udp_sent", "SIP datagrams sent", |s| s.udp.sent.get()),
         ("transport_tcp_received", "SIP messages received over TCP", |s| s.tcp.received.get()),
@@ -37,7 +37,6 @@ fn of_transport(stats: &Arc<TransportStats>) -> Vec<Reading> {
         ("transport_accepted", "Connections accepted", |s| s.accepted.get()),
         ("transport_opened", "Connections opened, working", |s| s.opened.get()),
         ("transport_connect_failures", "Connections that could not be opened", |s| s.connect_failures.get()),
-        ("transport_tls_failures", "TLS handshakes that failed", |s| s.tls_failures.get()),
         ("transport_write_queue_full", "Messages refused because a connection's queue was full", |s| s.write_queue_full.get()),
         ("transport_moved", "Messages sent over another connection because theirs broke", |s| s.moved.get()),
     ];

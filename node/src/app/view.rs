@@ -151,6 +151,10 @@ impl Sources {
         gauge(&g.raft_applied_index, status.applied.unwrap_or(0));
         gauge(&g.raft_quorum, u64::from(status.has_lease));
         gauge(&g.replica_calls, live_calls(&self.replica));
+        let stats = self.transport.stats();
+        for (direction, handshakes) in [("accepted", &stats.tls_accepted), ("opened", &stats.tls_opened)] {
+            self.metrics.tls_handshakes(direction, handshakes.outcomes());
+        }
         if let Ok(CommandReply::Summary { calls, transactions, load }) = self.driver.command(Command::Summary).await {
             gauge(&g.calls_active, calls);
             gauge(&g.transactions_active, transactions);

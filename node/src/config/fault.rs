@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
+use toml::de::DeTable;
+
 /// Faults that are shown; a file with more is of another kind.
 pub const FAULT_CAP: usize = 50;
 
@@ -27,6 +29,23 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.summary())]
 pub struct Faults(pub Vec<Fault>);
+
+/// What is wrong with a file that a key names: the text is right in itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFault {
+    /// Dotted path of the key.
+    pub key: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+impl std::fmt::Display for KeyFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
 
 impl Fault {
     /// A fault at octets `span` of `text`.
@@ -65,6 +84,23 @@ impl Faults {
             hint: "each node has a file of that name in its [node] secrets_dir".to_owned(),
         };
         Faults(messages.into_iter().take(FAULT_CAP).map(fault).collect())
+    }
+
+    /// What is wrong with files, at the keys of `text` that name them.
+    pub fn at_keys(text: &str, faults: &[KeyFault]) -> Faults {
+        let (table, _) = DeTable::parse_recoverable(text);
+        let place = |key: &str| {
+            let (mut at, mut span) = (Some(table.get_ref()), 0..0);
+            for part in key.split('.') {
+                let Some(found) = at.and_then(|t| t.get(part)) else { break };
+                (at, span) = (found.get_ref().as_table(), found.span());
+            }
+            span
+        };
+        let fault = |f: &KeyFault| Fault::at(text, place(f.key), f.key, f.message.clone(), f.hint.clone());
+        let mut faults: Vec<Fault> = faults.iter().take(FAULT_CAP).map(fault).collect();
+        faults.sort_by_key(|f| (f.line, f.column));
+        Faults(faults)
     }
 
     /// For people: each fault with its line and a caret under the place.

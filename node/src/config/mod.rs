@@ -9,14 +9,16 @@ mod node;
 mod profile;
 mod reader;
 mod secrets;
+mod sip_tls;
 #[cfg(test)]
 mod tests;
 mod trunk_auth;
 
 pub use cluster::{builtin_cluster, parse_cluster};
-pub use fault::{FAULT_CAP, Fault, Faults};
+pub use fault::{FAULT_CAP, Fault, Faults, KeyFault};
 pub use node::{
     AnnounceDriver, AnnounceSection, ClusterSection, LogFormat, LogSection, MediaEngine, MediaSection, Member, NodeConfig,
     RaftSection, SipSection, TlsSection,
 };
 pub use secrets::SecretsDir;
+pub use sip_tls::{ClientAuth, SipTlsSection};

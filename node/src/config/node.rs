@@ -9,6 +9,7 @@ use sbc_core::io::Addresses;
 
 use super::fault::Faults;
 use super::reader::{Reader, Section};
+use super::sip_tls::SipTlsSection;
 
 /// Nodes of one cluster: Raft voters and the peers that each connects to.
 const MEMBERS_CAP: usize = 64;
@@ -91,6 +92,8 @@ pub struct SipSection {
     pub port: u16,
     /// TLS.
     pub tls_port: u16,
+    /// Certificates for SIP; `None`: those of `[tls]`.
+    pub tls: Option<SipTlsSection>,
 }
 
 /// `[tls]`.
@@ -223,7 +226,7 @@ fn read(reader: &Reader<'_>, root: &Section<'_>, base: &Path) -> Option<NodeConf
     let data_dir = node.as_ref().and_then(|n| n.required("data_dir"));
     let secrets_dir = node.as_ref().and_then(|n| n.string("secrets_dir"));
     let cluster = root.required_section("cluster").and_then(|s| cluster(reader, &s, base));
-    let sip = root.required_section("sip").and_then(|s| sip(reader, &s));
+    let sip = root.required_section("sip").and_then(|s| sip(reader, &s, base));
     let tls = root.required_section("tls").and_then(|s| {
         let (ca, cert, key) = (s.required("ca"), s.required("cert"), s.required("key"));
         Some(TlsSection { ca: path(ca?.value), cert: path(cert?.value), key: path(key?.value) })
@@ -331,12 +334,13 @@ fn cluster(reader: &Reader<'_>, section: &Section<'_>, base: &Path) -> Option<Cl
     })
 }
 
-fn sip(reader: &Reader<'_>, section: &Section<'_>) -> Option<SipSection> {
+fn sip(reader: &Reader<'_>, section: &Section<'_>, base: &Path) -> Option<SipSection> {
     let anycast = section.required_addresses("anycast");
     let unicast = section.required_addresses("unicast");
     let core = section.required_addresses("core");
     let port = |key| section.number(key, 1..=65_535).and_then(|p| u16::try_from(p).ok());
     let (port, tls_port) = (port("port").unwrap_or(5060), port("tls_port").unwrap_or(5061));
+    let tls = super::sip_tls::read(section, base);
     let (anycast, unicast, core) = (anycast?, unicast?, core?);
     if anycast.value.overlaps(&unicast.value) || anycast.value.overlaps(&core.value) {
         reader.fault_at(&anycast, "the anycast address must differ from unicast and core", "");
@@ -353,7 +357,7 @@ fn sip(reader: &Reader<'_>, section: &Section<'_>) -> Option<SipSection> {
     if port == tls_port {
         reader.fault(section.span.clone(), "sip.tls_port", "port and tls_port must differ: both listen on TCP", "");
     }
-    Some(SipSection { anycast: anycast.value, unicast: unicast.value, core: core.value, port, tls_port })
+    Some(SipSection { anycast: anycast.value, unicast: unicast.value, core: core.value, port, tls_port, tls: tls? })
 }
 
 fn announce(reader: &Reader<'_>, root: &Section<'_>) -> Option<AnnounceSection> {

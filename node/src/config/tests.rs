@@ -74,6 +74,7 @@ session_expires_s = 600
 topology = "transparent"
 identity = "strip"
 codecs = ["PCMA", "opus"]
+tls_names = ["GW.example.net"]
 [[routes]]
 name = "emergency"
 emergency = true
@@ -115,6 +116,7 @@ fn a_good_cluster_is_read_whole() {
     assert_eq!((psap.topology, c.trunks[1].topology), (Topology::Hide, Topology::Transparent));
     assert_eq!((psap.identity, c.trunks[1].identity), (IdentityPolicy::Trust, IdentityPolicy::Strip));
     assert_eq!((&psap.codecs, &c.trunks[1].codecs), (&None, &Codecs::new(["PCMA".into(), "opus".into()])));
+    assert_eq!((psap.tls_names.len(), &*c.trunks[1].tls_names), (0, &["gw.example.net".into()][..]));
     assert_eq!(c.settings.shed_at, 90);
     assert_eq!(c.routes[0].matches, [RouteMatch::Emergency(true), RouteMatch::FromTrunk("callers".into())]);
     assert_eq!(parse_cluster("", 0).unwrap(), builtin_cluster());
@@ -130,7 +132,8 @@ fn every_fault_is_shown_at_once() {
         .replace("trunks = [\"psap\"]", "trunks = [\"spap\"]")
         .replace("ring_timeout_s = 60", "ring_timeout_s = 1")
         .replace("session_expires_s = 600", "session_expires_s = 60")
-        .replace("codecs = [\"PCMA\", \"opus\"]", "codecs = []");
+        .replace("codecs = [\"PCMA\", \"opus\"]", "codecs = []")
+        .replace("GW.example.net", "*.example.net");
     let faults = parse_cluster(&text, 1).unwrap_err();
     let paths: Vec<&str> = faults.0.iter().map(|f| &*f.path).collect();
     let wanted = [
@@ -141,20 +144,21 @@ fn every_fault_is_shown_at_once() {
         "trunks[0].targets[1]",
         "trunks[1].session_expires_s",
         "trunks[1].codecs",
+        "trunks[1].tls_names[0]",
         "routes[0].trunks[0]",
     ];
     assert_eq!(paths, wanted);
     assert_eq!((faults.0[0].line, faults.0[0].column), (3, 1));
     assert_eq!(faults.0[0].hint, "did you mean `claim_budget_ms`?");
     assert_eq!(faults.0[2].hint, "did you mean `core`?");
-    assert_eq!(faults.0[7].hint, "did you mean `psap`?");
+    assert_eq!(faults.0[8].hint, "did you mean `psap`?");
     let shown = faults.render("cluster.toml", &text);
     assert!(shown.contains(" --> cluster.toml:3:1\n"), "{shown}");
     assert!(
         shown.contains("3 | claim_bugdet_ms = 200\n  | ^^^^^^^^^^^^^^^\n  = hint: did you mean `claim_budget_ms`?"),
         "{shown}"
     );
-    assert!(shown.ends_with("8 faults in the configuration\n"), "{shown}");
+    assert!(shown.ends_with("9 faults in the configuration\n"), "{shown}");
 }
 
 #[test]
@@ -205,6 +209,47 @@ fn addresses_of_both_families() {
     let single = NODE.replacen("anycast = \"127.0.0.100\"", "anycast = [\"127.0.0.100\", \"2001:db8::100\"]", 1);
     let faults = NodeConfig::parse(&single, Path::new("/srv")).unwrap_err();
     assert_eq!(faults.0[0].message, "the anycast address 2001:db8::100 needs a unicast address of IPv6 beside it");
+}
+
+/// `[sip.tls]` after the `[sip]` of [`NODE`].
+fn with_sip_tls(table: &str) -> String {
+    NODE.replacen("[tls]\n", &format!("[sip.tls]\n{table}[tls]\n"), 1)
+}
+
+#[test]
+fn sip_may_have_certificates_of_its_own() {
+    let read = |table: &str| NodeConfig::parse(&with_sip_tls(table), Path::new("/srv")).map(|c| c.sip.tls);
+    assert_eq!(NodeConfig::parse(NODE, Path::new("/srv")).unwrap().sip.tls, None);
+    let files = "cert = \"sip.crt\"\nkey = \"/etc/sip.key\"\nca = \"world.crt\"\n";
+    let plain = read(files).unwrap().unwrap();
+    assert_eq!((&*plain.cert, &*plain.key), (Path::new("/srv/sip.crt"), Path::new("/etc/sip.key")));
+    assert_eq!((plain.external, plain.core), (ClientAuth::None, ClientAuth::None));
+    let asked = read(&format!("{files}client_auth = {{ external = \"request\", core = \"require\" }}\n")).unwrap().unwrap();
+    assert_eq!((asked.external, asked.core), (ClientAuth::Request, ClientAuth::Require));
+    let bad = "cert = \"\"\nkeys = \"k\"\nclient_auth = { external = \"required\", cor = \"none\" }\n";
+    let faults = read(bad).unwrap_err().0;
+    let mut paths: Vec<(&str, &str)> = faults.iter().map(|f| (&*f.path, &*f.hint)).collect();
+    paths.sort_unstable();
+    let wanted = [
+        ("sip.tls.ca", ""),
+        ("sip.tls.cert", ""),
+        ("sip.tls.client_auth.cor", "did you mean `core`?"),
+        ("sip.tls.client_auth.external", "did you mean `require`?"),
+        ("sip.tls.key", ""),
+        ("sip.tls.keys", "did you mean `key`?"),
+    ];
+    assert_eq!(paths, wanted);
+    assert_eq!(NodeConfig::parse(&NODE.replacen("anycast =", "tls = 1\nanycast =", 1), Path::new("/")).unwrap_err().0.len(), 1);
+}
+
+#[test]
+fn faults_of_files_stand_at_their_keys() {
+    let text = with_sip_tls("cert = \"sip.crt\"\nkey = \"k\"\nca = \"c\"\n");
+    let fault = |key| KeyFault { key, message: "no certificate in it".into(), hint: "make one".into() };
+    let shown = Faults::at_keys(&text, &[fault("tls.cert"), fault("sip.tls.cert"), fault("no.such.key")]);
+    let at = |key: &str| shown.0.iter().find(|f| f.path == key).map(|f| text.lines().nth(f.line - 1).unwrap());
+    assert_eq!((at("sip.tls.cert"), at("tls.cert")), (Some("cert = \"sip.crt\""), Some("cert = \"a.crt\"")));
+    assert!(shown.render("node.toml", &text).contains("= hint: make one"));
 }
 
 #[test]

@@ -104,6 +104,7 @@ fn trunk(config: &ClusterConfig, trunk: &Trunk) -> pb::Trunk {
             IdentityPolicy::Strip => "strip".into(),
         },
         codecs: trunk.codecs.iter().flat_map(|c| c.names()).map(Into::into).collect(),
+        tls_names: trunk.tls_names.iter().map(ToString::to_string).collect(),
     }
 }
 

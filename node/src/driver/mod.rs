@@ -331,6 +331,7 @@ fn from_transport(event: TransportEvent) -> Input {
     match event {
         TransportEvent::Received(received) => Input::Received(received),
         TransportEvent::SendFailed { id, reason } => Input::SendFailed { id, reason },
+        TransportEvent::FlowProved { flow, names } => Input::FlowProved { flow, names },
         TransportEvent::FlowClosed(flow) => Input::FlowClosed(flow),
     }
 }

@@ -3,7 +3,7 @@
 //! What core counts comes in through [`Metrics::count`]; states are set through [`Gauges`].
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -118,6 +118,8 @@ pub struct Gauges {
     pub raft_quorum: Gauge,
     /// End of the certificate's validity, seconds since the Unix epoch.
     pub certificate_not_after_seconds: Gauge,
+    /// The same of the certificate that far ends of SIP see.
+    pub sip_certificate_not_after_seconds: Gauge,
     /// Media sessions.
     pub media_sessions: Gauge,
     /// Streams of events that are being read.
@@ -149,6 +151,8 @@ pub struct Metrics {
     probes: Counters<1>,
     trunk_up: Family<TrunkLabel, Gauge>,
     trunk_rtt: Family<TrunkLabel, Gauge<f64, AtomicU64>>,
+    handshakes: Counters<2>,
+    reloads: Counters<1>,
     /// RPCs of the control plane that failed, by gRPC status.
     rpc_errors: Counters<1>,
 }
@@ -199,6 +203,9 @@ impl Metrics {
         r.register("messages_received", "MESSAGE outside of a dialog, by class of emergency service", messages.clone());
         let subscriptions = Counters::<1>::default();
         r.register("subscriptions", "Subscriptions, by what became of them", subscriptions.clone());
+        let (handshakes, reloads) = (Counters::<2>::default(), Counters::<1>::default());
+        r.register("tls_handshakes", "TLS handshakes of SIP, by direction and outcome", handshakes.clone());
+        r.register("certificate_reloads", "Certificates read again while running, by outcome", reloads.clone());
         Metrics {
             registry: Arc::new(RwLock::new(r)),
             gauges,
@@ -221,6 +228,8 @@ impl Metrics {
             probes,
             trunk_up,
             trunk_rtt,
+            handshakes,
+            reloads,
             rpc_errors,
         }
     }
@@ -267,6 +276,20 @@ impl Metrics {
         }
     }
 
+    /// How many TLS handshakes of SIP ended how, since the start: the transport counts.
+    pub fn tls_handshakes(&self, direction: &'static str, outcomes: [(&'static str, u64); 5]) {
+        for (outcome, count) in outcomes {
+            let counter = self.handshakes.get_or_create(&Labels([("direction", direction), ("outcome", outcome)]));
+            counter.inner().store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// The certificates were read again, and are in use or were refused.
+    pub fn certificates_reloaded(&self, good: bool) {
+        let outcome = if good { "swapped" } else { "refused" };
+        self.reloads.get_or_create(&Labels([("outcome", outcome)])).inc();
+    }
+
     /// An RPC failed.
     pub fn rpc_failed(&self, status: &'static str) {
         self.rpc_errors.get_or_create(&Labels([("status", status)])).inc();
@@ -310,7 +333,7 @@ fn class_name(class: u8) -> &'static str {
 }
 
 fn register_gauges(r: &mut Registry, g: &Gauges) {
-    let all: [(&str, &str, &Gauge); 14] = [
+    let all: [(&str, &str, &Gauge); 15] = [
         ("calls_active", "Calls that this node owns", &g.calls_active),
         ("transactions_active", "Live SIP transactions", &g.transactions_active),
         ("load_percent", "How busy the SIP loop is; from the setting shed_at on ordinary calls are refused", &g.load_percent),
@@ -323,6 +346,11 @@ fn register_gauges(r: &mut Registry, g: &Gauges) {
         ("raft_applied_index", "Highest applied log index", &g.raft_applied_index),
         ("raft_quorum", "1 while a quorum has confirmed within the lease", &g.raft_quorum),
         ("certificate_not_after_seconds", "End of the certificate's validity, Unix time", &g.certificate_not_after_seconds),
+        (
+            "sip_certificate_not_after_seconds",
+            "End of the validity of the certificate that far ends of SIP see, Unix time",
+            &g.sip_certificate_not_after_seconds,
+        ),
         ("media_sessions", "Media sessions", &g.media_sessions),
         ("event_watchers", "Streams of events that are being read", &g.event_watchers),
     ];
@@ -336,7 +364,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 35] = [
+    const NAMES: [&str; 38] = [
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -345,6 +373,7 @@ mod tests {
         "sbc_calls_limited_total",
         "sbc_calls_received_total",
         "sbc_certificate_not_after_seconds",
+        "sbc_certificate_reloads_total",
         "sbc_claims_total",
         "sbc_control_rpc_errors_total",
         "sbc_draining",
@@ -361,6 +390,7 @@ mod tests {
         "sbc_replica_calls",
         "sbc_sip_acl_hits_total",
         "sbc_sip_auth_total",
+        "sbc_sip_certificate_not_after_seconds",
         "sbc_sip_dropped_total",
         "sbc_sip_parse_errors_total",
         "sbc_sip_requests_received_total",
@@ -368,6 +398,7 @@ mod tests {
         "sbc_sources_banned_total",
         "sbc_subscriptions_total",
         "sbc_target_changes_total",
+        "sbc_tls_handshakes_total",
         "sbc_transactions_active",
         "sbc_trunk_probe_seconds",
         "sbc_trunk_probes_total",
@@ -401,6 +432,8 @@ mod tests {
         }
         m.trunk_probed("psap", true, Some(Duration::from_millis(20)));
         m.rpc_failed("unavailable");
+        m.certificates_reloaded(false);
+        m.tls_handshakes("opened", [("anonymous", 0), ("identified", 4), ("certificate", 2), ("failed", 0), ("given_up", 0)]);
         m.gauges.calls_active.set(3);
         let text = m.render();
         let mut names: Vec<&str> =
@@ -413,6 +446,7 @@ mod tests {
         assert!(text.contains("sbc_calls_active 3"));
         assert!(text.contains("sbc_trunk_up{trunk=\"psap\"} 1"), "{text}");
         assert!(text.contains("sbc_trunk_probe_seconds{trunk=\"psap\"} 0.02"), "{text}");
+        assert!(text.contains("sbc_tls_handshakes_total{direction=\"opened\",outcome=\"certificate\"} 2"), "{text}");
         let totals = m.totals();
         assert_eq!(totals["sip_requests_received_total"], 2);
         assert_eq!(totals["calls_degraded_total"], 1);

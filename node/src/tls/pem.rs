@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{RootCertStore, crypto};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -30,6 +30,22 @@ pub enum TlsError {
         cause: String,
     },
 }
+
+/// Which of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PemPart {
+    /// The chain.
+    Cert,
+    /// Its key.
+    Key,
+    /// The authorities.
+    Ca,
+}
+
+/// All that is wrong with one set of files; never empty.
+#[derive(Debug, Error)]
+#[error("{}", self.0.iter().map(|(_, e)| e.to_string()).collect::<Vec<_>>().join("; "))]
+pub struct PemFaults(pub Vec<(PemPart, TlsError)>);
 
 impl TlsError {
     pub(super) fn content(file: &Path, cause: impl ToString) -> TlsError {
@@ -71,17 +87,30 @@ impl std::fmt::Debug for Pems {
 }
 
 impl Pems {
-    /// Reads and checks the three files.
-    pub fn load(paths: &PemPaths) -> Result<Pems, TlsError> {
-        let (cert, key, ca) = (read(&paths.cert)?, read(&paths.key)?, read(&paths.ca)?);
-        let certified = certified_key(&cert, &paths.cert, &key, &paths.key)?;
-        let roots = roots(&ca, &paths.ca)?;
+    /// Reads and checks the three files; all faults at once.
+    pub fn load(paths: &PemPaths) -> Result<Pems, PemFaults> {
+        let mut faults = Vec::new();
+        let cert = read(&paths.cert).and_then(|pem| Ok((certificates(&pem, &paths.cert)?, pem)));
+        let cert = cert.map_err(|e| faults.push((PemPart::Cert, e))).ok();
+        let key = read(&paths.key).and_then(|pem| Ok((private_key(&pem, &paths.key)?, pem)));
+        let key = key.map_err(|e| faults.push((PemPart::Key, e))).ok();
+        let ca = read(&paths.ca).and_then(|pem| Ok((roots(&pem, &paths.ca)?, pem)));
+        let ca = ca.map_err(|e| faults.push((PemPart::Ca, e))).ok();
+        let (Some((chain, cert)), Some((signer, key))) = (cert, key) else { return Err(PemFaults(faults)) };
+        let certified = certified_key(chain, signer, paths).map_err(|e| faults.push((PemPart::Key, e))).ok();
+        let (Some(certified), Some((roots, ca))) = (certified, ca) else { return Err(PemFaults(faults)) };
         Ok(Pems { paths: paths.clone(), cert, key, ca, certified: Arc::new(certified), roots: Arc::new(roots) })
     }
 
     /// Chain and key in rustls' form.
     pub fn certified(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.certified)
+    }
+
+    /// The end entity's certificate (DER).
+    pub fn end_entity(&self) -> &[u8] {
+        // `load` has refused a file without one.
+        self.certified.cert.first().map_or(&[], |c| c)
     }
 
     /// The authorities in rustls' form.
@@ -107,17 +136,23 @@ fn certificates(pem: &[u8], file: &Path) -> Result<Vec<CertificateDer<'static>>,
     Ok(certs)
 }
 
-fn certified_key(cert: &[u8], cert_file: &Path, key: &[u8], key_file: &Path) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates(cert, cert_file)?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| TlsError::content(key_file, e))?;
-    let key = provider().key_provider.load_private_key(key).map_err(|e| TlsError::content(key_file, e))?;
+fn private_key(pem: &[u8], file: &Path) -> Result<Arc<dyn SigningKey>, TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|e| TlsError::content(file, e))?;
+    provider().key_provider.load_private_key(key).map_err(|e| TlsError::content(file, e))
+}
+
+fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<dyn SigningKey>,
+    paths: &PemPaths,
+) -> Result<CertifiedKey, TlsError> {
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         Ok(()) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(TlsError::content(key_file, format!("the key does not belong to {}", cert_file.display())))
+            Err(TlsError::content(&paths.key, format!("the key does not belong to {}", paths.cert.display())))
         }
-        Err(e) => Err(TlsError::content(cert_file, e)),
+        Err(e) => Err(TlsError::content(&paths.cert, e)),
     }
 }
 

@@ -8,7 +8,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, SignatureScheme};
 
-use super::pem::{PemPaths, Pems, TlsError};
+use super::pem::{PemPaths, Pems};
 
 /// Holds the certificate in use and where it comes from. One for each pair of certificate and key.
 ///
@@ -26,11 +26,11 @@ impl TlsReloader {
         Arc::new(TlsReloader { paths: pems.paths.clone(), current: RwLock::new(pems.certified()), roots: pems.roots() })
     }
 
-    /// Reads all files again and swaps only if all are good: after an error the old certificate stays in use.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let fresh = Pems::load(&self.paths)?;
+    /// Handshakes that begin from now on use this certificate. False: its authorities are other ones than at the start, which
+    /// needs a restart.
+    pub fn swap(&self, fresh: &Pems) -> bool {
         *self.current.write().expect("no panic while held") = fresh.certified();
-        Ok(())
+        fresh.roots().roots == self.roots.roots
     }
 
     /// The certificate in use.

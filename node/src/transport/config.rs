@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use sbc_core::io::{AddressRole, Addresses, Transport};
 
+use crate::tls::SipTls;
+
 /// The ports of one realm. The anycast and the unicast address share those of the external realm: an answer that leaves
 /// from the anycast address through the unicast socket can take another address, but no other port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +32,6 @@ pub enum AnycastMode {
     OnDemand,
     /// Bound from the start: the address is on the loopback interface of every node, and routing decides who is reached.
     Always,
-}
-
-/// What TLS connections are made with. Without it there are no TLS listeners, and sends over TLS are refused.
-#[derive(Clone)]
-pub struct TlsConfigs {
-    /// For accepted connections (see [`crate::tls::sip_server`]).
-    pub server: Arc<rustls::ServerConfig>,
-    /// For opened connections (see [`crate::tls::sip_client`]).
-    pub client: Arc<rustls::ClientConfig>,
 }
 
 /// Limits on connections; each has its reason at its default.
@@ -112,8 +105,8 @@ pub struct TransportConfig {
     pub core_ports: Ports,
     /// When the anycast address is open.
     pub anycast_mode: AnycastMode,
-    /// TLS, where it is wanted.
-    pub tls: Option<TlsConfigs>,
+    /// What TLS connections are made with. Without it there are no TLS listeners, and sends over TLS are refused.
+    pub tls: Option<Arc<SipTls>>,
     /// Limits.
     pub limits: Limits,
 }

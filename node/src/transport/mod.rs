@@ -13,6 +13,9 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
+#[cfg(test)]
+mod tls_tests;
 mod udp;
 
 use std::io;
@@ -26,8 +29,8 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 
 pub use anycast::{AnycastProbe, BindError};
-pub use config::{AnycastMode, Limits, Ports, TlsConfigs, TransportConfig};
-pub use stats::{Count, MessageCounts, TransportStats};
+pub use config::{AnycastMode, Limits, Ports, TransportConfig};
+pub use stats::{Count, Handshakes, MessageCounts, TransportStats};
 
 use stream::Flow;
 use table::{AcceptKey, FlowTable, OpenKey, Queued, Queueing};
@@ -44,6 +47,14 @@ pub enum TransportEvent {
         id: SendId,
         /// Why.
         reason: SendFailure,
+    },
+    /// The far end of a connection has shown a certificate that is believed, with SIP domains in it. Comes before everything
+    /// that was received on it.
+    FlowProved {
+        /// Which.
+        flow: FlowId,
+        /// The domains, the first few.
+        names: Box<[Box<str>]>,
     },
     /// A connection is gone. Comes after everything that was received on it.
     FlowClosed(FlowId),

@@ -34,6 +34,39 @@ pub struct MessageCounts {
     pub sent: Count,
 }
 
+/// TLS handshakes of one direction, each counted once.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    /// Done, with a far end that showed no certificate.
+    pub anonymous: Count,
+    /// Done, with one whose certificate was believed.
+    pub identified: Count,
+    /// Ended by us: the certificate is not believed, is another's, or is missing.
+    pub certificate: Count,
+    /// Failed otherwise.
+    pub failed: Count,
+    /// Not done in time, or the address was released meanwhile.
+    pub given_up: Count,
+}
+
+impl Handshakes {
+    /// Those that led to no connection.
+    pub fn failures(&self) -> u64 {
+        self.certificate.get() + self.failed.get() + self.given_up.get()
+    }
+
+    /// Each outcome by name, for telemetry.
+    pub fn outcomes(&self) -> [(&'static str, u64); 5] {
+        [
+            ("anonymous", self.anonymous.get()),
+            ("identified", self.identified.get()),
+            ("certificate", self.certificate.get()),
+            ("failed", self.failed.get()),
+            ("given_up", self.given_up.get()),
+        ]
+    }
+}
+
 /// Counters of the transport since its start.
 #[derive(Debug, Default)]
 pub struct TransportStats {
@@ -67,8 +100,10 @@ pub struct TransportStats {
     pub connect_failures: Count,
     /// Gauge: connections that exist now, those in handshake included.
     pub flows_open: Count,
-    /// Failed or timed-out TLS handshakes, either direction.
-    pub tls_failures: Count,
+    /// Handshakes of connections that came to us.
+    pub tls_accepted: Handshakes,
+    /// Handshakes of connections that we opened.
+    pub tls_opened: Handshakes,
     /// Messages refused because a connection's write queue was full.
     pub write_queue_full: Count,
     /// Messages moved to a new connection because theirs broke before they were written (RFC 3261 §18.2.2).

@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustls_pki_types::ServerName;
 use sbc_core::io::{AddressRole, Path, Received, SendFailure, Transport};
 use sbc_core::sip::stream::{Frame, StreamFramer};
 use socket2::SockRef;
@@ -21,10 +20,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, Rea
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::TlsStream;
 
 use super::table::{FlowEnds, OpenKey, Queued};
-use super::{Shared, TransportEvent, last_words};
+use super::{Shared, TransportEvent, last_words, tls};
 
 /// Read size. A message of usual length fits; more would be paid for by every idle connection.
 const READ_BUFFER: usize = 8 * 1024;
@@ -51,6 +50,13 @@ impl SipStream {
         match self {
             SipStream::Tcp(s) => s,
             SipStream::Tls(s) => s.get_ref().0,
+        }
+    }
+
+    fn proved(&self) -> Box<[Box<str>]> {
+        match self {
+            SipStream::Tcp(_) => Box::default(),
+            SipStream::Tls(s) => tls::proved(s),
         }
     }
 }
@@ -147,23 +153,12 @@ impl Flow {
         prepare(&tcp);
         let stream = match (self.transport, &shared.config.tls) {
             (Transport::Tls, Some(tls)) => {
-                // The handshake owns the socket: with linger 0 set before it, dropping it at any point of it resets.
-                let acceptor = TlsAcceptor::from(Arc::clone(&tls.server));
-                let reset_if_dropped = SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).is_ok();
-                let handshake = timeout(shared.config.limits.handshake, acceptor.accept(tcp));
-                let done = tokio::select! {
-                    done = handshake => done.ok().and_then(Result::ok),
-                    _ = &mut self.ends.reset => None,
-                };
+                let done = tls::accept(&shared, tls, self.role, self.remote, tcp, &mut self.ends.reset).await;
                 let Some(stream) = done else {
-                    shared.stats.tls_failures.inc();
                     drop(guard);
                     return self.never_served(SendFailure::Refused).await;
                 };
-                if reset_if_dropped {
-                    let _ = SockRef::from(stream.get_ref().0).set_linger(None);
-                }
-                SipStream::Tls(Box::new(TlsStream::Server(stream)))
+                SipStream::Tls(Box::new(stream))
             }
             _ => SipStream::Tcp(tcp),
         };
@@ -205,12 +200,13 @@ impl Flow {
         let path = self.path();
         let pong = Notify::new();
         let mut in_flight = None;
+        let names = stream.proved();
         let (mut r, mut w) = tokio::io::split(stream);
         let end = tokio::select! {
             // A reset also ends the queue: looked at first, it is a reset.
             biased;
             Ok(()) = &mut self.ends.reset => End::Reset,
-            end = read_loop(&self.shared, &mut r, path, &pong, ours) => end,
+            end = read_named(&self.shared, &mut r, path, &pong, ours, names) => end,
             end = write_loop(&self.shared, &mut w, &mut self.ends.queue, &mut in_flight, self.transport, &pong) => end,
         };
         let mut stream = r.unsplit(w);
@@ -265,23 +261,8 @@ async fn connect(shared: &Shared, key: &OpenKey) -> Result<SipStream, SendFailur
         return Ok(SipStream::Tcp(tcp));
     }
     let Some(tls) = &shared.config.tls else { return Err(SendFailure::Refused) };
-    let name = match &key.tls_name {
-        Some(name) => ServerName::try_from(name.to_string()).map_err(|_| SendFailure::Refused)?,
-        None => ServerName::IpAddress(key.remote.ip().into()),
-    };
-    let connector = TlsConnector::from(Arc::clone(&tls.client));
-    match timeout(shared.config.limits.handshake, connector.connect(name, tcp)).await {
-        Ok(Ok(stream)) => Ok(SipStream::Tls(Box::new(TlsStream::Client(stream)))),
-        Ok(Err(error)) => {
-            shared.stats.tls_failures.inc();
-            tracing::info!(remote = %key.remote, %error, "TLS handshake failed");
-            Err(SendFailure::Refused)
-        }
-        Err(_) => {
-            shared.stats.tls_failures.inc();
-            Err(SendFailure::TimedOut)
-        }
-    }
+    let stream = tls::connect(shared, tls, key, tcp).await?;
+    Ok(SipStream::Tls(Box::new(stream)))
 }
 
 /// When the connection is given up if nothing more comes.
@@ -323,6 +304,22 @@ impl Drop for HalfOpen<'_> {
     fn drop(&mut self) {
         self.shared.table().end_message(self.remote);
     }
+}
+
+/// Says who the far end is, and then what it says.
+async fn read_named(
+    shared: &Shared,
+    r: &mut ReadHalf<SipStream>,
+    path: Path,
+    pong: &Notify,
+    ours: bool,
+    names: Box<[Box<str>]>,
+) -> End {
+    if let Some(flow) = path.flow.filter(|_| !names.is_empty()) {
+        // The driver may have stopped; the next message finds out.
+        let _ = shared.sink.send(TransportEvent::FlowProved { flow, names }).await;
+    }
+    read_loop(shared, r, path, pong, ours).await
 }
 
 async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pong: &Notify, ours: bool) -> End {

@@ -188,7 +188,8 @@ impl Call {
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
         if let Some(payload) = cx.encode(&ack) {
             let remote_tag = dialog.remote_tag.clone();
-            self.acks.push(SentAck { side: Side::Callee, cseq, remote_tag, back, payload: payload.clone() });
+            let name = tls_name.clone();
+            self.acks.push(SentAck { side: Side::Callee, cseq, remote_tag, back, tls_name: name, payload: payload.clone() });
             self.ladder.sent(cx.now.unix, self.callee.realm, &back, &ack);
             cx.send(back, tls_name.clone(), payload);
         }
@@ -198,11 +199,11 @@ impl Call {
         bye.insert_first(HeaderId::Via, cx.via(&path, &branch));
         self.ladder.sent(cx.now.unix, self.callee.realm, &back, &bye);
         if let Some(payload) = cx.encode(&bye)
-            && let Some(tx) = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload)
+            && let Some(tx) = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name.clone(), payload)
         {
             cx.alone_of.insert(tx, self.serial);
             if let Some(retry) = retry {
-                self.keep_lone(cx, Side::Callee, tx, retry, path);
+                self.keep_lone(cx, Side::Callee, tx, retry, path, tls_name);
             }
         }
     }

@@ -178,9 +178,16 @@ impl Call {
     }
 
     /// Keeps a BYE until its answer.
-    pub(super) fn keep_lone(&mut self, cx: &mut Services, side: Side, tx: ClientTxId, retry: Retry, path: Path) {
-        let leg = self.leg(side);
-        let (trunk, tls_name) = (leg.trunk.clone(), leg.tls_name.clone());
+    pub(super) fn keep_lone(
+        &mut self,
+        cx: &mut Services,
+        side: Side,
+        tx: ClientTxId,
+        retry: Retry,
+        path: Path,
+        tls_name: Option<Box<str>>,
+    ) {
+        let trunk = self.leg(side).trunk.clone();
         let known = self.auth.of(side).known.clone();
         cx.alone.insert(tx, Lone::new(trunk, retry, known, path, tls_name));
     }

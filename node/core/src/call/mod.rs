@@ -192,6 +192,7 @@ struct SentAck {
     cseq: u32,
     remote_tag: Option<Box<str>>,
     back: ReturnPath,
+    tls_name: Option<Box<str>>,
     payload: bytes::Bytes,
 }
 

@@ -3,8 +3,8 @@
 use super::leg::NextHop;
 use super::services::{ClientUse, Services};
 use super::{Call, SentAck};
-use crate::ids::{NodeId, ResolveId};
-use crate::io::{Path, ResolveError, ReturnPath, Side, Target};
+use crate::ids::ResolveId;
+use crate::io::{ResolveError, ReturnPath, Side, Target};
 use crate::sip::{Draft, HeaderId, Method};
 use crate::transaction::ClientTxId;
 
@@ -12,6 +12,8 @@ use crate::transaction::ClientTxId;
 #[derive(Debug)]
 pub(super) struct PendingSend {
     id: ResolveId,
+    /// What is looked up, and what the certificate there must bear (RFC 5922 §7.1).
+    host: Box<str>,
     side: Side,
     draft: Draft,
     purpose: Purpose,
@@ -32,10 +34,14 @@ impl Call {
     /// Sends a request on a leg, now or when its next hop is known.
     pub(super) fn send_on(&mut self, cx: &mut Services, side: Side, draft: Draft, purpose: Purpose) {
         match self.leg(side).next_hop(cx) {
-            NextHop::Known { path, ingress } => self.send_to(cx, side, draft, purpose, path, ingress),
+            NextHop::Known { path, ingress } => {
+                let tls_name = self.leg(side).tls_name.clone();
+                self.send_to(cx, side, draft, purpose, ReturnPath { ingress, path }, tls_name);
+            }
             NextHop::Ask(request) => {
+                let host = request.target.host.clone();
                 let id = cx.resolve(self.serial, request);
-                self.sends.push(PendingSend { id, side, draft, purpose });
+                self.sends.push(PendingSend { id, host, side, draft, purpose });
             }
         }
     }
@@ -48,14 +54,18 @@ impl Call {
         result: &Result<Vec<Target>, ResolveError>,
     ) -> bool {
         let Some(at) = self.sends.iter().position(|s| s.id == id) else { return false };
-        let PendingSend { side, draft, purpose, .. } = self.sends.remove(at);
+        let PendingSend { host, side, draft, purpose, .. } = self.sends.remove(at);
         let leg = self.leg(side);
-        let path = match result.as_ref().ok().and_then(|t| t.first()) {
-            Some(target) => cx.path_to(leg.realm, target.transport, target.addr),
+        let (path, tls_name) = match result.as_ref().ok().and_then(|t| t.first()) {
+            // The dialled domain has proved itself there: its connection serves on, whatever its Contact calls the host.
+            Some(target) if target.addr == leg.path.remote && leg.tls_name.is_some() => {
+                (cx.path_to(leg.realm, target.transport, target.addr), leg.tls_name.clone())
+            }
+            Some(target) => (cx.path_to(leg.realm, target.transport, target.addr), Some(host)),
             // No DNS: where the far end was last seen is the best that is left, and mostly right.
-            None => leg.own_path(cx, leg.path.transport),
+            None => (leg.own_path(cx, leg.path.transport), leg.tls_name.clone()),
         };
-        self.send_to(cx, side, draft, purpose, path, None);
+        self.send_to(cx, side, draft, purpose, ReturnPath { ingress: None, path }, tls_name);
         true
     }
 
@@ -65,22 +75,21 @@ impl Call {
         side: Side,
         mut draft: Draft,
         purpose: Purpose,
-        path: Path,
-        ingress: Option<NodeId>,
+        back: ReturnPath,
+        tls_name: Option<Box<str>>,
     ) {
+        let path = back.path;
         let retry = self.authorize(cx, side, &mut draft);
         let branch = cx.mint_branch();
         draft.insert_first(HeaderId::Via, cx.via(&path, &branch));
-        let back = ReturnPath { ingress, path };
-        let leg = self.leg(side);
-        let (realm, tls_name) = (leg.realm, leg.tls_name.clone());
+        let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
         let Some(payload) = cx.encode(&draft) else { return };
         match purpose {
             Purpose::Ack(cseq) => {
                 let remote_tag = self.leg(side).dialog.remote_tag.clone();
                 self.acks.retain(|a| a.side != side || a.cseq != cseq || a.remote_tag != remote_tag);
-                self.acks.push(SentAck { side, cseq, remote_tag, back, payload: payload.clone() });
+                self.acks.push(SentAck { side, cseq, remote_tag, back, tls_name: tls_name.clone(), payload: payload.clone() });
                 // The last ACK of each side is the only one whose 2xx can still be repeated, besides forks'.
                 if self.acks.len() > MAX_ACKS {
                     self.acks.remove(0);
@@ -88,12 +97,12 @@ impl Call {
                 cx.send(back, tls_name, payload);
             }
             Purpose::Alone => {
-                let sent = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload);
+                let sent = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name.clone(), payload);
                 if let Some(tx) = sent {
                     cx.alone_of.insert(tx, self.serial);
                 }
                 if let (Some(tx), Some(retry)) = (sent, retry) {
-                    self.keep_lone(cx, side, tx, retry, path);
+                    self.keep_lone(cx, side, tx, retry, path, tls_name);
                 }
             }
             Purpose::Use(purpose) => {
@@ -131,7 +140,7 @@ impl Call {
         else {
             return false;
         };
-        cx.send(ack.back, self.leg(side).tls_name.clone(), ack.payload.clone());
+        cx.send(ack.back, ack.tls_name.clone(), ack.payload.clone());
         true
     }
 }

@@ -50,6 +50,14 @@ pub enum Input {
         /// Why.
         reason: SendFailure,
     },
+    /// The far end of a TLS connection of this node has shown a certificate that is believed. Comes before anything that was
+    /// received on the connection, and is forgotten with it.
+    FlowProved {
+        /// Which.
+        flow: FlowId,
+        /// The SIP domains in the certificate (RFC 5922 §7.1).
+        names: Box<[Box<str>]>,
+    },
     /// A connection is gone.
     FlowClosed(FlowId),
     /// The cluster's configuration changed (parsed and validated by the node).

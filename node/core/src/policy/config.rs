@@ -94,6 +94,9 @@ pub struct Trunk {
     pub identity: IdentityPolicy,
     /// The codecs that may be negotiated with it; `None`: all.
     pub codecs: Option<Codecs>,
+    /// Initial requests are its own only on a TLS connection whose certificate bears one of these SIP domains; empty: its
+    /// sources are enough.
+    pub tls_names: Vec<Box<str>>,
 }
 
 impl Trunk {
@@ -123,7 +126,15 @@ impl Trunk {
             topology: Topology::default(),
             identity: IdentityPolicy::default(),
             codecs: None,
+            tls_names: Vec::new(),
         }
+    }
+
+    /// True when who sends has proved one of [`tls_names`](Trunk::tls_names), or need not. `None`: another node has the
+    /// connection and passed the packet on.
+    pub fn is_proved(&self, proved: Option<&[Box<str>]>) -> bool {
+        let is_own = |name: &str| self.tls_names.iter().any(|own| own.eq_ignore_ascii_case(name));
+        self.tls_names.is_empty() || proved.is_none_or(|names| names.iter().any(|n| is_own(n)))
     }
 }
 

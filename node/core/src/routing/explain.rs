@@ -58,7 +58,8 @@ pub fn explain<'a>(config: &'a ClusterConfig, origin: &Origin, uri: &Uri) -> Exp
         Origin::Trunk(_) => None,
     };
     let entered = match origin {
-        Origin::Address(realm, ip) => enter(config, uri, || super::trunk_of(config, *realm, *ip)),
+        // As if it had proved who it is.
+        Origin::Address(realm, ip) => enter(config, uri, || super::trunk_of(config, *realm, *ip, None)),
         Origin::Trunk(name) => enter(config, uri, || config.trunk(name)),
     };
     let (trunk, service) = match &entered {

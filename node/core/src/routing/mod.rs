@@ -15,9 +15,10 @@ pub use explain::{Explanation, Judged, Origin, explain};
 /// Targets tried for one call at the most: beyond it a caller has given up.
 pub const MAX_TARGETS: usize = 16;
 
-/// The trunk that a packet came from.
-pub fn trunk_of(config: &ClusterConfig, realm: Realm, source: IpAddr) -> Option<&Trunk> {
-    config.trunks.iter().find(|t| t.realm == realm && t.sources.iter().any(|p| p.contains(source)))
+/// The trunk that a packet came from: by its source, and by the SIP domains that its connection has proved
+/// ([`Trunk::is_proved`]).
+pub fn trunk_of<'a>(config: &'a ClusterConfig, realm: Realm, source: IpAddr, proved: Option<&[Box<str>]>) -> Option<&'a Trunk> {
+    config.trunks.iter().find(|t| t.realm == realm && t.sources.iter().any(|p| p.contains(source)) && t.is_proved(proved))
 }
 
 /// The user part or number that routes and number lists look at: with its escapes resolved (RFC 3261 §19.1.4), without the parameters of
@@ -206,8 +207,13 @@ mod tests {
         assert_eq!(&*route(&c, &u, None, "in").unwrap().name, "p");
         assert!(route(&c, &u, None, "other").is_none());
         assert_eq!(&*route(&c, &u, Some("sos"), "other").unwrap().name, "sos");
-        assert_eq!(&*trunk_of(&c, Realm::Core, "127.1.1.1".parse().unwrap()).unwrap().name, "psap");
-        assert!(trunk_of(&c, Realm::Core, "8.8.8.8".parse().unwrap()).is_none());
+        assert_eq!(&*trunk_of(&c, Realm::Core, "127.1.1.1".parse().unwrap(), None).unwrap().name, "psap");
+        let own = |names: &[&str]| Trunk { tls_names: names.iter().map(|n| (*n).into()).collect(), ..c.trunks[0].clone() };
+        let gateway = own(&["gw.example.net", "example.net"]);
+        assert!(own(&[]).is_proved(Some(&[])) && gateway.is_proved(None));
+        assert!(gateway.is_proved(Some(&["other.test".into(), "Example.NET".into()])));
+        assert!(!gateway.is_proved(Some(&[])) && !gateway.is_proved(Some(&["a.example.net".into(), "net".into()])));
+        assert!(trunk_of(&c, Realm::Core, "8.8.8.8".parse().unwrap(), None).is_none());
     }
 
     #[test]

@@ -7,7 +7,6 @@ use crate::ids::{CallUid, NodeId};
 use crate::io::{Counter, Path, ReturnPath, Side};
 use crate::placement::{self, Facts, Placement};
 use crate::policy::MisroutePolicy;
-use crate::routing;
 use crate::sip::{HeaderId, Message, Method};
 
 impl Sbc {
@@ -92,8 +91,8 @@ impl Sbc {
     fn redirect(&mut self, to: NodeId, uid: CallUid, side: Side, path: &Path, back: ReturnPath, message: &Message) -> bool {
         let redirectable = matches!(message.method(), Method::Bye | Method::Invite | Method::Update | Method::Info);
         let realm = path.role.realm();
-        let wanted =
-            routing::trunk_of(&self.cx.config, realm, path.remote.ip()).is_some_and(|t| t.misroute == MisroutePolicy::Redirect);
+        let trunk = self.trunk_at(path, back.ingress);
+        let wanted = trunk.is_some_and(|t| t.misroute == MisroutePolicy::Redirect);
         if !redirectable || !wanted || back.ingress.is_some() {
             return false;
         }

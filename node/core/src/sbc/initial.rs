@@ -3,6 +3,7 @@
 use super::Sbc;
 use super::receive::server_key;
 use crate::call::{AfterClaim, Call, MaxForwardsError, NewCall, next_max_forwards};
+use crate::ids::NodeId;
 use crate::io::{Counter, Output, Path, PeerMessage, Realm, ReturnPath};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::policy::{IdentityPolicy, Trunk};
@@ -59,7 +60,7 @@ impl Sbc {
     }
 
     fn begin_call(&mut self, path: Path, back: ReturnPath, message: &Message, keys: NewKeys) {
-        let admitted = match self.admit(&path, message) {
+        let admitted = match self.admit(&path, back.ingress, message) {
             Ok(admitted) => admitted,
             Err(status) => {
                 self.cx.count(Counter::CallEnded("rejected"));
@@ -131,7 +132,14 @@ impl Sbc {
         }
     }
 
-    pub(super) fn admit(&mut self, path: &Path, message: &Message) -> Result<Admitted, u16> {
+    /// The trunk that a packet came from. What a connection of another node has proved is that node's to judge.
+    pub(super) fn trunk_at(&self, path: &Path, ingress: Option<NodeId>) -> Option<&Trunk> {
+        let proved = path.flow.and_then(|flow| self.proved.get(&flow)).map_or(&[][..], |names| names);
+        let proved = ingress.is_none().then_some(proved);
+        routing::trunk_of(&self.cx.config, path.role.realm(), path.remote.ip(), proved)
+    }
+
+    pub(super) fn admit(&mut self, path: &Path, ingress: Option<NodeId>, message: &Message) -> Result<Admitted, u16> {
         match next_max_forwards(message) {
             Err(MaxForwardsError::Exhausted) => return Err(483),
             Err(MaxForwardsError::Malformed) => return Err(400),
@@ -142,7 +150,7 @@ impl Sbc {
         }
         let uri = Uri::parse(message.request_uri().unwrap_or_default()).map_err(|_| 400u16)?;
         let (config, realm) = (&self.cx.config, path.role.realm());
-        let entered = routing::enter(config, &uri, || routing::trunk_of(config, realm, path.remote.ip()));
+        let entered = routing::enter(config, &uri, || self.trunk_at(path, ingress));
         let routing::Entry { trunk, service } = entered.map_err(routing::Refusal::status)?;
         let emergency = service.is_some();
         // An emergency call is not refused for the way that its phone or proxy thought out for it (RFC 6881, 3GPP TS 24.229: Routes to the

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crate::call::{Call, ClientUse, Services, Timer};
 use crate::ctx::LocalConfig;
-use crate::ids::{CallUid, MediaId};
+use crate::ids::{CallUid, FlowId, MediaId};
 use crate::io::{Input, Output, PeerMessage};
 use crate::policy::{Blocks, ClusterConfig, Rates, SourceRates};
 use crate::replica::Replica;
@@ -70,6 +70,8 @@ pub struct Sbc {
     pages: page::Pages,
     subscriptions: subscription::Subscriptions,
     probes: probe::Probes,
+    /// Connections of this node whose far end has proved who it is. As many as the transport has connections.
+    proved: HashMap<FlowId, Box<[Box<str>]>>,
 }
 
 impl Sbc {
@@ -99,6 +101,7 @@ impl Sbc {
             pages: Default::default(),
             subscriptions: Default::default(),
             probes: Default::default(),
+            proved: HashMap::new(),
         };
         sbc.plan_probes();
         sbc.read_blocks();
@@ -124,7 +127,8 @@ impl Sbc {
             Input::ProposeFailed { id } => self.with_call(id.0, |call, cx| call.on_propose_failed(cx)),
             Input::ViewChanged(view) => self.cx.view = view,
             Input::SendFailed { id, reason } => self.cx.tx.on_send_failed(now.mono, id, reason),
-            Input::FlowClosed(_) => {}
+            Input::FlowProved { flow, names } => drop(self.proved.insert(flow, names)),
+            Input::FlowClosed(flow) => drop(self.proved.remove(&flow)),
             Input::Reconfigured(config) => {
                 self.cx.config = config;
                 self.plan_probes();

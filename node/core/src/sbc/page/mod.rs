@@ -101,7 +101,7 @@ impl Page {
 impl Sbc {
     /// A new MESSAGE, PUBLISH or SUBSCRIBE without To-tag.
     pub(super) fn on_page(&mut self, path: Path, back: ReturnPath, message: &Message) {
-        let admitted = match self.admit(&path, message) {
+        let admitted = match self.admit(&path, back.ingress, message) {
             Ok(admitted) => admitted,
             Err(status) => return self.cx.reject_stateless(back, message, status),
         };
