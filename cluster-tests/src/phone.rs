@@ -128,6 +128,37 @@ impl Phone {
         self.expect(method, |m| m.method() == method)
     }
 
+    /// The final response to this INVITE; a refusal is acknowledged.
+    ///
+    /// # Panics
+    /// None comes.
+    #[track_caller]
+    pub fn final_of(&mut self, invite: &Message) -> Message {
+        let (response, from) = self.expect_final(invite);
+        if response.status() >= 300 {
+            self.send(&invite.ack_of(&response), from);
+        }
+        response
+    }
+
+    /// Answers the INVITE of this caller (the URI of its From, which crosses) with a refusal and hears the ACK. Returns the INVITE.
+    ///
+    /// # Panics
+    /// Neither comes.
+    #[track_caller]
+    pub fn turn_away(&mut self, caller: &str, status: u16, fields: &[(&str, &str)]) -> Message {
+        let ours = |m: &Message| m.method() == "INVITE" && m.uri("From") == caller;
+        let (invite, from) = self.expect(&format!("INVITE of {caller}"), ours);
+        let mut response = invite.response(status, "Refused", "away");
+        for (name, value) in fields {
+            response = response.with(name, value);
+        }
+        self.send(&response, from);
+        let call_id = invite.header("Call-ID").to_owned();
+        self.expect("the ACK", |m| m.method() == "ACK" && m.header("Call-ID") == call_id);
+        invite
+    }
+
     /// All that is wanted and arrives during `span` or has arrived before; the rest is kept.
     pub fn gather(&mut self, span: Duration, wanted: impl Fn(&Message) -> bool) -> Vec<Received> {
         let end = Instant::now() + span;
