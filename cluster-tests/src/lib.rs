@@ -7,6 +7,7 @@ pub mod baresip;
 pub mod cluster;
 pub mod command;
 pub mod compose;
+pub mod digest;
 pub mod dnsmasq;
 pub mod guard;
 pub mod kamailio;
