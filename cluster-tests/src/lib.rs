@@ -17,6 +17,7 @@ pub mod message;
 pub mod netns;
 pub mod phone;
 pub mod process;
+pub mod rtp;
 pub mod scene;
 pub mod sipp;
 pub mod stream;

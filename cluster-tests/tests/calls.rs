@@ -6,6 +6,7 @@ use std::time::Duration;
 use cluster_tests::cluster::{ANYCAST, Cluster, Options, PSAP, SIPS_PORT, Shared, anycast, core, list, number, unicast};
 use cluster_tests::message::{Dialog, Message};
 use cluster_tests::phone::Phone;
+use cluster_tests::rtp::{heard, media};
 use cluster_tests::scene::Scene;
 use cluster_tests::sipp::Sipp;
 use cluster_tests::stream::StreamPhone;
@@ -316,30 +317,10 @@ fn audio_crosses_both_ways() {
     let before = cluster.cdrs().len();
     let mut scene = Scene::new();
     let mut call = scene.established(anycast());
-    let media = |m: &Message| -> SocketAddr {
-        let text = m.text();
-        let field = |p: &str| {
-            text.lines()
-                .find_map(|l| l.strip_prefix(p).map(|r| r.split(' ').next().unwrap_or_default().to_owned()))
-                .expect("SDP has it")
-        };
-        format!("{}:{}", field("c=IN IP4 "), field("m=audio ")).parse().expect("SDP gives an address")
-    };
     let (caller, psap) = (std::net::UdpSocket::bind("127.0.3.1:40000"), std::net::UdpSocket::bind("127.0.2.1:42000"));
     let (caller, psap) = (caller.expect("free"), psap.expect("free"));
-    let mut buffer = [0; 2048];
     for (from, to, there) in [(&caller, media(&call.ok), &psap), (&psap, media(&call.psap_invite), &caller)] {
-        there.set_read_timeout(Some(Duration::from_millis(200))).expect("not zero");
-        let mut heard = 0;
-        for n in 0..50u16 {
-            let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
-            packet[2..4].copy_from_slice(&n.to_be_bytes());
-            packet.extend([0xd5; 160]);
-            from.send_to(&packet, to).expect("loopback");
-            if there.recv_from(&mut buffer).is_ok_and(|(len, _)| buffer[..len] == packet) {
-                heard += 1;
-            }
-        }
+        let heard = heard(from, to, there, 0);
         assert!(heard >= 45, "{heard} of 50 packets crossed to {there:?}");
     }
     let uid =

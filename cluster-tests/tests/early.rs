@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, unicast};
 use cluster_tests::message::{Dialog, Message, sdp};
+use cluster_tests::rtp::{media, packet};
 use cluster_tests::scene::Scene;
 use cluster_tests::sipp::Sipp;
 use cluster_tests::wait;
@@ -142,25 +143,13 @@ fn ac18_prack_and_update_at_other_nodes() {
     cluster.settled(before + 1);
 }
 
-/// Where a description says that media go.
-fn media(message: &Message) -> SocketAddr {
-    let text = message.text();
-    let field = |p: &str| {
-        let rest = text.lines().find_map(|l| l.strip_prefix(p)).expect("SDP has it");
-        rest.split(' ').next().unwrap_or_default().to_owned()
-    };
-    format!("{}:{}", field("c=IN IP4 "), field("m=audio ")).parse().expect("an address")
-}
-
 /// Which of these sockets hears what `from` sends to `to`, once one does.
 #[track_caller]
 fn hears(from: &UdpSocket, to: SocketAddr, sockets: [&UdpSocket; 2]) -> usize {
     let mut sequence = 0u16;
     wait::until("somebody hears the caller", Duration::from_secs(5), || {
         sequence += 1;
-        let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
-        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-        packet.extend([0xd5; 160]);
+        let packet = packet(0, sequence);
         from.send_to(&packet, to).expect("loopback");
         let mut buffer = [0; 2048];
         let heard = sockets.iter().position(|s| {
