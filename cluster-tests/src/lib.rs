@@ -19,6 +19,7 @@ pub mod phone;
 pub mod process;
 pub mod rtp;
 pub mod scene;
+pub mod scrape;
 pub mod sipp;
 pub mod stream;
 pub mod wait;
