@@ -1,9 +1,11 @@
 //! A phone on a UDP socket, driven by hand.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
+use crate::ladder::Step;
 use crate::message::Message;
 
 /// How long an answer may take on loopback when the machine is busy.
@@ -20,6 +22,7 @@ pub struct Phone {
     socket: UdpSocket,
     at: SocketAddr,
     backlog: VecDeque<Received>,
+    wire: RefCell<Vec<Step>>,
 }
 
 impl Phone {
@@ -30,7 +33,7 @@ impl Phone {
     pub fn bind(at: impl ToSocketAddrs + std::fmt::Debug) -> Phone {
         let socket = UdpSocket::bind(&at).unwrap_or_else(|e| panic!("cannot bind {at:?}: {e}"));
         let at = socket.local_addr().expect("a bound socket has an address");
-        Phone { socket, at, backlog: VecDeque::new() }
+        Phone { socket, at, backlog: VecDeque::new(), wire: RefCell::default() }
     }
 
     /// Its address.
@@ -40,7 +43,21 @@ impl Phone {
 
     /// Sends a message.
     pub fn send(&self, message: &Message, to: SocketAddr) {
+        self.note(true, message);
         self.send_raw(&message.bytes(), to);
+    }
+
+    fn note(&self, ours: bool, message: &Message) {
+        let step = Step::new(ours, &message.start, message.header("CSeq"), message.header("Call-ID"));
+        self.wire.borrow_mut().push(step);
+    }
+
+    /// What went over the wire with this Call-ID, also what is here and was not asked for yet.
+    pub fn wire(&mut self, call_id: &str) -> Vec<Step> {
+        while let Some(received) = self.receive(Instant::now() + Duration::from_millis(1)) {
+            self.backlog.push_back(received);
+        }
+        self.wire.borrow().iter().filter(|s| s.call_id == call_id).cloned().collect()
     }
 
     /// Sends octets.
@@ -62,6 +79,7 @@ impl Phone {
             if let Ok((n, from)) = self.socket.recv_from(&mut buffer)
                 && let Some(message) = Message::parse(&buffer[..n])
             {
+                self.note(false, &message);
                 return Some((message, from));
             }
         }

@@ -250,5 +250,5 @@ fn a_vehicle_and_a_psap_exchange_data_octet_for_octet() {
     scene.caller.send(&dialog.request("BYE"), anycast());
     scene.psap_confirms("BYE");
     scene.caller.expect_response(200, "BYE");
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&invite, &at_psap));
 }

@@ -62,7 +62,7 @@ fn a_transparent_trunk_sees_the_callers_call_id() {
         scene.caller.send(&info.response(200, "OK", ""), from);
         scene.psap.expect_response(200, "INFO");
         scene.hang_up(&mut call, anycast());
-        cluster.settled(before + 1);
+        scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
     });
 }
 
