@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::ladder::Step;
-use crate::message::Message;
+use crate::message::{Message, unique};
 
 /// How long an answer may take on loopback when the machine is busy.
 pub const ANSWER: Duration = Duration::from_secs(5);
@@ -144,6 +144,38 @@ impl Phone {
     #[track_caller]
     pub fn expect_request(&mut self, method: &str) -> Received {
         self.expect(method, |m| m.method() == method)
+    }
+
+    /// Has an OPTIONS answered at this address of a node. It serves one message after the other: all that it got there before was
+    /// served, and what it sent here before has arrived.
+    ///
+    /// # Panics
+    /// It is not answered with 200.
+    #[track_caller]
+    pub fn ping(&mut self, node: SocketAddr) {
+        let at = self.at;
+        let options = Message::request("OPTIONS", &format!("sip:{node}"))
+            .with("Via", &format!("SIP/2.0/UDP {at};branch={};rport", unique("z9hG4bK")))
+            .with("Max-Forwards", "70")
+            .with("From", &format!("<sip:ping@{at}>;tag=p"))
+            .with("To", &format!("<sip:{node}>"))
+            .with("Call-ID", &unique("ping"))
+            .with("CSeq", "1 OPTIONS");
+        self.send(&options, node);
+        assert_eq!(self.expect_final(&options).0.status(), 200);
+    }
+
+    /// Forgets all that this node has sent here until now.
+    #[track_caller]
+    pub fn settle(&mut self, node: SocketAddr) {
+        self.ping(node);
+        self.backlog.clear();
+    }
+
+    /// True when a response to this request is here.
+    pub fn is_answered(&mut self, request: &Message) -> bool {
+        let call_id = request.header("Call-ID");
+        self.wait(Duration::from_millis(1), |m| m.status() > 0 && m.header("Call-ID") == call_id).is_some()
     }
 
     /// The final response to this INVITE; a refusal is acknowledged.

@@ -109,7 +109,7 @@ fn ac18_prack_and_update_at_other_nodes() {
     assert_eq!(there.header("RAck"), format!("77 {} INVITE", at_psap.cseq().0));
     let (ok, via) = scene.caller.expect_final(&prack);
     assert_eq!((ok.status(), via), (200, unicast(1)), "rule E");
-    scene.caller.gather(Duration::from_millis(100), |_| true);
+    scene.caller.settle(unicast(0));
     assert!(scene.caller.gather(QUIET, |m| m.status() == 183).is_empty(), "the reliable 183 stops");
     // AC-49: what the other far end is to answer, no node does.
     let update =
