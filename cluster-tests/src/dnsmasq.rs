@@ -57,3 +57,74 @@ impl Drop for Dnsmasq {
         }
     }
 }
+
+/// A (RFC 1035) and SRV (RFC 2782).
+const A: u16 = 1;
+const SRV: u16 = 33;
+
+/// Where SRV leads to, the preferred first: priority and address. As a phone asks it.
+///
+/// # Panics
+/// There is no answer.
+pub fn srv(name: &str) -> Vec<(u16, SocketAddr)> {
+    let mut found = Vec::new();
+    let (packet, records) = ask(name, SRV);
+    for at in records {
+        let (priority, port) = (word(&packet, at), word(&packet, at + 4));
+        let (host, _) = read_name(&packet, at + 6);
+        let (answer, addresses) = ask(&host, A);
+        let ips = addresses.into_iter().map(|at| Ipv4Addr::new(answer[at], answer[at + 1], answer[at + 2], answer[at + 3]));
+        found.extend(ips.map(|ip| (priority, SocketAddr::new(ip.into(), port))));
+    }
+    found.sort_unstable();
+    found
+}
+
+/// Asks the server one question: the answer, and where in it the data of each record of that type begins.
+fn ask(name: &str, kind: u16) -> (Vec<u8>, Vec<usize>) {
+    let mut question = vec![0x5b, 0xc0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.trim_end_matches('.').split('.') {
+        question.push(u8::try_from(label.len()).expect("a label is short"));
+        question.extend_from_slice(label.as_bytes());
+    }
+    question.push(0);
+    question.extend([kind.to_be_bytes(), 1u16.to_be_bytes()].concat());
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback is free");
+    socket.set_read_timeout(Some(LIMIT)).expect("not zero");
+    socket.send_to(&question, DNS).expect("loopback");
+    let mut packet = vec![0; 4096];
+    let (len, _) = socket.recv_from(&mut packet).unwrap_or_else(|e| panic!("no answer about {name}: {e}"));
+    packet.truncate(len);
+    let (mut at, mut records) = (question.len(), Vec::new());
+    for _ in 0..word(&packet, 6) {
+        let (_, data) = read_name(&packet, at);
+        if word(&packet, data) == kind {
+            records.push(data + 10);
+        }
+        at = data + 10 + usize::from(word(&packet, data + 8));
+    }
+    (packet, records)
+}
+
+fn word(packet: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([packet[at], packet[at + 1]])
+}
+
+/// A name and where it ends; RFC 1035 §4.1.4.
+fn read_name(packet: &[u8], mut at: usize) -> (String, usize) {
+    let (mut name, mut end) = (String::new(), None);
+    loop {
+        match packet[at] {
+            0 => return (name, end.unwrap_or(at + 1)),
+            len if len >= 0xc0 => {
+                end = end.or(Some(at + 2));
+                at = usize::from(word(packet, at) & 0x3fff);
+            }
+            len => {
+                let label = &packet[at + 1..=at + usize::from(len)];
+                name.push_str(&format!("{}.", String::from_utf8_lossy(label)));
+                at += usize::from(len) + 1;
+            }
+        }
+    }
+}

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast};
-use cluster_tests::dnsmasq::{DNS, Dnsmasq, TTL};
+use cluster_tests::cluster::{Cluster, Options, PSAP, SIPS_PORT, Shared, anycast, unicast};
+use cluster_tests::dnsmasq::{self, DNS, Dnsmasq, TTL};
 use cluster_tests::message::{Message, unique};
 use cluster_tests::phone::Phone;
 use cluster_tests::scene::Scene;
@@ -254,4 +254,62 @@ fn ac30_a_large_invite_goes_by_tcp_and_falls_back_to_udp() {
         scene.psap.send(&by_udp.response(486, "Busy Here", "psap"), from);
         assert_eq!(scene.caller.final_of(&second).status(), 486);
     });
+}
+
+/// A line of a zone file in the words of dnsmasq.
+fn option(record: &str) -> String {
+    let fields: Vec<&str> = record.split(' ').map(|f| f.trim_matches('"').trim_end_matches('.')).collect();
+    match fields[..] {
+        [name, "IN", "NAPTR", order, preference, flags, service, regexp, target] => {
+            format!("naptr-record={name},{order},{preference},{flags},{service},{regexp},{target}")
+        }
+        [name, "IN", "SRV", priority, weight, port, target] => format!("srv-host={name},{target},{port},{priority},{weight}"),
+        [name, "IN", "A", ip] => format!("host-record={name},{ip}"),
+        _ => panic!("no record: {record}"),
+    }
+}
+
+/// RFC 3263, the cluster as the server: what `dns zone` prints is served, `dns check` is content until a record is gone or another, and a
+/// phone that asks for SRV finds the anycast address first and each node after it.
+#[test]
+fn the_cluster_is_found_by_its_own_zone() {
+    let cluster = cluster();
+    let zone = cluster.ctl(&["dns", "zone", "SBC.test", "--ttl", "60"]).stdout;
+    assert!(zone.contains("\n$ORIGIN sbc.test.\n$TTL 60\n"), "{zone}");
+    let records: Vec<&str> = zone.lines().filter(|l| !l.starts_with([';', '$'])).collect();
+    assert_eq!(records.len(), 3 + 3 * 4 + 4, "three services, four hosts:\n{zone}");
+    let check = || cluster.try_ctl(&["dns", "check", "sbc.test", "--server", &DNS.to_string()]);
+    {
+        let _server = Dnsmasq::start(records.iter().map(|r| option(r)));
+        let done = check();
+        assert_eq!((done.code, done.stdout.as_str()), (Some(0), ""), "{}", done.stderr);
+        assert!(done.stderr.contains("all 19 records are served"), "{}", done.stderr);
+
+        let found = dnsmasq::srv("_sip._udp.sbc.test");
+        let expected = [(10, anycast()), (20, unicast(0)), (20, unicast(1)), (20, unicast(2))];
+        assert_eq!(found, expected);
+        let Scene { mut caller, mut psap } = Scene::new();
+        for (_, at) in found {
+            let invite = invite(&caller);
+            caller.send(&invite, at);
+            psap.turn_away(invite.uri("From"), 486, &[]);
+            assert_eq!(caller.final_of(&invite).status(), 486, "by {at}");
+        }
+        let tcp = dnsmasq::srv("_sip._tcp.sbc.test");
+        assert_eq!(tcp, expected);
+        StreamPhone::tcp(tcp[0].1);
+        assert_eq!(dnsmasq::srv("_sips._tcp.sbc.test")[0].1.port(), SIPS_PORT);
+    }
+    // One of each kind.
+    for gone in [1, 5, 17] {
+        let _server = Dnsmasq::start(records.iter().enumerate().filter(|(n, _)| *n != gone).map(|(_, r)| option(r)));
+        let done = check();
+        assert_eq!((done.code, done.stdout.trim_end()), (Some(9), &*format!("missing: {}", records[gone])), "{}", done.stderr);
+    }
+    let moved = records.iter().map(|r| option(&r.replace("IN A 127.0.0.12", "IN A 127.0.0.99")));
+    let _server = Dnsmasq::start(moved);
+    let done = check();
+    let says = "missing: node-b.sbc.test. IN A 127.0.0.12\nwrong: node-b.sbc.test. IN A 127.0.0.99\n";
+    assert_eq!((done.code, done.stdout.as_str()), (Some(9), says), "{}", done.stderr);
+    assert_eq!(cluster.try_ctl(&["dns", "zone", "a b"]).code, Some(2));
 }
