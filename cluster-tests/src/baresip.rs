@@ -72,6 +72,7 @@ impl Baresip {
             fs::write(dir.join("config"), config(&dir, setup, control))?;
             fs::write(dir.join("contacts"), "")?;
             let answer = if dial.is_some() { "manual" } else { "auto" };
+            let ip = crate::message::bracketed(ip);
             let account = format!("<sip:{user}@{ip};transport={transport}>;regint=0;answermode={answer};audio_codecs=pcmu\n");
             fs::write(dir.join("accounts"), account)
         };
@@ -149,7 +150,8 @@ impl Drop for Baresip {
 const MODULES: &str = "/usr/lib/baresip/modules";
 
 fn config(dir: &Path, setup: &Setup<'_>, control: u16) -> String {
-    let (dir, Setup { ip, device, .. }) = (dir.display(), setup);
+    let (dir, Setup { device, .. }) = (dir.display(), setup);
+    let ip = crate::message::bracketed(setup.ip);
     let tls = setup.tls.map(|(own, ca)| format!("sip_certificate {}\nsip_cafile {}\n", own.display(), ca.display()));
     format!(
         "sip_listen {ip}:5060\nnet_interface {device}\ncall_local_timeout 60\ncall_max_calls 4\n{}\

@@ -11,6 +11,7 @@ pub mod digest;
 pub mod dnsmasq;
 pub mod guard;
 pub mod kamailio;
+pub mod lab;
 pub mod ladder;
 pub mod linphone;
 pub mod load;

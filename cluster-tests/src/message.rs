@@ -26,10 +26,16 @@ pub fn unique(prefix: &str) -> String {
 /// Plain audio toward `at`; `direction` is sendrecv, sendonly, …
 pub fn sdp(at: SocketAddr, version: u32, direction: &str) -> Vec<u8> {
     let (ip, port) = (at.ip(), at.port());
+    let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
     format!(
-        "v=0\r\no=phone 77 {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na={direction}\r\n"
+        "v=0\r\no=phone 77 {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na={direction}\r\n"
     )
     .into_bytes()
+}
+
+/// An address as it stands in a URI: IPv6 in brackets.
+pub fn bracketed(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() }
 }
 
 impl Message {

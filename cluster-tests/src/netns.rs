@@ -1,7 +1,10 @@
 //! Network namespaces as hosts, on 198.18.0.0/15, gone with the value.
 
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
+
+use rustix::thread::LinkNameSpaceType;
 
 use crate::command;
 
@@ -70,14 +73,44 @@ impl Namespace {
     ///
     /// # Panics
     /// It fails.
-    pub fn link(&self, device: &str, addresses: &[&str], other: &Namespace, other_device: &str, other_addresses: &[&str]) {
+    pub fn link(
+        &self,
+        device: &str,
+        addresses: &[impl AsRef<str>],
+        other: &Namespace,
+        other_device: &str,
+        other_addresses: &[impl AsRef<str>],
+    ) {
         ip(&["link", "add", device, "netns", &self.name, "type", "veth", "peer", "name", other_device, "netns", &other.name]);
-        for (host, device, addresses) in [(self, device, addresses), (other, other_device, other_addresses)] {
-            for address in addresses {
-                host.ip(&["addr", "add", address, "dev", device]);
-            }
-            host.ip(&["link", "set", device, "up"]);
+        self.address(device, addresses);
+        other.address(other_device, other_addresses);
+    }
+
+    /// Gives a device its addresses, and brings it up.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn address(&self, device: &str, addresses: &[impl AsRef<str>]) {
+        for address in addresses.iter().map(AsRef::as_ref) {
+            // Nobody else can have an IPv6 address here: it need not be looked for before it may be used (RFC 4862 §5.4).
+            let no_detection: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+            self.ip(&[&["addr", "add", address, "dev", device], no_detection].concat());
         }
+        self.ip(&["link", "set", device, "up"]);
+    }
+
+    /// Does something in it that lasts beyond: what is opened there (a socket) stays there.
+    ///
+    /// # Panics
+    /// No right to.
+    pub fn inside<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        let entered = || {
+            let file = std::fs::File::open(std::path::Path::new("/run/netns").join(&self.name)).expect("it was made");
+            // Of this thread only, which ends here.
+            rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("needs root");
+            what()
+        };
+        std::thread::scope(|scope| scope.spawn(entered).join()).unwrap_or_else(|e| std::panic::resume_unwind(e))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::command::{self, Running};
 use crate::ladder::{self, Step};
+use crate::netns::Namespace;
 use crate::process;
 
 /// One run of sipp.
@@ -83,6 +84,15 @@ impl Sipp {
     #[must_use]
     pub fn args(mut self, args: &[&str]) -> Sipp {
         self.command.args(args);
+        self
+    }
+
+    /// Runs it on a host of the test's own.
+    #[must_use]
+    pub fn on(mut self, host: &Namespace) -> Sipp {
+        let mut there = host.command("sipp");
+        there.args(self.command.get_args()).current_dir(std::env::temp_dir());
+        self.command = there;
         self
     }
 

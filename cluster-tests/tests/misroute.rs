@@ -415,11 +415,26 @@ fn ac34_our_own_route_is_stripped() {
 }
 
 #[test]
-fn ac35_a_foreign_route_is_refused() {
-    let (_cluster, mut scene, _) = stage();
-    let invite = scene.invite().with("Route", "<sip:127.0.9.9;lr>");
-    scene.caller.send(&invite, unicast(B));
-    assert_eq!(scene.caller.expect_final(&invite).0.status(), 403);
+fn ac35_a_foreign_route_is_refused_and_left_behind_by_an_emergency_call() {
+    let (cluster, mut scene, before) = stage();
+    let ordinary = Message::invite("sip:service@127.0.0.100", scene.caller.at(), "UDP").with("Route", "<sip:127.0.9.9;lr>");
+    scene.caller.send(&ordinary, unicast(B));
+    assert_eq!(scene.caller.expect_final(&ordinary).0.status(), 403);
+    // RFC 6881: a phone or proxy that thought out the way itself, by names that nobody here knows.
+    let invite = scene.invite().with("Route", "<sip:sbc.example.net;lr>").with("Route", "<sip:psap.example.net;lr>");
+    let (at_psap, from) = scene.ring(&invite, unicast(B));
+    assert_eq!(at_psap.header("Route"), "", "{at_psap:?}");
+    scene.psap.send(&at_psap.response(486, "Busy Here", "psap"), from);
+    assert_eq!(scene.caller.expect_final(&invite).0.status(), 486);
+    // By a name of ours an ordinary call comes in, too.
+    let old = cluster.config_text();
+    cluster.apply_config(&format!("{old}\n[settings]\nown_names = [\"sbc.example.net\"]\n"));
+    let named = Message::invite("sip:service@127.0.0.100", scene.caller.at(), "UDP").with("Route", "<sip:SBC.example.net.;lr>");
+    let (at_psap, from) = scene.ring(&named, unicast(B));
+    scene.psap.send(&at_psap.response(486, "Busy Here", "psap"), from);
+    assert_eq!(scene.caller.expect_final(&named).0.status(), 486);
+    cluster.apply_config(&old);
+    cluster.settled(before + 2);
 }
 
 #[test]

@@ -33,8 +33,8 @@ fn table(status: &ClusterStatus) -> String {
             m.applied_index.to_string(),
             if m.announced { "announced".to_owned() } else { String::new() },
             if m.draining { "draining".to_owned() } else { String::new() },
-            m.unicast_address.clone(),
-            m.core_address.clone(),
+            m.unicast_addresses.join(" "),
+            m.core_addresses.join(" "),
             m.peer_address.clone(),
         ]);
     }

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{Incarnation, NodeId};
-use crate::io::{AddressRole, Realm, Transport, View};
+use crate::io::{AddressRole, Addresses, Realm, Transport, View};
+use crate::sip::Uri;
 
 /// This node: fixed for one start.
 #[derive(Clone, Debug)]
@@ -15,11 +16,11 @@ pub struct LocalConfig {
     /// Its name; stands in the Server header field.
     pub name: Box<str>,
     /// The address that all nodes serve.
-    pub anycast: IpAddr,
+    pub anycast: Addresses,
     /// Its own external address.
-    pub unicast: IpAddr,
+    pub unicast: Addresses,
     /// Its own core-side address.
-    pub core: IpAddr,
+    pub core: Addresses,
     /// SIP over UDP and TCP, on each address.
     pub port: u16,
     /// SIP over TLS, on each address.
@@ -29,14 +30,19 @@ pub struct LocalConfig {
 }
 
 impl LocalConfig {
-    /// Our address of a role, with the port of the transport.
-    pub fn address(&self, role: AddressRole, transport: Transport) -> SocketAddr {
-        let ip = match role {
+    /// Our addresses of a role.
+    pub fn addresses(&self, role: AddressRole) -> Addresses {
+        match role {
             AddressRole::Anycast => self.anycast,
             AddressRole::Unicast => self.unicast,
             AddressRole::Core => self.core,
-        };
-        SocketAddr::new(ip, self.port_of(transport))
+        }
+    }
+
+    /// Our address of a role toward `far`, with the port of the transport. Where the family of `far` is not served, nothing can be sent
+    /// from it: the transport says so at once.
+    pub fn address(&self, role: AddressRole, transport: Transport, far: IpAddr) -> SocketAddr {
+        SocketAddr::new(self.addresses(role).like(far), self.port_of(transport))
     }
 
     /// Our port of a transport.
@@ -54,17 +60,22 @@ impl LocalConfig {
 
     /// True for the anycast address and every address of every node: a Route to it comes back to this cluster (AC-34).
     pub fn is_ours(&self, view: &View, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
         let own = [self.anycast, self.unicast, self.core].into_iter();
-        own.chain(view.nodes.iter().flat_map(|n| [n.unicast, n.core])).any(|o| o.to_canonical() == ip)
+        own.chain(view.nodes.iter().flat_map(|n| [n.unicast, n.core])).any(|o| o.contains(ip))
     }
 
-    /// The media address of a realm.
-    pub fn media_address(&self, realm: Realm) -> IpAddr {
-        match realm {
-            Realm::External => self.unicast,
-            Realm::Core => self.core,
+    /// The same of the host of a URI, which may be one of the cluster's `names` (without a dot at their end), too.
+    pub fn is_our_host(&self, view: &View, names: &[Box<str>], uri: &Uri) -> bool {
+        match (uri.host_ip(), uri.host()) {
+            (Some(ip), _) => self.is_ours(view, ip),
+            (None, Some(host)) => names.iter().any(|name| host.trim_end_matches('.').eq_ignore_ascii_case(name)),
+            (None, None) => false,
         }
+    }
+
+    /// Our own address in a realm toward `far`: what Contact and SDP name there.
+    pub fn own_address(&self, realm: Realm, far: IpAddr) -> IpAddr {
+        self.addresses(LocalConfig::own_role(realm)).like(far)
     }
 }
 

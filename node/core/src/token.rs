@@ -43,11 +43,14 @@ pub struct OwnerToken {
     pub uid: CallUid,
 }
 
-/// The key ring: tokens are minted under the first key and accepted under either.
+/// The key ring: tokens are minted under one key and accepted under others too, so that keys can be exchanged node by node.
+///
+/// What is derived (claim keys, the identity of called legs, nonces) must be the same on all nodes at any moment, or two nodes would
+/// dial one call as two: it comes from a secret of its own that is not exchanged while calls go on.
 #[derive(Clone)]
 pub struct ClusterKey {
     current: Aes128,
-    previous: Option<Aes128>,
+    others: Vec<Aes128>,
     derive: [u8; 32],
 }
 
@@ -73,11 +76,25 @@ pub struct CalleeIdentity {
 }
 
 impl ClusterKey {
-    /// From 32 secret octets, and those before the last rotation.
+    /// From 32 secret octets alone, and those before the last rotation.
     pub fn new(current: &[u8; 32], previous: Option<&[u8; 32]>) -> ClusterKey {
+        ClusterKey::ring(current, previous, None)
+    }
+
+    /// Mints under `current`, accepts what was minted under `others` (before the last rotation, or after the coming one), and derives
+    /// from `identity`; `None`: from `current`, which then must not be exchanged while calls go on. 32 secret octets each.
+    pub fn ring<'a>(
+        current: &[u8; 32],
+        others: impl IntoIterator<Item = &'a [u8; 32]>,
+        identity: Option<&[u8; 32]>,
+    ) -> ClusterKey {
         let derived = |secret: &[u8; 32], label: &[u8]| mac(secret, &[label]);
         let aes = |secret: &[u8; 32]| Aes128::new(GenericArray::from_slice(&derived(secret, b"token")[..16]));
-        ClusterKey { current: aes(current), previous: previous.map(aes), derive: derived(current, b"derive") }
+        ClusterKey {
+            current: aes(current),
+            others: others.into_iter().map(aes).collect(),
+            derive: derived(identity.unwrap_or(current), b"derive"),
+        }
     }
 
     /// Mints a token.
@@ -97,7 +114,7 @@ impl ClusterKey {
     /// Reads a token; `None` when it is not one of this cluster's.
     pub fn open(&self, text: &str) -> Option<OwnerToken> {
         let block = decode(text)?;
-        open_with(&self.current, block).or_else(|| open_with(self.previous.as_ref()?, block))
+        open_with(&self.current, block).or_else(|| self.others.iter().find_map(|key| open_with(key, block)))
     }
 
     /// The claim key of an initial INVITE.
@@ -258,6 +275,32 @@ mod tests {
         }
         assert_eq!(key.open(&text[1..]), None);
         assert_eq!(key.open(&format!("{}-", &text[1..])), None);
+    }
+
+    /// Node by node: first the new key is known to all, then minted with, then the old one forgotten. At no moment do two nodes differ
+    /// in what they derive, or fail to read each other.
+    #[test]
+    fn keys_are_exchanged_node_by_node() {
+        let (k1, k2, identity) = ([1; 32], [2; 32], Some(&[9; 32]));
+        let steps = [
+            ClusterKey::ring(&k1, [], identity),
+            ClusterKey::ring(&k1, [&k2], identity),
+            ClusterKey::ring(&k2, [&k1], identity),
+            ClusterKey::ring(&k2, [], identity),
+        ];
+        for pair in steps.windows(2) {
+            for (minted, read) in [(0, 1), (1, 0)] {
+                assert_eq!(pair[read].open(&pair[minted].seal(token(5))), Some(token(5)));
+            }
+            let claims = [&pair[0], &pair[1]].map(|key| key.claim_key("a@b", "tag", 1));
+            assert_eq!(claims[0], claims[1]);
+            let called = [&pair[0], &pair[1]].map(|key| key.callee_identity(claims[0], 1, 7));
+            assert_eq!(called[0], called[1]);
+        }
+        assert_ne!(
+            ClusterKey::ring(&k1, [], identity).claim_key("a@b", "tag", 1),
+            ClusterKey::new(&k1, None).claim_key("a@b", "tag", 1)
+        );
     }
 
     #[test]

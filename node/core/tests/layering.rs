@@ -16,7 +16,7 @@ const TABLE: &[(&str, &[&str])] = &[
     // `Input::Reconfigured` carries the configuration, whose values name realms and transports.
     ("io", &["ids", "time", "store_pb", "policy"]),
     ("policy", &["auth", "io", "sip", "time"]),
-    ("ctx", &["ids", "io"]),
+    ("ctx", &["ids", "io", "sip"]),
     ("transaction", &["ids", "time", "io", "timer"]),
     ("dialog", &["sip"]),
     ("health", &["io", "time"]),

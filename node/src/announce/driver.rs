@@ -1,9 +1,9 @@
 //! How an announcement is made.
 
-use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
+use sbc_core::io::Addresses;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -27,13 +27,13 @@ pub enum Driver {
     None,
 }
 
-/// `program args... announce|withdraw`, with `ANYCAST` in its environment.
+/// `program args... announce|withdraw`, with `ANYCAST` in its environment: the address, or both with a space between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
     /// Program and leading arguments; never empty.
     pub command: Vec<String>,
-    /// The anycast address.
-    pub anycast: IpAddr,
+    /// The anycast address, one of each family at the most.
+    pub anycast: Addresses,
 }
 
 impl Driver {
@@ -76,7 +76,8 @@ impl Exec {
     async fn run(&self, verb: &str) -> Result<(), String> {
         let (program, args) = self.command.split_first().ok_or("announce.command is empty")?;
         let mut command = Command::new(program);
-        command.args(args).arg(verb).env("ANYCAST", self.anycast.to_string());
+        let addresses: Vec<String> = self.anycast.iter().map(|ip| ip.to_string()).collect();
+        command.args(args).arg(verb).env("ANYCAST", addresses.join(" "));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let output = match timeout(EXEC_LIMIT, command.output()).await {
             Ok(Ok(output)) => output,

@@ -23,9 +23,9 @@ async fn node(test: u8, node: u8) -> TransportHandle {
     let pid = std::process::id().to_be_bytes();
     let ip = |last: u8| IpAddr::V4(Ipv4Addr::new(127, 64 | (pid[2] & 63), pid[3], 200 + test * 10 + last));
     let config = TransportConfig {
-        unicast: ip(node * 2),
-        anycast: Some(ip(9)),
-        core: ip(node * 2 + 1),
+        unicast: ip(node * 2).into(),
+        anycast: Some(ip(9).into()),
+        core: ip(node * 2 + 1).into(),
         external_ports: Ports::default(),
         core_ports: Ports::default(),
         anycast_mode: AnycastMode::OnDemand,
@@ -101,7 +101,10 @@ fn script(dir: &Dir, body: &str) -> Exec {
     std::fs::write(&staged, text).unwrap();
     assert!(std::process::Command::new("cp").arg(&staged).arg(&file).status().unwrap().success());
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-    Exec { command: vec![file.display().to_string(), "extra".into()], anycast: "198.18.112.112".parse().unwrap() }
+    Exec {
+        command: vec![file.display().to_string(), "extra".into()],
+        anycast: "198.18.112.112".parse::<IpAddr>().unwrap().into(),
+    }
 }
 
 #[tokio::test]

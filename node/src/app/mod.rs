@@ -3,6 +3,7 @@
 mod control;
 mod disk;
 mod grpc;
+mod readings;
 mod view;
 
 use std::collections::HashMap;
@@ -101,8 +102,9 @@ pub struct Checked {
 pub fn check(config: NodeConfig) -> Result<Checked, AppError> {
     let paths = PemPaths { cert: config.tls.cert.clone(), key: config.tls.key.clone(), ca: config.tls.ca.clone() };
     let pems = Pems::load(&paths)?;
-    let previous = config.cluster.previous_key_file.as_deref().map(disk::read_key).transpose()?;
-    let key = ClusterKey::new(&disk::read_key(&config.cluster.key_file)?, previous.as_ref());
+    let others = config.cluster.other_key_files.iter().map(|p| disk::read_key(p)).collect::<Result<Vec<_>, _>>()?;
+    let identity = config.cluster.identity_key_file.as_deref().map(disk::read_key).transpose()?;
+    let key = ClusterKey::ring(&disk::read_key(&config.cluster.key_file)?, &others, identity.as_ref());
     let (cluster_text, cluster) = match &config.cluster.config_file {
         None => (None, builtin_cluster()),
         Some(path) => {
@@ -201,6 +203,7 @@ impl Node {
         let media = start_media(&config, &to_media)?;
         let transport = Transport::start(transport_config(&config, &own)?, to_transport);
         let transport = runtimes.sip.spawn(transport).await.map_err(start_error("SIP"))?.map_err(start_error("SIP sockets"))?;
+        metrics.read_from(readings::readings(&transport, &media));
         let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector { pems });
         let raft_config = raft_config(&config, incarnation);
         let channel = |p: &PeerConfig| Some((NodeId(u16::try_from(p.id).ok()?), connector.channel(p)));

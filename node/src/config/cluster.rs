@@ -56,7 +56,7 @@ pub fn parse_cluster(text: &str, revision: u64) -> Result<ClusterConfig, Faults>
         if acl.len() > ACL_CAP {
             reader.fault(0..0, "acl", format!("{} rules; the most is {ACL_CAP}", acl.len()), "");
         }
-        let settings = root.section("settings").map(|s| settings(&s)).unwrap_or_default();
+        let settings = root.section("settings").map(|s| settings(&reader, &s)).unwrap_or_default();
         let mut config = ClusterConfig { revision, trunks, routes, settings, acl, header_rules, ..builtin_cluster() };
         super::emergency::read(&reader, &root, &mut config);
         config
@@ -209,7 +209,22 @@ fn scanners(section: &Section<'_>) -> Vec<Box<str>> {
         .collect()
 }
 
-fn settings(section: &Section<'_>) -> Settings {
+/// Host names, without a dot at their end.
+fn own_names(reader: &Reader<'_>, section: &Section<'_>) -> Vec<Box<str>> {
+    let mut names = Vec::new();
+    for name in section.strings("own_names") {
+        let host = name.value.trim_end_matches('.').to_ascii_lowercase();
+        let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if host.split('.').all(label) && host.parse::<IpAddr>().is_err() {
+            names.push(host.into());
+        } else {
+            reader.fault_at(&name, format!("expected a host name, found \"{}\"", name.value), "our addresses are known anyway");
+        }
+    }
+    names
+}
+
+fn settings(reader: &Reader<'_>, section: &Section<'_>) -> Settings {
     let default = Settings::default();
     let ms = |key, least, most: u64| section.number(key, least..=most.min(MS_MAX)).map(Duration::from_millis);
     let count = |key, least| section.number(key, least..=u64::from(u32::MAX)).and_then(|n| u32::try_from(n).ok());
@@ -225,6 +240,7 @@ fn settings(section: &Section<'_>) -> Settings {
         source_rate: count("source_rate", 0).unwrap_or(default.source_rate),
         emergency_source_rate: count("emergency_source_rate", 0).unwrap_or(default.emergency_source_rate),
         scanner_ban: section.number_or_off("scanner_ban_s", 60..=604_800).map(Duration::from_secs).unwrap_or(default.scanner_ban),
+        own_names: own_names(reader, section),
         scanners: if section.has("scanners") { scanners(section) } else { default.scanners },
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sbc_core::ids::NodeId;
+use sbc_core::io::Addresses;
 
 use super::fault::Faults;
 use super::reader::{Reader, Section};
@@ -52,8 +53,10 @@ pub struct ClusterSection {
     pub id: String,
     /// 32 secret octets under which owner tokens are minted.
     pub key_file: PathBuf,
-    /// Those before the last rotation.
-    pub previous_key_file: Option<PathBuf>,
+    /// Those before the last rotation, and those after the coming one: their tokens are accepted, too.
+    pub other_key_files: Vec<PathBuf>,
+    /// 32 secret octets that claims and called legs are named by, on all nodes the same at any moment; `None`: those of `key_file`.
+    pub identity_key_file: Option<PathBuf>,
     /// The configuration that the first leader proposes when the log has none.
     pub config_file: Option<PathBuf>,
     /// All nodes, this one included.
@@ -70,20 +73,20 @@ pub struct Member {
     /// Address of its gRPC listener: peers and control.
     pub peer: SocketAddr,
     /// External unicast address.
-    pub unicast: IpAddr,
+    pub unicast: Addresses,
     /// Core-side address.
-    pub core: IpAddr,
+    pub core: Addresses,
 }
 
 /// `[sip]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SipSection {
     /// The address that every node serves.
-    pub anycast: IpAddr,
+    pub anycast: Addresses,
     /// This node's external address.
-    pub unicast: IpAddr,
+    pub unicast: Addresses,
     /// This node's core-side address.
-    pub core: IpAddr,
+    pub core: Addresses,
     /// UDP and TCP.
     pub port: u16,
     /// TLS.
@@ -274,7 +277,6 @@ fn read(reader: &Reader<'_>, root: &Section<'_>, base: &Path) -> Option<NodeConf
 }
 
 const ADDR_PORT: &str = "an address with a port, such as \"127.0.0.1:7443\"";
-const ADDR: &str = "an IP address";
 
 fn node_id(section: &Section<'_>, key: &'static str) -> Option<NodeId> {
     if !section.has(key) {
@@ -286,7 +288,12 @@ fn node_id(section: &Section<'_>, key: &'static str) -> Option<NodeId> {
 fn cluster(reader: &Reader<'_>, section: &Section<'_>, base: &Path) -> Option<ClusterSection> {
     let id = section.required("id");
     let key_file = section.required("key_file");
-    let previous = section.string("previous_key_file");
+    let others = ["previous_key_file", "next_key_file"].map(|key| section.string(key));
+    let identity = section.string("identity_key_file");
+    if let Some(other) = others.iter().flatten().next().filter(|_| identity.is_none()) {
+        let hint = "write identity_key_file too (at the first time: the present key), and leave it when the others change";
+        reader.fault_at(other, "keys cannot be exchanged node by node: claims and called legs are named by key_file", hint);
+    }
     let config_file = section.string("config_file");
     let listed = section.sections("members");
     if listed.is_empty() {
@@ -299,13 +306,13 @@ fn cluster(reader: &Reader<'_>, section: &Section<'_>, base: &Path) -> Option<Cl
     for s in &listed {
         let (name, id) = (s.required("name"), node_id(s, "id"));
         let peer = s.required_parsed::<SocketAddr>("peer", ADDR_PORT);
-        let (unicast, core) = (s.required_parsed::<IpAddr>("unicast", ADDR), s.required_parsed::<IpAddr>("core", ADDR));
+        let (unicast, core) = (s.required_addresses("unicast"), s.required_addresses("core"));
         let (Some(name), Some(id), Some(peer), Some(unicast), Some(core)) = (name, id, peer, unicast, core) else { continue };
         for other in &members {
             if other.id == id || other.name == name.value {
                 reader.fault_at(&name, format!("members {} and {} have the same name or id", other.name, name.value), "");
             }
-            if other.unicast == unicast.value {
+            if other.unicast.overlaps(&unicast.value) {
                 reader.fault_at(&unicast, format!("{} is the unicast address of {}", unicast.value, other.name), "");
             }
             if other.peer == peer.value {
@@ -317,23 +324,30 @@ fn cluster(reader: &Reader<'_>, section: &Section<'_>, base: &Path) -> Option<Cl
     Some(ClusterSection {
         id: id?.value.to_owned(),
         key_file: base.join(key_file?.value),
-        previous_key_file: previous.map(|p| base.join(p.value)),
+        other_key_files: others.into_iter().flatten().map(|p| base.join(p.value)).collect(),
+        identity_key_file: identity.map(|p| base.join(p.value)),
         config_file: config_file.map(|p| base.join(p.value)),
         members,
     })
 }
 
 fn sip(reader: &Reader<'_>, section: &Section<'_>) -> Option<SipSection> {
-    let anycast = section.required_parsed::<IpAddr>("anycast", ADDR);
-    let unicast = section.required_parsed::<IpAddr>("unicast", ADDR);
-    let core = section.required_parsed::<IpAddr>("core", ADDR);
+    let anycast = section.required_addresses("anycast");
+    let unicast = section.required_addresses("unicast");
+    let core = section.required_addresses("core");
     let port = |key| section.number(key, 1..=65_535).and_then(|p| u16::try_from(p).ok());
     let (port, tls_port) = (port("port").unwrap_or(5060), port("tls_port").unwrap_or(5061));
     let (anycast, unicast, core) = (anycast?, unicast?, core?);
-    if anycast.value == unicast.value || anycast.value == core.value {
+    if anycast.value.overlaps(&unicast.value) || anycast.value.overlaps(&core.value) {
         reader.fault_at(&anycast, "the anycast address must differ from unicast and core", "");
     }
-    if unicast.value == core.value {
+    // A caller must be given a Contact that it can reach, by the family that it came with.
+    let lacking = anycast.value.iter().find(|any| unicast.value.of(*any).is_none());
+    if let Some(any) = lacking {
+        let family = if any.is_ipv4() { "IPv4" } else { "IPv6" };
+        reader.fault_at(&unicast, format!("the anycast address {any} needs a unicast address of {family} beside it"), "");
+    }
+    if unicast.value.overlaps(&core.value) {
         reader.fault_at(&core, "the core address must differ from unicast", "it tells the two realms apart");
     }
     if port == tls_port {

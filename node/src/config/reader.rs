@@ -1,9 +1,11 @@
 //! Reads a TOML text by table and key, and collects every fault instead of stopping at the first.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
 
+use sbc_core::io::Addresses;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -143,6 +145,32 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// An IP address, or a list of one IPv4 and one IPv6 address, that must be there.
+    pub(crate) fn required_addresses(&self, key: &'static str) -> Option<At<Addresses>> {
+        const ADDRESS: &str = "an IP address";
+        let found = self.table.get(key).filter(|value| value.get_ref().is_array());
+        let Some(found) = found else {
+            let At { value, span, path } = self.required_parsed::<IpAddr>(key, ADDRESS)?;
+            return Some(At { value: value.into(), span, path });
+        };
+        let given = self.strings(key);
+        let count = found.get_ref().as_array().map_or(0, |list| list.len());
+        let parsed: Vec<IpAddr> = given.into_iter().filter_map(|ip| Some(self.parse::<IpAddr>(ip, ADDRESS)?.value)).collect();
+        if parsed.len() != count {
+            return None; // Said already.
+        }
+        let addresses = match parsed[..] {
+            [one] => Some(one.into()),
+            [first, second] => Addresses::pair(first, second),
+            _ => None,
+        };
+        if addresses.is_none() {
+            let hint = "for example [\"198.18.2.18\", \"2001:db8:2::18\"]";
+            self.reader.fault(found.span(), &self.join(key), "expected one address, or one of IPv4 and one of IPv6", hint);
+        }
+        Some(At { value: addresses?, span: found.span(), path: self.join(key) })
     }
 
     /// One of a few words.

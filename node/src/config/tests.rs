@@ -55,6 +55,7 @@ const CLUSTER: &str = r#"
 [settings]
 claim_budget_ms = 200
 ring_timeout_s = 60
+own_names = ["SBC.example.net", "sos.example.net."]
 session_expires_s = 0
 [emergency]
 numbers = ["112", "110"]
@@ -103,6 +104,7 @@ fn a_good_cluster_is_read_whole() {
     assert_eq!((c.settings.session_expires, c.trunks[0].session_expires), (Duration::ZERO, None));
     assert_eq!(c.trunks[1].session_expires, Some(Duration::from_secs(600)));
     assert_eq!(c.emergency_numbers, ["112".into(), "110".into()]);
+    assert_eq!(c.settings.own_names, ["sbc.example.net".into(), "sos.example.net".into()]);
     let psap = &c.trunks[0];
     assert_eq!((psap.realm, psap.misroute, psap.enabled), (Realm::Core, MisroutePolicy::Relay, true));
     assert_eq!(psap.targets[0].transport, Some(Transport::Udp));
@@ -171,6 +173,38 @@ fn node_faults() {
     assert_eq!(faults("election_ms = [500, 900]", "election_ms = [150, 900]").len(), 1);
     assert_eq!(faults("id = 1\ndata", "id = 70000\ndata"), ["node.id: expected a whole number from 1 to 65535, found 70000"]);
     assert_eq!(faults("unicast = \"127.0.0.12\"", "unicast = \"127.0.0.11\"").len(), 1);
+    assert_eq!(faults("id = \"lab\"", "id = \"lab\"\nnext_key_file = \"next\"").len(), 1, "without identity_key_file");
+    let keys = "id = \"lab\"\nnext_key_file = \"next\"\nidentity_key_file = \"names\"";
+    let config = NodeConfig::parse(&NODE.replacen("id = \"lab\"", keys, 1), Path::new("/srv")).unwrap();
+    assert_eq!(config.cluster.other_key_files, [Path::new("/srv/next")]);
+    assert_eq!(config.cluster.identity_key_file.as_deref(), Some(Path::new("/srv/names")));
+}
+
+#[test]
+fn addresses_of_both_families() {
+    let dual = NODE
+        .replace("\"127.0.0.11\"", "[\"127.0.0.11\", \"2001:db8::11\"]")
+        .replace("\"127.0.0.100\"", "[\"2001:db8::100\", \"127.0.0.100\"]");
+    let config = NodeConfig::parse(&dual, Path::new("/srv")).unwrap();
+    assert_eq!(config.sip.anycast.to_string(), "2001:db8::100, 127.0.0.100");
+    assert_eq!((config.sip.unicast, config.this_member().unicast), (config.sip.unicast, config.sip.unicast));
+    let faults = |from: &str, to: &str| {
+        let text = dual.replacen(from, to, 1);
+        assert_ne!(text, dual, "{from}");
+        let faults = NodeConfig::parse(&text, Path::new("/srv")).unwrap_err();
+        faults.0.into_iter().map(|f| format!("{}: {}", f.path, f.message)).collect::<Vec<_>>()
+    };
+    let anycast = "anycast = [\"2001:db8::100\", \"127.0.0.100\"]";
+    let one_of_each = "sip.anycast: expected one address, or one of IPv4 and one of IPv6";
+    assert_eq!(faults(anycast, "anycast = [\"127.0.0.99\", \"127.0.0.100\"]"), [one_of_each]);
+    assert_eq!(faults(anycast, "anycast = []"), [one_of_each]);
+    assert_eq!(faults(anycast, "anycast = [\"x\", 7]").len(), 2);
+    assert_eq!(faults(anycast, "anycast = [\"127.0.0.100\", \"2001:db8::11\"]").len(), 1, "it is the unicast address");
+    let core = "core = \"127.0.1.12\"\n[sip]";
+    assert_eq!(faults(core, "core = \"127.0.1.12\"\n[[cluster.members]]\nname = \"c\"\nid = 3\npeer = \"127.0.0.13:7443\"\nunicast = \"2001:db8::11\"\ncore = \"127.0.1.13\"\n[sip]").len(), 1);
+    let single = NODE.replacen("anycast = \"127.0.0.100\"", "anycast = [\"127.0.0.100\", \"2001:db8::100\"]", 1);
+    let faults = NodeConfig::parse(&single, Path::new("/srv")).unwrap_err();
+    assert_eq!(faults.0[0].message, "the anycast address 2001:db8::100 needs a unicast address of IPv6 beside it");
 }
 
 #[test]

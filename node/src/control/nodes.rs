@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use sbc_core::ids::NodeId;
+use sbc_core::io::Addresses;
 use sbc_core::replica::Replica;
 use sbc_proto::v1 as pb;
 use sbc_proto::v1::cluster_service_server::ClusterService;
@@ -57,6 +58,10 @@ fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
+fn texts(addresses: Addresses) -> Vec<String> {
+    addresses.iter().map(|ip| ip.to_string()).collect()
+}
+
 fn owned(replica: &Replica, node: NodeId) -> (u32, u32) {
     let (mut calls, mut emergency) = (0, 0);
     for c in replica.calls(None).filter(|c| c.owner() == node) {
@@ -69,7 +74,7 @@ fn owned(replica: &Replica, node: NodeId) -> (u32, u32) {
 impl Nodes {
     fn configured(&self, m: &Member) -> pb::Node {
         let sip = &self.0.node.config().sip;
-        let at = |ip: std::net::IpAddr| vec![std::net::SocketAddr::new(ip, sip.port).to_string()];
+        let at = |a: Addresses| a.iter().map(|ip| std::net::SocketAddr::new(ip, sip.port).to_string()).collect();
         let addresses = pb::NodeAddresses {
             anycast: at(sip.anycast),
             unicast: at(m.unicast),
@@ -423,8 +428,8 @@ impl Nodes {
             pb::Member {
                 voter: voters.iter().any(|v| u32::from(v.0) == n.id),
                 peer_address: m.map(|m| m.peer.to_string()).unwrap_or_default(),
-                unicast_address: m.map(|m| m.unicast.to_string()).unwrap_or_default(),
-                core_address: m.map(|m| m.core.to_string()).unwrap_or_default(),
+                unicast_addresses: m.map(|m| texts(m.unicast)).unwrap_or_default(),
+                core_addresses: m.map(|m| texts(m.core)).unwrap_or_default(),
                 reachable: n.reachable,
                 raft_role: n.raft_role,
                 applied_index: n.applied_index,

@@ -132,15 +132,20 @@ impl Resolver {
     }
 
     async fn by_name(&self, host: &str, port: Option<u16>, transport: TransportChoice) -> Result<Vec<Target>, ResolveError> {
+        let mut failed = None;
         if port.is_none() {
-            let targets = self.by_service(host.trim_end_matches('.'), transport).await?;
-            if !targets.is_empty() {
-                return Ok(targets);
+            // For servers that fail at SRV, or a name of the hosts file while they are down: its address is better than nothing
+            // (RFC 3263 §4.2), and is there when the other questions have ended in vain.
+            self.shared.prefetch(host, Kind::Address);
+            match self.by_service(host.trim_end_matches('.'), transport).await {
+                Ok(targets) if !targets.is_empty() => return Ok(targets),
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
             }
         }
-        let addresses = self.addresses(host).await?;
+        let addresses = self.addresses(host).await.map_err(|error| failed.unwrap_or(error))?;
         if addresses.is_empty() {
-            return Err(ResolveError::NotFound);
+            return Err(failed.unwrap_or(ResolveError::NotFound));
         }
         let via = default_transport(transport);
         Ok(addresses.into_iter().map(|ip| target(ip, port, via)).take(TARGETS_MAX).collect())
@@ -162,13 +167,15 @@ impl Resolver {
             }
         }
         // Without NAPTR the first transport that is offered decides: the others may not be meant for us.
+        let mut failed = None;
         for (name, via) in usual {
-            let targets = self.by_srv(&name, via).await?;
-            if !targets.is_empty() {
-                return Ok(targets);
+            match self.by_srv(&name, via).await {
+                Ok(targets) if !targets.is_empty() => return Ok(targets),
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(Vec::new())
+        failed.map_or(Ok(Vec::new()), Err)
     }
 
     /// The targets of several SRV names, one name after the other; an error only where none has any.

@@ -16,14 +16,23 @@ type Zone = HashMap<(String, RecordType), Vec<RData>>;
 struct Server {
     addr: SocketAddr,
     silent: Arc<AtomicBool>,
+    /// It answers questions for addresses only, SERVFAIL to others.
+    poor: Arc<AtomicBool>,
     asked: Arc<AtomicU32>,
     names: Arc<StdMutex<Vec<String>>>,
 }
 
 async fn serve(zone: Zone) -> Server {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let s = Server { addr: socket.local_addr().unwrap(), silent: Arc::default(), asked: Arc::default(), names: Arc::default() };
+    let s = Server {
+        addr: socket.local_addr().unwrap(),
+        silent: Arc::default(),
+        poor: Arc::default(),
+        asked: Arc::default(),
+        names: Arc::default(),
+    };
     let (silent, asked, names) = (Arc::clone(&s.silent), Arc::clone(&s.asked), Arc::clone(&s.names));
+    let poor = Arc::clone(&s.poor);
     tokio::spawn(async move {
         let mut buf = [0; 1500];
         while let Ok((n, from)) = socket.recv_from(&mut buf).await {
@@ -37,7 +46,9 @@ async fn serve(zone: Zone) -> Server {
             }
             let mut response = Message::response(query.metadata.id, query.metadata.op_code);
             response.add_query(q.clone());
+            let address = matches!(q.query_type(), RecordType::A | RecordType::AAAA);
             match zone.get(&(name.clone(), q.query_type())) {
+                _ if poor.load(Ordering::SeqCst) && !address => response.metadata.response_code = ResponseCode::ServFail,
                 Some(data) => {
                     response.add_answers(data.iter().map(|d| Record::from_rdata(q.name().clone(), 1, d.clone())));
                 }
@@ -138,6 +149,21 @@ async fn names_go_by_srv_and_by_address() {
     assert_eq!(r.resolve(ask("one.test", None, tls)).await, Ok(vec![at("127.0.0.1:5061", Transport::Tls)]));
     assert_eq!(r.resolve(ask("nowhere.test", None, any)).await, Err(ResolveError::NotFound));
     assert_eq!(r.resolve(ask("a..b", Some(1), any)).await, Err(ResolveError::NotFound));
+}
+
+/// RFC 3263 §4.2: who cannot tell of services can still tell an address, and so can the hosts file while no server answers.
+#[tokio::test]
+async fn a_server_that_fails_at_srv_still_has_addresses() {
+    let server = serve(zone()).await;
+    let r = Resolver::new(&DnsConfig { servers: vec![server.addr] }).unwrap();
+    server.poor.store(true, Ordering::SeqCst);
+    let any = TransportChoice::Any;
+    assert_eq!(r.resolve(ask("one.test", None, any)).await, Ok(vec![at("127.0.0.1:5060", Transport::Udp)]));
+    // Not found is said by a server that could tell.
+    assert_eq!(r.resolve(ask("nowhere.test", None, any)).await, Err(ResolveError::Unavailable));
+    server.silent.store(true, Ordering::SeqCst);
+    let targets = r.resolve(ask("localhost", None, any)).await.unwrap();
+    assert!(targets.iter().all(|t| t.addr.ip().is_loopback() && t.transport == Transport::Udp), "{targets:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use sbc_core::io::Addresses;
+
 use super::limits::MAX_THREADS;
 
 /// Which engine.
@@ -22,9 +24,9 @@ pub struct MediaConfig {
     pub kind: MediaKind,
     /// This node's unicast address: ports of [`Realm::External`](sbc_core::io::Realm::External). Never the anycast
     /// address (anycast.md, rule F).
-    pub external: IpAddr,
+    pub external: Addresses,
     /// This node's core-side address: ports of [`Realm::Core`](sbc_core::io::Realm::Core). May be the same as `external`.
-    pub core: IpAddr,
+    pub core: Addresses,
     /// First and last port, both included; RTP takes the even ones, RTCP the odd ones (RFC 3550 §11).
     pub port_range: (u16, u16),
     /// Event loops, 1..=256; one a core.
@@ -49,7 +51,7 @@ impl MediaConfig {
         if self.threads == 0 || self.threads > MAX_THREADS {
             return Err(MediaConfigError::Threads(self.threads));
         }
-        for ip in [self.external, self.core] {
+        for ip in self.external.iter().chain(self.core.iter()) {
             if ip.is_unspecified() || ip.is_multicast() {
                 return Err(MediaConfigError::Address(ip));
             }
@@ -103,8 +105,8 @@ mod tests {
     fn bad_settings_are_named() {
         let good = MediaConfig {
             kind: MediaKind::Embedded,
-            external: [127, 0, 42, 1].into(),
-            core: [127, 0, 42, 2].into(),
+            external: IpAddr::from([127, 0, 42, 1]).into(),
+            core: IpAddr::from([127, 0, 42, 2]).into(),
             port_range: (20_000, 20_100),
             threads: 1,
             guard_window: MediaConfig::GUARD_WINDOW,
@@ -114,6 +116,6 @@ mod tests {
         assert_eq!(bad.validate(), Err(MediaConfigError::PortRange { first: 20_001, last: 20_002 }));
         assert_eq!(MediaConfig { threads: 0, ..good }.validate(), Err(MediaConfigError::Threads(0)));
         let any: IpAddr = [0, 0, 0, 0].into();
-        assert_eq!(MediaConfig { core: any, ..good }.validate(), Err(MediaConfigError::Address(any)));
+        assert_eq!(MediaConfig { core: any.into(), ..good }.validate(), Err(MediaConfigError::Address(any)));
     }
 }

@@ -39,7 +39,7 @@ impl MediaEngine {
         let mut engine = Engine { shards: Vec::new(), threads: Mutex::default() };
         if config.kind == MediaKind::Embedded {
             config.validate()?;
-            let addresses = [config.external, config.core];
+            let addresses: Vec<_> = config.external.iter().chain(config.core.iter()).collect();
             let settings = Settings {
                 external: config.external,
                 core: config.core,

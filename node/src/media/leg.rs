@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::net::UdpSocket;
-use sbc_core::io::StreamRemote;
+use sbc_core::io::{Addresses, StreamRemote};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::latch::{Latch, Verdict};
@@ -31,50 +31,89 @@ pub(super) enum BindError {
     Io(IpAddr, io::Error),
 }
 
-/// A bound pair; gives its ports back when dropped.
+/// The sockets of a port pair on one address.
+#[derive(Debug)]
+struct Pair {
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+}
+
+impl Pair {
+    fn bind(ip: IpAddr, port: u16) -> io::Result<Pair> {
+        Ok(Pair { rtp: bind_udp(ip, port)?, rtcp: bind_udp(ip, port + 1)? })
+    }
+
+    fn socket(&self, channel: Channel) -> &UdpSocket {
+        match channel {
+            Channel::Rtp => &self.rtp,
+            Channel::Rtcp => &self.rtcp,
+        }
+    }
+}
+
+/// A port pair, bound on each address of a realm; gives its ports back when dropped. Both families are open, since nobody knows
+/// which one the far end will have: the ports are asked for before it is called.
 #[derive(Debug)]
 struct PortPair {
-    rtp: Option<UdpSocket>,
-    rtcp: Option<UdpSocket>,
+    v4: Option<Pair>,
+    v6: Option<Pair>,
+    /// Whose pool the port is of.
     ip: IpAddr,
     port: u16,
     pools: Arc<Mutex<PortPools>>,
 }
 
 impl PortPair {
-    fn bind(ip: IpAddr, pools: &Arc<Mutex<PortPools>>) -> Result<PortPair, BindError> {
+    fn bind(addresses: Addresses, pools: &Arc<Mutex<PortPools>>) -> Result<PortPair, BindError> {
+        let ip = addresses.first();
         for _ in 0..BIND_TRIES {
             let taken = pools.lock().unwrap_or_else(PoisonError::into_inner).take(ip, Instant::now());
             let port = taken.ok_or(BindError::Exhausted(ip))?;
             // From here on the pair goes back to the pool however this ends.
-            let mut pair = PortPair { rtp: None, rtcp: None, ip, port, pools: Arc::clone(pools) };
-            match bind_udp(ip, port).and_then(|rtp| Ok((rtp, bind_udp(ip, port + 1)?))) {
-                Ok((rtp, rtcp)) => {
-                    (pair.rtp, pair.rtcp) = (Some(rtp), Some(rtcp));
-                    return Ok(pair);
-                }
-                Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-                Err(e) => return Err(BindError::Io(ip, e)),
+            let mut pair = PortPair { v4: None, v6: None, ip, port, pools: Arc::clone(pools) };
+            match pair.fill(addresses) {
+                Ok(()) => return Ok(pair),
+                Err((_, e)) if e.kind() == io::ErrorKind::AddrInUse => {}
+                Err((ip, e)) => return Err(BindError::Io(ip, e)),
             }
         }
         Err(BindError::Busy(ip))
     }
 
-    fn socket(&self, channel: Channel) -> &UdpSocket {
-        let socket = match channel {
-            Channel::Rtp => &self.rtp,
-            Channel::Rtcp => &self.rtcp,
-        };
-        socket.as_ref().expect("bind() hands out only pairs with both sockets; only drop() takes them")
+    fn fill(&mut self, addresses: Addresses) -> Result<(), (IpAddr, io::Error)> {
+        for ip in addresses.iter() {
+            let pair = Pair::bind(ip, self.port).map_err(|e| (ip, e))?;
+            *(if ip.is_ipv4() { &mut self.v4 } else { &mut self.v6 }) = Some(pair);
+        }
+        Ok(())
+    }
+
+    fn of(&self, family: Family) -> Option<&Pair> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
+        }
     }
 }
 
 impl Drop for PortPair {
     fn drop(&mut self) {
         // Closed first: the next owner must be able to bind.
-        self.rtp = None;
-        self.rtcp = None;
+        (self.v4, self.v6) = (None, None);
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).release(self.ip, self.port, Instant::now());
+    }
+}
+
+/// Of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn of(ip: IpAddr) -> Family {
+        if ip.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 }
 
@@ -113,8 +152,8 @@ pub(super) struct Leg {
 }
 
 impl Leg {
-    pub(super) fn bind(ip: IpAddr, pools: &Arc<Mutex<PortPools>>, guard: Duration) -> Result<Leg, BindError> {
-        let pair = PortPair::bind(ip, pools)?;
+    pub(super) fn bind(addresses: Addresses, pools: &Arc<Mutex<PortPools>>, guard: Duration) -> Result<Leg, BindError> {
+        let pair = PortPair::bind(addresses, pools)?;
         Ok(Leg { pair, rtp: Latch::new(guard), rtcp: Latch::new(guard), mux: false, reported: false })
     }
 
@@ -123,16 +162,20 @@ impl Leg {
         self.pair.port
     }
 
-    pub(super) fn socket(&self, channel: Channel) -> &UdpSocket {
-        self.pair.socket(channel)
+    /// `None`: the realm has no address of that family.
+    pub(super) fn socket(&self, family: Family, channel: Channel) -> Option<&UdpSocket> {
+        Some(self.pair.of(family)?.socket(channel))
     }
 
-    pub(super) fn socket_mut(&mut self, channel: Channel) -> &mut UdpSocket {
-        let socket = match channel {
-            Channel::Rtp => &mut self.pair.rtp,
-            Channel::Rtcp => &mut self.pair.rtcp,
+    pub(super) fn socket_mut(&mut self, family: Family, channel: Channel) -> Option<&mut UdpSocket> {
+        let pair = match family {
+            Family::V4 => self.pair.v4.as_mut()?,
+            Family::V6 => self.pair.v6.as_mut()?,
         };
-        socket.as_mut().expect("bind() hands out only pairs with both sockets; only drop() takes them")
+        Some(match channel {
+            Channel::Rtp => &mut pair.rtp,
+            Channel::Rtcp => &mut pair.rtcp,
+        })
     }
 
     /// Sets where the far end said that it is.
@@ -168,10 +211,11 @@ impl Leg {
 
     /// The socket and the address by which a packet of `kind` leaves to the far end; `None`: it is not sent.
     pub(super) fn route(&self, kind: PacketKind) -> Option<(&UdpSocket, SocketAddr)> {
-        match kind {
-            PacketKind::Rtcp if !self.mux => Some((self.socket(Channel::Rtcp), self.rtcp.target()?)),
-            PacketKind::Rtp | PacketKind::Rtcp => Some((self.socket(Channel::Rtp), self.rtp.target()?)),
-        }
+        let (channel, target) = match kind {
+            PacketKind::Rtcp if !self.mux => (Channel::Rtcp, self.rtcp.target()?),
+            PacketKind::Rtp | PacketKind::Rtcp => (Channel::Rtp, self.rtp.target()?),
+        };
+        Some((self.socket(Family::of(target.ip()), channel)?, target))
     }
 
     /// RTCP comes from the host that sends the RTP, or from where it was signalled.

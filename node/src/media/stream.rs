@@ -10,23 +10,31 @@ use sbc_core::ids::MediaId;
 use sbc_core::io::{Side, StreamPorts};
 
 use super::counters::{SessionCounters, ThreadTotals, add};
-use super::leg::{Admission, Leg};
+use super::leg::{Admission, Family, Leg};
 use super::limits::{MAX_DATAGRAM, PACKETS_PER_SOCKET};
 use super::packet::{Channel, PacketKind};
 
 /// Room for one datagram and one octet more, by which one that is too long is known.
 pub(super) type Buffer = [u8; MAX_DATAGRAM + 1];
 
-/// One of the four sockets of a stream, as 0..=3.
+/// One of the sockets of a stream, below [`SocketIndex::COUNT`]: of a side, a family and a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SocketIndex(pub(super) usize);
 
 impl SocketIndex {
-    /// All four.
-    pub(super) const ALL: [SocketIndex; 4] = [SocketIndex(0), SocketIndex(1), SocketIndex(2), SocketIndex(3)];
+    /// So many there are at the most.
+    pub(super) const COUNT: usize = 8;
+
+    fn all() -> impl Iterator<Item = SocketIndex> {
+        (0..SocketIndex::COUNT).map(SocketIndex)
+    }
 
     fn side(self) -> Side {
         if self.0 & 2 == 0 { Side::Caller } else { Side::Callee }
+    }
+
+    fn family(self) -> Family {
+        if self.0 & 4 == 0 { Family::V4 } else { Family::V6 }
     }
 
     fn channel(self) -> Channel {
@@ -73,18 +81,20 @@ impl Stream {
         }
     }
 
-    /// Adds the four sockets to the poll under `token(socket)`.
+    /// Adds the sockets to the poll under `token(socket)`.
     pub(super) fn register(&mut self, registry: &Registry, token: impl Fn(SocketIndex) -> Token) -> io::Result<()> {
-        for socket in SocketIndex::ALL {
-            registry.register(self.leg_mut(socket.side()).socket_mut(socket.channel()), token(socket), Interest::READABLE)?;
+        for index in SocketIndex::all() {
+            if let Some(socket) = self.leg_mut(index.side()).socket_mut(index.family(), index.channel()) {
+                registry.register(socket, token(index), Interest::READABLE)?;
+            }
         }
         Ok(())
     }
 
-    /// Takes the four sockets out of the poll. One that is not in it is no error: registering may have failed half-way.
+    /// Takes the sockets out of the poll. One that is not in it is no error: registering may have failed half-way.
     pub(super) fn deregister(&mut self, registry: &Registry) {
-        for socket in SocketIndex::ALL {
-            let _ = registry.deregister(self.leg_mut(socket.side()).socket_mut(socket.channel()));
+        for index in SocketIndex::all() {
+            let _ = self.leg_mut(index.side()).socket_mut(index.family(), index.channel()).map(|s| registry.deregister(s));
         }
     }
 
@@ -102,7 +112,8 @@ impl Stream {
         let (side, channel) = (socket.side(), socket.channel());
         let mut pumped = Pumped::default();
         for _ in 0..PACKETS_PER_SOCKET {
-            match self.leg_mut(side).socket(channel).recv_from(buffer) {
+            let Some(readable) = self.leg_mut(side).socket(socket.family(), channel) else { return pumped };
+            match readable.recv_from(buffer) {
                 Ok((n, source)) => {
                     if self.forward(side, channel, &buffer[..n], source, now, totals) {
                         pumped.latched = Some((side, source));

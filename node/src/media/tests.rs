@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use sbc_core::ids::MediaId;
-use sbc_core::io::{MediaCommand, MediaEvent, MediaStats, Realm, Side, StreamPorts, StreamRemote};
+use sbc_core::io::{Addresses, MediaCommand, MediaEvent, MediaStats, Realm, Side, StreamPorts, StreamRemote};
 use tokio::sync::mpsc;
 
 use super::{MAX_STREAMS, MediaConfig, MediaEngine, MediaHandle, MediaKind};
@@ -30,7 +30,14 @@ impl Bench {
     /// Test `n` has 127.0.42.n, .n+1 (engine) and .n+2 (phones).
     fn with_events(n: u8, port_range: (u16, u16), guard_window: Duration, threads: usize, capacity: usize) -> Bench {
         let [external, core, phones] = [0, 1, 2].map(|i| IpAddr::from([127, 0, 42, n + i]));
-        let config = MediaConfig { kind: MediaKind::Embedded, external, core, port_range, threads, guard_window };
+        let config = MediaConfig {
+            kind: MediaKind::Embedded,
+            external: external.into(),
+            core: core.into(),
+            port_range,
+            threads,
+            guard_window,
+        };
         let (tx, events) = mpsc::channel(capacity);
         let handle = MediaEngine::start(&config, &tx).unwrap();
         Bench { external, core, phones, handle, events }
@@ -412,19 +419,58 @@ fn ports_of_other_processes_are_passed_over() {
     assert!(b.open_failure(3, 0, 1).contains("no free media port"));
 }
 
+/// A port toward the caller is open on both families: whichever it speaks, it and a PSAP by IPv4 hear each other.
+#[test]
+fn a_realm_of_both_families() {
+    let (v4, v6) = (IpAddr::from([127, 0, 42, 80]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST));
+    let core = IpAddr::from([127, 0, 42, 81]);
+    let (tx, events) = mpsc::channel(16);
+    let config = MediaConfig {
+        kind: MediaKind::Embedded,
+        external: Addresses::pair(v4, v6).unwrap(),
+        core: core.into(),
+        port_range: (20_000, 20_099),
+        threads: 1,
+        guard_window: Duration::ZERO,
+    };
+    let handle = MediaEngine::start(&config, &tx).unwrap();
+    let mut b = Bench { external: v4, core, phones: core, handle, events };
+    for (media, own) in [(1, v4), (2, v6)] {
+        let ports = b.open(media, 0, 1)[0];
+        let caller = UdpSocket::bind((if own.is_ipv4() { core } else { v6 }, 0)).unwrap();
+        let psap = UdpSocket::bind((core, 0)).unwrap();
+        let at = |socket: &UdpSocket| {
+            let rtp = socket.local_addr().unwrap();
+            Some(StreamRemote { rtp, rtcp: (rtp.ip(), rtp.port() ^ 1).into(), rtcp_mux: false })
+        };
+        b.remote(media, Side::Caller, at(&caller));
+        b.remote(media, Side::Callee, at(&psap));
+        b.settle(media);
+        caller.send_to(&rtp(1), (own, ports.caller)).unwrap();
+        expect(&psap, &rtp(1), (core, ports.callee));
+        psap.send_to(&rtp(2), (core, ports.callee)).unwrap();
+        expect(&caller, &rtp(2), (own, ports.caller));
+        let other = if own.is_ipv4() { v6 } else { v4 };
+        assert!(UdpSocket::bind((other, ports.caller)).is_err(), "it is open there, too");
+        b.handle.command(MediaCommand::Close { media: MediaId(media) }).unwrap();
+        while !matches!(b.event(), MediaEvent::Closed { .. }) {}
+        drop(UdpSocket::bind((other, ports.caller)).unwrap());
+    }
+}
+
 #[test]
 fn an_address_that_is_not_ours_is_a_failure_with_its_reason() {
     let (tx, events) = mpsc::channel(16);
     let config = MediaConfig {
         kind: MediaKind::Embedded,
-        external: [198, 51, 100, 1].into(),
-        core: [127, 0, 42, 25].into(),
+        external: IpAddr::from([198, 51, 100, 1]).into(),
+        core: IpAddr::from([127, 0, 42, 25]).into(),
         port_range: (20_000, 20_099),
         threads: 1,
         guard_window: GUARD,
     };
     let handle = MediaEngine::start(&config, &tx).unwrap();
-    let [external, core] = [config.external, config.core];
+    let [external, core] = [config.external.first(), config.core.first()];
     let mut b = Bench { external, core, phones: core, handle, events };
     let reason = b.open_failure(1, 0, 1);
     assert!(reason.contains("198.51.100.1"), "{reason}");
@@ -568,8 +614,8 @@ fn the_none_engine_refuses_every_order() {
     let (tx, _events) = mpsc::channel(16);
     let config = MediaConfig {
         kind: MediaKind::None,
-        external: [127, 0, 42, 43].into(),
-        core: [127, 0, 42, 43].into(),
+        external: IpAddr::from([127, 0, 42, 43]).into(),
+        core: IpAddr::from([127, 0, 42, 43]).into(),
         port_range: (0, 0),
         threads: 0,
         guard_window: GUARD,

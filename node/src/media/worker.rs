@@ -6,14 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 use sbc_core::ids::MediaId;
-use sbc_core::io::{MediaCommand, MediaEvent, MediaStats, Realm, StreamPorts};
+use sbc_core::io::{Addresses, MediaCommand, MediaEvent, MediaStats, Realm, StreamPorts};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -32,14 +31,14 @@ pub(super) const WAKE: Token = Token(usize::MAX);
 /// What all threads of an engine have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    pub(super) external: IpAddr,
-    pub(super) core: IpAddr,
+    pub(super) external: Addresses,
+    pub(super) core: Addresses,
     pub(super) guard: Duration,
     pub(super) pools: Arc<Mutex<PortPools>>,
 }
 
 impl Settings {
-    fn address(&self, realm: Realm) -> IpAddr {
+    fn addresses(&self, realm: Realm) -> Addresses {
         match realm {
             Realm::External => self.external,
             Realm::Core => self.core,
@@ -141,7 +140,7 @@ impl Worker {
             self.commands = true;
             return;
         }
-        let (place, socket) = (token.0 / 4, SocketIndex(token.0 % 4));
+        let (place, socket) = (token.0 / SocketIndex::COUNT, SocketIndex(token.0 % SocketIndex::COUNT));
         if let Some(Some(stream)) = self.streams.get_mut(place)
             && stream.enqueue(socket)
         {
@@ -284,14 +283,14 @@ impl Worker {
         [caller, callee]: [Realm; 2],
         counters: &Arc<SessionCounters>,
     ) -> Result<usize, OpenError> {
-        let bind = |realm| Leg::bind(self.settings.address(realm), &self.settings.pools, self.settings.guard);
+        let bind = |realm| Leg::bind(self.settings.addresses(realm), &self.settings.pools, self.settings.guard);
         let mut stream = Stream::new(media, index, bind(caller)?, bind(callee)?, Arc::clone(counters));
         let place = self.free.pop().unwrap_or_else(|| {
             self.streams.push(None);
             self.streams.len() - 1
         });
         let registry = self.poll.registry();
-        if let Err(e) = stream.register(registry, |socket| Token(place * 4 + socket.0)) {
+        if let Err(e) = stream.register(registry, |socket| Token(place * SocketIndex::COUNT + socket.0)) {
             stream.deregister(registry);
             self.free.push(place);
             return Err(OpenError::Register(e));

@@ -3,15 +3,17 @@
 //! What core counts comes in through [`Metrics::count`]; states are set through [`Gauges`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
-use prometheus_client::metrics::counter::Counter as PromCounter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter as PromCounter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use sbc_core::io::Counter;
 
@@ -45,6 +47,45 @@ struct TrunkLabel(Box<str>);
 impl EncodeLabelSet for TrunkLabel {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
         prometheus_client::encoding::EncodeLabel::encode(&("trunk", &*self.0), encoder.encode_label())
+    }
+}
+
+/// A number that another part of the node keeps.
+pub struct Reading {
+    /// Its name, without prefix and `_total`.
+    pub name: &'static str,
+    /// For people.
+    pub help: &'static str,
+    /// False: it may fall, too.
+    pub counts: bool,
+    /// Its present value.
+    pub read: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+#[derive(Debug)]
+struct Readings(Vec<Reading>);
+
+impl Collector for Readings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for reading in &self.0 {
+            let value = (reading.read)();
+            if reading.counts {
+                let counter = ConstCounter::new(value);
+                let metric = encoder.encode_descriptor(reading.name, reading.help, None, MetricType::Counter)?;
+                counter.encode(metric)?;
+            } else {
+                let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+                let metric = encoder.encode_descriptor(reading.name, reading.help, None, MetricType::Gauge)?;
+                gauge.encode(metric)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -86,7 +127,7 @@ pub struct Gauges {
 /// All metrics of one node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    registry: Arc<Registry>,
+    registry: Arc<RwLock<Registry>>,
     /// States.
     pub gauges: Gauges,
     requests: Counters<1>,
@@ -156,7 +197,7 @@ impl Metrics {
         let messages = Counters::<1>::default();
         r.register("messages_received", "MESSAGE outside of a dialog, by class of emergency service", messages.clone());
         Metrics {
-            registry: Arc::new(r),
+            registry: Arc::new(RwLock::new(r)),
             gauges,
             requests,
             responses,
@@ -228,10 +269,16 @@ impl Metrics {
         self.rpc_errors.get_or_create(&Labels([("status", status)])).inc();
     }
 
+    /// What others count for themselves, read whenever somebody looks.
+    pub fn read_from(&self, readings: Vec<Reading>) {
+        self.registry.write().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(Readings(readings)));
+    }
+
     /// The text that Prometheus reads (OpenMetrics).
     pub fn render(&self) -> String {
         let mut out = String::new();
-        encode(&mut out, &self.registry).expect("writing to a string does not fail");
+        encode(&mut out, &self.registry.read().unwrap_or_else(PoisonError::into_inner))
+            .expect("writing to a string does not fail");
         out
     }
 
@@ -365,6 +412,12 @@ mod tests {
         let totals = m.totals();
         assert_eq!(totals["sip_requests_received_total"], 2);
         assert_eq!(totals["calls_degraded_total"], 1);
+        m.read_from(vec![
+            Reading { name: "elsewhere", help: "Counted elsewhere", counts: true, read: Box::new(|| 7) },
+            Reading { name: "present", help: "Present elsewhere", counts: false, read: Box::new(|| 3) },
+        ]);
+        let text = m.render();
+        assert!(text.contains("\nsbc_elsewhere_total 7\n") && text.contains("\nsbc_present 3\n"), "{text}");
         assert!(!totals.contains_key("calls_active"));
     }
 }

@@ -6,4 +6,4 @@ mod metrics;
 
 pub use http::{HttpError, serve_http};
 pub use log::init_logging;
-pub use metrics::{Gauges, Metrics};
+pub use metrics::{Gauges, Metrics, Reading};

@@ -1,7 +1,7 @@
 //! Taking and giving up the anycast address.
 //!
-//! The UDP socket is the lock: it is bound first and given up last, never shared (no SO_REUSEADDR), so at any moment at most
-//! one process on a machine serves the address. Giving up resets the TCP and TLS connections on the address.
+//! The UDP socket (of the first address, where there is one of each family) is the lock: it is bound first and given up last, never
+//! shared (no SO_REUSEADDR), so at any moment at most one process on a machine serves the address. Giving up resets the TCP and TLS connections on the address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -63,24 +63,27 @@ pub enum AnycastProbe {
     InUse,
 }
 
-/// The sockets of one address that are open, and the tasks that serve them.
+/// The sockets of one role that are open, and the tasks that serve them.
 pub(crate) struct Bound {
-    pub(crate) udp: Arc<UdpEndpoint>,
-    udp_task: JoinHandle<()>,
+    /// One an address.
+    pub(crate) udp: Vec<Arc<UdpEndpoint>>,
+    udp_tasks: Vec<JoinHandle<()>>,
     listeners: Vec<JoinHandle<()>>,
 }
 
-/// Opens UDP, TCP and (where TLS is configured) TLS of a role; all or nothing.
+/// Opens UDP, TCP and (where TLS is configured) TLS of a role on each of its addresses; all or nothing.
 pub(crate) fn open(shared: &Arc<Shared>, role: AddressRole) -> Result<Bound, BindError> {
-    let local = |t| shared.config.local(role, t).ok_or(BindError::NotConfigured);
-    let udp_addr = local(Transport::Udp)?;
-    let udp = Arc::new(UdpEndpoint::bind(udp_addr, role).map_err(|e| BindError::from_io(udp_addr, e))?);
-    let mut sockets = Vec::new();
-    for transport in [Transport::Tcp, Transport::Tls] {
+    let addresses = shared.config.addresses(role).ok_or(BindError::NotConfigured)?;
+    let (mut udp, mut sockets) = (Vec::new(), Vec::new());
+    for ip in addresses.iter() {
+        let addr = SocketAddr::new(ip, shared.config.port(role, Transport::Udp));
+        udp.push(Arc::new(UdpEndpoint::bind(addr, role).map_err(|e| BindError::from_io(addr, e))?));
+    }
+    for (ip, transport) in addresses.iter().flat_map(|ip| [(ip, Transport::Tcp), (ip, Transport::Tls)]) {
         if transport == Transport::Tls && shared.config.tls.is_none() {
             continue;
         }
-        let addr = local(transport)?;
+        let addr = SocketAddr::new(ip, shared.config.port(role, transport));
         let listener = listen(addr).map_err(|e| BindError::from_io(addr, e))?;
         sockets.push((transport, addr, listener));
     }
@@ -88,8 +91,9 @@ pub(crate) fn open(shared: &Arc<Shared>, role: AddressRole) -> Result<Bound, Bin
         .into_iter()
         .map(|(transport, addr, listener)| shared.runtime.spawn(accept_loop(Arc::clone(shared), role, transport, addr, listener)))
         .collect();
-    let udp_task = shared.runtime.spawn(Arc::clone(&udp).receive(shared.sink.clone(), Arc::clone(&shared.stats)));
-    Ok(Bound { udp, udp_task, listeners })
+    let receive = |udp: &Arc<UdpEndpoint>| Arc::clone(udp).receive(shared.sink.clone(), Arc::clone(&shared.stats));
+    let udp_tasks = udp.iter().map(|udp| shared.runtime.spawn(receive(udp))).collect();
+    Ok(Bound { udp, udp_tasks, listeners })
 }
 
 impl Bound {
@@ -100,9 +104,11 @@ impl Bound {
         }
     }
 
-    /// Closes the UDP socket (as soon as a send that is under way on another thread ends).
+    /// Closes the UDP sockets (as soon as a send that is under way on another thread ends).
     pub(crate) async fn close_udp(self) {
-        stop(self.udp_task).await;
+        for task in self.udp_tasks {
+            stop(task).await;
+        }
     }
 }
 
@@ -160,7 +166,7 @@ pub(crate) async fn bind(shared: &Arc<Shared>) -> Result<(), BindError> {
         return Ok(());
     }
     let bound = open(shared, AddressRole::Anycast)?;
-    shared.set_socket(AddressRole::Anycast, Some(Arc::clone(&bound.udp)));
+    shared.set_sockets(AddressRole::Anycast, &bound.udp);
     *slot = Some(bound);
     Ok(())
 }
@@ -189,7 +195,7 @@ pub(crate) async fn release(shared: &Arc<Shared>) {
     if timeout(RELEASE_LIMIT, all_closed).await.is_err() {
         tracing::warn!("connections on the anycast address are still open after its release");
     }
-    shared.set_socket(AddressRole::Anycast, None);
+    shared.set_sockets(AddressRole::Anycast, &[]);
     bound.close_udp().await;
 }
 
@@ -200,12 +206,14 @@ pub(crate) async fn probe(shared: &Arc<Shared>) -> Result<AnycastProbe, BindErro
     if slot.is_some() {
         return Ok(AnycastProbe::InUse);
     }
-    let addr = shared.config.local(AddressRole::Anycast, Transport::Udp).ok_or(BindError::NotConfigured)?;
-    match std::net::UdpSocket::bind(addr) {
-        Ok(_) => Ok(AnycastProbe::Free),
-        Err(e) => match BindError::from_io(addr, e) {
-            BindError::InUse => Ok(AnycastProbe::InUse),
-            other => Err(other),
-        },
+    let addresses = shared.config.anycast.ok_or(BindError::NotConfigured)?;
+    for ip in addresses.iter() {
+        let addr = SocketAddr::new(ip, shared.config.port(AddressRole::Anycast, Transport::Udp));
+        match std::net::UdpSocket::bind(addr).map_err(|e| BindError::from_io(addr, e)) {
+            Ok(_) => {}
+            Err(BindError::InUse) => return Ok(AnycastProbe::InUse),
+            Err(other) => return Err(other),
+        }
     }
+    Ok(AnycastProbe::Free)
 }

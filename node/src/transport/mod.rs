@@ -66,11 +66,30 @@ pub(crate) struct Shared {
     flows: Mutex<FlowTable>,
 }
 
+/// The open UDP sockets of each role, at most one a family.
 #[derive(Default)]
 struct Sockets {
-    anycast: Option<Arc<UdpEndpoint>>,
-    unicast: Option<Arc<UdpEndpoint>>,
-    core: Option<Arc<UdpEndpoint>>,
+    anycast: Vec<Arc<UdpEndpoint>>,
+    unicast: Vec<Arc<UdpEndpoint>>,
+    core: Vec<Arc<UdpEndpoint>>,
+}
+
+impl Sockets {
+    fn of(&self, role: AddressRole) -> &[Arc<UdpEndpoint>] {
+        match role {
+            AddressRole::Anycast => &self.anycast,
+            AddressRole::Unicast => &self.unicast,
+            AddressRole::Core => &self.core,
+        }
+    }
+
+    fn set(&mut self, role: AddressRole, sockets: Vec<Arc<UdpEndpoint>>) {
+        match role {
+            AddressRole::Anycast => self.anycast = sockets,
+            AddressRole::Unicast => self.unicast = sockets,
+            AddressRole::Core => self.core = sockets,
+        }
+    }
 }
 
 /// The transport; only its start lives here, all else at [`TransportHandle`].
@@ -101,8 +120,8 @@ impl Transport {
                 return Err(e);
             }
         };
-        shared.set_socket(AddressRole::Unicast, Some(Arc::clone(&unicast.udp)));
-        shared.set_socket(AddressRole::Core, Some(Arc::clone(&core.udp)));
+        shared.set_sockets(AddressRole::Unicast, &unicast.udp);
+        shared.set_sockets(AddressRole::Core, &core.udp);
         shared.fixed.lock().await.extend([unicast, core]);
         let handle = TransportHandle { shared };
         if always && let Err(e) = handle.bind_anycast().await {
@@ -159,16 +178,16 @@ impl TransportHandle {
 
     /// True while this node's anycast sockets are open.
     pub fn anycast_bound(&self) -> bool {
-        self.shared.socket(AddressRole::Anycast).is_some()
+        self.shared.is_open(AddressRole::Anycast)
     }
 
-    /// True while the core side's sockets are open and its address is this machine's: an interface that went away takes the
-    /// address with it, and the sockets do not notice.
+    /// True while the core side's sockets are open and its addresses are this machine's: an interface that went away takes the
+    /// address with it, and the sockets do not notice. One of two is not enough: another node has both.
     pub fn core_bound(&self) -> bool {
         // Other failures (no port left) say nothing about the address.
         let gone = |e: io::Error| e.kind() == io::ErrorKind::AddrNotAvailable;
-        self.shared.socket(AddressRole::Core).is_some()
-            && !std::net::UdpSocket::bind((self.shared.config.core, 0)).is_err_and(gone)
+        self.shared.is_open(AddressRole::Core)
+            && !self.shared.config.core.iter().any(|ip| std::net::UdpSocket::bind((ip, 0)).is_err_and(gone))
     }
 
     /// The counters.
@@ -179,7 +198,7 @@ impl TransportHandle {
     /// Closes everything. Messages already queued on connections are still written (within the write limit).
     pub async fn shutdown(&self) {
         for role in [AddressRole::Anycast, AddressRole::Unicast, AddressRole::Core] {
-            self.shared.set_socket(role, None);
+            self.shared.set_sockets(role, &[]);
         }
         let anycast = self.shared.anycast.lock().await.take();
         for bound in self.shared.fixed.lock().await.drain(..).chain(anycast) {
@@ -197,22 +216,18 @@ impl Shared {
         self.flows.lock().expect("no panic while held")
     }
 
-    fn socket(&self, role: AddressRole) -> Option<Arc<UdpEndpoint>> {
+    /// The socket of a role from which `far` can be reached.
+    fn socket(&self, role: AddressRole, far: IpAddr) -> Option<Arc<UdpEndpoint>> {
         let sockets = self.sockets.read().expect("no panic while held");
-        match role {
-            AddressRole::Anycast => sockets.anycast.clone(),
-            AddressRole::Unicast => sockets.unicast.clone(),
-            AddressRole::Core => sockets.core.clone(),
-        }
+        sockets.of(role).iter().find(|socket| socket.is_ipv4() == far.is_ipv4()).cloned()
     }
 
-    fn set_socket(&self, role: AddressRole, socket: Option<Arc<UdpEndpoint>>) {
-        let mut sockets = self.sockets.write().expect("no panic while held");
-        match role {
-            AddressRole::Anycast => sockets.anycast = socket,
-            AddressRole::Unicast => sockets.unicast = socket,
-            AddressRole::Core => sockets.core = socket,
-        }
+    fn is_open(&self, role: AddressRole) -> bool {
+        !self.sockets.read().expect("no panic while held").of(role).is_empty()
+    }
+
+    fn set_sockets(&self, role: AddressRole, sockets: &[Arc<UdpEndpoint>]) {
+        self.sockets.write().expect("no panic while held").set(role, sockets.to_vec());
     }
 
     fn finish(&self, id: FlowId) {
@@ -222,12 +237,15 @@ impl Shared {
 
     fn send_udp(&self, transmit: &Transmit) -> Result<(), SendFailure> {
         let path = transmit.path;
-        let (socket, source) = match (path.role, self.socket(path.role)) {
+        let far = path.remote.ip();
+        let (socket, source) = match (path.role, self.socket(path.role, far)) {
             // Rule E: the anycast source address through the unicast socket, which has the same port.
-            (AddressRole::Anycast, None) => (self.socket(AddressRole::Unicast), self.config.anycast),
+            (AddressRole::Anycast, None) => {
+                (self.socket(AddressRole::Unicast, far), self.config.anycast.and_then(|any| any.of(far)))
+            }
             (_, socket) => (socket, None),
         };
-        // None only after the shutdown.
+        // None after the shutdown, and for a family that is not served.
         let Some(socket) = socket else { return Err(SendFailure::Refused) };
         let sent = socket.send(path.remote, source, &transmit.payload);
         match sent {
@@ -248,8 +266,8 @@ impl Shared {
     /// RFC 3261 §18.2.2 for responses, §18.1.1 for requests: the connection named, else one that fits, else a new one.
     fn send_stream(self: &Arc<Shared>, mut message: Queued) -> Result<(), SendFailure> {
         let path = message.transmit.path;
-        let (bind_ip, role) = self.outgoing_address(path.role, path.local.ip());
-        if bind_ip.is_ipv4() != path.remote.is_ipv4() || (path.transport == Proto::Tls && self.config.tls.is_none()) {
+        let Some((bind_ip, role)) = self.outgoing_address(path.role, path.remote.ip()) else { return Err(SendFailure::Refused) };
+        if path.transport == Proto::Tls && self.config.tls.is_none() {
             return Err(SendFailure::Refused);
         }
         let open = OpenKey {
@@ -282,20 +300,20 @@ impl Shared {
         table.queue(ends.id, message);
         drop(table);
         self.stats.flows_open.inc();
-        let local = self.config.local(role, path.transport).unwrap_or(SocketAddr::new(bind_ip, 0));
+        let local = SocketAddr::new(bind_ip, self.config.port(role, path.transport));
         let flow = Flow { shared: Arc::clone(self), ends, role, transport: path.transport, local, remote: path.remote };
         self.runtime.spawn(flow.open(open));
         Ok(())
     }
 
     /// The address that a new connection is opened from. From the anycast address only while this node holds it: else the
-    /// far end's SYN-ACK would reach another node.
-    fn outgoing_address(&self, role: AddressRole, local: IpAddr) -> (IpAddr, AddressRole) {
-        match role {
-            AddressRole::Anycast if self.socket(AddressRole::Anycast).is_some() => (self.config.anycast.unwrap_or(local), role),
-            AddressRole::Anycast | AddressRole::Unicast => (self.config.unicast, AddressRole::Unicast),
-            AddressRole::Core => (self.config.core, role),
-        }
+    /// far end's SYN-ACK would reach another node. `None`: the far end's family is not served.
+    fn outgoing_address(&self, role: AddressRole, far: IpAddr) -> Option<(IpAddr, AddressRole)> {
+        let role = match role {
+            AddressRole::Anycast if self.socket(AddressRole::Anycast, far).is_none() => AddressRole::Unicast,
+            role => role,
+        };
+        Some((self.config.addresses(role)?.of(far)?, role))
     }
 
     /// A message whose connection broke before it was written: once more, over another connection (RFC 3261 §18.2.2).

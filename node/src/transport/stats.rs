@@ -55,6 +55,8 @@ pub struct TransportStats {
     pub refused_total: Count,
     /// Connections refused: too many from one source.
     pub refused_source: Count,
+    /// Connections closed: too many of their source were in the middle of a message.
+    pub refused_half_open: Count,
     /// Connections closed because a message did not become complete in time, or nothing came for long.
     pub timed_out: Count,
     /// Connections accepted.

@@ -5,7 +5,7 @@
 //! reported, `FlowClosed` last.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -285,24 +285,55 @@ async fn connect(shared: &Shared, key: &OpenKey) -> Result<SipStream, SendFailur
 }
 
 /// When the connection is given up if nothing more comes.
-fn read_deadline(shared: &Shared, ours: bool, any: bool, partial_since: Option<Instant>, last: Instant) -> Instant {
+fn read_deadline(shared: &Shared, used: Used, partial_since: Option<Instant>, last: Instant) -> Instant {
     let limits = &shared.config.limits;
-    match partial_since {
-        Some(since) => since + limits.message,
-        // An accepted connection must say something whole first; one that we opened waits for its response.
-        None if !ours && !any => last + limits.message,
-        None => last + limits.idle,
+    match (partial_since, used) {
+        (Some(since), _) => since + limits.message,
+        (None, Used::Not) => last + limits.message,
+        (None, Used::KeptAlive) => last + limits.idle_unused,
+        (None, Used::Sip) => last + limits.idle,
+    }
+}
+
+/// What has come whole on a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Used {
+    /// Nothing: an accepted connection must say something first.
+    Not,
+    /// Keep-alives, which anybody can send.
+    KeptAlive,
+    /// A message; or the connection is one that we opened, and waits for its response.
+    Sip,
+}
+
+/// A message that an accepted connection has begun, counted for its source.
+struct HalfOpen<'a> {
+    shared: &'a Shared,
+    remote: IpAddr,
+}
+
+impl HalfOpen<'_> {
+    fn begin(shared: &Shared, remote: IpAddr) -> Option<HalfOpen<'_>> {
+        let admitted = shared.table().begin_message(remote, &shared.config.limits);
+        admitted.then_some(HalfOpen { shared, remote })
+    }
+}
+
+impl Drop for HalfOpen<'_> {
+    fn drop(&mut self) {
+        self.shared.table().end_message(self.remote);
     }
 }
 
 async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pong: &Notify, ours: bool) -> End {
     let mut framer = StreamFramer::new();
     let mut buf = vec![0u8; READ_BUFFER];
-    let mut any = false;
+    let mut used = if ours { Used::Sip } else { Used::Not };
     let mut last = Instant::now();
     let mut partial_since: Option<Instant> = None;
+    let mut half_open: Option<HalfOpen<'_>> = None;
     loop {
-        let deadline = read_deadline(shared, ours, any, partial_since, last);
+        let deadline = read_deadline(shared, used, partial_since, last);
         let n = match timeout_at(deadline, r.read(&mut buf)).await {
             Ok(Ok(n)) if n > 0 => n,
             Ok(_) => return End::Broken,
@@ -312,13 +343,14 @@ async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pon
             }
         };
         // `last` stays at the connection's start until something whole has come, so single bytes do not buy time.
-        let started = *partial_since.get_or_insert_with(|| if any || ours { Instant::now() } else { last });
+        let started = *partial_since.get_or_insert_with(|| if used == Used::Not { last } else { Instant::now() });
         framer.push(&buf[..n]);
         let mut whole = false;
         while let Some(frame) = framer.poll() {
             whole = true;
             match frame {
                 Frame::Message(payload) => {
+                    used = Used::Sip;
                     if !deliver(shared, path, payload).await {
                         return End::Broken;
                     }
@@ -336,7 +368,9 @@ async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pon
             }
         }
         if whole {
-            any = true;
+            if used == Used::Not {
+                used = Used::KeptAlive;
+            }
             last = Instant::now();
         }
         partial_since = match (!framer.is_mid_message(), whole) {
@@ -345,6 +379,15 @@ async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pon
             (false, true) => Some(last),
             (false, false) => Some(started),
         };
+        if partial_since.is_none() {
+            half_open = None;
+        } else if !ours && half_open.is_none() {
+            half_open = HalfOpen::begin(shared, path.remote.ip());
+            if half_open.is_none() {
+                shared.stats.refused_half_open.inc();
+                return End::Broken;
+            }
+        }
     }
 }
 

@@ -96,28 +96,58 @@ pub(crate) struct FlowTable {
     entries: HashMap<FlowId, Entry>,
     opened: HashMap<OpenKey, FlowId>,
     accepted: HashMap<AcceptKey, FlowId>,
+    /// Accepted ones that exist, by source.
     sources: HashMap<IpAddr, usize>,
+    /// Accepted ones in the middle of a message, by source.
+    half_open: HashMap<IpAddr, usize>,
+    accepted_count: usize,
+}
+
+/// What counts as one source: an IPv4 address, or the network that one IPv6 host has to itself (RFC 6177 §2: a /64 at the least).
+fn source_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
+}
+
+/// One more of a source, up to `most`; false: it has as many.
+fn count_up(counts: &mut HashMap<IpAddr, usize>, source: IpAddr, most: usize) -> bool {
+    if counts.get(&source).copied().unwrap_or(0) >= most {
+        return false;
+    }
+    *counts.entry(source).or_insert(0) += 1;
+    true
+}
+
+fn count_down(counts: &mut HashMap<IpAddr, usize>, source: IpAddr) {
+    if let Some(n) = counts.get_mut(&source) {
+        *n -= 1;
+        if *n == 0 {
+            counts.remove(&source);
+        }
+    }
 }
 
 impl FlowTable {
     /// Enters an accepted connection, or says which limit it would break.
     pub(crate) fn admit(&mut self, role: AddressRole, key: AcceptKey, limits: &super::Limits) -> Result<FlowEnds, Refusal> {
-        if self.entries.len() >= limits.flows {
+        if self.accepted_count >= limits.flows {
             return Err(Refusal::Total);
         }
-        let source = key.remote.ip();
-        if self.sources.get(&source).copied().unwrap_or(0) >= limits.flows_per_source {
+        if !count_up(&mut self.sources, source_of(key.remote.ip()), limits.flows_per_source) {
             return Err(Refusal::Source);
         }
-        *self.sources.entry(source).or_insert(0) += 1;
+        self.accepted_count += 1;
         let ends = self.insert(role, Origin::Accepted(key), limits.write_queue);
         self.accepted.insert(key, ends.id);
         Ok(ends)
     }
 
-    /// Enters a connection that is about to be opened, or says which limit it would break.
+    /// Enters a connection that is about to be opened, or says which limit it would break: one of their own, so that nobody who connects
+    /// to us keeps us from the called side.
     pub(crate) fn open(&mut self, role: AddressRole, key: OpenKey, limits: &super::Limits) -> Result<FlowEnds, Refusal> {
-        if self.entries.len() >= limits.flows {
+        if self.entries.len() - self.accepted_count >= limits.flows_opened {
             return Err(Refusal::Total);
         }
         let ends = self.insert(role, Origin::Opened(key.clone()), limits.write_queue);
@@ -178,14 +208,20 @@ impl FlowTable {
     pub(crate) fn finish(&mut self, id: FlowId) {
         self.unindex(id);
         let Some(entry) = self.entries.remove(&id) else { return };
-        if let Origin::Accepted(key) = entry.origin
-            && let Some(n) = self.sources.get_mut(&key.remote.ip())
-        {
-            *n -= 1;
-            if *n == 0 {
-                self.sources.remove(&key.remote.ip());
-            }
+        if let Origin::Accepted(key) = entry.origin {
+            self.accepted_count -= 1;
+            count_down(&mut self.sources, source_of(key.remote.ip()));
         }
+    }
+
+    /// A source has begun a message on one more connection; false: it has begun as many as it may.
+    pub(crate) fn begin_message(&mut self, remote: IpAddr, limits: &super::Limits) -> bool {
+        count_up(&mut self.half_open, source_of(remote), limits.half_open_per_source)
+    }
+
+    /// What was begun is whole, or its connection is gone.
+    pub(crate) fn end_message(&mut self, remote: IpAddr) {
+        count_down(&mut self.half_open, source_of(remote));
     }
 
     /// All ids.
@@ -220,8 +256,24 @@ mod tests {
     }
 
     #[test]
+    fn one_ipv6_network_is_one_source_and_ours_are_not_counted_with_theirs() {
+        let limits = Limits { flows: 2, flows_per_source: 1, flows_opened: 1, ..Limits::default() };
+        let mut t = FlowTable::default();
+        let from = |ip: &str| AcceptKey { remote: SocketAddr::new(ip.parse().unwrap(), 1), ..key(1) };
+        let a = t.admit(AddressRole::Anycast, from("2001:db8:0:1::1"), &limits).unwrap();
+        assert_eq!(t.admit(AddressRole::Anycast, from("2001:db8:0:1:ffff::2"), &limits).unwrap_err(), Refusal::Source);
+        t.admit(AddressRole::Anycast, from("2001:db8:0:2::1"), &limits).unwrap();
+        assert_eq!(t.admit(AddressRole::Anycast, from("127.0.0.9"), &limits).unwrap_err(), Refusal::Total);
+        let open = |port| OpenKey { transport: Transport::Tcp, local: key(1).local, remote: key(port).remote, tls_name: None };
+        t.open(AddressRole::Core, open(5060), &limits).expect("those who connect to us do not keep us from connecting");
+        assert_eq!(t.open(AddressRole::Core, open(5062), &limits).unwrap_err(), Refusal::Total);
+        t.finish(a.id);
+        t.admit(AddressRole::Anycast, from("::ffff:127.0.0.9"), &limits).unwrap();
+    }
+
+    #[test]
     fn limits_count_until_the_task_has_ended() {
-        let limits = Limits { flows: 3, flows_per_source: 2, ..Limits::default() };
+        let limits = Limits { flows: 3, flows_per_source: 2, flows_opened: 1, ..Limits::default() };
         let mut t = FlowTable::default();
         let a = t.admit(AddressRole::Anycast, key(1), &limits).unwrap();
         let _b = t.admit(AddressRole::Unicast, key(2), &limits).unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sbc_core::io::Path;
+use sbc_core::io::{Addresses, Path};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -34,9 +34,9 @@ struct Stand {
 
 fn config() -> TransportConfig {
     TransportConfig {
-        unicast: fresh_ip(),
-        anycast: Some(fresh_ip()),
-        core: fresh_ip(),
+        unicast: fresh_ip().into(),
+        anycast: Some(fresh_ip().into()),
+        core: fresh_ip().into(),
         external_ports: Ports::default(),
         core_ports: Ports::default(),
         anycast_mode: AnycastMode::OnDemand,
@@ -68,7 +68,8 @@ impl Stand {
     }
 
     fn addr(&self, role: AddressRole, transport: Proto) -> SocketAddr {
-        self.config.local(role, transport).unwrap()
+        let ip = self.config.addresses(role).unwrap().first();
+        SocketAddr::new(ip, self.config.port(role, transport))
     }
 
     fn transmit(&self, role: AddressRole, transport: Proto, remote: SocketAddr, payload: &'static [u8]) -> Transmit {
@@ -160,12 +161,51 @@ async fn udp_keep_alives_end_here_and_a_full_queue_drops() {
     t.received().await;
 }
 
+/// One role on both families: each far end is spoken to from the address of its own, and a family that is not served is refused.
+#[tokio::test]
+async fn one_role_has_an_address_of_each_family() {
+    let v6: IpAddr = "::1".parse().unwrap();
+    let mut c = config();
+    (c.anycast, c.external_ports.sip) = (None, 0);
+    c.unicast = Addresses::pair(fresh_ip(), v6).unwrap();
+    let (tx, events) = mpsc::channel(10);
+    let handle = loop {
+        c.external_ports.sip = UdpSocket::bind((v6, 0)).await.unwrap().local_addr().unwrap().port();
+        // A port that is free for UDP may be taken for TCP.
+        if let Ok(handle) = Transport::start(c.clone(), tx.clone()).await {
+            break handle;
+        }
+    };
+    let mut t = Stand { config: c, handle, events };
+    for ip in t.config.unicast.iter() {
+        let own = SocketAddr::new(ip, t.config.external_ports.sip);
+        let phone = UdpSocket::bind((if ip.is_ipv4() { fresh_ip() } else { v6 }, 0)).await.unwrap();
+        phone.send_to(OPTIONS, own).await.unwrap();
+        let r = t.received().await;
+        assert_eq!((r.path.local, r.path.remote), (own, phone.local_addr().unwrap()));
+        t.handle.send(answer(&r, OK)).unwrap();
+        let mut buf = [0; 100];
+        assert_eq!(timeout(WAIT, phone.recv_from(&mut buf)).await.unwrap().unwrap(), (OK.len(), own));
+        let psap = TcpListener::bind(phone.local_addr().unwrap()).await.unwrap();
+        t.handle.send(t.transmit(AddressRole::Unicast, Proto::Tcp, psap.local_addr().unwrap(), OPTIONS)).unwrap();
+        let (mut s, from) = timeout(WAIT, psap.accept()).await.unwrap().unwrap();
+        assert_eq!(from.ip(), ip);
+        read_exactly(&mut s, OPTIONS).await;
+        drop(s);
+        assert!(matches!(t.event().await, TransportEvent::FlowClosed(_)));
+    }
+    for transport in [Proto::Udp, Proto::Tcp] {
+        let to = t.transmit(AddressRole::Core, transport, (v6, 9).into(), OPTIONS);
+        assert_eq!(t.handle.send(to), Err(SendFailure::Refused), "the core side has no IPv6");
+    }
+}
+
 /// UDP and TCP over IPv6; there is only one loopback address, so each role has a port of its own.
 #[tokio::test]
 async fn ipv6_works_alike() {
     let ip: IpAddr = "::1".parse().unwrap();
     let mut c = config();
-    (c.unicast, c.core, c.anycast) = (ip, ip, None);
+    (c.unicast, c.core, c.anycast) = (ip.into(), ip.into(), None);
     let free = || async {
         let udp = UdpSocket::bind((ip, 0)).await.unwrap();
         udp.local_addr().unwrap().port()
@@ -285,6 +325,59 @@ async fn tcp_limits_hold_per_source() {
 }
 
 #[tokio::test]
+async fn tcp_half_open_messages_hold_per_source() {
+    let mut c = config();
+    c.limits.half_open_per_source = 2;
+    let mut t = start(c).await;
+    let to = t.addr(AddressRole::Core, Proto::Tcp);
+    let stats = t.handle.stats();
+    let mut begun = Vec::new();
+    for _ in 0..2 {
+        let mut s = TcpStream::connect(to).await.unwrap();
+        s.write_all(&OPTIONS[..20]).await.unwrap();
+        begun.push(s);
+    }
+    // Whichever of the three is read last is one too many.
+    let mut third = TcpStream::connect(to).await.unwrap();
+    third.write_all(&OPTIONS[..20]).await.unwrap();
+    begun.push(third);
+    until("one is refused", || stats.refused_half_open.get() == 1).await;
+    assert!(matches!(t.event().await, TransportEvent::FlowClosed(_)));
+    for s in &mut begun {
+        // A write to the one that was closed may fail; the others become whole, and make room.
+        let _ = s.write_all(&OPTIONS[20..]).await;
+    }
+    for _ in 0..2 {
+        t.received().await;
+    }
+    let mut s = TcpStream::connect(to).await.unwrap();
+    s.write_all(&OPTIONS[..20]).await.unwrap();
+    s.write_all(&OPTIONS[20..]).await.unwrap();
+    t.received().await;
+    assert_eq!(stats.refused_half_open.get(), 1);
+}
+
+/// Keep-alives keep a connection for a while; one that has carried a message stays.
+#[tokio::test]
+async fn tcp_keep_alives_alone_do_not_hold_a_connection() {
+    let mut c = config();
+    c.limits.idle_unused = Duration::from_millis(50);
+    let mut t = start(c).await;
+    let to = t.addr(AddressRole::Core, Proto::Tcp);
+    let (mut unused, mut used) = (TcpStream::connect(to).await.unwrap(), TcpStream::connect(to).await.unwrap());
+    used.write_all(OPTIONS).await.unwrap();
+    let r = t.received().await;
+    for s in [&mut unused, &mut used] {
+        s.write_all(b"\r\n\r\n").await.unwrap();
+        read_exactly(s, b"\r\n").await;
+    }
+    assert!(!matches!(timeout(WAIT, unused.read(&mut [0; 1])).await.unwrap(), Ok(n) if n > 0), "closed");
+    assert!(matches!(t.event().await, TransportEvent::FlowClosed(id) if Some(id) != r.path.flow));
+    t.handle.send(answer(&r, OK)).unwrap();
+    read_exactly(&mut used, OK).await;
+}
+
+#[tokio::test]
 async fn tcp_opens_from_the_right_address_reuses_and_reports() {
     let mut t = start(config()).await;
     let psap = TcpListener::bind((fresh_ip(), 0)).await.unwrap();
@@ -292,7 +385,7 @@ async fn tcp_opens_from_the_right_address_reuses_and_reports() {
     t.handle.send(t.transmit(AddressRole::Core, Proto::Tcp, remote, OPTIONS)).unwrap();
     t.handle.send(t.transmit(AddressRole::Core, Proto::Tcp, remote, OPTIONS)).unwrap();
     let (mut s, from) = timeout(WAIT, psap.accept()).await.unwrap().unwrap();
-    assert_eq!(from.ip(), t.config.core);
+    assert_eq!(from.ip(), t.config.core.first());
     read_exactly(&mut s, &[OPTIONS, OPTIONS].concat()).await;
     s.write_all(OK).await.unwrap();
     let r = t.received().await;
@@ -407,7 +500,7 @@ async fn anycast_always_is_open_from_the_start_and_stays() {
 #[tokio::test]
 async fn a_taken_port_fails_the_start_and_leaves_nothing_bound() {
     let c = config();
-    let taken = UdpSocket::bind(c.local(AddressRole::Core, Proto::Udp).unwrap()).await.unwrap();
+    let taken = UdpSocket::bind((c.core.first(), c.core_ports.sip)).await.unwrap();
     let (tx, _rx) = mpsc::channel(1);
     assert!(matches!(Transport::start(c.clone(), tx.clone()).await, Err(BindError::InUse)));
     drop(taken);
@@ -419,7 +512,7 @@ async fn tls_both_ways_with_names_checked() {
     let (dir, ca) = (Dir::new(), Authority::new());
     let (mut ca_conf, mut cb_conf) = (config(), config());
     for (c, stem) in [(&mut ca_conf, "a"), (&mut cb_conf, "b")] {
-        let own = reloader(&ca.issue(&dir.0, stem, &[&format!("{stem}.test"), &c.unicast.to_string()], &[]));
+        let own = reloader(&ca.issue(&dir.0, stem, &[&format!("{stem}.test"), &c.unicast.first().to_string()], &[]));
         let server = crate::tls::sip_server(&own, crate::tls::ClientAuth::None).unwrap();
         c.tls = Some(TlsConfigs { server, client: crate::tls::sip_client(&own).unwrap() });
         c.limits.handshake = Duration::from_secs(1);

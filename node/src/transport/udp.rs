@@ -48,6 +48,11 @@ impl UdpEndpoint {
         Ok(UdpEndpoint { socket: UdpSocket::from_std(socket)?, state, role, local })
     }
 
+    /// Whether it reaches IPv4 far ends; else IPv6.
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.local.is_ipv4()
+    }
+
     /// Sends one datagram, from `source` where it is given and from the bound address else; the port is always the bound one.
     /// Never waits: a full send buffer is `WouldBlock`.
     pub(crate) fn send(&self, remote: SocketAddr, source: Option<IpAddr>, payload: &[u8]) -> io::Result<()> {

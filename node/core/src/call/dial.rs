@@ -371,11 +371,7 @@ pub fn uri_at(request: &Message, host: &str, addr: std::net::SocketAddr) -> Stri
 pub fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
     let as_received = without_tag(invite.to());
     let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
-    let Some(ip) = to.uri.host_ip().map(|ip| ip.to_canonical()) else { return as_received };
-    let local = &cx.local;
-    let ours = [local.anycast, local.unicast, local.core].iter().any(|own| own.to_canonical() == ip)
-        || cx.view.nodes.iter().any(|n| n.unicast.to_canonical() == ip || n.core.to_canonical() == ip);
-    match (ours, &to.display) {
+    match (cx.leads_here(&to.uri), &to.display) {
         (false, _) => as_received,
         (true, Some(display)) => format!("{} <{uri}>", crate::sip::quote(display)),
         (true, None) => format!("<{uri}>"),

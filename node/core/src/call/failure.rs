@@ -153,7 +153,7 @@ impl Call {
                 Scheme::Sip => !secure,
                 _ => false,
             };
-            let ours = uri.host_ip().is_some_and(|ip| cx.local.is_ours(&cx.view, ip));
+            let ours = cx.leads_here(uri);
             let text: Box<str> = uri.as_str().into();
             let Some(host) = uri.host().filter(|_| usable && !ours && !self.redirected_to.contains(&text)) else { continue };
             self.redirected_to.push(text.clone());

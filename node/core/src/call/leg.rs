@@ -98,7 +98,7 @@ impl Leg {
     /// The Contact value that we give to this leg's far end: this node's own address, never the anycast one (rules E, F).
     pub fn contact(&self, cx: &Services) -> String {
         let transport = self.path.transport;
-        let ip = cx.local.media_address(self.realm);
+        let ip = cx.local.own_address(self.realm, self.path.remote.ip());
         let port = cx.local.port_of(transport);
         let parameter = match transport {
             Transport::Udp => "",

@@ -1,5 +1,7 @@
 //! A call's media as the call sees it: which ports it has, and what each far end said.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 
 use super::leg::Leg;
@@ -136,11 +138,8 @@ impl CallMedia {
                 })
             })
             .collect();
-        let mut rewrite = SdpRewrite {
-            origin: Some(("sbc".into(), leg.sdp_id, leg.sdp_version)),
-            address: cx.local.media_address(leg.realm),
-            ports,
-        };
+        let mut rewrite =
+            SdpRewrite { origin: Some(("sbc".into(), leg.sdp_id, leg.sdp_version)), address: self.own_address(cx, leg), ports };
         // RFC 3264 §8: the version rises exactly when the description changes.
         let mut out = sdp.rewrite(&rewrite);
         if out != leg.local_sdp {
@@ -150,6 +149,13 @@ impl CallMedia {
             leg.local_sdp = out.clone();
         }
         out
+    }
+
+    /// Our media address on a leg: of the family in which its far end described its media, before that in which it signals. The ports
+    /// are open on both.
+    fn own_address(&self, cx: &Services, leg: &Leg) -> IpAddr {
+        let described = self.remotes.iter().find_map(|sides| sides[index(leg.side)]).map(|remote| remote.rtp.ip());
+        cx.local.own_address(leg.realm, described.unwrap_or(leg.path.remote.ip()))
     }
 
     /// Releases the ports. True when there is something to wait for.

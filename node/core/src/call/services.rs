@@ -254,16 +254,18 @@ impl Services {
     /// The path of a request of ours to `remote`.
     pub fn path_to(&self, realm: crate::io::Realm, transport: Transport, remote: SocketAddr) -> Path {
         let role = LocalConfig::own_role(realm);
-        Path { role, transport, local: self.local.address(role, transport), remote, flow: None }
+        Path { role, transport, local: self.local.address(role, transport, remote.ip()), remote, flow: None }
+    }
+
+    /// True when the host of a URI is this cluster: any of its addresses, or one of its names.
+    pub fn leads_here(&self, uri: &Uri) -> bool {
+        self.local.is_our_host(&self.view, &self.config.settings.own_names, uri)
     }
 
     /// Takes this cluster's own addresses out of a route set: whoever put them there, a request along it would come back to us, and
     /// would name the anycast address (rules F, AC-34).
     pub fn drop_own_routes(&self, dialog: &mut crate::dialog::Dialog) {
-        let ours = |value: &str| {
-            let ip = NameAddr::parse(value).ok().and_then(|route| route.uri.host_ip());
-            ip.is_some_and(|ip| self.local.is_ours(&self.view, ip))
-        };
+        let ours = |value: &str| NameAddr::parse(value).is_ok_and(|route| self.leads_here(&route.uri));
         dialog.route_set.retain(|route| !ours(route));
     }
 

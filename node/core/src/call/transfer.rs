@@ -74,11 +74,15 @@ impl Call {
     /// (rule F). A Replaces in it stays: it comes back to us, and is mapped then, by whichever node gets it.
     fn map_refer_to(&self, cx: &Services, to: Side, draft: &mut Draft) {
         let Some(value) = draft.first(HeaderId::ReferTo).and_then(|v| NameAddr::parse(v).ok()) else { return };
-        if !value.uri.host_ip().is_some_and(|ip| cx.local.is_ours(&cx.view, ip)) {
+        if !cx.leads_here(&value.uri) {
             return;
         }
         let leg = self.leg(to);
-        let ours = format!("{}:{}", bracketed(cx.local.media_address(leg.realm)), cx.local.port_of(leg.path.transport));
+        let ours = format!(
+            "{}:{}",
+            bracketed(cx.local.own_address(leg.realm, leg.path.remote.ip())),
+            cx.local.port_of(leg.path.transport)
+        );
         let Some(uri) = with_host(value.uri.as_str(), value.uri.user().is_some(), &ours) else { return };
         let display = value.display.as_deref().map(|d| format!("{} ", crate::sip::quote(d))).unwrap_or_default();
         draft.set(HeaderId::ReferTo, format!("{display}<{uri}>{}", value.params_str()));

@@ -1,5 +1,6 @@
 //! What goes in and out of the core: plain values, one file a concern.
 
+mod addresses;
 mod dns;
 mod input;
 mod media;
@@ -8,6 +9,7 @@ mod peer;
 mod view;
 mod wire;
 
+pub use addresses::Addresses;
 pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
 pub use input::{Command, Input};
 pub use media::{MediaCommand, MediaEvent, MediaStats, Side, StreamPorts, StreamRemote, StreamStats};

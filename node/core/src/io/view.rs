@@ -1,7 +1,6 @@
 //! What this node knows about the cluster at a moment: handed in whole whenever it changes.
 
-use std::net::IpAddr;
-
+use super::Addresses;
 use crate::ids::NodeId;
 use crate::time::Instant;
 
@@ -13,9 +12,9 @@ pub struct NodeView {
     /// Its name, as configured.
     pub name: Box<str>,
     /// Its external unicast address: what a redirect names.
-    pub unicast: IpAddr,
+    pub unicast: Addresses,
     /// Its core-side address.
-    pub core: IpAddr,
+    pub core: Addresses,
     /// The peer link to it works, as far as this node knows. True for this node itself.
     pub alive: bool,
 }

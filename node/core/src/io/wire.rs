@@ -62,6 +62,15 @@ impl Transport {
         }
     }
 
+    /// The parameter that a Contact of ours has for it; none for UDP, which is what a URI means without one.
+    pub fn contact_parameter(self) -> &'static str {
+        match self {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+        }
+    }
+
     /// The value of the `transport` URI parameter, lower case (RFC 3261 §19.1.1).
     pub fn uri_token(self) -> &'static str {
         match self {

@@ -119,9 +119,8 @@ pub fn of_cancel(facts: &Facts<'_>, key: &[u8; 16]) -> Option<NodeId> {
     (reachable && !facts.relayed).then_some(owner)
 }
 
-/// True when every Route of a request names this cluster: the anycast address or any node's own (AC-34, AC-35).
-pub fn routes_are_ours(local: &LocalConfig, view: &View, request: &Message) -> bool {
-    request
-        .values(HeaderId::Route)
-        .all(|value| NameAddr::parse(value).is_ok_and(|route| route.uri.host_ip().is_some_and(|ip| local.is_ours(view, ip))))
+/// True when every Route of a request names this cluster: the anycast address, any node's own, or one of `names` (AC-34, AC-35).
+pub fn routes_are_ours(local: &LocalConfig, view: &View, names: &[Box<str>], request: &Message) -> bool {
+    let ours = |value: &str| NameAddr::parse(value).is_ok_and(|route| local.is_our_host(view, names, &route.uri));
+    request.values(HeaderId::Route).all(ours)
 }

@@ -254,6 +254,8 @@ pub struct Settings {
     pub emergency_source_rate: u32,
     /// For how long a source that a scanner spoke from may begin nothing but emergency calls, at any node; zero: it may.
     pub scanner_ban: Duration,
+    /// Host names by which this cluster is known: a Route or a To with one of them leads here.
+    pub own_names: Vec<Box<str>>,
     /// Parts of User-Agent values, in lower case, by which scanners are known: dropped without an answer, but for emergency calls.
     pub scanners: Vec<Box<str>>,
 }
@@ -272,6 +274,7 @@ impl Default for Settings {
             emergency_source_rate: 0,
             // A source of UDP can be forged: whoever wants bans says so.
             scanner_ban: Duration::ZERO,
+            own_names: Vec::new(),
             // What they call themselves, unless they take care not to.
             scanners: ["friendly-scanner", "sipvicious", "sundayddr", "sip-scan", "sipcli"].map(Into::into).to_vec(),
         }

@@ -26,9 +26,10 @@ pub fn classify(config: &ClusterConfig, uri: &Uri) -> Option<Box<str>> {
 
 /// Which of the configured emergency numbers a number is: the single ones come first, then the ranges.
 pub fn emergency_number(config: &ClusterConfig, number: &str) -> Option<usize> {
-    let single = config.emergency_numbers.iter().position(|e| **e == *number);
+    // No number of E.164 is as short as an emergency number: who dials +112 means 112.
+    let digits = number.strip_prefix('+').unwrap_or(number);
+    let single = config.emergency_numbers.iter().position(|e| **e == *number || **e == *digits);
     single.or_else(|| {
-        let digits = number.strip_prefix('+').unwrap_or(number);
         let range = config.numbers.iter().position(|range| range.numbers.contain(digits))?;
         Some(config.emergency_numbers.len() + range)
     })
@@ -42,6 +43,19 @@ fn of_urn(text: &str) -> Option<Box<str>> {
     }
     let text = text.to_ascii_lowercase();
     let service = text.strip_prefix("urn:service:").or_else(|| text.strip_prefix("urn:emergency:service:"))?;
+    sos(service)
+}
+
+/// The service that a test call tests: "sos.fire" of `urn:service:test.sos.fire` (RFC 6881 §17). It is no emergency call: nothing is
+/// shed or challenged less for it, since anybody may make any number of them.
+pub fn tested_service(uri: &Uri) -> Option<Box<str>> {
+    if uri.scheme() != Scheme::Urn || uri.as_str().len() > MAX_SERVICE {
+        return None;
+    }
+    sos(uri.as_str().to_ascii_lowercase().strip_prefix("urn:service:test.")?)
+}
+
+fn sos(service: &str) -> Option<Box<str>> {
     let rest = service.strip_prefix("sos")?;
     (rest.is_empty() || is_sub_service(rest)).then(|| service.into())
 }
@@ -111,9 +125,44 @@ mod tests {
             ("sip:1120@x", None),
             ("sip:x@112", None),
             ("http://112", None),
+            ("sip:112;phone-context=+49@x;user=phone", Some("sos")),
+            ("sip:110;phone-context=ims.mnc001.mcc262.3gppnetwork.org@x;user=phone", Some("sos.police")),
+            ("tel:112;phone-context=example.net", Some("sos")),
+            ("sip:%31%31%32@x", Some("sos")),
+            ("sip:1%2D1%2E2@x", Some("sos")),
+            ("sip:+112@x", Some("sos")),
+            ("sip:112:secret@x", Some("sos")),
+            ("sip:1123;phone-context=112@x", None),
+            ("urn:service:test.sos", None),
         ] {
             assert_eq!(classify(&config, &Uri::parse(uri).unwrap()).as_deref(), expected, "{uri}");
         }
+    }
+
+    #[test]
+    fn tests_are_no_emergencies_and_take_their_routes() {
+        let uri = |text: &str| Uri::parse(text).unwrap();
+        for (text, expected) in [
+            ("urn:service:test.sos", Some("sos")),
+            ("URN:service:TEST.sos.Fire", Some("sos.fire")),
+            ("urn:service:sos", None),
+            ("urn:service:test.counseling", None),
+            ("urn:service:test.sos.", None),
+            ("sip:test.sos@x", None),
+        ] {
+            assert_eq!(tested_service(&uri(text)).as_deref(), expected, "{text}");
+        }
+        let route = |name: &str, matches| crate::policy::Route { name: name.into(), matches: vec![matches], trunks: vec![] };
+        let config = ClusterConfig {
+            routes: vec![
+                route("fire", crate::policy::RouteMatch::Service("sos.fire".into())),
+                route("all", crate::policy::RouteMatch::Emergency(true)),
+            ],
+            ..ClusterConfig::default()
+        };
+        let taken = |text: &str| super::super::route(&config, &uri(text), None, "callers").map(|r| &*r.name);
+        assert_eq!((taken("urn:service:test.sos.fire"), taken("urn:service:test.sos")), (Some("fire"), Some("all")));
+        assert_eq!(taken("sip:someone@x"), None);
     }
 
     #[test]

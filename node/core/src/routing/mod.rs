@@ -9,7 +9,7 @@ use crate::io::{Realm, Transport, TransportChoice};
 use crate::policy::{ClusterConfig, Route, RouteMatch, Trunk, TrunkTarget};
 use crate::sip::{Scheme, Uri};
 
-pub use emergency::{class_label, classify, emergency_number};
+pub use emergency::{class_label, classify, emergency_number, tested_service};
 pub use explain::{Explanation, Judged, Origin, explain};
 
 /// Targets tried for one call at the most: beyond it a caller has given up.
@@ -20,9 +20,11 @@ pub fn trunk_of(config: &ClusterConfig, realm: Realm, source: IpAddr) -> Option<
     config.trunks.iter().find(|t| t.realm == realm && t.sources.iter().any(|p| p.contains(source)))
 }
 
-/// The user part or number that routes and number lists look at, without visual separators in numbers.
+/// The user part or number that routes and number lists look at: with its escapes resolved (RFC 3261 §19.1.4), without the parameters of
+/// a telephone number in it (RFC 3261 §19.1.6: `112;phone-context=…`), and without visual separators in numbers.
 pub fn dialled(uri: &Uri) -> Option<String> {
-    let user = uri.user()?;
+    let user = uri.user_decoded()?;
+    let user = user.split(';').next().unwrap_or_default();
     // RFC 3966 §5.1.1 visual separators mean nothing; a user part that is no number keeps its characters.
     let number = user.trim_start_matches('+').chars().all(|c| c.is_ascii_digit() || "-.()".contains(c));
     Some(if number { user.chars().filter(|c| !"-.()".contains(*c)).collect() } else { user.to_owned() })
@@ -36,7 +38,9 @@ pub fn is_emergency(config: &ClusterConfig, uri: &Uri) -> bool {
 /// The first route that matches.
 pub fn route<'a>(config: &'a ClusterConfig, uri: &Uri, service: Option<&str>, from: &str) -> Option<&'a Route> {
     let user = dialled(uri);
-    let conditions = Conditions { user: user.as_deref(), host: uri.host(), service, from };
+    // RFC 6881 §17: a test call takes the way that an emergency call would.
+    let tested = tested_service(uri);
+    let conditions = Conditions { user: user.as_deref(), host: uri.host(), service: service.or(tested.as_deref()), from };
     config.routes.iter().find(|r| r.matches.iter().all(|m| conditions.hold(m)))
 }
 
@@ -95,7 +99,7 @@ impl Refusal {
 /// Whether the configuration lets a call in, and as what. `trunk`: the trunk of its source.
 pub fn enter<'a>(config: &ClusterConfig, uri: &Uri, trunk: impl FnOnce() -> Option<&'a Trunk>) -> Result<Entry<'a>, Refusal> {
     let service = classify(config, uri);
-    if uri.scheme() == Scheme::Other || (uri.scheme() == Scheme::Urn && service.is_none()) {
+    if uri.scheme() == Scheme::Other || (uri.scheme() == Scheme::Urn && service.is_none() && tested_service(uri).is_none()) {
         return Err(Refusal::Scheme);
     }
     let trunk = trunk().ok_or(Refusal::NoTrunk)?;

@@ -7,8 +7,8 @@ use crate::io::ReturnPath;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, Sdp, SdpError, Uri};
 
-/// Extensions that an OPTIONS to us may require: what a call through us may use.
-const KNOWN: [&str; 7] =
+/// Extensions that an OPTIONS to us may require, and is told of: what a call through us may use.
+pub(super) const KNOWN: [&str; 7] =
     ["100rel", "timer", "replaces", "norefersub", "resource-priority", "geolocation-sip", "geolocation-http"];
 
 impl Sbc {

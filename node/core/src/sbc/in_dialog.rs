@@ -4,7 +4,7 @@ use super::Sbc;
 use super::receive::server_key;
 use crate::call::finish_response;
 use crate::ids::{CallUid, NodeId};
-use crate::io::{Counter, Path, ReturnPath, Side, Transport};
+use crate::io::{Counter, Path, ReturnPath, Side};
 use crate::placement::{self, Facts, Placement};
 use crate::policy::MisroutePolicy;
 use crate::routing;
@@ -103,13 +103,9 @@ impl Sbc {
             Side::Callee => crate::token::TokenKind::CalleeLeg,
         };
         let token = self.cx.key.seal(crate::token::OwnerToken { kind, uid });
-        let ip = if realm == crate::io::Realm::Core { node.core } else { node.unicast };
+        let ip = if realm == crate::io::Realm::Core { node.core } else { node.unicast }.like(path.remote.ip());
         let port = self.cx.local.port_of(path.transport);
-        let parameter = match path.transport {
-            Transport::Udp => "",
-            Transport::Tcp => ";transport=tcp",
-            Transport::Tls => ";transport=tls",
-        };
+        let parameter = path.transport.contact_parameter();
         let mut draft = message.response(302, None);
         finish_response(&mut draft, message, 302, "", &self.cx.local.name);
         draft.push(HeaderId::Contact, format!("<sip:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));

@@ -145,7 +145,9 @@ impl Sbc {
         let entered = routing::enter(config, &uri, || routing::trunk_of(config, realm, path.remote.ip()));
         let routing::Entry { trunk, service } = entered.map_err(routing::Refusal::status)?;
         let emergency = service.is_some();
-        if !placement::routes_are_ours(&self.cx.local, &self.cx.view, message) {
+        // An emergency call is not refused for the way that its phone or proxy thought out for it (RFC 6881, 3GPP TS 24.229: Routes to the
+        // ESRP and beyond): the configuration routes it, its Routes are left behind, so nothing is relayed for strangers.
+        if !emergency && !placement::routes_are_ours(&self.cx.local, &self.cx.view, &config.settings.own_names, message) {
             return Err(403);
         }
         let prior = has_priority(trunk, realm, message);

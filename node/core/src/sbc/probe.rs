@@ -136,7 +136,7 @@ impl Sbc {
         let cx = &mut self.cx;
         let host = if tls_name.is_some() { asked.host.to_string() } else { target.addr.to_string() };
         let (branch, serial) = (cx.mint_branch(), cx.serial());
-        let own = bracketed(cx.local.media_address(asked.realm));
+        let own = bracketed(cx.local.own_address(asked.realm, target.addr.ip()));
         let mut draft = Draft::request(&Method::Options, &format!("sip:{host}"));
         draft.push(HeaderId::Via, cx.via(&path, &branch));
         // A proxy answers itself and asks nobody further (RFC 3261 §11).

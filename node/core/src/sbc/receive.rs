@@ -54,8 +54,7 @@ impl Sbc {
             PeerMessage::Relay(Envelope { path, payload, .. }) => self.on_message(path, Some(from), payload),
             PeerMessage::Emit(mut transmit) => {
                 // The owner knows the path, this node the socket: only its own addresses can be asked for.
-                let own = self.cx.local.address(transmit.path.role, transmit.path.transport);
-                if own.ip() != transmit.path.local.ip() {
+                if !self.cx.local.addresses(transmit.path.role).contains(transmit.path.local.ip()) {
                     self.cx.count(Counter::Dropped("emit_address"));
                     return;
                 }
@@ -199,9 +198,12 @@ impl Sbc {
         crate::call::finish_response(&mut draft, request, 200, &tag, &self.cx.local.name);
         draft.push(crate::sip::HeaderId::Allow, crate::call::ALLOW);
         draft.push(crate::sip::HeaderId::Accept, "application/sdp");
-        let ip = self.cx.local.media_address(back.path.role.realm());
+        draft.push_named("Accept-Encoding", "identity");
+        draft.push(crate::sip::HeaderId::Supported, super::extensions::KNOWN.join(", "));
+        let ip = self.cx.local.own_address(back.path.role.realm(), back.path.remote.ip());
         let port = self.cx.local.port_of(back.path.transport);
-        draft.push(crate::sip::HeaderId::Contact, format!("<sip:{}:{port}>", crate::ctx::bracketed(ip)));
+        let parameter = back.path.transport.contact_parameter();
+        draft.push(crate::sip::HeaderId::Contact, format!("<sip:{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
         crate::call::fill_via(&mut draft, &back);
         if let Some(payload) = self.cx.encode(&draft) {
             self.cx.count(Counter::ResponseSent(2));

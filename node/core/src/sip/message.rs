@@ -258,7 +258,7 @@ impl Parts {
             return Err(fault);
         }
         let text = scan.text();
-        check_single(scan)?;
+        check_single(scan, &start)?;
         let need = |id| scan.find(id).ok_or(ParseErrorKind::Missing(id));
         let via = need(HeaderId::Via)?.of(text);
         let via = Via::parse(split_list(via).next().unwrap_or("")).map_err(|_| ParseErrorKind::Via)?;
@@ -296,9 +296,15 @@ impl Parts {
     }
 }
 
-fn check_single(scan: &Scan) -> Result<(), ParseErrorKind> {
+/// In a response only what it is matched by must be single: of the rest the first counts, lest a call be lost for it.
+fn check_single(scan: &Scan, start: &StartLine) -> Result<(), ParseErrorKind> {
+    let request = matches!(start, StartLine::Request { .. });
+    let counts = |id: HeaderId| {
+        use HeaderId::{CSeq, CallId, ContentLength, From, To};
+        id.is_single() && (request || matches!(id, From | To | CallId | CSeq | ContentLength))
+    };
     let mut seen = 0u64;
-    for field in scan.fields.iter().filter(|field| field.id.is_single()) {
+    for field in scan.fields.iter().filter(|field| counts(field.id)) {
         let bit = 1u64 << (field.id as u32);
         if seen & bit != 0 {
             return Err(ParseErrorKind::Duplicate(field.id));
@@ -308,10 +314,11 @@ fn check_single(scan: &Scan) -> Result<(), ParseErrorKind> {
     Ok(())
 }
 
-/// Identifiers and the first line must be what was sent, or answers would not match.
+/// Identifiers and the request line must be what was sent, or answers would not match. A reason phrase is for people.
 fn check_octets(scan: &Scan) -> Result<(), ParseErrorKind> {
     let text = scan.text();
-    let first = text.lines().next().unwrap_or("");
+    let is_request = matches!(scan.start, Some(StartLine::Request { .. }));
+    let first = text.lines().next().filter(|_| is_request).unwrap_or("");
     let ids = scan.fields.iter().filter(|field| matches!(field.id, HeaderId::Via | HeaderId::CallId | HeaderId::CSeq));
     let mut values = ids.map(|field| field.value.of(text)).chain([first]);
     if values.any(|value| value.contains(char::REPLACEMENT_CHARACTER)) { Err(ParseErrorKind::Encoding) } else { Ok(()) }

@@ -70,11 +70,14 @@ pub(crate) fn scan(raw: Bytes) -> Scan {
             scan.start_line(text, line);
         } else if line.is_empty() {
             break;
-        } else if scan.fields.len() == MAX_HEADERS {
-            scan.note(ParseErrorKind::TooManyHeaders);
-            break;
-        } else {
+        } else if scan.fields.len() < MAX_HEADERS {
             scan.field(line, start);
+        } else {
+            scan.note(ParseErrorKind::TooManyHeaders);
+            // Where the message ends on a stream must be known all the same, for what comes behind it.
+            if id_at(line) == HeaderId::ContentLength && scan.fields.len() < MAX_HEADERS + 2 {
+                scan.field(line, start);
+            }
         }
     }
     scan
@@ -136,12 +139,16 @@ impl Scan {
     }
 
     fn field(&mut self, line: &str, start: usize) {
-        let Some(colon) = memchr::memchr(b':', line.as_bytes()) else { return self.note(ParseErrorKind::Header) };
+        let colon = memchr::memchr(b':', line.as_bytes());
         // RFC 3261 §7.3.1: white space may stand before the colon.
-        let name = line[..colon].trim_end_matches([' ', '\t']);
-        if !super::is_token(name) {
-            return self.note(ParseErrorKind::Header);
-        }
+        let name = colon.map(|colon| (colon, line[..colon].trim_end_matches([' ', '\t'])));
+        let Some((colon, name)) = name.filter(|(_, name)| super::is_token(name)) else {
+            // RFC 3261 §8.2.2: what is malformed and not needed is ignored; so is what nobody can name. It does not go on.
+            if is_needed(id_at(line)) {
+                self.note(ParseErrorKind::Header);
+            }
+            return;
+        };
         let raw = &line[colon + 1..];
         let value = trim(raw);
         let value_at = start + colon + 1 + (raw.len() - raw.trim_start_matches([' ', '\t']).len());
@@ -158,6 +165,12 @@ impl Scan {
 
     pub(crate) fn find(&self, id: HeaderId) -> Option<Span> {
         self.fields.iter().find(|field| field.id == id).map(|field| field.value)
+    }
+
+    /// The number in Content-Length, if there is one that can be skipped on a stream however large a body it says.
+    pub(crate) fn declared_length(&self) -> Option<usize> {
+        let digits = self.find(HeaderId::ContentLength)?.of(self.text());
+        digits.parse().ok().filter(|_| digits.len() <= 9)
     }
 
     /// The number in Content-Length, if there is one.
@@ -211,6 +224,18 @@ impl Scan {
         }
         ParseError::new(kind, self.answerable, salvage)
     }
+}
+
+/// The field that a line begins with, however it goes on.
+fn id_at(line: &str) -> HeaderId {
+    let end = line.find(|c: char| !c.is_ascii() || !super::is_token(c.encode_utf8(&mut [0; 4]))).unwrap_or(line.len());
+    HeaderId::from_name(&line[..end])
+}
+
+/// Without it no message is understood, or answered rightly.
+fn is_needed(id: HeaderId) -> bool {
+    use HeaderId::{CSeq, CallId, ContentLength, From, To, Via};
+    matches!(id, Via | From | To | CallId | CSeq | ContentLength)
 }
 
 /// RFC 3261 §7.2. A missing phrase, with or without its space, is let pass.

@@ -21,6 +21,29 @@ fn assert_call(world: &World) {
     assert!(psap.remote_sdp.as_ref().is_some_and(|s| s.contains("c=IN IP4 198.18.1.1")), "{:?}", psap.remote_sdp);
 }
 
+/// The caller's network is IPv6, the PSAP's is IPv4: each sees addresses of its own family, and the owner's unicast one.
+#[test]
+fn a_caller_by_ipv6_and_a_psap_by_ipv4() {
+    let mut world = World::new(1, 3, vec![Plan::plain(100)], Net { ipv6: true, ..Net::calm() });
+    world.run_until(120_000);
+    let wrong = invariants::check(&world);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let (caller, psap) = (&world.phones[0].legs[0], &world.phones[1].legs[0]);
+    assert_eq!(caller.final_status, Some(200));
+    assert!(psap.acked && psap.bye_received);
+    assert!(
+        caller.remote_sdp.as_ref().is_some_and(|s| s.contains("IN IP6 2001:db8::1\r") && !s.contains("IP4")),
+        "{:?}",
+        caller.remote_sdp
+    );
+    assert!(
+        psap.remote_sdp.as_ref().is_some_and(|s| s.contains("IN IP4 198.18.1.1\r") && !s.contains("IP6")),
+        "{:?}",
+        psap.remote_sdp
+    );
+    assert!(caller.target.contains("@[2001:db8::1]:5060"), "{}", caller.target);
+}
+
 #[test]
 fn one_node_carries_a_call() {
     assert_call(&run(1));

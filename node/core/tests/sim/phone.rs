@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use sbc_core::ctx::bracketed;
 use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri};
 
 use crate::plan::{ContactHabit, Mid, Plan, PsapPlan, Rel, Who};
@@ -263,15 +264,16 @@ impl Phone {
         let l = &mut self.legs[leg];
         l.sdp_version += 1;
         let (ip, version, call) = (self.addr.ip(), l.sdp_version, l.call);
+        let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
         let direction = if hold { "sendonly" } else { "sendrecv" };
         Bytes::from(format!(
-            "v=0\r\no=phone {call} {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {} RTP/AVP 8\r\na={direction}\r\n",
+            "v=0\r\no=phone {call} {version} IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm=audio {} RTP/AVP 8\r\na={direction}\r\n",
             20000 + call * 2
         ))
     }
 
     fn dial(&mut self, now: u64, call: usize) {
-        let id = format!("call-{call}@{}", self.addr.ip());
+        let id = format!("call-{call}@{}", bracketed(self.addr.ip()));
         let leg = self.legs.len();
         self.legs.push(Leg {
             call,

@@ -23,6 +23,7 @@ pub(crate) fn run(seed: u64, trace: bool) -> World {
         plan.psap_forks = habits.per_mille(300);
         plan.psap_rel = habits.pick(&[None, None, Some(false), Some(true)]);
     }
+    let net = Net { ipv6: habits.per_mille(300), ..net };
     let mut world = World::new(seed, nodes, plans, net);
     world.trace = trace;
     if nodes > 1 {

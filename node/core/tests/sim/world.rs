@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{CallUid, CommandId, Incarnation, NodeId, ProposalId, ResolveId};
 use sbc_core::io::{
-    AddressRole, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent, MediaStats, NodeView,
-    Output, Path, PeerMessage, Realm, Received, Side, StreamPorts, Target, Transmit, Transport, View,
+    AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
+    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, Side, StreamPorts, Target, Transmit, Transport, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
@@ -25,6 +25,8 @@ use crate::phone::Phone;
 use crate::plan::{Plan, Who};
 use crate::rng::Rng;
 
+/// The address that every node serves, in each family.
+pub(crate) const ANYCAST: [&str; 2] = ["198.18.112.112:5060", "[2001:db8:112::112]:5060"];
 /// Microseconds in a millisecond.
 pub(crate) const MS: u64 = 1000;
 /// The wall clock at virtual time 0.
@@ -44,6 +46,8 @@ pub(crate) struct Net {
     pub(crate) late: (u64, u64),
     /// Packets to the anycast address that reach a node of their own choice.
     pub(crate) stray: u64,
+    /// The caller's network is IPv6; the PSAP's is IPv4.
+    pub(crate) ipv6: bool,
     /// Loss on the peer links.
     pub(crate) peer_loss: u64,
     /// From proposal to commit.
@@ -59,6 +63,7 @@ impl Net {
     pub(crate) fn calm() -> Net {
         Net {
             loss: 0,
+            ipv6: false,
             duplicate: 0,
             delay: (1000, 1001),
             late: (0, 1000),
@@ -122,6 +127,8 @@ pub(crate) struct Node {
     pub(crate) cut: bool,
     pub(crate) unicast: SocketAddr,
     pub(crate) core: SocketAddr,
+    pub(crate) unicast6: SocketAddr,
+    pub(crate) core6: SocketAddr,
     pub(crate) counters: BTreeMap<Counter, u64>,
     timer: Option<u64>,
     last_commit: u64,
@@ -178,11 +185,11 @@ pub(crate) fn addr(text: &str) -> SocketAddr {
 
 /// Callers and a PSAP.
 pub(crate) fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
-    let prefix = |text: &str| Prefix { addr: text.parse().expect("an address"), len: 24 };
+    let prefix = |text: &str| Prefix { addr: text.parse().expect("an address"), len: if text.contains(':') { 48 } else { 24 } };
     let host = if named { "psap.test" } else { "198.18.20.1" };
     let target = TrunkTarget { host: HostAndPort { host: host.into(), port: None }, transport: Some(Transport::Udp) };
-    let trunk = |name: &str, realm, source, targets| Trunk {
-        sources: vec![prefix(source)],
+    let trunk = |name: &str, realm, sources: &[&str], targets| Trunk {
+        sources: sources.iter().map(|s| prefix(s)).collect(),
         targets,
         misroute,
         ..Trunk::new(name, realm)
@@ -190,8 +197,8 @@ pub(crate) fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
     ClusterConfig {
         revision: 1,
         trunks: vec![
-            trunk("callers", Realm::External, "198.18.10.0", vec![]),
-            trunk("psap", Realm::Core, "198.18.20.0", vec![target]),
+            trunk("callers", Realm::External, &["198.18.10.0", "2001:db8:10::"], vec![]),
+            trunk("psap", Realm::Core, &["198.18.20.0"], vec![target]),
         ],
         routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
@@ -218,13 +225,14 @@ impl World {
         net: Net,
         config: impl FnOnce(bool) -> ClusterConfig,
     ) -> World {
-        let anycast = addr("198.18.112.112:5060");
+        let [anycast, caller] =
+            if net.ipv6 { [ANYCAST[1], "[2001:db8:10::1]:5060"] } else { [ANYCAST[0], "198.18.10.1:5060"] }.map(addr);
         let mut rng = Rng::new(seed);
         let config = Arc::new(config(rng.per_mille(300)));
         let key = ClusterKey::new(&[7; 32], None);
-        let nodes = (0..count).map(|i| make_node(i, anycast, &key, &config)).collect();
+        let nodes = (0..count).map(|i| make_node(i, &key, &config)).collect();
         let phones = vec![
-            Phone::new(addr("198.18.10.1:5060"), Who::Caller, anycast, plans.clone(), seed),
+            Phone::new(caller, Who::Caller, anycast, plans.clone(), seed),
             Phone::new(addr("198.18.20.1:5060"), Who::Psap, anycast, plans, seed.wrapping_add(1)),
         ];
         let mut world = World {
@@ -402,8 +410,8 @@ impl World {
                 .map(|j| NodeView {
                     id: NodeId(u16::try_from(j + 1).expect("few nodes")),
                     name: format!("n{j}").into(),
-                    unicast: self.nodes[j].unicast.ip(),
-                    core: self.nodes[j].core.ip(),
+                    unicast: both(self.nodes[j].unicast, self.nodes[j].unicast6),
+                    core: both(self.nodes[j].core, self.nodes[j].core6),
                     alive: i == j || (!self.nodes[i].cut && !self.nodes[j].cut),
                 })
                 .collect(),
@@ -463,13 +471,14 @@ impl World {
             self.flush_phone(i);
             return;
         }
-        let found = if to == self.anycast {
+        let found = if ANYCAST.map(addr).contains(&to) {
             let stray = self.rng.per_mille(self.net.stray);
             let at = if stray { usize::try_from(self.rng.next() % self.nodes.len() as u64).expect("few") } else { self.route };
             Some((at, AddressRole::Anycast))
         } else {
             self.nodes.iter().enumerate().find_map(|(i, n)| {
-                (n.unicast == to).then_some((i, AddressRole::Unicast)).or((n.core == to).then_some((i, AddressRole::Core)))
+                let role = |own: [SocketAddr; 2], role| own.contains(&to).then_some((i, role));
+                role([n.unicast, n.unicast6], AddressRole::Unicast).or(role([n.core, n.core6], AddressRole::Core))
             })
         };
         let Some((i, role)) = found else { return };
@@ -494,7 +503,7 @@ impl World {
                 let to = usize::from(to.0) - 1;
                 self.say(|| format!("    n{i} to n{to}: {}", peer_line(&message)));
                 if let PeerMessage::Emit(t) = &message {
-                    no_anycast_leak::scan(&mut self.violations, self.anycast.ip(), &t.payload);
+                    self.scan_for_leaks(&t.payload);
                 }
                 if !self.nodes[i].cut && !self.nodes[to].cut && !self.rng.per_mille(self.net.peer_loss) {
                     let at = self.delay(self.net.delay);
@@ -545,12 +554,19 @@ impl World {
 
     fn transmit(&mut self, i: usize, transmit: Transmit) {
         let (from, to, bytes) = (transmit.path.local, transmit.path.remote, transmit.payload);
-        let own = [self.anycast, self.nodes[i].unicast, self.nodes[i].core];
-        if !own.contains(&from) {
-            self.violations.push(format!("node {i} sends from {from}, which is not its address"));
+        let n = &self.nodes[i];
+        let own = [addr(ANYCAST[0]), addr(ANYCAST[1]), n.unicast, n.unicast6, n.core, n.core6];
+        if !own.contains(&from) || from.is_ipv4() != to.is_ipv4() {
+            self.violations.push(format!("node {i} sends from {from} to {to}, which is not its address, or of another family"));
         }
-        no_anycast_leak::scan(&mut self.violations, self.anycast.ip(), &bytes);
+        self.scan_for_leaks(&bytes);
         self.wire(Some(i), from, to, bytes);
+    }
+
+    fn scan_for_leaks(&mut self, bytes: &Bytes) {
+        for anycast in ANYCAST.map(addr) {
+            no_anycast_leak::scan(&mut self.violations, anycast.ip(), bytes);
+        }
     }
 
     fn flush_phone(&mut self, i: usize) {
@@ -603,16 +619,21 @@ impl World {
     }
 }
 
-fn make_node(i: usize, anycast: SocketAddr, key: &ClusterKey, config: &Arc<ClusterConfig>) -> Node {
-    let ip = |text: String| -> IpAddr { text.parse().expect("an address") };
-    let (unicast, core) = (ip(format!("198.18.0.{}", i + 1)), ip(format!("198.18.1.{}", i + 1)));
+fn both(first: SocketAddr, second: SocketAddr) -> Addresses {
+    Addresses::pair(first.ip(), second.ip()).expect("two families")
+}
+
+fn make_node(i: usize, key: &ClusterKey, config: &Arc<ClusterConfig>) -> Node {
+    let at = |text: String| -> SocketAddr { addr(&text) };
+    let (unicast, core) = (at(format!("198.18.0.{}:5060", i + 1)), at(format!("198.18.1.{}:5060", i + 1)));
+    let (unicast6, core6) = (at(format!("[2001:db8::{}]:5060", i + 1)), at(format!("[2001:db8:1::{}]:5060", i + 1)));
     let local = LocalConfig {
         node: NodeId(u16::try_from(i + 1).expect("few nodes")),
         incarnation: Incarnation(1),
         name: format!("n{i}").into(),
-        anycast: anycast.ip(),
-        unicast,
-        core,
+        anycast: both(addr(ANYCAST[0]), addr(ANYCAST[1])),
+        unicast: both(unicast, unicast6),
+        core: both(core, core6),
         port: 5060,
         tls_port: 5061,
         anchored: true,
@@ -623,8 +644,10 @@ fn make_node(i: usize, anycast: SocketAddr, key: &ClusterKey, config: &Arc<Clust
         sbc: Sbc::new(now, local, key.clone(), config.clone(), replica.clone()),
         replica,
         cut: false,
-        unicast: (unicast, 5060).into(),
-        core: (core, 5060).into(),
+        unicast,
+        core,
+        unicast6,
+        core6,
         counters: BTreeMap::new(),
         timer: None,
         last_commit: 0,

@@ -148,9 +148,9 @@ fn bad_requests_are_answered() {
         (swap("Length: 3", "Length: 3, 3"), Kind::ContentLength, 400),
         (swap("Length: 3", "Length: 4"), Kind::Truncated, 400),
         (swap("Length: 3", "Length: 99999999999999999999999999"), Kind::BodyTooLarge, 413),
-        (swap("Max-Forwards: 70", "Max Forwards: 70"), Kind::Header, 400),
-        (swap("Max-Forwards: 70", "no colon"), Kind::Header, 400),
-        (swap("Max-Forwards: 70", ": empty"), Kind::Header, 400),
+        (swap("Max-Forwards: 70", "v SIP/2.0/UDP h.example;branch=z9hG4bK0"), Kind::Header, 400),
+        (swap("Max-Forwards: 70", "To <urn:service:sos>"), Kind::Header, 400),
+        (swap("Max-Forwards: 70", "Max-Forwards: 70\r\nMax-Forwards: 70"), Kind::Duplicate(HeaderId::MaxForwards), 400),
         (swap("Max-Forwards: 70\r\n", "Max-Forwards: 70\n"), Kind::LineBreak, 400),
         (swap("Max-Forwards: 70", "X: a\rb"), Kind::LineBreak, 400),
         (swap("Max-Forwards: 70", "X: a\0b"), Kind::LineBreak, 400),
@@ -170,6 +170,30 @@ fn bad_requests_are_answered() {
         assert!(sent.starts_with(&format!("SIP/2.0 {status} ")) && sent.contains("Via: SIP/2.0/UDP i;branch=z9hG4bK2"), "{sent}");
         assert_eq!(encoded, error.reply().and_then(|reply| reply.encode().ok()).expect("again"), "the same tag again");
     }
+}
+
+/// RFC 3261 §8.2.2: what is malformed and not needed is ignored, and does not go on.
+#[test]
+fn a_line_that_is_no_field_costs_no_call() {
+    for line in ["no colon", ": empty", "Max Forwards: 70", "X-Odd\t(comment): 1", "\u{fc}ber: 1"] {
+        let message = parse(&PLAIN.replacen("Max-Forwards: 70", line, 1));
+        assert_eq!(message.first_named("Max-Forwards"), None, "{line}");
+        assert_eq!((message.call_id(), message.headers().count()), ("c1@h", parse(PLAIN).headers().count() - 1), "{line}");
+    }
+}
+
+/// A response that its request can be found by is taken: refusing it tells nobody, and loses the call.
+#[test]
+fn a_response_is_not_lost_for_what_nobody_needs() {
+    let ok = PLAIN.replace("INVITE urn:service:sos SIP/2.0", "SIP/2.0 486 Busy Here");
+    for odd in [ok.replace("Max-Forwards: 70", "no colon"), ok.replace("Max-Forwards: 70", "Max-Forwards: 70\r\nMax-Forwards: 7")]
+    {
+        assert_eq!((parse(&odd).status(), parse(&odd).cseq()), (Some(486), 4711));
+    }
+    let mut octets = ok.clone().into_bytes();
+    octets.splice(12..16, *b"Occup\xe9");
+    assert_eq!(Message::parse(Bytes::from(octets)).expect("Latin-1 phrase").status(), Some(486));
+    assert_eq!(fail(&ok.replace("Max-Forwards: 70", "Call-ID: c2")).kind, ParseErrorKind::Duplicate(HeaderId::CallId));
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub struct SdpRewrite {
 impl Sdp {
     /// Writes the description with our addresses and ports. All else stays byte for byte, except for what cannot survive
     /// a relay: ICE (RFC 8839) goes, since its candidates lead past us; BUNDLE (RFC 9143) goes, since each m-line gets its
-    /// own port. A connection address of 0.0.0.0 stays: it means held (RFC 3264 §8.4).
+    /// own port. A connection address of zeros stays one: it means held (RFC 3264 §8.4).
     pub fn rewrite(&self, rewrite: &SdpRewrite) -> Bytes {
         let mut out = Vec::with_capacity(self.raw.len() + 128);
         let session_has_connection = self.lines.iter().any(|line| line.letter == b'c' && line.media.is_none());
@@ -73,8 +73,14 @@ impl Sdp {
     }
 
     fn rewrite_connection(&self, line: &Line, rewrite: &SdpRewrite) -> Option<Option<String>> {
-        let held = connection_address(value(&self.raw, line)).is_some_and(|addr| addr.is_unspecified());
-        (!held).then(|| Some(format!("c=IN {}", family_and(rewrite.address))))
+        let held = connection_address(value(&self.raw, line)).filter(IpAddr::is_unspecified);
+        match (held, rewrite.address) {
+            (None, ours) => Some(Some(format!("c=IN {}", family_and(ours)))),
+            // Held, said in the family of the far end.
+            (Some(IpAddr::V4(_)), IpAddr::V6(_)) => Some(Some("c=IN IP6 ::".into())),
+            (Some(IpAddr::V6(_)), IpAddr::V4(_)) => Some(Some("c=IN IP4 0.0.0.0".into())),
+            (Some(_), _) => None,
+        }
     }
 
     /// The port count goes with the port: we have one pair.

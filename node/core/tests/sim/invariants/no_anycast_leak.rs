@@ -24,7 +24,10 @@ pub(crate) fn scan(wrong: &mut Vec<String>, anycast: IpAddr, bytes: &Bytes) {
         if message.values(HeaderId::RecordRoute).any(|v| v.contains(&anycast.to_string())) {
             leak("Record-Route");
         }
-        if message.values(HeaderId::Via).any(|v| Via::parse(v).is_ok_and(|v| v.host() == anycast.to_string())) {
+        if message
+            .values(HeaderId::Via)
+            .any(|v| Via::parse(v).is_ok_and(|v| v.host().trim_matches(['[', ']']).parse() == Ok(anycast)))
+        {
             leak("Via");
         }
     }
