@@ -221,6 +221,29 @@ impl Cluster {
         }
     }
 
+    /// Runs with the configuration changed, and puts back what was.
+    ///
+    /// # Panics
+    /// `change` changes nothing.
+    pub fn with_config(&self, change: impl FnOnce(&str) -> String, test: impl FnOnce()) {
+        let old = self.config_text();
+        let new = change(&old);
+        assert_ne!(new, old, "the configuration is as the test expects it");
+        self.apply_config(&new);
+        test();
+        self.apply_config(&old);
+    }
+
+    /// Runs with other targets of the trunk `psap`, written as in the configuration, and with more of its keys.
+    pub fn with_psap(&self, targets: &str, keys: &str, test: impl FnOnce()) {
+        let name = "name = \"psap\"";
+        let change = |old: &str| {
+            let moved = old.replace(&format!("\"{PSAP};transport=udp\""), targets);
+            moved.replace(name, &format!("{name}\n{keys}"))
+        };
+        self.with_config(change, test);
+    }
+
     /// The live calls as the n-th node tells them.
     pub fn calls_at(&self, node: u8) -> Vec<Value> {
         list(&self.json(&["call", "list", "--endpoint", &grpc(node)]), "calls")

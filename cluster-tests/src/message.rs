@@ -186,6 +186,20 @@ impl Message {
         }
         response
     }
+
+    /// The ACK for a final response other than 2xx to this INVITE (RFC 3261 §17.1.1.3).
+    #[must_use]
+    pub fn ack_of(&self, response: &Message) -> Message {
+        let uri = self.start.split(' ').nth(1).unwrap_or_default();
+        let mut ack = Message::request("ACK", uri).with("Via", self.header("Via")).with("Max-Forwards", "70");
+        for route in self.all("Route") {
+            ack = ack.with("Route", route);
+        }
+        ack.with("From", self.header("From"))
+            .with("To", response.header("To"))
+            .with("Call-ID", self.header("Call-ID"))
+            .with("CSeq", &format!("{} ACK", self.cseq().0))
+    }
 }
 
 fn full_name(name: &str) -> &str {
@@ -295,6 +309,8 @@ mod tests {
         let ok = invite.response(200, "OK", "abc");
         assert_eq!((ok.status(), ok.tag("To")), (200, "abc"));
         assert_eq!(ok.response(200, "OK", "other").tag("To"), "abc");
+        let ack = invite.ack_of(&invite.response(486, "Busy Here", "abc"));
+        assert_eq!((ack.cseq(), ack.tag("To"), ack.header("Via")), ((1, "ACK"), "abc", invite.header("Via")));
     }
 
     #[test]

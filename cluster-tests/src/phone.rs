@@ -1,10 +1,12 @@
 //! A phone on a UDP socket, driven by hand.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::message::Message;
+use crate::ladder::Step;
+use crate::message::{Message, unique};
 
 /// How long an answer may take on loopback when the machine is busy.
 pub const ANSWER: Duration = Duration::from_secs(5);
@@ -20,6 +22,7 @@ pub struct Phone {
     socket: UdpSocket,
     at: SocketAddr,
     backlog: VecDeque<Received>,
+    wire: RefCell<Vec<Step>>,
 }
 
 impl Phone {
@@ -30,7 +33,7 @@ impl Phone {
     pub fn bind(at: impl ToSocketAddrs + std::fmt::Debug) -> Phone {
         let socket = UdpSocket::bind(&at).unwrap_or_else(|e| panic!("cannot bind {at:?}: {e}"));
         let at = socket.local_addr().expect("a bound socket has an address");
-        Phone { socket, at, backlog: VecDeque::new() }
+        Phone { socket, at, backlog: VecDeque::new(), wire: RefCell::default() }
     }
 
     /// Its address.
@@ -40,7 +43,21 @@ impl Phone {
 
     /// Sends a message.
     pub fn send(&self, message: &Message, to: SocketAddr) {
+        self.note(true, message);
         self.send_raw(&message.bytes(), to);
+    }
+
+    fn note(&self, ours: bool, message: &Message) {
+        let step = Step::new(ours, &message.start, message.header("CSeq"), message.header("Call-ID"));
+        self.wire.borrow_mut().push(step);
+    }
+
+    /// What went over the wire with this Call-ID, also what is here and was not asked for yet.
+    pub fn wire(&mut self, call_id: &str) -> Vec<Step> {
+        while let Some(received) = self.receive(Instant::now() + Duration::from_millis(1)) {
+            self.backlog.push_back(received);
+        }
+        self.wire.borrow().iter().filter(|s| s.call_id == call_id).cloned().collect()
     }
 
     /// Sends octets.
@@ -62,6 +79,7 @@ impl Phone {
             if let Ok((n, from)) = self.socket.recv_from(&mut buffer)
                 && let Some(message) = Message::parse(&buffer[..n])
             {
+                self.note(false, &message);
                 return Some((message, from));
             }
         }
@@ -126,6 +144,69 @@ impl Phone {
     #[track_caller]
     pub fn expect_request(&mut self, method: &str) -> Received {
         self.expect(method, |m| m.method() == method)
+    }
+
+    /// Has an OPTIONS answered at this address of a node. It serves one message after the other: all that it got there before was
+    /// served, and what it sent here before has arrived.
+    ///
+    /// # Panics
+    /// It is not answered with 200.
+    #[track_caller]
+    pub fn ping(&mut self, node: SocketAddr) {
+        let at = self.at;
+        let options = Message::request("OPTIONS", &format!("sip:{node}"))
+            .with("Via", &format!("SIP/2.0/UDP {at};branch={};rport", unique("z9hG4bK")))
+            .with("Max-Forwards", "70")
+            .with("From", &format!("<sip:ping@{at}>;tag=p"))
+            .with("To", &format!("<sip:{node}>"))
+            .with("Call-ID", &unique("ping"))
+            .with("CSeq", "1 OPTIONS");
+        self.send(&options, node);
+        assert_eq!(self.expect_final(&options).0.status(), 200);
+    }
+
+    /// Forgets all that this node has sent here until now.
+    #[track_caller]
+    pub fn settle(&mut self, node: SocketAddr) {
+        self.ping(node);
+        self.backlog.clear();
+    }
+
+    /// True when a response to this request is here.
+    pub fn is_answered(&mut self, request: &Message) -> bool {
+        let call_id = request.header("Call-ID");
+        self.wait(Duration::from_millis(1), |m| m.status() > 0 && m.header("Call-ID") == call_id).is_some()
+    }
+
+    /// The final response to this INVITE; a refusal is acknowledged.
+    ///
+    /// # Panics
+    /// None comes.
+    #[track_caller]
+    pub fn final_of(&mut self, invite: &Message) -> Message {
+        let (response, from) = self.expect_final(invite);
+        if response.status() >= 300 {
+            self.send(&invite.ack_of(&response), from);
+        }
+        response
+    }
+
+    /// Answers the INVITE of this caller (the URI of its From, which crosses) with a refusal and hears the ACK. Returns the INVITE.
+    ///
+    /// # Panics
+    /// Neither comes.
+    #[track_caller]
+    pub fn turn_away(&mut self, caller: &str, status: u16, fields: &[(&str, &str)]) -> Message {
+        let ours = |m: &Message| m.method() == "INVITE" && m.uri("From") == caller;
+        let (invite, from) = self.expect(&format!("INVITE of {caller}"), ours);
+        let mut response = invite.response(status, "Refused", "away");
+        for (name, value) in fields {
+            response = response.with(name, value);
+        }
+        self.send(&response, from);
+        let call_id = invite.header("Call-ID").to_owned();
+        self.expect("the ACK", |m| m.method() == "ACK" && m.header("Call-ID") == call_id);
+        invite
     }
 
     /// All that is wanted and arrives during `span` or has arrived before; the rest is kept.

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
-use crate::cluster::PSAP;
+use crate::cluster::{Cluster, PSAP, SETTLE};
+use crate::ladder;
 use crate::message::{Dialog, Message, sdp};
 use crate::phone::Phone;
+use crate::wait;
 
 /// Both phones.
 #[derive(Debug)]
@@ -100,6 +102,21 @@ impl Scene {
         self.caller.send(&call.from_caller.request("BYE"), to);
         self.psap_confirms("BYE");
         self.caller.expect_response(200, "BYE")
+    }
+
+    /// Nothing is left of the call with these INVITEs (the caller's, the PSAP's) but its record, the `records`-th, and its ladder is
+    /// what both phones saw.
+    ///
+    /// # Panics
+    /// That does not come to pass.
+    #[track_caller]
+    pub fn settled(&mut self, cluster: &Cluster, records: usize, (invite, psap_invite): (&Message, &Message)) {
+        cluster.settled(records);
+        let (ours, theirs) = (invite.header("Call-ID"), psap_invite.header("Call-ID"));
+        let uid = ladder::uid_of(cluster, ours);
+        wait::until("the ladder tells all", SETTLE, || {
+            ladder::check(cluster, &uid, &self.caller.wire(ours), &self.psap.wire(theirs))
+        });
     }
 
     /// The PSAP gets this request and answers 200.

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::command::{self, Running};
+use crate::ladder::{self, Step};
 use crate::netns::Namespace;
 use crate::process;
 
@@ -17,6 +18,7 @@ pub struct Sipp {
     name: String,
     errors: PathBuf,
     stats: PathBuf,
+    trace: Option<PathBuf>,
     limit: Duration,
 }
 
@@ -27,11 +29,12 @@ pub struct SippRun {
     name: String,
     errors: PathBuf,
     stats: PathBuf,
+    trace: Option<PathBuf>,
     limit: Duration,
 }
 
 /// What sipp counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Calls that ran the scenario to its end.
     pub successful: u64,
@@ -39,6 +42,8 @@ pub struct Report {
     pub failed: u64,
     /// Messages sent again for lack of an answer.
     pub retransmissions: u64,
+    /// What went over the wire, where the run was traced.
+    pub wire: Vec<Step>,
 }
 
 impl Sipp {
@@ -63,7 +68,16 @@ impl Sipp {
         command.arg("-error_file").arg(&errors).arg("-stf").arg(&stats);
         command.args(["-timeout", &format!("{}s", limit.as_secs()), "-timeout_error"]);
         command.current_dir(std::env::temp_dir());
-        Sipp { command, name: name.to_owned(), errors, stats, limit }
+        Sipp { command, name: name.to_owned(), errors, stats, trace: None, limit }
+    }
+
+    /// Keeps a list of its messages for the report.
+    #[must_use]
+    pub fn traced(mut self) -> Sipp {
+        let trace = command::scratch("sipp-messages");
+        self.command.arg("-trace_shortmsg").arg("-shortmessage_file").arg(&trace);
+        self.trace = Some(trace);
+        self
     }
 
     /// More arguments of sipp.
@@ -94,7 +108,7 @@ impl Sipp {
     /// There is no sipp.
     pub fn start(mut self) -> SippRun {
         let running = command::spawn(&mut self.command).unwrap_or_else(|e| panic!("{e}"));
-        SippRun { running, name: self.name, errors: self.errors, stats: self.stats, limit: self.limit }
+        SippRun { running, name: self.name, errors: self.errors, stats: self.stats, trace: self.trace, limit: self.limit }
     }
 
     /// Starts it as the called side and returns when its port is bound.
@@ -138,10 +152,14 @@ impl SippRun {
     /// # Panics
     /// It hangs beyond its own limit.
     pub fn end(self) -> (Option<i32>, Report, String) {
-        let SippRun { running, name, errors, stats, limit } = self;
+        let SippRun { running, name, errors, stats, trace, limit } = self;
         // sipp ends itself at `limit`; the margin is for its own shutdown.
         let done = running.finish(limit + Duration::from_secs(10)).unwrap_or_else(|e| panic!("{e}"));
-        let report = report(&fs::read_to_string(&stats).unwrap_or_default());
+        let mut report = report(&fs::read_to_string(&stats).unwrap_or_default());
+        if let Some(trace) = trace {
+            report.wire = ladder::of_sipp(&fs::read_to_string(&trace).unwrap_or_default());
+            let _ = fs::remove_file(trace);
+        }
         let text = fs::read_to_string(&errors).unwrap_or_default();
         let first: String = text.lines().take(60).collect::<Vec<_>>().join("\n");
         let _ = fs::remove_file(stats);
@@ -162,6 +180,7 @@ fn report(csv: &str) -> Report {
         successful: value("SuccessfulCall(C)"),
         failed: value("FailedCall(C)"),
         retransmissions: value("Retransmissions(C)"),
+        wire: Vec::new(),
     }
 }
 
@@ -172,7 +191,7 @@ mod tests {
     #[test]
     fn the_last_line_counts() {
         let csv = "StartTime;SuccessfulCall(C);FailedCall(C);Retransmissions(C);\n1;0;0;0;\n2;9;1;3;\n";
-        assert_eq!(report(csv), Report { successful: 9, failed: 1, retransmissions: 3 });
+        assert_eq!(report(csv), Report { successful: 9, failed: 1, retransmissions: 3, wire: Vec::new() });
         assert_eq!(report(""), Report::default());
     }
 

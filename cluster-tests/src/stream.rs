@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +45,21 @@ impl StreamPhone {
     /// # Panics
     /// Nobody listens.
     pub fn tcp(to: SocketAddr) -> StreamPhone {
-        let tcp = connect(to);
+        StreamPhone::on(connect(to))
+    }
+
+    /// Takes the next connection to this listener.
+    ///
+    /// # Panics
+    /// None comes.
+    pub fn accept(listener: &TcpListener) -> StreamPhone {
+        listener.set_nonblocking(true).expect("a socket");
+        let (tcp, _) = crate::wait::until("somebody connects", ANSWER, || listener.accept());
+        tcp.set_nonblocking(false).expect("a socket");
+        StreamPhone::on(set_up(tcp))
+    }
+
+    fn on(tcp: TcpStream) -> StreamPhone {
         let at = tcp.local_addr().expect("a connected socket has an address");
         StreamPhone::over(Box::new(tcp), at, "TCP")
     }
@@ -216,7 +230,10 @@ impl StreamPhone {
 }
 
 fn connect(to: SocketAddr) -> TcpStream {
-    let tcp = TcpStream::connect_timeout(&to, ANSWER).unwrap_or_else(|e| panic!("cannot connect to {to}: {e}"));
+    set_up(TcpStream::connect_timeout(&to, ANSWER).unwrap_or_else(|e| panic!("cannot connect to {to}: {e}")))
+}
+
+fn set_up(tcp: TcpStream) -> TcpStream {
     tcp.set_read_timeout(Some(READ)).expect("it is not zero");
     tcp.set_write_timeout(Some(ANSWER)).expect("it is not zero");
     tcp.set_nodelay(true).expect("TCP has it");

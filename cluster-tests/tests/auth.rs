@@ -1,87 +1,196 @@
-//! Digest authentication (RFC 7616, RFC 8760) in both directions, with sipp as the one who answers and the one who asks.
+//! Digest authentication (RFC 7616, RFC 8760) in both directions, with sipp and hand-made phones as those who answer and those who ask.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use cluster_tests::cluster::{Cluster, Options, PSAP, anycast, unicast};
+use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, unicast};
 use cluster_tests::command;
-use cluster_tests::message::Message;
+use cluster_tests::digest::{credentials, field, proves};
+use cluster_tests::message::{Dialog, Message};
 use cluster_tests::phone::Phone;
+use cluster_tests::scene::Scene;
 use cluster_tests::sipp::Sipp;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 3, 1));
 const SECRET: &str = "wonderland";
 const OWN_SECRET: &str = "looking-glass";
+const RURI: &str = "sip:bob@127.0.0.100:5060";
 
-/// A cluster whose nodes have secrets, whose callers are challenged, and whose PSAP may challenge it. Everything has a route.
-fn cluster() -> Cluster {
+/// The files with the nodes' secrets.
+static SECRETS: LazyLock<PathBuf> = LazyLock::new(|| {
     let secrets = command::scratch("secrets");
     fs::create_dir_all(&secrets).expect("the temporary directory is writable");
     fs::write(secrets.join("alice.sip"), SECRET).expect("written");
     fs::write(secrets.join("own.sip"), OWN_SECRET).expect("written");
-    let set = format!("node.secrets_dir={}", secrets.display());
-    let cluster = Cluster::start(Options { set: vec![set], ..Options::with_own_psap() });
-    let old = cluster.config_text();
-    let (callers, psap) = ("name = \"callers\"", "name = \"psap\"");
-    assert!(old.contains(callers) && old.contains(psap), "{old}");
-    // sipp knows MD5 only, and takes the first challenge that it sees.
-    let users = "auth = \"digest\"\nauth_algorithms = [\"MD5\"]\nusers = [{ name = \"alice\", secret = \"alice.sip\" }]";
-    let own = "credentials = { username = \"sbc\", secret = \"own.sip\" }";
-    let text = old.replace(callers, &format!("{callers}\n{users}")).replace(psap, &format!("{psap}\n{own}"));
-    cluster.apply_config(&format!("{text}\n[[routes]]\nname = \"all\"\ntrunks = [\"psap\"]\n"));
-    cluster
+    secrets
+});
+
+fn cluster() -> Shared {
+    let set = format!("node.secrets_dir={}", SECRETS.display());
+    Cluster::shared(Options { set: vec![set], ..Options::with_own_psap() })
 }
 
+/// Callers are challenged, also with `more`, and the PSAP may challenge the cluster. Everything has a route.
+fn with_auth(cluster: &Cluster, more: &str, test: impl FnOnce()) {
+    let (callers, psap) = ("name = \"callers\"", "name = \"psap\"");
+    let users = format!("auth = \"digest\"\n{more}users = [{{ name = \"alice\", secret = \"alice.sip\" }}]");
+    let own = "credentials = { username = \"sbc\", secret = \"own.sip\" }";
+    let change = |old: &str| {
+        assert!(old.contains(callers) && old.contains(psap), "{old}");
+        let text = old.replace(callers, &format!("{callers}\n{users}")).replace(psap, &format!("{psap}\n{own}"));
+        format!("{text}\n[[routes]]\nname = \"all\"\ntrunks = [\"psap\"]\n")
+    };
+    cluster.with_config(change, test);
+}
+
+/// No secret is in a log.
+fn no_secret_is_logged(cluster: &Cluster) {
+    let logs = cluster.logs();
+    assert!(!logs.contains(SECRET) && !logs.contains(OWN_SECRET));
+}
+
+/// sipp knows MD5 only, and takes the first challenge that it sees. Both ways in one call: it proves that it is alice, the cluster that
+/// it is sbc.
 #[test]
 fn callers_and_the_cluster_prove_who_they_are() {
     let cluster = cluster();
-    let ruri = "sip:bob@127.0.0.100:5060";
+    let before = cluster.cdrs().len();
+    with_auth(&cluster, "auth_algorithms = [\"MD5\"]\n", || {
+        let psap = Sipp::scenario("uas-challenges", PSAP.ip(), LIMIT).args(&["-m", "1"]).serve(PSAP);
+        let caller =
+            Sipp::scenario("uac-auth", CALLER, LIMIT).args(&["-m", "1", "-d", "500", "-key", "ruri", RURI]).to(anycast()).start();
+        assert_eq!(caller.succeed().successful, 1, "{}", cluster.logs());
+        assert_eq!(psap.succeed().successful, 1);
+        cluster.settled(before + 1);
+        let cdr = cluster.cdrs().pop().expect("its record");
+        assert_eq!(cdr["cause"]["sipStatus"], 200, "{cdr}");
+    });
+    no_secret_is_logged(&cluster);
+}
 
-    // Both ways in one call: sipp proves that it is alice, the cluster that it is sbc.
-    let psap = Sipp::scenario("uas-challenges", PSAP.ip(), LIMIT).args(&["-m", "1"]).serve(PSAP);
-    let caller =
-        Sipp::scenario("uac-auth", CALLER, LIMIT).args(&["-m", "1", "-d", "500", "-key", "ruri", ruri]).to(anycast()).start();
-    assert_eq!(caller.succeed().successful, 1, "{}", cluster.logs());
-    assert_eq!(psap.succeed().successful, 1);
-    cluster.settled(1);
-    let cdr = cluster.cdrs().pop().expect("its record");
-    assert_eq!(cdr["cause"]["sipStatus"], 200, "{cdr}");
-
-    cluster.apply_config(&cluster.config_text().replace("auth_algorithms = [\"MD5\"]\n", ""));
-    // The challenge of one node is answered at another with a wrong password: challenged again, nobody rings.
-    let mut phone = Phone::bind("127.0.3.1:0");
-    let invite = Message::invite(ruri, phone.at(), "UDP");
-    phone.send(&invite, unicast(0));
-    let (challenge, _) = phone.expect_final(&invite);
-    assert_eq!(challenge.status(), 401);
-    let offered: Vec<&str> = challenge.all("WWW-Authenticate").collect();
-    assert!(offered[0].contains("SHA-256") && offered[1].contains("MD5"), "{offered:?}");
-    let nonce = offered[1].split("nonce=\"").nth(1).and_then(|n| n.split('"').next()).expect("a nonce");
-    let realm = offered[1].split("realm=\"").nth(1).and_then(|n| n.split('"').next()).expect("a realm");
-    let wrong = format!(
-        "Digest username=\"alice\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{ruri}\", algorithm=MD5, \
-         response=\"00000000000000000000000000000000\", qop=auth, nc=00000001, cnonce=\"c\""
-    );
-    let second = Message::invite(ruri, phone.at(), "UDP")
+/// The same INVITE again with credentials.
+fn again(invite: &Message, credentials: &str) -> Message {
+    let contact = invite.header("Contact").to_owned();
+    let second = Message::invite(RURI, contact.split(['@', ';']).nth(1).and_then(|a| a.parse().ok()).expect("an address"), "UDP");
+    second
         .replace("Call-ID", invite.header("Call-ID"))
         .replace("From", invite.header("From"))
-        .replace("CSeq", "2 INVITE")
-        .with("Authorization", &wrong);
-    phone.send(&second, unicast(1));
-    assert_eq!(phone.expect_final(&second).0.status(), 401);
+        .replace("CSeq", &format!("{} INVITE", invite.cseq().0 + 1))
+        .with("Authorization", credentials)
+}
 
-    // An emergency call is not asked for a password.
-    let mut psap = Phone::bind(PSAP);
-    let urgent = Message::invite("urn:service:sos", phone.at(), "UDP");
-    phone.send(&urgent, anycast());
-    let (at_psap, from) = psap.expect_request("INVITE");
-    assert_eq!(at_psap.header("Authorization"), "");
-    psap.send(&at_psap.response(486, "Busy Here", "p"), from);
-    assert_eq!(phone.expect_final(&urgent).0.status(), 486);
-    cluster.settled(2);
-    // No secret is in a log.
-    let logs = cluster.logs();
-    assert!(!logs.contains(SECRET) && !logs.contains(OWN_SECRET));
+/// AC-29: what one node asks is answered at another, with each algorithm that is offered. A wrong answer is told nothing, a right one
+/// for a nonce that no node made that it is stale (RFC 7616 §3.3).
+#[test]
+fn ac29_a_challenge_of_one_node_is_answered_at_another() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    with_auth(&cluster, "", || {
+        let Scene { mut caller, mut psap } = Scene::new();
+        let challenged = |caller: &mut Phone| {
+            let invite = Message::invite(RURI, caller.at(), "UDP");
+            caller.send(&invite, unicast(0));
+            let challenge = caller.final_of(&invite);
+            assert_eq!(challenge.status(), 401);
+            let offered: Vec<String> = challenge.all("WWW-Authenticate").map(str::to_owned).collect();
+            assert!(offered.iter().all(|c| field(c, "stale").is_empty()), "{offered:?}");
+            let algorithms: Vec<String> = offered.iter().map(|c| field(c, "algorithm")).collect();
+            assert_eq!(algorithms, ["SHA-256", "MD5"], "the strongest first (RFC 8760 §2.4)");
+            (invite, offered)
+        };
+        for (n, node) in [(0, 1), (1, 2)] {
+            let (invite, offered) = challenged(&mut caller);
+            let right = again(&invite, &credentials(&offered[n], "alice", SECRET, "INVITE", RURI));
+            caller.send(&right, unicast(node));
+            let there = psap.turn_away(invite.uri("From"), 486, &[]);
+            assert_eq!(there.header("Authorization"), "", "it is for us alone");
+            assert_eq!(caller.final_of(&right).status(), 486, "it rings");
+        }
+
+        let (invite, offered) = challenged(&mut caller);
+        let answer = |password| credentials(&offered[0], "alice", password, "INVITE", RURI);
+        let wrong = again(&invite, &answer("looking-glass"));
+        let foreign = offered[0].replace(&field(&offered[0], "nonce"), &"0123456789abcdef".repeat(4));
+        let stale = again(&wrong, &credentials(&foreign, "alice", SECRET, "INVITE", RURI));
+        for (request, says) in [(&wrong, ""), (&stale, "true")] {
+            caller.send(request, unicast(1));
+            let refused = caller.final_of(request);
+            assert_eq!((refused.status(), field(refused.header("WWW-Authenticate"), "stale").as_str()), (401, says));
+        }
+
+        // An emergency call is not asked for a password.
+        let urgent = Message::invite("urn:service:sos", caller.at(), "UDP");
+        caller.send(&urgent, anycast());
+        let there = psap.turn_away(urgent.uri("From"), 486, &[]);
+        assert_eq!(there.header("Authorization"), "");
+        assert_eq!(caller.final_of(&urgent).status(), 486);
+        cluster.settled(before + 3);
+    });
+    no_secret_is_logged(&cluster);
+}
+
+const PROXY: &str = "Digest realm=\"core-proxy\", nonce=\"p1\", qop=\"auth\", algorithm=SHA-256";
+const PROXY_MD5: &str = "Digest realm=\"core-proxy\", nonce=\"p2\", qop=\"auth\", algorithm=MD5";
+const DESK: &str = "Digest realm=\"desk\", nonce=\"d1\", qop=\"auth,auth-int\", algorithm=SHA-256";
+
+/// The credentials of a request for this realm, which must be right.
+#[track_caller]
+fn proven<'a>(request: &'a Message, header: &str, realm: &str, algorithm: &str) -> &'a str {
+    let of_realm = |c: &&str| field(c, "realm") == realm;
+    let given = request.all(header).find(of_realm).unwrap_or_else(|| panic!("no {header} for {realm}: {request:#?}"));
+    assert_eq!((field(given, "algorithm").as_str(), field(given, "username").as_str()), (algorithm, "sbc"), "{given}");
+    let uri = request.start.split(' ').nth(1).unwrap_or_default();
+    assert_eq!(field(given, "uri"), uri, "{given}");
+    assert!(proves(given, OWN_SECRET, request.method()), "{given}");
+    given
+}
+
+/// A proxy of the core asks (407), by SHA-256 and by MD5, then the desk behind it (401): RFC 3261 §22.3, RFC 8760 §2.4. A call whose
+/// proxy gathers both in one response, and one that is asked by one after the other.
+#[test]
+fn a_proxy_and_the_desk_behind_it_ask_together_and_in_turn() {
+    let cluster = cluster();
+    for rounds in [
+        &[(401, &[("Proxy-Authenticate", PROXY_MD5), ("Proxy-Authenticate", PROXY), ("WWW-Authenticate", DESK)][..])][..],
+        &[(407, &[("Proxy-Authenticate", PROXY_MD5), ("Proxy-Authenticate", PROXY)]), (401, &[("WWW-Authenticate", DESK)])],
+    ] {
+        let before = cluster.cdrs().len();
+        with_auth(&cluster, "", || {
+            let mut scene = Scene::new();
+            let invite = scene.invite();
+            scene.caller.send(&invite, anycast());
+            let mut cseq = 0;
+            for (status, challenges) in rounds {
+                let asked = scene.psap.turn_away(invite.uri("From"), *status, challenges);
+                assert!(asked.cseq().0 > cseq, "a new transaction each time (RFC 3261 §22.2)");
+                cseq = asked.cseq().0;
+            }
+            let (at_psap, from) = scene.psap.expect_request("INVITE");
+            assert!(at_psap.cseq().0 > cseq);
+            proven(&at_psap, "Proxy-Authorization", "core-proxy", "SHA-256");
+            proven(&at_psap, "Authorization", "desk", "SHA-256");
+            scene.psap.send(&Scene::answer(&at_psap), from);
+            let (ok, _) = scene.caller.expect_response(200, "INVITE");
+            let ack = scene.psap.expect_request("ACK").0;
+            // RFC 3261 §22.1: an ACK has the credentials of its INVITE.
+            assert_eq!(ack.header("Proxy-Authorization"), at_psap.header("Proxy-Authorization"));
+            let mut dialog = Dialog::of_caller(&invite, &ok, scene.caller.at(), "UDP");
+            scene.caller.send(&dialog.ack(1), anycast());
+            // What was asked once is given at once from then on, with a count of its own.
+            scene.caller.send(&dialog.request("BYE"), anycast());
+            let bye = scene.psap_confirms("BYE");
+            for (header, realm) in [("Proxy-Authorization", "core-proxy"), ("Authorization", "desk")] {
+                let count = field(proven(&bye, header, realm, "SHA-256"), "nc");
+                assert!(u32::from_str_radix(&count, 16).is_ok_and(|n| n >= 2), "{count}");
+            }
+            scene.caller.expect_response(200, "BYE");
+            cluster.settled(before + 1);
+            assert_eq!(cluster.cdrs().pop().expect("its record")["cause"]["sipStatus"], 200);
+        });
+    }
+    no_secret_is_logged(&cluster);
 }

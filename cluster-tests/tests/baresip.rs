@@ -2,7 +2,7 @@
 //!
 //! baresip refuses a loopback interface, so three hosts are made (see `lab`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_tests::baresip::{Baresip, Setup};
 use cluster_tests::cluster::{list, number};
@@ -57,22 +57,30 @@ fn reinvites(ladder: &str) -> usize {
     ladder.matches("\"summary\":\"INVITE").count().saturating_sub(2)
 }
 
-/// Packets a second at both phones: speech both ways is 50, silence a few of RTCP and SIP.
+/// Waits until the packets of some second at both phones are as wanted: speech both ways is 50, silence a few of RTCP and SIP.
 ///
 /// By the packets, not by what is heard: this baresip's player does not start again after a hold, on a plain cable neither.
-fn packets(lab: &Lab) -> (u64, u64) {
+fn until_packets(lab: &Lab, what: &str, wanted: impl Fn(u64, u64) -> bool) {
     let count = || (lab.caller.received("ua0"), lab.psap.received("ua0"));
-    let (before, began) = (count(), std::time::Instant::now());
-    std::thread::sleep(Duration::from_secs(1));
-    let (after, millis) = (count(), u64::try_from(began.elapsed().as_millis()).unwrap_or(1000));
-    ((after.0 - before.0) * 1000 / millis, (after.1 - before.1) * 1000 / millis)
+    let (mut before, mut began) = (count(), Instant::now());
+    wait::until(what, LIMIT, || {
+        if began.elapsed() < Duration::from_secs(1) {
+            return Err("the second is not over".to_owned());
+        }
+        let (after, millis) = (count(), u64::try_from(began.elapsed().as_millis()).unwrap_or(1000));
+        let rate = |after: u64, before: u64| (after - before) * 1000 / millis;
+        let (caller, psap) = (rate(after.0, before.0), rate(after.1, before.1));
+        (before, began) = (after, Instant::now());
+        if wanted(caller, psap) { Ok(()) } else { Err(format!("{caller} {psap} {}", lab.logs())) }
+    });
 }
 
-fn until_packets(lab: &Lab, what: &str, wanted: impl Fn(u64) -> bool) {
-    wait::until(what, LIMIT, || {
-        let (caller, psap) = packets(lab);
-        if wanted(caller) && wanted(psap) { Ok(()) } else { Err((caller, psap, lab.logs())) }
-    });
+fn is_speech(caller: u64, psap: u64) -> bool {
+    caller.min(psap) > PACKETS_A_SECOND * 4 / 5
+}
+
+fn is_silence(packets: u64) -> bool {
+    packets < PACKETS_A_SECOND / 4
 }
 
 /// A call by this transport on both sides, held and resumed by either, over with a BYE.
@@ -100,9 +108,9 @@ fn held_and_resumed(transport: &str) {
     both_hear_each_other(&caller, &psap, "at first");
     for (holder, name) in [(&caller, "caller"), (&psap, "PSAP")] {
         holder.command("hold", "");
-        until_packets(&lab, &format!("silence, held by the {name}"), |packets| packets < PACKETS_A_SECOND / 4);
+        until_packets(&lab, &format!("silence, held by the {name}"), |caller, psap| is_silence(caller) && is_silence(psap));
         holder.command("resume", "");
-        until_packets(&lab, &format!("speech both ways, resumed by the {name}"), |packets| packets > PACKETS_A_SECOND * 4 / 5);
+        until_packets(&lab, &format!("speech both ways, resumed by the {name}"), is_speech);
     }
     caller.hang_up();
     says(&psap, "session closed", &lab);
@@ -149,17 +157,14 @@ fn linphone_calls_pauses_and_resumes() {
                 Err((psap.log(), caller.log(), lab.logs()))
             }
         });
-        until_packets(&lab, &format!("speech both ways by {transport}"), |packets| packets > PACKETS_A_SECOND * 4 / 5);
+        until_packets(&lab, &format!("speech both ways by {transport}"), is_speech);
         let heard = psap.heard();
         assert!(wav::share_of(&heard[heard.len().saturating_sub(SECOND / 2)..], CALLER_TONE) > 0.8, "the PSAP hears the caller");
         caller.command("pause");
         // It plays on while it holds (sendonly), and hears nothing.
-        wait::until("silence at the caller, paused", LIMIT, || {
-            let (caller, _) = packets(&lab);
-            if caller < PACKETS_A_SECOND / 4 { Ok(()) } else { Err(lab.logs()) }
-        });
+        until_packets(&lab, "silence at the caller, paused", |caller, _| is_silence(caller));
         caller.command(&format!("resume {}", n + 1));
-        until_packets(&lab, "speech, resumed", |packets| packets > PACKETS_A_SECOND * 4 / 5);
+        until_packets(&lab, "speech, resumed", is_speech);
         caller.command("terminate");
         wait::until("no call, its CDR", LIMIT, || {
             let cdrs = list(&lab.ctl(&["cdr", "list"]).unwrap_or_default(), "cdrs");

@@ -1,18 +1,15 @@
 //! Calls through three real nodes with sipp and hand-made phones at both ends. After each: no call left, one CDR.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use cluster_tests::cluster::{ANYCAST, Cluster, Options, PSAP, SIPS_PORT, Shared, anycast, core, list, number, unicast};
+use cluster_tests::ladder;
 use cluster_tests::message::{Dialog, Message};
 use cluster_tests::phone::Phone;
+use cluster_tests::rtp::{heard, media};
 use cluster_tests::scene::Scene;
-use cluster_tests::sipp::Sipp;
 use cluster_tests::stream::StreamPhone;
-
-/// Longest single call here: 3 s of ringing, sipp's last wait, a slow machine.
-const LIMIT: Duration = Duration::from_secs(30);
-const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 3, 1));
 
 fn cluster() -> Shared {
     Cluster::shared(Options::with_own_psap())
@@ -20,17 +17,7 @@ fn cluster() -> Shared {
 
 /// One call between two scenarios, by way of the anycast address.
 fn between(uac: &str, uas: &str, ruri: &str, extra: &[&str]) {
-    let cluster = cluster();
-    let before = cluster.cdrs().len();
-    let psap = Sipp::scenario(uas, PSAP.ip(), LIMIT).args(&["-m", "1", "-d", "500"]).serve(PSAP);
-    let caller = Sipp::scenario(uac, CALLER, LIMIT)
-        .args(&["-m", "1", "-d", "500", "-key", "ruri", ruri])
-        .args(extra)
-        .to(anycast())
-        .start();
-    assert_eq!(caller.succeed().successful, 1, "{}", cluster.logs());
-    assert_eq!(psap.succeed().successful, 1);
-    cluster.settled(before + 1);
+    ladder::between(&cluster(), (uac, uas), ruri, 500, extra);
 }
 
 const SIP_112: &str = "sip:112@127.0.0.100:5060";
@@ -94,16 +81,14 @@ fn a_psap_that_is_unavailable() {
 #[test]
 fn a_dead_first_target() {
     let cluster = cluster();
-    let old = cluster.config_text();
-    let alive = format!("\"{PSAP};transport=udp\"");
-    assert!(old.contains(&alive), "{old}");
-    cluster.apply_config(&old.replace(&alive, &format!("\"127.0.2.9:5060;transport=udp\", {alive}")));
-    drop(cluster); // `between` takes it.
     let began = std::time::Instant::now();
-    between("uac", "uas", SIP_112, &[]);
-    let took = began.elapsed();
-    self::cluster().apply_config(&old);
-    assert!(took >= Duration::from_secs(2), "the dead target was not tried: {took:?}");
+    cluster.with_psap(&format!("\"127.0.2.9:5060;transport=udp\", \"{PSAP};transport=udp\""), "", || {
+        ladder::between(&cluster, ("uac", "uas"), SIP_112, 500, &[]);
+    });
+    assert!(began.elapsed() >= Duration::from_secs(2), "the dead target was not tried: {:?}", began.elapsed());
+    let uid = cluster.cdrs().pop().expect("its record")["call"].as_str().expect("an id").to_owned();
+    let tried = list(&cluster.json(&["call", "ladder", &uid]), "messages");
+    assert!(tried.iter().any(|m| m["remote"] == "127.0.2.9:5060" && m["summary"] == "INVITE"), "{tried:#?}");
 }
 
 #[test]
@@ -214,7 +199,7 @@ fn the_200_is_repeated_until_the_ack() {
     scene.caller.send(&call.from_caller.ack(1), anycast());
     scene.psap.expect_request("ACK");
     scene.hang_up(&mut call, anycast());
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
 }
 
 /// Rules A, E, F and topology hiding, seen on every message of a call at both ends.
@@ -246,7 +231,7 @@ fn nothing_of_one_side_is_seen_on_the_other() {
         call.ok.text()
     );
     scene.hang_up(&mut call, unicast(owner));
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
 }
 
 /// Headers and bodies that we know nothing of pass as they are.
@@ -263,7 +248,7 @@ fn unknown_headers_and_bodies_pass() {
     assert_eq!((at_psap.header("X-Odd"), &at_psap.body), ("a;b=\"c, d\" , e", &info.body));
     scene.caller.expect_response(200, "INFO");
     scene.hang_up(&mut call, anycast());
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
 }
 
 /// What an operator and a dispatcher see of a call while it lasts and after.
@@ -280,7 +265,7 @@ fn a_call_is_listed_shown_and_recorded() {
     let ladder = list(&cluster.json(&["call", "ladder", &uid]), "messages");
     assert!(ladder.len() >= 8, "INVITE, 100, 180, 200 and ACK on the caller's leg and as much on the other: {ladder:?}");
     scene.hang_up(&mut call, anycast());
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
     let cdr = cluster.cdrs().into_iter().find(|c| c["call"] == uid.as_str()).expect("its CDR");
     assert_eq!(cdr["cause"]["origin"], "CAUSE_ORIGIN_CALLER");
     let kinds: Vec<String> = list(&cluster.json(&["event", "list", "--call", &uid]), "events")
@@ -306,7 +291,7 @@ fn an_operator_ends_a_call() {
     scene.psap_confirms("BYE");
     let (bye, from) = scene.caller.expect_request("BYE");
     scene.caller.send(&bye.response(200, "OK", ""), from);
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
 }
 
 /// The media path counts what it carries, in both directions.
@@ -316,36 +301,16 @@ fn audio_crosses_both_ways() {
     let before = cluster.cdrs().len();
     let mut scene = Scene::new();
     let mut call = scene.established(anycast());
-    let media = |m: &Message| -> SocketAddr {
-        let text = m.text();
-        let field = |p: &str| {
-            text.lines()
-                .find_map(|l| l.strip_prefix(p).map(|r| r.split(' ').next().unwrap_or_default().to_owned()))
-                .expect("SDP has it")
-        };
-        format!("{}:{}", field("c=IN IP4 "), field("m=audio ")).parse().expect("SDP gives an address")
-    };
     let (caller, psap) = (std::net::UdpSocket::bind("127.0.3.1:40000"), std::net::UdpSocket::bind("127.0.2.1:42000"));
     let (caller, psap) = (caller.expect("free"), psap.expect("free"));
-    let mut buffer = [0; 2048];
     for (from, to, there) in [(&caller, media(&call.ok), &psap), (&psap, media(&call.psap_invite), &caller)] {
-        there.set_read_timeout(Some(Duration::from_millis(200))).expect("not zero");
-        let mut heard = 0;
-        for n in 0..50u16 {
-            let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
-            packet[2..4].copy_from_slice(&n.to_be_bytes());
-            packet.extend([0xd5; 160]);
-            from.send_to(&packet, to).expect("loopback");
-            if there.recv_from(&mut buffer).is_ok_and(|(len, _)| buffer[..len] == packet) {
-                heard += 1;
-            }
-        }
+        let heard = heard(from, to, there, 0);
         assert!(heard >= 45, "{heard} of 50 packets crossed to {there:?}");
     }
     let uid =
         cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED")["uid"].as_str().expect("a call has a uid").to_owned();
     scene.hang_up(&mut call, anycast());
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
     let cdr = cluster.cdrs().into_iter().find(|c| c["call"] == uid.as_str()).expect("its CDR");
     assert!(number(&cdr["media"]["callerPackets"]) >= 45 && number(&cdr["media"]["calleePackets"]) >= 45, "{cdr}");
 }

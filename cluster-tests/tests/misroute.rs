@@ -5,8 +5,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cluster_tests::cluster::{Cluster, NODES, Options, PSAP, SIPS_PORT, Shared, anycast, list, unicast};
+use cluster_tests::cluster::{Cluster, NODES, Options, PSAP, SETTLE, SIPS_PORT, Shared, anycast, core, list, unicast};
 use cluster_tests::command;
+use cluster_tests::ladder;
 use cluster_tests::message::{Dialog, Message, sdp, unique};
 use cluster_tests::scene::Scene;
 use cluster_tests::stream::StreamPhone;
@@ -35,7 +36,7 @@ fn ac01_a_repeated_invite_at_another_node_rings_once() {
     let (cluster, mut scene, before) = stage();
     let invite = scene.invite();
     let (at_psap, from) = scene.ring(&invite, unicast(A));
-    scene.caller.gather(Duration::from_millis(50), |_| true);
+    scene.caller.settle(unicast(A));
     scene.caller.send(&invite, unicast(B));
     let (again, via) = scene.caller.expect_response(180, "INVITE");
     assert_eq!((via, again.uri("Contact").contains(&unicast(A).to_string())), (unicast(B), true), "relayed, rule E: {again:?}");
@@ -65,7 +66,10 @@ fn ac19_a_mangled_tag_is_refused() {
         scene.caller.send(&bye, unicast(node));
         assert_eq!(scene.caller.expect_final(&bye).0.status(), 481);
     }
-    assert!(scene.psap.gather(Duration::from_millis(200), |m| m.method() == "BYE").is_empty());
+    for node in [A, B] {
+        scene.psap.ping(core(node));
+    }
+    assert!(scene.psap.gather(Duration::ZERO, |m| m.method() == "BYE").is_empty());
     scene.hang_up(&mut call, unicast(B));
     cluster.settled(before + 1);
 }
@@ -118,10 +122,21 @@ fn ac04_and_ac09_a_refused_invite_is_repeated_and_acknowledged_at_other_nodes() 
         .with("Call-ID", invite.header("Call-ID"))
         .with("CSeq", "1 ACK");
     scene.caller.send(&ack, unicast(C));
-    scene.caller.gather(Duration::from_millis(300), |_| true);
+    cluster.settled(before + 1);
+    until_acknowledged(&cluster, &ladder::uid_of(&cluster, invite.header("Call-ID")));
+    scene.caller.settle(unicast(A));
     let late = scene.caller.gather(QUIET, |m| m.status() == 486);
     assert!(late.is_empty(), "A goes on repeating: {late:#?}");
     cluster.settled(before + 1);
+}
+
+/// Waits until the owner of this call has the caller's ACK: nothing answers that.
+fn until_acknowledged(cluster: &Cluster, uid: &str) {
+    wait::until("the owner has the ACK", SETTLE, || {
+        let messages = list(&cluster.json(&["call", "ladder", uid]), "messages");
+        let acked = messages.iter().any(|m| m["leg"] == "CALL_LEG_CALLER" && m["summary"] == "ACK");
+        if acked { Ok(()) } else { Err(messages) }
+    });
 }
 
 /// The CANCEL for an INVITE (RFC 3261 §9.1).
@@ -273,7 +288,9 @@ fn ac11_and_ac12_the_ack_for_a_200_at_another_node() {
         }
         scene.caller.send(&ack, unicast(B));
         scene.psap.expect_request("ACK");
-        scene.caller.gather(Duration::from_millis(300), |_| true);
+        let live = cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED");
+        until_acknowledged(&cluster, live["uid"].as_str().expect("a call has a uid"));
+        scene.caller.settle(unicast(A));
         let again = scene.caller.gather(QUIET, |m| m.status() == 200);
         assert!(again.is_empty(), "the 200 is still repeated");
         scene.hang_up(&mut call, unicast(A));

@@ -75,3 +75,59 @@ fn the_cause_of_a_bye_is_in_the_record_and_at_the_other_side() {
     let table = cluster.ctl(&["cdr", "list"]).stdout;
     assert!(table.contains("Q.850 31"), "{table}");
 }
+
+/// RFC 3326: why the PSAP hung up is told to the caller and stands in the record.
+#[test]
+fn the_cause_of_the_psaps_bye_reaches_the_caller_and_the_record() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let mut call = scene.established(anycast());
+    let reason = "Q.850;cause=19;text=\"No answer from the desk\"";
+    let way = call.psap_invite.uri("Contact").split('@').nth(1).and_then(|a| a.split(';').next()?.parse().ok());
+    scene.psap.send(&call.from_psap.request("BYE").with("Reason", reason), way.expect("an address"));
+    let (bye, from) = scene.caller.expect_request("BYE");
+    assert_eq!(bye.header("Reason"), reason);
+    scene.caller.send(&bye.response(200, "OK", ""), from);
+    scene.psap.expect_response(200, "BYE");
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
+    let cdr = cluster.cdrs().pop().expect("its record");
+    assert_eq!((&cdr["cause"]["q850"], &cdr["cause"]["origin"]), (&19.into(), &"CAUSE_ORIGIN_CALLEE".into()), "{cdr}");
+}
+
+/// RFC 3326 §2: a call that was taken elsewhere is no missed call at the desk.
+#[test]
+fn the_reason_of_a_cancel_reaches_the_psap() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let invite = scene.invite();
+    let (at_psap, from) = scene.ring(&invite, anycast());
+    let reason = "SIP;cause=200;text=\"Call completed elsewhere\"";
+    let mut cancel = invite.clone().without("Contact").without("Content-Type").replace("CSeq", "1 CANCEL").with("Reason", reason);
+    cancel.start = cancel.start.replace("INVITE", "CANCEL");
+    cancel.body.clear();
+    scene.caller.send(&cancel, anycast());
+    assert_eq!(scene.psap_confirms("CANCEL").header("Reason"), reason);
+    scene.psap.send(&at_psap.response(487, "Request Terminated", "psap"), from);
+    scene.psap.expect_request("ACK");
+    scene.caller.expect_response(200, "CANCEL");
+    assert_eq!(scene.caller.final_of(&invite).status(), 487);
+    scene.settled(&cluster, before + 1, (&invite, &at_psap));
+}
+
+/// RFC 3261 §20.33: when to try again is for the caller, whoever says it.
+#[test]
+fn retry_after_of_the_psap_reaches_the_caller() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    for (n, (status, value)) in [(480, "120 (lunch);duration=600"), (503, "1")].into_iter().enumerate() {
+        let invite = scene.invite();
+        scene.caller.send(&invite, anycast());
+        let at_psap = scene.psap.turn_away(invite.uri("From"), status, &[("Retry-After", value)]);
+        let refused = scene.caller.final_of(&invite);
+        assert_eq!((refused.status(), refused.header("Retry-After")), (status, value));
+        scene.settled(&cluster, before + n + 1, (&invite, &at_psap));
+    }
+}

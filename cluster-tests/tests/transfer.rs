@@ -1,17 +1,15 @@
 //! Session timers, transfers and calls that replace another, through three real nodes.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, core, unicast};
+use cluster_tests::ladder;
 use cluster_tests::message::{Dialog, Message, sdp};
 use cluster_tests::phone::Phone;
 use cluster_tests::scene::Scene;
-use cluster_tests::sipp::Sipp;
 use cluster_tests::wait;
 
 const LIMIT: Duration = Duration::from_secs(30);
-const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 3, 1));
 
 fn cluster() -> Shared {
     Cluster::shared(Options::with_own_psap())
@@ -19,17 +17,7 @@ fn cluster() -> Shared {
 
 /// One call between two scenarios, by way of the anycast address.
 fn between(uac: &str, uas: &str, extra: &[&str]) {
-    let cluster = cluster();
-    let before = cluster.cdrs().len();
-    let psap = Sipp::scenario(uas, PSAP.ip(), LIMIT).args(&["-m", "1", "-d", "300"]).serve(PSAP);
-    let caller = Sipp::scenario(uac, CALLER, LIMIT)
-        .args(&["-m", "1", "-d", "300", "-key", "ruri", "sip:112@127.0.0.100:5060"])
-        .args(extra)
-        .to(anycast())
-        .start();
-    assert_eq!(caller.succeed().successful, 1, "{}", cluster.logs());
-    assert_eq!(psap.succeed().successful, 1);
-    cluster.settled(before + 1);
+    ladder::between(&cluster(), (uac, uas), "sip:112@127.0.0.100:5060", 300, extra);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The command line: what there is to type, and nothing of what it does.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -93,6 +93,9 @@ pub(crate) enum Command {
     /// The numbers that are emergency calls
     #[command(subcommand)]
     Number(NumberCommand),
+    /// The cluster in the DNS
+    #[command(subcommand)]
+    Dns(DnsCommand),
     /// The configuration that the cluster shares
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -404,6 +407,26 @@ pub(crate) enum NumberCommand {
     Lookup {
         /// As dialled, for example +49-110
         number: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DnsCommand {
+    /// The records by which callers find the cluster (RFC 3263), as a zone file: the anycast address first, each node's own after it
+    Zone {
+        /// Domain of the SIP URIs, for example sip.example.org
+        domain: String,
+        /// Time to live of all records, seconds
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=604_800))]
+        ttl: u32,
+    },
+    /// Compares those records with what the DNS serves; exit code 9 where it differs
+    Check {
+        /// Domain of the SIP URIs, for example sip.example.org
+        domain: String,
+        /// DNS server to ask; default: those of /etc/resolv.conf
+        #[arg(long, value_name = "IP:PORT")]
+        server: Option<SocketAddr>,
     },
 }
 

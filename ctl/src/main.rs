@@ -11,6 +11,7 @@ mod follow;
 mod output;
 mod phone;
 mod pki;
+mod zone;
 
 use std::process::ExitCode;
 

@@ -5,6 +5,7 @@ mod cdr;
 mod config;
 mod diff;
 mod dispatch;
+mod dns;
 mod event;
 mod node;
 mod pki;
@@ -48,6 +49,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Trunk(command) => routing::trunks(&cluster()?, out, command).await,
         Command::Policy(command) => policy::run(&cluster()?, out, command).await,
         Command::Number(command) => routing::numbers(&cluster()?, out, command).await,
+        Command::Dns(command) => dns::run(&cluster()?, command).await,
         Command::Config(command) => config::run(&cluster()?, out, command).await,
         Command::Pki(command) => pki::run(command),
         Command::Dev(command) => dev::run(&cli.global, out, command).await,

@@ -54,14 +54,19 @@ async fn client(cluster: &Cluster) -> Result<NodeServiceClient<Channel>, Failure
     Ok(NodeServiceClient::new(cluster.connect().await?))
 }
 
-async fn list(cluster: &Cluster, out: Out) -> Result<(), Failure> {
+/// All nodes of the cluster.
+pub(crate) async fn all_nodes(cluster: &Cluster) -> Result<Vec<Node>, Failure> {
     let client = client(cluster).await?;
-    let nodes = super::pages("listing the nodes", 0, async |page_size, page_token| {
+    super::pages("listing the nodes", 0, async |page_size, page_token| {
         let answer = client.clone().list(v1::NodeServiceListRequest { page_size, page_token }).await;
         let answer = answer.map_err(|s| Failure::from_status("listing the nodes", &s))?.into_inner();
         Ok((answer.nodes, answer.next_page_token))
     })
-    .await?;
+    .await
+}
+
+async fn list(cluster: &Cluster, out: Out) -> Result<(), Failure> {
+    let nodes = all_nodes(cluster).await?;
     let response = NodeServiceListResponse { nodes, next_page_token: String::new() };
     out.list(("sbc.v1.NodeServiceListResponse", &response), "sbc.v1.Node", &response.nodes, table, "no nodes")
 }

@@ -75,8 +75,13 @@ impl Nodes {
     fn configured(&self, m: &Member) -> pb::Node {
         let sip = &self.0.node.config().sip;
         let at = |a: Addresses| a.iter().map(|ip| std::net::SocketAddr::new(ip, sip.port).to_string()).collect();
-        let addresses =
-            pb::NodeAddresses { anycast: at(sip.anycast), unicast: at(m.unicast), core: at(m.core), grpc: m.peer.to_string() };
+        let addresses = pb::NodeAddresses {
+            anycast: at(sip.anycast),
+            unicast: at(m.unicast),
+            core: at(m.core),
+            grpc: m.peer.to_string(),
+            sip_tls_port: sip.tls_port.into(),
+        };
         pb::Node { name: m.name.clone(), id: m.id.0.into(), addresses: Some(addresses), ..pb::Node::default() }
     }
 

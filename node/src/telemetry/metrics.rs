@@ -141,7 +141,7 @@ pub struct Metrics {
     misrouted: Counters<2>,
     degraded: PromCounter<u64, AtomicU64>,
     targets: Counters<1>,
-    calls_ended: Counters<1>,
+    calls_ended: Counters<2>,
     calls_received: Counters<1>,
     auth: Counters<1>,
     messages: Counters<1>,
@@ -175,7 +175,7 @@ impl Metrics {
         let (parse_errors, dropped) = (Counters::<1>::default(), Counters::<1>::default());
         let acl = Family::<RuleLabel, PromCounter>::default();
         let (claims, misrouted) = (Counters::<1>::default(), Counters::<2>::default());
-        let (calls_ended, rpc_errors) = (Counters::<1>::default(), Counters::<1>::default());
+        let (calls_ended, rpc_errors) = (Counters::<2>::default(), Counters::<1>::default());
         let (degraded, targets) = (PromCounter::default(), Counters::<1>::default());
         r.register("sip_requests_received", "SIP requests received, by method", requests.clone());
         r.register("sip_responses_sent", "SIP responses sent, by status class", responses.clone());
@@ -186,7 +186,7 @@ impl Metrics {
         r.register("misrouted", "Misrouted packets, by method and action", misrouted.clone());
         r.register("calls_degraded", "Calls that went on without the store", degraded.clone());
         r.register("target_changes", "Targets that failed and were held down, and that answered again", targets.clone());
-        r.register("calls_ended", "Calls that ended, by outcome", calls_ended.clone());
+        r.register("calls_ended", "Calls that ended, by outcome and class of emergency service", calls_ended.clone());
         let (auth, calls_received) = (Counters::<1>::default(), Counters::<1>::default());
         r.register("calls_received", "Calls that began, by class of emergency service", calls_received.clone());
         r.register("sip_auth", "Digest authentication, by outcome", auth.clone());
@@ -263,7 +263,9 @@ impl Metrics {
             Counter::Subscription(outcome) => one(&self.subscriptions, "outcome", outcome),
             Counter::Target(change) => one(&self.targets, "change", change),
             Counter::CallReceived(class) => one(&self.calls_received, "class", class),
-            Counter::CallEnded(outcome) => one(&self.calls_ended, "outcome", outcome),
+            Counter::CallEnded(outcome, class) => {
+                self.calls_ended.get_or_create(&Labels([("outcome", outcome), ("class", class)])).inc();
+            }
             Counter::Auth(outcome) => one(&self.auth, "outcome", outcome),
         }
     }
@@ -424,7 +426,7 @@ mod tests {
             Counter::Limited("source_rate"),
             Counter::Banned,
             Counter::Probe("up"),
-            Counter::CallEnded("answered"),
+            Counter::CallEnded("answered", "sos"),
             Counter::CallReceived("sos"),
             Counter::Auth("answered"),
         ] {
@@ -444,6 +446,7 @@ mod tests {
         assert!(text.contains("sbc_misrouted_total{method=\"BYE\",action=\"relay\"} 1"), "{text}");
         assert!(text.contains("sbc_sip_acl_hits_total{rule=\"7\"} 1"), "{text}");
         assert!(text.contains("sbc_calls_active 3"));
+        assert!(text.contains("sbc_calls_ended_total{outcome=\"answered\",class=\"sos\"} 1"), "{text}");
         assert!(text.contains("sbc_trunk_up{trunk=\"psap\"} 1"), "{text}");
         assert!(text.contains("sbc_trunk_probe_seconds{trunk=\"psap\"} 0.02"), "{text}");
         assert!(text.contains("sbc_tls_handshakes_total{direction=\"opened\",outcome=\"certificate\"} 2"), "{text}");

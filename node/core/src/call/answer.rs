@@ -266,7 +266,7 @@ impl Call {
         }
         if cx.now.mono >= pending.until {
             self.leg_mut(side).pending_2xx = None;
-            cx.count(Counter::CallEnded("no_ack"));
+            cx.count(Counter::CallEnded("no_ack", self.class()));
             if self.phase == CallPhase::Answered {
                 // RFC 3261 §13.3.1.4: the dialog is confirmed, but the session goes.
                 self.hang_up(cx, None, Cause { origin: "node", status: 200, reason: "no ACK".into() }, None);

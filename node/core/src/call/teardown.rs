@@ -8,6 +8,7 @@ use super::services::{Services, finish_response};
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause};
 use crate::io::{Counter, Side};
+use crate::routing;
 use crate::sip::{HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
 use crate::transaction::ServerTxId;
@@ -195,7 +196,7 @@ impl Call {
         self.refuse_open_forwards(cx);
         self.drop_held_answer(cx);
         if !self.ended_in_log {
-            cx.count(Counter::CallEnded(outcome(&cause)));
+            cx.count(Counter::CallEnded(outcome(&cause), self.class()));
         }
         self.end = Some(cause);
         if self.media.close(cx) {
@@ -203,6 +204,11 @@ impl Call {
         } else {
             self.on_media_closed(cx);
         }
+    }
+
+    /// What this call is counted under.
+    pub(super) fn class(&self) -> &'static str {
+        routing::class_label(self.emergency_info.as_ref().map(|info| info.service.as_str()))
     }
 
     /// The counters are final: the log is told.

@@ -151,8 +151,8 @@ pub enum Counter {
     Probe(&'static str),
     /// A target of a trunk changed: held (it failed), answered (it was held).
     Target(&'static str),
-    /// A call ended, by outcome.
-    CallEnded(&'static str),
+    /// A call ended, by outcome and by class of emergency service (`routing::class_label`).
+    CallEnded(&'static str, &'static str),
     /// Digest authentication: answered, refused (of ours); challenged, accepted, wrong, stale (of callers).
     Auth(&'static str),
 }

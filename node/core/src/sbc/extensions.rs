@@ -47,6 +47,12 @@ impl Sbc {
         let uri = Uri::parse(request.request_uri().unwrap_or_default());
         uri.is_ok_and(|uri| routing::is_emergency(&self.cx.config, &uri))
     }
+
+    /// What a request that began nothing is counted under.
+    pub(super) fn class_of(&self, request: &Message) -> &'static str {
+        let uri = Uri::parse(request.request_uri().unwrap_or_default()).ok();
+        routing::class_label(uri.and_then(|uri| routing::classify(&self.cx.config, &uri)).as_deref())
+    }
 }
 
 /// As it may stand in a quoted string.

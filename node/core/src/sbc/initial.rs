@@ -63,7 +63,7 @@ impl Sbc {
         let admitted = match self.admit(&path, back.ingress, message) {
             Ok(admitted) => admitted,
             Err(status) => {
-                self.cx.count(Counter::CallEnded("rejected"));
+                self.cx.count(Counter::CallEnded("rejected", self.class_of(message)));
                 self.cx.reject_stateless(back, message, status);
                 return;
             }
