@@ -12,7 +12,7 @@ use super::receive::server_key;
 use crate::call::{
     DATAGRAM_MAX, Timer, copy_through, finish_response, next_max_forwards, strip_our_credentials, target_number, to_value, uri_at,
 };
-use crate::dialog::without_tag;
+use crate::dialog::fit_to_send;
 use crate::ids::ResolveId;
 use crate::io::{
     Counter, HostAndPort, Output, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Target, Transport, TransportChoice,
@@ -209,7 +209,7 @@ impl Sbc {
         let uri = uri_at(&page.request, &hop.host.host, target.addr);
         let mut draft = Draft::request(&Method::Message, &uri);
         draft.push(HeaderId::MaxForwards, next_max_forwards(&page.request).unwrap_or(70).to_string());
-        draft.push(HeaderId::From, format!("{};tag={}", without_tag(page.request.from()), identity.from_tag));
+        draft.push(HeaderId::From, format!("{};tag={}", fit_to_send(page.request.from()), identity.from_tag));
         draft.push(HeaderId::To, to_value(cx, &page.request, &uri));
         let open = cx.config.trunk(&hop.trunk).is_some_and(|t| t.topology == crate::policy::Topology::Transparent);
         draft.push(HeaderId::CallId, if open { page.request.call_id().to_owned() } else { identity.call_id });
