@@ -62,6 +62,22 @@ pub fn split_list(value: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Whether an element of a list is missing, or is nothing but parameters.
+pub(crate) fn has_hole(value: &str) -> bool {
+    let mut rest = Some(value);
+    while let Some(text) = rest {
+        let (element, tail) = match find_outside(text, true, |byte| byte == b',') {
+            Some(at) => (&text[..at], Some(&text[at + 1..])),
+            None => (text, None),
+        };
+        rest = tail;
+        if matches!(trim(element).as_bytes().first(), None | Some(b';')) {
+            return true;
+        }
+    }
+    false
+}
+
 /// The parameters of a header value, in order: name, and value as received (a quoted string with its quotes) where there is one.
 #[derive(Clone, Debug)]
 pub struct Params<'a> {
