@@ -1,20 +1,22 @@
 //! From and To values without their tag.
 
 use crate::sip::name_addr::{is_quoted_string, split};
-use crate::sip::{is_token, quote};
+use crate::sip::{is_token, params, quote};
 
 /// The value with its `tag` parameter left out and everything else as it was.
 pub fn without_tag(value: &str) -> String {
     let value = value.trim();
-    // Parameters of the header field begin after the closing angle bracket, or, with none, after the URI.
-    let start = params_start(value);
-    let (head, params) = value.split_at(start);
-    let mut out = head.to_owned();
-    for param in params.split(';').skip(1) {
-        let name = param.split('=').next().unwrap_or("").trim();
-        if !name.eq_ignore_ascii_case("tag") && !name.is_empty() {
+    // Parameters of the header field begin behind the closing angle bracket, or, with none, behind the URI.
+    let Some(parts) = split(value) else { return value.to_owned() };
+    let mut out = value[..value.len() - parts.params.len()].to_owned();
+    for (name, param) in params(parts.params) {
+        if !name.eq_ignore_ascii_case("tag") {
             out.push(';');
-            out.push_str(param.trim());
+            out.push_str(name);
+            if let Some(param) = param {
+                out.push('=');
+                out.push_str(param);
+            }
         }
     }
     out
@@ -32,25 +34,6 @@ pub fn fit_to_send(value: &str) -> String {
     let name = if named { parts.display.to_owned() } else { quote(parts.display) };
     let space = if name.is_empty() { "" } else { " " };
     format!("{name}{space}<{}>{}", parts.uri, parts.params)
-}
-
-fn params_start(value: &str) -> usize {
-    let (mut quoted, mut escaped, mut angle) = (false, false, false);
-    for (i, c) in value.char_indices() {
-        if escaped {
-            escaped = false;
-            continue;
-        }
-        match c {
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '<' if !quoted => angle = true,
-            '>' if !quoted => angle = false,
-            ';' if !quoted && !angle => return i,
-            _ => {}
-        }
-    }
-    value.len()
 }
 
 #[cfg(test)]
@@ -85,6 +68,8 @@ mod tests {
             ("sip:a@b", "sip:a@b"),
             ("\"q\\\";tag=1\" <sip:a@b>", "\"q\\\";tag=1\" <sip:a@b>"),
             ("", ""),
+            ("Bell; A <sip:a@b>;tag=1", "Bell; A <sip:a@b>"),
+            ("<sip:a@b>;x=\"1;tag=2\";tag=3", "<sip:a@b>;x=\"1;tag=2\""),
         ] {
             assert_eq!(without_tag(from), to);
         }

@@ -42,6 +42,20 @@ pub(crate) fn find_outside(text: &str, angles: bool, wanted: impl Fn(u8) -> bool
     None
 }
 
+/// Whether a quoted string begins in the text that does not end in it: what is appended would be swallowed.
+pub(crate) fn ends_quoted(text: &str) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+    }
+    quoted
+}
+
 /// Splits a header value at its commas, leaving those in quoted strings and in `<...>` alone. Elements are trimmed and empty
 /// ones left out.
 pub fn split_list(value: &str) -> impl Iterator<Item = &str> {
