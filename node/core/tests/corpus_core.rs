@@ -185,6 +185,11 @@ fn write_fuzz_seeds() {
         write("message", &entry.name, &entry.octets);
         write("stream", &entry.name, &[&[7u8][..], &entry.octets].concat());
         let Ok(message) = Message::parse(Bytes::from(entry.octets.clone())) else { continue };
+        write("policy", &entry.name, &[&b"\x35\x02\x02\x64"[..], &entry.octets].concat());
+        for (n, id) in [HeaderId::From, HeaderId::To, HeaderId::Contact].into_iter().enumerate() {
+            let value = message.first(id).unwrap_or_default();
+            write("uri", &format!("{} {n}", entry.name), value.as_bytes());
+        }
         let content_type = message.content_type().unwrap_or_default();
         if content_type.starts_with("multipart/") {
             write("multipart", &entry.name, &[content_type.as_bytes(), b"\n", &message.body()].concat());
