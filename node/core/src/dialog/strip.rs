@@ -25,7 +25,7 @@ pub fn without_tag(value: &str) -> String {
 /// The same, fit to be sent: a display name that is neither tokens nor a quoted string gets its quotes, and white space within the
 /// angle brackets goes (RFC 3261 §25.1; RFC 4475 §3.1.2.14, §3.1.2.15). A strict far end would refuse the call for what we let pass.
 pub fn fit_to_send(value: &str) -> String {
-    let value = without_tag(value);
+    let value = without_tag(value).trim_end().to_owned();
     let Some(parts) = split(&value).filter(|parts| parts.angled) else { return value };
     let named = is_quoted_string(parts.display) || parts.display.split([' ', '\t']).all(|word| word.is_empty() || is_token(word));
     if named && value.contains(&format!("<{}>", parts.uri)) {
@@ -51,6 +51,7 @@ mod tests {
             ("A \"B\" C <sip:a@b>", "\"A \\\"B\\\" C\" <sip:a@b>"),
             ("\"W, T\" < sip:a@b\t>;tag=1", "\"W, T\" <sip:a@b>"),
             ("< sip:a@b>", "<sip:a@b>"),
+            ("\"T\"\t<sip:a@b>\t;\ttag\t=\t1", "\"T\"\t<sip:a@b>"),
             ("sip:a@b;tag=1;x", "sip:a@b;x"),
             ("\"open <sip:a@b>", "\"open <sip:a@b>"),
         ] {
