@@ -171,7 +171,21 @@ impl StreamPhone {
         self.closed
     }
 
+    /// What arrives within one read, cut nowhere: for a test that frames by itself. `None` once the far end has closed.
+    pub fn octets(&mut self) -> Option<Vec<u8>> {
+        self.read();
+        let octets = std::mem::take(&mut self.buffer);
+        (!self.closed || !octets.is_empty()).then_some(octets)
+    }
+
     fn fill(&mut self) {
+        self.read();
+        while let Some(message) = self.cut() {
+            self.backlog.push_back(message);
+        }
+    }
+
+    fn read(&mut self) {
         let mut chunk = [0; 16_384];
         match self.pipe.read(&mut chunk) {
             Ok(0) => self.closed = true,
@@ -182,9 +196,6 @@ impl StreamPhone {
                     std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut | std::io::ErrorKind::Interrupted
                 ) => {}
             Err(_) => self.closed = true,
-        }
-        while let Some(message) = self.cut() {
-            self.backlog.push_back(message);
         }
     }
 

@@ -1,13 +1,15 @@
 //! Garbage at every listener: nobody dies, nobody stops serving.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use cluster_tests::cluster::{ANYCAST, Cluster, Options, SIPS_PORT, anycast, core, unicast};
+use cluster_tests::cluster::{ANYCAST, Cluster, Options, PSAP, SETTLE, SIPS_PORT, anycast, core, unicast};
 use cluster_tests::message::{Message, sdp};
-use cluster_tests::process;
+use cluster_tests::phone::{ANSWER, Phone};
 use cluster_tests::scene::Scene;
+use cluster_tests::{process, wait};
 
 /// All datagrams together.
 const DATAGRAMS: usize = 100_000;
@@ -19,6 +21,14 @@ const REST: Duration = Duration::from_millis(1);
 const STREAMS: usize = 40;
 /// What a node may grow by: far more than any cache of a quiet node, far less than what the flood has sent (80 MB).
 const MAX_GROWTH: u64 = 64 << 20;
+
+/// Initial INVITEs, mutated.
+const INVITES: usize = 2_000;
+/// Of them, sent before it is waited for the answer to a whole one.
+const ROUND: usize = 50;
+
+/// When a call that the PSAP never saw or that it could not refuse is over: timer B, and what is left of the call after it.
+const GIVEN_UP: Duration = Duration::from_secs(60);
 
 /// xorshift64*: the seed stands in the message of a failure.
 struct Random(u64);
@@ -53,7 +63,7 @@ fn seeds(from: SocketAddr) -> Vec<Vec<u8>> {
     all.push(invite.response(200, "OK", "y").with("Contact", "<sip:a@127.0.0.1>").with_sdp(sdp(from, 1, "sendrecv")));
     all.push(invite.response(180, "Ringing", "y"));
     all.push(invite.response(407, "No", "y"));
-    // Mutated initial INVITEs would ring the PSAP, which is right but is not what is tested: theirs have a To-tag, or no Via.
+    // Those of mutated initial INVITEs that are still calls would ring the PSAP: `two_thousand_invites…` has them. Theirs have a To-tag here, or no Via.
     all.push(invite.clone().replace("To", to));
     all.push(invite.without("Via"));
     all.iter().map(Message::bytes).collect()
@@ -153,6 +163,69 @@ fn a_hundred_thousand_datagrams_and_a_few_hundred_streams() {
     for node in 0..3 {
         assert!(cluster.is_up(node));
     }
+}
+
+/// Mutated initial INVITEs at a live node, whose PSAP refuses what is a call still. The PSAP may get no more calls than were sent.
+#[test]
+fn two_thousand_invites_of_which_many_are_calls_still() {
+    let cluster = Cluster::start(Options::with_own_psap());
+    let mut random = Random(0x5bc0_2026_1128_0002);
+    let mut caller = Phone::bind("127.0.3.8:0");
+    let mut psap = Phone::bind(PSAP);
+    let mut rung = HashSet::new();
+    for n in 0..INVITES {
+        let uri = if n % 2 == 0 { "sip:112@127.0.0.100" } else { "urn:service:sos" };
+        caller.send_raw(&mutate(&mut random, &Message::invite(uri, caller.at(), "UDP").bytes()), anycast());
+        if n % ROUND != ROUND - 1 {
+            continue;
+        }
+        // A whole one behind them: when it is answered, they have been dealt with, and no queue overflows.
+        let whole = Message::invite(uri, caller.at(), "UDP");
+        caller.send(&whole, anycast());
+        wait::until(&format!("the answer to the call behind {n} others"), ANSWER, || {
+            refuse_calls(&mut psap, &mut rung);
+            let answer = |m: &Message| m.header("Call-ID") == whole.header("Call-ID") && m.status() >= 200;
+            let (answer, _) = caller.wait(Duration::from_millis(1), answer).ok_or(())?;
+            caller.send(&acknowledgement(&whole, &answer), anycast());
+            assert_eq!(answer.status(), 486, "{answer:?}");
+            Ok::<(), ()>(())
+        });
+        caller.gather(Duration::ZERO, |_| true);
+    }
+    assert!((INVITES / 8..=INVITES + INVITES / ROUND).contains(&rung.len()), "{} calls rang", rung.len());
+    // What could not be refused in time has been given up, what was refused is over.
+    wait::until("no call is left", GIVEN_UP, || {
+        refuse_calls(&mut psap, &mut rung);
+        let left: Vec<_> = (0..3).flat_map(|node| cluster.calls_at(node)).collect();
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+    drop((psap, caller));
+    let mut scene = Scene::new();
+    for node in 0..3 {
+        let mut call = scene.established(unicast(node));
+        scene.hang_up(&mut call, unicast((node + 1) % 3));
+        wait::until_equal("no call is left", SETTLE, &Vec::new(), || cluster.calls_at(node));
+        assert!(cluster.is_up(node));
+    }
+}
+
+/// The PSAP is busy.
+fn refuse_calls(psap: &mut Phone, rung: &mut HashSet<String>) {
+    while let Some((request, from)) = psap.wait(Duration::from_millis(1), |m| !["", "ACK"].contains(&m.method())) {
+        if request.method() == "INVITE" {
+            rung.insert(request.header("Call-ID").to_owned());
+            psap.send(&request.response(486, "Busy Here", "psap"), from);
+        } else {
+            psap.send(&request.response(200, "OK", "psap"), from);
+        }
+    }
+    psap.gather(Duration::ZERO, |_| true);
+}
+
+/// The ACK of a refusal (RFC 3261 §17.1.1.3).
+fn acknowledgement(invite: &Message, answer: &Message) -> Message {
+    let ack = Message { start: invite.start.replacen("INVITE", "ACK", 1), body: Vec::new(), ..invite.clone() };
+    ack.without("Content-Type").replace("CSeq", "1 ACK").replace("To", answer.header("To"))
 }
 
 fn flood_streams(random: &mut Random, listeners: &[SocketAddr], seeds: &[Vec<u8>]) {

@@ -6,14 +6,14 @@ cd "$(dirname "$0")/../../.." || exit 1
 seconds=${1:?usage: run.sh SECONDS [TARGET…]}
 shift
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(message stream sdp multipart call)
+[ ${#targets[@]} -gt 0 ] || targets=(message stream sdp multipart call policy uri)
 fuzz=node/core/fuzz
 if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
   echo "cargo-fuzz is missing: rustup toolchain install nightly && cargo install cargo-fuzz" >&2
   exit 1
 fi
 # Seeds: the messages and bodies of the corpus, as the tests read them.
-FUZZ_SEEDS=$PWD/$fuzz/corpus cargo test -q -p sbc-core --test corpus_core -- --exact write_fuzz_seeds --nocapture || exit 1
+FUZZ_SEEDS=$PWD/$fuzz/corpus cargo test -q --workspace --test corpus_core -- --exact write_fuzz_seeds --nocapture || exit 1
 status=0
 for target in "${targets[@]}"; do
   echo "---- fuzz: $target for $seconds s"

@@ -32,6 +32,15 @@ const SDP: &[u8] = b"v=0\r\no=alice 2890844526 2890844527 IN IP4 10.0.0.1\r\ns=\
 /// A Content-Type, and a body of it.
 const PARTS: &[u8] = b"multipart/mixed;boundary=\"b1\"\n--b1\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n\r\n--b1\r\n\
     Content-Type: application/pidf+xml\r\nContent-ID: <x@y>\r\n\r\n<presence/>\r\n--b1\r\n\r\n\r\n--b1--\r\n";
+/// Names, URIs, Refer-To and Replaces values.
+const NAMES: [&[u8]; 6] = [
+    b"\"Bell, \\\"A\\\"\" <sips:a:pw@[2001:db8::1]:5061;transport=tcp;lr?Subject=x&Replaces=a%3Bto-tag%3Db>;tag=1;q=0.5",
+    b"A. Caller <tel:+1-(201).555;ext=1>",
+    b"sip:1%32@198.18.112.112:5060;user=phone",
+    b"<sip:112@198.18.112.112?Replaces={id}%3Bto-tag%3D{ours}%3Bfrom-tag%3D{theirs}>",
+    b"{id};to-tag={ours};from-tag={theirs};early-only",
+    b"SIP/2.0/UDP [2001:db8::9:1]:5070;rport;received=[::1];branch=z9hG4bK1",
+];
 /// What breaks parsers.
 const SPLICES: [&[u8]; 30] = [
     b"\r\n",
@@ -179,6 +188,61 @@ fn mutated_multipart_bodies() {
     let mut random = Random(seed() ^ 3);
     let taken = (0..rounds() / 4).filter(|_| bodies::multipart::run(&random.mutate(PARTS))).count();
     assert!(taken > rounds() as usize / 40, "only {taken} were taken");
+}
+
+#[test]
+fn mutated_messages_cross_by_rules_and_profiles() {
+    let mut random = Random(seed() ^ 5);
+    let taken = (0..rounds() / 20).filter(|_| {
+        let count = random.below(7);
+        let mut octets = vec![random.next().to_le_bytes()[0], u8::try_from(count).expect("below 7")];
+        octets.extend((0..count).map(|_| random.next().to_le_bytes()[0]));
+        let original = random.pick(&[INVITE, RESPONSE, MULTIPART]);
+        octets.extend(random.mutate(original));
+        bodies::policy::run(&octets)
+    });
+    assert!(taken.count() > rounds() as usize / 200, "too few were taken");
+}
+
+#[test]
+fn mutated_names_and_uris() {
+    let mut random = Random(seed() ^ 6);
+    let taken = (0..rounds() / 100).filter(|_| {
+        let original = random.pick(&NAMES);
+        bodies::uri::run(&random.mutate(original))
+    });
+    assert!(taken.count() > rounds() as usize / 1_000, "too few were taken");
+}
+
+/// Nothing else compiles the fuzz targets: each is the frame around a body that runs here, and is built and run by its name.
+#[test]
+fn every_fuzz_target_has_a_body_that_runs_here() {
+    let fuzz = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let read = |file: &str| std::fs::read_to_string(fuzz.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let mut targets: Vec<String> = std::fs::read_dir(fuzz.join("fuzz_targets"))
+        .expect("fuzz_targets is there")
+        .map(|entry| entry.expect("readable").file_name().to_string_lossy().trim_end_matches(".rs").to_owned())
+        .collect();
+    targets.sort();
+    let (frame, manifest, script) = (read("fuzz_targets/message.rs"), read("Cargo.toml"), read("run.sh"));
+    for target in &targets {
+        assert_eq!(read(&format!("fuzz_targets/{target}.rs")), frame.replace("message", target), "{target} is another frame");
+        assert!(manifest.contains(&format!("name = \"{target}\"\npath = \"fuzz_targets/{target}.rs\"")), "{target}: Cargo.toml");
+        assert!(
+            script.contains(&format!(" {target} "))
+                || script.contains(&format!("({target} "))
+                || script.contains(&format!(" {target})")),
+            "{target}: run.sh"
+        );
+        assert!(include_str!("torture.rs").contains(&format!("bodies::{target}::run(")), "{target} does not run here");
+    }
+    let mut modules: Vec<String> = read("bodies/mod.rs")
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("pub(crate) mod ")?.strip_suffix(';')?.to_owned()))
+        .filter(|module| module != "lab")
+        .collect();
+    modules.sort();
+    assert_eq!(modules, targets, "a body without a target, or the other way round");
 }
 
 /// Random operations on calls; a run that fails prints its octets, which `bodies::call::run` repeats.

@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
+use sbc_core::auth::Hash;
 use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{Incarnation, NodeId};
 use sbc_core::io::{
     AddressRole, HostAndPort, Input, MediaCommand, MediaEvent, MediaStats, NodeView, Output, Path, Realm, Received, StreamPorts,
     Target, Transmit, Transport, View,
 };
-use sbc_core::policy::{ClusterConfig, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
+use sbc_core::policy::{Challenger, ClusterConfig, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
 use sbc_core::sbc::Sbc;
 use sbc_core::store_pb;
@@ -27,6 +28,8 @@ pub(crate) const CORE: &str = "198.18.1.1:5060";
 pub(crate) const PSAP: &str = "198.18.20.1:5060";
 /// A caller.
 pub(crate) const CALLER: &str = "198.18.10.1:5060";
+/// A caller whose trunk challenges (RFC 3261 §22.1).
+pub(crate) const CHALLENGED: &str = "198.18.11.1:5060";
 /// Timers that one call of [`Lab::advance`] fires at the most: more means that they fire without end.
 const MAX_TIMERS: u32 = 100_000;
 
@@ -51,10 +54,22 @@ fn config() -> ClusterConfig {
     let prefix = |text: &str| Prefix { addr: text.parse().expect("an address"), len: 24 };
     let target =
         TrunkTarget { host: HostAndPort { host: "198.18.20.1".into(), port: Some(5060) }, transport: Some(Transport::Udp) };
+    let challenger = Challenger {
+        realm: "corpus".into(),
+        users: Vec::new(),
+        algorithms: vec![Hash::Sha256],
+        emergency: false,
+        nonce_life: Challenger::NONCE_LIFE,
+    };
     ClusterConfig {
         revision: 1,
         trunks: vec![
             Trunk { sources: vec![prefix("198.18.10.0")], ..Trunk::new("callers", Realm::External) },
+            Trunk {
+                sources: vec![prefix("198.18.11.0")],
+                challenger: Some(challenger),
+                ..Trunk::new("challenged", Realm::External)
+            },
             Trunk { sources: vec![prefix("198.18.20.0")], targets: vec![target], ..Trunk::new("psap", Realm::Core) },
         ],
         routes: vec![

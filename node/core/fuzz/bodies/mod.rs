@@ -5,5 +5,7 @@ pub(crate) mod call;
 pub(crate) mod lab;
 pub(crate) mod message;
 pub(crate) mod multipart;
+pub(crate) mod policy;
 pub(crate) mod sdp;
 pub(crate) mod stream;
+pub(crate) mod uri;

@@ -6,7 +6,7 @@ use super::media::MediaPhase;
 use super::services::{ClientUse, LOOP_PARAM, Services};
 use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase, ClaimState, headers};
-use crate::dialog::{Dialog, without_tag};
+use crate::dialog::{Dialog, fit_to_send};
 use crate::ids::ResolveId;
 use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Side, Target, Transport, TransportChoice};
 use crate::policy::Topology;
@@ -369,7 +369,7 @@ pub fn uri_at(request: &Message, host: &str, addr: std::net::SocketAddr) -> Stri
 
 /// The To value toward a target. A caller that dials our own address names it there; the called side must not see it.
 pub fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
-    let as_received = without_tag(invite.to());
+    let as_received = fit_to_send(invite.to());
     let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
     match (cx.leads_here(&to.uri), &to.display) {
         (false, _) => as_received,

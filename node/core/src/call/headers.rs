@@ -84,10 +84,11 @@ pub fn strip_our_credentials(cx: &Services, from_trunk: &str, draft: &mut Draft)
 pub fn next_max_forwards(request: &Message) -> Result<u32, MaxForwardsError> {
     match request.first(HeaderId::MaxForwards) {
         None => Ok(70),
-        Some(text) => match text.trim().parse::<u32>() {
-            Ok(0) => Err(MaxForwardsError::Exhausted),
-            Ok(n) => Ok(n.min(256) - 1),
-            Err(_) => Err(MaxForwardsError::Malformed),
+        Some(text) if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) => Err(MaxForwardsError::Malformed),
+        Some(digits) => match digits.trim_start_matches('0') {
+            "" => Err(MaxForwardsError::Exhausted),
+            // RFC 4475 §3.1.2.4: a number beyond 255 is as one that is not there.
+            number => Ok(number.parse::<u8>().map_or(70, |n| u32::from(n) - 1)),
         },
     }
 }
@@ -150,6 +151,13 @@ mod tests {
         assert_eq!(next_max_forwards(&request("")), Ok(70));
         assert_eq!(next_max_forwards(&request("Max-Forwards: 70\r\n")), Ok(69));
         assert_eq!(next_max_forwards(&request("Max-Forwards: 0\r\n")), Err(MaxForwardsError::Exhausted));
-        assert_eq!(next_max_forwards(&request("Max-Forwards: x\r\n")), Err(MaxForwardsError::Malformed));
+        assert_eq!(next_max_forwards(&request("Max-Forwards: 255\r\n")), Ok(254));
+        assert_eq!(next_max_forwards(&request("Max-Forwards: 256\r\n")), Ok(70));
+        assert_eq!(next_max_forwards(&request("Max-Forwards: 99999999999999999999\r\n")), Ok(70));
+        assert_eq!(next_max_forwards(&request("Max-Forwards: 007\r\n")), Ok(6));
+        for malformed in ["x", "+7", "-1", "7 7", "", "7;x"] {
+            let request = request(&format!("Max-Forwards: {malformed}\r\n"));
+            assert_eq!(next_max_forwards(&request), Err(MaxForwardsError::Malformed), "{malformed}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::media::CallMedia;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, CallTimers, ClaimState, body};
-use crate::dialog::{Dialog, without_tag};
+use crate::dialog::{Dialog, fit_to_send};
 use crate::ids::CallUid;
 use crate::io::{Realm, ReturnPath, Side};
 use crate::sip::{Message, Sdp};
@@ -98,8 +98,8 @@ impl Call {
             call_id: "".into(),
             local_tag: "".into(),
             remote_tag: None,
-            local_uri: without_tag(new.invite.from()).into(),
-            remote_uri: without_tag(new.invite.to()).into(),
+            local_uri: fit_to_send(new.invite.from()).into(),
+            remote_uri: fit_to_send(new.invite.to()).into(),
             remote_target: "".into(),
             route_set: Vec::new(),
             local_cseq: 0,

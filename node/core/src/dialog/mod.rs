@@ -2,9 +2,9 @@
 
 mod strip;
 
-pub use strip::without_tag;
+pub use strip::{fit_to_send, without_tag};
 
-use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri};
+use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Scheme, Uri};
 
 /// Headers of more hops than this are refused when a dialog is made: no real path has as many, and each is kept.
 pub const MAX_ROUTES: usize = 20;
@@ -133,8 +133,15 @@ impl Dialog {
 
 /// The URI of the first Contact, where there is one.
 pub fn contact_uri(message: &Message) -> Option<Box<str>> {
-    let value = message.values(HeaderId::Contact).next()?;
-    NameAddr::parse(value).ok().map(|n| n.uri.as_str().into())
+    let known = |uri: &Uri| matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Tel);
+    let uris = message.values(HeaderId::Contact).filter_map(|value| NameAddr::parse(value).ok().map(|n| n.uri));
+    uris.filter(known).map(|uri| without_headers(&uri).into()).next()
+}
+
+/// RFC 3261 §19.1.1: headers have no place in a Request-URI.
+fn without_headers(uri: &Uri) -> &str {
+    let text = uri.as_str();
+    uri.headers().map_or(text, |headers| &text[..text.len() - headers.len() - 1])
 }
 
 fn uri_of(route: &str) -> String {

@@ -1,11 +1,11 @@
-//! What a request asks of us that we cannot give: extensions (RFC 3261 §8.2.2.3, §16.3) and bodies (§8.2.3, §21.4.26). An emergency
+//! What a request asks of us that we cannot give: addresses (RFC 3261 §8.2.2.1, §16.3), extensions (RFC 3261 §8.2.2.3, §16.3) and bodies (§8.2.3, §21.4.26). An emergency
 //! call is never refused for either; what is asked of the far end crosses, and it judges.
 
 use super::Sbc;
 use crate::call::find_sdp;
 use crate::io::ReturnPath;
 use crate::routing;
-use crate::sip::{HeaderId, Message, Method, Sdp, SdpError, Uri};
+use crate::sip::{HeaderId, Message, Method, Scheme, Sdp, SdpError, Uri};
 
 /// Extensions that an OPTIONS to us may require, and is told of: what a call through us may use.
 pub(super) const KNOWN: [&str; 7] =
@@ -25,6 +25,18 @@ impl Sbc {
         }
         let fields = [("Unsupported", unknown.join(", "))];
         self.cx.reject_with(back, request, 420, &fields);
+        true
+    }
+
+    /// Answers 400 to a request that begins something and whose Request-URI cannot be read, whatever its method (RFC 5118 §4.2), and
+    /// 416 to an OPTIONS with one of a kind that we do not know (RFC 4475 §3.3.2); calls are judged with their route.
+    pub(super) fn refuses_uri(&mut self, back: ReturnPath, request: &Message) -> bool {
+        let status = match Uri::parse(request.request_uri().unwrap_or_default()) {
+            Err(_) => 400,
+            Ok(uri) if uri.scheme() == Scheme::Other && request.method() == &Method::Options => 416,
+            Ok(_) => return false,
+        };
+        self.cx.reject_stateless(back, request, status);
         true
     }
 

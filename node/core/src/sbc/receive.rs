@@ -124,7 +124,7 @@ impl Sbc {
             self.ban_scanner(&path);
             return;
         }
-        if self.refuses_extensions(back, message) {
+        if self.refuses_uri(back, message) || self.refuses_extensions(back, message) {
             return;
         }
         match message.method() {
@@ -226,7 +226,8 @@ fn return_path(path: Path, via: &Via) -> Path {
 pub(super) fn server_key(message: &Message, method: &Method) -> ServerKey {
     let via = message.top_via();
     let branch = match via.branch() {
-        Some(b) if b.get(..7).is_some_and(|c| c.eq_ignore_ascii_case("z9hG4bK")) => b.to_owned(),
+        // RFC 4475 §3.2.1: the cookie alone tells nothing apart, so a second call would be taken for a copy of the first.
+        Some(b) if b.len() > 7 && b.get(..7).is_some_and(|c| c.eq_ignore_ascii_case("z9hG4bK")) => b.to_owned(),
         other => format!(
             "{}|{}|{}|{}",
             other.unwrap_or_default(),

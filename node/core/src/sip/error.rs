@@ -45,6 +45,8 @@ pub enum ParseErrorKind {
     CSeq,
     /// The method of CSeq is not that of the request.
     CSeqMethod,
+    /// The same, and nobody knows the method of the request.
+    UnknownMethod,
     /// Content-Length is no number, or missing on a stream.
     ContentLength,
     /// Fewer octets than Content-Length says.
@@ -76,6 +78,7 @@ impl ParseErrorKind {
             ParseErrorKind::CallId => "call_id",
             ParseErrorKind::CSeq => "cseq",
             ParseErrorKind::CSeqMethod => "cseq_method",
+            ParseErrorKind::UnknownMethod => "unknown_method",
             ParseErrorKind::ContentLength => "content_length",
             ParseErrorKind::Truncated => "truncated",
             ParseErrorKind::BodyTooLarge => "body_too_large",
@@ -89,6 +92,7 @@ impl ParseErrorKind {
             ParseErrorKind::Version => (505, "Version Not Supported"),
             ParseErrorKind::UriTooLong => (414, "Request-URI Too Long"),
             ParseErrorKind::BodyTooLarge => (413, "Request Entity Too Large"),
+            ParseErrorKind::UnknownMethod => (501, "Not Implemented"),
             ParseErrorKind::NotSip | ParseErrorKind::StartLine => (400, "Bad Request Line"),
             ParseErrorKind::LineBreak => (400, "Bad Line Break"),
             ParseErrorKind::Unterminated => (400, "No End Of Header"),

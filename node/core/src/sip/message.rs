@@ -13,7 +13,7 @@ use super::header::HeaderId;
 use super::method::Method;
 use super::name_addr;
 use super::scan::{FieldSpan, Scan, StartLine, head_len, scan};
-use super::text::{Span, params, split_list};
+use super::text::{Span, has_hole, params, split_list};
 use super::via::Via;
 
 /// One header field: name and value as received, a folded value on one line.
@@ -261,6 +261,10 @@ impl Parts {
         check_single(scan, &start)?;
         let need = |id| scan.find(id).ok_or(ParseErrorKind::Missing(id));
         let via = need(HeaderId::Via)?.of(text);
+        // RFC 4475 §3.1.2.1: whose answer goes where is not to be guessed.
+        if has_hole(via) {
+            return Err(ParseErrorKind::Via);
+        }
         let via = Via::parse(split_list(via).next().unwrap_or("")).map_err(|_| ParseErrorKind::Via)?;
         let from = need(HeaderId::From)?;
         let to = need(HeaderId::To)?;
@@ -276,7 +280,11 @@ impl Parts {
             check_octets(scan)?;
         }
         let method = match &start {
-            StartLine::Request { method, .. } if *method != cseq_method => return Err(ParseErrorKind::CSeqMethod),
+            // RFC 4475 §3.1.2.18: that the method is unknown says more.
+            StartLine::Request { method, .. } if *method != cseq_method => {
+                let unknown = matches!(method, Method::Other(_));
+                return Err(if unknown { ParseErrorKind::UnknownMethod } else { ParseErrorKind::CSeqMethod });
+            }
             _ => cseq_method,
         };
         let length = scan.content_length()?;

@@ -88,7 +88,8 @@ pub(crate) fn split(text: &str) -> Option<Parts<'_>> {
     Some(Parts { display, uri: trim(&text[open + 1..close]), params, angled: true })
 }
 
-fn is_quoted_string(text: &str) -> bool {
+/// Whether the text is one quoted string and nothing else.
+pub(crate) fn is_quoted_string(text: &str) -> bool {
     let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return false };
     let mut escaped = false;
     for byte in inner.bytes() {

@@ -42,6 +42,20 @@ pub(crate) fn find_outside(text: &str, angles: bool, wanted: impl Fn(u8) -> bool
     None
 }
 
+/// Whether a quoted string begins in the text that does not end in it: what is appended would be swallowed.
+pub(crate) fn ends_quoted(text: &str) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+    }
+    quoted
+}
+
 /// Splits a header value at its commas, leaving those in quoted strings and in `<...>` alone. Elements are trimmed and empty
 /// ones left out.
 pub fn split_list(value: &str) -> impl Iterator<Item = &str> {
@@ -60,6 +74,22 @@ pub fn split_list(value: &str) -> impl Iterator<Item = &str> {
             }
         }
     })
+}
+
+/// Whether an element of a list is missing, or is nothing but parameters.
+pub(crate) fn has_hole(value: &str) -> bool {
+    let mut rest = Some(value);
+    while let Some(text) = rest {
+        let (element, tail) = match find_outside(text, true, |byte| byte == b',') {
+            Some(at) => (&text[..at], Some(&text[at + 1..])),
+            None => (text, None),
+        };
+        rest = tail;
+        if matches!(trim(element).as_bytes().first(), None | Some(b';')) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The parameters of a header value, in order: name, and value as received (a quoted string with its quotes) where there is one.

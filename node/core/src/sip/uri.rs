@@ -150,7 +150,7 @@ impl Uri {
 
     /// The host where it is an address.
     pub fn host_ip(&self) -> Option<IpAddr> {
-        self.host().and_then(|host| host.parse().ok())
+        self.host().and_then(|host| host.parse().ok().or_else(|| ipv6(host).map(IpAddr::V6)))
     }
 
     /// Port of a sip or sips URI.
@@ -215,7 +215,7 @@ fn scheme_of(name: &str) -> Option<Scheme> {
 pub(crate) fn split_host_port(text: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, tail) = rest.split_once(']')?;
-        host.parse::<std::net::Ipv6Addr>().ok()?;
+        ipv6(host)?;
         return match tail.strip_prefix(':') {
             Some(port) => Some((host, Some(port))),
             None if tail.is_empty() => Some((host, None)),
@@ -226,6 +226,12 @@ pub(crate) fn split_host_port(text: &str) -> Option<(&str, Option<&str>)> {
     // Underscores are no part of RFC 3261 §25.1 hostname, but of names in use.
     let named = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
     named.then_some((host, port))
+}
+
+/// An IPv6 address; with three colons before an IPv4 part, as the grammar of RFC 3261 let it be written, it is the one with two
+/// (RFC 5118 §4.10).
+fn ipv6(text: &str) -> Option<std::net::Ipv6Addr> {
+    text.parse().ok().or_else(|| text.contains('.').then(|| text.replacen(":::", "::", 1).parse().ok()).flatten())
 }
 
 pub(crate) fn parse_port(text: &str) -> Option<u16> {
@@ -306,6 +312,8 @@ mod tests {
         assert_eq!((six.host(), six.port()), (Some("2001:db8::10"), Some(5070)));
         assert_eq!(six.host_ip(), Some("2001:db8::10".parse().expect("address")));
         assert_eq!(parse("sip:[::ffff:192.0.2.1]").host(), Some("::ffff:192.0.2.1"));
+        let three = parse("sip:911@[2001:db8:::192.0.2.1]:5070");
+        assert_eq!((three.host_ip(), three.port()), (Some("2001:db8::192.0.2.1".parse().expect("address")), Some(5070)));
         assert_eq!(parse("sip:10.0.0.1:0").port(), Some(0));
         assert_eq!(parse("sip:h").host_ip(), None);
     }
@@ -347,6 +355,8 @@ mod tests {
             ("sip:a@b@c", Host),
             ("sip:a@[::1", Host),
             ("sip:a@[zz]", Host),
+            ("sip:a@[2001:db8:::1]", Host),
+            ("sip:a@[2001:db8::::192.0.2.1]", Host),
             ("sip:a@[::1]x", Host),
             ("sip:a@::1", Host),
             ("sip:a@h:", Port),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::text::{Span, params, trim};
+use super::text::{Span, ends_quoted, params, trim};
 use super::uri::{parse_port, split_host_port};
 
 /// Why a text is no Via value. The sender's fault: without a Via there is no answer.
@@ -14,7 +14,7 @@ pub enum ViaError {
     /// Host or port malformed.
     #[error("bad Via sent-by")]
     SentBy,
-    /// A branch that is no token, or a control character.
+    /// A branch that is no token, a control character, or a quoted string that does not end.
     #[error("bad Via parameter")]
     Param,
 }
@@ -53,7 +53,8 @@ impl Via {
         let sent_by = trim(rest.split_once(';').map_or(rest, |(sent_by, _)| sent_by));
         let (host, port) = split_sent_by(sent_by).ok_or(ViaError::SentBy)?;
         let branch = params(text).find(|(name, _)| name.eq_ignore_ascii_case("branch")).and_then(|(_, value)| value);
-        if branch.is_some_and(|branch| branch.is_empty() || !branch.bytes().all(|byte| byte.is_ascii_graphic())) {
+        let odd = |branch: &str| branch.is_empty() || branch.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'"');
+        if branch.is_some_and(odd) || ends_quoted(text) {
             return Err(ViaError::Param);
         }
         Ok(Via {
@@ -242,6 +243,8 @@ mod tests {
             ("SIP/2.0/UDP 2001:db8::1;branch=x", SentBy),
             ("SIP/2.0/UDP h;branch=", Param),
             ("SIP/2.0/UDP h;branch=a b", Param),
+            ("SIP/2.0/UDP h;branch=a\"b", Param),
+            ("SIP/2.0/UDP h;branch=a;x=\"b", Param),
         ] {
             assert_eq!(Via::parse(text), Err(error), "{text}");
         }

@@ -4,11 +4,17 @@
 //! empty line before an entry belongs to the file. Lines end in CRLF on the wire. Keys:
 //!
 //! - `parse`: `ok METHOD-OR-STATUS`, or the label of the error;
-//! - `node`: what a node answers at last: statuses with `|` between, `none`, or `cross`: the called side gets it, and its answer comes back;
-//! - `tcp`: the same over TCP where it differs; `skip`: cannot be sent so;
-//! - `has`: the answer has this text; `far`: the called side's copy has it; `not`: the called side's copy has it not.
+//! - `node`: what a node answers at last: a status, `none`, or `cross`: the called side gets it, and its answer comes back. What does
+//!   not cross is not seen by the called side. Where one stream has two messages, one answer each;
+//! - `tcp`: the same over TCP and TLS where it differs; `skip`: cannot be sent so;
+//! - `udp: skip`: no datagram can carry it, or the answer;
+//! - `trunk: challenged`: from a caller who is to say who it is (RFC 3261 §22.1);
+//! - `has`: an answer has this text; `lacks`: none has; `trying`: the 100 has it;
+//! - `far`: the called side's copy has it; `not`: the called side's copy has it not; `body: same`: it has the body octet for octet.
 //!
-//! A message without an empty line gets one at its end. In a message `{xHH}` is an octet, `{TEXT*N}` is TEXT N times, `{len}` the length of the body, `{nocrlf}` leaves out the line break.
+//! A message without an empty line gets one at its end. In a message, `has`, `far` and `not`, `{own}` is the address that is
+//! called. In a message `{xHH}` is an octet, `{TEXT*N}` is TEXT N times, `{len}` the length of the body, `{nocrlf}` leaves out the
+//! line break.
 
 /// One message of the corpus.
 #[derive(Debug, Default)]
@@ -19,27 +25,109 @@ pub(crate) struct Entry {
     pub(crate) parse: String,
     /// What a node does with a datagram.
     pub(crate) node: String,
-    /// What a node does over TCP; empty: the same.
+    /// What a node does over TCP and TLS; empty: the same.
     pub(crate) tcp: String,
-    /// Text that the answer has.
-    pub(crate) has: Vec<String>,
+    /// `skip`: not as a datagram.
+    pub(crate) udp: String,
+    /// From whom; empty: anybody.
+    pub(crate) trunk: String,
+    /// Text that an answer has.
+    has: Vec<String>,
+    /// Text that no answer has.
+    lacks: Vec<String>,
+    /// Text that the 100 has.
+    trying: Vec<String>,
     /// Text that the called side's copy has.
-    pub(crate) far: Vec<String>,
+    far: Vec<String>,
     /// Text that the called side's copy has not.
-    pub(crate) not: Vec<String>,
+    not: Vec<String>,
+    /// The called side's copy has the same body.
+    same_body: bool,
     /// The message.
     pub(crate) octets: Vec<u8>,
+}
+
+/// What became of one message.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Final answers to its sender, in order, each once.
+    pub(crate) answers: Vec<String>,
+    /// The 100s.
+    pub(crate) trying: String,
+    /// What the called side got but ACKs, each once.
+    pub(crate) far: Vec<Vec<u8>>,
+}
+
+impl Seen {
+    /// Notes an answer; a repeated one is there once.
+    pub(crate) fn note(&mut self, answer: String) {
+        if answer.starts_with("SIP/2.0 1") {
+            self.trying.push_str(&answer);
+        } else if !self.answers.contains(&answer) {
+            self.answers.push(answer);
+        }
+    }
+}
+
+impl Entry {
+    /// What a node should do, one word a message.
+    pub(crate) fn wanted(&self, stream: bool) -> &str {
+        if stream && !self.tcp.is_empty() { &self.tcp } else { &self.node }
+    }
+
+    /// How many final answers there should be.
+    pub(crate) fn answers(&self, stream: bool) -> usize {
+        self.wanted(stream).split(' ').filter(|word| *word != "none").count()
+    }
+
+    /// What is wrong with what was seen; `None`: nothing.
+    pub(crate) fn fault(&self, stream: bool, seen: &Seen) -> Option<String> {
+        let wanted: Vec<&str> = self.wanted(stream).split(' ').filter(|word| *word != "none").collect();
+        let fits = |(wanted, answer): (&&str, &String)| match (*wanted, answer.get(8..11)) {
+            ("cross", status) => matches!(status, Some("486" | "200")),
+            (wanted, status) => status == Some(wanted),
+        };
+        let mut faults = Vec::new();
+        if self.answers(stream) != seen.answers.len() || !wanted.iter().zip(&seen.answers).all(fits) {
+            faults.push("the answers".to_owned());
+        }
+        if wanted.iter().filter(|word| **word == "cross").count() != seen.far.len() {
+            faults.push("how many crossed".to_owned());
+        }
+        let far = seen.far.iter().map(|octets| String::from_utf8_lossy(octets)).collect::<Vec<_>>().join("\n");
+        let answers = seen.answers.join("\n");
+        let mut check = |what: &str, text: &str, parts: &[String], has: bool| {
+            faults.extend(parts.iter().filter(|part| text.contains(part.as_str()) != has).map(|part| format!("{what} {part:?}")));
+        };
+        check("has", &answers, &self.has, true);
+        check("lacks", &answers, &self.lacks, false);
+        check("trying", &seen.trying, &self.trying, true);
+        check("far", &far, &self.far, true);
+        check("not", &far, &self.not, false);
+        if self.same_body && !seen.far.iter().all(|octets| body(octets) == body(&self.octets)) {
+            faults.push("the body".to_owned());
+        }
+        (!faults.is_empty()).then(|| {
+            let (name, wanted, faults, trying) = (&self.name, self.wanted(stream), faults.join(", "), &seen.trying);
+            format!("{name}: wanted {wanted}, wrong are {faults}\nanswers: {answers}\nprovisional: {trying}\nfar side: {far}")
+        })
+    }
+}
+
+/// What follows the first empty line.
+fn body(octets: &[u8]) -> &[u8] {
+    octets.windows(4).position(|w| w == b"\r\n\r\n").map_or(&[], |at| &octets[at + 4..])
 }
 
 const FILES: [(&str, &str); 3] =
     [("rfc4475", include_str!("rfc4475.txt")), ("rfc5118", include_str!("rfc5118.txt")), ("own", include_str!("own.txt"))];
 
-/// All entries.
+/// All entries, for a node that is called at the address `own`.
 ///
 /// # Panics
 /// A file is not as described above.
-pub(crate) fn entries() -> Vec<Entry> {
-    FILES.iter().flat_map(|(file, text)| of_file(file, text)).collect()
+pub(crate) fn entries(own: &str) -> Vec<Entry> {
+    FILES.iter().flat_map(|(file, text)| of_file(file, &text.replace("{own}", own))).collect()
 }
 
 fn of_file(file: &str, text: &str) -> Vec<Entry> {
@@ -61,9 +149,14 @@ fn entry(file: &str, chunk: &str) -> Entry {
             "parse" => entry.parse = value,
             "node" => entry.node = value,
             "tcp" => entry.tcp = value,
+            "udp" => entry.udp = value,
+            "trunk" => entry.trunk = value,
             "has" => entry.has.push(value),
+            "lacks" => entry.lacks.push(value),
+            "trying" => entry.trying.push(value),
             "far" => entry.far.push(value),
             "not" => entry.not.push(value),
+            "body" if value == "same" => entry.same_body = true,
             _ => panic!("{}: unknown key {key}", entry.name),
         }
     }

@@ -7,7 +7,7 @@ use crate::call::{
     Asked, Challenged, DATAGRAM_MAX, Known, LOOP_PARAM, Timer, copy_through, next_max_forwards, strip_our_credentials,
     target_number, to_value, uri_at,
 };
-use crate::dialog::without_tag;
+use crate::dialog::fit_to_send;
 use crate::ids::ResolveId;
 use crate::io::{Output, ResolveError, ResolveRequest, Target, Transport, TransportChoice};
 use crate::policy::Topology;
@@ -123,7 +123,7 @@ impl Sbc {
         let uri = uri_at(&page.request, &hop.host.host, target.addr);
         let mut draft = Draft::request(method, &uri);
         draft.push(HeaderId::MaxForwards, next_max_forwards(&page.request).unwrap_or(70).to_string());
-        draft.push(HeaderId::From, format!("{};tag={}", without_tag(page.request.from()), identity.from_tag));
+        draft.push(HeaderId::From, format!("{};tag={}", fit_to_send(page.request.from()), identity.from_tag));
         draft.push(HeaderId::To, to_value(cx, &page.request, &uri));
         let open = cx.config.trunk(&hop.trunk).is_some_and(|t| t.topology == Topology::Transparent);
         draft.push(HeaderId::CallId, if open { page.request.call_id().to_owned() } else { identity.call_id });
