@@ -10,7 +10,7 @@ use super::services::{ClientUse, Services};
 use super::timer::{CallTimer, Timer};
 use super::{Call, headers};
 use crate::auth::{AuthHeader, Challenge, challenges};
-use crate::io::{Counter, Path, ReturnPath, Side};
+use crate::io::{Counter, ReturnPath, Side};
 use crate::policy::Credentials;
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction};
@@ -95,7 +95,7 @@ pub struct Lone {
     trunk: Box<str>,
     retry: Retry,
     known: Known,
-    path: Path,
+    way: ReturnPath,
     tls_name: Option<Box<str>>,
 }
 
@@ -167,12 +167,12 @@ impl Services {
         put(&mut draft, fields, &lone.known);
         self.count(Counter::Auth("answered"));
         let branch = self.mint_branch();
-        draft.insert_first(HeaderId::Via, self.via(&lone.path, &branch));
+        draft.insert_first(HeaderId::Via, self.via(&lone.way.path, &branch));
         let Some(payload) = self.encode(&draft) else { return };
         if let Some(call) = call {
-            self.note_sent(call, ReturnPath { ingress: None, path: lone.path }, &draft);
+            self.note_sent(call, lone.way, &draft);
         }
-        if let Some(tx) = self.tx.send_request(self.now.mono, branch.into(), false, lone.path, lone.tls_name.clone(), payload) {
+        if let Some(tx) = self.tx.send_request_by(self.now.mono, branch.into(), false, lone.way, lone.tls_name.clone(), payload) {
             self.alone_of.extend(call.map(|call| (tx, call)));
             self.alone.insert(tx, lone);
         }
@@ -219,11 +219,11 @@ impl Call {
     }
 
     /// Keeps a BYE until its answer.
-    pub(super) fn keep_lone(&mut self, cx: &mut Services, side: Side, tx: ClientTxId, retry: Retry, path: Path) {
+    pub(super) fn keep_lone(&mut self, cx: &mut Services, side: Side, tx: ClientTxId, retry: Retry, way: ReturnPath) {
         let leg = self.leg(side);
         let (trunk, tls_name) = (leg.trunk.clone(), leg.tls_name.clone());
         let known = self.auth.of(side).known.clone();
-        cx.alone.insert(tx, Lone { trunk, retry, known, path, tls_name });
+        cx.alone.insert(tx, Lone { trunk, retry, known, way, tls_name });
     }
 
     /// A far end asks, in answer to a request that was made of `retry`. Afterwards `retry` is what to send, but for credentials.
@@ -266,7 +266,7 @@ impl Call {
         let Some(payload) = cx.encode(&draft) else { return Challenged::Refused };
         let sent = cx.tx.send_request(cx.now.mono, branch.clone().into(), true, path, tls_name, payload);
         let Some(tx) = sent else { return Challenged::Refused };
-        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath { ingress: None, path }, &draft);
+        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
         // The old transaction goes on absorbing copies of its 401; what becomes of it says nothing of the new one.
         cx.client_use.remove(&self.attempts[at].tx);
         cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));

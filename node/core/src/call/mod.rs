@@ -19,6 +19,7 @@ mod held;
 mod in_dialog;
 mod journal;
 mod ladder;
+mod left;
 mod leg;
 mod media;
 mod offer;
@@ -39,7 +40,7 @@ pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
 pub use emergency::{PIDF, carried, is_data};
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
 pub use ladder::{Ladder, Note};
-pub use leg::{Leg, NextHop};
+pub use leg::{Leg, NextHop, hop_to};
 pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
@@ -50,7 +51,7 @@ use dial::{Candidate, Hop};
 use forward::Forward;
 use journal::Journal;
 use media::CallMedia;
-use outgoing::PendingSend;
+use outgoing::{Again, PendingSend, Within};
 pub use setup::NewCall;
 
 use crate::ids::{CallUid, NodeId, ResolveId};
@@ -135,6 +136,8 @@ pub struct Call {
     attempts: Vec<Attempt>,
     forwards: Vec<Forward>,
     sends: Vec<PendingSend>,
+    /// Requests under way that could go another way.
+    within: Vec<Within>,
     media: CallMedia,
     journal: Journal,
     /// Requests whose location or data went to the log.
@@ -188,6 +191,8 @@ struct SentAck {
     remote_tag: Option<Box<str>>,
     back: ReturnPath,
     payload: bytes::Bytes,
+    /// How it may be repeated by another way; `None`: there is none.
+    again: Option<Box<Again>>,
 }
 
 impl Call {
@@ -214,6 +219,7 @@ impl Call {
             && self.caller.pending_2xx.is_none()
             && self.callee.pending_2xx.is_none()
             && self.sends.is_empty()
+            && self.within.is_empty()
             && self.attempts.iter().all(|a| a.finished)
     }
 

@@ -1,12 +1,25 @@
-//! Requests of ours within a dialog: next hop, Via, transaction.
+//! Requests of ours within a dialog: next hop, Via, transaction, and the other ways that there are when one fails.
+//!
+//! A far end's connection may be gone, a name may stand for several addresses (RFC 3263 §4.3), and what is too large for a datagram is
+//! tried by TCP first (RFC 3261 §18.1.1). Whichever it is: what could not be sent, or was met by silence, goes another way.
 
+use std::collections::VecDeque;
+
+use super::dial::DATAGRAM_MAX;
 use super::leg::NextHop;
 use super::services::{ClientUse, Services};
+use super::timer::{CallTimer, Timer};
 use super::{Call, SentAck};
-use crate::ids::{NodeId, ResolveId};
-use crate::io::{Path, ResolveError, ReturnPath, Side, Target};
-use crate::sip::{Draft, HeaderId, Method};
+use crate::ids::ResolveId;
+use crate::io::{ResolveError, ReturnPath, Side, Target, Transport};
+use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::timer::TimerId;
 use crate::transaction::ClientTxId;
+
+/// ACKs kept for repetition: one a side, and some forks.
+const MAX_ACKS: usize = 4;
+/// Addresses of one name that are tried: each costs the time of a failover.
+const MAX_WAYS: usize = 8;
 
 /// A request whose next hop is being looked up.
 #[derive(Debug)]
@@ -28,11 +41,55 @@ pub(super) enum Purpose {
     Ack(u32),
 }
 
+/// The ways that a request may go, the best one first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ways {
+    next: VecDeque<ReturnPath>,
+    /// TCP was put before UDP, for its size: once is enough.
+    by_tcp: bool,
+}
+
+impl Ways {
+    fn one(way: ReturnPath) -> Ways {
+        Ways { next: [way].into(), by_tcp: false }
+    }
+}
+
+/// A request as it was before Via and credentials, and how else it may go.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    draft: Draft,
+    ways: Ways,
+}
+
+/// A request under way that could go another way, until something comes back.
+#[derive(Debug)]
+pub(super) struct Within {
+    tx: ClientTxId,
+    side: Side,
+    purpose: Purpose,
+    way: ReturnPath,
+    again: Again,
+    silence: Option<TimerId>,
+}
+
+/// A request as it goes out.
+struct Written {
+    way: ReturnPath,
+    branch: String,
+    payload: bytes::Bytes,
+    retry: Option<super::challenge::Retry>,
+    /// Present where there is another way.
+    again: Option<Again>,
+}
+
 impl Call {
     /// Sends a request on a leg, now or when its next hop is known.
     pub(super) fn send_on(&mut self, cx: &mut Services, side: Side, draft: Draft, purpose: Purpose) {
         match self.leg(side).next_hop(cx) {
-            NextHop::Known { path, ingress } => self.send_to(cx, side, draft, purpose, path, ingress),
+            NextHop::Known { path, ingress } => {
+                self.send_along(cx, side, draft, purpose, Ways::one(ReturnPath::through(ingress, path)));
+            }
             NextHop::Ask(request) => {
                 let id = cx.resolve(self.serial, request);
                 self.sends.push(PendingSend { id, side, draft, purpose });
@@ -50,63 +107,103 @@ impl Call {
         let Some(at) = self.sends.iter().position(|s| s.id == id) else { return false };
         let PendingSend { side, draft, purpose, .. } = self.sends.remove(at);
         let leg = self.leg(side);
-        let path = match result.as_ref().ok().and_then(|t| t.first()) {
-            Some(target) => cx.path_to(leg.realm, target.transport, target.addr),
+        let targets = result.as_deref().unwrap_or_default();
+        let targets = &targets[..targets.len().min(MAX_WAYS)];
+        let way = |target: &Target| ReturnPath::here(cx.path_to(leg.realm, target.transport, target.addr));
+        let mut next: VecDeque<ReturnPath> = targets.iter().map(way).collect();
+        // RFC 3263 §4.3: those that failed lately come last.
+        if let Some(first) = targets.iter().position(|target| !cx.defers(leg.realm, target)) {
+            next.rotate_left(first);
+        }
+        if next.is_empty() {
             // No DNS: where the far end was last seen is the best that is left, and mostly right.
-            None => leg.own_path(cx, leg.path.transport),
-        };
-        self.send_to(cx, side, draft, purpose, path, None);
+            next.push_back(ReturnPath::here(leg.own_path(cx, leg.path.transport)));
+        }
+        self.send_along(cx, side, draft, purpose, Ways { next, by_tcp: false });
         true
     }
 
-    fn send_to(
-        &mut self,
-        cx: &mut Services,
-        side: Side,
-        mut draft: Draft,
-        purpose: Purpose,
-        path: Path,
-        ingress: Option<NodeId>,
-    ) {
-        let retry = self.authorize(cx, side, &mut draft);
-        let branch = cx.mint_branch();
-        draft.insert_first(HeaderId::Via, cx.via(&path, &branch));
-        let back = ReturnPath { ingress, path };
-        let leg = self.leg(side);
-        let (realm, tls_name) = (leg.realm, leg.tls_name.clone());
-        self.ladder.sent(cx.now.unix, realm, &back, &draft);
-        let Some(payload) = cx.encode(&draft) else { return };
-        match purpose {
+    fn send_along(&mut self, cx: &mut Services, side: Side, draft: Draft, purpose: Purpose, ways: Ways) {
+        let mut draft = draft;
+        let Some(written) = self.write_request(cx, side, &mut draft, ways) else { return };
+        let Written { way, branch, payload, retry, again } = written;
+        let (realm, tls_name) = (self.leg(side).realm, self.leg(side).tls_name.clone());
+        self.ladder.sent(cx.now.unix, realm, &way, &draft);
+        let sent = match purpose {
             Purpose::Ack(cseq) => {
-                let remote_tag = self.leg(side).dialog.remote_tag.clone();
-                self.acks.retain(|a| a.side != side || a.cseq != cseq || a.remote_tag != remote_tag);
-                self.acks.push(SentAck { side, cseq, remote_tag, back, payload: payload.clone() });
-                // The last ACK of each side is the only one whose 2xx can still be repeated, besides forks'.
-                if self.acks.len() > MAX_ACKS {
-                    self.acks.remove(0);
-                }
-                cx.send(back, tls_name, payload);
+                self.keep_ack(side, cseq, way, payload.clone(), again);
+                return cx.send(way, tls_name, payload);
             }
             Purpose::Alone => {
-                let sent = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload);
+                let sent = cx.tx.send_request_by(cx.now.mono, branch.into(), false, way, tls_name, payload);
                 if let Some(tx) = sent {
                     cx.alone_of.insert(tx, self.serial);
                 }
                 if let (Some(tx), Some(retry)) = (sent, retry) {
-                    self.keep_lone(cx, side, tx, retry, path);
+                    self.keep_lone(cx, side, tx, retry, way);
                 }
+                sent
             }
             Purpose::Use(purpose) => {
                 let invite = draft.method() == Some(&Method::Invite);
                 if let (ClientUse::Forward(id), Some(retry)) = (purpose, retry) {
                     self.keep_forward(id, retry);
                 }
-                let sent = cx.tx.send_request(cx.now.mono, branch.into(), invite, path, tls_name, payload);
+                let sent = cx.tx.send_request_by(cx.now.mono, branch.into(), invite, way, tls_name, payload);
                 match sent {
                     Some(tx) => self.on_sent(cx, tx, purpose),
                     None => self.on_not_sent(cx, purpose),
                 }
+                sent
             }
+        };
+        if let (Some(tx), Some(again)) = (sent, again) {
+            let after = cx.config.trunk(&self.leg(side).trunk).and_then(|t| t.failover_after);
+            let after = after.unwrap_or(cx.config.settings.failover_after);
+            let silent = || Timer::Call(self.serial, CallTimer::Silent(tx));
+            let silence = (!again.ways.next.is_empty()).then(|| cx.start_timer(after, silent()));
+            self.within.push(Within { tx, side, purpose, way, again, silence });
+        }
+    }
+
+    /// Credentials, Via, octets; by TCP where they are too many for a datagram. `None`: it cannot be written.
+    fn write_request(&mut self, cx: &mut Services, side: Side, draft: &mut Draft, mut ways: Ways) -> Option<Written> {
+        let mut way = ways.next.pop_front()?;
+        let plain = draft.clone();
+        let retry = self.authorize(cx, side, draft);
+        let branch = cx.mint_branch();
+        draft.insert_first(HeaderId::Via, cx.via(&way.path, &branch));
+        let mut payload = cx.encode(draft)?;
+        if payload.len() > DATAGRAM_MAX
+            && !ways.by_tcp
+            && let Some(by_tcp) = self.by_tcp_first(cx, side, &way)
+        {
+            ways.by_tcp = true;
+            ways.next.push_front(std::mem::replace(&mut way, by_tcp));
+            draft.replace_first(HeaderId::Via, cx.via(&way.path, &branch));
+            payload = cx.encode(draft)?;
+        }
+        let again = (way.path.flow.is_some() || !ways.next.is_empty()).then_some(Again { draft: plain, ways });
+        Some(Written { way, branch, payload, retry, again })
+    }
+
+    /// The same hop by TCP. `None`: it is not for this leg, or TCP failed there lately.
+    fn by_tcp_first(&self, cx: &mut Services, side: Side, way: &ReturnPath) -> Option<ReturnPath> {
+        let leg = self.leg(side);
+        let target = Target { addr: way.path.remote, transport: Transport::Tcp };
+        if way.path.transport != Transport::Udp || !leg.takes_tcp(cx) || cx.defers(leg.realm, &target) {
+            return None;
+        }
+        Some(ReturnPath::here(cx.path_to(leg.realm, Transport::Tcp, way.path.remote)))
+    }
+
+    fn keep_ack(&mut self, side: Side, cseq: u32, back: ReturnPath, payload: bytes::Bytes, again: Option<Again>) {
+        let remote_tag = self.leg(side).dialog.remote_tag.clone();
+        self.acks.retain(|a| a.side != side || a.cseq != cseq || a.remote_tag != remote_tag);
+        self.acks.push(SentAck { side, cseq, remote_tag, back, payload, again: again.map(Box::new) });
+        // The last ACK of each side is the only one whose 2xx can still be repeated, besides forks'.
+        if self.acks.len() > MAX_ACKS {
+            self.acks.remove(0);
         }
     }
 
@@ -125,16 +222,82 @@ impl Call {
         }
     }
 
-    /// Repeats the ACK for a 2xx that came again. False: none was sent for it.
-    pub(super) fn repeat_ack(&self, cx: &mut Services, side: Side, cseq: u32, remote_tag: Option<&str>) -> bool {
-        let Some(ack) = self.acks.iter().find(|a| a.side == side && a.cseq == cseq && a.remote_tag.as_deref() == remote_tag)
-        else {
-            return false;
+    /// Something came back for a request (`None`: its transaction is over): it needs no other way.
+    pub fn on_way_settled(&mut self, cx: &mut Services, tx: ClientTxId, response: Option<&Message>) {
+        let Some(at) = self.within.iter().position(|w| w.tx == tx) else { return };
+        let mut within = self.within.remove(at);
+        cx.stop_timer(&mut within.silence);
+        if let Some(response) = response.filter(|_| within.way.path.flow.is_none()) {
+            cx.target_responded(&within.way.path, response.status().unwrap_or(500), response);
+        }
+    }
+
+    /// A request could not be sent (503), or got no response (408). True: it went another way.
+    pub fn resend(&mut self, cx: &mut Services, tx: ClientTxId, status: u16) -> bool {
+        let Some(at) = self.within.iter().position(|w| w.tx == tx) else { return false };
+        let Within { side, purpose, way, again, mut silence, .. } = self.within.remove(at);
+        cx.stop_timer(&mut silence);
+        let over_flow = way.path.flow.is_some();
+        if over_flow {
+            self.leg_mut(side).forget_flow(&way);
+        } else {
+            cx.target_failed(&way.path, None);
+        }
+        let wanted = match purpose {
+            // Who waits for the answer to what was in vain for 32 s does so no longer.
+            Purpose::Use(ClientUse::Forward(id)) => {
+                !(over_flow && status == 408) && self.forwards.iter().any(|f| f.id == id && !f.cancelled)
+            }
+            Purpose::Use(ClientUse::Dial(_)) | Purpose::Ack(_) => false,
+            Purpose::Alone => true,
         };
-        cx.send(ack.back, self.leg(side).tls_name.clone(), ack.payload.clone());
+        if !wanted || (!over_flow && again.ways.next.is_empty()) {
+            return false;
+        }
+        cx.client_use.remove(&tx);
+        cx.alone_of.remove(&tx);
+        cx.alone.remove(&tx);
+        if over_flow {
+            self.send_on(cx, side, again.draft, purpose);
+        } else {
+            self.send_along(cx, side, again.draft, purpose, again.ways);
+        }
+        true
+    }
+
+    /// The first of several addresses has been silent for too long.
+    pub(super) fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) {
+        let Some(within) = self.within.iter_mut().find(|w| w.tx == tx) else { return };
+        within.silence = None;
+        let (side, purpose) = (within.side, within.purpose);
+        let cseq = self.forwards.iter().find(|f| purpose == Purpose::Use(ClientUse::Forward(f.id))).map(|f| f.cseq);
+        let invite = self.forwards.iter().any(|f| f.client_tx == Some(tx) && f.request.method() == &Method::Invite);
+        if !self.resend(cx, tx, 408) {
+            return;
+        }
+        cx.tx.stop_retransmitting(tx);
+        match cseq.filter(|_| invite) {
+            // Should it have arrived all the same, its final response gets an ACK.
+            Some(cseq) => self.leave_invite(cx, side, tx, cseq),
+            None => cx.tx.abandon_client(tx),
+        }
+    }
+
+    /// Repeats the ACK for a 2xx that came again, by another way where there is one. False: none was sent for it.
+    pub(super) fn repeat_ack(&mut self, cx: &mut Services, side: Side, cseq: u32, remote_tag: Option<&str>) -> bool {
+        let fits = |a: &SentAck| a.side == side && a.cseq == cseq && a.remote_tag.as_deref() == remote_tag;
+        let Some(at) = self.acks.iter().position(fits) else { return false };
+        let ack = &mut self.acks[at];
+        let closed = ack.back.path.flow.is_some_and(|flow| !cx.is_open(flow, ack.back.ingress));
+        let again = ack.again.take_if(|again| closed || !again.ways.next.is_empty());
+        match again {
+            Some(again) if closed => self.send_on(cx, side, again.draft, Purpose::Ack(cseq)),
+            Some(mut again) => {
+                again.ways.next.push_back(ack.back);
+                self.send_along(cx, side, again.draft, Purpose::Ack(cseq), again.ways);
+            }
+            None => cx.send(ack.back, self.leg(side).tls_name.clone(), self.acks[at].payload.clone()),
+        }
         true
     }
 }
-
-/// ACKs kept for repetition: one a side, and some forks.
-const MAX_ACKS: usize = 4;
