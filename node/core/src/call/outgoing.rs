@@ -161,7 +161,9 @@ impl Call {
             let after = cx.config.trunk(&self.leg(side).trunk).and_then(|t| t.failover_after);
             let after = after.unwrap_or(cx.config.settings.failover_after);
             let silent = || Timer::Call(self.serial, CallTimer::Silent(tx));
-            let silence = (!again.ways.next.is_empty()).then(|| cx.start_timer(after, silent()));
+            // A stream tells by itself that nobody is there.
+            let waits = !again.ways.next.is_empty() && !way.path.transport.is_reliable();
+            let silence = waits.then(|| cx.start_timer(after, silent()));
             self.within.push(Within { tx, side, purpose, way, again, silence });
         }
     }
