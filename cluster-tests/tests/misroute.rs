@@ -326,15 +326,47 @@ fn ac14_a_bye_over_tcp_at_another_node() {
     cluster.settled(before + 1);
 }
 
+/// AC-31: the route flips in mid-call and resets the caller's connection. It connects again, reaches another node, and the PSAP's
+/// BYE reaches it there.
 #[test]
-fn ac16_hold_at_another_node_and_glare() {
+fn ac31_the_psaps_bye_follows_the_caller_to_its_new_connection() {
     let (cluster, mut scene, before) = stage();
-    let mut call = scene.established(unicast(A));
-    let media = SocketAddr::new(scene.caller.at().ip(), 40_000);
-    // Before the ACK of the call is there, a re-INVITE is glare too; the two go to A by different ways.
-    let uid =
-        cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED")["uid"].as_str().expect("a call has a uid").to_owned();
-    wait::until("the caller's ACK and ours are at A", Duration::from_secs(10), || {
+    let owner = cluster.holder();
+    let mut first = StreamPhone::tcp(anycast());
+    let invite = Message::invite("sip:112@127.0.0.100", first.at(), "TCP");
+    first.send(&invite);
+    let (at_psap, from) = scene.psap.expect_request("INVITE");
+    let psap_ok = Scene::answer(&at_psap);
+    scene.psap.send(&psap_ok, from);
+    let ok = first.expect_response(200, "INVITE");
+    first.send(&Dialog::of_caller(&invite, &ok, first.at(), "TCP").ack(1));
+    scene.psap.expect_request("ACK");
+    acknowledged(&cluster, &invite);
+    cluster.flip((owner + 1) % 3);
+    assert!(first.is_closed_within(Duration::from_secs(10)), "the old holder resets it");
+    let mut second = StreamPhone::tcp(anycast());
+    let mut dialog = Dialog::of_caller(&invite, &ok, second.at(), "TCP");
+    let media = SocketAddr::new(second.at().ip(), 40_000);
+    second.send(&dialog.request("INVITE").with_sdp(sdp(media, 2, "sendrecv")));
+    let (again, from) = scene.psap.expect_request("INVITE");
+    let answer = again.response(200, "OK", "").with("Contact", &format!("<sip:psap@{PSAP}>"));
+    scene.psap.send(&answer.with_sdp(sdp(PSAP, 2, "sendrecv")), from);
+    second.expect_response(200, "INVITE");
+    second.send(&dialog.ack(2));
+    scene.psap.expect("ACK of the re-INVITE", |m| m.method() == "ACK" && m.cseq().0 == again.cseq().0);
+    scene.psap.send(&Dialog::of_callee(&at_psap, &psap_ok, PSAP).request("BYE"), from);
+    let bye = second.expect("the PSAP's BYE", |m| m.method() == "BYE");
+    assert!(!bye.header("Via").contains("127.0.0.100"), "rule F: {}", bye.header("Via"));
+    second.send(&bye.response(200, "OK", ""));
+    scene.psap.expect_response(200, "BYE");
+    cluster.settled(before + 1);
+}
+
+/// Before the ACK of the call is at its owner, a re-INVITE is glare, and the two go there by different ways.
+fn acknowledged(cluster: &Cluster, invite: &Message) {
+    let call = cluster.call(invite.header("Call-ID"), "CALL_STATE_ANSWERED");
+    let uid = call["uid"].as_str().expect("a call has a uid").to_owned();
+    wait::until("the caller's ACK and ours are at the owner", Duration::from_secs(10), || {
         let messages = list(&cluster.json(&["call", "ladder", &uid]), "messages");
         if messages.iter().filter(|m| m["cseq"].as_str().is_some_and(|c| c.ends_with("ACK"))).count() >= 2 {
             Ok(())
@@ -342,6 +374,14 @@ fn ac16_hold_at_another_node_and_glare() {
             Err(messages)
         }
     });
+}
+
+#[test]
+fn ac16_hold_at_another_node_and_glare() {
+    let (cluster, mut scene, before) = stage();
+    let mut call = scene.established(unicast(A));
+    let media = SocketAddr::new(scene.caller.at().ip(), 40_000);
+    acknowledged(&cluster, &call.invite);
     let hold = call.from_caller.request("INVITE").with_sdp(sdp(media, 2, "sendonly"));
     scene.caller.send(&hold, unicast(B));
     let (at_psap, from) = scene.psap.expect_request("INVITE");

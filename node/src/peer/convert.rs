@@ -1,7 +1,7 @@
 //! Between the core's messages and their frames.
 
 use sbc_core::ids::{CallUid, FlowId, NodeId, SendId};
-use sbc_core::io::{AddressRole, Envelope, Path, PeerMessage, Transmit, Transport};
+use sbc_core::io::{AddressRole, Envelope, Path, PeerMessage, SendFailure, Transmit, Transport};
 use sbc_proto::peer as pb;
 use sbc_proto::peer::peer_frame::Kind;
 
@@ -16,7 +16,17 @@ pub(super) fn to_frame(message: &PeerMessage) -> pb::PeerFrame {
             path: Some(path_to(&transmit.path)),
             tls_name: transmit.tls_name.as_deref().map(str::to_owned),
             payload: transmit.payload.clone(),
-            id: 0,
+            id: transmit.id.0,
+            reopen: transmit.reopen.map(|at| at.to_string()),
+        }),
+        PeerMessage::EmitFailed { id, reason } => Kind::EmitFailed(pb::EmitFailed {
+            id: id.0,
+            reason: match reason {
+                SendFailure::Refused => pb::SendFailure::Refused,
+                SendFailure::TimedOut => pb::SendFailure::TimedOut,
+                SendFailure::Congested => pb::SendFailure::Congested,
+            }
+            .into(),
         }),
         PeerMessage::AskClaim { key } => Kind::AskClaim(pb::AskClaim { key: key.to_vec().into() }),
         PeerMessage::ClaimIs { key, call } => {
@@ -38,8 +48,20 @@ pub(super) fn from_kind(from: NodeId, kind: Kind) -> Option<PeerMessage> {
             path: path_from(emit.path.as_ref()?)?,
             tls_name: emit.tls_name.map(Into::into),
             payload: emit.payload,
-            id: SendId(0),
+            id: SendId(emit.id),
+            reopen: match emit.reopen {
+                Some(at) => Some(at.parse().ok()?),
+                None => None,
+            },
         })),
+        Kind::EmitFailed(failed) => Some(PeerMessage::EmitFailed {
+            id: SendId(failed.id),
+            reason: match failed.reason() {
+                pb::SendFailure::TimedOut => SendFailure::TimedOut,
+                pb::SendFailure::Congested => SendFailure::Congested,
+                pb::SendFailure::Refused | pb::SendFailure::Unspecified => SendFailure::Refused,
+            },
+        }),
         Kind::AskClaim(ask) => Some(PeerMessage::AskClaim { key: ask.key[..].try_into().ok()? }),
         Kind::ClaimIs(is) => {
             let call = match is.call {
@@ -118,8 +140,10 @@ mod tests {
                 path: Path { flow: None, ..path() },
                 tls_name: Some("a.b".into()),
                 payload: Bytes::from_static(b"y"),
-                id: SendId(0),
+                id: SendId(1 << 63 | 5),
+                reopen: Some("[2001:db8::1]:5061".parse().unwrap()),
             }),
+            PeerMessage::EmitFailed { id: SendId(7), reason: SendFailure::TimedOut },
             PeerMessage::AskClaim { key: [1; 16] },
             PeerMessage::ClaimIs { key: [2; 16], call: Some(call) },
             PeerMessage::ClaimIs { key: [2; 16], call: None },

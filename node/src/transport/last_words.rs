@@ -17,7 +17,7 @@ const MAX_DISCARDED: usize = 1 << 20;
 /// The answer to what broke the framing; `None` where none is due.
 pub(super) fn answer_to(error: &FrameError, path: Path) -> Option<Bytes> {
     let mut draft = error.parse.as_ref()?.reply()?;
-    sbc_core::call::fill_via(&mut draft, &ReturnPath { ingress: None, path });
+    sbc_core::call::fill_via(&mut draft, &ReturnPath::here(path));
     draft.encode().ok()
 }
 

@@ -274,26 +274,42 @@ impl Shared {
         }
     }
 
-    /// RFC 3261 §18.2.2 for responses, §18.1.1 for requests: the connection named, else one that fits, else a new one.
+    /// RFC 3261 §18.2.2 for responses, §18.1.1 for requests: the connection named, else one that fits, else a new one: for a
+    /// response to where its Via says that somebody listens.
     fn send_stream(self: &Arc<Shared>, mut message: Queued) -> Result<(), SendFailure> {
         let path = message.transmit.path;
+        let response = stream::is_response(&message.transmit.payload);
+        let reopen = message.transmit.reopen.filter(|_| response);
         let Some((bind_ip, role)) = self.outgoing_address(path.role, path.remote.ip()) else { return Err(SendFailure::Refused) };
         if path.transport == Proto::Tls && self.config.tls.is_none() {
             return Err(SendFailure::Refused);
         }
-        let open = OpenKey {
+        let mut open = OpenKey {
             transport: path.transport,
             local: bind_ip,
             remote: path.remote,
             tls_name: message.transmit.tls_name.clone().filter(|_| path.transport == Proto::Tls),
         };
         let mut table = self.table();
+        let named = path.flow.and_then(|id| table.find(id, path.transport, path.remote));
+        if path.flow.is_some() && !response {
+            // The way to a far end that need not listen: without it the core must find another.
+            return match named.map(|id| table.queue(id, message)) {
+                Some(Queueing::Done) => Ok(()),
+                Some(Queueing::Full) => {
+                    self.stats.write_queue_full.inc();
+                    Err(SendFailure::Congested)
+                }
+                Some(Queueing::Gone(_)) | None => Err(SendFailure::Refused),
+            };
+        }
         let accepted = AcceptKey { transport: path.transport, local: path.local.ip(), remote: path.remote };
         // A connection that the far end opened carries requests only where the core names it: its source address proves
         // nothing (RFC 5923 §9.3).
-        let response = stream::is_response(&message.transmit.payload);
         let by_accept = response.then(|| table.find_accepted(&accepted)).flatten();
-        for id in [path.flow, by_accept, table.find_opened(&open)].into_iter().flatten() {
+        let by_open = table.find_opened(&open);
+        open.remote = reopen.unwrap_or(path.remote);
+        for id in [named, by_accept, by_open, table.find_opened(&open)].into_iter().flatten() {
             match table.queue(id, message) {
                 Queueing::Done => return Ok(()),
                 Queueing::Full => {
@@ -312,7 +328,7 @@ impl Shared {
         drop(table);
         self.stats.flows_open.inc();
         let local = SocketAddr::new(bind_ip, self.config.port(role, path.transport));
-        let flow = Flow { shared: Arc::clone(self), ends, role, transport: path.transport, local, remote: path.remote };
+        let flow = Flow { shared: Arc::clone(self), ends, role, transport: path.transport, local, remote: open.remote };
         self.runtime.spawn(flow.open(open));
         Ok(())
     }
@@ -330,7 +346,8 @@ impl Shared {
     /// A message whose connection broke before it was written: once more, over another connection (RFC 3261 §18.2.2).
     async fn move_elsewhere(self: &Arc<Shared>, mut message: Queued) {
         let id = message.transmit.id;
-        if message.moved {
+        let bound = message.transmit.path.flow.is_some() && !stream::is_response(&message.transmit.payload);
+        if message.moved || bound {
             return self.report(id, SendFailure::Refused).await;
         }
         message.moved = true;

@@ -174,6 +174,16 @@ impl FlowTable {
         self.accepted.get(key).copied()
     }
 
+    /// A connection by its id, where it is one by this transport to this far end: ids begin again when a node starts, and another
+    /// node may remember one of an earlier start.
+    pub(crate) fn find(&self, id: FlowId, transport: Transport, remote: SocketAddr) -> Option<FlowId> {
+        let ends = match &self.entries.get(&id)?.origin {
+            Origin::Accepted(key) => (key.transport, key.remote),
+            Origin::Opened(key) => (key.transport, key.remote),
+        };
+        (ends == (transport, remote)).then_some(id)
+    }
+
     /// Queues a message on a connection.
     pub(crate) fn queue(&self, id: FlowId, message: Queued) -> Queueing {
         let Some(queue) = self.entries.get(&id).and_then(|e| e.queue.as_ref()) else { return Queueing::Gone(message) };
@@ -288,6 +298,16 @@ mod tests {
         let o = t.open(AddressRole::Unicast, open.clone(), &limits).unwrap();
         assert_eq!(t.find_opened(&open), Some(o.id));
         assert_eq!(t.open(AddressRole::Unicast, open, &limits).unwrap_err(), Refusal::Total);
+    }
+
+    #[test]
+    fn an_id_counts_only_with_its_far_end() {
+        let mut t = FlowTable::default();
+        let a = t.admit(AddressRole::Anycast, key(1), &Limits::default()).unwrap();
+        assert_eq!(t.find(a.id, Transport::Tcp, key(1).remote), Some(a.id));
+        assert_eq!(t.find(a.id, Transport::Tcp, key(2).remote), None, "another customer's");
+        assert_eq!(t.find(a.id, Transport::Tls, key(1).remote), None);
+        assert_eq!(t.find(FlowId(99), Transport::Tcp, key(1).remote), None);
     }
 
     #[test]

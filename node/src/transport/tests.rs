@@ -83,12 +83,12 @@ impl Stand {
 
     pub(super) fn transmit(&self, role: AddressRole, transport: Proto, remote: SocketAddr, payload: &'static [u8]) -> Transmit {
         let path = Path { role, transport, local: self.addr(role, transport), remote, flow: None };
-        Transmit { path, tls_name: None, payload: Bytes::from_static(payload), id: SendId(7) }
+        Transmit { path, reopen: None, tls_name: None, payload: Bytes::from_static(payload), id: SendId(7) }
     }
 }
 
 pub(super) fn answer(request: &Received, payload: &'static [u8]) -> Transmit {
-    Transmit { path: request.path, tls_name: None, payload: Bytes::from_static(payload), id: SendId(8) }
+    Transmit { path: request.path, reopen: None, tls_name: None, payload: Bytes::from_static(payload), id: SendId(8) }
 }
 
 pub(super) async fn until(what: &str, mut f: impl FnMut() -> bool) {
@@ -412,6 +412,61 @@ async fn tcp_opens_from_the_right_address_reuses_and_reports() {
     assert_eq!(t.event().await, TransportEvent::SendFailed { id: SendId(7), reason: SendFailure::Refused });
     let v6 = t.transmit(AddressRole::Core, Proto::Tcp, "[::1]:5060".parse().unwrap(), OPTIONS);
     assert_eq!(t.handle.send(v6), Err(SendFailure::Refused));
+}
+
+/// A far end that listens at one port, and has connected from another.
+async fn connected(t: &Stand) -> (TcpListener, TcpStream) {
+    let ip = fresh_ip();
+    let listens = TcpListener::bind((ip, 0)).await.unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((ip, 0).into()).unwrap();
+    let mut s = socket.connect(t.addr(AddressRole::Unicast, Proto::Tcp)).await.unwrap();
+    s.write_all(OPTIONS).await.unwrap();
+    (listens, s)
+}
+
+/// RFC 3261 §18.2.2: where the sender's connection is gone, its response goes to where its Via says that it listens.
+#[tokio::test]
+async fn tcp_a_response_outlives_its_connection_and_a_request_does_not() {
+    let mut t = start(config()).await;
+    let (listens, s) = connected(&t).await;
+    let r = t.received().await;
+    assert_ne!(r.path.remote, listens.local_addr().unwrap());
+    drop(s);
+    assert_eq!(t.event().await, TransportEvent::FlowClosed(r.path.flow.unwrap()));
+    let mut ok = answer(&r, OK);
+    ok.reopen = Some(listens.local_addr().unwrap());
+    t.handle.send(ok.clone()).unwrap();
+    let (mut s, _) = timeout(WAIT, listens.accept()).await.unwrap().unwrap();
+    read_exactly(&mut s, OK).await;
+    t.handle.send(ok).unwrap();
+    read_exactly(&mut s, OK).await;
+    assert_eq!(t.handle.stats().opened.get(), 1, "one connection for both");
+    // Nobody knows where the far end takes requests but the core.
+    assert_eq!(t.handle.send(answer(&r, OPTIONS)), Err(SendFailure::Refused));
+    assert_eq!(t.handle.stats().connect_failures.get(), 0);
+}
+
+/// Ids begin again when a node starts: what another node remembers of an earlier start may name another far end's connection.
+#[tokio::test]
+async fn tcp_an_id_of_another_far_end_leads_nowhere() {
+    let mut t = start(config()).await;
+    let (listens, mut a) = connected(&t).await;
+    let mine = t.received().await;
+    let (_other, b) = connected(&t).await;
+    let theirs = t.received().await;
+    let mut request = answer(&theirs, OPTIONS);
+    request.path.flow = mine.path.flow;
+    assert_eq!(t.handle.send(request), Err(SendFailure::Refused));
+    drop(b);
+    assert!(matches!(t.event().await, TransportEvent::FlowClosed(_)));
+    let mut ok = answer(&theirs, OK);
+    (ok.path.flow, ok.reopen) = (mine.path.flow, Some(listens.local_addr().unwrap()));
+    t.handle.send(ok).unwrap();
+    let (mut s, _) = timeout(WAIT, listens.accept()).await.unwrap().unwrap();
+    read_exactly(&mut s, OK).await;
+    t.handle.send(answer(&mine, OPTIONS)).unwrap();
+    read_exactly(&mut a, OPTIONS).await;
 }
 
 #[tokio::test]

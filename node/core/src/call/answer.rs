@@ -176,7 +176,7 @@ impl Call {
         cx.drop_own_routes(&mut dialog);
         dialog.local_cseq = dialog.local_cseq.max(self.cseq_of_fork(attempt.index, response.to_tag()).unwrap_or(0));
         let (path, tls_name, cseq) = (attempt.path, attempt.tls_name.clone(), attempt.cseq);
-        let back = ReturnPath { ingress: None, path };
+        let back = ReturnPath::here(path);
         let known = self.acks.iter().any(|a| a.cseq == cseq && a.side == Side::Callee && a.remote_tag == dialog.remote_tag);
         if known {
             self.repeat_ack(cx, Side::Callee, cseq, dialog.remote_tag.clone().as_deref());
@@ -188,8 +188,8 @@ impl Call {
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
         if let Some(payload) = cx.encode(&ack) {
             let remote_tag = dialog.remote_tag.clone();
-            let name = tls_name.clone();
-            self.acks.push(SentAck { side: Side::Callee, cseq, remote_tag, back, tls_name: name, payload: payload.clone() });
+            let way = super::outgoing::Way { back, tls_name: tls_name.clone() };
+            self.acks.push(SentAck { side: Side::Callee, cseq, remote_tag, way, payload: payload.clone(), again: None });
             self.ladder.sent(cx.now.unix, self.callee.realm, &back, &ack);
             cx.send(back, tls_name.clone(), payload);
         }
@@ -203,7 +203,7 @@ impl Call {
         {
             cx.alone_of.insert(tx, self.serial);
             if let Some(retry) = retry {
-                self.keep_lone(cx, Side::Callee, tx, retry, path, tls_name);
+                self.keep_lone(cx, Side::Callee, tx, retry, super::outgoing::Way { back, tls_name });
             }
         }
     }
@@ -265,6 +265,8 @@ impl Call {
             return;
         }
         if cx.now.mono >= pending.until {
+            // An answer that it waited for will not come: the other leg's 2xx gets its ACK before the BYE.
+            self.ack_unanswered(cx);
             self.leg_mut(side).pending_2xx = None;
             cx.count(Counter::CallEnded("no_ack", self.class()));
             if self.phase == CallPhase::Answered {
@@ -281,11 +283,12 @@ impl Call {
         cx.send(back, None, payload);
     }
 
-    /// A copy of the INVITE came by another way: repeats of its 2xx follow it (rule H).
+    /// A copy of the INVITE came by another way: repeats of its 2xx follow it (rule H), from the same address only, as a
+    /// transaction's other responses do: a Via can be overheard.
     pub fn on_invite_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
         self.twin_yielded |= back.ingress.is_some();
         for leg in [&mut self.caller, &mut self.callee] {
-            if let Some(p) = leg.pending_2xx.as_mut().filter(|p| p.tx == tx) {
+            if let Some(p) = leg.pending_2xx.as_mut().filter(|p| p.tx == tx && p.back.is_like(&back)) {
                 p.back = back;
                 let payload = p.payload.clone();
                 cx.send(back, None, payload);
@@ -297,6 +300,7 @@ impl Call {
     pub fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
         self.ladder.received(cx.now.unix, self.leg(side).realm, back, message);
         let leg = self.leg_mut(side);
+        leg.learn_path(back);
         if leg.pending_2xx.as_ref().is_none_or(|p| p.cseq != message.cseq()) {
             return; // A repeated ACK, or one for a 2xx that was given up.
         }

@@ -4,7 +4,7 @@
 use super::challenge::{Challenged, Known, Retry, cseq_of, put, set_cseq};
 use super::services::Services;
 use crate::auth::challenges;
-use crate::io::{Counter, Path, ReturnPath};
+use crate::io::{Counter, ReturnPath};
 use crate::sip::{Draft, HeaderId, Message};
 use crate::transaction::ClientTxId;
 
@@ -63,13 +63,13 @@ impl Asked {
 #[derive(Debug)]
 pub struct Lone {
     asked: Asked,
-    path: Path,
+    way: ReturnPath,
     tls_name: Option<Box<str>>,
 }
 
 impl Lone {
-    pub(super) fn new(trunk: Box<str>, retry: Retry, known: Known, path: Path, tls_name: Option<Box<str>>) -> Lone {
-        Lone { asked: Asked { trunk, retry, known }, path, tls_name }
+    pub(super) fn new(trunk: Box<str>, retry: Retry, known: Known, way: ReturnPath, tls_name: Option<Box<str>>) -> Lone {
+        Lone { asked: Asked { trunk, retry, known }, way, tls_name }
     }
 }
 
@@ -85,12 +85,12 @@ impl Services {
         let cseq = lone.asked.next_cseq();
         let Ok(mut draft) = lone.asked.answer(self, response, cseq) else { return };
         let branch = self.mint_branch();
-        draft.insert_first(HeaderId::Via, self.via(&lone.path, &branch));
+        draft.insert_first(HeaderId::Via, self.via(&lone.way.path, &branch));
         let Some(payload) = self.encode(&draft) else { return };
         if let Some(call) = call {
-            self.note_sent(call, ReturnPath { ingress: None, path: lone.path }, &draft);
+            self.note_sent(call, lone.way, &draft);
         }
-        if let Some(tx) = self.tx.send_request(self.now.mono, branch.into(), false, lone.path, lone.tls_name.clone(), payload) {
+        if let Some(tx) = self.tx.send_request_by(self.now.mono, branch.into(), false, lone.way, lone.tls_name.clone(), payload) {
             self.alone_of.extend(call.map(|call| (tx, call)));
             self.alone.insert(tx, lone);
         }

@@ -67,7 +67,7 @@ impl Attempt {
         if let Some(payload) = cx.encode(&draft) {
             let (branch, path, tls) = (self.branch.clone(), self.path, self.tls_name.clone());
             // Its responses need no one: the INVITE's final response tells how it went.
-            cx.note_sent(self.call, ReturnPath { ingress: None, path }, &draft);
+            cx.note_sent(self.call, ReturnPath::here(path), &draft);
             if let Some(tx) = cx.tx.send_request(cx.now.mono, branch, false, path, tls, payload) {
                 cx.alone_of.insert(tx, self.call);
             }
@@ -79,7 +79,7 @@ impl Attempt {
     pub(super) fn ack_failure(&self, cx: &mut Services, response: &Message) {
         let draft = self.same_hop(&Method::Ack, response.to());
         if let Some(payload) = cx.encode(&draft) {
-            cx.note_sent(self.call, ReturnPath { ingress: None, path: self.path }, &draft);
+            cx.note_sent(self.call, ReturnPath::here(self.path), &draft);
             cx.tx.set_ack(cx.now.mono, self.tx, payload);
         }
     }

@@ -11,7 +11,7 @@ use super::services::{ClientUse, Services};
 use super::timer::{CallTimer, Timer};
 use super::{Call, headers};
 use crate::auth::{AuthHeader, Challenge, challenges};
-use crate::io::{Counter, Path, ReturnPath, Side};
+use crate::io::{Counter, ReturnPath, Side};
 use crate::policy::Credentials;
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction};
@@ -178,18 +178,10 @@ impl Call {
     }
 
     /// Keeps a BYE until its answer.
-    pub(super) fn keep_lone(
-        &mut self,
-        cx: &mut Services,
-        side: Side,
-        tx: ClientTxId,
-        retry: Retry,
-        path: Path,
-        tls_name: Option<Box<str>>,
-    ) {
+    pub(super) fn keep_lone(&mut self, cx: &mut Services, side: Side, tx: ClientTxId, retry: Retry, way: super::outgoing::Way) {
         let trunk = self.leg(side).trunk.clone();
         let known = self.auth.of(side).known.clone();
-        cx.alone.insert(tx, Lone::new(trunk, retry, known, path, tls_name));
+        cx.alone.insert(tx, Lone::new(trunk, retry, known, way.back, way.tls_name));
     }
 
     /// A far end asks, in answer to a request that was made of `retry`. Afterwards `retry` is what to send, but for credentials.
@@ -232,7 +224,7 @@ impl Call {
         let Some(payload) = cx.encode(&draft) else { return Challenged::Refused };
         let sent = cx.tx.send_request(cx.now.mono, branch.clone().into(), true, path, tls_name, payload);
         let Some(tx) = sent else { return Challenged::Refused };
-        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath { ingress: None, path }, &draft);
+        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
         // The old transaction goes on absorbing copies of its 401; what becomes of it says nothing of the new one.
         cx.client_use.remove(&self.attempts[at].tx);
         cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));

@@ -62,7 +62,7 @@ impl Call {
     /// Finds the route. A call without one fails in `try_dial`.
     pub(super) fn plan(&mut self, cx: &Services) {
         if let Some(replaced) = &self.replaced {
-            self.hops.push_back(replaced.hop());
+            self.hops.extend(replaced.hops());
             return;
         }
         let Ok(uri) = Uri::parse(self.invite.request_uri().unwrap_or_default()) else { return };
@@ -226,6 +226,10 @@ impl Call {
         self.callee.realm = candidate.realm;
         self.callee.trunk = candidate.trunk.clone();
         self.callee.path = cx.path_to(candidate.realm, candidate.target.transport, candidate.target.addr);
+        if let Some(replaced) = self.replaced.as_deref().filter(|r| candidate.uri.as_ref() == Some(&r.uri)) {
+            self.callee.path = replaced.flow_to(cx, &candidate.target).unwrap_or(self.callee.path);
+            self.callee.dialog.route_set = replaced.routes.clone();
+        }
         self.callee.tls_name = candidate.host.parse::<IpAddr>().is_err().then(|| candidate.host.clone());
         self.early_target = format!("{}/{}", self.callee.trunk, candidate.target.addr);
         let mut draft = self.callee.dialog.request(&Method::Invite);
@@ -265,7 +269,7 @@ impl Call {
             self.note_failure(503, None);
             return false;
         };
-        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath { ingress: None, path }, &draft);
+        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
         cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));
         let settings = &cx.config.settings;
         let trunk = cx.config.trunk(&self.callee.trunk);

@@ -1,8 +1,11 @@
 //! Requests within the dialog: answered here (BYE, ACK) or passed to the other leg, their responses back.
 
+use std::time::Duration;
+
 use super::forward::Forward;
 use super::outgoing::Purpose;
 use super::services::{ClientUse, Services};
+use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause, body, headers};
 use crate::io::{ReturnPath, Side};
 use crate::policy::{MethodPolicy, ReferPolicy};
@@ -12,6 +15,9 @@ use crate::transaction::{ResponseAction, ServerTxId};
 
 /// Requests of one call under way at once: a UA has one of each kind open, and a broken one must not fill memory.
 const MAX_FORWARDS: usize = 32;
+
+/// RFC 3261 §9.1: 64 × T1.
+const ABANDON: Duration = Duration::from_secs(32);
 
 impl Call {
     /// True when the request's Call-ID and tags are this leg's (RFC 3261 §12.2.2).
@@ -43,7 +49,7 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, 500);
             return;
         }
-        self.learn_path(side, &back);
+        self.leg_mut(side).learn_path(&back);
         if let Some(status) = self.refused_by_trunk(cx, side, request.method()) {
             self.refuse_request(cx, side, tx, &back, request, status);
             return;
@@ -68,14 +74,6 @@ impl Call {
             Method::Refer if trunk.refer == ReferPolicy::Reject => Some(403),
             Method::Other(_) if trunk.unknown_methods == MethodPolicy::Refuse => Some(501),
             _ => None,
-        }
-    }
-
-    /// A connection that the far end uses now is the way to it.
-    fn learn_path(&mut self, side: Side, back: &ReturnPath) {
-        let leg = self.leg_mut(side);
-        if back.ingress.is_none() && back.path.transport.is_reliable() && leg.path.transport == back.path.transport {
-            leg.path = back.path;
         }
     }
 
@@ -151,7 +149,8 @@ impl Call {
     pub(super) fn forward(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         let to = self.leg(side.other());
         let status = match headers::next_max_forwards(request) {
-            _ if to.gone || to.dialog.remote_tag.is_none() => Some(481),
+            // A far end of RFC 2543 has no tag, and a dialog all the same (RFC 3261 §12.1.1, §12.1.2).
+            _ if to.gone || (to.dialog.remote_tag.is_none() && self.phase != CallPhase::Answered) => Some(481),
             _ if self.forwards.len() >= MAX_FORWARDS => Some(500),
             Err(headers::MaxForwardsError::Exhausted) => Some(483),
             Err(headers::MaxForwardsError::Malformed) => Some(400),
@@ -314,7 +313,7 @@ impl Call {
         true
     }
 
-    fn on_late_2xx(&self, cx: &mut Services, response: &Message) {
+    fn on_late_2xx(&mut self, cx: &mut Services, response: &Message) {
         if response.method() == &Method::Invite && response.status().is_some_and(|s| (200..300).contains(&s)) {
             for side in [Side::Caller, Side::Callee] {
                 if self.leg(side).dialog.call_id.as_ref() == response.call_id() {
@@ -331,10 +330,10 @@ impl Call {
         let mut ack = leg.dialog.ack(f.cseq);
         ack.set(HeaderId::To, response.to());
         let Some(branch) = cx.tx.client_branch(tx).map(str::to_owned) else { return };
-        let Some(path) = cx.tx.path(tx) else { return };
-        ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
+        let Some(way) = cx.tx.way(tx) else { return };
+        ack.insert_first(HeaderId::Via, cx.via(&way.path, &branch));
         if let Some(payload) = cx.encode(&ack) {
-            cx.note_sent(self.serial, ReturnPath { ingress: None, path }, &ack);
+            cx.note_sent(self.serial, way, &ack);
             cx.tx.set_ack(cx.now.mono, tx, payload);
         }
     }
@@ -407,7 +406,7 @@ impl Call {
     fn cancel_forward(&self, cx: &mut Services, id: u64) {
         let Some(f) = self.forwards.iter().find(|f| f.id == id && f.provisional) else { return };
         let Some(tx) = f.client_tx else { return };
-        let (Some(branch), Some(path)) = (cx.tx.client_branch(tx).map(str::to_owned), cx.tx.path(tx)) else { return };
+        let (Some(branch), Some(way)) = (cx.tx.client_branch(tx).map(str::to_owned), cx.tx.way(tx)) else { return };
         let leg = self.leg(f.from.other());
         let mut cancel = leg.dialog.ack(f.cseq);
         cancel.set(HeaderId::CSeq, format!("{} CANCEL", f.cseq));
@@ -416,13 +415,25 @@ impl Call {
         for field in cancel.headers() {
             draft.push_field(&field);
         }
-        draft.insert_first(HeaderId::Via, cx.via(&path, &branch));
+        draft.insert_first(HeaderId::Via, cx.via(&way.path, &branch));
         if let Some(payload) = cx.encode(&draft) {
-            cx.note_sent(self.serial, ReturnPath { ingress: None, path }, &draft);
-            if let Some(tx) = cx.tx.send_request(cx.now.mono, branch.into(), false, path, None, payload) {
+            cx.note_sent(self.serial, way, &draft);
+            let tls_name = leg.tls_name.clone();
+            if let Some(tx) = cx.tx.send_request_by(cx.now.mono, branch.into(), false, way, tls_name, payload) {
                 cx.alone_of.insert(tx, self.serial);
+                cx.start_timer(ABANDON, Timer::Call(self.serial, CallTimer::AbandonForward(id)));
             }
         }
+    }
+
+    /// RFC 3261 §9.1: 64 × T1 after its CANCEL a re-INVITE is given up, so that another can be sent.
+    pub(super) fn on_forward_abandoned(&mut self, cx: &mut Services, id: u64) {
+        let Some(f) = self.forwards.iter_mut().find(|f| f.id == id && f.cancelled) else { return };
+        if let Some(tx) = f.client_tx.take() {
+            cx.client_use.remove(&tx);
+            cx.tx.abandon_client(tx);
+        }
+        self.on_forward_failed(cx, id, 487);
     }
 
     pub(super) fn record_refresh(&mut self, cx: &mut Services) {
@@ -450,7 +461,11 @@ impl Call {
         for forward in refused {
             if let Some(client) = forward.client_tx {
                 cx.client_use.remove(&client);
-                cx.tx.abandon_client(client);
+                if forward.request.method() == &Method::Invite {
+                    self.leave_invite(cx, forward.from.other(), client, forward.cseq);
+                } else {
+                    cx.tx.abandon_client(client);
+                }
             }
             if let Some(tx) = forward.server_tx {
                 let status = if forward.request.method() == &Method::Invite { 487 } else { 481 };

@@ -105,7 +105,7 @@ impl Ladder {
         if inbound && !repeated && self.digests.len() < MAX_ENTRIES {
             self.digests.push(digest);
         }
-        let ReturnPath { ingress: through, path } = *back;
+        let ReturnPath { ingress: through, path, .. } = *back;
         let (local, remote, transport) = (path.local, path.remote, path.transport);
         let (summary, cseq) = (summary.into(), cseq.into());
         self.entries.push(LadderEntry { at, inbound, realm, transport, local, remote, through, summary, cseq, repeated });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::services::Services;
-use crate::ctx::bracketed;
+use crate::ctx::{bracketed, is_private};
 use crate::dialog::Dialog;
 use crate::ids::NodeId;
 use crate::io::{HostAndPort, Path, Realm, ResolveRequest, ReturnPath, Side, Transport, TransportChoice};
@@ -105,6 +105,41 @@ impl Leg {
         next_hop(cx, self.realm, &self.dialog, &self.path, self.ingress)
     }
 
+    /// Whether a request that is too large for a datagram may go by TCP to the same address (RFC 3261 §18.1.1): the far end's URI and
+    /// its trunk leave the transport open, and no NAT is in between.
+    pub fn takes_tcp(&self, cx: &Services) -> bool {
+        let fixed = |trunk: &crate::policy::Trunk| trunk.targets.iter().any(|t| t.transport == Some(Transport::Udp));
+        let uri = self.dialog.next_hop();
+        let Ok(uri) = Uri::parse(&uri) else { return false };
+        let open = routing::uri_transport(&uri) == TransportChoice::Any && !cx.config.trunk(&self.trunk).is_some_and(fixed);
+        let known = !self.dialog.guessed || !self.dialog.route_set.is_empty();
+        open && known && uri.host_ip().is_none_or(|ip| !is_natted(ip, &self.path))
+    }
+
+    /// Takes the way that a request of the far end came: a connection, at whatever node, and the port that a NAT has given it lately.
+    pub fn learn_path(&mut self, back: &ReturnPath) {
+        if self.path.transport != back.path.transport {
+            return;
+        }
+        if self.path.transport.is_reliable() {
+            (self.path, self.ingress) = (back.path, back.ingress);
+            return;
+        }
+        let target = Uri::parse(&self.dialog.remote_target).ok().and_then(|uri| uri.host_ip());
+        let seen = self.path.remote.ip();
+        let natted = self.dialog.guessed || target.is_some_and(|ip| ip.to_canonical() != seen.to_canonical() || is_private(ip));
+        if natted && seen == back.path.remote.ip() {
+            self.path.remote = back.path.remote;
+        }
+    }
+
+    /// A request could not be sent over this connection: it is no way any more.
+    pub fn forget_flow(&mut self, way: &ReturnPath) {
+        if self.path.flow == way.path.flow && self.ingress == way.ingress {
+            (self.path.flow, self.ingress) = (None, None);
+        }
+    }
+
     /// The path back to where the far end was seen, from our own address.
     pub fn own_path(&self, cx: &Services, transport: Transport) -> Path {
         cx.path_to(self.realm, transport, self.path.remote)
@@ -145,25 +180,41 @@ pub fn contact_value(cx: &Services, realm: Realm, path: &Path, token: &str) -> S
 /// Where the next request in a dialog goes (RFC 3261 §8.1.2, §12.2.1.1), whose far end was last seen at `path`, a path of the node
 /// `ingress`.
 pub fn next_hop(cx: &Services, realm: Realm, dialog: &Dialog, path: &Path, ingress: Option<NodeId>) -> NextHop {
-    // A connection that the far end opened is the way to it, whatever its Contact says: most callers do not listen.
-    if path.transport.is_reliable() && path.flow.is_some() {
+    // A connection that the far end opened is the way to it while it lasts, whatever its Contact says: most callers do not listen.
+    if path.transport.is_reliable() && path.flow.is_some_and(|flow| cx.is_open(flow, ingress)) {
         return NextHop::Known { path: *path, ingress };
     }
-    let observed = NextHop::Known { path: cx.path_to(realm, path.transport, path.remote), ingress: None };
-    let Ok(uri) = Uri::parse(&dialog.next_hop()) else { return observed };
-    let Some(host) = uri.host() else { return observed };
+    if dialog.guessed && dialog.route_set.is_empty() {
+        return observed(cx, realm, path);
+    }
+    hop_to(cx, realm, path, &dialog.next_hop())
+}
+
+/// Back to where a far end was seen last.
+fn observed(cx: &Services, realm: Realm, seen: &Path) -> NextHop {
+    NextHop::Known { path: cx.path_to(realm, seen.transport, seen.remote), ingress: None }
+}
+
+/// RFC 3581 and plain sense: a private address of a far end that shows another one is behind a NAT.
+fn is_natted(ip: IpAddr, seen: &Path) -> bool {
+    ip != seen.remote.ip() && is_private(ip) && !is_private(seen.remote.ip())
+}
+
+/// The next hop to a URI of a far end that was seen there.
+pub fn hop_to(cx: &Services, realm: Realm, seen: &Path, uri: &str) -> NextHop {
+    let Ok(uri) = Uri::parse(uri) else { return observed(cx, realm, seen) };
+    let Some(host) = uri.host() else { return observed(cx, realm, seen) };
     let choice = match routing::uri_transport(&uri) {
-        TransportChoice::Any => TransportChoice::Fixed(path.transport),
+        TransportChoice::Any => TransportChoice::Fixed(seen.transport),
         other => other,
     };
     let transport = match choice {
         TransportChoice::Fixed(t) => t,
         TransportChoice::Secure => Transport::Tls,
-        TransportChoice::Any => path.transport,
+        TransportChoice::Any => seen.transport,
     };
     match uri.host_ip() {
-        // RFC 3581 and plain sense: a private address of a far end that shows another one is behind a NAT.
-        Some(ip) if ip != path.remote.ip() && is_private(ip) && !is_private(path.remote.ip()) => observed,
+        Some(ip) if is_natted(ip, seen) => observed(cx, realm, seen),
         Some(ip) => {
             let port = uri.port().unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
             NextHop::Known { path: cx.path_to(realm, transport, (ip, port).into()), ingress: None }
@@ -190,16 +241,5 @@ pub(super) fn arrival(path: &Path, ingress: Option<NodeId>) -> store_pb::Arrival
         local: path.local.to_string(),
         remote: path.remote.to_string(),
         flow: path.flow.map_or(0, |f| f.0),
-    }
-}
-
-/// Addresses that only mean something behind a NAT (RFC 1918, RFC 6598, RFC 3927, RFC 4193).
-fn is_private(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => {
-            let o = v4.octets();
-            v4.is_private() || v4.is_link_local() || (o[0] == 100 && o[1] & 0xc0 == 64)
-        }
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }

@@ -21,6 +21,7 @@ mod held;
 mod in_dialog;
 mod journal;
 mod ladder;
+mod left;
 mod leg;
 mod media;
 mod offer;
@@ -44,7 +45,7 @@ pub use emergency::{PIDF, carried, is_data};
 pub use end::{End, own_path};
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
 pub use ladder::{Ladder, Note};
-pub use leg::{Leg, NextHop, contact_value, next_hop};
+pub use leg::{Leg, NextHop, contact_value, hop_to, next_hop};
 pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
@@ -55,7 +56,7 @@ use dial::{Candidate, Hop};
 use forward::Forward;
 use journal::Journal;
 use media::CallMedia;
-use outgoing::PendingSend;
+use outgoing::{Again, PendingSend, Within};
 pub use setup::NewCall;
 
 use crate::ids::{CallUid, NodeId, ResolveId};
@@ -140,6 +141,8 @@ pub struct Call {
     attempts: Vec<Attempt>,
     forwards: Vec<Forward>,
     sends: Vec<PendingSend>,
+    /// Requests under way that could go another way.
+    within: Vec<Within>,
     media: CallMedia,
     journal: Journal,
     /// Requests whose location or data went to the log.
@@ -191,9 +194,10 @@ struct SentAck {
     side: Side,
     cseq: u32,
     remote_tag: Option<Box<str>>,
-    back: ReturnPath,
-    tls_name: Option<Box<str>>,
+    way: outgoing::Way,
     payload: bytes::Bytes,
+    /// How it may be repeated by another way; `None`: there is none.
+    again: Option<Box<Again>>,
 }
 
 impl Call {
@@ -220,6 +224,7 @@ impl Call {
             && self.caller.pending_2xx.is_none()
             && self.callee.pending_2xx.is_none()
             && self.sends.is_empty()
+            && self.within.is_empty()
             && self.attempts.iter().all(|a| a.finished)
     }
 

@@ -1,6 +1,6 @@
 //! What a call works with: transactions, timers, outputs, and what is known about this node and the cluster.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 
@@ -9,11 +9,12 @@ use bytes::Bytes;
 use super::asked::Lone;
 use super::challenge::NonceCounts;
 use super::ladder::Note;
+use super::left::Left;
 use super::timer::Timer;
 use crate::ctx::LocalConfig;
 use crate::health::Health;
-use crate::ids::{CallUid, MediaId, NodeId, ProposalId, ResolveId, SendId};
-use crate::io::{Counter, Output, Path, PeerMessage, ReturnPath, Transmit, Transport};
+use crate::ids::{CallUid, FlowId, MediaId, NodeId, ProposalId, ResolveId, SendId};
+use crate::io::{AddressRole, Counter, Output, Path, PeerMessage, ReturnPath, SendFailure, Transmit, Transport};
 use crate::policy::{ClusterConfig, Passing, apply_header_rules, apply_profile};
 use crate::replica::Replica;
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri, Via};
@@ -72,6 +73,10 @@ pub struct Services {
     pub alone: HashMap<ClientTxId, Lone>,
     /// The call that such a request was for, by its serial: the answer is for its ladder.
     pub alone_of: HashMap<ClientTxId, u64>,
+    /// This node's connections on which something came in and that are not closed: as many as the transport allows.
+    pub flows: HashSet<FlowId>,
+    /// INVITEs within dialogs that are over, by transaction: bounded as those are.
+    pub left: HashMap<ClientTxId, Left>,
     /// Messages to be filed in ladders.
     pub notes: Vec<Note>,
     next: u64,
@@ -103,6 +108,8 @@ impl Services {
             nonces: NonceCounts::default(),
             alone: HashMap::new(),
             alone_of: HashMap::new(),
+            flows: HashSet::new(),
+            left: HashMap::new(),
             notes: Vec::new(),
             next: 0,
         }
@@ -175,10 +182,38 @@ impl Services {
 
     /// Sends bytes that no transaction looks after (ACK for 2xx, a 2xx repeated, a stateless response).
     pub fn send(&mut self, back: ReturnPath, tls_name: Option<Box<str>>, payload: Bytes) {
-        let transmit = Transmit { path: back.path, tls_name, payload, id: SendId(0) };
-        match back.ingress.filter(|n| *n != self.local.node) {
+        let transmit = Transmit { path: back.path, reopen: back.reopen, tls_name, payload, id: SendId(0) };
+        match back.ingress {
             None => self.out.push_back(Output::Transmit(transmit)),
-            Some(to) => self.out.push_back(Output::Peer { to, message: PeerMessage::Emit(transmit) }),
+            Some(to) => self.emit(to, transmit),
+        }
+    }
+
+    /// Sends from the socket of the node that the request came to (rule E), and from here where that node is gone: an answer from
+    /// the anycast address is as good from any node, and one from another address of ours better than none.
+    pub fn emit(&mut self, to: NodeId, mut transmit: Transmit) {
+        if self.reachable_peer(to) {
+            self.out.push_back(Output::Peer { to, message: PeerMessage::Emit(transmit) });
+            return;
+        }
+        if transmit.id != SendId(0) {
+            // A request that was to go over a connection of that node.
+            self.tx.on_emit_failed(self.now.mono, to, transmit.id, SendFailure::Refused);
+            return;
+        }
+        let path = &mut transmit.path;
+        path.flow = None;
+        if path.role != AddressRole::Anycast {
+            path.local = self.local.address(path.role, path.transport, path.remote.ip());
+        }
+        self.out.push_back(Output::Transmit(transmit));
+    }
+
+    /// True for a connection that is there, as far as this node knows: its own, or one of a node that lives.
+    pub fn is_open(&self, flow: FlowId, ingress: Option<NodeId>) -> bool {
+        match ingress.filter(|n| *n != self.local.node) {
+            None => self.flows.contains(&flow),
+            Some(node) => self.reachable_peer(node),
         }
     }
 
@@ -239,9 +274,13 @@ impl Services {
         self.key.callee_identity(key, 0, u32::from(self.local.node.0)).from_tag
     }
 
-    /// Our Via value for a request over this path.
+    /// Our Via value for a request over this path. A connection to the anycast address is one to this node all the same (rule F).
     pub fn via(&self, path: &Path, branch: &str) -> String {
-        format!("SIP/2.0/{} {};branch={branch};rport", path.transport.via_token(), path.local)
+        let local = match path.role {
+            AddressRole::Anycast => self.local.address(AddressRole::Unicast, path.transport, path.remote.ip()),
+            AddressRole::Unicast | AddressRole::Core => path.local,
+        };
+        format!("SIP/2.0/{} {local};branch={branch};rport", path.transport.via_token())
     }
 
     /// What our Via of an INVITE says of where the call was to go: the same on every node, and telling nobody else anything.

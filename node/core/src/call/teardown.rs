@@ -30,6 +30,8 @@ impl Call {
             }
             CallTimer::Failover(index) => self.on_failover(cx, index),
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
+            CallTimer::AbandonForward(id) => self.on_forward_abandoned(cx, id),
+            CallTimer::Silent(tx) => self.on_silent(cx, tx),
             CallTimer::Ring => {
                 self.timers.ring = None;
                 if matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {

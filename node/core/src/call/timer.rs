@@ -1,6 +1,7 @@
 //! The timers of calls.
 
 use crate::io::Side;
+use crate::transaction::ClientTxId;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Timer {
     Page(u64),
     /// A subscription was not refreshed in its time, by its serial.
     Subscription(u64),
+    /// An INVITE of ours within a dialog that is over still has no final response.
+    Left(ClientTxId),
     /// Housekeeping of bounded memories.
     Sweep,
 }
@@ -28,6 +31,10 @@ pub enum CallTimer {
     Failover(u32),
     /// The cancelled INVITE of this attempt got no final response.
     Abandon(u32),
+    /// The cancelled re-INVITE, by its number among the requests that were passed on, got no final response.
+    AbandonForward(u64),
+    /// A request within the dialog that could go another way got no response so far.
+    Silent(ClientTxId),
     /// The called side has rung long enough.
     Ring,
     /// Repeat the 2xx on this leg (RFC 3261 §13.3.1.4).

@@ -1,11 +1,9 @@
 //! REFER (RFC 3515) from one leg to the other: where it leads, and its notifications; and calls that replace another (RFC 3891).
 
-use std::net::SocketAddr;
-
 use super::services::Services;
-use super::{Call, dial::Hop, end::End};
+use super::{Call, NextHop, dial::Hop, end::End};
 use crate::ctx::bracketed;
-use crate::io::{HostAndPort, Realm, Side, Transport, TransportChoice};
+use crate::io::{HostAndPort, Path, Realm, Side, Target, TransportChoice};
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr};
 use crate::store_pb::EmergencyInfo;
 
@@ -23,24 +21,39 @@ pub struct Replaced {
     pub trunk: Box<str>,
     /// On which side it is.
     pub realm: Realm,
-    /// How it is reached.
-    pub transport: Transport,
-    /// Where it was last seen or reached.
-    pub remote: SocketAddr,
+    /// Its connection, where it is one of this node's.
+    pub flow: Option<Path>,
+    /// How it is reached without.
+    pub next: NextHop,
+    /// The proxies on the way there.
+    pub routes: Vec<Box<str>>,
     /// Of an emergency call that is replaced: the new one is part of the same emergency, for the same service and with the same
     /// incident id.
     pub emergency: Option<EmergencyInfo>,
 }
 
 impl Replaced {
-    pub(super) fn hop(&self) -> Hop {
-        Hop {
-            trunk: self.trunk.clone(),
-            realm: self.realm,
-            host: HostAndPort { host: self.remote.ip().to_string().into(), port: Some(self.remote.port()) },
-            choice: TransportChoice::Fixed(self.transport),
-            uri: Some(self.uri.clone()),
-        }
+    /// Its connection first: it need not listen.
+    pub(super) fn hops(&self) -> impl Iterator<Item = Hop> + '_ {
+        let at = |path: &Path| {
+            let host = HostAndPort { host: path.remote.ip().to_string().into(), port: Some(path.remote.port()) };
+            (host, TransportChoice::Fixed(path.transport))
+        };
+        let next = match &self.next {
+            NextHop::Known { path, .. } => at(path),
+            NextHop::Ask(request) => (request.target.clone(), request.transport),
+        };
+        let hop = |(host, choice)| {
+            let (trunk, realm, uri) = (self.trunk.clone(), self.realm, Some(self.uri.clone()));
+            Hop { trunk, realm, host, choice, uri }
+        };
+        self.flow.as_ref().map(at).into_iter().chain([next]).map(hop)
+    }
+
+    /// The way of a dialled target, where it is the far end's connection.
+    pub(super) fn flow_to(&self, cx: &Services, target: &Target) -> Option<Path> {
+        let leads = |path: &Path| path.remote == target.addr && path.transport == target.transport;
+        self.flow.filter(leads).filter(|path| path.flow.is_some_and(|flow| cx.is_open(flow, None)))
     }
 }
 

@@ -4,6 +4,8 @@ mod strip;
 
 pub use strip::{fit_to_send, without_tag};
 
+use std::net::IpAddr;
+
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Scheme, Uri};
 
 /// Headers of more hops than this are refused when a dialog is made: no real path has as many, and each is kept.
@@ -24,6 +26,8 @@ pub struct Dialog {
     pub remote_uri: Box<str>,
     /// The URI of the far end's Contact.
     pub remote_target: Box<str>,
+    /// It gave none: the URI is that of its From, which says who it is and not where.
+    pub guessed: bool,
     /// Route header field values in the order in which they go into a request.
     pub route_set: Vec<Box<str>>,
     /// CSeq number of our latest request.
@@ -42,6 +46,7 @@ pub enum CseqError {
 impl Dialog {
     /// The dialog that a caller's INVITE begins at us (RFC 3261 §12.1.1).
     pub fn from_request(invite: &Message, local_tag: &str) -> Dialog {
+        let contact = contact_uri(invite);
         Dialog {
             call_id: invite.call_id().into(),
             local_tag: local_tag.into(),
@@ -49,7 +54,8 @@ impl Dialog {
             local_uri: without_tag(invite.to()).into(),
             remote_uri: without_tag(invite.from()).into(),
             // A broken phone without Contact is still reachable: where it was seen, under its From URI.
-            remote_target: contact_uri(invite).unwrap_or_else(|| uri_of(invite.from()).into()),
+            guessed: contact.is_none(),
+            remote_target: contact.unwrap_or_else(|| uri_of(invite.from()).into()),
             route_set: invite.values(HeaderId::RecordRoute).take(MAX_ROUTES).map(Into::into).collect(),
             local_cseq: 0,
             remote_cseq: Some(invite.cseq()),
@@ -72,7 +78,7 @@ impl Dialog {
     /// Takes a new remote target (RFC 3261 §12.2).
     pub fn on_target_refresh(&mut self, message: &Message) {
         if let Some(uri) = contact_uri(message) {
-            self.remote_target = uri;
+            (self.remote_target, self.guessed) = (uri, false);
         }
     }
 
@@ -131,6 +137,12 @@ impl Dialog {
     }
 }
 
+/// The addresses that a far end has named for requests to it, without asking the DNS: of its Contact, and of the proxy next to us.
+pub fn named_addresses(remote_target: &str, first_route: Option<&str>) -> Vec<IpAddr> {
+    let ip = |uri: &str| Uri::parse(uri).ok().and_then(|uri| uri.host_ip());
+    [ip(remote_target), first_route.and_then(|route| ip(&uri_of(route)))].into_iter().flatten().collect()
+}
+
 /// The URI of the first Contact, where there is one.
 pub fn contact_uri(message: &Message) -> Option<Box<str>> {
     let known = |uri: &Uri| matches!(uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Tel);
@@ -144,7 +156,8 @@ fn without_headers(uri: &Uri) -> &str {
     uri.headers().map_or(text, |headers| &text[..text.len() - headers.len() - 1])
 }
 
-fn uri_of(route: &str) -> String {
+/// The URI of a Route, From or To value; empty where there is none that can be read.
+pub fn uri_of(route: &str) -> String {
     NameAddr::parse(route).map(|n| n.uri.as_str().to_owned()).unwrap_or_default()
 }
 
@@ -192,6 +205,24 @@ mod tests {
         let t = text(&d.request(&Method::Bye));
         assert!(t.starts_with("BYE sip:strict SIP/2.0\r\n"), "{t}");
         assert!(t.find("<sip:p2;lr>").unwrap() < t.find("Route: <sip:a@c:5070>").unwrap(), "{t}");
+    }
+
+    #[test]
+    fn what_a_far_end_names() {
+        let ips = |target, route| named_addresses(target, route).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(ips("sip:a@198.18.0.1:5070", Some("<sip:[2001:db8::1];lr>")), ["198.18.0.1", "2001:db8::1"]);
+        assert_eq!(ips("sip:a@host", Some("<sip:p1;lr>")), [""; 0]);
+        assert_eq!(ips("", None), [""; 0]);
+    }
+
+    #[test]
+    fn a_target_is_guessed_until_one_is_named() {
+        let text = "INVITE sip:112@h SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@198.18.0.1>;tag=f\r\nTo: <sip:112@h>\r\n\
+                    Call-ID: x\r\nCSeq: 1 INVITE\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n";
+        let mut d = Dialog::from_request(&Message::parse(Bytes::from_static(text.as_bytes())).expect("valid"), "lt");
+        assert_eq!((&*d.remote_target, d.guessed), ("sip:a@198.18.0.1", true));
+        d.on_target_refresh(&invite());
+        assert_eq!((&*d.remote_target, d.guessed), ("sip:a@c:5070", false));
     }
 
     #[test]

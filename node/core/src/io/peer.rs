@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Path, Transmit};
-use crate::ids::{CallUid, NodeId};
+use super::{Path, SendFailure, Transmit};
+use crate::ids::{CallUid, NodeId, SendId};
 
 /// A packet handed to its owner, as received. The hop count is one by construction: an enveloped packet is never relayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,13 @@ pub enum PeerMessage {
     Relay(Envelope),
     /// From the owner to the ingress: send this from your socket (rules E and H).
     Emit(Transmit),
+    /// From the ingress to the owner: an `Emit` with an id could not be sent.
+    EmitFailed {
+        /// The owner's id of it.
+        id: SendId,
+        /// Why.
+        reason: SendFailure,
+    },
     /// Do you own this initial INVITE? `exact` as in a claim; asked when the log cannot tell (AC-03, AC-07).
     AskClaim {
         /// The claim key, see `token::ClaimKey`.

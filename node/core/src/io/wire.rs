@@ -109,9 +109,12 @@ pub struct Received {
 /// Bytes to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// From where, to where. With `flow` set and that connection gone, or with none set on TCP/TLS, the transport uses a
-    /// connection to `path.remote` that it has, or opens one.
+    /// From where, to where. Without `flow` on TCP/TLS, the transport uses a connection to `path.remote` that it has, or opens one.
+    /// With `flow` set and that connection gone, a request fails, for the far end's source port leads nowhere; a response goes
+    /// by `reopen`.
     pub path: Path,
+    /// A response by TCP/TLS: where a connection is opened when there is none to `path.remote` any more (RFC 3261 §18.2.2).
+    pub reopen: Option<SocketAddr>,
     /// For a new TLS connection: the name that the far end's certificate must bear (`None`: its IP address).
     pub tls_name: Option<Box<str>>,
     /// One whole SIP message.
@@ -138,4 +141,25 @@ pub struct ReturnPath {
     pub ingress: Option<NodeId>,
     /// The path at that node, `remote` being where the response goes (RFC 3261 §18.2.2, RFC 3581 §4).
     pub path: Path,
+    /// Of a request by TCP/TLS: where its sender listens by its Via. Responses go there when its connection is gone
+    /// (RFC 3261 §18.2.2).
+    pub reopen: Option<SocketAddr>,
+}
+
+impl ReturnPath {
+    /// True for a way from the same address, by the same transport, to the same kind of address of ours.
+    pub fn is_like(&self, other: &ReturnPath) -> bool {
+        let (a, b) = (&self.path, &other.path);
+        a.remote.ip() == b.remote.ip() && a.transport == b.transport && a.role == b.role
+    }
+
+    /// A way of this node's own that no Via told of.
+    pub fn here(path: Path) -> ReturnPath {
+        ReturnPath::through(None, path)
+    }
+
+    /// A way that no Via told of, at this node or another.
+    pub fn through(ingress: Option<NodeId>, path: Path) -> ReturnPath {
+        ReturnPath { ingress, path, reopen: None }
+    }
 }

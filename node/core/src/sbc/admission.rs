@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Sbc;
+use crate::dialog::named_addresses;
 use crate::ids::CallUid;
 use crate::io::{Counter, Path, Side};
 use crate::policy::{AclAction, acl_of, may_act};
@@ -123,7 +124,8 @@ impl Sbc {
             });
             leg.is_some_and(|leg| {
                 let seen = leg.path.as_ref().and_then(|path| path.remote.parse::<std::net::SocketAddr>().ok());
-                seen.is_some_and(|seen| may_act(self.cx.config.trunk(&leg.trunk), seen.ip(), source))
+                let named = named_addresses(&leg.remote_target, leg.route_set.first().map(String::as_str));
+                seen.is_some_and(|seen| may_act(self.cx.config.trunk(&leg.trunk), seen.ip(), &named, source))
             })
         };
         !known && !self.relay_rates.admit(self.cx.now.mono, source, STRANGER_RATE)
@@ -134,7 +136,8 @@ impl Sbc {
         let Some(call) = self.calls.get(&uid.serial) else { return true };
         let leg = call.leg(side);
         let trunk = self.cx.config.trunks.iter().find(|t| t.name == leg.trunk);
-        may_act(trunk, leg.path.remote.ip(), source)
+        let named = named_addresses(&leg.dialog.remote_target, leg.dialog.route_set.first().map(|route| &**route));
+        may_act(trunk, leg.path.remote.ip(), &named, source)
     }
 }
 

@@ -9,6 +9,7 @@ mod authenticate;
 mod bans;
 mod cancel;
 mod commands;
+mod emits;
 mod extensions;
 mod in_dialog;
 mod initial;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use crate::call::{Call, ClientUse, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, FlowId, MediaId};
-use crate::io::{Input, Output, PeerMessage};
+use crate::io::{Input, Output};
 use crate::policy::{Blocks, ClusterConfig, Rates, SourceRates};
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
@@ -112,7 +113,10 @@ impl Sbc {
     pub fn handle_input(&mut self, now: Now, input: Input) {
         self.cx.now = now;
         match input {
-            Input::Received(received) => self.on_message(received.path, None, received.payload),
+            Input::Received(received) => {
+                self.cx.flows.extend(received.path.flow);
+                self.on_message(received.path, None, received.payload);
+            }
             Input::Peer { from, message } => self.on_peer(from, message),
             Input::Resolved { id, result } => {
                 if let Some(serial) = self.cx.resolving.remove(&id) {
@@ -126,9 +130,12 @@ impl Sbc {
             Input::StateReplaced => self.on_state_replaced(),
             Input::ProposeFailed { id } => self.with_call(id.0, |call, cx| call.on_propose_failed(cx)),
             Input::ViewChanged(view) => self.cx.view = view,
-            Input::SendFailed { id, reason } => self.cx.tx.on_send_failed(now.mono, id, reason),
+            Input::SendFailed { id, reason } => self.on_send_failed(id, reason),
             Input::FlowProved { flow, names } => drop(self.proved.insert(flow, names)),
-            Input::FlowClosed(flow) => drop(self.proved.remove(&flow)),
+            Input::FlowClosed(flow) => {
+                self.cx.flows.remove(&flow);
+                self.proved.remove(&flow);
+            }
             Input::Reconfigured(config) => {
                 self.cx.config = config;
                 self.plan_probes();
@@ -236,6 +243,7 @@ impl Sbc {
                 Timer::Call(serial, timer) => self.with_call(serial, |call, cx| call.on_timer(cx, timer)),
                 Timer::Hold(id) => self.on_hold_over(id),
                 Timer::Probe => self.on_probe_tick(),
+                Timer::Left(tx) => self.cx.on_left_over(tx),
                 Timer::Page(id) => self.on_page_timer(id),
                 Timer::Subscription(id) => self.on_subscription_timer(id),
                 Timer::Sweep => {
@@ -259,9 +267,7 @@ impl Sbc {
         while let Some(output) = self.cx.tx.poll_output() {
             match output {
                 TxOutput::Transmit(transmit) => self.cx.out.push_back(Output::Transmit(transmit)),
-                TxOutput::Emit { to, transmit } => {
-                    self.cx.out.push_back(Output::Peer { to, message: PeerMessage::Emit(transmit) });
-                }
+                TxOutput::Emit { to, transmit } => self.cx.emit(to, transmit),
                 TxOutput::Event(event) => self.on_tx_event(event),
             }
         }
@@ -277,16 +283,32 @@ impl Sbc {
             }
             TxEvent::ClientTerminated(tx) => {
                 self.cx.alone.remove(&tx);
+                self.cx.left.remove(&tx);
+                let serial = self.call_of(tx);
                 self.cx.alone_of.remove(&tx);
                 if let Some((serial, ClientUse::Dial(index))) = self.cx.client_use.remove(&tx) {
                     self.with_call(serial, |call, cx| call.on_attempt_gone(cx, index));
+                }
+                if let Some(serial) = serial {
+                    self.with_call(serial, |call, cx| call.on_way_settled(cx, tx, None));
                 }
             }
         }
     }
 
+    /// The call that a client transaction is of.
+    pub(super) fn call_of(&self, tx: crate::transaction::ClientTxId) -> Option<u64> {
+        let used = self.cx.client_use.get(&tx).map(|(serial, _)| *serial);
+        used.or_else(|| self.cx.alone_of.get(&tx).copied())
+    }
+
     fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, status: u16) {
         if self.on_probe_lost(tx) || self.on_page_lost(tx) || self.on_subscription_lost(tx, status) {
+            return;
+        }
+        if let Some(serial) = self.call_of(tx)
+            && self.with_call(serial, |call, cx| call.resend(cx, tx, status))
+        {
             return;
         }
         let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::Sbc;
 use crate::call::{ClientUse, allowed};
+use crate::ctx::is_private;
 use crate::ids::NodeId;
 use crate::io::{Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::policy::Blocked;
@@ -28,7 +29,7 @@ impl Sbc {
             Ok(message) => message,
             Err(error) => return self.on_unreadable(path, ingress, &error),
         };
-        let back = ReturnPath { ingress, path: return_path(path, message.top_via()) };
+        let back = return_path(ingress, path, message.top_via());
         if message.is_request() {
             self.cx.count(Counter::RequestReceived(message.method().label()));
             self.on_request(path, back, &message);
@@ -40,7 +41,7 @@ impl Sbc {
     fn on_unreadable(&mut self, path: Path, ingress: Option<NodeId>, error: &ParseError) {
         self.cx.count(Counter::ParseError(error.label()));
         let (Some(via), Some(mut draft)) = (error.salvaged_via(), error.reply()) else { return };
-        let back = ReturnPath { ingress, path: return_path(path, via) };
+        let back = return_path(ingress, path, via);
         crate::call::fill_via(&mut draft, &back);
         if let Some(payload) = self.cx.encode(&draft) {
             self.cx.count(Counter::ResponseSent(4));
@@ -52,15 +53,8 @@ impl Sbc {
     pub(super) fn on_peer(&mut self, from: NodeId, message: PeerMessage) {
         match message {
             PeerMessage::Relay(Envelope { path, payload, .. }) => self.on_message(path, Some(from), payload),
-            PeerMessage::Emit(mut transmit) => {
-                // The owner knows the path, this node the socket: only its own addresses can be asked for.
-                if !self.cx.local.addresses(transmit.path.role).contains(transmit.path.local.ip()) {
-                    self.cx.count(Counter::Dropped("emit_address"));
-                    return;
-                }
-                transmit.id = crate::ids::SendId(0);
-                self.cx.out.push_back(Output::Transmit(transmit));
-            }
+            PeerMessage::Emit(transmit) => self.on_emit(from, transmit),
+            PeerMessage::EmitFailed { id, reason } => self.cx.tx.on_emit_failed(self.cx.now.mono, from, id, reason),
             PeerMessage::AskClaim { key } => {
                 let call = self
                     .by_claim
@@ -161,6 +155,12 @@ impl Sbc {
         if let Some(&call) = self.cx.alone_of.get(&tx) {
             self.cx.note_received(call, back, message);
         }
+        if let Some(serial) = self.call_of(tx) {
+            self.with_call(serial, |call, cx| call.on_way_settled(cx, tx, Some(message)));
+        }
+        if self.cx.on_left_response(tx, action, message) {
+            return;
+        }
         let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return self.cx.on_lone_response(tx, message) };
         self.with_call(serial, |call, cx| match purpose {
             ClientUse::Dial(index) => call.on_dial_response(cx, index, action, &back, message),
@@ -214,12 +214,17 @@ impl Sbc {
 }
 
 /// Where the responses to a request go (RFC 3261 §18.2.2, RFC 3581 §4).
-fn return_path(path: Path, via: &Via) -> Path {
-    if path.transport != Transport::Udp || via.has_rport() {
-        return path;
+fn return_path(ingress: Option<NodeId>, path: Path, via: &Via) -> ReturnPath {
+    let port = via.port().unwrap_or(if path.transport == Transport::Tls { 5061 } else { 5060 });
+    let listens = SocketAddr::new(path.remote.ip(), port);
+    if path.transport.is_reliable() {
+        return ReturnPath { ingress, path, reopen: Some(listens) };
     }
-    let remote = SocketAddr::new(path.remote.ip(), via.port().unwrap_or(5060));
-    Path { remote, ..path }
+    // A private address that is not the one the request came from is behind a NAT, whose mapping is the source port alone.
+    let source = path.remote.ip().to_canonical();
+    let behind_nat = via.host().parse().is_ok_and(|ip: std::net::IpAddr| ip.to_canonical() != source && is_private(ip));
+    let remote = if via.has_rport() || behind_nat { path.remote } else { listens };
+    ReturnPath::through(ingress, Path { remote, ..path })
 }
 
 /// RFC 3261 §17.2.3. A branch without the cookie is made unique by what a pre-3261 sender keeps the same.

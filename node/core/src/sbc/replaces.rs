@@ -3,8 +3,10 @@
 //! the far end that is called ends it as the RFC demands.
 
 use super::Sbc;
-use crate::call::Replaced;
-use crate::io::{AddressRole, Side, Transport};
+use crate::call::{NextHop, Replaced, hop_to};
+use crate::dialog::uri_of;
+use crate::ids::FlowId;
+use crate::io::{AddressRole, Path, Side, Transport};
 use crate::sip::{HeaderId, Message};
 use crate::store_pb::{Arrival, EmergencyInfo, LegRecord};
 use crate::token::TokenKind;
@@ -87,36 +89,54 @@ impl Sbc {
             Some(call) => call.emergency_info.as_ref(),
             None => entry.and_then(|e| e.claim().emergency_info.as_ref()),
         };
-        replaced(&named, &other, emergency.cloned()).map(Some).ok_or(481)
+        let emergency = emergency.cloned();
+        self.replace(&named, &other, own.is_some(), emergency).map(Some).ok_or(481)
+    }
+
+    /// The same dialog as the far end on the other leg names it, and the way there. `own`: the call is this node's.
+    fn replace(&self, named: &Named<'_>, other: &LegRecord, own: bool, emergency: Option<EmergencyInfo>) -> Option<Replaced> {
+        let arrival = other.path.as_ref()?;
+        let seen = path_of(arrival)?;
+        let realm = seen.role.realm();
+        let here = own && (arrival.ingress == 0 || arrival.ingress == u32::from(self.cx.local.node.0));
+        let flow = Some(seen).filter(|path| here && path.flow.is_some_and(|flow| self.cx.is_open(flow, None)));
+        let early_only = if named.early_only { ";early-only" } else { "" };
+        let next = match other.route_set.first() {
+            Some(route) => hop_to(&self.cx, realm, &seen, &uri_of(route)),
+            // A connection's source port leads nowhere once it is gone (RFC 3261 §18.1.1).
+            None if seen.transport.is_reliable() => hop_to(&self.cx, realm, &seen, &other.remote_target),
+            None => NextHop::Known { path: self.cx.path_to(realm, seen.transport, seen.remote), ingress: None },
+        };
+        Some(Replaced {
+            value: format!("{};to-tag={};from-tag={}{early_only}", other.call_id, other.remote_tag, other.local_tag),
+            uri: other.remote_target.as_str().into(),
+            trunk: other.trunk.as_str().into(),
+            realm,
+            flow,
+            next,
+            routes: other.route_set.iter().map(|route| route.as_str().into()).collect(),
+            emergency,
+        })
     }
 }
 
-/// The same dialog as the far end on the other leg names it, and the way there.
-fn replaced(named: &Named<'_>, other: &LegRecord, emergency: Option<EmergencyInfo>) -> Option<Replaced> {
-    let path = other.path.as_ref()?;
-    let early_only = if named.early_only { ";early-only" } else { "" };
-    Some(Replaced {
-        value: format!("{};to-tag={};from-tag={}{early_only}", other.call_id, other.remote_tag, other.local_tag),
-        uri: other.remote_target.as_str().into(),
-        trunk: other.trunk.as_str().into(),
-        realm: role(path)?.realm(),
-        transport: match path.transport {
+fn path_of(arrival: &Arrival) -> Option<Path> {
+    Some(Path {
+        role: match arrival.role {
+            1 => AddressRole::Anycast,
+            2 => AddressRole::Unicast,
+            3 => AddressRole::Core,
+            _ => return None,
+        },
+        transport: match arrival.transport {
             1 => Transport::Udp,
             2 => Transport::Tcp,
             3 => Transport::Tls,
             _ => return None,
         },
-        remote: path.remote.parse().ok()?,
-        emergency,
-    })
-}
-
-fn role(path: &Arrival) -> Option<AddressRole> {
-    Some(match path.role {
-        1 => AddressRole::Anycast,
-        2 => AddressRole::Unicast,
-        3 => AddressRole::Core,
-        _ => return None,
+        local: arrival.local.parse().ok()?,
+        remote: arrival.remote.parse().ok()?,
+        flow: Some(FlowId(arrival.flow)).filter(|flow| flow.0 != 0),
     })
 }
 

@@ -10,12 +10,12 @@ use super::output::{ClientTxId, TxEvent, TxOutput};
 use super::shared::{Shared, TxId, TxTimers};
 use super::timing::Timer;
 use super::{invite_client, non_invite_client};
-use crate::ids::SendId;
-use crate::io::{Path, SendFailure, Transmit};
+use crate::ids::{NodeId, SendId};
+use crate::io::{ReturnPath, SendFailure, Transmit};
 use crate::time::Instant;
 
 /// Set in every [`SendId`] made here, so that the caller may number sends of its own below it.
-const SEND_MARK: u64 = 1 << 63;
+pub const SEND_MARK: u64 = 1 << 63;
 /// The low bits count the sends of one transaction, modulo 256: a failure ends the transaction, whichever send it was.
 const SEND_COUNT_BITS: u32 = 8;
 
@@ -103,7 +103,7 @@ impl Machine {
 struct ClientTx {
     branch: Arc<str>,
     machine: Machine,
-    path: Path,
+    way: ReturnPath,
     tls_name: Option<Box<str>>,
     /// Empty once it will not be repeated.
     request: Bytes,
@@ -115,18 +115,17 @@ struct ClientTx {
 
 impl ClientTx {
     fn reliable(&self) -> bool {
-        self.path.transport.is_reliable()
+        self.way.path.transport.is_reliable()
     }
 
     fn send(&mut self, shared: &mut Shared, id: ClientTxId, payload: Bytes) {
         let send = SendId(SEND_MARK | (id.0 << SEND_COUNT_BITS) | u64::from(self.sends));
         self.sends = self.sends.wrapping_add(1);
-        shared.out.push_back(TxOutput::Transmit(Transmit {
-            path: self.path,
-            tls_name: self.tls_name.clone(),
-            payload,
-            id: send,
-        }));
+        let transmit = Transmit { path: self.way.path, reopen: None, tls_name: self.tls_name.clone(), payload, id: send };
+        shared.out.push_back(match self.way.ingress {
+            None => TxOutput::Transmit(transmit),
+            Some(to) => TxOutput::Emit { to, transmit },
+        });
     }
 }
 
@@ -160,8 +159,8 @@ impl ClientTable {
         if invite { of_branch.invite } else { of_branch.other }
     }
 
-    pub(super) fn path(&self, id: ClientTxId) -> Option<Path> {
-        Some(self.by_id.get(&id)?.path)
+    pub(super) fn way(&self, id: ClientTxId) -> Option<ReturnPath> {
+        Some(self.by_id.get(&id)?.way)
     }
 
     pub(super) fn branch(&self, id: ClientTxId) -> Option<&str> {
@@ -176,7 +175,7 @@ impl ClientTable {
         now: Instant,
         branch: Box<str>,
         invite: bool,
-        path: Path,
+        way: ReturnPath,
         tls_name: Option<Box<str>>,
         request: Bytes,
     ) -> Option<ClientTxId> {
@@ -186,9 +185,9 @@ impl ClientTable {
         let id = ClientTxId(shared.next_serial());
         let branch: Arc<str> = branch.into();
         *self.by_branch.entry(branch.clone()).or_default().slot(invite) = Some(id);
-        let (machine, actions) = Machine::start(invite, path.transport.is_reliable());
+        let (machine, actions) = Machine::start(invite, way.path.transport.is_reliable());
         let timers = TxTimers::default();
-        self.by_id.insert(id, ClientTx { branch, machine, path, tls_name, request, ack: None, sends: 0, timers });
+        self.by_id.insert(id, ClientTx { branch, machine, way, tls_name, request, ack: None, sends: 0, timers });
         self.run(shared, now, id, actions, SendFailure::Refused);
         Some(id)
     }
@@ -216,11 +215,23 @@ impl ClientTable {
         self.drive(shared, now, id, Event::Timer(timer), SendFailure::Refused);
     }
 
-    pub(super) fn on_send_failed(&mut self, shared: &mut Shared, now: Instant, send: SendId, reason: SendFailure) {
+    /// `from`: the node that could not send it; `None`: this one.
+    pub(super) fn on_send_failed(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        from: Option<NodeId>,
+        send: SendId,
+        reason: SendFailure,
+    ) {
         if send.0 & SEND_MARK == 0 {
             return;
         }
         let id = ClientTxId((send.0 & !SEND_MARK) >> SEND_COUNT_BITS);
+        // What another node reports is about a transaction that goes through it, or one of an earlier start of this node.
+        if self.by_id.get(&id).is_some_and(|tx| tx.way.ingress != from) {
+            return;
+        }
         // A datagram that found no room in the queue is as lost as one that the network dropped: the next copy repairs it.
         if reason == SendFailure::Congested && self.by_id.get(&id).is_some_and(|tx| !tx.reliable()) {
             return;

@@ -25,7 +25,7 @@ mod test_table;
 #[cfg(test)]
 mod tests;
 
-pub use client_table::ResponseAction;
+pub use client_table::{ResponseAction, SEND_MARK};
 pub use output::{ClientTxId, ServerTxId, TxEvent, TxOutput};
 pub use server_table::ServerKey;
 pub use table::Transactions;

@@ -16,11 +16,12 @@ pub struct ClientTxId(pub(super) u64);
 pub enum TxOutput {
     /// Send from this node.
     Transmit(Transmit),
-    /// Send from the node whose socket read the request: [`PeerMessage::Emit`](crate::io::PeerMessage::Emit).
+    /// Send from the node whose socket read the request, or where the far end's connection is:
+    /// [`PeerMessage::Emit`](crate::io::PeerMessage::Emit).
     Emit {
         /// That node.
         to: NodeId,
-        /// What. Its id is 0: a send number of ours means nothing there.
+        /// What. Of a response its id is 0; of a request that node reports a failure under it.
         transmit: Transmit,
     },
     /// For the TU.

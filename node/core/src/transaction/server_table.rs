@@ -168,8 +168,7 @@ impl ServerTable {
         let Some(tx) = self.by_id.get_mut(&id) else { return };
         // The newest copy shows the way that is open now. The address must be the same, so that nobody who has seen the key
         // draws the responses to himself.
-        let (old, new) = (&tx.back.path, &copy.path);
-        if old.remote.ip() == new.remote.ip() && old.transport == new.transport && old.role == new.role {
+        if tx.back.is_like(&copy) {
             tx.back = copy;
         }
         let actions = tx.machine.on(Event::Request, tx.reliable);
@@ -258,7 +257,7 @@ impl ServerTable {
 
 /// A response goes out where its request came in (anycast.md, rule E).
 fn send(shared: &mut Shared, back: ReturnPath, payload: Bytes) {
-    let transmit = Transmit { path: back.path, tls_name: None, payload, id: SendId(0) };
+    let transmit = Transmit { path: back.path, reopen: back.reopen, tls_name: None, payload, id: SendId(0) };
     shared.out.push_back(match back.ingress {
         None => TxOutput::Transmit(transmit),
         Some(to) => TxOutput::Emit { to, transmit },

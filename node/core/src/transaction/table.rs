@@ -6,7 +6,7 @@ use super::client_table::{ClientTable, ResponseAction};
 use super::output::{ClientTxId, ServerTxId, TxOutput};
 use super::server_table::{ServerKey, ServerTable};
 use super::shared::{Shared, TxId};
-use crate::ids::SendId;
+use crate::ids::{NodeId, SendId};
 use crate::io::{Path, ReturnPath, SendFailure};
 use crate::time::Instant;
 
@@ -93,10 +93,23 @@ impl Transactions {
         tls_name: Option<Box<str>>,
         payload: Bytes,
     ) -> Option<ClientTxId> {
+        self.send_request_by(now, branch, invite, ReturnPath::here(path), tls_name, payload)
+    }
+
+    /// The same through the node where the far end's connection is.
+    pub fn send_request_by(
+        &mut self,
+        now: Instant,
+        branch: Box<str>,
+        invite: bool,
+        way: ReturnPath,
+        tls_name: Option<Box<str>>,
+        payload: Bytes,
+    ) -> Option<ClientTxId> {
         if self.is_full() {
             return None;
         }
-        self.clients.create(&mut self.shared, now, branch, invite, path, tls_name, payload)
+        self.clients.create(&mut self.shared, now, branch, invite, way, tls_name, payload)
     }
 
     /// The client transaction of a response: its top Via's branch, and whether its CSeq method is INVITE (RFC 3261 §17.1.3).
@@ -116,7 +129,12 @@ impl Transactions {
 
     /// A send failed. Ids that are not of this table are ignored, and so is a full queue on UDP.
     pub fn on_send_failed(&mut self, now: Instant, send: SendId, reason: SendFailure) {
-        self.clients.on_send_failed(&mut self.shared, now, send, reason);
+        self.clients.on_send_failed(&mut self.shared, now, None, send, reason);
+    }
+
+    /// Another node could not send what was to go through it.
+    pub fn on_emit_failed(&mut self, now: Instant, from: NodeId, send: SendId, reason: SendFailure) {
+        self.clients.on_send_failed(&mut self.shared, now, Some(from), send, reason);
     }
 
     /// Ends a client transaction: an INVITE that got no final response within 64 × T1 after its CANCEL (RFC 3261 §9.1).
@@ -136,7 +154,12 @@ impl Transactions {
 
     /// Where the request went.
     pub fn path(&self, id: ClientTxId) -> Option<Path> {
-        self.clients.path(id)
+        self.clients.way(id).map(|way| way.path)
+    }
+
+    /// The same, with the node that it went through.
+    pub fn way(&self, id: ClientTxId) -> Option<ReturnPath> {
+        self.clients.way(id)
     }
 
     /// The request's branch, for its CANCEL and ACK.

@@ -12,6 +12,7 @@ mod emergency;
 mod failover;
 mod far;
 mod invariants;
+mod legs;
 mod loops;
 mod pages;
 mod phone;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sbc_core::ctx::LocalConfig;
-use sbc_core::ids::{CallUid, CommandId, Incarnation, NodeId, ProposalId, ResolveId};
+use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, ResolveId, SendId};
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
-    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, Side, StreamPorts, Target, Transmit, Transport, View,
+    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, StreamPorts, Target, Transmit,
+    Transport, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
@@ -89,6 +90,7 @@ enum Event {
     ProposeFailed { node: usize, id: ProposalId },
     Media { node: usize, event: MediaEvent },
     Resolved { node: usize, id: ResolveId, port: u16 },
+    SendFailed { node: usize, id: SendId },
     Lease(usize),
     Fault(Fault),
 }
@@ -147,6 +149,8 @@ pub(crate) struct Sent {
     pub(crate) bytes: Bytes,
     /// The node that sent it; `None`: a phone.
     pub(crate) node: Option<usize>,
+    /// By a stream: which, the connection, and for a new one the name that was checked.
+    pub(crate) stream: Option<(Transport, Option<FlowId>, Option<Box<str>>)>,
 }
 
 /// The whole.
@@ -168,6 +172,12 @@ pub(crate) struct World {
     pub(crate) replies: Vec<CommandReply>,
     /// What nodes found of trunks: node, trunk, up, round trip.
     pub(crate) probed: Vec<(usize, Box<str>, bool, Option<Duration>)>,
+    /// Connections that far ends have opened to nodes, each with its far end.
+    pub(crate) streams: BTreeMap<(usize, FlowId), SocketAddr>,
+    /// Addresses where nobody takes a connection.
+    pub(crate) refusing: Vec<SocketAddr>,
+    /// What each name stands for; empty: the PSAP.
+    pub(crate) names: Vec<Target>,
     /// The log has no quorum anywhere, though all links work.
     pub(crate) no_quorum: bool,
     /// A node was cut off at some time.
@@ -251,6 +261,9 @@ impl World {
             remotes: Vec::new(),
             replies: Vec::new(),
             probed: Vec::new(),
+            streams: BTreeMap::new(),
+            refusing: Vec::new(),
+            names: Vec::new(),
             no_quorum: false,
             was_cut: false,
             trace: false,
@@ -314,6 +327,25 @@ impl World {
     pub(crate) fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
         let at = self.now + 1;
         self.push(at, Event::Packet { from, to, bytes });
+    }
+
+    /// A message on a connection that this far end has opened to an address of a node.
+    pub(crate) fn stream(&mut self, node: usize, flow: u64, role: AddressRole, remote: SocketAddr, payload: Bytes) {
+        let local = match role {
+            AddressRole::Anycast => self.anycast,
+            AddressRole::Unicast => self.nodes[node].unicast,
+            AddressRole::Core => self.nodes[node].core,
+        };
+        let flow = FlowId(flow);
+        self.streams.insert((node, flow), remote);
+        let path = Path { role, transport: Transport::Tcp, local, remote, flow: Some(flow) };
+        self.input(node, Input::Received(Received { path, payload }));
+    }
+
+    /// A connection is gone, and the node knows it.
+    pub(crate) fn close(&mut self, node: usize, flow: u64) {
+        self.streams.remove(&(node, FlowId(flow)));
+        self.input(node, Input::FlowClosed(FlowId(flow)));
     }
 
     /// Something that one node tells another.
@@ -380,6 +412,11 @@ impl World {
             Event::Apply(i) => self.apply(i),
             Event::ProposeFailed { node, id } => self.input(node, Input::ProposeFailed { id }),
             Event::Media { node, event } => self.input(node, Input::Media(event)),
+            Event::SendFailed { node, id } => self.input(node, Input::SendFailed { id, reason: SendFailure::Refused }),
+            Event::Resolved { node, id, .. } if !self.names.is_empty() => {
+                let result = Ok(self.names.clone());
+                self.input(node, Input::Resolved { id, result });
+            }
             Event::Resolved { node, id, port } => {
                 let target = Target { addr: (addr("198.18.20.1:1").ip(), port).into(), transport: Transport::Udp };
                 self.input(node, Input::Resolved { id, result: Ok(vec![target]) });
@@ -568,14 +605,42 @@ impl World {
     }
 
     fn transmit(&mut self, i: usize, transmit: Transmit) {
-        let (from, to, bytes) = (transmit.path.local, transmit.path.remote, transmit.payload);
+        let (from, to, bytes) = (transmit.path.local, transmit.path.remote, transmit.payload.clone());
         let n = &self.nodes[i];
         let own = [addr(ANYCAST[0]), addr(ANYCAST[1]), n.unicast, n.unicast6, n.core, n.core6];
-        if !own.contains(&from) || from.is_ipv4() != to.is_ipv4() {
+        // TLS has a port of its own.
+        let is_own =
+            own.contains(&from) || (transmit.path.transport == Transport::Tls && own.iter().any(|o| o.ip() == from.ip()));
+        if !is_own || from.is_ipv4() != to.is_ipv4() {
             self.violations.push(format!("node {i} sends from {from} to {to}, which is not its address, or of another family"));
         }
         self.scan_for_leaks(&bytes);
+        if transmit.path.transport.is_reliable() {
+            return self.send_stream(i, Transmit { payload: bytes, ..transmit });
+        }
         self.wire(Some(i), from, to, bytes);
+    }
+
+    /// What the transport does: the connection that is named, for a response else one to where its sender listens.
+    fn send_stream(&mut self, i: usize, transmit: Transmit) {
+        let Transmit { path, reopen, tls_name, payload: bytes, id } = transmit;
+        let open = path.flow.filter(|flow| self.streams.get(&(i, *flow)) == Some(&path.remote));
+        let response = bytes.starts_with(b"SIP/2.0 ");
+        let to = reopen.filter(|_| open.is_none() && response).unwrap_or(path.remote);
+        let fails = path.flow.is_some() && open.is_none() && !response;
+        self.say(|| format!("{} => {to} {open:?} {}", path.local, first_line(&bytes)));
+        if fails || (open.is_none() && self.refusing.contains(&to)) {
+            if id != SendId(0) {
+                self.push(self.now + 1, Event::SendFailed { node: i, id });
+            }
+            return;
+        }
+        let stream = Some((path.transport, open, tls_name));
+        if let Some(sent) = &mut self.sent {
+            sent.push(Sent { from: path.local, to, bytes: bytes.clone(), node: Some(i), stream });
+        }
+        let at = self.delay(self.net.delay);
+        self.push(at, Event::Packet { from: path.local, to, bytes });
     }
 
     fn scan_for_leaks(&mut self, bytes: &Bytes) {
@@ -595,7 +660,7 @@ impl World {
     fn wire(&mut self, node: Option<usize>, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
         self.say(|| format!("{from} -> {to} {}", first_line(&bytes)));
         if let Some(sent) = &mut self.sent {
-            sent.push(Sent { from, to, bytes: bytes.clone(), node });
+            sent.push(Sent { from, to, bytes: bytes.clone(), node, stream: None });
         }
         let copies = if self.rng.per_mille(self.net.duplicate) { 2 } else { 1 };
         for _ in 0..copies {

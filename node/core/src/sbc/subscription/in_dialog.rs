@@ -5,7 +5,7 @@ use super::state::{Told, ends_usage, granted, told};
 use crate::call::{
     Asked, MaxForwardsError, NextHop, copy_through, finish_response, map_event_id, next_max_forwards, strip_our_credentials,
 };
-use crate::dialog::MAX_ROUTES;
+use crate::dialog::{MAX_ROUTES, named_addresses};
 use crate::ids::ResolveId;
 use crate::io::{Counter, Output, Path, ResolveError, ReturnPath, Side, Target};
 use crate::policy::may_act;
@@ -92,7 +92,8 @@ impl Sbc {
         if message.method() == &Method::Ack {
             return;
         }
-        if fits && !may_act(self.cx.config.trunk(&end.trunk), end.path.remote.ip(), back.path.remote.ip()) {
+        let named = named_addresses(&end.dialog.remote_target, end.dialog.route_set.first().map(|route| &**route));
+        if fits && !may_act(self.cx.config.trunk(&end.trunk), end.path.remote.ip(), &named, back.path.remote.ip()) {
             // As within a call (AC-52).
             self.cx.count(Counter::Dropped("source"));
             return;

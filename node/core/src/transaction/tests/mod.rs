@@ -22,7 +22,7 @@ fn path(transport: Transport, remote: &str) -> Path {
 }
 
 fn back(transport: Transport) -> ReturnPath {
-    ReturnPath { ingress: None, path: path(transport, "127.0.3.1:5060") }
+    ReturnPath::here(path(transport, "127.0.3.1:5060"))
 }
 
 fn through(node: u16, transport: Transport) -> ReturnPath {

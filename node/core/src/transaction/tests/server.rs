@@ -163,7 +163,7 @@ fn a_copy_from_elsewhere_is_answered_but_does_not_turn_the_way() {
     let mut t = Transactions::new(10);
     let id = invite(&mut t, 0, Transport::Udp);
     t.respond(ms(0), id, 180, text("180"));
-    let stranger = ReturnPath { ingress: Some(NodeId(9)), path: path(Transport::Udp, "127.0.3.66:5060") };
+    let stranger = ReturnPath::through(Some(NodeId(9)), path(Transport::Udp, "127.0.3.66:5060"));
     t.on_request_retransmission(ms(100), id, stranger);
     assert_eq!(said(&mut t), ["180", "180 via 9"]);
     assert_eq!(t.server_back(id), Some(back(Transport::Udp)));

@@ -1,0 +1,627 @@
+//! The way to a far end: connections that close, that are opened anew, at this node or another; NATs, names, large requests; and far
+//! ends that leave out what RFC 3261 wants of them.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use sbc_core::ids::FlowId;
+use sbc_core::io::{AddressRole, Counter, Target, Transport};
+use sbc_core::policy::ClusterConfig;
+use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr};
+
+use crate::far::{Far, sdp, wait};
+use crate::world::{Fault, Net, Sent, World, addr, config};
+
+const URI: &str = "sip:112@198.18.112.112";
+/// Where the caller listens, and where it sends from.
+const LISTENS: &str = "198.18.10.9:5070";
+const SOURCE: &str = "198.18.10.9:40001";
+const PSAP: &str = "198.18.20.9:5060";
+
+/// Both far ends by hand. The caller comes by TCP, on connection 1 of the first node, or by UDP.
+struct Stage {
+    w: World,
+    psap: Far,
+    tcp: bool,
+    source: SocketAddr,
+    /// The caller's connection: node and number.
+    at: (usize, u64),
+    read: usize,
+    cseq: u32,
+    ok: Option<Message>,
+    invite: Option<(Message, SocketAddr)>,
+}
+
+/// What nodes sent to one address, parsed.
+fn sent_to(sent: &[Sent], to: SocketAddr) -> Vec<(Message, Sent)> {
+    let of = sent.iter().filter(|s| s.node.is_some() && s.to == to);
+    of.map(|s| (Message::parse(s.bytes.clone()).expect("well formed"), s.clone())).collect()
+}
+
+impl Stage {
+    fn new(tcp: bool) -> Stage {
+        Stage::with(tcp, |_| ())
+    }
+
+    fn with(tcp: bool, change: impl FnOnce(&mut ClusterConfig)) -> Stage {
+        let mut config = config(sbc_core::policy::MisroutePolicy::Relay, false);
+        config.trunks[1].targets[0].host.host = "198.18.20.9".into();
+        change(&mut config);
+        let mut w = World::with_config(3, 3, Vec::new(), Net::calm(), |_| config);
+        w.sent = Some(Vec::new());
+        w.trace = std::env::var_os("SIM_TRACE").is_some();
+        w.run_until(100);
+        let source = addr(SOURCE);
+        Stage { w, psap: Far::at(PSAP), tcp, source, at: (0, 1), read: 0, cseq: 1, ok: None, invite: None }
+    }
+
+    fn via(&self, branch: &str) -> String {
+        match self.tcp {
+            true => format!("SIP/2.0/TCP {LISTENS};branch=z9hG4bK{branch}"),
+            false => format!("SIP/2.0/UDP {LISTENS};branch=z9hG4bK{branch};rport"),
+        }
+    }
+
+    /// From the caller, to the first node or over its connection.
+    fn put(&mut self, draft: &Draft) {
+        let bytes = draft.encode().expect("well formed");
+        self.put_raw(bytes);
+        wait(&mut self.w, 30);
+    }
+
+    fn put_raw(&mut self, bytes: Bytes) {
+        let to = self.w.nodes[self.at.0].unicast;
+        match self.tcp {
+            true => self.w.stream(self.at.0, self.at.1, AddressRole::Unicast, self.source, bytes),
+            false => self.w.inject(self.source, to, bytes),
+        }
+    }
+
+    fn initial(&self) -> Draft {
+        let mut draft = Far::at(SOURCE).initial(&Method::Invite, URI, "x", 1);
+        draft.replace_first(HeaderId::Via, self.via("first"));
+        let contact = if self.tcp { format!("<sip:far@{LISTENS};transport=tcp>") } else { format!("<sip:far@{LISTENS}>") };
+        draft.set(HeaderId::Contact, contact);
+        draft.set_body(Some("application/sdp"), sdp());
+        draft
+    }
+
+    fn dials(&mut self, draft: &Draft) {
+        self.put(draft);
+        self.invite = Some(self.psap_request(&Method::Invite));
+    }
+
+    /// The one request of this method at the PSAP, with the node's port for datagrams.
+    #[track_caller]
+    fn psap_request(&mut self, method: &Method) -> (Message, SocketAddr) {
+        let (request, from) = self.psap.request(&self.w, method);
+        (request, (from.ip(), 5060).into())
+    }
+
+    /// The PSAP's 200; the caller's view of it.
+    fn answers(&mut self, change: impl FnOnce(&mut Draft)) -> Option<Message> {
+        let (invite, from) = self.invite.clone().expect("it was called");
+        let mut draft = invite.response(200, None);
+        draft.set(HeaderId::To, format!("{};tag=far", invite.to()));
+        draft.push(HeaderId::Contact, format!("<sip:far@{PSAP}>"));
+        draft.set_body(Some("application/sdp"), sdp());
+        change(&mut draft);
+        self.psap.put(&mut self.w, &mut draft, from, &[]);
+        wait(&mut self.w, 20);
+        let ok = self.got().into_iter().map(|(m, _)| m).find(|m| m.status() == Some(200));
+        self.ok = ok.clone().or(self.ok.take());
+        ok
+    }
+
+    fn acks(&mut self) {
+        let ack = self.within(&Method::Ack, 1);
+        self.put(&ack);
+    }
+
+    /// A call that stands.
+    fn stands(tcp: bool) -> Stage {
+        Stage::new(tcp).established(|_| (), |_| ())
+    }
+
+    fn established(mut self, call: impl FnOnce(&mut Draft), answer: impl FnOnce(&mut Draft)) -> Stage {
+        let mut draft = self.initial();
+        call(&mut draft);
+        self.dials(&draft);
+        self.answers(answer).expect("a 200");
+        self.acks();
+        // Every node knows the dialog.
+        wait(&mut self.w, 200);
+        self.psap.inbox(&self.w);
+        self
+    }
+
+    fn within(&self, method: &Method, cseq: u32) -> Draft {
+        let ok = self.ok.as_ref().expect("answered");
+        let (mut draft, _) = Far::at(SOURCE).within(method, ok, cseq);
+        draft.replace_first(HeaderId::Via, self.via(&format!("in{cseq}{method}")));
+        draft
+    }
+
+    /// A request of the caller in the dialog; what the PSAP got.
+    fn asks(&mut self, method: &Method, change: impl FnOnce(&mut Draft)) -> Vec<(Message, SocketAddr)> {
+        self.cseq += 1;
+        let mut draft = self.within(method, self.cseq);
+        if method == &Method::Invite {
+            draft.push(HeaderId::Contact, format!("<sip:far@{LISTENS}>"));
+            draft.set_body(Some("application/sdp"), sdp());
+        }
+        change(&mut draft);
+        self.put(&draft);
+        self.psap.inbox(&self.w)
+    }
+
+    /// A request of the PSAP in the dialog, from this address.
+    fn psap_asks(&mut self, from: &str, method: &Method, change: impl FnOnce(&mut Draft)) {
+        let (invite, node) = self.invite.clone().expect("it was called");
+        let target = NameAddr::parse(invite.first(HeaderId::Contact).expect("one")).expect("an address").uri.as_str().to_owned();
+        self.cseq += 1;
+        let mut draft = Draft::request(method, &target);
+        draft.push(HeaderId::Via, format!("SIP/2.0/UDP {from};branch=z9hG4bKpsap{};rport", self.cseq));
+        draft.push(HeaderId::MaxForwards, "70");
+        draft.push(HeaderId::From, format!("{};tag=far", invite.to()));
+        draft.push(HeaderId::To, invite.from());
+        draft.push(HeaderId::CallId, invite.call_id());
+        draft.push(HeaderId::CSeq, format!("{} {method}", self.cseq));
+        if method == &Method::Invite {
+            draft.push(HeaderId::Contact, format!("<sip:far@{PSAP}>"));
+            draft.set_body(Some("application/sdp"), sdp());
+        }
+        change(&mut draft);
+        let bytes = draft.encode().expect("well formed");
+        self.w.inject(addr(from), node, bytes);
+        wait(&mut self.w, 30);
+    }
+
+    /// What the caller's host got since the last look, at whatever port.
+    fn got(&mut self) -> Vec<(Message, Sent)> {
+        let sent = self.w.sent.as_ref().expect("recorded");
+        let new = sent[self.read..].iter().filter(|s| s.node.is_some() && s.to.ip() == self.source.ip());
+        let got = new.map(|s| (Message::parse(s.bytes.clone()).expect("well formed"), s.clone())).collect();
+        self.read = sent.len();
+        got
+    }
+
+    /// The one request that the caller got.
+    #[track_caller]
+    fn got_request(&mut self, method: &Method) -> (Message, Sent) {
+        let got = self.got();
+        let mut found: Vec<_> = got.into_iter().filter(|(m, _)| m.is_request() && m.method() == method).collect();
+        assert_eq!(found.len(), 1, "{method}: {found:#?}");
+        found.remove(0)
+    }
+
+    #[track_caller]
+    fn calm(&self) {
+        assert!(self.w.violations.is_empty(), "{:#?}", self.w.violations);
+    }
+}
+
+fn flow_of(sent: &Sent) -> Option<u64> {
+    sent.stream.as_ref().and_then(|s| s.1).map(|FlowId(flow)| flow)
+}
+
+/// RFC 3261 §12.2.1.1, §18.1.1: without its connection the caller is where its Contact says, not at its source port.
+#[test]
+fn a_closed_connection_is_no_way_to_a_far_end() {
+    let mut s = Stage::stands(true);
+    s.psap_asks(PSAP, &Method::Info, |_| ());
+    let (_, info) = s.got_request(&Method::Info);
+    assert_eq!((info.to, flow_of(&info)), (addr(SOURCE), Some(1)));
+    s.w.close(0, 1);
+    s.psap_asks(PSAP, &Method::Bye, |_| ());
+    let (bye, sent) = s.got_request(&Method::Bye);
+    assert_eq!((sent.to, flow_of(&sent)), (addr(LISTENS), None));
+    assert!(bye.first(HeaderId::Via).is_some_and(|v| v.starts_with("SIP/2.0/TCP 198.18.0.1:5060;")));
+    s.calm();
+}
+
+/// The transport finds the connection gone when it is to be used: the BYE goes the other way, though its call is over by then.
+#[test]
+fn a_bye_that_a_connection_did_not_take_goes_another_way() {
+    let mut s = Stage::stands(true);
+    s.w.streams.clear();
+    s.psap_asks(PSAP, &Method::Bye, |_| ());
+    let (bye, sent) = s.got_request(&Method::Bye);
+    assert_eq!(sent.to, addr(LISTENS));
+    // Nobody is there either: that is the end of it.
+    let mut s = Stage::stands(true);
+    s.w.streams.clear();
+    s.w.refusing.push(addr(LISTENS));
+    s.psap_asks(PSAP, &Method::Bye, |_| ());
+    assert!(s.got().is_empty());
+    s.w.run_until(s.w.now / 1000 + 40_000);
+    assert_eq!((s.w.nodes[0].sbc.call_count(), s.w.nodes[0].sbc.transaction_count()), (0, 0));
+    drop(bye);
+}
+
+/// The ACK too: its 2xx is repeated, and the next one finds the way.
+#[test]
+fn a_request_passed_on_and_an_ack_go_another_way_too() {
+    let mut s = Stage::stands(true);
+    s.w.streams.clear();
+    s.psap_asks(PSAP, &Method::Invite, |_| ());
+    let (reinvite, sent) = s.got_request(&Method::Invite);
+    assert_eq!(sent.to, addr(LISTENS));
+    assert_eq!(reinvite.cseq(), 1, "not another request");
+    s.calm();
+    // The ACK for the caller's 2xx is lost with the connection, of whose end the node has not heard.
+    let mut s = Stage::stands(true);
+    s.psap_asks(PSAP, &Method::Invite, |_| ());
+    let (reinvite, _) = s.got_request(&Method::Invite);
+    s.w.streams.clear();
+    s.at.1 = 2;
+    let mut ok = reinvite.response(200, None);
+    ok.push(HeaderId::Contact, format!("<sip:far@{LISTENS};transport=tcp>")).set_body(Some("application/sdp"), sdp());
+    s.put(&ok);
+    assert!(!s.got().iter().any(|(m, _)| m.method() == &Method::Ack));
+    s.w.close(0, 1);
+    s.put(&ok);
+    let (_, sent) = s.got_request(&Method::Ack);
+    assert_eq!(sent.to, addr(LISTENS));
+    s.calm();
+}
+
+/// AC-32, RFC 3261 §18.2.2: the response goes to where the Via says that its sender listens.
+#[test]
+fn ac_32_a_response_outlives_its_connection() {
+    let mut s = Stage::new(true);
+    let invite = s.initial();
+    s.dials(&invite);
+    s.w.close(0, 1);
+    s.got();
+    let ok = s.answers(|_| ());
+    assert!(ok.is_some());
+    let sent = s.w.sent.as_ref().expect("recorded");
+    let to: Vec<_> =
+        sent.iter().filter(|m| m.bytes.starts_with(b"SIP/2.0 200") && m.to.ip() == s.source.ip()).map(|m| m.to).collect();
+    assert_eq!(to, [addr(LISTENS)]);
+    s.calm();
+}
+
+/// AC-31: the caller comes back at another node, and its requests and ours go over its new connection there.
+#[test]
+fn ac_31_requests_follow_a_far_end_to_another_node() {
+    let mut s = Stage::stands(true);
+    s.w.close(0, 1);
+    (s.at, s.source) = ((1, 7), addr("198.18.10.9:40007"));
+    let info = s.asks(&Method::Info, |_| ());
+    assert_eq!(info.len(), 1);
+    s.psap.answer(&mut s.w, &info[0], 200, &[]);
+    s.got();
+    s.psap_asks(PSAP, &Method::Info, |_| ());
+    let (info, sent) = s.got_request(&Method::Info);
+    assert_eq!((sent.node, flow_of(&sent), sent.to), (Some(1), Some(7), s.source));
+    // Its answer comes back by that connection, and is relayed.
+    let draft = info.response(200, None);
+    s.put(&draft);
+    assert!(s.psap.inbox(&s.w).iter().any(|(m, _)| m.status() == Some(200)));
+    s.psap_asks(PSAP, &Method::Bye, |_| ());
+    let (_, sent) = s.got_request(&Method::Bye);
+    assert_eq!((sent.node, flow_of(&sent)), (Some(1), Some(7)));
+    s.calm();
+}
+
+/// That connection is gone, or its node: the Contact is what is left.
+#[test]
+fn ac_31_a_connection_of_another_node_that_is_gone() {
+    for dead in [false, true] {
+        let mut s = Stage::stands(true);
+        (s.at, s.source) = ((1, 7), addr("198.18.10.9:40007"));
+        s.asks(&Method::Info, |_| ());
+        s.got();
+        match dead {
+            true => s.w.fault_at(s.w.now / 1000, Fault::Cut(1)),
+            false => s.w.streams.clear(),
+        }
+        wait(&mut s.w, 10);
+        s.psap_asks(PSAP, &Method::Bye, |_| ());
+        let (_, sent) = s.got_request(&Method::Bye);
+        assert_eq!((sent.node, sent.to), (Some(0), addr(LISTENS)), "dead: {dead}");
+        s.calm();
+    }
+}
+
+/// A NAT gave the caller another port: requests of ours follow (RFC 3581).
+#[test]
+fn a_udp_far_end_behind_a_nat_is_followed() {
+    for (contact, followed) in [("<sip:far@192.168.1.5:5060>", true), ("<sip:far@198.18.10.9:5070>", false)] {
+        let mut s = Stage::new(false).established(
+            |d| {
+                d.set(HeaderId::Contact, contact);
+            },
+            |_| (),
+        );
+        s.source = addr("198.18.10.9:40002");
+        s.asks(&Method::Info, |_| ());
+        // Another address is not believed, though its trunk may send.
+        s.source = addr("198.18.10.77:40003");
+        s.asks(&Method::Info, |_| ());
+        s.source = addr(SOURCE);
+        s.got();
+        s.psap_asks(PSAP, &Method::Bye, |_| ());
+        let (_, sent) = s.got_request(&Method::Bye);
+        assert_eq!(sent.to, addr(if followed { "198.18.10.9:40002" } else { LISTENS }));
+    }
+}
+
+fn udp(text: &str) -> Target {
+    Target { addr: addr(text), transport: Transport::Udp }
+}
+
+/// RFC 3263 §4.3: a name stands for several addresses, and the first one is dead.
+#[test]
+fn requests_within_a_call_go_on_to_the_next_address_of_a_name() {
+    const DEAD: &str = "198.18.20.66:5060";
+    const ALIVE: &str = "198.18.20.67:5060";
+    let route = |d: &mut Draft| {
+        d.push(HeaderId::RecordRoute, "<sip:proxy.test;lr>");
+    };
+    let mut s = Stage::new(false);
+    s.w.names = vec![udp(DEAD), udp(ALIVE)];
+    let mut s = s.established(|_| (), route);
+    let to = |s: &Stage, at: &str, method: &Method| {
+        let all = sent_to(s.w.sent.as_ref().expect("recorded"), addr(at));
+        all.into_iter().filter(|(m, _)| m.is_request() && m.method() == method).map(|(m, _)| m).collect::<Vec<_>>()
+    };
+    assert_eq!((to(&s, DEAD, &Method::Ack).len(), to(&s, ALIVE, &Method::Ack).len()), (1, 0));
+    s.answers(route);
+    wait(&mut s.w, 50);
+    assert_eq!(to(&s, ALIVE, &Method::Ack).len(), 1, "a repeated 200 says that the ACK was lost");
+    s.asks(&Method::Info, |_| ());
+    wait(&mut s.w, 3000);
+    let tried = [to(&s, DEAD, &Method::Info), to(&s, ALIVE, &Method::Info)];
+    assert_eq!((tried[0].is_empty(), tried[1].is_empty()), (false, false), "2 s of silence, then the next");
+    assert_eq!(tried[0][0].first(HeaderId::CSeq), tried[1][0].first(HeaderId::CSeq));
+    s.asks(&Method::Bye, |_| ());
+    wait(&mut s.w, 100);
+    assert_eq!((to(&s, DEAD, &Method::Bye).len(), to(&s, ALIVE, &Method::Bye).len()), (0, 1), "held down");
+    s.w.run_until(s.w.now / 1000 + 70_000);
+    assert_eq!((s.w.nodes[0].sbc.call_count(), s.w.nodes[0].sbc.transaction_count()), (0, 0));
+    s.calm();
+}
+
+/// AC-30, RFC 3261 §18.1.1: what is too large for a datagram goes by TCP, and by UDP where nobody takes it.
+#[test]
+fn ac_30_a_large_request_within_a_call_goes_by_tcp() {
+    let large = |d: &mut Draft| {
+        d.set_body(Some("text/plain"), Bytes::from(vec![b'x'; 1400]));
+    };
+    let by_tcp = |got: &[(Message, Sent)]| got.iter().map(|(_, s)| s.stream.is_some()).collect::<Vec<_>>();
+    let to_psap = |s: &Stage| {
+        let all = sent_to(s.w.sent.as_ref().expect("recorded"), addr(PSAP));
+        all.into_iter().filter(|(m, _)| m.is_request() && m.method() == &Method::Info).collect::<Vec<_>>()
+    };
+    for (fixed, refuses, expected) in [(false, false, vec![true]), (false, true, vec![false]), (true, false, vec![false])] {
+        let s = Stage::with(false, |c| c.trunks[1].targets[0].transport = fixed.then_some(Transport::Udp));
+        let mut s = s.established(|_| (), |_| ());
+        if refuses {
+            s.w.refusing.push(addr(PSAP));
+        }
+        s.asks(&Method::Info, large);
+        assert_eq!(by_tcp(&to_psap(&s)), expected, "{fixed} {refuses}");
+        let vias: Vec<_> = to_psap(&s).iter().map(|(m, _)| m.top_via().transport().to_owned()).collect();
+        assert_eq!(vias, [if expected[0] { "TCP" } else { "UDP" }]);
+        s.calm();
+    }
+    // Small ones stay.
+    let mut s = Stage::with(false, |c| c.trunks[1].targets[0].transport = None).established(|_| (), |_| ());
+    s.asks(&Method::Info, |_| ());
+    assert_eq!(by_tcp(&to_psap(&s)), [false]);
+}
+
+/// RFC 3261 §12.1.1, §12.1.2: a far end of RFC 2543 has no tag.
+#[test]
+fn a_null_tag_makes_a_dialog() {
+    let untagged = |d: &mut Draft| {
+        d.set(HeaderId::From, format!("<sip:far@{SOURCE}>"));
+    };
+    let mut s = Stage::new(false).established(untagged, |_| ());
+    s.psap_asks(PSAP, &Method::Invite, |_| ());
+    let (reinvite, _) = s.got_request(&Method::Invite);
+    assert_eq!(reinvite.to_tag(), None);
+    let mut s = Stage::new(false).established(
+        |_| (),
+        |d| {
+            let to = d.first(HeaderId::To).expect("one").replace(";tag=far", "");
+            d.set(HeaderId::To, to);
+        },
+    );
+    let info = s.asks(&Method::Info, |_| ());
+    assert_eq!(info.len(), 1);
+    assert_eq!(info[0].0.to_tag(), None);
+}
+
+/// A proxy that does not record-route leaves the path: then the far end asks from the address that it named (AC-52).
+#[test]
+fn ac_52_a_far_end_is_heard_from_its_contact() {
+    const PHONE: &str = "198.18.33.1:5060";
+    for (named, dropped) in [(PHONE, 0), (PSAP, 1)] {
+        let contact = format!("<sip:far@{named}>");
+        let mut s = Stage::new(false).established(
+            |_| (),
+            |d| {
+                d.set(HeaderId::Contact, contact);
+            },
+        );
+        s.psap_asks(PHONE, &Method::Bye, |_| ());
+        assert_eq!(s.w.counted(Counter::Dropped("source")), dropped);
+        assert_eq!(s.got().iter().filter(|(m, _)| m.method() == &Method::Bye).count(), usize::from(dropped == 0));
+    }
+}
+
+/// RFC 3581 did not reach everybody: a private sent-by without rport is behind a NAT.
+#[test]
+fn an_answer_goes_through_the_nat_of_a_via_without_rport() {
+    for (sent_by, to) in
+        [("192.168.1.5:5060", SOURCE), (LISTENS, LISTENS), ("[fd00::5]:5060", SOURCE), ("host.invalid", "198.18.10.9:5060")]
+    {
+        let mut s = Stage::new(false);
+        let mut draft = Far::at(SOURCE).initial(&Method::Options, URI, "o", 1);
+        draft.replace_first(HeaderId::Via, format!("SIP/2.0/UDP {sent_by};branch=z9hG4bKo"));
+        s.put(&draft);
+        let got = s.got();
+        assert_eq!(got.iter().map(|(m, s)| (m.status(), s.to)).collect::<Vec<_>>(), [(Some(200), addr(to))], "{sent_by}");
+    }
+}
+
+/// RFC 3891: the call of the transferred party goes over the connection that the far end has, or to where it says that it is.
+#[test]
+fn replaces_goes_over_the_connection_of_the_far_end() {
+    for open in [true, false] {
+        let mut s = Stage::stands(true);
+        let (invite, node) = s.invite.clone().expect("called");
+        if !open {
+            s.w.close(0, 1);
+        }
+        s.got();
+        let third = Far::at("198.18.20.77:5060");
+        let uri = NameAddr::parse(invite.first(HeaderId::Contact).expect("one")).expect("an address").uri.as_str().to_owned();
+        let mut draft = third.initial(&Method::Invite, &uri, "third", 1);
+        draft.set_body(Some("application/sdp"), sdp());
+        let value = format!("{};to-tag={};from-tag=far", invite.call_id(), invite.from_tag().expect("ours"));
+        third.put(&mut s.w, &mut draft, node, &[("Replaces", &value)]);
+        wait(&mut s.w, 50);
+        let (new, sent) = s.got_request(&Method::Invite);
+        assert_eq!(new.request_uri(), Some("sip:far@198.18.10.9:5070;transport=tcp"));
+        assert!(new.first(HeaderId::Replaces).is_some());
+        let expected = if open { (addr(SOURCE), Some(1)) } else { (addr(LISTENS), None) };
+        assert_eq!((sent.to, flow_of(&sent)), expected);
+        s.calm();
+    }
+}
+
+/// Without Contact and route there is nothing but where it was seen: the host of its From says who it is.
+#[test]
+fn a_caller_without_contact_is_where_it_was_seen() {
+    let mut s = Stage::new(false).established(
+        |d| {
+            d.remove(HeaderId::Contact);
+            d.set(HeaderId::From, "<sip:far@198.18.10.200>;tag=ft-x");
+        },
+        |_| (),
+    );
+    s.psap_asks(PSAP, &Method::Bye, |_| ());
+    let (_, sent) = s.got_request(&Method::Bye);
+    assert_eq!(sent.to, addr(SOURCE));
+}
+
+/// A re-INVITE of the caller that the PSAP has only said 100 to.
+fn pending_reinvite(s: &mut Stage) -> (Message, SocketAddr) {
+    let got = s.asks(&Method::Invite, |_| ());
+    let [reinvite] = &got[..] else { panic!("{got:?}") };
+    let reinvite = (reinvite.0.clone(), (reinvite.1.ip(), 5060).into());
+    s.psap.answer(&mut s.w, &reinvite, 100, &[]);
+    wait(&mut s.w, 20);
+    reinvite
+}
+
+/// RFC 3261 §9.1: a CANCEL goes the way of its INVITE, and what it cannot end is given up after 64 × T1.
+#[test]
+fn a_cancelled_reinvite_is_given_up() {
+    const NAMED: &str = "198.18.20.9:5061";
+    let mut s = Stage::with(false, |c| {
+        c.trunks[1].targets[0].host.host = "psap.test".into();
+        c.trunks[1].targets[0].transport = Some(Transport::Tls);
+    });
+    s.w.names = vec![Target { addr: addr(NAMED), transport: Transport::Tls }];
+    s.psap = Far::at(NAMED);
+    let contact = |d: &mut Draft| {
+        d.set(HeaderId::Contact, format!("<sip:far@{NAMED};transport=tls>"));
+    };
+    let mut s = s.established(|_| (), contact);
+    pending_reinvite(&mut s);
+    let cancel = s.within(&Method::Cancel, s.cseq);
+    let mut draft = Draft::request(&Method::Cancel, cancel.request_uri().expect("one"));
+    for field in cancel.headers() {
+        draft.push_field(&field);
+    }
+    let via = s.via(&format!("in{}INVITE", s.cseq));
+    draft.replace_first(HeaderId::Via, via);
+    s.put(&draft);
+    let sent = sent_to(s.w.sent.as_ref().expect("recorded"), addr(NAMED));
+    let cancel = sent.iter().find(|(m, _)| m.method() == &Method::Cancel && m.is_request()).expect("a CANCEL");
+    assert_eq!(cancel.1.stream.as_ref().and_then(|s| s.2.as_deref()), Some("psap.test"));
+    s.got();
+    wait(&mut s.w, 33_000);
+    let mut told: Vec<_> = s.got().iter().filter_map(|(m, _)| m.status()).collect();
+    told.dedup();
+    assert_eq!(told, [487]);
+    s.calm();
+}
+
+/// RFC 3261 §17.1.1.3: the final answer to an INVITE of ours is acknowledged, though a BYE has ended its dialog.
+#[test]
+fn a_reinvite_that_a_bye_overtook_is_acknowledged() {
+    for status in [487, 200] {
+        let mut s = Stage::stands(false);
+        let reinvite = pending_reinvite(&mut s);
+        let bye = s.asks(&Method::Bye, |_| ());
+        s.psap.answer(&mut s.w, &bye[0], 200, &[]);
+        wait(&mut s.w, 500);
+        s.psap.inbox(&s.w);
+        s.psap.answer(&mut s.w, &reinvite, status, &[]);
+        wait(&mut s.w, 20);
+        let (ack, _) = s.psap.request(&s.w, &Method::Ack);
+        assert_eq!(ack.cseq(), reinvite.0.cseq());
+        assert_eq!(ack.top_via().branch() == reinvite.0.top_via().branch(), status == 487);
+        s.w.run_until(s.w.now / 1000 + 70_000);
+        assert_eq!((s.w.nodes[0].sbc.call_count(), s.w.nodes[0].sbc.transaction_count()), (0, 0));
+        s.calm();
+    }
+}
+
+/// RFC 3261 §15: the called side of a delayed offer gets its ACK before the BYE, though the caller's never came.
+#[test]
+fn an_answer_that_never_came_is_acknowledged_before_the_bye() {
+    let mut s = Stage::new(false);
+    let mut invite = s.initial();
+    invite.clear_body();
+    s.dials(&invite);
+    s.answers(|_| ()).expect("a 200 with the offer");
+    s.psap.inbox(&s.w);
+    wait(&mut s.w, 37_000);
+    let got = s.psap.inbox(&s.w);
+    let methods: Vec<_> = got.iter().filter(|(m, _)| m.is_request()).map(|(m, _)| m.method().as_str()).collect();
+    assert_eq!(methods[..2], ["ACK", "BYE"], "{methods:?}");
+    s.calm();
+}
+
+/// Who has overheard an INVITE draws its 2xx neither once nor for good.
+#[test]
+fn an_overheard_invite_does_not_divert_the_answer() {
+    let mut s = Stage::new(false);
+    let invite = s.initial();
+    s.dials(&invite);
+    s.answers(|_| ()).expect("a 200");
+    let (thief, at) = (addr("198.18.10.66:5060"), s.w.nodes[0].unicast);
+    s.w.inject(thief, at, invite.encode().expect("well formed"));
+    wait(&mut s.w, 3000);
+    assert!(sent_to(s.w.sent.as_ref().expect("recorded"), thief).is_empty());
+    assert!(s.got().iter().filter(|(m, _)| m.status() == Some(200)).count() >= 2, "repeated where it was asked for");
+}
+
+/// Rule E: the node that relayed a request died, and its answer leaves from here.
+#[test]
+fn an_answer_does_not_stick_to_a_node_that_died() {
+    let mut s = Stage::stands(false);
+    let anycast = s.w.anycast;
+    s.w.route = 1;
+    s.cseq += 1;
+    let info = s.within(&Method::Info, s.cseq);
+    s.w.inject(s.source, anycast, info.encode().expect("well formed"));
+    wait(&mut s.w, 30);
+    let asked = s.psap.request(&s.w, &Method::Info);
+    s.w.fault_at(s.w.now / 1000, Fault::Cut(1));
+    wait(&mut s.w, 10);
+    s.got();
+    s.psap.answer(&mut s.w, &asked, 200, &[]);
+    wait(&mut s.w, 20);
+    let got = s.got();
+    assert_eq!(got.iter().map(|(m, s)| (m.status(), s.node, s.from)).collect::<Vec<_>>(), [(Some(200), Some(0), anycast)]);
+    s.calm();
+}
