@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::sip::{Message, multipart};
+use crate::sip::{HeaderId, Message, Sdp, SdpError, multipart};
 use multipart::Multipart;
 
 /// Where a body's session description lies.
@@ -45,6 +45,47 @@ pub(super) fn replace_sdp(span: &SdpSpan, sdp: Bytes) -> Bytes {
         None => sdp,
         Some((parts, at)) => parts.replace(*at, &sdp),
     }
+}
+
+/// Why the session description of an offer cannot be anchored. The sender's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is compressed (RFC 3261 §20.12), and we read none of that: 415.
+    Encoded,
+    /// It cannot be read: 488.
+    Sdp(SdpError),
+}
+
+impl Unusable {
+    /// RFC 3261 §21.4.13, §21.4.26.
+    pub fn status(self) -> u16 {
+        match self {
+            Unusable::Encoded => 415,
+            Unusable::Sdp(_) => 488,
+        }
+    }
+
+    /// The header field that fits the problem; `agent` names us in a Warning.
+    pub fn field(self, agent: &str) -> (&'static str, String) {
+        match self {
+            Unusable::Encoded => ("Accept-Encoding", "identity".to_owned()),
+            // As it may stand in a quoted string.
+            Unusable::Sdp(error) => {
+                let error = error.to_string().replace(['"', '\\'], "'");
+                ("Warning", format!("399 {agent} \"session description: {error}\""))
+            }
+        }
+    }
+}
+
+/// What keeps the session description of a request, if it has one, from being anchored.
+pub fn unusable(request: &Message) -> Option<Unusable> {
+    let span = find_sdp(request)?;
+    let identity = |coding: &str| coding.trim().eq_ignore_ascii_case("identity");
+    if request.values(HeaderId::ContentEncoding).any(|coding| !identity(coding)) {
+        return Some(Unusable::Encoded);
+    }
+    Sdp::parse(&sdp_bytes(request, &span)).err().map(Unusable::Sdp)
 }
 
 #[cfg(test)]

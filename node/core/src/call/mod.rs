@@ -9,6 +9,7 @@ mod attempt;
 mod body;
 mod challenge;
 mod claim;
+mod describe;
 mod dial;
 mod early;
 mod emergency;
@@ -34,7 +35,7 @@ mod transfer;
 
 use std::collections::VecDeque;
 
-pub use body::{find_sdp, sdp_bytes};
+pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
 pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
 pub use emergency::{PIDF, carried, is_data};
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
@@ -144,6 +145,8 @@ pub struct Call {
     redirects: u8,
     /// The dialog that this call replaces at its called side.
     replaced: Option<Box<Replaced>>,
+    /// The last re-INVITE of each side.
+    reinvites: Vec<provisional::Reinvite>,
     /// REFERs that were passed on.
     refers: Vec<transfer::Refer>,
     redirected_to: Vec<Box<str>>,

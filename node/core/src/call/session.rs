@@ -264,6 +264,7 @@ impl Call {
             retry: None,
             tries: 0,
             own: true,
+            before: None,
             raises: 0,
         });
         self.send_forward(cx, id);
@@ -299,7 +300,7 @@ impl Call {
             && let Ok(sdp) = Sdp::parse(&bytes)
         {
             // The far end moved its media with its answer.
-            self.media.on_remote_sdp(cx, side, &sdp);
+            self.media.on_remote_sdp(cx, side, &sdp, None);
             self.leg_mut(side).remote_sdp = bytes;
         }
     }

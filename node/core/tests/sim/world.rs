@@ -11,7 +11,8 @@ use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{CallUid, CommandId, Incarnation, NodeId, ProposalId, ResolveId};
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
-    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, Side, StreamPorts, Target, Transmit, Transport, View,
+    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, Side, StreamPorts, StreamRemote, Target, Transmit,
+    Transport, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
@@ -20,7 +21,7 @@ use sbc_core::store_pb;
 use sbc_core::time::{Instant, Now, UnixMs};
 use sbc_core::token::ClusterKey;
 
-use crate::invariants::no_anycast_leak;
+use crate::invariants::{media_where_it_is_open, no_anycast_leak};
 use crate::phone::Phone;
 use crate::plan::{Plan, Who};
 use crate::rng::Rng;
@@ -134,7 +135,16 @@ pub(crate) struct Node {
     last_commit: u64,
     applied: usize,
     lease_until: u64,
+    /// The last port given out on each side.
     next_port: u16,
+}
+
+impl Node {
+    /// A port pair of that side's addresses.
+    fn bind(&mut self, realm: Realm) -> u16 {
+        self.next_port += 2;
+        media_where_it_is_open::first_port(realm) + self.next_port
+    }
 }
 
 /// One packet that was put on the wire.
@@ -162,6 +172,8 @@ pub(crate) struct World {
     pub(crate) sent: Option<Vec<Sent>>,
     /// Where nodes were told that media go, by side and port, in order.
     pub(crate) remotes: Vec<(Side, Option<u16>)>,
+    /// The same, whole.
+    pub(crate) streams: Vec<(u8, Side, Option<StreamRemote>)>,
     /// What nodes answered to orders.
     pub(crate) replies: Vec<CommandReply>,
     /// What nodes found of trunks: node, trunk, up, round trip.
@@ -246,6 +258,7 @@ impl World {
             violations: Vec::new(),
             sent: None,
             remotes: Vec::new(),
+            streams: Vec::new(),
             replies: Vec::new(),
             probed: Vec::new(),
             no_quorum: false,
@@ -532,19 +545,16 @@ impl World {
 
     fn media(&mut self, i: usize, command: MediaCommand) {
         let event = match command {
-            MediaCommand::Open { media, first, count, .. } => {
+            MediaCommand::Open { media, first, count, realms } => {
                 let node = &mut self.nodes[i];
-                let ports = (0..count)
-                    .map(|_| {
-                        node.next_port += 4;
-                        StreamPorts { caller: node.next_port, callee: node.next_port + 2 }
-                    })
-                    .collect();
+                let ports =
+                    (0..count).map(|_| StreamPorts { caller: node.bind(realms[0]), callee: node.bind(realms[1]) }).collect();
                 MediaEvent::Opened { media, first, ports }
             }
             MediaCommand::Close { media } => MediaEvent::Closed { media, stats: MediaStats::default() },
-            MediaCommand::Remote { side, remote, .. } => {
+            MediaCommand::Remote { stream, side, remote, .. } => {
                 self.remotes.push((side, remote.map(|r| r.rtp.port())));
+                self.streams.push((stream, side, remote));
                 return;
             }
         };
@@ -559,6 +569,8 @@ impl World {
         if !own.contains(&from) || from.is_ipv4() != to.is_ipv4() {
             self.violations.push(format!("node {i} sends from {from} to {to}, which is not its address, or of another family"));
         }
+        let ours = [(Realm::External, n.unicast), (Realm::External, n.unicast6), (Realm::Core, n.core), (Realm::Core, n.core6)];
+        media_where_it_is_open::scan(&mut self.violations, &ours.map(|(realm, at)| (at.ip(), realm)), &bytes);
         self.scan_for_leaks(&bytes);
         self.wire(Some(i), from, to, bytes);
     }
@@ -653,7 +665,7 @@ fn make_node(i: usize, key: &ClusterKey, config: &Arc<ClusterConfig>) -> Node {
         last_commit: 0,
         applied: 0,
         lease_until: 0,
-        next_port: 10_000,
+        next_port: 0,
     }
 }
 
