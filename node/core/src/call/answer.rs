@@ -74,9 +74,8 @@ impl Call {
             self.reject_answer(cx, at, response);
             return;
         }
-        let streams = body::find_sdp(response)
-            .and_then(|span| Sdp::parse(&body::sdp_bytes(response, &span)).ok())
-            .map_or(0, |sdp| sdp.media().len());
+        let streams =
+            body::find_sdp(response).and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok()).map_or(0, |sdp| sdp.media().len());
         if let Some((_, held)) = &self.held_answer {
             if held.to_tag() != response.to_tag() {
                 self.reject_answer(cx, at, response);

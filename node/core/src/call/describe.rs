@@ -65,7 +65,7 @@ impl Call {
             draft.set_body(content_type.as_deref(), original);
             return;
         };
-        let bytes = body::sdp_bytes(message, &span);
+        let bytes = body::sdp_bytes(&span);
         let Ok(sdp) = Sdp::parse(&bytes) else {
             // Unreadable here, perhaps not there: a call with one-way audio beats none.
             draft.set_body(content_type.as_deref(), original);

@@ -171,7 +171,7 @@ impl Call {
         self.note_for_dispatch(cx, request);
         let sdp = body::find_sdp(request)
             .filter(|_| describe::counts(request))
-            .and_then(|span| Sdp::parse(&body::sdp_bytes(request, &span)).ok());
+            .and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok());
         let streams = sdp.map_or(0, |sdp| sdp.media().len());
         let ready = self.media.ensure(cx, streams);
         let id = cx.serial();

@@ -35,8 +35,7 @@ impl Call {
     /// A response 101 to 199 to the INVITE of an attempt.
     pub(super) fn on_provisional(&mut self, cx: &mut Services, index: u32, response: &Message) {
         let sdp = body::find_sdp(response);
-        let streams =
-            sdp.as_ref().and_then(|span| Sdp::parse(&body::sdp_bytes(response, span)).ok()).map_or(0, |s| s.media().len());
+        let streams = sdp.as_ref().and_then(|span| Sdp::parse(&body::sdp_bytes(span)).ok()).map_or(0, |s| s.media().len());
         if !self.media.ensure(cx, streams) {
             if self.held_provisional.len() < MAX_HELD {
                 self.held_provisional.push((index, response.clone()));
@@ -264,7 +263,7 @@ impl Call {
             return self.refuse_request(cx, Side::Caller, tx, back, request, 200);
         };
         let leg = &self.caller;
-        if !agreed || leg.offer.is_some() || !same_session(&body::sdp_bytes(request, &span), &leg.remote_sdp) {
+        if !agreed || leg.offer.is_some() || !same_session(&body::sdp_bytes(&span), &leg.remote_sdp) {
             return self.refuse_request(cx, Side::Caller, tx, back, request, 488);
         }
         let mut draft = request.response(200, None);

@@ -295,7 +295,7 @@ impl Call {
 
     fn take_refreshed_answer(&mut self, cx: &mut Services, side: Side, response: &Message) {
         let Some(span) = body::find_sdp(response) else { return };
-        let bytes = body::sdp_bytes(response, &span);
+        let bytes = body::sdp_bytes(&span);
         if bytes != self.leg(side).remote_sdp
             && let Ok(sdp) = Sdp::parse(&bytes)
         {

@@ -183,7 +183,7 @@ impl Call {
 
     fn offered_streams(&self) -> usize {
         let lines = body::find_sdp(&self.invite)
-            .and_then(|span| Sdp::parse(&body::sdp_bytes(&self.invite, &span)).ok())
+            .and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok())
             .map_or(0, |sdp| sdp.media().len());
         // A delayed offer nearly always has one stream: have it ready.
         lines.max(1)

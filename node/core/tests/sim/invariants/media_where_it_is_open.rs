@@ -17,7 +17,7 @@ pub(crate) fn first_port(realm: Realm) -> u16 {
 
 pub(crate) fn scan(violations: &mut Vec<String>, ours: &[(IpAddr, Realm)], bytes: &Bytes) {
     let Ok(message) = Message::parse(bytes.clone()) else { return };
-    let Some(sdp) = find_sdp(&message).and_then(|span| Sdp::parse(&sdp_bytes(&message, &span)).ok()) else { return };
+    let Some(sdp) = find_sdp(&message).and_then(|span| Sdp::parse(&sdp_bytes(&span)).ok()) else { return };
     for line in sdp.media().iter().filter(|line| line.port != 0 && line.is_rtp()) {
         let Some((ip, realm)) = ours.iter().find(|(ip, _)| Some(*ip) == line.connection) else { continue };
         let first = first_port(*realm);
