@@ -179,6 +179,10 @@ impl Scene {
 
     /// A request of the called side in its dialog with that tag; what the caller got of it.
     fn called_asks(&mut self, method: &Method, tag: &str, body: Option<u16>) -> Vec<(Message, SocketAddr)> {
+        self.called_asks_so(method, tag, body.map(sdp))
+    }
+
+    fn called_asks_so(&mut self, method: &Method, tag: &str, body: Option<Bytes>) -> Vec<(Message, SocketAddr)> {
         let (invite, from) = self.invite.clone().expect("it was called");
         let target = NameAddr::parse(invite.first(HeaderId::Contact).expect("one")).expect("an address").uri.as_str().to_owned();
         self.cseq += 1;
@@ -191,8 +195,8 @@ impl Scene {
         draft.push(HeaderId::CallId, invite.call_id());
         draft.push(HeaderId::CSeq, format!("{cseq} {method}"));
         draft.push(HeaderId::Contact, format!("<sip:{tag}@198.18.20.9:5060>"));
-        if let Some(port) = body {
-            draft.set_body(Some("application/sdp"), sdp(port));
+        if let Some(body) = body {
+            draft.set_body(Some("application/sdp"), body);
         }
         self.psap.put(&mut self.w, &mut draft, from, &[]);
         wait(&mut self.w, 20);
