@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 
-use super::Call;
-use super::body::{self, Unusable};
+use super::body::Unusable;
 use super::forward::Forward;
 use super::media::Remotes;
 use super::services::Services;
+use super::{Call, body, reliable};
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, Message, Method, Sdp};
 use crate::transaction::ServerTxId;
@@ -91,9 +91,28 @@ impl Call {
     }
 
     /// What stands now.
-    pub(super) fn agreed(&self) -> Agreed {
+    fn agreed(&self) -> Agreed {
         let of = |side| (self.leg(side).local_sdp.clone(), self.leg(side).remote_sdp.clone());
         Agreed { caller: of(Side::Caller), callee: of(Side::Callee), remotes: self.media.remotes() }
+    }
+
+    /// A request is about to cross: keeps what stands, should it bring an offer, or a 2xx with one. True: it does.
+    pub(super) fn keep_agreed(&mut self, at: usize) -> bool {
+        let forward = &self.forwards[at];
+        let offers = forward.offered || forward.request.method() == &Method::Invite;
+        // One that goes out again brings what it brought before.
+        if offers && forward.before.is_none() {
+            self.forwards[at].before = Some(self.agreed());
+        }
+        offers
+    }
+
+    /// A provisional response to a re-INVITE: a reliable one with the answer settles it, whatever the final response is (RFC 6141 §3.4).
+    pub(super) fn note_early_answer(&mut self, at: usize, response: &Message) {
+        let answers = reliable::rseq_of(response).is_some() && body::find_sdp(response).is_some();
+        if self.forwards[at].offered && answers {
+            self.settled(self.forwards[at].fork);
+        }
     }
 
     /// An offer was refused, or came to nothing: what stood before stands again.
@@ -107,7 +126,7 @@ impl Call {
 
     /// An exchange of offer and answer came to its end in the early dialog `fork`: requests that are still open there do not take it back
     /// (RFC 6141 §3.3).
-    pub(super) fn settled(&mut self, fork: Option<usize>) {
+    fn settled(&mut self, fork: Option<usize>) {
         for forward in self.forwards.iter_mut().filter(|f| f.fork == fork) {
             forward.before = None;
         }

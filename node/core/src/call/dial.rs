@@ -205,9 +205,7 @@ impl Call {
     /// Sends the INVITE to one target. False: it could not even be written.
     fn dial(&mut self, cx: &mut Services, candidate: Candidate) -> bool {
         let Ok(index) = u32::try_from(self.attempts.len()) else { return false };
-        if !self.media.reach(cx, candidate.realm) {
-            // Goes on with the ports on that side.
-            self.candidates.push_front(candidate);
+        if self.waits_for_ports(cx, &candidate) {
             return true;
         }
         cx.stop_timer(&mut self.timers.prepare);

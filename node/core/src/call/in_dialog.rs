@@ -3,7 +3,7 @@
 use super::forward::Forward;
 use super::outgoing::Purpose;
 use super::services::{ClientUse, Services};
-use super::{Call, CallPhase, Cause, body, describe, headers, reliable};
+use super::{Call, CallPhase, Cause, body, describe, headers};
 use crate::io::{ReturnPath, Side};
 use crate::policy::{MethodPolicy, ReferPolicy};
 use crate::sip::{HeaderId, Message, Method, Sdp};
@@ -235,11 +235,7 @@ impl Call {
                 draft.set_body(Some("application/sdp"), self.leg(to).local_sdp.clone());
             }
         } else {
-            let f = &mut self.forwards[at];
-            let (offers, kept) = (f.offered || request.method() == &Method::Invite, f.before.is_some());
-            if offers && !kept {
-                self.forwards[at].before = Some(self.agreed());
-            }
+            let offers = self.keep_agreed(at);
             self.put_body(cx, from, &request, !offers, &mut draft);
         }
         self.send_on(cx, to, draft, Purpose::Use(ClientUse::Forward(id)));
@@ -274,11 +270,7 @@ impl Call {
             }
             if status > 100 && invite {
                 self.answer_forward(cx, at, status, response);
-                let answered = reliable::rseq_of(response).is_some() && body::find_sdp(response).is_some();
-                if self.forwards[at].offered && answered {
-                    // RFC 6141 §3.4: agreed, whatever the final response is.
-                    self.settled(self.forwards[at].fork);
-                }
+                self.note_early_answer(at, response);
             }
             return;
         }

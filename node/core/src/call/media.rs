@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::describe::stands;
+use super::dial::Candidate;
 use super::leg::Leg;
 use super::services::Services;
 use super::{Call, CallPhase};
@@ -287,6 +288,15 @@ impl Call {
         for id in held {
             self.send_forward(cx, id);
         }
+    }
+
+    /// True when a target is on another side than the ports: it is dialled when there are others.
+    pub(super) fn waits_for_ports(&mut self, cx: &mut Services, candidate: &Candidate) -> bool {
+        let waits = !self.media.reach(cx, candidate.realm);
+        if waits {
+            self.candidates.push_front(candidate.clone());
+        }
+        waits
     }
 
     /// A description without what the codec lists of the two trunks keep from crossing.

@@ -105,7 +105,7 @@ pub enum MediaCommand {
         /// The address in its SDP.
         remote: Option<StreamRemote>,
     },
-    /// Release everything. Answered by `Closed`.
+    /// Release everything. Answered by `Closed`. An `Open` behind it begins the session anew, on other sides if need be.
     Close {
         /// The session.
         media: MediaId,

@@ -87,7 +87,7 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let text: Vec<u8> = text.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect();
     let padding = text.iter().rev().take_while(|octet| **octet == b'=').count();
-    if text.len() % 4 != 0 || padding > 2 {
+    if !text.len().is_multiple_of(4) || padding > 2 {
         return None;
     }
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
@@ -105,7 +105,7 @@ fn decode(text: &[u8]) -> Option<Vec<u8>> {
 fn encode(octets: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(octets.len() / 3 * 4 + 8);
     for (at, group) in octets.chunks(3).enumerate() {
-        if at > 0 && at * 4 % LINE == 0 {
+        if at > 0 && (at * 4).is_multiple_of(LINE) {
             out.extend_from_slice(b"\r\n");
         }
         let bits = (0..3).fold(0u32, |bits, i| bits << 8 | u32::from(group.get(i).copied().unwrap_or(0)));
