@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use cluster_tests::cluster::{Cluster, Options, Shared, anycast, core, number};
+use cluster_tests::cluster::{Cluster, Options, Shared, anycast, core, number, unicast};
 use cluster_tests::message::Message;
 use cluster_tests::scene::{Call, Scene};
 use cluster_tests::wait;
@@ -199,6 +199,24 @@ fn audio_goes_on_after_a_refused_fax() {
     assert_eq!(scene.caller.expect_final(&invite).0.status(), 488);
     crosses(&caller, place(&call.ok, 0), &psap, 0);
     crosses(&psap, place(&call.psap_invite, 0), &caller, 0);
+    scene.hang_up(&mut call, anycast());
+    cluster.settled(before + 1);
+}
+
+/// RFC 3264 §5.1: both far ends on the outside, as after a transfer: the ports are on the address that the descriptions name.
+#[test]
+fn audio_between_two_on_the_outside() {
+    let (cluster, mut scene) = (cluster(), Scene::new());
+    let (old, before, owner) = (cluster.config_text(), cluster.cdrs().len(), cluster.holder());
+    assert!(old.contains("realm = \"core\""), "{old}");
+    cluster.apply_config(&old.replace("realm = \"core\"", "realm = \"external\""));
+    let mut call = scene.established(anycast());
+    cluster.apply_config(&old);
+    let (caller, psap) = (socket("127.0.3.1:40000"), socket("127.0.2.1:42000"));
+    let (at_caller, at_psap) = (place(&call.ok, 0), place(&call.psap_invite, 0));
+    assert_eq!((at_caller.ip(), at_psap.ip()), (unicast(owner).ip(), unicast(owner).ip()));
+    crosses(&caller, at_caller, &psap, 0);
+    crosses(&psap, at_psap, &caller, 0);
     scene.hang_up(&mut call, anycast());
     cluster.settled(before + 1);
 }
