@@ -40,7 +40,6 @@ fn a_reinvite_that_nobody_can_read() {
             let told = s.caller_got().pop().expect("told");
             let encodings = told.headers().find(|f| f.name.eq_ignore_ascii_case("accept-encoding")).map(|f| f.value);
             assert_eq!((told.status(), encodings), (Some(415), Some("identity")));
-            // From the called side as well.
             assert_eq!(s.media(), media);
             let asked = s.asks(&method, &ok, &[], Some(8)).pop().expect("the call goes on");
             assert!(statuses(&s.called_answers(&asked, 200, Some(10))).contains(&200));
