@@ -112,6 +112,26 @@ fn video_comes_and_goes() {
 }
 
 #[test]
+fn new_codecs_of_the_caller() {
+    between("uac-new-codecs", "uas-new-codecs", SIP_112, &[]);
+}
+
+#[test]
+fn new_codecs_of_the_caller_over_tcp() {
+    between("uac-new-codecs", "uas-new-codecs", SIP_112, &["-t", "t1"]);
+}
+
+#[test]
+fn new_codecs_of_the_psap() {
+    between("uac-asked-for-codecs", "uas-asks-for-codecs", SIP_112, &[]);
+}
+
+#[test]
+fn new_codecs_of_the_psap_over_tcp() {
+    between("uac-asked-for-codecs", "uas-asks-for-codecs", SIP_112, &["-t", "t1"]);
+}
+
+#[test]
 fn hold_by_the_psap() {
     between("uac-held", "uas-holds", SIP_112, &[]);
 }

@@ -10,7 +10,7 @@ mod lab;
 use bytes::Bytes;
 use format::{Entry, Seen, entries};
 use lab::{ANYCAST, CALLER, CHALLENGED, CORE, Lab, PSAP, at};
-use sbc_core::sip::{Draft, HeaderId, Message, Method};
+use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr};
 
 /// RFC 4475 §3.1-3.4 and RFC 5118 §4: each section that has a message.
 const SECTIONS: [(&str, &[&str]); 2] = [
@@ -156,7 +156,7 @@ fn requests_go_where_a_contact_leads() {
         let mut ok = invited.response(200, None);
         ok.set(HeaderId::To, format!("{};tag=far", invited.to())).push(HeaderId::Contact, format!("<sip:psap@{PSAP}>"));
         lab.receive(at(PSAP), at(CORE), ok.encode().expect("valid"));
-        let ours = invited.first(HeaderId::Contact).expect("ours").trim_matches(['<', '>']).to_owned();
+        let ours = NameAddr::parse(invited.first(HeaderId::Contact).expect("ours")).expect("valid").uri.as_str().to_owned();
         let mut bye = Draft::request(&Method::Bye, &ours);
         bye.push(HeaderId::Via, format!("SIP/2.0/UDP {PSAP};branch=z9hG4bKbye;rport")).push(HeaderId::MaxForwards, "70");
         bye.push(HeaderId::From, format!("{};tag=far", invited.to())).push(HeaderId::To, invited.from());

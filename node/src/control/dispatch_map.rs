@@ -1,7 +1,8 @@
 //! What a request carries for dispatchers, as `sbc.v1` messages: locations and additional data, always with the octets that came.
 
 use sbc_core::call::{PIDF, is_data};
-use sbc_core::sip::multipart::{Multipart, is_multipart, is_type};
+use sbc_core::sip::multipart::is_type;
+use sbc_core::sip::parts::leaves;
 use sbc_core::sip::{HeaderId, Message, NameAddr};
 use sbc_proto::v1 as pb;
 
@@ -10,15 +11,10 @@ use super::pidf;
 /// Blocks of one message at the most: a multipart body has no more parts.
 const MAX_BLOCKS: usize = 64;
 
-/// The bodies of a message: its own, or its parts.
+/// The bodies of a message: its own, or its parts, decoded for reading; parts within parts, too.
 fn bodies(message: &Message) -> Vec<(String, bytes::Bytes)> {
-    let content_type = message.content_type().unwrap_or_default();
-    if !is_multipart(content_type) {
-        return vec![(content_type.to_owned(), message.body())];
-    }
-    let Ok(parts) = Multipart::parse(content_type, message.body()) else { return Vec::new() };
-    let part = |i| Some((parts.header(i, HeaderId::ContentType).unwrap_or_default().to_owned(), parts.content(i)?));
-    (0..parts.len()).filter_map(part).collect()
+    let leaves = leaves(message.content_type().unwrap_or_default(), message.body());
+    leaves.into_iter().map(|leaf| (leaf.content_type, leaf.content)).collect()
 }
 
 /// `cid:` names a part of this body, which is there by value.
@@ -101,6 +97,16 @@ mod tests {
         assert_eq!((found[0].parsed.len(), found[0].parse_error.as_str()), (0, "no location-info"));
         assert_eq!(found[1].kind, Some(pb::location::Kind::ReferenceUri("https://lis.example/1".into())));
         assert!(locations(&bytes::Bytes::from_static(b"garbage")).is_empty());
+    }
+
+    /// RFC 5621 §3: a document within a part, and one in base64, which is given as it reads.
+    #[test]
+    fn locations_that_lie_deeper() {
+        let body = "--b\r\nContent-Type: multipart/related;boundary=i\r\n\r\n--i\r\nContent-Type: application/pidf+xml\r\n\r\n<p/>\r\n--i--\r\n\
+            --b\r\nContent-Type: application/pidf+xml\r\nContent-Transfer-Encoding: base64\r\n\r\nPHEv\r\nPg==\r\n--b--\r\n";
+        let value = |octets: &[u8]| Some(pb::location::Kind::Value(octets.to_vec()));
+        let found: Vec<_> = locations(&invite("", body)).into_iter().map(|l| l.kind).collect();
+        assert_eq!(found, [value(b"<p/>"), value(b"<q/>")]);
     }
 
     #[test]

@@ -9,6 +9,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use sbc_core::io::Place;
+
 /// The latch of one socket.
 #[derive(Debug)]
 pub(super) struct Latch {
@@ -20,6 +22,8 @@ pub(super) struct Latch {
 enum State {
     /// No SDP yet. RFC 3264 §5.1: media may arrive before the answer; one source is heard, nothing is sent.
     Unsignalled { source: Option<SocketAddr> },
+    /// Wanted, but at a name (RFC 8866 §5.7): the first source is it, once and for all.
+    Named { port: u16, source: Option<SocketAddr> },
     /// Rejected or switched off: nothing is heard, nothing is sent.
     Off,
     /// Signalled; no packet seen.
@@ -47,11 +51,15 @@ impl Latch {
     }
 
     /// Sets where the far end said that it is. The same address again changes nothing; another one re-opens the latch.
-    pub(super) fn signal(&mut self, remote: Option<SocketAddr>) {
-        self.state = match (remote, self.signalled()) {
+    pub(super) fn signal(&mut self, remote: Option<Place>) {
+        self.state = match (remote, &self.state) {
             (None, _) => State::Off,
-            (Some(new), Some(old)) if new == old => return,
-            (Some(signalled), _) => State::Open { signalled },
+            (Some(Place::At(new)), _) if self.signalled() == Some(new) => return,
+            (Some(Place::At(signalled)), _) => State::Open { signalled },
+            (Some(Place::Named(new)), State::Named { port, .. }) if new == *port => return,
+            // Who was heard before the answer is who answered.
+            (Some(Place::Named(port)), State::Unsignalled { source }) => State::Named { port, source: *source },
+            (Some(Place::Named(port)), _) => State::Named { port, source: None },
         };
     }
 
@@ -61,6 +69,10 @@ impl Latch {
             State::Unsignalled { source: None } => {
                 self.state = State::Unsignalled { source: Some(source) };
                 Verdict::Accept
+            }
+            State::Named { port, source: None } => {
+                self.state = State::Named { port, source: Some(source) };
+                Verdict::Latched
             }
             State::Open { signalled } if source == signalled => {
                 self.state = State::Locked { signalled };
@@ -83,6 +95,7 @@ impl Latch {
     pub(super) fn hears(&self, source: SocketAddr) -> bool {
         match self.state {
             State::Unsignalled { source: heard } => heard.is_none_or(|h| h == source),
+            State::Named { source: heard, .. } => heard == Some(source),
             State::Off => false,
             State::Open { signalled } | State::Locked { signalled } => source == signalled,
             State::Guarded { source: heard, .. } => source == heard,
@@ -92,7 +105,7 @@ impl Latch {
     /// The source that is heard, once there is one.
     pub(super) fn source(&self) -> Option<SocketAddr> {
         match self.state {
-            State::Unsignalled { source } => source,
+            State::Unsignalled { source } | State::Named { source, .. } => source,
             State::Guarded { source, .. } => Some(source),
             State::Locked { signalled } => Some(signalled),
             State::Off | State::Open { .. } => None,
@@ -103,13 +116,16 @@ impl Latch {
     pub(super) fn signalled(&self) -> Option<SocketAddr> {
         match self.state {
             State::Open { signalled } | State::Guarded { signalled, .. } | State::Locked { signalled } => Some(signalled),
-            State::Unsignalled { .. } | State::Off => None,
+            State::Unsignalled { .. } | State::Named { .. } | State::Off => None,
         }
     }
 
     /// Where packets to the far end go. `None`: nowhere; not signalled, off, or held with 0.0.0.0 (RFC 3264 §8.4 names
     /// this old form of hold), or a port that cannot be.
     pub(super) fn target(&self) -> Option<SocketAddr> {
+        if let State::Named { source, .. } = self.state {
+            return source;
+        }
         let signalled = self.signalled()?;
         if signalled.ip().is_unspecified() || signalled.port() == 0 {
             return None;
@@ -119,7 +135,9 @@ impl Latch {
 
     /// Forgets the source that is heard, as if no packet had come since the address was signalled.
     pub(super) fn reopen(&mut self) {
-        if let Some(signalled) = self.signalled() {
+        if let State::Named { port, .. } = self.state {
+            self.state = State::Named { port, source: None };
+        } else if let Some(signalled) = self.signalled() {
             self.state = State::Open { signalled };
         }
     }
@@ -133,13 +151,17 @@ mod tests {
         SocketAddr::from(([198, 51, 100, 7], port))
     }
 
+    fn at(addr: SocketAddr) -> Option<Place> {
+        Some(Place::At(addr))
+    }
+
     const GUARD: Duration = Duration::from_secs(2);
 
     #[test]
     fn signalled_source_first_is_final() {
         let now = Instant::now();
         let mut l = Latch::new(GUARD);
-        l.signal(Some(a(1)));
+        l.signal(at(a(1)));
         assert_eq!(l.target(), Some(a(1)));
         assert_eq!(l.admit(a(1), now), Verdict::Latched);
         assert_eq!(l.admit(a(2), now), Verdict::Drop);
@@ -151,7 +173,7 @@ mod tests {
     fn signalled_source_wins_inside_the_guard_window_only() {
         let now = Instant::now();
         let mut l = Latch::new(GUARD);
-        l.signal(Some(a(1)));
+        l.signal(at(a(1)));
         assert_eq!(l.admit(a(2), now), Verdict::Latched);
         assert_eq!(l.target(), Some(a(2)));
         assert_eq!(l.admit(a(3), now), Verdict::Drop);
@@ -160,7 +182,7 @@ mod tests {
         assert_eq!(l.target(), Some(a(1)));
 
         let mut l = Latch::new(GUARD);
-        l.signal(Some(a(1)));
+        l.signal(at(a(1)));
         assert_eq!(l.admit(a(2), now), Verdict::Latched);
         assert_eq!(l.admit(a(1), now + GUARD), Verdict::Drop);
         assert_eq!(l.admit(a(2), now + GUARD), Verdict::Accept);
@@ -171,11 +193,11 @@ mod tests {
     fn a_change_reopens_and_a_repetition_does_not() {
         let now = Instant::now();
         let mut l = Latch::new(GUARD);
-        l.signal(Some(a(1)));
+        l.signal(at(a(1)));
         assert_eq!(l.admit(a(2), now), Verdict::Latched);
-        l.signal(Some(a(1)));
+        l.signal(at(a(1)));
         assert_eq!(l.target(), Some(a(2)));
-        l.signal(Some(a(4)));
+        l.signal(at(a(4)));
         assert_eq!(l.target(), Some(a(4)));
         assert_eq!(l.admit(a(2), now), Verdict::Latched);
     }
@@ -187,8 +209,36 @@ mod tests {
         assert_eq!(l.admit(a(1), now), Verdict::Accept);
         assert_eq!(l.admit(a(2), now), Verdict::Drop);
         assert_eq!(l.target(), None);
-        l.signal(Some(a(2)));
+        l.signal(at(a(2)));
         assert_eq!(l.admit(a(2), now), Verdict::Latched);
+    }
+
+    /// RFC 8866 §5.7: a name is as good as an address, but for who may speak first.
+    #[test]
+    fn a_named_far_end_is_where_its_first_packet_comes_from() {
+        let now = Instant::now();
+        let mut l = Latch::new(GUARD);
+        l.signal(Some(Place::Named(4_000)));
+        assert_eq!(l.target(), None);
+        assert_eq!(l.admit(a(2), now), Verdict::Latched);
+        assert_eq!(l.target(), Some(a(2)));
+        assert_eq!(l.admit(a(3), now), Verdict::Drop);
+        l.signal(Some(Place::Named(4_000)));
+        assert_eq!((l.admit(a(2), now), l.target()), (Verdict::Accept, Some(a(2))), "the same again changes nothing");
+        l.signal(Some(Place::Named(4_002)));
+        assert_eq!((l.target(), l.admit(a(3), now)), (None, Verdict::Latched), "another port is news");
+        l.reopen();
+        assert_eq!(l.admit(a(4), now), Verdict::Latched);
+        l.signal(at(a(5)));
+        assert_eq!(l.target(), Some(a(5)));
+        // Early media, then an answer with a name: the far end was heard already.
+        let mut l = Latch::new(GUARD);
+        assert_eq!(l.admit(a(1), now), Verdict::Accept);
+        l.signal(Some(Place::Named(4_000)));
+        assert_eq!(l.target(), Some(a(1)));
+        l.signal(None);
+        l.signal(Some(Place::Named(4_000)));
+        assert_eq!((l.target(), l.admit(a(6), now)), (None, Verdict::Latched));
     }
 
     #[test]
@@ -198,7 +248,7 @@ mod tests {
         l.signal(None);
         assert_eq!(l.admit(a(1), now), Verdict::Drop);
         assert_eq!(l.target(), None);
-        l.signal(Some(SocketAddr::from(([0, 0, 0, 0], 4_000))));
+        l.signal(at(SocketAddr::from(([0, 0, 0, 0], 4_000))));
         assert_eq!(l.admit(a(1), now), Verdict::Latched);
         assert_eq!(l.admit(a(1), now), Verdict::Accept);
         assert_eq!(l.target(), None);

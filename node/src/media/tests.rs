@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use sbc_core::ids::MediaId;
-use sbc_core::io::{Addresses, MediaCommand, MediaEvent, MediaStats, Realm, Side, StreamPorts, StreamRemote};
+use sbc_core::io::{Addresses, MediaCommand, MediaEvent, MediaStats, Place, Realm, Side, StreamPorts, StreamRemote};
 use tokio::sync::mpsc;
 
 use super::{MAX_STREAMS, MediaConfig, MediaEngine, MediaHandle, MediaKind};
@@ -141,7 +141,7 @@ impl Phone {
 
     fn remote(&self, rtcp_mux: bool) -> Option<StreamRemote> {
         let rtcp = if rtcp_mux { self.rtp_addr() } else { self.rtcp.local_addr().unwrap() };
-        Some(StreamRemote { rtp: self.rtp_addr(), rtcp, rtcp_mux })
+        Some(StreamRemote { rtp: Place::At(self.rtp_addr()), rtcp: Place::At(rtcp), rtcp_mux })
     }
 }
 
@@ -334,7 +334,7 @@ fn hold_and_rejected_streams() {
     b.latched(1, Side::Caller, x.rtp_addr());
     assert_eq!(b.handle.totals().unroutable, 1);
     // Old hold: 0.0.0.0. It keeps sending (music), gets nothing.
-    let zero = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let zero = |port| Place::At(SocketAddr::from(([0, 0, 0, 0], port)));
     b.remote(1, Side::Callee, Some(StreamRemote { rtp: zero(4_000), rtcp: zero(4_001), rtcp_mux: false }));
     b.settle(1);
     p.rtp.send_to(&rtp(3), (b.core, ports.callee)).unwrap();
@@ -441,7 +441,7 @@ fn a_realm_of_both_families() {
         let psap = UdpSocket::bind((core, 0)).unwrap();
         let at = |socket: &UdpSocket| {
             let rtp = socket.local_addr().unwrap();
-            Some(StreamRemote { rtp, rtcp: (rtp.ip(), rtp.port() ^ 1).into(), rtcp_mux: false })
+            Some(StreamRemote { rtp: Place::At(rtp), rtcp: Place::new(Some(rtp.ip()), rtp.port() ^ 1), rtcp_mux: false })
         };
         b.remote(media, Side::Caller, at(&caller));
         b.remote(media, Side::Callee, at(&psap));

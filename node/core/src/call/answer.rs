@@ -74,9 +74,8 @@ impl Call {
             self.reject_answer(cx, at, response);
             return;
         }
-        let streams = body::find_sdp(response)
-            .and_then(|span| Sdp::parse(&body::sdp_bytes(response, &span)).ok())
-            .map_or(0, |sdp| sdp.media().len());
+        let streams =
+            body::find_sdp(response).and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok()).map_or(0, |sdp| sdp.media().len());
         if let Some((_, held)) = &self.held_answer {
             if held.to_tag() != response.to_tag() {
                 self.reject_answer(cx, at, response);
@@ -124,6 +123,7 @@ impl Call {
         }
         let agreed = self.early.current().is_some_and(|f| f.agreed);
         // RFC 3262 §5: agreed in a reliable response, it need not be in the 2xx; a caller that had that unreliably needs it there.
+        let has_offer = body::find_sdp(&self.invite).is_some();
         let owed = agreed && self.caller.offer == Some(Side::Caller);
         self.phase = CallPhase::Answered;
         cx.stop_timer(&mut self.timers.ring);
@@ -141,11 +141,11 @@ impl Call {
         let invite = self.invite.clone();
         self.answer_session(cx, Side::Caller, &invite, &mut draft);
         self.on_session_answer(cx, Side::Callee, response);
-        self.put_body(cx, Side::Callee, response, &mut draft);
+        self.put_body(cx, Side::Callee, response, has_offer, &mut draft);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         let cseq = response.cseq();
         // A 2xx to an INVITE without an offer carries the offer: its ACK must wait for the caller's answer.
-        let delayed = !agreed && body::find_sdp(&self.invite).is_none() && body::find_sdp(response).is_some();
+        let delayed = !agreed && !has_offer && body::find_sdp(response).is_some();
         let payload = cx.respond(tx, &mut draft);
         if let Some(payload) = payload {
             self.await_ack(cx, Side::Caller, tx, self.invite.cseq(), payload, self.back, delayed.then_some(cseq));
@@ -224,14 +224,14 @@ impl Call {
     }
 
     /// A response to the caller, with the fields of the called side's that cross.
-    pub(super) fn toward_caller(&self, cx: &Services, status: u16, response: &Message) -> Draft {
+    pub(super) fn toward_caller(&mut self, cx: &Services, status: u16, response: &Message) -> Draft {
         let mut draft = self.invite.response(status, Some(response.reason()));
         draft.set(HeaderId::To, format!("{};tag={}", self.invite.to(), self.tag()));
         // RFC 3261 §12.1.1: what makes a dialog returns the route.
         for route in self.invite.all(HeaderId::RecordRoute) {
             draft.push(HeaderId::RecordRoute, route);
         }
-        draft.push(HeaderId::Contact, self.caller.contact(cx));
+        draft.push(HeaderId::Contact, self.caller.contact_for(cx, response));
         headers::copy_through(response, &mut draft);
         cx.shape(&self.callee.trunk, &self.caller.trunk, &Method::Invite, self.emergency, &mut draft);
         draft
@@ -251,7 +251,8 @@ impl Call {
     ) {
         let timer = Some(cx.start_timer(T1, Timer::Call(self.serial, CallTimer::Repeat2xx(side))));
         let until = cx.after(GIVE_UP);
-        self.leg_mut(side).pending_2xx = Some(Pending2xx { tx, cseq, payload, interval: T1, until, timer, back, awaits_answer });
+        self.leg_mut(side).pending_2xx =
+            Some(Pending2xx { tx, cseq, payload, interval: T1, until, timer, back, awaits_answer, before: None });
     }
 
     /// Time to repeat a 2xx, or to give up waiting for its ACK.
@@ -308,37 +309,13 @@ impl Call {
         cx.stop_timer(&mut pending.timer);
         if let Some(cseq) = pending.awaits_answer.filter(|_| !self.leg(side.other()).gone) {
             let mut ack = self.leg(side.other()).dialog.ack(cseq);
-            self.put_body(cx, side, message, &mut ack);
+            self.put_body(cx, side, message, true, &mut ack);
             self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
+            if let Some(before) = pending.before.filter(|_| body::find_sdp(message).is_none()) {
+                // RFC 3261 §13.2.2.4 wants an answer here. Without one the offer came to nothing.
+                self.take_back(cx, before);
+            }
         }
         self.flush_bye(cx, side);
-    }
-
-    /// The body of `from`'s message as it goes to the other side: its session description is ours, all else as it was.
-    pub(super) fn put_body(&mut self, cx: &mut Services, from: Side, message: &Message, draft: &mut Draft) {
-        let original = message.body();
-        if original.is_empty() {
-            return;
-        }
-        let content_type = message.content_type().map(str::to_owned);
-        let Some(span) = body::find_sdp(message) else {
-            draft.set_body(content_type.as_deref(), original);
-            return;
-        };
-        let bytes = body::sdp_bytes(message, &span);
-        let Ok(sdp) = Sdp::parse(&bytes) else {
-            // Unreadable here, perhaps not there: a call with one-way audio beats none.
-            draft.set_body(content_type.as_deref(), original);
-            return;
-        };
-        self.media.on_remote_sdp(cx, from, &sdp);
-        self.leg_mut(from).remote_sdp = bytes.clone();
-        let (sdp, bytes) = self.fewer_codecs(cx, sdp, bytes);
-        let to = match from.other() {
-            Side::Caller => &mut self.caller,
-            Side::Callee => &mut self.callee,
-        };
-        let rewritten = self.media.rewrite_for(cx, to, &sdp, &bytes);
-        draft.set_body(content_type.as_deref(), body::replace_sdp(&span, rewritten));
     }
 }

@@ -2,15 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::sip::{Message, multipart};
-use multipart::Multipart;
+use crate::sip::parts::{self, Leaf};
+use crate::sip::{HeaderId, Message, Sdp, SdpError};
 
 /// Where a body's session description lies.
 #[derive(Clone, Debug)]
-pub struct SdpSpan {
-    /// The part that it is, with its number; `None`: the whole body.
-    part: Option<(Multipart, usize)>,
-}
+pub struct SdpSpan(Leaf);
 
 /// The session description in a message, if it has one.
 pub fn find_sdp(message: &Message) -> Option<SdpSpan> {
@@ -18,33 +15,58 @@ pub fn find_sdp(message: &Message) -> Option<SdpSpan> {
     if body.is_empty() {
         return None;
     }
-    let content_type = message.content_type()?;
-    if multipart::is_type(content_type, SDP) {
-        return Some(SdpSpan { part: None });
-    }
-    let parts = Multipart::parse(content_type, body).ok()?;
-    let at = parts.find(SDP)?;
-    // RFC 2045 §6: SIP has no use for an encoding (RFC 3261 §7.4.1), and one that is there all the same is not read.
-    let plain = parts.encoding(at).is_none_or(|e| ["7bit", "8bit", "binary"].iter().any(|p| e.eq_ignore_ascii_case(p)));
-    plain.then_some(SdpSpan { part: Some((parts, at)) })
+    parts::find(message.content_type()?, body, "application/sdp").map(SdpSpan)
 }
 
-const SDP: &str = "application/sdp";
-
 /// The description's bytes.
-pub fn sdp_bytes(message: &Message, span: &SdpSpan) -> Bytes {
-    match &span.part {
-        None => message.body(),
-        Some((parts, at)) => parts.content(*at).unwrap_or_default(),
-    }
+pub fn sdp_bytes(span: &SdpSpan) -> Bytes {
+    span.0.content.clone()
 }
 
 /// The body with another description in its place.
 pub(super) fn replace_sdp(span: &SdpSpan, sdp: Bytes) -> Bytes {
-    match &span.part {
-        None => sdp,
-        Some((parts, at)) => parts.replace(*at, &sdp),
+    span.0.replace(sdp)
+}
+
+/// Why the session description of an offer cannot be anchored. The sender's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is compressed (RFC 3261 §20.12), and we read none of that: 415.
+    Encoded,
+    /// It cannot be read: 488.
+    Sdp(SdpError),
+}
+
+impl Unusable {
+    /// RFC 3261 §21.4.13, §21.4.26.
+    pub fn status(self) -> u16 {
+        match self {
+            Unusable::Encoded => 415,
+            Unusable::Sdp(_) => 488,
+        }
     }
+
+    /// The header field that fits the problem; `agent` names us in a Warning.
+    pub fn field(self, agent: &str) -> (&'static str, String) {
+        match self {
+            Unusable::Encoded => ("Accept-Encoding", "identity".to_owned()),
+            // As it may stand in a quoted string.
+            Unusable::Sdp(error) => {
+                let error = error.to_string().replace(['"', '\\'], "'");
+                ("Warning", format!("399 {agent} \"session description: {error}\""))
+            }
+        }
+    }
+}
+
+/// What keeps the session description of a request, if it has one, from being anchored.
+pub fn unusable(request: &Message) -> Option<Unusable> {
+    let span = find_sdp(request)?;
+    let identity = |coding: &str| coding.trim().eq_ignore_ascii_case("identity");
+    if request.values(HeaderId::ContentEncoding).any(|coding| !identity(coding)) {
+        return Some(Unusable::Encoded);
+    }
+    Sdp::parse(&sdp_bytes(&span)).err().map(Unusable::Sdp)
 }
 
 #[cfg(test)]
@@ -64,7 +86,7 @@ mod tests {
     fn plain() {
         let m = message("application/SDP;charset=utf-8", "v=0\r\n");
         let span = find_sdp(&m).unwrap();
-        assert_eq!(sdp_bytes(&m, &span), "v=0\r\n");
+        assert_eq!(sdp_bytes(&span), "v=0\r\n");
         assert!(find_sdp(&message("text/plain", "v=0\r\n")).is_none());
     }
 
@@ -73,7 +95,7 @@ mod tests {
         let body = "--b1\r\nContent-Type: application/pidf+xml\r\nContent-ID: <x>\r\n\r\n<xml/>\r\n--b1\r\ncontent-type: application/sdp\r\n\r\nv=0\r\no=x\r\n\r\n--b1--\r\n";
         let m = message("multipart/mixed; boundary=\"b1\"", body);
         let span = find_sdp(&m).unwrap();
-        assert_eq!(sdp_bytes(&m, &span), "v=0\r\no=x\r\n");
+        assert_eq!(sdp_bytes(&span), "v=0\r\no=x\r\n");
         let changed = replace_sdp(&span, Bytes::from_static(b"NEW\r\n"));
         assert_eq!(changed, body.replace("v=0\r\no=x\r\n", "NEW\r\n"));
     }
@@ -83,13 +105,26 @@ mod tests {
         let body = "preamble\r\n--b1  \r\nc: Application/SDP; x=y\r\nl: 5\r\n\r\nv=0\r\n\r\n--b1--\r\n";
         let m = message("multipart/mixed;boundary=b1", body);
         let span = find_sdp(&m).unwrap();
-        assert_eq!(sdp_bytes(&m, &span), "v=0\r\n");
+        assert_eq!(sdp_bytes(&span), "v=0\r\n");
         let changed = replace_sdp(&span, Bytes::from_static(b"v=0\r\nlonger\r\n"));
         assert_eq!(changed, body.replace("v=0\r\n", "v=0\r\nlonger\r\n").replace("l: 5", "Content-Length: 13"));
         for (encoding, found) in [("base64", false), ("BINARY", true), ("8bit", true), ("quoted-printable", false)] {
             let body = body.replace("l: 5", &format!("Content-Transfer-Encoding: {encoding}"));
             assert_eq!(find_sdp(&message("multipart/mixed;boundary=b1", &body)).is_some(), found, "{encoding}");
         }
+    }
+
+    /// RFC 5621 §3.1, §8: a signed or related part in a mixed one, and a description in base64.
+    #[test]
+    fn deep_and_encoded() {
+        let inner = "--i\r\nContent-Type: application/sdp\r\nContent-Transfer-Encoding: base64\r\n\r\ndj0wDQo=\r\n--i--";
+        let body = format!(
+            "--o\r\nContent-Type: text/plain\r\n\r\nx\r\n--o\r\nContent-Type: multipart/related;boundary=i\r\n\r\n{inner}\r\n--o--"
+        );
+        let m = message("multipart/mixed;boundary=o", &body);
+        let span = find_sdp(&m).unwrap();
+        assert_eq!(sdp_bytes(&span), "v=0\r\n");
+        assert_eq!(replace_sdp(&span, Bytes::from_static(b"v=0\r\no=x")), body.replace("dj0wDQo=", "dj0wDQpvPXg="));
     }
 
     #[test]

@@ -205,6 +205,9 @@ impl Call {
     /// Sends the INVITE to one target. False: it could not even be written.
     fn dial(&mut self, cx: &mut Services, candidate: Candidate) -> bool {
         let Ok(index) = u32::try_from(self.attempts.len()) else { return false };
+        if self.waits_for_ports(cx, &candidate) {
+            return true;
+        }
         cx.stop_timer(&mut self.timers.prepare);
         self.phase = CallPhase::Dialling;
         self.end_forks(cx);
@@ -239,7 +242,7 @@ impl Call {
             // RFC 5393 §5.3.3: targets are tried one after the other, so that none of it is used up here.
             draft.push(HeaderId::MaxBreadth, MAX_BREADTH);
         }
-        draft.push(HeaderId::Contact, self.callee.contact(cx));
+        draft.push(HeaderId::Contact, self.callee.contact_for(cx, &self.invite));
         headers::copy_through(&self.invite, &mut draft);
         cx.shape(&self.caller.trunk, &self.callee.trunk, &Method::Invite, self.emergency, &mut draft);
         if let Some(replaced) = &self.replaced {
@@ -251,7 +254,7 @@ impl Call {
         let invite = self.invite.clone();
         self.offer_100rel(cx, &mut draft);
         self.offer_session(cx, Side::Callee, &mut draft);
-        self.put_body(cx, Side::Caller, &invite, &mut draft);
+        self.put_body(cx, Side::Caller, &invite, false, &mut draft);
         self.keep_template();
         let retry = self.first_retry(cx, &mut draft);
         let path = self.callee.path;

@@ -268,7 +268,7 @@ impl Call {
         // Media may still follow another dialog.
         for (side, description) in [(Side::Caller, &self.caller.remote_sdp), (Side::Callee, &self.callee.remote_sdp)] {
             if let Ok(sdp) = Sdp::parse(description) {
-                self.media.on_remote_sdp(cx, side, &sdp);
+                self.media.on_remote_sdp(cx, side, &sdp, None);
             }
         }
     }

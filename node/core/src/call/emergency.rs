@@ -4,7 +4,7 @@
 use super::Call;
 use super::services::Services;
 use crate::io::Counter;
-use crate::sip::multipart::{Multipart, is_multipart, is_type};
+use crate::sip::parts::leaves;
 use crate::sip::{Draft, HeaderId, Message, NameAddr};
 use crate::store_pb::{self, EmergencyInfo, command::Kind};
 use crate::token::ClaimKey;
@@ -76,18 +76,11 @@ pub fn carried(request: &Message) -> Carried {
         let purpose = NameAddr::parse(value).ok().and_then(|n| n.param("purpose").map(str::to_owned));
         purpose.is_some_and(|p| is_data(&p))
     });
-    let content_type = request.content_type().unwrap_or_default();
-    let mut see = |content_type: &str| {
-        carried.location |= is_type(content_type, PIDF);
-        carried.data |= content_type.trim().get(..12).is_some_and(|t| t.eq_ignore_ascii_case("application/"))
-            && is_data(content_type.trim().get(12..).unwrap_or_default());
-    };
-    if is_multipart(content_type) {
-        if let Ok(parts) = Multipart::parse(content_type, request.body()) {
-            (0..parts.len()).for_each(|i| see(parts.header(i, HeaderId::ContentType).unwrap_or_default()));
-        }
-    } else {
-        see(content_type);
+    for leaf in leaves(request.content_type().unwrap_or_default(), request.body()) {
+        let content_type = leaf.content_type.trim();
+        carried.location |= leaf.is(PIDF);
+        carried.data |= content_type.get(..12).is_some_and(|t| t.eq_ignore_ascii_case("application/"))
+            && is_data(content_type.get(12..).unwrap_or_default());
     }
     carried
 }
@@ -178,6 +171,7 @@ mod tests {
     #[test]
     fn what_is_carried() {
         let part = |t: &str| format!("--b\r\nContent-Type: {t}\r\n\r\nx\r\n--b--");
+        let nested = "\r\n--i\r\nContent-Type: application/pidf+xml\r\n\r\nx\r\n--i--\r\n".to_owned();
         let multipart = "Content-Type: multipart/mixed;boundary=b\r\n";
         for (fields, body, location, data) in [
             ("", String::new(), false, false),
@@ -189,6 +183,7 @@ mod tests {
             (multipart, part("application/pidf+xml"), true, false),
             (multipart, part("application/EmergencyCallData.DeviceInfo+xml"), false, true),
             (multipart, part("application/sdp"), false, false),
+            (multipart, part("multipart/related;boundary=i").replace("\r\nx\r\n", &nested), true, false),
             (multipart, "no parts".into(), false, false),
         ] {
             assert_eq!(carried(&request(fields, &body)), Carried { location, data }, "{fields}{body}");

@@ -111,7 +111,7 @@ impl Call {
                 draft.push(HeaderId::Contact, contact);
             }
         }
-        self.put_body(cx, Side::Callee, response, &mut draft);
+        self.put_body(cx, Side::Callee, response, false, &mut draft);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         cx.respond(tx, &mut draft);
         self.note_reason(response);

@@ -1,6 +1,7 @@
 //! A request within the dialog that is on its way from one leg to the other.
 
 use super::challenge::Retry;
+use super::describe::Agreed;
 use crate::io::{ReturnPath, Side};
 use crate::sip::Message;
 use crate::transaction::{ClientTxId, ServerTxId};
@@ -38,6 +39,8 @@ pub(super) struct Forward {
     pub(super) tries: u8,
     /// A refresh of ours (RFC 4028): nobody waits for its answer.
     pub(super) own: bool,
+    /// What stood before its offer; `None`: nothing is to be taken back.
+    pub(super) before: Option<Agreed>,
     /// How often it was sent again with a longer interval (422).
     pub(super) raises: u8,
 }

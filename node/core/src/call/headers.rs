@@ -2,7 +2,7 @@
 
 use super::services::Services;
 use crate::auth;
-use crate::sip::{Draft, Field, HeaderId, Message};
+use crate::sip::{Draft, Field, HeaderId, Message, NameAddr, params};
 
 /// Fields that belong to one leg, written anew for the other.
 fn is_own(id: HeaderId) -> bool {
@@ -59,6 +59,24 @@ fn without_timer(field: &Field<'_>) -> Option<String> {
     }
     let rest: Vec<&str> = field.value.split(',').map(str::trim).filter(|t| !is_timer(t)).collect();
     Some(rest.join(", "))
+}
+
+/// Header parameters of a Contact that cross: features and what a far end is (RFC 3840 §4, RFC 4579 §4), its instance (RFC 5626 §4.1). Not
+/// those that speak of a registration or of an order of targets (RFC 3261 §20.10, RFC 5626 §4.2), or name an address (RFC 5627 §3.2).
+pub(super) fn contact_params(contact: &str) -> String {
+    const OF_ONE_HOP: [&str; 5] = ["expires", "q", "reg-id", "pub-gruu", "temp-gruu"];
+    let Ok(contact) = NameAddr::parse(contact) else { return String::new() };
+    let mut out = String::new();
+    for (name, value) in params(contact.params_str()).filter(|(name, _)| !OF_ONE_HOP.iter().any(|n| n.eq_ignore_ascii_case(name)))
+    {
+        out.push(';');
+        out.push_str(name);
+        if let Some(value) = value {
+            out.push('=');
+            out.push_str(value);
+        }
+    }
+    out
 }
 
 /// Takes out credentials for a realm: the others of that name stay as they came.
@@ -130,6 +148,23 @@ mod tests {
         }
         for gone in ["Route", "Contact", "Via", "Call-ID"] {
             assert!(!t.contains(gone), "{gone} in {t}");
+        }
+    }
+
+    #[test]
+    fn what_a_contact_says_of_its_owner() {
+        for (contact, expected) in [
+            ("<sip:a@c;transport=tcp>", ""),
+            ("<sip:a@c>;isfocus", ";isfocus"),
+            (
+                "\"A;b\" <sip:a@c;x=y> ; +sip.instance=\"<urn:uuid:1;2>\";q=0.5;expires=60;reg-id=1;audio",
+                ";+sip.instance=\"<urn:uuid:1;2>\";audio",
+            ),
+            ("sip:a@c;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3Ax\"", ";+g.3gpp.icsi-ref=\"urn%3Aurn-7%3Ax\""),
+            ("<sip:a@c>;pub-gruu=\"sip:a@h;gr=1\";methods=\"INVITE,BYE\"", ";methods=\"INVITE,BYE\""),
+            ("<<", ""),
+        ] {
+            assert_eq!(contact_params(contact), expected, "{contact}");
         }
     }
 

@@ -6,7 +6,7 @@ use super::forward::Forward;
 use super::outgoing::Purpose;
 use super::services::{ClientUse, Services};
 use super::timer::{CallTimer, Timer};
-use super::{Call, CallPhase, Cause, body, headers};
+use super::{Call, CallPhase, Cause, body, describe, headers};
 use crate::io::{ReturnPath, Side};
 use crate::policy::{MethodPolicy, ReferPolicy};
 use crate::sip::{HeaderId, Message, Method, Sdp};
@@ -56,6 +56,10 @@ impl Call {
         }
         if matches!(request.method(), Method::Invite | Method::Update) && super::asks_too_little(request) {
             self.refuse_request(cx, side, tx, &back, request, 422);
+            return;
+        }
+        if let Some(fault) = body::unusable(request).filter(|_| matches!(request.method(), Method::Invite | Method::Update)) {
+            self.refuse_unusable(cx, side, tx, &back, request, fault);
             return;
         }
         match request.method() {
@@ -160,11 +164,13 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, status);
             return;
         }
-        if matches!(request.method(), Method::Invite | Method::Update) {
+        if describe::refreshes_target(request.method()) {
             self.leg_mut(side).dialog.on_target_refresh(request);
         }
         self.note_for_dispatch(cx, request);
-        let sdp = body::find_sdp(request).and_then(|span| Sdp::parse(&body::sdp_bytes(request, &span)).ok());
+        let sdp = body::find_sdp(request)
+            .filter(|_| describe::counts(request))
+            .and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok());
         let streams = sdp.map_or(0, |sdp| sdp.media().len());
         let ready = self.media.ensure(cx, streams);
         let id = cx.serial();
@@ -189,6 +195,7 @@ impl Call {
             retry: None,
             tries: 0,
             own: false,
+            before: None,
             raises: 0,
         });
         if request.method() == &Method::Invite {
@@ -211,12 +218,12 @@ impl Call {
             draft.set(HeaderId::MaxForwards, n.to_string());
         }
         if request.first(HeaderId::Contact).is_some() || matches!(request.method(), Method::Invite | Method::Update) {
-            draft.push(HeaderId::Contact, self.leg(to).contact(cx));
+            draft.push(HeaderId::Contact, self.leg_mut(to).contact_for(cx, &request));
         }
         headers::copy_through(&request, &mut draft);
         cx.shape(&self.leg(from).trunk, &self.leg(to).trunk, request.method(), self.emergency, &mut draft);
         self.map_transfer(cx, from, &request, &mut draft);
-        if let Some(rack) = self.map_rack(from, &request) {
+        if let Some(rack) = self.map_rack(cx, from, &request) {
             draft.push(HeaderId::RAck, rack);
         }
         if matches!(request.method(), Method::Invite | Method::Update) {
@@ -227,7 +234,8 @@ impl Call {
                 draft.set_body(Some("application/sdp"), self.leg(to).local_sdp.clone());
             }
         } else {
-            self.put_body(cx, from, &request, &mut draft);
+            let offers = self.keep_agreed(at);
+            self.put_body(cx, from, &request, !offers, &mut draft);
         }
         self.send_on(cx, to, draft, Purpose::Use(ClientUse::Forward(id)));
     }
@@ -261,6 +269,7 @@ impl Call {
             }
             if status > 100 && invite {
                 self.answer_forward(cx, at, status, response);
+                self.note_early_answer(at, response);
             }
             return;
         }
@@ -273,13 +282,15 @@ impl Call {
         if status == 422 && self.raise_forward(cx, at, response) {
             return;
         }
-        if (200..300).contains(&status) {
+        if (200..300).contains(&status) && describe::refreshes_target(response.method()) {
             self.leg_mut(to).dialog.on_target_refresh(response);
         }
         if !self.forwards[at].own {
             self.answer_forward(cx, at, status, response);
         }
-        let forward = self.forwards.remove(at);
+        let mut forward = self.forwards.remove(at);
+        self.conclude(cx, &mut forward, response);
+        self.keep_reinvite(cx, &forward);
         if invite {
             self.leg_mut(to).inviting = false;
         }
@@ -350,7 +361,7 @@ impl Call {
         let mut draft = request.response(status, Some(response.reason()));
         if status < 300 && (invite || response.first(HeaderId::Contact).is_some() || request.method() == &Method::Update) {
             // Rule K: whatever way the request came, the far end learns the owner's own address again.
-            draft.push(HeaderId::Contact, self.leg(side).contact(cx));
+            draft.push(HeaderId::Contact, self.leg_mut(side).contact_for(cx, response));
         }
         headers::copy_through(response, &mut draft);
         cx.shape(&self.leg(side.other()).trunk, &self.leg(side).trunk, request.method(), self.emergency, &mut draft);
@@ -358,7 +369,7 @@ impl Call {
         if refreshes && (200..300).contains(&status) {
             self.answer_session(cx, side, &request, &mut draft);
         }
-        self.put_body(cx, side.other(), response, &mut draft);
+        self.put_body(cx, side.other(), response, offered, &mut draft);
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
         let payload = cx.respond(tx, &mut draft);
@@ -382,6 +393,9 @@ impl Call {
         let invite = forward.request.method() == &Method::Invite;
         if invite {
             self.leg_mut(forward.from.other()).inviting = false;
+        }
+        if let Some(before) = forward.before {
+            self.take_back(cx, before);
         }
         if forward.own {
             self.session_lost(cx, forward.from.other(), status);

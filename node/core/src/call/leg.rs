@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::headers::contact_params;
 use super::services::Services;
 use crate::ctx::{bracketed, is_private};
 use crate::dialog::Dialog;
 use crate::ids::NodeId;
 use crate::io::{HostAndPort, Path, Realm, ResolveRequest, ReturnPath, Side, Transport, TransportChoice};
 use crate::routing;
-use crate::sip::Uri;
+use crate::sip::{HeaderId, Message, Uri};
 use crate::store_pb;
 use crate::time::Instant;
 use crate::timer::TimerId;
@@ -37,6 +38,8 @@ pub struct Leg {
     pub tls_name: Option<Box<str>>,
     /// User part of our Contact: an owner token.
     pub contact_token: Box<str>,
+    /// Header parameters of our Contact: what the other leg's far end said of itself.
+    pub contact_params: Box<str>,
     /// Its trunk.
     pub trunk: Box<str>,
     /// Session id of the `o=` lines that we write on this leg.
@@ -78,6 +81,8 @@ pub struct Pending2xx {
     pub back: ReturnPath,
     /// The far end's ACK carries the answer to the offer in this 2xx, and goes to the other leg's INVITE with this number.
     pub awaits_answer: Option<u32>,
+    /// What stood before that offer.
+    pub(super) before: Option<super::describe::Agreed>,
 }
 
 /// Where a request goes.
@@ -97,7 +102,15 @@ pub enum NextHop {
 impl Leg {
     /// The Contact value that we give to this leg's far end.
     pub fn contact(&self, cx: &Services) -> String {
-        contact_value(cx, self.realm, &self.path, &self.contact_token)
+        format!("{}{}", contact_value(cx, self.realm, &self.path, &self.contact_token), self.contact_params)
+    }
+
+    /// The same in a message that brings one of the other leg's far end: with what that says of itself.
+    pub(super) fn contact_for(&mut self, cx: &Services, message: &Message) -> String {
+        if let Some(contact) = message.values(HeaderId::Contact).next() {
+            self.contact_params = contact_params(contact).into();
+        }
+        self.contact(cx)
     }
 
     /// Where the next request on this leg goes.

@@ -4,15 +4,20 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::describe::stands;
+use super::dial::Candidate;
 use super::leg::Leg;
 use super::services::Services;
 use super::{Call, CallPhase};
 use crate::ids::MediaId;
-use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Realm, Side, StreamPorts, StreamRemote};
-use crate::sip::{Sdp, SdpRewrite};
+use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Place, Realm, Side, StreamPorts, StreamRemote};
+use crate::sip::{MediaLine, Sdp, SdpRewrite};
 
 /// Streams of one call at the most; further m-lines are passed on without being anchored.
 pub(super) const MAX_STREAMS: usize = 32;
+
+/// Where the far ends want media, by m-line: the caller, the called side.
+pub(super) type Remotes = Vec<[Option<StreamRemote>; 2]>;
 
 /// Where the session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +47,11 @@ pub(super) struct CallMedia {
     pub stats: MediaStats,
     asked: usize,
     realms: [Realm; 2],
-    remotes: Vec<[Option<StreamRemote>; 2]>,
+    remotes: Remotes,
+    /// Sessions that were given up for one on other sides, and are not closed yet.
+    left: u8,
+    /// A target waits for the ports.
+    awaited: bool,
 }
 
 impl CallMedia {
@@ -56,7 +65,30 @@ impl CallMedia {
             asked: 0,
             realms,
             remotes: Vec::new(),
+            left: 0,
+            awaited: false,
         }
+    }
+
+    /// On which side the called party will be, as far as one knows before anything is asked for.
+    pub(super) fn expect_callee_in(&mut self, realm: Realm) {
+        self.realms[1] = realm;
+    }
+
+    /// The called party is to be reached in `realm`. False: the ports are on another side; they are given up for others, and
+    /// whoever asks has to wait.
+    pub(super) fn reach(&mut self, cx: &mut Services, realm: Realm) -> bool {
+        if self.realms[1] == realm || self.phase != MediaPhase::Open || self.asked == 0 {
+            self.realms[1] = realm;
+            return true;
+        }
+        self.realms[1] = realm;
+        let streams = std::mem::take(&mut self.asked);
+        (self.ports, self.remotes) = (Vec::new(), Vec::new());
+        self.left += 1;
+        cx.out.push_back(Output::Media(MediaCommand::Close { media: self.id }));
+        self.awaited = !self.ensure(cx, streams);
+        !self.awaited
     }
 
     /// Asks for ports until there are `streams`. True when there are, or when there is no engine.
@@ -91,55 +123,50 @@ impl CallMedia {
         }
     }
 
-    /// The far end of `side` described its media: tells the engine what changed.
-    pub(super) fn on_remote_sdp(&mut self, cx: &mut Services, side: Side, sdp: &Sdp) {
+    /// The far end of `side` described its media: tells the engine what changed. `offer`: what it answers.
+    pub(super) fn on_remote_sdp(&mut self, cx: &mut Services, side: Side, sdp: &Sdp, offer: Option<&Sdp>) {
+        let mut remotes = self.remotes();
+        for (i, sides) in remotes.iter_mut().enumerate() {
+            // Lines that are missing are refused, as near as one can tell (RFC 3264 §6, §8).
+            let line = sdp.media().get(i).filter(|_| stands(offer, i));
+            sides[index(side)] = line.and_then(remote_of);
+        }
+        self.set_remotes(cx, remotes);
+    }
+
+    /// Where media go, by m-line: of each that has ports.
+    pub(super) fn remotes(&self) -> Remotes {
+        let mut remotes = self.remotes.clone();
+        remotes.resize(self.ports.len(), [None, None]);
+        remotes
+    }
+
+    /// Tells the engine what is new.
+    pub(super) fn set_remotes(&mut self, cx: &mut Services, mut remotes: Remotes) {
         if self.phase != MediaPhase::Open {
             return;
         }
-        for (i, line) in sdp.media().iter().enumerate().take(self.ports.len()) {
-            let remote = (line.port != 0 && line.is_rtp())
-                .then(|| {
-                    let ip = line.connection?;
-                    let (rtcp_port, rtcp_ip) = line.rtcp.unwrap_or((line.port.saturating_add(1), None));
-                    Some(StreamRemote {
-                        rtp: (ip, line.port).into(),
-                        rtcp: (rtcp_ip.unwrap_or(ip), rtcp_port).into(),
-                        rtcp_mux: line.rtcp_mux,
-                    })
-                })
-                .flatten();
-            if self.remotes.len() <= i {
-                self.remotes.resize(i + 1, [None, None]);
-            }
-            let known = &mut self.remotes[i][index(side)];
-            if *known != remote {
-                *known = remote;
-                let stream = u8::try_from(i).expect("below MAX_STREAMS");
-                cx.out.push_back(Output::Media(MediaCommand::Remote { media: self.id, stream, side, remote }));
+        remotes.resize(self.ports.len(), [None, None]);
+        let old = self.remotes();
+        for (i, (old, new)) in old.iter().zip(&remotes).enumerate() {
+            for side in [Side::Caller, Side::Callee] {
+                let remote = new[index(side)];
+                if old[index(side)] != remote {
+                    let stream = u8::try_from(i).expect("below MAX_STREAMS");
+                    cx.out.push_back(Output::Media(MediaCommand::Remote { media: self.id, stream, side, remote }));
+                }
             }
         }
+        self.remotes = remotes;
     }
 
-    /// A description of one far end, as it goes to the far end of `leg`: our address, our ports, our `o=` line.
-    pub(super) fn rewrite_for(&self, cx: &Services, leg: &mut Leg, sdp: &Sdp, original: &Bytes) -> Bytes {
+    /// A description of one far end, as it goes to the far end of `leg`: our address, our ports, our `o=` line. `offer`: what it answers.
+    pub(super) fn rewrite_for(&self, cx: &Services, leg: &mut Leg, sdp: &Sdp, original: &Bytes, offer: Option<&Sdp>) -> Bytes {
         if self.phase == MediaPhase::Off {
             leg.local_sdp = original.clone();
             return original.clone();
         }
-        let ports = sdp
-            .media()
-            .iter()
-            .enumerate()
-            .map(|(i, line)| {
-                let own = self.ports.get(i).filter(|_| line.port != 0 && line.is_rtp())?;
-                Some(match leg.side {
-                    Side::Caller => own.caller,
-                    Side::Callee => own.callee,
-                })
-            })
-            .collect();
-        let mut rewrite =
-            SdpRewrite { origin: Some(("sbc".into(), leg.sdp_id, leg.sdp_version)), address: self.own_address(cx, leg), ports };
+        let mut rewrite = self.rewrite(cx, leg, sdp, offer);
         // RFC 3264 §8: the version rises exactly when the description changes.
         let mut out = sdp.rewrite(&rewrite);
         if out != leg.local_sdp {
@@ -151,10 +178,49 @@ impl CallMedia {
         out
     }
 
+    /// The same for a description that neither offers nor answers: it changes nothing here.
+    pub(super) fn rewrite_aside(&self, cx: &Services, leg: &Leg, sdp: &Sdp, original: &Bytes) -> Bytes {
+        if self.phase == MediaPhase::Off {
+            return original.clone();
+        }
+        sdp.rewrite(&self.rewrite(cx, leg, sdp, None))
+    }
+
+    /// What was last said to the far end of `leg` was refused: `local` is what stands. RFC 3264 §8: its version is above that of the
+    /// refused one, should it be said again.
+    pub(super) fn restate(&self, cx: &Services, leg: &mut Leg, local: Bytes) {
+        if leg.local_sdp == local {
+            return;
+        }
+        leg.local_sdp = match Sdp::parse(&local) {
+            Ok(sdp) if self.phase != MediaPhase::Off => {
+                leg.sdp_version += 1;
+                let origin = Some(("sbc".into(), leg.sdp_id, leg.sdp_version));
+                sdp.rewrite(&SdpRewrite { origin, address: self.own_address(cx, leg), ports: Vec::new() })
+            }
+            _ => local,
+        };
+    }
+
+    fn rewrite(&self, cx: &Services, leg: &Leg, sdp: &Sdp, offer: Option<&Sdp>) -> SdpRewrite {
+        let port = |(i, line): (usize, &MediaLine)| {
+            if line.port == 0 || !stands(offer, i) {
+                return (line.port != 0).then_some(0);
+            }
+            let own = self.ports.get(i).filter(|_| line.is_rtp())?;
+            Some(match leg.side {
+                Side::Caller => own.caller,
+                Side::Callee => own.callee,
+            })
+        };
+        let ports = sdp.media().iter().enumerate().map(port).collect();
+        SdpRewrite { origin: Some(("sbc".into(), leg.sdp_id, leg.sdp_version)), address: self.own_address(cx, leg), ports }
+    }
+
     /// Our media address on a leg: of the family in which its far end described its media, before that in which it signals. The ports
     /// are open on both.
     fn own_address(&self, cx: &Services, leg: &Leg) -> IpAddr {
-        let described = self.remotes.iter().find_map(|sides| sides[index(leg.side)]).map(|remote| remote.rtp.ip());
+        let described = self.remotes.iter().find_map(|sides| sides[index(leg.side)]?.rtp.addr()).map(|addr| addr.ip());
         cx.local.own_address(leg.realm, described.unwrap_or(leg.path.remote.ip()))
     }
 
@@ -171,10 +237,19 @@ impl CallMedia {
         self.phase == MediaPhase::Closing
     }
 
+    /// True once when the ports are decided that a target waits for.
+    fn is_awaited(&mut self) -> bool {
+        self.phase != MediaPhase::Opening && std::mem::take(&mut self.awaited)
+    }
+
     /// The engine closed it.
     pub(super) fn on_closed(&mut self, stats: MediaStats) {
-        self.stats = stats;
-        self.phase = MediaPhase::Closed;
+        self.stats.add(&stats);
+        if self.left > 0 {
+            self.left -= 1;
+        } else {
+            self.phase = MediaPhase::Closed;
+        }
     }
 
     /// Our RTP ports toward a side, for the record.
@@ -195,20 +270,33 @@ impl Call {
             MediaEvent::Latched { .. } => return,
             MediaEvent::Closed { stats, .. } => {
                 self.media.on_closed(*stats);
-                self.on_media_closed(cx);
+                if self.media.phase == MediaPhase::Closed {
+                    self.on_media_closed(cx);
+                }
                 return;
             }
         }
         if self.phase == CallPhase::Over {
             return;
         }
-        self.try_dial_if_preparing(cx);
+        if self.phase == CallPhase::Preparing || self.media.is_awaited() {
+            self.try_dial(cx);
+        }
         self.release_provisional(cx);
         self.release_answer(cx);
         let held: Vec<u64> = self.forwards.iter().filter(|f| f.held).map(|f| f.id).collect();
         for id in held {
             self.send_forward(cx, id);
         }
+    }
+
+    /// True when a target is on another side than the ports: it is dialled when there are others.
+    pub(super) fn waits_for_ports(&mut self, cx: &mut Services, candidate: &Candidate) -> bool {
+        let waits = !self.media.reach(cx, candidate.realm);
+        if waits {
+            self.candidates.push_front(candidate.clone());
+        }
+        waits
     }
 
     /// A description without what the codec lists of the two trunks keep from crossing.
@@ -222,16 +310,23 @@ impl Call {
         fewer.unwrap_or((sdp, bytes))
     }
 
-    fn try_dial_if_preparing(&mut self, cx: &mut Services) {
-        if self.phase == CallPhase::Preparing {
-            self.try_dial(cx);
-        }
-    }
-
     /// The session that an event must name to be this call's.
     pub fn is_media(&self, id: MediaId) -> bool {
         self.media.id == id
     }
+}
+
+/// Where a far end wants one medium; `None`: refused, or nothing that is relayed.
+fn remote_of(line: &MediaLine) -> Option<StreamRemote> {
+    if line.port == 0 || !line.is_rtp() {
+        return None;
+    }
+    let (rtcp_port, rtcp_ip) = line.rtcp.unwrap_or((line.port.saturating_add(1), None));
+    Some(StreamRemote {
+        rtp: Place::new(line.connection, line.port),
+        rtcp: Place::new(rtcp_ip.or(line.connection), rtcp_port),
+        rtcp_mux: line.rtcp_mux,
+    })
 }
 
 fn index(side: Side) -> usize {

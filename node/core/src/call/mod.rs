@@ -10,6 +10,7 @@ mod attempt;
 mod body;
 mod challenge;
 mod claim;
+mod describe;
 mod dial;
 mod early;
 mod emergency;
@@ -38,7 +39,7 @@ mod transfer;
 use std::collections::VecDeque;
 
 pub use asked::Asked;
-pub use body::{find_sdp, sdp_bytes};
+pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
 pub use challenge::{Challenged, Known};
 pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
 pub use emergency::{PIDF, carried, is_data};
@@ -152,6 +153,8 @@ pub struct Call {
     redirects: u8,
     /// The dialog that this call replaces at its called side.
     replaced: Option<Box<Replaced>>,
+    /// The last re-INVITE of each side.
+    reinvites: Vec<provisional::Reinvite>,
     /// REFERs that were passed on.
     refers: Vec<Refer>,
     redirected_to: Vec<Box<str>>,

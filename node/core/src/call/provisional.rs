@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::challenge::MAX_TRIES;
+use super::describe::same_session;
 use super::early::Focus;
 use super::forward::Forward;
 use super::outgoing::Purpose;
@@ -18,6 +19,7 @@ use crate::io::{Counter, ReturnPath, Side};
 use crate::policy::PrackPolicy;
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
 use crate::store_pb::{self, command::Kind};
+use crate::time::Instant;
 use crate::transaction::ServerTxId;
 
 /// RFC 3262 §3: T1, doubling without a limit, for 64 × T1.
@@ -33,8 +35,7 @@ impl Call {
     /// A response 101 to 199 to the INVITE of an attempt.
     pub(super) fn on_provisional(&mut self, cx: &mut Services, index: u32, response: &Message) {
         let sdp = body::find_sdp(response);
-        let streams =
-            sdp.as_ref().and_then(|span| Sdp::parse(&body::sdp_bytes(response, span)).ok()).map_or(0, |s| s.media().len());
+        let streams = sdp.as_ref().and_then(|span| Sdp::parse(&body::sdp_bytes(span)).ok()).map_or(0, |s| s.media().len());
         if !self.media.ensure(cx, streams) {
             if self.held_provisional.len() < MAX_HELD {
                 self.held_provisional.push((index, response.clone()));
@@ -69,9 +70,10 @@ impl Call {
         draft.remove(HeaderId::RSeq);
         reliable::drop_option(&mut draft, HeaderId::Require, OPTION);
         // Made reliable by us, a description would become an offer that the called side never made.
-        let preview = ours && theirs.is_none() && body::find_sdp(&self.invite).is_none();
+        let delayed = body::find_sdp(&self.invite).is_none();
+        let preview = ours && theirs.is_none() && delayed;
         if !preview || sdp.is_none() {
-            self.put_body(cx, Side::Callee, response, &mut draft);
+            self.put_body(cx, Side::Callee, response, !delayed, &mut draft);
         }
         if ours {
             draft.push(HeaderId::Require, OPTION);
@@ -233,7 +235,7 @@ impl Call {
         let first = side == Side::Caller && rack.cseq == self.invite.cseq() && &*rack.method == "INVITE";
         if !first {
             // Of a re-INVITE that the other far end was asked: its responses pass as they come.
-            let known = self.forwards.iter().any(|f| is_reinvite(f, side, rack.cseq));
+            let known = self.reinvite_there(cx, side, rack.cseq).is_some();
             match known {
                 true => self.forward(cx, side, tx, back, request),
                 false => self.refuse_request(cx, side, tx, &back, request, 481),
@@ -248,23 +250,54 @@ impl Call {
         if open.theirs.is_some() {
             self.forward(cx, side, tx, back, request);
         } else {
-            // The called side sent no such response, and gets no PRACK; an offer in it has no way to go.
-            let offer = body::find_sdp(request).is_some();
-            self.refuse_request(cx, side, tx, &back, request, if offer { 488 } else { 200 });
+            self.answer_prack(cx, tx, &back, request, open.sdp);
         }
         self.release_answer(cx);
         self.send_reliable(cx);
     }
 
+    /// The called side sent no such response, and gets no PRACK. An offer in it has no way to go: what was just agreed (`agreed`) is agreed
+    /// again where it asks for that (RFC 3262 §5); all else is refused.
+    fn answer_prack(&mut self, cx: &mut Services, tx: ServerTxId, back: &ReturnPath, request: &Message, agreed: bool) {
+        let Some(span) = body::find_sdp(request) else {
+            return self.refuse_request(cx, Side::Caller, tx, back, request, 200);
+        };
+        let leg = &self.caller;
+        if !agreed || leg.offer.is_some() || !same_session(&body::sdp_bytes(&span), &leg.remote_sdp) {
+            return self.refuse_request(cx, Side::Caller, tx, back, request, 488);
+        }
+        let mut draft = request.response(200, None);
+        draft.set_body(Some("application/sdp"), leg.local_sdp.clone());
+        self.ladder.sent(cx.now.unix, self.caller.realm, back, &draft);
+        cx.respond(tx, &mut draft);
+    }
+
+    /// A re-INVITE that was passed on has its final response: PRACKs for its provisional ones may still come (RFC 3262 §3).
+    pub(super) fn keep_reinvite(&mut self, cx: &Services, forward: &Forward) {
+        if forward.own || forward.request.method() != &Method::Invite {
+            return;
+        }
+        self.reinvites.retain(|r| r.from != forward.from);
+        let (from, here, there) = (forward.from, forward.request.cseq(), forward.cseq);
+        self.reinvites.push(Reinvite { from, here, there, until: cx.after(GIVE_UP) });
+    }
+
+    /// The CSeq number on the other leg of a re-INVITE that is open, or was a while ago.
+    fn reinvite_there(&self, cx: &Services, from: Side, cseq: u32) -> Option<u32> {
+        let late = |r: &&Reinvite| r.from == from && r.here == cseq && cx.now.mono < r.until;
+        let open = self.forwards.iter().find(|f| is_reinvite(f, from, cseq)).map(|f| f.cseq);
+        open.or_else(|| self.reinvites.iter().find(late).map(|r| r.there))
+    }
+
     /// RAck as the other leg wants it: the response's number and the INVITE's are others there. `None`: they are unknown.
-    pub(super) fn map_rack(&mut self, from: Side, request: &Message) -> Option<String> {
+    pub(super) fn map_rack(&mut self, cx: &Services, from: Side, request: &Message) -> Option<String> {
         let rack = RAck::of(request)?;
         if from == Side::Caller && rack.cseq == self.invite.cseq() {
             let rseq = self.early.current()?.sender.theirs(rack.rseq)?;
             let cseq = self.invite_cseq_of_focus()?;
             return Some(format!("{rseq} {cseq} INVITE"));
         }
-        let cseq = self.forwards.iter().find(|f| is_reinvite(f, from, rack.cseq)).map(|f| f.cseq)?;
+        let cseq = self.reinvite_there(cx, from, rack.cseq)?;
         Some(format!("{} {cseq} {}", rack.rseq, rack.method))
     }
 
@@ -279,6 +312,16 @@ impl Call {
         let may = cx.config.trunk(&self.callee.trunk).is_none_or(|t| t.prack == PrackPolicy::Offer);
         reliable::offer(&self.invite, may && body::find_sdp(&self.invite).is_some(), draft);
     }
+}
+
+/// The CSeq numbers of a re-INVITE on both legs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reinvite {
+    from: Side,
+    here: u32,
+    there: u32,
+    /// RFC 3262 §3: a response is repeated no longer.
+    until: Instant,
 }
 
 fn is_reinvite(forward: &Forward, from: Side, cseq: u32) -> bool {

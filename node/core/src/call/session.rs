@@ -264,6 +264,7 @@ impl Call {
             retry: None,
             tries: 0,
             own: true,
+            before: None,
             raises: 0,
         });
         self.send_forward(cx, id);
@@ -294,12 +295,12 @@ impl Call {
 
     fn take_refreshed_answer(&mut self, cx: &mut Services, side: Side, response: &Message) {
         let Some(span) = body::find_sdp(response) else { return };
-        let bytes = body::sdp_bytes(response, &span);
+        let bytes = body::sdp_bytes(&span);
         if bytes != self.leg(side).remote_sdp
             && let Ok(sdp) = Sdp::parse(&bytes)
         {
             // The far end moved its media with its answer.
-            self.media.on_remote_sdp(cx, side, &sdp);
+            self.media.on_remote_sdp(cx, side, &sdp, None);
             self.leg_mut(side).remote_sdp = bytes;
         }
     }

@@ -50,6 +50,10 @@ impl Call {
         call.ladder.received(cx.now.unix, call.caller.realm, &call.back, &call.invite);
         call.ladder.sent(cx.now.unix, call.caller.realm, &call.back, &call.invite.response(100, None));
         call.plan(cx);
+        if let Some(hop) = call.hops.front() {
+            // The ports are asked for before the called side is known for good; it nearly always is the first one.
+            call.media.expect_callee_in(hop.realm);
+        }
         if call.claim == ClaimState::Late {
             // A dead node's call holds the claim.
             call.journal.abandon();
@@ -83,6 +87,7 @@ impl Call {
             tls_name: None,
             contact_token: caller_token,
             trunk: new.trunk.clone(),
+            contact_params: "".into(),
             sdp_id: sdp_id(uid, 0),
             sdp_version: 0,
             local_sdp: Default::default(),
@@ -115,6 +120,7 @@ impl Call {
             tls_name: None,
             contact_token: callee_token,
             trunk: "".into(),
+            contact_params: "".into(),
             sdp_id: sdp_id(uid, 1),
             sdp_version: 0,
             local_sdp: Default::default(),
@@ -157,6 +163,7 @@ impl Call {
             failure: None,
             redirects: 0,
             replaced: new.replaced.map(Box::new),
+            reinvites: Vec::new(),
             refers: Vec::new(),
             redirected_to: Vec::new(),
             q850: None,
@@ -178,7 +185,7 @@ impl Call {
 
     fn offered_streams(&self) -> usize {
         let lines = body::find_sdp(&self.invite)
-            .and_then(|span| Sdp::parse(&body::sdp_bytes(&self.invite, &span)).ok())
+            .and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok())
             .map_or(0, |sdp| sdp.media().len());
         // A delayed offer nearly always has one stream: have it ready.
         lines.max(1)

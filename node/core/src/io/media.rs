@@ -3,7 +3,7 @@
 //! A session has one stream per m-line, and each stream two sides: toward the caller and toward the called party. Each
 //! side of each stream is one port pair (RTP even, RTCP odd, RFC 3550 §11) on this node's unicast or core address.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Realm;
 use crate::ids::MediaId;
@@ -36,13 +36,45 @@ pub struct StreamPorts {
     pub callee: u16,
 }
 
+/// Where packets of a stream are to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// There.
+    At(SocketAddr),
+    /// To that port of a host that was named (RFC 8866 §5.7) or left out. Nobody looks it up: the first packet from the far end tells.
+    Named(u16),
+}
+
+impl Place {
+    /// At an address, where there is one.
+    pub fn new(ip: Option<IpAddr>, port: u16) -> Place {
+        ip.map_or(Place::Named(port), |ip| Place::At((ip, port).into()))
+    }
+
+    /// The address.
+    pub fn addr(self) -> Option<SocketAddr> {
+        match self {
+            Place::At(addr) => Some(addr),
+            Place::Named(_) => None,
+        }
+    }
+
+    /// The port.
+    pub fn port(self) -> u16 {
+        match self {
+            Place::At(addr) => addr.port(),
+            Place::Named(port) => port,
+        }
+    }
+}
+
 /// Where a far end said that it wants a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamRemote {
     /// RTP.
-    pub rtp: SocketAddr,
+    pub rtp: Place,
     /// RTCP (RFC 3605), RTP + 1 where not named.
-    pub rtcp: SocketAddr,
+    pub rtcp: Place,
     /// RTP and RTCP on one port (RFC 5761).
     pub rtcp_mux: bool,
 }
@@ -73,7 +105,7 @@ pub enum MediaCommand {
         /// The address in its SDP.
         remote: Option<StreamRemote>,
     },
-    /// Release everything. Answered by `Closed`.
+    /// Release everything. Answered by `Closed`. An `Open` behind it begins the session anew, on other sides if need be.
     Close {
         /// The session.
         media: MediaId,
@@ -100,6 +132,18 @@ pub struct MediaStats {
     pub caller: StreamStats,
     /// Received from the called party.
     pub callee: StreamStats,
+}
+
+impl MediaStats {
+    /// Adds what another session of the same call counted.
+    pub fn add(&mut self, other: &MediaStats) {
+        for (sum, more) in [(&mut self.caller, &other.caller), (&mut self.callee, &other.callee)] {
+            sum.rtp_packets += more.rtp_packets;
+            sum.rtp_octets += more.rtp_octets;
+            sum.rtcp_packets += more.rtcp_packets;
+            sum.dropped += more.dropped;
+        }
+    }
 }
 
 /// Reports of the engine.

@@ -2,10 +2,10 @@
 //! call is never refused for either; what is asked of the far end crosses, and it judges.
 
 use super::Sbc;
-use crate::call::find_sdp;
+use crate::call::unusable;
 use crate::io::ReturnPath;
 use crate::routing;
-use crate::sip::{HeaderId, Message, Method, Scheme, Sdp, SdpError, Uri};
+use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 
 /// Extensions that an OPTIONS to us may require, and is told of: what a call through us may use.
 pub(super) const KNOWN: [&str; 7] =
@@ -42,16 +42,9 @@ impl Sbc {
 
     /// Answers 415 or 488 to an INVITE whose session description cannot be read, hence not be anchored.
     pub(super) fn refuses_body(&mut self, back: ReturnPath, request: &Message) -> bool {
-        let Some(span) = find_sdp(request) else { return false };
-        let identity = |coding: &str| coding.trim().eq_ignore_ascii_case("identity");
-        if request.values(HeaderId::ContentEncoding).any(|coding| !identity(coding)) {
-            // RFC 3261 §21.4.13: the field that fits the problem.
-            self.cx.reject_with(back, request, 415, &[("Accept-Encoding", "identity".to_owned())]);
-            return true;
-        }
-        let Err(error) = Sdp::parse(&crate::call::sdp_bytes(request, &span)) else { return false };
-        let warning = format!("399 {} \"session description: {}\"", self.cx.local.name, plain(error));
-        self.cx.reject_with(back, request, 488, &[("Warning", warning)]);
+        let Some(fault) = unusable(request) else { return false };
+        let fields = [fault.field(&self.cx.local.name)];
+        self.cx.reject_with(back, request, fault.status(), &fields);
         true
     }
 
@@ -65,9 +58,4 @@ impl Sbc {
         let uri = Uri::parse(request.request_uri().unwrap_or_default()).ok();
         routing::class_label(uri.and_then(|uri| routing::classify(&self.cx.config, &uri)).as_deref())
     }
-}
-
-/// As it may stand in a quoted string.
-fn plain(error: SdpError) -> String {
-    error.to_string().replace(['"', '\\'], "'")
 }

@@ -12,6 +12,7 @@ pub mod message;
 pub mod method;
 pub mod multipart;
 pub mod name_addr;
+pub mod parts;
 mod scan;
 pub mod sdp;
 pub mod status;

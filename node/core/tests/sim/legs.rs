@@ -224,13 +224,13 @@ fn a_closed_connection_is_no_way_to_a_far_end() {
 #[test]
 fn a_bye_that_a_connection_did_not_take_goes_another_way() {
     let mut s = Stage::stands(true);
-    s.w.streams.clear();
+    s.w.connections.clear();
     s.psap_asks(PSAP, &Method::Bye, |_| ());
     let (bye, sent) = s.got_request(&Method::Bye);
     assert_eq!(sent.to, addr(LISTENS));
     // Nobody is there either: that is the end of it.
     let mut s = Stage::stands(true);
-    s.w.streams.clear();
+    s.w.connections.clear();
     s.w.refusing.push(addr(LISTENS));
     s.psap_asks(PSAP, &Method::Bye, |_| ());
     assert!(s.got().is_empty());
@@ -243,7 +243,7 @@ fn a_bye_that_a_connection_did_not_take_goes_another_way() {
 #[test]
 fn a_request_passed_on_and_an_ack_go_another_way_too() {
     let mut s = Stage::stands(true);
-    s.w.streams.clear();
+    s.w.connections.clear();
     s.psap_asks(PSAP, &Method::Invite, |_| ());
     let (reinvite, sent) = s.got_request(&Method::Invite);
     assert_eq!(sent.to, addr(LISTENS));
@@ -253,7 +253,7 @@ fn a_request_passed_on_and_an_ack_go_another_way_too() {
     let mut s = Stage::stands(true);
     s.psap_asks(PSAP, &Method::Invite, |_| ());
     let (reinvite, _) = s.got_request(&Method::Invite);
-    s.w.streams.clear();
+    s.w.connections.clear();
     s.at.1 = 2;
     let mut ok = reinvite.response(200, None);
     ok.push(HeaderId::Contact, format!("<sip:far@{LISTENS};transport=tcp>")).set_body(Some("application/sdp"), sdp());
@@ -316,7 +316,7 @@ fn ac_31_a_connection_of_another_node_that_is_gone() {
         s.got();
         match dead {
             true => s.w.fault_at(s.w.now / 1000, Fault::Cut(1)),
-            false => s.w.streams.clear(),
+            false => s.w.connections.clear(),
         }
         wait(&mut s.w, 10);
         s.psap_asks(PSAP, &Method::Bye, |_| ());

@@ -11,8 +11,8 @@ use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, ResolveId, SendId};
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
-    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, StreamPorts, Target, Transmit,
-    Transport, View,
+    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, StreamPorts, StreamRemote, Target,
+    Transmit, Transport, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
@@ -21,7 +21,7 @@ use sbc_core::store_pb;
 use sbc_core::time::{Instant, Now, UnixMs};
 use sbc_core::token::ClusterKey;
 
-use crate::invariants::no_anycast_leak;
+use crate::invariants::{media_where_it_is_open, no_anycast_leak};
 use crate::phone::Phone;
 use crate::plan::{Plan, Who};
 use crate::rng::Rng;
@@ -138,7 +138,16 @@ pub(crate) struct Node {
     last_commit: u64,
     applied: usize,
     lease_until: u64,
+    /// The last port given out on each side.
     next_port: u16,
+}
+
+impl Node {
+    /// A port pair of that side's addresses.
+    fn bind(&mut self, realm: Realm) -> u16 {
+        self.next_port += 2;
+        media_where_it_is_open::first_port(realm) + self.next_port
+    }
 }
 
 /// One packet that was put on the wire.
@@ -168,12 +177,14 @@ pub(crate) struct World {
     pub(crate) sent: Option<Vec<Sent>>,
     /// Where nodes were told that media go, by side and port, in order.
     pub(crate) remotes: Vec<(Side, Option<u16>)>,
+    /// The same, whole.
+    pub(crate) streams: Vec<(u8, Side, Option<StreamRemote>)>,
     /// What nodes answered to orders.
     pub(crate) replies: Vec<CommandReply>,
     /// What nodes found of trunks: node, trunk, up, round trip.
     pub(crate) probed: Vec<(usize, Box<str>, bool, Option<Duration>)>,
     /// Connections that far ends have opened to nodes, each with its far end.
-    pub(crate) streams: BTreeMap<(usize, FlowId), SocketAddr>,
+    pub(crate) connections: BTreeMap<(usize, FlowId), SocketAddr>,
     /// Addresses where nobody takes a connection.
     pub(crate) refusing: Vec<SocketAddr>,
     /// What each name stands for; empty: the PSAP.
@@ -259,9 +270,10 @@ impl World {
             violations: Vec::new(),
             sent: None,
             remotes: Vec::new(),
+            streams: Vec::new(),
             replies: Vec::new(),
             probed: Vec::new(),
-            streams: BTreeMap::new(),
+            connections: BTreeMap::new(),
             refusing: Vec::new(),
             names: Vec::new(),
             no_quorum: false,
@@ -337,14 +349,14 @@ impl World {
             AddressRole::Core => self.nodes[node].core,
         };
         let flow = FlowId(flow);
-        self.streams.insert((node, flow), remote);
+        self.connections.insert((node, flow), remote);
         let path = Path { role, transport: Transport::Tcp, local, remote, flow: Some(flow) };
         self.input(node, Input::Received(Received { path, payload }));
     }
 
     /// A connection is gone, and the node knows it.
     pub(crate) fn close(&mut self, node: usize, flow: u64) {
-        self.streams.remove(&(node, FlowId(flow)));
+        self.connections.remove(&(node, FlowId(flow)));
         self.input(node, Input::FlowClosed(FlowId(flow)));
     }
 
@@ -584,19 +596,16 @@ impl World {
 
     fn media(&mut self, i: usize, command: MediaCommand) {
         let event = match command {
-            MediaCommand::Open { media, first, count, .. } => {
+            MediaCommand::Open { media, first, count, realms } => {
                 let node = &mut self.nodes[i];
-                let ports = (0..count)
-                    .map(|_| {
-                        node.next_port += 4;
-                        StreamPorts { caller: node.next_port, callee: node.next_port + 2 }
-                    })
-                    .collect();
+                let ports =
+                    (0..count).map(|_| StreamPorts { caller: node.bind(realms[0]), callee: node.bind(realms[1]) }).collect();
                 MediaEvent::Opened { media, first, ports }
             }
             MediaCommand::Close { media } => MediaEvent::Closed { media, stats: MediaStats::default() },
-            MediaCommand::Remote { side, remote, .. } => {
+            MediaCommand::Remote { stream, side, remote, .. } => {
                 self.remotes.push((side, remote.map(|r| r.rtp.port())));
+                self.streams.push((stream, side, remote));
                 return;
             }
         };
@@ -614,6 +623,8 @@ impl World {
         if !is_own || from.is_ipv4() != to.is_ipv4() {
             self.violations.push(format!("node {i} sends from {from} to {to}, which is not its address, or of another family"));
         }
+        let ours = [(Realm::External, n.unicast), (Realm::External, n.unicast6), (Realm::Core, n.core), (Realm::Core, n.core6)];
+        media_where_it_is_open::scan(&mut self.violations, &ours.map(|(realm, at)| (at.ip(), realm)), &bytes);
         self.scan_for_leaks(&bytes);
         if transmit.path.transport.is_reliable() {
             return self.send_stream(i, Transmit { payload: bytes, ..transmit });
@@ -624,7 +635,7 @@ impl World {
     /// What the transport does: the connection that is named, for a response else one to where its sender listens.
     fn send_stream(&mut self, i: usize, transmit: Transmit) {
         let Transmit { path, reopen, tls_name, payload: bytes, id } = transmit;
-        let open = path.flow.filter(|flow| self.streams.get(&(i, *flow)) == Some(&path.remote));
+        let open = path.flow.filter(|flow| self.connections.get(&(i, *flow)) == Some(&path.remote));
         let response = bytes.starts_with(b"SIP/2.0 ");
         let to = reopen.filter(|_| open.is_none() && response).unwrap_or(path.remote);
         let fails = path.flow.is_some() && open.is_none() && !response;
@@ -733,7 +744,7 @@ fn make_node(i: usize, key: &ClusterKey, config: &Arc<ClusterConfig>) -> Node {
         last_commit: 0,
         applied: 0,
         lease_until: 0,
-        next_port: 10_000,
+        next_port: 0,
     }
 }
 

@@ -13,7 +13,7 @@ pub struct SdpRewrite {
     pub origin: Option<(String, u64, u64)>,
     /// Our media address.
     pub address: IpAddr,
-    /// For each m-line our RTP port; `None`, also for those beyond the end, leaves the port as it is.
+    /// For each m-line our RTP port, 0 to refuse it; `None`, also for those beyond the end, leaves the port as it is.
     pub ports: Vec<Option<u16>>,
 }
 
@@ -48,7 +48,7 @@ impl Sdp {
             _ => false,
         };
         let bare = || !self.lines.iter().any(|other| other.letter == b'c' && other.media == line.media);
-        place && line.media.is_some_and(|index| rewrite.port(index).is_some()) && bare()
+        place && line.media.is_some_and(|index| rewrite.port(index).is_some_and(|port| port != 0)) && bare()
     }
 
     fn rewrite_line(&self, line: &Line, rewrite: &SdpRewrite, out: &mut Vec<u8>) {
@@ -107,7 +107,7 @@ impl Sdp {
                 let index = line.media?;
                 let muxed = self.media.get(index).is_some_and(|media| media.rtcp_mux);
                 match rewrite.port(index) {
-                    Some(port) if !muxed => Some(port.checked_add(1).map(|port| format!("a=rtcp:{port}"))),
+                    Some(port @ 1..) if !muxed => Some(port.checked_add(1).map(|port| format!("a=rtcp:{port}"))),
                     // Of a rejected medium nobody needs it, and it may hold an address.
                     _ => Some(None),
                 }

@@ -103,10 +103,10 @@ fn media_follow_the_last_description_and_then_the_answer() {
     let b = s.says_one(183, "b", &[], Some(20));
     assert!(anchored(&a, "198.18.0.1") && anchored(&b, "198.18.0.1"));
     assert_ne!(origin(&a).0, origin(&b).0, "another dialog, another session");
-    assert_eq!(s.w.remotes.last(), Some(&(sbc_core::io::Side::Callee, Some(20))));
+    assert_eq!(s.w.remotes.last(), Some(&(Side::Callee, Some(20))));
     let ok = s.says_one(200, "a", &[], Some(10));
     assert_eq!((origin(&ok), made_by(&ok)), (origin(&a), Some(10)));
-    assert_eq!(s.w.remotes.last(), Some(&(sbc_core::io::Side::Callee, Some(10))));
+    assert_eq!(s.w.remotes.last(), Some(&(Side::Callee, Some(10))));
     s.calm();
 }
 

@@ -1,19 +1,23 @@
 //! Before the answer: several early dialogs (RFC 3261 §12.1, §13.2.2.4), reliable provisional responses (RFC 3262), UPDATE
 //! (RFC 3311), early media and delayed offers. Both far ends are driven by hand, by the letter of the RFCs.
 
+mod broken;
 mod forks;
 mod ladder;
 mod offers;
 mod profiles;
+mod realms;
+mod refused;
 mod reliable;
 mod rules;
 mod sessions;
 mod transfer;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use sbc_core::io::Counter;
+use sbc_core::io::{Counter, Side};
 use sbc_core::policy::MisroutePolicy;
 use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr};
 
@@ -146,10 +150,21 @@ impl Scene {
         fields: &[(&str, &str)],
         body: Option<u16>,
     ) -> Vec<(Message, SocketAddr)> {
+        self.asks_so(to, method, of, fields, body.map(|port| ("application/sdp", sdp(port))))
+    }
+
+    fn asks_so(
+        &mut self,
+        to: SocketAddr,
+        method: &Method,
+        of: &Message,
+        fields: &[(&str, &str)],
+        body: Option<(&str, Bytes)>,
+    ) -> Vec<(Message, SocketAddr)> {
         self.cseq += 1;
         let (mut draft, _) = self.caller.within(method, of, self.cseq);
-        if let Some(port) = body {
-            draft.set_body(Some("application/sdp"), sdp(port));
+        if let Some((content_type, body)) = body {
+            draft.set_body(Some(content_type), body);
         }
         self.caller.put(&mut self.w, &mut draft, to, fields);
         wait(&mut self.w, 20);
@@ -164,6 +179,10 @@ impl Scene {
 
     /// A request of the called side in its dialog with that tag; what the caller got of it.
     fn called_asks(&mut self, method: &Method, tag: &str, body: Option<u16>) -> Vec<(Message, SocketAddr)> {
+        self.called_asks_so(method, tag, body.map(sdp))
+    }
+
+    fn called_asks_so(&mut self, method: &Method, tag: &str, body: Option<Bytes>) -> Vec<(Message, SocketAddr)> {
         let (invite, from) = self.invite.clone().expect("it was called");
         let target = NameAddr::parse(invite.first(HeaderId::Contact).expect("one")).expect("an address").uri.as_str().to_owned();
         self.cseq += 1;
@@ -176,8 +195,8 @@ impl Scene {
         draft.push(HeaderId::CallId, invite.call_id());
         draft.push(HeaderId::CSeq, format!("{cseq} {method}"));
         draft.push(HeaderId::Contact, format!("<sip:{tag}@198.18.20.9:5060>"));
-        if let Some(port) = body {
-            draft.set_body(Some("application/sdp"), sdp(port));
+        if let Some(body) = body {
+            draft.set_body(Some("application/sdp"), body);
         }
         self.psap.put(&mut self.w, &mut draft, from, &[]);
         wait(&mut self.w, 20);
@@ -204,6 +223,43 @@ impl Scene {
         self.caller.put(&mut self.w, &mut draft, request.1, &[]);
         wait(&mut self.w, 20);
         self.psap.inbox(&self.w).into_iter().map(|(m, _)| m).collect()
+    }
+
+    /// A request of the caller with this description; what the called side got of it.
+    fn offers(&mut self, method: &Method, of: &Message, body: &[u8]) -> Vec<(Message, SocketAddr)> {
+        let to = self.caller.within(method, of, 1).1;
+        self.asks_so(to, method, of, &[], Some(("application/sdp", Bytes::copy_from_slice(body))))
+    }
+
+    /// The called side answers a request with this description; what the caller got.
+    fn called_says(
+        &mut self,
+        request: &(Message, SocketAddr),
+        status: u16,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> Vec<Message> {
+        let mut draft = request.0.response(status, None);
+        if !body.is_empty() {
+            draft.set_body(Some("application/sdp"), Bytes::copy_from_slice(body));
+        }
+        self.psap.put(&mut self.w, &mut draft, request.1, fields);
+        wait(&mut self.w, 20);
+        self.caller_got()
+    }
+
+    /// Where media go now, as the node told its engine: by m-line and side, the port; 0: nowhere.
+    fn media(&self) -> BTreeMap<(u8, Side), u16> {
+        self.w.streams.iter().map(|(line, side, remote)| ((*line, *side), remote.map_or(0, |r| r.rtp.port()))).collect()
+    }
+
+    /// An answered call, its 2xx.
+    fn answered(fields: &[(&str, &str)], psap: &[(&str, &str)]) -> (Scene, Message) {
+        let mut s = Scene::calls(fields, Some(7));
+        let ok = s.says_one(200, "a", psap, Some(10));
+        s.acks(&ok, None);
+        s.psap_got();
+        (s, ok)
     }
 
     /// The caller's ACK for a 2xx; what the called side got.

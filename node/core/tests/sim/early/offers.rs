@@ -280,10 +280,26 @@ fn media_come_and_go_in_the_call() {
         reinvite(&mut s, &[("audio", 7000), ("video", 0), ("video", 7008)], &[("audio", 9000), ("video", 0), ("video", 9008)]);
     assert_eq!((again[0].1, again[1].1, again[2].clone()), (first, 0, ("video".into(), asked[2].1)));
     assert_ne!(told_again[2].1, 0);
-    // The called side offers more, too.
-    s.cseq += 1;
-    let update = s.called_asks(&Method::Update, "a", None);
-    assert_eq!(methods(&update), ["UPDATE"]);
-    s.caller_answers(&update[0], 200, None);
+    // The called side offers more, too: by UPDATE and by re-INVITE; each line that stands keeps its port.
+    for (method, text_port) in [(Method::Update, 9006), (Method::Invite, 9008)] {
+        let offer = media(&[("audio", 9000), ("text", text_port), ("video", 9008)]);
+        let update = s.called_asks_so(&method, "a", Some(offer)).pop().expect("passed on");
+        let asked = lines(&update.0);
+        assert_eq!(asked.iter().map(|l| &*l.0).collect::<Vec<_>>(), ["audio", "text", "video"]);
+        assert_eq!((asked[0].1, asked[2].1), (told[0].1, told_again[2].1));
+        assert!(asked[1].1 != 0 && asked[1].1 != text_port, "anchored: {asked:?}");
+        let mut draft = update.0.response(200, None);
+        draft.push(HeaderId::Contact, "<sip:far@198.18.10.9:5060>");
+        draft.set_body(Some("application/sdp"), media(&[("audio", 7000), ("text", 7006), ("video", 0)]));
+        s.psap_got();
+        s.caller.put(&mut s.w, &mut draft, update.1, &[]);
+        wait(&mut s.w, 20);
+        let answer = lines(&s.psap.response(&s.w, &method));
+        assert_eq!((answer[0].1, answer[2].1), (first, 0));
+        assert!(answer[1].1 != 0 && answer[1].1 != 7006, "anchored: {answer:?}");
+        let now = s.media();
+        assert_eq!((now[&(1, Side::Caller)], now[&(1, Side::Callee)]), (7006, text_port));
+        assert_eq!(now[&(2, Side::Caller)], 0);
+    }
     s.calm();
 }

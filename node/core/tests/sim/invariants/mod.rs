@@ -1,6 +1,7 @@
 //! What must hold in every world, one file each. All but the leak scan are asked when the faults are over and all is at rest.
 
 pub(crate) mod bye_reaches_both;
+pub(crate) mod media_where_it_is_open;
 pub(crate) mod no_anycast_leak;
 pub(crate) mod no_call_left_over;
 pub(crate) mod one_cdr_per_call;

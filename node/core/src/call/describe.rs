@@ -1,0 +1,218 @@
+//! Session descriptions on their way from one leg to the other: which of them count as offers and answers, what they change, and how
+//! what was refused is taken back, so that both far ends and the media go on as before (RFC 3261 §14.1, RFC 3264 §8).
+
+use bytes::Bytes;
+
+use super::body::Unusable;
+use super::forward::Forward;
+use super::media::Remotes;
+use super::services::Services;
+use super::{Call, body, reliable};
+use crate::io::{ReturnPath, Side};
+use crate::sip::{Draft, Message, Method, Sdp};
+use crate::transaction::ServerTxId;
+
+/// What both legs had agreed on before an offer crossed.
+#[derive(Clone, Debug)]
+pub(super) struct Agreed {
+    /// Of the caller's leg: ours, its far end's.
+    caller: (Bytes, Bytes),
+    /// Of the called side's.
+    callee: (Bytes, Bytes),
+    /// Where media went.
+    remotes: Remotes,
+}
+
+/// True for a message whose description is an offer or an answer, or foretells one. Elsewhere it only tells what its sender
+/// could do: in the 200 to OPTIONS (RFC 3264 §9) and in a 488 (RFC 3261 §21.4.26).
+pub(super) fn counts(message: &Message) -> bool {
+    let session = matches!(message.method(), Method::Invite | Method::Update | Method::Prack | Method::Ack);
+    session && message.status().is_none_or(|status| (101..300).contains(&status))
+}
+
+/// True for requests that, with their 2xx, say where further requests go: RFC 3261 §12.2, RFC 3311 §5.1, RFC 6665 §4.4.1, RFC 3515 §2.2.
+/// In a 200 to OPTIONS a Contact means something else (RFC 3261 §11.2).
+pub(super) fn refreshes_target(method: &Method) -> bool {
+    matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer)
+}
+
+/// What an answer may not bring back: of lines that were not offered, or refused by the offer itself, there is nothing to answer
+/// (RFC 3264 §6). `None`: it is an offer.
+pub(super) fn stands(offer: Option<&Sdp>, line: usize) -> bool {
+    offer.is_none_or(|offer| offer.media().get(line).is_some_and(|offered| offered.port != 0))
+}
+
+/// True when two descriptions say the same of everything but their `o=` line.
+pub(super) fn same_session(one: &[u8], other: &[u8]) -> bool {
+    rest(one).eq(rest(other))
+}
+
+fn rest(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = text.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    lines.filter(|line| !line.is_empty() && !line.starts_with(b"o="))
+}
+
+impl Call {
+    /// The body of `from`'s message as it goes to the other side: its session description is ours, all else as it was.
+    /// `answers`: the description answers one of the other side.
+    pub(super) fn put_body(&mut self, cx: &mut Services, from: Side, message: &Message, answers: bool, draft: &mut Draft) {
+        let original = message.body();
+        if original.is_empty() {
+            return;
+        }
+        let content_type = message.content_type().map(str::to_owned);
+        let Some(span) = body::find_sdp(message) else {
+            draft.set_body(content_type.as_deref(), original);
+            return;
+        };
+        let bytes = body::sdp_bytes(&span);
+        let Ok(sdp) = Sdp::parse(&bytes) else {
+            // Unreadable here, perhaps not there: a call with one-way audio beats none.
+            draft.set_body(content_type.as_deref(), original);
+            return;
+        };
+        let counts = counts(message);
+        let offer = if answers && counts { Sdp::parse(&self.leg(from.other()).remote_sdp).ok() } else { None };
+        if counts {
+            self.media.on_remote_sdp(cx, from, &sdp, offer.as_ref());
+            self.leg_mut(from).remote_sdp = bytes.clone();
+        }
+        let (sdp, bytes) = self.fewer_codecs(cx, sdp, bytes);
+        let to = match from.other() {
+            Side::Caller => &mut self.caller,
+            Side::Callee => &mut self.callee,
+        };
+        let rewritten = if counts {
+            self.media.rewrite_for(cx, to, &sdp, &bytes, offer.as_ref())
+        } else {
+            self.media.rewrite_aside(cx, to, &sdp, &bytes)
+        };
+        draft.set_body(content_type.as_deref(), body::replace_sdp(&span, rewritten));
+    }
+
+    /// What stands now.
+    fn agreed(&self) -> Agreed {
+        let of = |side| (self.leg(side).local_sdp.clone(), self.leg(side).remote_sdp.clone());
+        Agreed { caller: of(Side::Caller), callee: of(Side::Callee), remotes: self.media.remotes() }
+    }
+
+    /// A request is about to cross: keeps what stands, should it bring an offer, or a 2xx with one. True: it does.
+    pub(super) fn keep_agreed(&mut self, at: usize) -> bool {
+        let forward = &self.forwards[at];
+        let offers = forward.offered || forward.request.method() == &Method::Invite;
+        // One that goes out again brings what it brought before.
+        if offers && forward.before.is_none() {
+            self.forwards[at].before = Some(self.agreed());
+        }
+        offers
+    }
+
+    /// A provisional response to a re-INVITE: a reliable one with the answer settles it, whatever the final response is (RFC 6141 §3.4).
+    pub(super) fn note_early_answer(&mut self, at: usize, response: &Message) {
+        let answers = reliable::rseq_of(response).is_some() && body::find_sdp(response).is_some();
+        if self.forwards[at].offered && answers {
+            self.settled(self.forwards[at].fork);
+        }
+    }
+
+    /// An offer was refused, or came to nothing: what stood before stands again.
+    pub(super) fn take_back(&mut self, cx: &mut Services, agreed: Agreed) {
+        self.media.set_remotes(cx, agreed.remotes);
+        for (leg, (local, remote)) in [(&mut self.caller, agreed.caller), (&mut self.callee, agreed.callee)] {
+            leg.remote_sdp = remote;
+            self.media.restate(cx, leg, local);
+        }
+    }
+
+    /// An exchange of offer and answer came to its end in the early dialog `fork`: requests that are still open there do not take it back
+    /// (RFC 6141 §3.3).
+    fn settled(&mut self, fork: Option<usize>) {
+        for forward in self.forwards.iter_mut().filter(|f| f.fork == fork) {
+            forward.before = None;
+        }
+    }
+
+    /// The final response to a request that was passed on: its offer stands, waits for an answer in the ACK, or is taken back
+    /// (RFC 3261 §14.1, RFC 3311 §5.2; RFC 3262 §5 for PRACK).
+    pub(super) fn conclude(&mut self, cx: &mut Services, forward: &mut Forward, response: &Message) {
+        let accepted = response.status().is_some_and(|status| (200..300).contains(&status));
+        let described = body::find_sdp(response).is_some();
+        let Some(before) = forward.before.take() else {
+            if accepted && forward.request.method() == &Method::Prack && body::find_sdp(&forward.request).is_some() {
+                self.settled(forward.fork);
+            }
+            return;
+        };
+        match (accepted, forward.offered, described) {
+            (true, true, true) => self.settled(forward.fork),
+            (true, false, true) => {
+                if let Some(pending) = self.leg_mut(forward.from).pending_2xx.as_mut() {
+                    pending.before = Some(before);
+                }
+            }
+            (true, false, false) => {}
+            // A 2xx without an answer, too: nobody knows what was agreed.
+            (true, true, false) | (false, ..) => self.take_back(cx, before),
+        }
+    }
+
+    /// Refuses an offer within the call that nobody could anchor. The call goes on with what it has, an emergency too.
+    pub(super) fn refuse_unusable(
+        &mut self,
+        cx: &mut Services,
+        side: Side,
+        tx: ServerTxId,
+        back: &ReturnPath,
+        request: &Message,
+        fault: Unusable,
+    ) {
+        let mut draft = request.response(fault.status(), None);
+        let (name, value) = fault.field(&cx.local.name);
+        draft.push_named(name, value);
+        let realm = self.leg(side).realm;
+        self.ladder.sent(cx.now.unix, realm, back, &draft);
+        cx.respond(tx, &mut draft);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(start: &str, cseq: &str) -> Message {
+        Message::parse(Bytes::from(format!(
+            "{start}\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@c>;tag=ft\r\nTo: <sip:112@h>;tag=x\r\n\
+             Call-ID: x@c\r\nCSeq: 7 {cseq}\r\nContent-Length: 0\r\n\r\n"
+        )))
+        .expect("valid")
+    }
+
+    #[test]
+    fn which_descriptions_count() {
+        for (method, session) in [
+            ("INVITE", true),
+            ("UPDATE", true),
+            ("PRACK", true),
+            ("ACK", true),
+            ("OPTIONS", false),
+            ("INFO", false),
+            ("NOTIFY", false),
+        ] {
+            assert_eq!(counts(&message(&format!("{method} sip:x SIP/2.0"), method)), session, "{method}");
+            if method == "ACK" {
+                continue;
+            }
+            for (status, of_session) in [(183, true), (200, true), (299, true), (300, false), (488, false), (606, false)] {
+                let response = message(&format!("SIP/2.0 {status} x"), method);
+                assert_eq!(counts(&response), session && of_session, "{method} {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_the_same_session() {
+        let one = b"v=0\r\no=a 1 1 IN IP4 192.0.2.1\r\nm=audio 4 RTP/AVP 8\r\n";
+        assert!(same_session(one, b"v=0\no=a 1 2 IN IP4 192.0.2.1\nm=audio 4 RTP/AVP 8"));
+        assert!(!same_session(one, b"v=0\r\no=a 1 1 IN IP4 192.0.2.1\r\nm=audio 6 RTP/AVP 8\r\n"));
+    }
+}
