@@ -40,8 +40,10 @@ impl Call {
         if action == ResponseAction::Absorb {
             return;
         }
+        self.reconsider(cx, at, status);
         let attempt = &mut self.attempts[at];
         attempt.provisional = true;
+        attempt.rang |= (101..300).contains(&status);
         cx.stop_timer(&mut attempt.timer);
         let path = attempt.path;
         cx.target_responded(&path, status, response);
@@ -51,6 +53,7 @@ impl Call {
                 if self.attempts[at].unwanted {
                     self.attempts[at].cancel(cx, None);
                 } else if status > 100 && self.phase == CallPhase::Dialling {
+                    self.restart_ring(cx);
                     self.on_provisional(cx, index, response);
                 }
             }
@@ -127,6 +130,7 @@ impl Call {
         let owed = agreed && self.caller.offer == Some(Side::Caller);
         self.phase = CallPhase::Answered;
         cx.stop_timer(&mut self.timers.ring);
+        cx.stop_timer(&mut self.timers.progress);
         self.settle_early(cx);
         self.callee.dialog.on_dialog_response(response);
         cx.drop_own_routes(&mut self.callee.dialog);
@@ -224,15 +228,21 @@ impl Call {
 
     /// A response to the caller, with the fields of the called side's that cross.
     pub(super) fn toward_caller(&self, cx: &Services, status: u16, response: &Message) -> Draft {
-        let mut draft = self.invite.response(status, Some(response.reason()));
+        let mut draft = self.own_response(cx, status, (response.status() == Some(status)).then(|| response.reason()));
+        headers::copy_through(response, &mut draft);
+        cx.shape(&self.callee.trunk, &self.caller.trunk, &Method::Invite, self.emergency, &mut draft);
+        draft
+    }
+
+    /// A response to the caller that makes an early dialog, or the dialog.
+    pub(super) fn own_response(&self, cx: &Services, status: u16, reason: Option<&str>) -> Draft {
+        let mut draft = self.invite.response(status, reason);
         draft.set(HeaderId::To, format!("{};tag={}", self.invite.to(), self.tag()));
         // RFC 3261 §12.1.1: what makes a dialog returns the route.
         for route in self.invite.all(HeaderId::RecordRoute) {
             draft.push(HeaderId::RecordRoute, route);
         }
         draft.push(HeaderId::Contact, self.caller.contact(cx));
-        headers::copy_through(response, &mut draft);
-        cx.shape(&self.callee.trunk, &self.caller.trunk, &Method::Invite, self.emergency, &mut draft);
         draft
     }
 

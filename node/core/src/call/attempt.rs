@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::challenge::Retry;
+use super::dial::Candidate;
+use super::early::Template;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::dialog::Dialog;
@@ -37,10 +39,20 @@ pub(super) struct Attempt {
     pub path: Path,
     /// TLS name there.
     pub tls_name: Option<Box<str>>,
+    /// What was dialled.
+    pub candidate: Candidate,
+    /// Both legs as its INVITE left them.
+    pub template: Template,
     /// Something came back.
     pub provisional: bool,
+    /// A 101 to 299 came back.
+    pub rang: bool,
     /// We no longer want it: a provisional response is answered by CANCEL, a 2xx by ACK and BYE.
     pub unwanted: bool,
+    /// Unwanted for its silence alone: what it says may still count (`failover`).
+    pub passed_over: bool,
+    /// It was given more time, for nothing better was left.
+    pub spared: bool,
     /// CANCEL was sent.
     pub cancelled: bool,
     /// A final response came, or none will.
@@ -54,7 +66,7 @@ pub(super) struct Attempt {
 impl Attempt {
     /// CANCEL, once something has come back (RFC 3261 §9.1); before that it waits for it.
     pub(super) fn cancel(&mut self, cx: &mut Services, reason: Option<&str>) {
-        self.unwanted = true;
+        (self.unwanted, self.passed_over) = (true, false);
         cx.stop_timer(&mut self.timer);
         if self.finished || self.cancelled || !self.provisional {
             return;

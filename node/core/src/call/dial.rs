@@ -14,7 +14,7 @@ use crate::routing;
 use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri};
 
 /// Targets dialled for one call at the most, over all answers of the DNS.
-const MAX_ATTEMPTS: usize = 16;
+pub(super) const MAX_ATTEMPTS: usize = 16;
 
 /// RFC 5393 §5.3.3: what a request without Max-Breadth gets.
 const MAX_BREADTH: &str = "60";
@@ -31,6 +31,20 @@ pub(super) struct Hop {
     pub(super) choice: TransportChoice,
     /// The Contact of a 3xx that led here: the Request-URI as it is (RFC 3261 §8.1.3.4).
     pub(super) uri: Option<Box<str>>,
+}
+
+impl Hop {
+    /// Its address, where no name is to be looked up.
+    pub(super) fn literal(&self) -> Option<Target> {
+        let ip = self.host.host.parse::<IpAddr>().ok()?;
+        let transport = match self.choice {
+            TransportChoice::Fixed(t) => t,
+            TransportChoice::Secure => Transport::Tls,
+            TransportChoice::Any => Transport::Udp,
+        };
+        let port = self.host.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
+        Some(Target { addr: (ip, port).into(), transport })
+    }
 }
 
 /// One address to dial.
@@ -112,14 +126,11 @@ impl Call {
                 None => self.look_up_next(cx),
             }
         }
+        if self.back_to_the_silent(cx) {
+            return;
+        }
         let otherwise = routing::unrouted(self.attempts.is_empty() && self.emergency);
         self.fail_with_best(cx, otherwise);
-    }
-
-    /// True when another target could be tried.
-    pub(super) fn has_alternative(&self) -> bool {
-        let waiting = !self.candidates.is_empty() || !self.deferred.is_empty();
-        self.attempts.len() < MAX_ATTEMPTS && (waiting || !self.hops.is_empty() || self.resolving.is_some())
     }
 
     fn look_up_next(&mut self, cx: &mut Services) {
@@ -127,17 +138,9 @@ impl Call {
             return;
         }
         let Some(hop) = self.hops.pop_front() else { return };
-        match hop.host.host.parse::<IpAddr>() {
-            Ok(ip) => {
-                let transport = match hop.choice {
-                    TransportChoice::Fixed(t) => t,
-                    TransportChoice::Secure => Transport::Tls,
-                    TransportChoice::Any => Transport::Udp,
-                };
-                let port = hop.host.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-                self.add_candidates(&hop, &[Target { addr: (ip, port).into(), transport }]);
-            }
-            Err(_) => {
+        match hop.literal() {
+            Some(target) => self.add_candidates(&hop, &[target]),
+            None => {
                 let request = ResolveRequest { target: hop.host.clone(), transport: hop.choice };
                 let id = cx.resolve(self.serial, request);
                 self.resolving = Some((id, hop));
@@ -248,7 +251,7 @@ impl Call {
         self.offer_100rel(cx, &mut draft);
         self.offer_session(cx, Side::Callee, &mut draft);
         self.put_body(cx, Side::Caller, &invite, &mut draft);
-        self.keep_template();
+        let template = self.keep_template();
         let retry = self.first_retry(cx, &mut draft);
         let path = self.callee.path;
         let branch = cx.mint_branch();
@@ -270,11 +273,9 @@ impl Call {
         let settings = &cx.config.settings;
         let trunk = cx.config.trunk(&self.callee.trunk);
         let failover = trunk.and_then(|t| t.failover_after).unwrap_or(settings.failover_after);
-        let ring = trunk.and_then(|t| t.ring_timeout).unwrap_or(settings.ring_timeout);
         let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
-        if self.timers.ring.is_none() {
-            self.timers.ring = Some(cx.start_timer(ring, Timer::Call(self.serial, CallTimer::Ring)));
-        }
+        self.restart_ring(cx);
+        self.await_progress(cx);
         self.attempts.push(Attempt {
             call: self.serial,
             index,
@@ -286,8 +287,13 @@ impl Call {
             cseq: identity.cseq,
             path,
             tls_name,
+            candidate,
+            template,
             provisional: false,
+            rang: false,
             unwanted: false,
+            passed_over: false,
+            spared: false,
             cancelled: false,
             finished: false,
             timer,
@@ -312,25 +318,6 @@ impl Call {
         }
         self.candidates.push_front(Candidate { target, trunk, realm, host, uri, large: Large::Stay });
         true
-    }
-
-    /// The target has been silent for too long: the next one, if there is one.
-    pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
-        let alternative = self.has_alternative();
-        let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
-        attempt.timer = None;
-        if attempt.provisional || attempt.finished || attempt.unwanted {
-            return;
-        }
-        cx.target_failed(&attempt.path, None);
-        if !alternative {
-            return;
-        }
-        attempt.unwanted = true;
-        let tx = attempt.tx;
-        cx.tx.stop_retransmitting(tx);
-        self.note_failure(480, None);
-        self.try_dial(cx);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests within the dialog: answered here (BYE, ACK) or passed to the other leg, their responses back.
 
+use super::failure::upstream;
 use super::forward::Forward;
 use super::outgoing::Purpose;
 use super::services::{ClientUse, Services};
@@ -346,12 +347,16 @@ impl Call {
         }
         let (side, request, back, offered, cseq) = (f.from, f.request.clone(), f.back, f.offered, f.cseq);
         let invite = request.method() == &Method::Invite;
-        let mut draft = request.response(status, Some(response.reason()));
+        let told = upstream(status);
+        let mut draft = request.response(told, (told == status).then(|| response.reason()));
         if status < 300 && (invite || response.first(HeaderId::Contact).is_some() || request.method() == &Method::Update) {
             // Rule K: whatever way the request came, the far end learns the owner's own address again.
             draft.push(HeaderId::Contact, self.leg(side).contact(cx));
         }
         headers::copy_through(response, &mut draft);
+        if told != status {
+            draft.remove(HeaderId::RetryAfter);
+        }
         cx.shape(&self.leg(side.other()).trunk, &self.leg(side).trunk, request.method(), self.emergency, &mut draft);
         let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.phase == CallPhase::Answered;
         if refreshes && (200..300).contains(&status) {
@@ -388,7 +393,7 @@ impl Call {
         }
         if let Some(tx) = forward.server_tx {
             // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
-            let status = if status == 408 && !invite { 504 } else { status };
+            let status = if status == 408 && !invite { 504 } else { upstream(status) };
             self.refuse_request(cx, forward.from, tx, &forward.back, &forward.request, status);
         }
     }

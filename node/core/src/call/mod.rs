@@ -12,6 +12,7 @@ mod claim;
 mod dial;
 mod early;
 mod emergency;
+mod failover;
 mod failure;
 mod forward;
 mod headers;
@@ -23,6 +24,7 @@ mod leg;
 mod media;
 mod offer;
 mod outgoing;
+mod patience;
 mod provisional;
 mod reliable;
 mod services;
@@ -37,6 +39,7 @@ use std::collections::VecDeque;
 pub use body::{find_sdp, sdp_bytes};
 pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
 pub use emergency::{PIDF, carried, is_data};
+pub use failure::upstream;
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
 pub use ladder::{Ladder, Note};
 pub use leg::{Leg, NextHop};
@@ -155,6 +158,8 @@ pub struct Call {
     /// A node relayed the INVITE here after this call was begun: what it had dialled, it gives up.
     twin_yielded: bool,
     early_target: String,
+    /// What the caller last heard of the called side before the answer.
+    progress: Option<patience::Progress>,
     /// An ACK that we sent for a 2xx, by side: repeated when the 2xx is.
     acks: Vec<SentAck>,
     /// BYE is to be sent to that side once its ACK has come (RFC 3261 §15).
@@ -177,6 +182,7 @@ struct CallTimers {
     claim: Option<TimerId>,
     prepare: Option<TimerId>,
     ring: Option<TimerId>,
+    progress: Option<TimerId>,
     media: Option<TimerId>,
 }
 

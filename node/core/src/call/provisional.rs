@@ -83,6 +83,7 @@ impl Call {
         } else if let Some(tx) = self.invite_tx {
             self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
             cx.respond(tx, &mut draft);
+            self.note_progress(cx, draft, None);
         }
         self.note_ringing(cx, status);
     }
@@ -106,7 +107,8 @@ impl Call {
     /// Responses that waited for ports.
     pub(super) fn release_provisional(&mut self, cx: &mut Services) {
         for (index, response) in std::mem::take(&mut self.held_provisional) {
-            if self.phase == CallPhase::Dialling {
+            let wanted = self.attempts.iter().any(|a| a.index == index && !a.unwanted);
+            if self.phase == CallPhase::Dialling && wanted {
                 self.on_provisional(cx, index, &response);
             }
         }
@@ -167,7 +169,7 @@ impl Call {
     }
 
     /// Sends the next reliable response of the dialog in focus, if none is open there.
-    fn send_reliable(&mut self, cx: &mut Services) {
+    pub(super) fn send_reliable(&mut self, cx: &mut Services) {
         let (Some(tx), Some(at)) = (self.invite_tx, self.early.focus()) else { return };
         let first = u32::from_be_bytes([self.claim_key.0[0], self.claim_key.0[1], self.claim_key.0[2], self.claim_key.0[3]]);
         let Some((rseq, waiting)) = self.early.current().and_then(|f| f.sender.next(first)) else { return };
@@ -176,6 +178,9 @@ impl Call {
         let status = draft.status().unwrap_or(183);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         let Some(payload) = cx.respond(tx, &mut draft) else { return };
+        draft.remove(HeaderId::RSeq);
+        draft.clear_body();
+        self.note_progress(cx, draft, Some(at));
         let timer = Some(self.repeat_in(cx, T1, at));
         let until = cx.after(if self.emergency { EMERGENCY_GIVE_UP } else { GIVE_UP });
         if let Some(fork) = self.early.current() {

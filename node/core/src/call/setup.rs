@@ -162,6 +162,7 @@ impl Call {
             quiet: false,
             twin_yielded: false,
             early_target: String::new(),
+            progress: None,
             acks: Vec::new(),
             bye_when_acked: None,
             held_answer: None,

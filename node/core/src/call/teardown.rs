@@ -29,12 +29,8 @@ impl Call {
             }
             CallTimer::Failover(index) => self.on_failover(cx, index),
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
-            CallTimer::Ring => {
-                self.timers.ring = None;
-                if matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {
-                    self.fail(cx, 480, "ring timeout");
-                }
-            }
+            CallTimer::Ring => self.on_ring_timeout(cx),
+            CallTimer::Progress => self.on_no_progress(cx),
             CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
             CallTimer::Session(side) => self.on_session_due(cx, side),
             CallTimer::Repeat18x(fork) => self.on_repeat_18x(cx, fork),
@@ -190,6 +186,7 @@ impl Call {
         cx.stop_timer(&mut self.timers.claim);
         cx.stop_timer(&mut self.timers.prepare);
         cx.stop_timer(&mut self.timers.ring);
+        cx.stop_timer(&mut self.timers.progress);
         self.close_senders(cx);
         self.stop_sessions(cx);
         self.refuse_open_forwards(cx);

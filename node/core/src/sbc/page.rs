@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::Sbc;
 use super::receive::server_key;
 use crate::call::{
-    DATAGRAM_MAX, Timer, copy_through, finish_response, next_max_forwards, strip_our_credentials, target_number, to_value, uri_at,
+    DATAGRAM_MAX, Timer, copy_through, finish_response, next_max_forwards, strip_our_credentials, target_number, to_value,
+    upstream, uri_at,
 };
 use crate::dialog::without_tag;
 use crate::ids::ResolveId;
@@ -298,12 +299,17 @@ impl Sbc {
 
     /// The final response to the sender: the far end's, or our own.
     fn answer_page(&mut self, page: &Page, status: u16, response: Option<&Message>) {
-        let status = response.and_then(Message::status).unwrap_or(status);
-        let mut draft = page.request.response(status, response.map(Message::reason));
+        let said = response.and_then(Message::status).unwrap_or(status);
+        let status = upstream(said);
+        let reason = response.filter(|_| status == said).map(Message::reason);
+        let mut draft = page.request.response(status, reason);
         let tag = self.cx.stateless_tag(&page.request);
         if let Some(response) = response {
             draft.set(HeaderId::To, format!("{};tag={tag}", page.request.to()));
             copy_through(response, &mut draft);
+            if status != said {
+                draft.remove(HeaderId::RetryAfter);
+            }
             self.cx.shape(&page.to_trunk, &page.from_trunk, &Method::Message, page.emergency, &mut draft);
             if !response.body().is_empty() {
                 draft.set_body(response.content_type(), response.body());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::action::{Action, Actions};
 use super::output::{ClientTxId, TxEvent, TxOutput};
 use super::shared::{Shared, TxId, TxTimers};
-use super::timing::Timer;
+use super::timing::{T1, Timer};
 use super::{invite_client, non_invite_client};
 use crate::ids::SendId;
 use crate::io::{Path, SendFailure, Transmit};
@@ -232,6 +232,15 @@ impl ClientTable {
         if let Some(tx) = self.by_id.get_mut(&id) {
             tx.timers.stop(shared, Timer::A);
             tx.timers.stop(shared, Timer::E);
+        }
+    }
+
+    pub(super) fn resume_retransmitting(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId) {
+        if let Some(tx) = self.by_id.get_mut(&id)
+            && matches!(tx.machine, Machine::Invite(invite_client::State::Calling { .. }))
+            && !tx.reliable()
+        {
+            tx.timers.start(shared, TxId::Client(id), Timer::A, now, T1);
         }
     }
 

@@ -13,7 +13,7 @@ use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
     MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, Side, StreamPorts, Target, Transmit, Transport, View,
 };
-use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
+use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
 use sbc_core::sbc::Sbc;
 use sbc_core::store_pb;
@@ -202,6 +202,8 @@ pub(crate) fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
         ],
         routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
+        // Worlds are at rest sooner so (`scenario::AT_REST`); `dialling` has the ten minutes of the default.
+        settings: Settings { emergency_ring_timeout: Duration::from_secs(180), ..Settings::default() },
         ..ClusterConfig::default()
     }
 }

@@ -1,0 +1,329 @@
+//! Slow targets, silent ones, and ones that ring for long: who is dialled when, who is cancelled, and what the caller hears meanwhile.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sbc_core::io::{HostAndPort, Transport};
+use sbc_core::policy::{ClusterConfig, MisroutePolicy, Settings, TrunkTarget};
+use sbc_core::sip::{HeaderId, Message, Method};
+
+use crate::far::{Far, sdp, wait};
+use crate::world::{Net, World, addr, config};
+
+const URI: &str = "sip:112@198.18.112.112";
+const FIRST: &str = "198.18.20.8:5060";
+const SECOND: &str = "198.18.20.9:5060";
+
+type Request = (Message, SocketAddr);
+
+struct Desk {
+    w: World,
+    caller: Far,
+    first: Far,
+    second: Far,
+    calls: u32,
+}
+
+impl Desk {
+    fn new(change: impl FnOnce(&mut ClusterConfig)) -> Desk {
+        let mut config = config(MisroutePolicy::Relay, false);
+        config.settings = Settings::default();
+        config.trunks[1].targets = [FIRST, SECOND].map(target).to_vec();
+        change(&mut config);
+        let mut w = World::with_config(3, 1, Vec::new(), Net::calm(), |_| config);
+        w.sent = Some(Vec::new());
+        w.trace = std::env::var_os("SIM_TRACE").is_some();
+        w.run_until(100);
+        Desk { w, caller: Far::at("198.18.10.9:5060"), first: Far::at(FIRST), second: Far::at(SECOND), calls: 0 }
+    }
+
+    fn dials(&mut self) {
+        self.dials_with(&[]);
+    }
+
+    fn dials_with(&mut self, fields: &[(&str, &str)]) {
+        self.calls += 1;
+        let mut draft = self.caller.initial(&Method::Invite, URI, &format!("x{}", self.calls), 1);
+        draft.set_body(Some("application/sdp"), sdp());
+        let anycast = self.w.anycast;
+        self.caller.put(&mut self.w, &mut draft, anycast, fields);
+        wait(&mut self.w, 50);
+    }
+
+    /// Statuses that the caller has been sent since the last look, but 100; those that are repeated once.
+    fn told(&mut self) -> Vec<u16> {
+        let mut got: Vec<u16> = self.caller.inbox(&self.w).iter().filter_map(|(m, _)| m.status()).filter(|s| *s > 100).collect();
+        got.dedup();
+        got
+    }
+
+    fn call_first(&mut self) -> Request {
+        self.first.request(&self.w, &Method::Invite)
+    }
+
+    fn call_second(&mut self) -> Request {
+        self.second.request(&self.w, &Method::Invite)
+    }
+
+    fn says(&mut self, far: fn(&Desk) -> &Far, invite: &Request, status: u16) {
+        let at = far(self).addr;
+        let mut draft = invite.0.response(status, None);
+        if status > 100 {
+            draft.set(HeaderId::To, format!("{};tag=far", invite.0.to()));
+            draft.push(HeaderId::Contact, format!("<sip:far@{at}>"));
+        }
+        if status == 200 {
+            draft.set_body(Some("application/sdp"), sdp());
+        }
+        self.w.inject(at, invite.1, draft.encode().expect("well formed"));
+        wait(&mut self.w, 50);
+    }
+
+    #[track_caller]
+    fn calm(&self) {
+        assert!(self.w.violations.is_empty(), "{:#?}", self.w.violations);
+    }
+}
+
+fn target(text: &str) -> TrunkTarget {
+    let host = HostAndPort { host: addr(text).ip().to_string().into(), port: Some(5060) };
+    TrunkTarget { host, transport: Some(Transport::Udp) }
+}
+
+fn first(d: &Desk) -> &Far {
+    &d.first
+}
+
+fn second(d: &Desk) -> &Far {
+    &d.second
+}
+
+/// Methods of what came, retransmissions once.
+fn methods(far: &mut Far, w: &World) -> Vec<String> {
+    let mut got: Vec<String> =
+        far.inbox(w).iter().filter(|(m, _)| m.is_request()).map(|(m, _)| m.method().as_str().to_owned()).collect();
+    got.dedup();
+    got
+}
+
+/// One that was passed over for its silence speaks while the other is silent: it has the call.
+#[test]
+fn a_slow_target_is_taken_back() {
+    for said in [&[100, 180, 200][..], &[180, 200], &[200]] {
+        let mut d = Desk::new(|_| ());
+        d.dials();
+        let late = d.call_first();
+        wait(&mut d.w, 2000);
+        let silent = d.call_second();
+        for status in said {
+            d.says(first, &late, *status);
+        }
+        let expected: Vec<u16> = said.iter().copied().filter(|s| *s > 100).collect();
+        assert_eq!(d.told(), expected);
+        assert!(methods(&mut d.first, &d.w).ends_with(&["ACK".to_owned()]), "its answer wins");
+        // The other one rings after all: it is hushed at once.
+        d.says(second, &silent, 180);
+        assert!(methods(&mut d.second, &d.w).contains(&"CANCEL".to_owned()));
+        assert_eq!(d.told().iter().filter(|s| **s != 200).count(), 0);
+        d.calm();
+    }
+}
+
+/// The leg is the first one's again, for what comes later too.
+#[test]
+fn requests_within_the_call_go_to_the_one_that_was_taken_back() {
+    let mut d = Desk::new(|_| ());
+    d.dials();
+    let late = d.call_first();
+    wait(&mut d.w, 2000);
+    d.call_second();
+    d.says(first, &late, 200);
+    let ok = d.caller.response(&d.w, &Method::Invite);
+    for (method, cseq) in [(Method::Ack, 1), (Method::Info, 2), (Method::Bye, 3)] {
+        let (mut draft, to) = d.caller.within(&method, &ok, cseq);
+        d.caller.put(&mut d.w, &mut draft, to, &[]);
+        wait(&mut d.w, 20);
+        let (got, from) = d.first.request(&d.w, &method);
+        assert_eq!((got.call_id(), got.to_tag(), got.from_tag()), (late.0.call_id(), Some("far"), late.0.from_tag()));
+        if method != Method::Ack {
+            d.w.inject(d.first.addr, from, got.response(200, None).encode().expect("well formed"));
+        }
+    }
+    assert!(!methods(&mut d.second, &d.w).contains(&"BYE".to_owned()));
+    d.calm();
+}
+
+/// Two that ring at once is the failure that counts: the second one to speak is cancelled, and its answer is hung up on.
+#[test]
+fn a_slow_target_is_too_late_where_the_next_one_has_spoken() {
+    let mut d = Desk::new(|_| ());
+    d.dials();
+    let late = d.call_first();
+    wait(&mut d.w, 2000);
+    let next = d.call_second();
+    d.says(second, &next, 180);
+    d.says(first, &late, 180);
+    assert!(methods(&mut d.first, &d.w).contains(&"CANCEL".to_owned()));
+    assert_eq!(d.told(), [180]);
+    d.says(first, &late, 200);
+    assert!(methods(&mut d.first, &d.w).contains(&"BYE".to_owned()));
+    d.says(second, &next, 200);
+    assert_eq!(d.told(), [200]);
+    d.calm();
+}
+
+/// RFC 3261 §16.7: the first 2xx wins, where the next target has said no more than 100.
+#[test]
+fn an_answer_wins_over_100() {
+    let mut d = Desk::new(|_| ());
+    d.dials();
+    let late = d.call_first();
+    wait(&mut d.w, 2000);
+    let next = d.call_second();
+    d.says(second, &next, 100);
+    d.says(first, &late, 200);
+    assert_eq!(d.told(), [200]);
+    assert!(methods(&mut d.second, &d.w).contains(&"CANCEL".to_owned()));
+    d.calm();
+}
+
+/// Nothing else is left: the slow one is waited for, and hears the INVITE again.
+#[test]
+fn the_silent_one_is_waited_for_when_the_others_refuse() {
+    let mut d = Desk::new(|_| ());
+    d.dials();
+    let late = d.call_first();
+    wait(&mut d.w, 2000);
+    d.first.inbox(&d.w);
+    let next = d.call_second();
+    d.says(second, &next, 503);
+    assert!(d.told().is_empty());
+    wait(&mut d.w, 1000);
+    assert_eq!(methods(&mut d.first, &d.w), ["INVITE"]);
+    d.says(first, &late, 200);
+    assert_eq!(d.told(), [200]);
+    d.calm();
+    // And where it never speaks, the caller is told in the end.
+    let mut d = Desk::new(|_| ());
+    d.dials();
+    wait(&mut d.w, 2000);
+    let next = d.call_second();
+    d.says(second, &next, 503);
+    wait(&mut d.w, 31_000);
+    assert_eq!(d.told(), [500], "what was really said");
+    d.calm();
+}
+
+/// A slow target is not given up after 2 s for one that is known to be dead; for that one is time before timer B.
+#[test]
+fn a_slow_target_is_spared_where_the_other_one_is_dead() {
+    let mut d = Desk::new(|c| c.trunks[1].targets.reverse());
+    d.dials();
+    wait(&mut d.w, 2000);
+    let invite = d.call_first();
+    d.says(first, &invite, 486);
+    assert_eq!((d.told(), methods(&mut d.second, &d.w)), (vec![486], vec!["INVITE".to_owned()]));
+    d.dials();
+    let slow = d.call_first();
+    wait(&mut d.w, 3500);
+    assert!(methods(&mut d.second, &d.w).is_empty(), "it lately failed");
+    d.says(first, &slow, 180);
+    wait(&mut d.w, 10_000);
+    d.says(first, &slow, 486);
+    assert!(methods(&mut d.second, &d.w).is_empty());
+    d.dials();
+    wait(&mut d.w, 9000);
+    assert_eq!(methods(&mut d.second, &d.w), ["INVITE"], "both are silent: perhaps that one came back");
+    d.calm();
+}
+
+/// RFC 3261 §16.6 step 11, §16.7 step 2: whoever is in a queue is not cut off.
+#[test]
+fn a_queue_is_not_cut_at_three_minutes() {
+    for (uri, limit) in [("112", 600), ("4711", 185)] {
+        let mut d = Desk::new(|c| {
+            c.emergency_numbers = vec![uri.into()];
+            c.routes[0].matches.clear();
+        });
+        d.dials();
+        let invite = d.call_first();
+        for _ in 0..10 {
+            d.says(first, &invite, 182);
+            wait(&mut d.w, 170_000);
+        }
+        assert!(d.told().iter().all(|s| *s == 182));
+        d.says(first, &invite, 180);
+        d.told();
+        wait(&mut d.w, limit * 1000 - 1000);
+        let at = d.told();
+        assert!(at.iter().all(|s| *s == 180) && methods(&mut d.second, &d.w).is_empty(), "{uri} {at:?}");
+        // It rings without an end: the next one, and the first one is hushed.
+        wait(&mut d.w, 1000);
+        assert!(methods(&mut d.first, &d.w).contains(&"CANCEL".to_owned()));
+        let next = d.call_second();
+        d.says(first, &invite, 487);
+        d.says(second, &next, 180);
+        d.says(second, &next, 200);
+        assert_eq!(d.told(), [180, 200]);
+        d.calm();
+    }
+}
+
+#[test]
+fn a_trunk_may_have_a_ring_time_of_its_own() {
+    let mut d = Desk::new(|c| {
+        c.trunks[1].ring_timeout = Some(Duration::from_secs(30));
+        c.trunks[1].targets.truncate(1);
+    });
+    d.dials();
+    let invite = d.call_first();
+    d.says(first, &invite, 180);
+    wait(&mut d.w, 29_900);
+    assert_eq!(d.told(), [180]);
+    wait(&mut d.w, 200);
+    assert_eq!(d.told(), [480], "nothing is left to be tried");
+    d.calm();
+}
+
+/// RFC 3261 §13.3.1.1: the caller hears something each minute, lest a proxy before us ends the call.
+#[test]
+fn the_caller_hears_of_it_each_minute() {
+    let mut d = Desk::new(|_| ());
+    d.dials();
+    let invite = d.call_first();
+    d.says(first, &invite, 100);
+    wait(&mut d.w, 60_000);
+    assert_eq!(d.told(), [183], "our own where the called side says nothing");
+    d.says(first, &invite, 182);
+    let queued = d.caller.inbox(&d.w).remove(0).0;
+    wait(&mut d.w, 120_000);
+    let again: Vec<Message> = d.caller.inbox(&d.w).into_iter().map(|(m, _)| m).collect();
+    assert_eq!(again.len(), 2);
+    assert!(again.iter().all(|m| m.raw() == queued.raw()), "the same again");
+    d.says(first, &invite, 200);
+    assert_eq!(d.told().first(), Some(&200));
+    wait(&mut d.w, 130_000);
+    assert!(!d.told().contains(&182));
+    d.calm();
+}
+
+/// RFC 3262 §3: for a caller that takes reliable ones alone, each with its number.
+#[test]
+fn the_caller_hears_of_it_reliably_where_it_must() {
+    let mut d = Desk::new(|_| ());
+    d.dials_with(&[("Require", "100rel")]);
+    let invite = d.call_first();
+    d.says(first, &invite, 180);
+    for minute in 0..3 {
+        let all = d.caller.inbox(&d.w);
+        let ringing = all.iter().map(|(m, _)| m).find(|m| m.status() == Some(180)).expect("it rings").clone();
+        assert!(minute == 0 || ringing.body().is_empty());
+        let rack = format!("{} 1 INVITE", ringing.first(HeaderId::RSeq).expect("reliable"));
+        let (mut prack, to) = d.caller.within(&Method::Prack, &ringing, 2 + minute);
+        d.caller.put(&mut d.w, &mut prack, to, &[("RAck", &rack)]);
+        wait(&mut d.w, 20);
+        assert_eq!(d.told(), [200], "minute {minute}");
+        wait(&mut d.w, 60_000);
+    }
+    d.calm();
+}
