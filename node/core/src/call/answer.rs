@@ -118,6 +118,7 @@ impl Call {
     fn answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
         let Some(tx) = self.invite_tx.take() else { return };
         // A dialog that was ended is answered by nobody.
+        self.learn_session_id(Side::Callee, response);
         if self.focus_response(cx, index, response) == Focus::Nowhere {
             self.invite_tx = Some(tx);
             if let Some(at) = self.attempts.iter().position(|a| a.index == index) {
@@ -155,7 +156,7 @@ impl Call {
             self.await_ack(cx, Side::Caller, tx, self.invite.cseq(), payload, self.back, delayed.then_some(cseq));
         }
         if !delayed {
-            let ack = self.callee.dialog.ack(cseq);
+            let ack = self.own_ack(Side::Callee, cseq);
             self.send_on(cx, Side::Callee, ack, Purpose::Ack(cseq));
         }
         for other in &mut self.attempts {
@@ -187,6 +188,7 @@ impl Call {
             return;
         }
         let mut ack = dialog.ack(cseq);
+        self.put_session_id(Side::Callee, &mut ack);
         self.authorize(cx, Side::Callee, &mut ack);
         let branch = cx.mint_branch();
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
@@ -197,6 +199,7 @@ impl Call {
             cx.send(back, tls_name.clone(), payload);
         }
         let mut bye = dialog.request(&Method::Bye);
+        self.put_session_id(Side::Callee, &mut bye);
         let retry = self.authorize(cx, Side::Callee, &mut bye);
         let branch = cx.mint_branch();
         bye.insert_first(HeaderId::Via, cx.via(&path, &branch));
@@ -305,6 +308,7 @@ impl Call {
     /// The far end's ACK for a 2xx. `message` may carry the answer.
     pub fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
         self.ladder.received(cx.now.unix, self.leg(side).realm, back, message);
+        self.learn_session_id(side, message);
         let leg = self.leg_mut(side);
         if leg.pending_2xx.as_ref().is_none_or(|p| p.cseq != message.cseq()) {
             return; // A repeated ACK, or one for a 2xx that was given up.
@@ -313,10 +317,22 @@ impl Call {
         cx.stop_timer(&mut pending.timer);
         if let Some(cseq) = pending.awaits_answer.filter(|_| !self.leg(side.other()).gone) {
             let mut ack = self.leg(side.other()).dialog.ack(cseq);
-            self.put_body(cx, side, message, &mut ack);
+            self.pass(cx, side, message, &mut ack);
             self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
         }
         self.flush_bye(cx, side);
+    }
+
+    /// What crosses of a message that ends something, or acknowledges it: fields, header rules, body.
+    pub(super) fn pass(&mut self, cx: &mut Services, from: Side, message: &Message, draft: &mut Draft) {
+        if let Ok(n) = headers::next_max_forwards(message) {
+            draft.set(HeaderId::MaxForwards, n.to_string());
+        }
+        headers::copy_through(message, draft);
+        let (here, there) = (&self.leg(from).trunk, &self.leg(from.other()).trunk);
+        cx.shape(here, there, message.method(), self.emergency, draft);
+        headers::strip_our_credentials(cx, here, draft);
+        self.put_body(cx, from, message, draft);
     }
 
     /// The body of `from`'s message as it goes to the other side: its session description is ours, all else as it was.

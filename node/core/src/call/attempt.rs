@@ -59,6 +59,10 @@ pub(super) struct Attempt {
     pub finished: bool,
     /// The failover timer.
     pub timer: Option<TimerId>,
+    /// Why it is to be cancelled: a CANCEL that waits has it too.
+    pub reason: Option<Box<str>>,
+    /// The INVITE's Session-ID (RFC 7989 §6: CANCEL and ACK have the same).
+    pub session_id: Option<Box<str>>,
     /// The INVITE, where the target may ask who we are.
     pub retry: Option<Retry>,
 }
@@ -68,13 +72,16 @@ impl Attempt {
     pub(super) fn cancel(&mut self, cx: &mut Services, reason: Option<&str>) {
         (self.unwanted, self.passed_over) = (true, false);
         cx.stop_timer(&mut self.timer);
+        if let Some(reason) = reason {
+            self.reason = Some(reason.into());
+        }
         if self.finished || self.cancelled || !self.provisional {
             return;
         }
         self.cancelled = true;
         let mut draft = self.same_hop(&Method::Cancel, &self.dialog.remote_uri);
-        if let Some(reason) = reason {
-            draft.push(HeaderId::Reason, reason);
+        if let Some(reason) = &self.reason {
+            draft.push(HeaderId::Reason, &**reason);
         }
         if let Some(payload) = cx.encode(&draft) {
             let (branch, path, tls) = (self.branch.clone(), self.path, self.tls_name.clone());
@@ -107,6 +114,9 @@ impl Attempt {
         draft.push(HeaderId::To, to);
         draft.push(HeaderId::CallId, &*self.dialog.call_id);
         draft.push(HeaderId::CSeq, format!("{} {}", self.cseq, method.as_str()));
+        if let Some(id) = &self.session_id {
+            draft.push(HeaderId::SessionId, &**id);
+        }
         draft
     }
 }

@@ -211,6 +211,7 @@ impl Call {
         cx.stop_timer(&mut self.timers.prepare);
         self.phase = CallPhase::Dialling;
         self.end_forks(cx);
+        self.session_ids.forget_callee();
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
         let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
         let Target { addr, transport } = candidate.target;
@@ -297,6 +298,8 @@ impl Call {
             cancelled: false,
             finished: false,
             timer,
+            reason: None,
+            session_id: draft.first(HeaderId::SessionId).map(Into::into),
             retry,
         });
         true

@@ -15,7 +15,7 @@ use super::services::Services;
 use super::{Call, CallPhase, body};
 use crate::dialog::Dialog;
 use crate::io::{Counter, Side};
-use crate::sip::{HeaderId, Message, Method, Sdp};
+use crate::sip::{Message, Method, Sdp};
 use crate::token::{MAX_FORK, OwnerToken, TokenKind};
 
 /// What belongs to one dialog of a leg.
@@ -267,9 +267,7 @@ impl Call {
         self.refuse_forwards(cx, |f| f.fork == fork);
         if side == Side::Caller {
             let mut bye = self.callee.dialog.request(&Method::Bye);
-            for reason in request.all(HeaderId::Reason) {
-                bye.push(HeaderId::Reason, reason);
-            }
+            self.pass(cx, side, request, &mut bye);
             self.send_on(cx, Side::Callee, bye, super::outgoing::Purpose::Alone);
         }
         true

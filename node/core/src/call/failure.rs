@@ -183,6 +183,12 @@ impl Call {
         found.into_iter().map(|(_, hop)| hop).collect()
     }
 
+    /// All that a message gives as its reason, in one value (RFC 3326 §2: a list).
+    pub(super) fn reasons(message: &Message) -> Option<String> {
+        let all: Vec<&str> = message.all(HeaderId::Reason).collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+
     /// Keeps the Q.850 cause of a Reason (RFC 3326 §2, RFC 6432) for the record.
     pub(super) fn note_reason(&mut self, message: &Message) {
         let cause = message.values(HeaderId::Reason).find_map(q850);

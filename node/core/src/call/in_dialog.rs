@@ -34,6 +34,7 @@ impl Call {
     pub fn on_request(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         let realm = self.leg(side).realm;
         self.ladder.received(cx.now.unix, realm, &back, request);
+        self.learn_session_id(side, request);
         cx.server_use.insert(tx, self.serial);
         self.focus_request(side, request);
         if self.phase == CallPhase::Over || self.leg(side).gone {
@@ -99,6 +100,7 @@ impl Call {
         if status == 500 {
             draft.push(HeaderId::RetryAfter, (1 + request.cseq() % 9).to_string());
         }
+        self.put_session_id(side, &mut draft);
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, back, &draft);
         cx.respond(tx, &mut draft);
@@ -120,10 +122,9 @@ impl Call {
         }
         self.note_reason(request);
         let origin = if side == Side::Caller { "caller" } else { "callee" };
-        let reason = request.first(HeaderId::Reason).map(str::to_owned);
         let status = if self.phase == CallPhase::Answered { 200 } else { 487 };
         let cause = Cause { origin, status, reason: "BYE".into() };
-        self.hang_up(cx, Some(side), cause, reason);
+        self.hang_up(cx, Some((side, request)), cause, None);
     }
 
     fn on_reinvite(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
@@ -186,6 +187,7 @@ impl Call {
             cseq: 0,
             offered,
             cancelled: false,
+            cancel_reason: None,
             held: !ready,
             provisional: false,
             retry: None,
@@ -228,6 +230,7 @@ impl Call {
             if request.method() == &Method::Invite {
                 draft.set_body(Some("application/sdp"), self.leg(to).local_sdp.clone());
             }
+            self.put_session_id(to, &mut draft);
         } else {
             self.put_body(cx, from, &request, &mut draft);
         }
@@ -251,6 +254,7 @@ impl Call {
         self.focus_on(self.forwards[at].fork);
         let to = self.forwards[at].from.other();
         self.ladder.received(cx.now.unix, self.leg(to).realm, back, response);
+        self.learn_session_id(to, response);
         if action == ResponseAction::Absorb {
             return;
         }
@@ -326,8 +330,7 @@ impl Call {
     fn ack_forward_failure(&self, cx: &mut Services, at: usize, response: &Message) {
         let f = &self.forwards[at];
         let Some(tx) = f.client_tx else { return };
-        let leg = self.leg(f.from.other());
-        let mut ack = leg.dialog.ack(f.cseq);
+        let mut ack = self.own_ack(f.from.other(), f.cseq);
         ack.set(HeaderId::To, response.to());
         let Some(branch) = cx.tx.client_branch(tx).map(str::to_owned) else { return };
         let Some(path) = cx.tx.path(tx) else { return };
@@ -372,7 +375,7 @@ impl Call {
                 self.await_ack(cx, side, tx, request.cseq(), payload, back, delayed.then_some(cseq));
             }
             if !delayed {
-                let ack = self.leg(side.other()).dialog.ack(cseq);
+                let ack = self.own_ack(side.other(), cseq);
                 self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
             }
         }
@@ -399,9 +402,10 @@ impl Call {
     }
 
     /// CANCEL for a re-INVITE under way. False: it is none of this call's.
-    pub(super) fn on_cancel_forward(&mut self, cx: &mut Services, invite: ServerTxId) -> bool {
+    pub(super) fn on_cancel_forward(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
         let Some(f) = self.forwards.iter_mut().find(|f| f.server_tx == Some(invite)) else { return false };
         f.cancelled = true;
+        f.cancel_reason = Call::reasons(request).map(Into::into);
         let id = f.id;
         self.cancel_forward(cx, id);
         true
@@ -411,8 +415,7 @@ impl Call {
         let Some(f) = self.forwards.iter().find(|f| f.id == id && f.provisional) else { return };
         let Some(tx) = f.client_tx else { return };
         let (Some(branch), Some(path)) = (cx.tx.client_branch(tx).map(str::to_owned), cx.tx.path(tx)) else { return };
-        let leg = self.leg(f.from.other());
-        let mut cancel = leg.dialog.ack(f.cseq);
+        let mut cancel = self.own_ack(f.from.other(), f.cseq);
         cancel.set(HeaderId::CSeq, format!("{} CANCEL", f.cseq));
         let Some(uri) = cancel.request_uri().map(str::to_owned) else { return };
         let mut draft = crate::sip::Draft::request(&Method::Cancel, &uri);
@@ -420,6 +423,9 @@ impl Call {
             draft.push_field(&field);
         }
         draft.insert_first(HeaderId::Via, cx.via(&path, &branch));
+        if let Some(reason) = &f.cancel_reason {
+            draft.push(HeaderId::Reason, &**reason);
+        }
         if let Some(payload) = cx.encode(&draft) {
             cx.note_sent(self.serial, ReturnPath { ingress: None, path }, &draft);
             if let Some(tx) = cx.tx.send_request(cx.now.mono, branch.into(), false, path, None, payload) {

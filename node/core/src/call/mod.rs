@@ -29,6 +29,7 @@ mod provisional;
 mod reliable;
 mod services;
 mod session;
+mod session_id;
 mod setup;
 mod teardown;
 mod timer;
@@ -58,7 +59,7 @@ pub use setup::NewCall;
 
 use crate::ids::{CallUid, NodeId, ResolveId};
 use crate::io::{ReturnPath, Side};
-use crate::sip::Message;
+use crate::sip::{Draft, Message};
 use crate::store_pb;
 use crate::store_pb::EmergencyInfo;
 use crate::timer::TimerId;
@@ -163,7 +164,8 @@ pub struct Call {
     /// An ACK that we sent for a 2xx, by side: repeated when the 2xx is.
     acks: Vec<SentAck>,
     /// BYE is to be sent to that side once its ACK has come (RFC 3261 §15).
-    bye_when_acked: Option<(Side, Option<String>)>,
+    bye_when_acked: Option<(Side, Draft)>,
+    session_ids: session_id::SessionIds,
     /// A 2xx that waits for ports, or for a PRACK.
     held_answer: Option<(u32, Message)>,
     /// Provisional responses that wait for ports, by attempt.

@@ -6,6 +6,7 @@ use super::reliable::{Waiting, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
+use crate::io::Side;
 use crate::sip::Draft;
 
 /// RFC 3261 §13.3.1.1: a provisional response each minute, lest the timer C of a proxy between the caller and us (§16.6: above three
@@ -87,7 +88,11 @@ impl Call {
             Some((draft, None)) => draft,
             // A caller that takes reliable ones alone would need an early dialog for it: none has begun.
             None if Wish::of(&self.invite) == Wish::Required => return,
-            None => self.own_response(cx, 183, None),
+            None => {
+                let mut draft = self.own_response(cx, 183, None);
+                self.put_session_id(Side::Caller, &mut draft);
+                draft
+            }
         };
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         cx.respond(tx, &mut draft);

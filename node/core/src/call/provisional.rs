@@ -53,6 +53,7 @@ impl Call {
             return;
         }
         self.note_dialog(cx, response);
+        self.learn_session_id(Side::Callee, response);
         let status = response.status().unwrap_or(180);
         // RFC 6228 §4: only for those who understand it.
         let wanted = status != 199 || reliable::has_option(&self.invite, HeaderId::Supported, "199");
@@ -152,6 +153,7 @@ impl Call {
         let Some(cseq) = self.invite_cseq_of_focus() else { return };
         let mut prack = self.callee.dialog.request(&Method::Prack);
         prack.push(HeaderId::RAck, format!("{rseq} {cseq} INVITE"));
+        self.put_session_id(Side::Callee, &mut prack);
         self.send_on(cx, Side::Callee, prack, Purpose::Alone);
         if cx.credentials(&self.callee.trunk).is_some() {
             // It may be sent again with an answer to a challenge, each time with the next number (RFC 3261 §22.2).

@@ -259,6 +259,7 @@ impl Call {
             cseq: 0,
             offered,
             cancelled: false,
+            cancel_reason: None,
             held: false,
             provisional: false,
             retry: None,
@@ -273,7 +274,7 @@ impl Call {
     pub(super) fn on_refreshed(&mut self, cx: &mut Services, side: Side, cseq: u32, response: &Message) {
         let (status, invite) = (response.status().unwrap_or(500), response.method() == &Method::Invite);
         if (200..300).contains(&status) && invite {
-            let ack = self.leg(side).dialog.ack(cseq);
+            let ack = self.own_ack(side, cseq);
             self.send_on(cx, side, ack, super::outgoing::Purpose::Ack(cseq));
             self.take_refreshed_answer(cx, side, response);
         }
@@ -327,6 +328,7 @@ impl Call {
         let mut draft = request.response(200, None);
         draft.push(HeaderId::Contact, self.leg(side).contact(cx));
         draft.push(HeaderId::Allow, super::ALLOW);
+        self.put_session_id(side, &mut draft);
         self.answer_session(cx, side, request, &mut draft);
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, back, &draft);

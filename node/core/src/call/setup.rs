@@ -137,6 +137,7 @@ impl Call {
             phase: CallPhase::Preparing,
             claim: if new.orphan { ClaimState::Late } else { ClaimState::Pending },
             media: CallMedia::new(cx, [realm, callee_realm]),
+            session_ids: super::session_id::SessionIds::of(&new.invite),
             invite: new.invite,
             caller,
             callee,
