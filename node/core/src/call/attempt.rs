@@ -35,6 +35,8 @@ pub(super) struct Attempt {
     pub branch: Box<str>,
     /// CSeq number of the INVITE.
     pub cseq: u32,
+    /// Which try at its target it is; part of the leg's identity (rule C).
+    pub tries: usize,
     /// Where it went.
     pub path: Path,
     /// TLS name there.

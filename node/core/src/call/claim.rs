@@ -174,7 +174,7 @@ impl Call {
             let host = last.tls_name.clone().unwrap_or_else(|| last.path.remote.ip().to_string().into());
             let target = Target { addr: last.path.remote, transport: last.path.transport };
             let (trunk, realm, uri) = (self.callee.trunk.clone(), self.callee.realm, Some(last.uri.clone()));
-            self.candidates.push_front(Candidate { target, trunk, realm, host, large: Large::Stay, uri });
+            self.candidates.push_front(Candidate { target, trunk, realm, host, large: Large::Stay, uri, again: None });
         }
         self.try_dial(cx);
     }

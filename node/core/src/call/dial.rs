@@ -59,6 +59,17 @@ pub(super) struct Candidate {
     pub(super) large: Large,
     /// The whole Request-URI, where a 3xx named it.
     pub(super) uri: Option<Box<str>>,
+    /// The same INVITE with something changed: the leg's identity stays, and the CSeq number goes on (RFC 4028 §7.3).
+    pub(super) again: Option<Again>,
+}
+
+/// Of an INVITE that goes out again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Again {
+    /// Which try at its target it was.
+    tries: usize,
+    /// The CSeq number of the last one.
+    cseq: u32,
 }
 
 /// UDP and large requests.
@@ -156,6 +167,7 @@ impl Call {
                 realm: hop.realm,
                 host: hop.host.host.clone(),
                 uri: hop.uri.clone(),
+                again: None,
                 large: if hop.choice == TransportChoice::Any { Large::ByTcp } else { Large::Stay },
             });
         }
@@ -215,14 +227,16 @@ impl Call {
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
         let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
         let Target { addr, transport } = candidate.target;
-        let tries = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport).count();
+        let here = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport);
+        let tries = candidate.again.map_or_else(|| here.count(), |again| again.tries);
         let identity = cx.key.callee_identity(self.claim_key, epoch, target_number(&candidate.target, tries));
+        let cseq = candidate.again.map_or(identity.cseq, |again| again.cseq + 1);
         let uri = request_uri(&self.invite, &candidate);
         let open = cx.config.trunk(&candidate.trunk).is_some_and(|t| t.topology == Topology::Transparent);
         let dialog = &mut self.callee.dialog;
         dialog.call_id = if open { self.invite.call_id().into() } else { identity.call_id.into() };
         dialog.local_tag = identity.from_tag.into();
-        dialog.local_cseq = identity.cseq - 1;
+        dialog.local_cseq = cseq - 1;
         dialog.remote_tag = None;
         dialog.route_set.clear();
         dialog.remote_uri = to_value(cx, &self.invite, &uri).into();
@@ -281,11 +295,12 @@ impl Call {
             call: self.serial,
             index,
             tx,
-            dialog: Dialog { local_cseq: identity.cseq, ..self.callee.dialog.clone() },
+            dialog: Dialog { local_cseq: cseq, ..self.callee.dialog.clone() },
             uri: self.callee.dialog.remote_target.clone(),
             via,
             branch: branch.into(),
-            cseq: identity.cseq,
+            cseq,
+            tries,
             path,
             tls_name,
             candidate,
@@ -308,18 +323,17 @@ impl Call {
     /// The target wants a longer session interval: once more, with it (RFC 4028 §7.3). False: it said nothing of use, or too often.
     pub(super) fn dial_longer(&mut self, at: usize, response: &Message) -> bool {
         let attempt = &self.attempts[at];
-        let target = Target { addr: attempt.path.remote, transport: attempt.path.transport };
-        let tries = self.attempts.iter().filter(|a| a.path == attempt.path).count();
-        if tries > usize::from(super::session::MAX_RAISES) {
+        let sent = self.attempts.iter().filter(|a| a.path == attempt.path).count();
+        if sent > usize::from(super::session::MAX_RAISES) {
             return false;
         }
-        let host = attempt.tls_name.clone().unwrap_or_else(|| target.addr.ip().to_string().into());
+        let again = Some(Again { tries: attempt.tries, cseq: attempt.cseq });
         let uri = Some(attempt.uri.clone());
-        let (trunk, realm) = (self.callee.trunk.clone(), self.callee.realm);
+        let candidate = Candidate { uri, again, large: Large::Stay, ..attempt.candidate.clone() };
         if !self.raise_session(Side::Callee, response) {
             return false;
         }
-        self.candidates.push_front(Candidate { target, trunk, realm, host, uri, large: Large::Stay });
+        self.candidates.push_front(candidate);
         true
     }
 }

@@ -50,7 +50,9 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, status);
             return;
         }
-        if matches!(request.method(), Method::Invite | Method::Update) && super::asks_too_little(request) {
+        let refreshes = matches!(request.method(), Method::Invite | Method::Update);
+        // An emergency call was taken with whatever it asks for, and goes on so.
+        if refreshes && !self.emergency && super::asks_too_little(request) {
             self.refuse_request(cx, side, tx, &back, request, 422);
             return;
         }

@@ -26,6 +26,7 @@ mod offer;
 mod outgoing;
 mod patience;
 mod provisional;
+mod refresh;
 mod reliable;
 mod services;
 mod session;
