@@ -269,7 +269,7 @@ impl Services {
 
     /// Profiles and header rules for what goes from one trunk to another. `method`: of a response its request's.
     pub fn shape(&self, from: &str, to: &str, method: &Method, emergency: bool, draft: &mut Draft) {
-        apply_profile(self.config.trunk(from), self.config.trunk(to), method, draft);
+        apply_profile(self.config.trunk(from), self.config.trunk(to), method, emergency, draft);
         if self.config.header_rules.is_empty() {
             return;
         }
