@@ -2,16 +2,17 @@
 
 use std::net::IpAddr;
 
+use super::address::{is_sips, request_uri, to_value};
 use super::media::MediaPhase;
 use super::services::{ClientUse, LOOP_PARAM, Services};
 use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase, ClaimState, headers};
-use crate::dialog::{Dialog, without_tag};
+use crate::dialog::Dialog;
 use crate::ids::ResolveId;
 use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Side, Target, Transport, TransportChoice};
 use crate::policy::Topology;
 use crate::routing;
-use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri};
+use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 
 /// Targets dialled for one call at the most, over all answers of the DNS.
 pub(super) const MAX_ATTEMPTS: usize = 16;
@@ -94,12 +95,17 @@ impl Call {
         let config = cx.config.clone();
         let service = self.emergency_info.as_ref().map(|i| i.service.as_str());
         let Some(route) = routing::route(&config, &uri, service, &self.caller.trunk) else { return };
+        let secure = uri.scheme() == Scheme::Sips;
         for (trunk, target) in routing::targets(&config, route) {
+            if !routing::carries(target.transport, secure, self.emergency) {
+                self.unsecured = true;
+                continue;
+            }
             self.hops.push_back(Hop {
                 trunk: trunk.name.clone(),
                 realm: trunk.realm,
                 host: target.host.clone(),
-                choice: routing::transport_choice(target.transport, uri.scheme() == Scheme::Sips),
+                choice: routing::transport_choice(target.transport, secure),
                 uri: None,
             });
         }
@@ -140,7 +146,8 @@ impl Call {
         if self.back_to_the_silent(cx) {
             return;
         }
-        let otherwise = routing::unrouted(self.attempts.is_empty() && self.emergency);
+        let there = self.emergency || self.unsecured;
+        let otherwise = routing::unrouted(self.attempts.is_empty() && there);
         self.fail_with_best(cx, otherwise);
     }
 
@@ -233,6 +240,7 @@ impl Call {
         let cseq = candidate.again.map_or(identity.cseq, |again| again.cseq + 1);
         let uri = request_uri(&self.invite, &candidate);
         let open = cx.config.trunk(&candidate.trunk).is_some_and(|t| t.topology == Topology::Transparent);
+        self.callee.secure = is_sips(&uri);
         let dialog = &mut self.callee.dialog;
         dialog.call_id = if open { self.invite.call_id().into() } else { identity.call_id.into() };
         dialog.local_tag = identity.from_tag.into();
@@ -344,44 +352,6 @@ pub fn target_number(target: &Target, tries: usize) -> u32 {
     let text = format!("{}/{}/{tries}", target.transport.via_token(), target.addr);
     // FNV-1a: the same on every node and in every version.
     text.bytes().fold(0x811c_9dc5, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
-}
-
-/// The Request-URI toward a target: the number or name as dialled, at the target's host; other schemes as they are.
-fn request_uri(invite: &Message, candidate: &Candidate) -> String {
-    if let Some(uri) = &candidate.uri {
-        return uri.to_string();
-    }
-    uri_at(invite, &candidate.host, candidate.target.addr)
-}
-
-/// The Request-URI of a request that goes to this host, by this address.
-pub fn uri_at(request: &Message, host: &str, addr: std::net::SocketAddr) -> String {
-    let text = request.request_uri().unwrap_or_default();
-    let Ok(uri) = Uri::parse(text) else { return text.to_owned() };
-    if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips) {
-        return text.to_owned();
-    }
-    let scheme = if uri.scheme() == Scheme::Sips { "sips" } else { "sip" };
-    let user = uri.user().map(|u| format!("{u}@")).unwrap_or_default();
-    let host = match host.parse::<IpAddr>() {
-        Ok(_) => addr.to_string(),
-        Err(_) => host.to_owned(),
-    };
-    let phone = if uri.param("user").is_some_and(|v| v.eq_ignore_ascii_case("phone")) { ";user=phone" } else { "" };
-    format!("{scheme}:{user}{host}{phone}")
-}
-
-/// The To value toward a target. A caller that dials our own address names it there; the called side must not see it.
-pub fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
-    let as_received = without_tag(invite.to());
-    let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
-    let Some(ip) = to.uri.host_ip() else { return as_received };
-    let ours = cx.local.is_ours(&cx.view, ip);
-    match (ours, &to.display) {
-        (false, _) => as_received,
-        (true, Some(display)) => format!("{} <{uri}>", crate::sip::quote(display)),
-        (true, None) => format!("<{uri}>"),
-    }
 }
 
 #[cfg(test)]

@@ -102,6 +102,7 @@ impl Call {
         let (template, candidate) = (attempt.template.clone(), attempt.candidate.clone());
         let (path, tls_name) = (attempt.path, attempt.tls_name.clone());
         self.back_to(cx, template);
+        self.callee.secure = super::address::is_sips(&self.attempts[at].uri);
         self.callee.realm = candidate.realm;
         self.callee.trunk = candidate.trunk;
         (self.callee.path, self.callee.tls_name) = (path, tls_name);

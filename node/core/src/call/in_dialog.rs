@@ -304,6 +304,15 @@ impl Call {
         }
     }
 
+    /// Who sent a request that was passed on has waited for a while: it hears that we have it (RFC 4320 §4.1).
+    pub fn on_trying_due(&mut self, cx: &mut Services, tx: ServerTxId) {
+        let Some(f) = self.forwards.iter().find(|f| f.server_tx == Some(tx)) else { return };
+        let mut draft = f.request.response(100, None);
+        let (realm, back) = (self.leg(f.from).realm, f.back);
+        self.ladder.sent(cx.now.unix, realm, &back, &draft);
+        cx.respond(tx, &mut draft);
+    }
+
     /// The far end wants a longer session interval: the same request with it. False: it said nothing of use, or too often.
     fn raise_forward(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
         let (id, to) = (self.forwards[at].id, self.forwards[at].from.other());

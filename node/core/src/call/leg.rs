@@ -33,6 +33,8 @@ pub struct Leg {
     pub path: Path,
     /// The node that `path` is a path of.
     pub ingress: Option<NodeId>,
+    /// It was dialled as sips: its Contact is one too.
+    pub secure: bool,
     /// TLS name of the far end for new connections.
     pub tls_name: Option<Box<str>>,
     /// User part of our Contact: an owner token.
@@ -100,6 +102,10 @@ impl Leg {
         let transport = self.path.transport;
         let ip = cx.local.own_address(self.realm, self.path.remote.ip());
         let port = cx.local.port_of(transport);
+        // RFC 3261 §8.1.1.8, §12.1.1. A far end that says sips without TLS is reached as it reaches us.
+        if self.secure && transport == Transport::Tls {
+            return format!("<sips:{}@{}:{port}>", self.contact_token, bracketed(ip));
+        }
         let parameter = match transport {
             Transport::Udp => "",
             Transport::Tcp => ";transport=tcp",

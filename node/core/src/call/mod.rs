@@ -4,6 +4,7 @@
 //! requests between the legs, `teardown` ends it. What is kept true: the caller's INVITE gets exactly one final answer;
 //! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
 
+mod address;
 mod answer;
 mod attempt;
 mod body;
@@ -38,8 +39,9 @@ mod transfer;
 
 use std::collections::VecDeque;
 
+pub use address::{to_value, uri_at};
 pub use body::{find_sdp, sdp_bytes};
-pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
+pub use dial::{DATAGRAM_MAX, target_number};
 pub use emergency::{PIDF, carried, is_data};
 pub use failure::upstream;
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
@@ -147,6 +149,8 @@ pub struct Call {
     failure: Option<failure::Failure>,
     /// 3xx that were followed, and where they led.
     redirects: u8,
+    /// A target was left out, for it has no TLS and the call was dialled as sips.
+    unsecured: bool,
     /// The dialog that this call replaces at its called side.
     replaced: Option<Box<Replaced>>,
     /// REFERs that were passed on.

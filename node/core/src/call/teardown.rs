@@ -96,6 +96,10 @@ impl Call {
         let mut draft = self.invite.response(status, None);
         finish_response(&mut draft, &self.invite, status, self.tag(), &cx.local.name);
         self.put_session_id(Side::Caller, &mut draft);
+        if self.unsecured && self.attempts.is_empty() && status == 480 {
+            // RFC 5630: what is there cannot be reached as was dialled.
+            draft.push(HeaderId::Warning, format!("380 {} \"SIPS Not Allowed\"", cx.local.name));
+        }
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         cx.respond(tx, &mut draft);
     }

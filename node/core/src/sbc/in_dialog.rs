@@ -8,7 +8,7 @@ use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::placement::{self, Facts, Placement};
 use crate::policy::MisroutePolicy;
 use crate::routing;
-use crate::sip::{HeaderId, Message, Method};
+use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 
 impl Sbc {
     /// A request with a To-tag, or an ACK that no transaction took.
@@ -105,14 +105,18 @@ impl Sbc {
         let token = self.cx.key.seal(crate::token::OwnerToken { kind, uid });
         let ip = if realm == crate::io::Realm::Core { node.core } else { node.unicast }.like(path.remote.ip());
         let port = self.cx.local.port_of(path.transport);
+        // What was asked as sips stays so (RFC 3261 §12.1.1).
+        let secure = message.request_uri().and_then(|uri| Uri::parse(uri).ok()).is_some_and(|uri| uri.scheme() == Scheme::Sips);
+        let scheme = if secure && path.transport == Transport::Tls { "sips" } else { "sip" };
         let parameter = match path.transport {
+            Transport::Tls if secure => "",
             Transport::Udp => "",
             Transport::Tcp => ";transport=tcp",
             Transport::Tls => ";transport=tls",
         };
         let mut draft = message.response(302, None);
         finish_response(&mut draft, message, 302, "", &self.cx.local.name);
-        draft.push(HeaderId::Contact, format!("<sip:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
+        draft.push(HeaderId::Contact, format!("<{scheme}:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
         crate::call::fill_via(&mut draft, &back);
         self.cx.count(Counter::Misrouted(message.method().label(), "redirect"));
         if let Some(payload) = self.cx.encode(&draft) {

@@ -92,7 +92,13 @@ impl Sbc {
         let secure = uri.scheme() == Scheme::Sips;
         let route = routing::route(&config, &uri, service, &admitted.trunk);
         let targets = route.map(|r| routing::targets(&config, r)).unwrap_or_default().into_iter();
+        let mut unsecured = false;
         let hops: VecDeque<Hop> = targets
+            .filter(|(_, target)| {
+                let carries = routing::carries(target.transport, secure, service.is_some());
+                unsecured |= !carries;
+                carries
+            })
             .map(|(trunk, target)| Hop {
                 trunk: trunk.name.clone(),
                 realm: trunk.realm,
@@ -107,7 +113,7 @@ impl Sbc {
         let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
         if hops.is_empty() {
             let tag = self.cx.stateless_tag(message);
-            return self.cx.reject(tx, message, routing::unrouted(service.is_some()), &tag);
+            return self.cx.reject(tx, message, routing::unrouted(service.is_some() || unsecured), &tag);
         }
         let id = self.cx.serial();
         let page = Page {
@@ -207,7 +213,7 @@ impl Sbc {
         page.tries.push(target.clone());
         page.to_trunk = hop.trunk.clone();
         let identity = cx.key.callee_identity(page.key, 1, target_number(&target, tries));
-        let uri = uri_at(&page.request, &hop.host.host, target.addr);
+        let uri = uri_at(&page.request, &hop.host.host, &target);
         let mut draft = Draft::request(&Method::Message, &uri);
         draft.push(HeaderId::MaxForwards, next_max_forwards(&page.request).unwrap_or(70).to_string());
         draft.push(HeaderId::From, format!("{};tag={}", without_tag(page.request.from()), identity.from_tag));
@@ -295,6 +301,13 @@ impl Sbc {
         }
         self.try_page(id);
         true
+    }
+
+    /// The sender of a message has waited for a while (RFC 4320 §4.1). Of the few that are open at a time.
+    pub(super) fn on_page_trying(&mut self, tx: ServerTxId) {
+        if let Some(page) = self.pages.open.values().find(|page| page.tx == tx) {
+            self.cx.respond(tx, &mut page.request.response(100, None));
+        }
     }
 
     /// The final response to the sender: the far end's, or our own.

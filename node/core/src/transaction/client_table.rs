@@ -286,7 +286,7 @@ impl ClientTable {
                 Action::InformTransportError => shared.event(TxEvent::ClientTransportError(id, reason)),
                 Action::Terminate => ended = true,
                 // Server machines only.
-                Action::Send => {}
+                Action::Send | Action::InformTrying => {}
             }
         }
         if !tx.machine.may_repeat() {

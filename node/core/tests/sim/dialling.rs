@@ -327,3 +327,93 @@ fn the_caller_hears_of_it_reliably_where_it_must() {
     }
     d.calm();
 }
+
+/// RFC 4320 §4.1: who asks within a call hears 100 before it is answered late; and so does who sends a text.
+#[test]
+fn a_slow_answer_to_a_request_is_announced() {
+    let mut d = Desk::new(|_| ());
+    d.dials();
+    let invite = d.call_first();
+    d.says(first, &invite, 200);
+    let ok = d.caller.response(&d.w, &Method::Invite);
+    let (mut ack, to) = d.caller.within(&Method::Ack, &ok, 1);
+    d.caller.put(&mut d.w, &mut ack, to, &[]);
+    let (mut info, to) = d.caller.within(&Method::Info, &ok, 2);
+    d.caller.put(&mut d.w, &mut info, to, &[]);
+    let mut text = d.caller.initial(&Method::Message, URI, "t", 1);
+    text.remove(HeaderId::Contact);
+    let anycast = d.w.anycast;
+    d.caller.put(&mut d.w, &mut text, anycast, &[]);
+    wait(&mut d.w, 50);
+    let slow = d.first.inbox(&d.w).into_iter().filter(|(m, _)| matches!(m.method(), Method::Info | Method::Message));
+    let slow: Vec<Request> = slow.collect();
+    for (message, node) in slow.iter().filter(|(m, _)| m.method() == &Method::Message) {
+        // It lives; else the text would go on to the next target.
+        d.w.inject(d.first.addr, *node, message.response(100, None).encode().expect("well formed"));
+    }
+    let heard = |d: &mut Desk| {
+        let got = d.caller.inbox(&d.w).into_iter().filter(|(m, _)| matches!(m.method(), Method::Info | Method::Message));
+        got.map(|(m, _)| (m.status().unwrap_or(0), m.method().as_str().to_owned())).collect::<Vec<_>>()
+    };
+    wait(&mut d.w, 3400);
+    assert!(heard(&mut d).is_empty());
+    wait(&mut d.w, 200);
+    let mut trying = heard(&mut d);
+    trying.sort();
+    assert_eq!(trying, [(100, "INFO".to_owned()), (100, "MESSAGE".to_owned())]);
+    for (message, node) in &slow {
+        d.w.inject(d.first.addr, *node, message.response(200, None).encode().expect("well formed"));
+    }
+    wait(&mut d.w, 50);
+    assert!(heard(&mut d).iter().all(|(status, _)| *status == 200));
+    d.calm();
+}
+
+/// A target that cannot be reached is no overload of ours (RFC 3261 §16.9): no 503, nor Retry-After.
+#[test]
+fn a_target_that_cannot_be_reached_is_a_500() {
+    let mut d = Desk::new(|c| c.trunks[1].targets.truncate(1));
+    d.w.refusing = Some(addr(FIRST));
+    d.dials();
+    let told = d.caller.response(&d.w, &Method::Invite);
+    assert_eq!((told.status(), told.first(HeaderId::RetryAfter)), (Some(500), None));
+    // With one that is slow besides, that one is waited for.
+    let mut d = Desk::new(|_| ());
+    d.w.refusing = Some(addr(SECOND));
+    d.dials();
+    let slow = d.call_first();
+    wait(&mut d.w, 2500);
+    assert!(d.told().is_empty());
+    d.says(first, &slow, 200);
+    assert_eq!(d.told(), [200]);
+    d.calm();
+}
+
+/// Within a call, and of a text: the address that answers is that of all nodes there too.
+#[test]
+fn a_503_within_a_call_is_a_500() {
+    let mut d = Desk::new(|c| c.trunks[1].targets.truncate(1));
+    d.dials();
+    let invite = d.call_first();
+    d.says(first, &invite, 200);
+    let ok = d.caller.response(&d.w, &Method::Invite);
+    let (mut ack, to) = d.caller.within(&Method::Ack, &ok, 1);
+    d.caller.put(&mut d.w, &mut ack, to, &[]);
+    let (mut info, to) = d.caller.within(&Method::Info, &ok, 2);
+    d.caller.put(&mut d.w, &mut info, to, &[]);
+    let mut text = d.caller.initial(&Method::Message, URI, "t", 1);
+    text.remove(HeaderId::Contact);
+    let anycast = d.w.anycast;
+    d.caller.put(&mut d.w, &mut text, anycast, &[]);
+    wait(&mut d.w, 50);
+    for (message, node) in d.first.inbox(&d.w).iter().filter(|(m, _)| matches!(m.method(), Method::Info | Method::Message)) {
+        let mut draft = message.response(503, None);
+        draft.push(HeaderId::RetryAfter, "60");
+        d.w.inject(d.first.addr, *node, draft.encode().expect("well formed"));
+    }
+    wait(&mut d.w, 50);
+    let finals = d.caller.inbox(&d.w).into_iter().map(|(m, _)| m).filter(|m| m.method() != &Method::Invite);
+    let told: Vec<_> = finals.map(|m| (m.status(), m.first(HeaderId::RetryAfter).is_some())).collect();
+    assert_eq!(told, [(Some(500), false); 2]);
+    d.calm();
+}

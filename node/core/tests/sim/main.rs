@@ -20,5 +20,6 @@ mod plan;
 mod redirects;
 mod rng;
 mod scenario;
+mod secure;
 mod seeds;
 mod world;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sbc_core::ctx::LocalConfig;
-use sbc_core::ids::{CallUid, CommandId, Incarnation, NodeId, ProposalId, ResolveId};
+use sbc_core::ids::{CallUid, CommandId, Incarnation, NodeId, ProposalId, ResolveId, SendId};
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
-    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, Side, StreamPorts, Target, Transmit, Transport, View,
+    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, StreamPorts, Target, Transmit,
+    Transport, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
@@ -88,6 +89,7 @@ enum Event {
     Media { node: usize, event: MediaEvent },
     Resolved { node: usize, id: ResolveId, port: u16 },
     Lease(usize),
+    SendFailed(usize, SendId),
     Fault(Fault),
 }
 
@@ -168,6 +170,8 @@ pub(crate) struct World {
     pub(crate) probed: Vec<(usize, Box<str>, bool, Option<Duration>)>,
     /// The log has no quorum anywhere, though all links work.
     pub(crate) no_quorum: bool,
+    /// Nothing can be sent there, and nodes are told so: a connection that is refused.
+    pub(crate) refusing: Option<SocketAddr>,
     /// A node was cut off at some time.
     pub(crate) was_cut: bool,
     /// Print as it happens.
@@ -251,6 +255,7 @@ impl World {
             replies: Vec::new(),
             probed: Vec::new(),
             no_quorum: false,
+            refusing: None,
             was_cut: false,
             trace: false,
             log: Vec::new(),
@@ -372,6 +377,7 @@ impl World {
                 self.input(node, Input::Resolved { id, result: Ok(vec![target]) });
             }
             Event::Lease(i) => self.renew(i),
+            Event::SendFailed(i, id) => self.input(i, Input::SendFailed { id, reason: SendFailure::Refused }),
             Event::Fault(fault) => self.fault(fault),
         }
     }
@@ -473,6 +479,9 @@ impl World {
             self.flush_phone(i);
             return;
         }
+        // Port 5061 is TLS, of which the simulation knows no more than that.
+        let transport = if to.port() == 5061 { Transport::Tls } else { Transport::Udp };
+        let (asked, to) = (to, SocketAddr::new(to.ip(), 5060));
         let found = if ANYCAST.map(addr).contains(&to) {
             let stray = self.rng.per_mille(self.net.stray);
             let at = if stray { usize::try_from(self.rng.next() % self.nodes.len() as u64).expect("few") } else { self.route };
@@ -485,7 +494,7 @@ impl World {
         };
         let Some((i, role)) = found else { return };
         self.say(|| format!("    n{i} {role:?} reads {}", first_line(&bytes)));
-        let path = Path { role, transport: Transport::Udp, local: to, remote: from, flow: None };
+        let path = Path { role, transport, local: asked, remote: from, flow: None };
         self.input(i, Input::Received(Received { path, payload: bytes }));
     }
 
@@ -558,10 +567,14 @@ impl World {
         let (from, to, bytes) = (transmit.path.local, transmit.path.remote, transmit.payload);
         let n = &self.nodes[i];
         let own = [addr(ANYCAST[0]), addr(ANYCAST[1]), n.unicast, n.unicast6, n.core, n.core6];
-        if !own.contains(&from) || from.is_ipv4() != to.is_ipv4() {
+        if !own.iter().any(|own| own.ip() == from.ip()) || from.is_ipv4() != to.is_ipv4() {
             self.violations.push(format!("node {i} sends from {from} to {to}, which is not its address, or of another family"));
         }
         self.scan_for_leaks(&bytes);
+        if self.refusing == Some(to) {
+            self.push(self.now + 1, Event::SendFailed(i, transmit.id));
+            return;
+        }
         self.wire(Some(i), from, to, bytes);
     }
 
