@@ -1,7 +1,6 @@
-//! Slow targets, silent ones, and ones that ring for long: who is dialled when, who is cancelled, and what the caller hears meanwhile.
+//! Slow targets, silent ones, and ones that refuse: who is dialled when, who is cancelled, and what the caller is told.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use sbc_core::io::{HostAndPort, Transport};
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Settings, TrunkTarget};
@@ -14,18 +13,18 @@ const URI: &str = "sip:112@198.18.112.112";
 const FIRST: &str = "198.18.20.8:5060";
 const SECOND: &str = "198.18.20.9:5060";
 
-type Request = (Message, SocketAddr);
+pub(crate) type Request = (Message, SocketAddr);
 
-struct Desk {
-    w: World,
-    caller: Far,
-    first: Far,
-    second: Far,
+pub(crate) struct Desk {
+    pub(crate) w: World,
+    pub(crate) caller: Far,
+    pub(crate) first: Far,
+    pub(crate) second: Far,
     calls: u32,
 }
 
 impl Desk {
-    fn new(change: impl FnOnce(&mut ClusterConfig)) -> Desk {
+    pub(crate) fn new(change: impl FnOnce(&mut ClusterConfig)) -> Desk {
         let mut config = config(MisroutePolicy::Relay, false);
         config.settings = Settings::default();
         config.trunks[1].targets = [FIRST, SECOND].map(target).to_vec();
@@ -37,11 +36,11 @@ impl Desk {
         Desk { w, caller: Far::at("198.18.10.9:5060"), first: Far::at(FIRST), second: Far::at(SECOND), calls: 0 }
     }
 
-    fn dials(&mut self) {
+    pub(crate) fn dials(&mut self) {
         self.dials_with(&[]);
     }
 
-    fn dials_with(&mut self, fields: &[(&str, &str)]) {
+    pub(crate) fn dials_with(&mut self, fields: &[(&str, &str)]) {
         self.calls += 1;
         let mut draft = self.caller.initial(&Method::Invite, URI, &format!("x{}", self.calls), 1);
         draft.set_body(Some("application/sdp"), sdp());
@@ -51,21 +50,21 @@ impl Desk {
     }
 
     /// Statuses that the caller has been sent since the last look, but 100; those that are repeated once.
-    fn told(&mut self) -> Vec<u16> {
+    pub(crate) fn told(&mut self) -> Vec<u16> {
         let mut got: Vec<u16> = self.caller.inbox(&self.w).iter().filter_map(|(m, _)| m.status()).filter(|s| *s > 100).collect();
         got.dedup();
         got
     }
 
-    fn call_first(&mut self) -> Request {
+    pub(crate) fn call_first(&mut self) -> Request {
         self.first.request(&self.w, &Method::Invite)
     }
 
-    fn call_second(&mut self) -> Request {
+    pub(crate) fn call_second(&mut self) -> Request {
         self.second.request(&self.w, &Method::Invite)
     }
 
-    fn says(&mut self, far: fn(&Desk) -> &Far, invite: &Request, status: u16) {
+    pub(crate) fn says(&mut self, far: fn(&Desk) -> &Far, invite: &Request, status: u16) {
         let at = far(self).addr;
         let mut draft = invite.0.response(status, None);
         if status > 100 {
@@ -80,7 +79,7 @@ impl Desk {
     }
 
     #[track_caller]
-    fn calm(&self) {
+    pub(crate) fn calm(&self) {
         assert!(self.w.violations.is_empty(), "{:#?}", self.w.violations);
     }
 }
@@ -90,16 +89,16 @@ fn target(text: &str) -> TrunkTarget {
     TrunkTarget { host, transport: Some(Transport::Udp) }
 }
 
-fn first(d: &Desk) -> &Far {
+pub(crate) fn first(d: &Desk) -> &Far {
     &d.first
 }
 
-fn second(d: &Desk) -> &Far {
+pub(crate) fn second(d: &Desk) -> &Far {
     &d.second
 }
 
 /// Methods of what came, retransmissions once.
-fn methods(far: &mut Far, w: &World) -> Vec<String> {
+pub(crate) fn methods(far: &mut Far, w: &World) -> Vec<String> {
     let mut got: Vec<String> =
         far.inbox(w).iter().filter(|(m, _)| m.is_request()).map(|(m, _)| m.method().as_str().to_owned()).collect();
     got.dedup();
@@ -234,97 +233,6 @@ fn a_slow_target_is_spared_where_the_other_one_is_dead() {
     d.dials();
     wait(&mut d.w, 9000);
     assert_eq!(methods(&mut d.second, &d.w), ["INVITE"], "both are silent: perhaps that one came back");
-    d.calm();
-}
-
-/// RFC 3261 §16.6 step 11, §16.7 step 2: whoever is in a queue is not cut off.
-#[test]
-fn a_queue_is_not_cut_at_three_minutes() {
-    for (uri, limit) in [("112", 600), ("4711", 185)] {
-        let mut d = Desk::new(|c| {
-            c.emergency_numbers = vec![uri.into()];
-            c.routes[0].matches.clear();
-        });
-        d.dials();
-        let invite = d.call_first();
-        for _ in 0..10 {
-            d.says(first, &invite, 182);
-            wait(&mut d.w, 170_000);
-        }
-        assert!(d.told().iter().all(|s| *s == 182));
-        d.says(first, &invite, 180);
-        d.told();
-        wait(&mut d.w, limit * 1000 - 1000);
-        let at = d.told();
-        assert!(at.iter().all(|s| *s == 180) && methods(&mut d.second, &d.w).is_empty(), "{uri} {at:?}");
-        // It rings without an end: the next one, and the first one is hushed.
-        wait(&mut d.w, 1000);
-        assert!(methods(&mut d.first, &d.w).contains(&"CANCEL".to_owned()));
-        let next = d.call_second();
-        d.says(first, &invite, 487);
-        d.says(second, &next, 180);
-        d.says(second, &next, 200);
-        assert_eq!(d.told(), [180, 200]);
-        d.calm();
-    }
-}
-
-#[test]
-fn a_trunk_may_have_a_ring_time_of_its_own() {
-    let mut d = Desk::new(|c| {
-        c.trunks[1].ring_timeout = Some(Duration::from_secs(30));
-        c.trunks[1].targets.truncate(1);
-    });
-    d.dials();
-    let invite = d.call_first();
-    d.says(first, &invite, 180);
-    wait(&mut d.w, 29_900);
-    assert_eq!(d.told(), [180]);
-    wait(&mut d.w, 200);
-    assert_eq!(d.told(), [480], "nothing is left to be tried");
-    d.calm();
-}
-
-/// RFC 3261 §13.3.1.1: the caller hears something each minute, lest a proxy before us ends the call.
-#[test]
-fn the_caller_hears_of_it_each_minute() {
-    let mut d = Desk::new(|_| ());
-    d.dials();
-    let invite = d.call_first();
-    d.says(first, &invite, 100);
-    wait(&mut d.w, 60_000);
-    assert_eq!(d.told(), [183], "our own where the called side says nothing");
-    d.says(first, &invite, 182);
-    let queued = d.caller.inbox(&d.w).remove(0).0;
-    wait(&mut d.w, 120_000);
-    let again: Vec<Message> = d.caller.inbox(&d.w).into_iter().map(|(m, _)| m).collect();
-    assert_eq!(again.len(), 2);
-    assert!(again.iter().all(|m| m.raw() == queued.raw()), "the same again");
-    d.says(first, &invite, 200);
-    assert_eq!(d.told().first(), Some(&200));
-    wait(&mut d.w, 130_000);
-    assert!(!d.told().contains(&182));
-    d.calm();
-}
-
-/// RFC 3262 §3: for a caller that takes reliable ones alone, each with its number.
-#[test]
-fn the_caller_hears_of_it_reliably_where_it_must() {
-    let mut d = Desk::new(|_| ());
-    d.dials_with(&[("Require", "100rel")]);
-    let invite = d.call_first();
-    d.says(first, &invite, 180);
-    for minute in 0..3 {
-        let all = d.caller.inbox(&d.w);
-        let ringing = all.iter().map(|(m, _)| m).find(|m| m.status() == Some(180)).expect("it rings").clone();
-        assert!(minute == 0 || ringing.body().is_empty());
-        let rack = format!("{} 1 INVITE", ringing.first(HeaderId::RSeq).expect("reliable"));
-        let (mut prack, to) = d.caller.within(&Method::Prack, &ringing, 2 + minute);
-        d.caller.put(&mut d.w, &mut prack, to, &[("RAck", &rack)]);
-        wait(&mut d.w, 20);
-        assert_eq!(d.told(), [200], "minute {minute}");
-        wait(&mut d.w, 60_000);
-    }
     d.calm();
 }
 

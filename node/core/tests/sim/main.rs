@@ -15,6 +15,7 @@ mod far;
 mod invariants;
 mod loops;
 mod pages;
+mod patience;
 mod phone;
 mod plan;
 mod redirects;

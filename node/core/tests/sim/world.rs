@@ -206,7 +206,7 @@ pub(crate) fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
         ],
         routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
-        // Worlds are at rest sooner so (`scenario::AT_REST`); `dialling` has the ten minutes of the default.
+        // Worlds are at rest sooner so (`scenario::AT_REST`); `patience` has the ten minutes of the default.
         settings: Settings { emergency_ring_timeout: Duration::from_secs(180), ..Settings::default() },
         ..ClusterConfig::default()
     }
