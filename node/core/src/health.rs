@@ -68,6 +68,11 @@ impl Health {
         false
     }
 
+    /// The same without becoming the one who tries.
+    pub fn is_held(&self, now: Instant, from: AddressRole, target: &Target) -> bool {
+        self.held.get(&(from, target.clone())).is_some_and(|held| now < held.until)
+    }
+
     /// Forgets targets that nobody has tried for long.
     pub fn sweep(&mut self, now: Instant) {
         self.held.retain(|_, held| now < held.until + HOLD_MAX);

@@ -234,6 +234,10 @@ fn settings(reader: &Reader<'_>, section: &Section<'_>) -> Settings {
         failover_after: ms("failover_after_ms", 100, 32_000).unwrap_or(default.failover_after),
         cancel_hold: ms("cancel_hold_ms", 0, 1000).unwrap_or(default.cancel_hold),
         ring_timeout: section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs).unwrap_or(default.ring_timeout),
+        emergency_ring_timeout: section
+            .number("emergency_ring_timeout_s", 5..=3600)
+            .map(Duration::from_secs)
+            .unwrap_or(default.emergency_ring_timeout),
         session_expires: session_expires(section).unwrap_or(default.session_expires),
         max_calls: count("max_calls", 1).unwrap_or(default.max_calls),
         shed_at: section.number("shed_at", 0..=99).and_then(|n| u8::try_from(n).ok()).unwrap_or(default.shed_at),

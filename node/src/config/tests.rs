@@ -56,6 +56,7 @@ const CLUSTER: &str = r#"
 claim_budget_ms = 200
 ring_timeout_s = 60
 own_names = ["SBC.example.net", "sos.example.net."]
+emergency_ring_timeout_s = 900
 session_expires_s = 0
 [emergency]
 numbers = ["112", "110"]
@@ -102,6 +103,7 @@ fn a_good_cluster_is_read_whole() {
     let c = parse_cluster(CLUSTER, 7).unwrap();
     assert_eq!((c.revision, c.settings.claim_budget), (7, Duration::from_millis(200)));
     assert_eq!(c.settings.ring_timeout, Duration::from_secs(60));
+    assert_eq!(c.settings.emergency_ring_timeout, Duration::from_secs(900));
     assert_eq!((c.settings.session_expires, c.trunks[0].session_expires), (Duration::ZERO, None));
     assert_eq!(c.trunks[1].session_expires, Some(Duration::from_secs(600)));
     assert_eq!(c.emergency_numbers, ["112".into(), "110".into()]);
@@ -130,7 +132,7 @@ fn every_fault_is_shown_at_once() {
         .replace("127.0.2.1/32", "127.0.2.1/33")
         .replace("psap.example.org", "psap example")
         .replace("trunks = [\"psap\"]", "trunks = [\"spap\"]")
-        .replace("ring_timeout_s = 60", "ring_timeout_s = 1")
+        .replace("\nring_timeout_s = 60", "\nring_timeout_s = 1")
         .replace("session_expires_s = 600", "session_expires_s = 60")
         .replace("codecs = [\"PCMA\", \"opus\"]", "codecs = []")
         .replace("GW.example.net", "*.example.net");

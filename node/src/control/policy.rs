@@ -74,7 +74,8 @@ impl PolicyService for Policy {
             emergency,
         };
         let mut draft = draft_of(&message);
-        apply_profile(config.trunk(&asked.from_trunk), config.trunk(&asked.to_trunk), message.method(), &mut draft);
+        let (from, to) = (config.trunk(&asked.from_trunk), config.trunk(&asked.to_trunk));
+        apply_profile(from, to, message.method(), emergency, &mut draft);
         let changed = apply_header_rules(&config.header_rules, &passing, &mut draft);
         let octets = draft.encode().map_err(|e| invalid("message", e.to_string()))?;
         Ok(Response::new(pb::PolicyServiceTestMessageResponse {

@@ -25,7 +25,7 @@ pub(crate) fn run(octets: &[u8]) -> bool {
     let own = written(&draft);
     copy_through(&message, &mut draft);
     let (from, to) = (trunk("from", profile), trunk("to", profile >> 4));
-    apply_profile(Some(&from), Some(&to), message.method(), &mut draft);
+    apply_profile(Some(&from), Some(&to), message.method(), false, &mut draft);
     let passing = Passing {
         from: "from",
         to: "to",

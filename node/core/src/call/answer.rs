@@ -40,8 +40,10 @@ impl Call {
         if action == ResponseAction::Absorb {
             return;
         }
+        self.reconsider(cx, at, status);
         let attempt = &mut self.attempts[at];
         attempt.provisional = true;
+        attempt.rang |= (101..300).contains(&status);
         cx.stop_timer(&mut attempt.timer);
         let path = attempt.path;
         cx.target_responded(&path, status, response);
@@ -51,6 +53,7 @@ impl Call {
                 if self.attempts[at].unwanted {
                     self.attempts[at].cancel(cx, None);
                 } else if status > 100 && self.phase == CallPhase::Dialling {
+                    self.restart_ring(cx);
                     self.on_provisional(cx, index, response);
                 }
             }
@@ -114,6 +117,7 @@ impl Call {
     fn answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
         let Some(tx) = self.invite_tx.take() else { return };
         // A dialog that was ended is answered by nobody.
+        self.learn_session_id(Side::Callee, response);
         if self.focus_response(cx, index, response) == Focus::Nowhere {
             self.invite_tx = Some(tx);
             if let Some(at) = self.attempts.iter().position(|a| a.index == index) {
@@ -127,6 +131,7 @@ impl Call {
         let owed = agreed && self.caller.offer == Some(Side::Caller);
         self.phase = CallPhase::Answered;
         cx.stop_timer(&mut self.timers.ring);
+        cx.stop_timer(&mut self.timers.progress);
         self.settle_early(cx);
         self.callee.dialog.on_dialog_response(response);
         cx.drop_own_routes(&mut self.callee.dialog);
@@ -151,7 +156,7 @@ impl Call {
             self.await_ack(cx, Side::Caller, tx, self.invite.cseq(), payload, self.back, delayed.then_some(cseq));
         }
         if !delayed {
-            let ack = self.callee.dialog.ack(cseq);
+            let ack = self.own_ack(Side::Callee, cseq);
             self.send_on(cx, Side::Callee, ack, Purpose::Ack(cseq));
         }
         for other in &mut self.attempts {
@@ -183,6 +188,7 @@ impl Call {
             return;
         }
         let mut ack = dialog.ack(cseq);
+        self.put_session_id(Side::Callee, &mut ack);
         self.authorize(cx, Side::Callee, &mut ack);
         let branch = cx.mint_branch();
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
@@ -194,6 +200,7 @@ impl Call {
             cx.send(back, tls_name.clone(), payload);
         }
         let mut bye = dialog.request(&Method::Bye);
+        self.put_session_id(Side::Callee, &mut bye);
         let retry = self.authorize(cx, Side::Callee, &mut bye);
         let branch = cx.mint_branch();
         bye.insert_first(HeaderId::Via, cx.via(&path, &branch));
@@ -225,15 +232,22 @@ impl Call {
 
     /// A response to the caller, with the fields of the called side's that cross.
     pub(super) fn toward_caller(&mut self, cx: &Services, status: u16, response: &Message) -> Draft {
-        let mut draft = self.invite.response(status, Some(response.reason()));
+        self.caller.learn_contact(response);
+        let mut draft = self.own_response(cx, status, (response.status() == Some(status)).then(|| response.reason()));
+        headers::copy_through(response, &mut draft);
+        cx.shape(&self.callee.trunk, &self.caller.trunk, &Method::Invite, self.emergency, &mut draft);
+        draft
+    }
+
+    /// A response to the caller that makes an early dialog, or the dialog.
+    pub(super) fn own_response(&self, cx: &Services, status: u16, reason: Option<&str>) -> Draft {
+        let mut draft = self.invite.response(status, reason);
         draft.set(HeaderId::To, format!("{};tag={}", self.invite.to(), self.tag()));
         // RFC 3261 §12.1.1: what makes a dialog returns the route.
         for route in self.invite.all(HeaderId::RecordRoute) {
             draft.push(HeaderId::RecordRoute, route);
         }
-        draft.push(HeaderId::Contact, self.caller.contact_for(cx, response));
-        headers::copy_through(response, &mut draft);
-        cx.shape(&self.callee.trunk, &self.caller.trunk, &Method::Invite, self.emergency, &mut draft);
+        draft.push(HeaderId::Contact, self.caller.contact(cx));
         draft
     }
 
@@ -300,6 +314,7 @@ impl Call {
     /// The far end's ACK for a 2xx. `message` may carry the answer.
     pub fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
         self.ladder.received(cx.now.unix, self.leg(side).realm, back, message);
+        self.learn_session_id(side, message);
         let leg = self.leg_mut(side);
         leg.learn_path(back);
         if leg.pending_2xx.as_ref().is_none_or(|p| p.cseq != message.cseq()) {
@@ -309,7 +324,7 @@ impl Call {
         cx.stop_timer(&mut pending.timer);
         if let Some(cseq) = pending.awaits_answer.filter(|_| !self.leg(side.other()).gone) {
             let mut ack = self.leg(side.other()).dialog.ack(cseq);
-            self.put_body(cx, side, message, true, &mut ack);
+            self.pass(cx, side, message, &mut ack);
             self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
             if let Some(before) = pending.before.filter(|_| body::find_sdp(message).is_none()) {
                 // RFC 3261 §13.2.2.4 wants an answer here. Without one the offer came to nothing.
@@ -317,5 +332,18 @@ impl Call {
             }
         }
         self.flush_bye(cx, side);
+    }
+
+    /// What crosses of a message that ends something, or acknowledges it: fields, header rules, body.
+    pub(super) fn pass(&mut self, cx: &mut Services, from: Side, message: &Message, draft: &mut Draft) {
+        if let Ok(n) = headers::next_max_forwards(message) {
+            draft.set(HeaderId::MaxForwards, n.to_string());
+        }
+        headers::copy_through(message, draft);
+        let (here, there) = (&self.leg(from).trunk, &self.leg(from.other()).trunk);
+        cx.shape(here, there, message.method(), self.emergency, draft);
+        headers::strip_our_credentials(cx, here, draft);
+        // Only the answer to a delayed offer says anything of media here.
+        self.put_body(cx, from, message, message.method() == &Method::Ack, draft);
     }
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::challenge::Retry;
+use super::dial::Candidate;
+use super::early::Template;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::dialog::Dialog;
@@ -33,20 +35,36 @@ pub(super) struct Attempt {
     pub branch: Box<str>,
     /// CSeq number of the INVITE.
     pub cseq: u32,
+    /// Which try at its target it is; part of the leg's identity (rule C).
+    pub tries: usize,
     /// Where it went.
     pub path: Path,
     /// TLS name there.
     pub tls_name: Option<Box<str>>,
+    /// What was dialled.
+    pub candidate: Candidate,
+    /// Both legs as its INVITE left them.
+    pub template: Template,
     /// Something came back.
     pub provisional: bool,
+    /// A 101 to 299 came back.
+    pub rang: bool,
     /// We no longer want it: a provisional response is answered by CANCEL, a 2xx by ACK and BYE.
     pub unwanted: bool,
+    /// Unwanted for its silence alone: what it says may still count (`failover`).
+    pub passed_over: bool,
+    /// It was given more time, for nothing better was left.
+    pub spared: bool,
     /// CANCEL was sent.
     pub cancelled: bool,
     /// A final response came, or none will.
     pub finished: bool,
     /// The failover timer.
     pub timer: Option<TimerId>,
+    /// Why it is to be cancelled: a CANCEL that waits has it too.
+    pub reason: Option<Box<str>>,
+    /// The INVITE's Session-ID (RFC 7989 §6: CANCEL and ACK have the same).
+    pub session_id: Option<Box<str>>,
     /// The INVITE, where the target may ask who we are.
     pub retry: Option<Retry>,
 }
@@ -54,15 +72,18 @@ pub(super) struct Attempt {
 impl Attempt {
     /// CANCEL, once something has come back (RFC 3261 §9.1); before that it waits for it.
     pub(super) fn cancel(&mut self, cx: &mut Services, reason: Option<&str>) {
-        self.unwanted = true;
+        (self.unwanted, self.passed_over) = (true, false);
         cx.stop_timer(&mut self.timer);
+        if let Some(reason) = reason {
+            self.reason = Some(reason.into());
+        }
         if self.finished || self.cancelled || !self.provisional {
             return;
         }
         self.cancelled = true;
         let mut draft = self.same_hop(&Method::Cancel, &self.dialog.remote_uri);
-        if let Some(reason) = reason {
-            draft.push(HeaderId::Reason, reason);
+        if let Some(reason) = &self.reason {
+            draft.push(HeaderId::Reason, &**reason);
         }
         if let Some(payload) = cx.encode(&draft) {
             let (branch, path, tls) = (self.branch.clone(), self.path, self.tls_name.clone());
@@ -95,6 +116,9 @@ impl Attempt {
         draft.push(HeaderId::To, to);
         draft.push(HeaderId::CallId, &*self.dialog.call_id);
         draft.push(HeaderId::CSeq, format!("{} {}", self.cseq, method.as_str()));
+        if let Some(id) = &self.session_id {
+            draft.push(HeaderId::SessionId, &**id);
+        }
         draft
     }
 }

@@ -213,7 +213,7 @@ impl Call {
         let dialog = &mut self.callee.dialog;
         (dialog.local_cseq, dialog.remote_tag) = (cseq, None);
         dialog.route_set.clear();
-        self.keep_template();
+        let template = self.keep_template();
         let mut draft = retry.draft.clone();
         let Some(credentials) = cx.credentials(&self.callee.trunk) else { return Challenged::Refused };
         self.give(cx, Side::Callee, &credentials, &mut draft);
@@ -233,7 +233,7 @@ impl Call {
         let attempt = &mut self.attempts[at];
         attempt.dialog.local_cseq = cseq;
         (attempt.tx, attempt.via, attempt.branch, attempt.cseq, attempt.timer) = (tx, via, branch.into(), cseq, timer);
-        (attempt.provisional, attempt.finished) = (false, false);
+        (attempt.provisional, attempt.finished, attempt.template) = (false, false, template);
         attempt.retry = Some(retry);
         Challenged::Answered
     }

@@ -3,7 +3,6 @@
 use super::dial::{Candidate, Large};
 use super::leg::arrival;
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
 use super::{AfterClaim, Call, CallPhase, Cause, ClaimState};
 use crate::ids::{CallUid, NodeId};
 use crate::io::{Counter, ReturnPath, Target};
@@ -103,8 +102,7 @@ impl Call {
             cx.tx.drop_server(tx);
         }
         if self.timers.ring.is_none() {
-            let ring = cx.config.settings.ring_timeout;
-            self.timers.ring = Some(cx.start_timer(ring, Timer::Call(self.serial, CallTimer::Ring)));
+            self.restart_ring(cx);
         }
     }
 
@@ -176,7 +174,7 @@ impl Call {
             let host = last.tls_name.clone().unwrap_or_else(|| last.path.remote.ip().to_string().into());
             let target = Target { addr: last.path.remote, transport: last.path.transport };
             let (trunk, realm, uri) = (self.callee.trunk.clone(), self.callee.realm, Some(last.uri.clone()));
-            self.candidates.push_front(Candidate { target, trunk, realm, host, large: Large::Stay, uri });
+            self.candidates.push_front(Candidate { target, trunk, realm, host, large: Large::Stay, uri, again: None });
         }
         self.try_dial(cx);
     }

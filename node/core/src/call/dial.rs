@@ -2,19 +2,20 @@
 
 use std::net::IpAddr;
 
+use super::address::{is_sips, request_uri, to_value};
 use super::media::MediaPhase;
 use super::services::{ClientUse, LOOP_PARAM, Services};
 use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase, ClaimState, headers};
-use crate::dialog::{Dialog, fit_to_send};
+use crate::dialog::Dialog;
 use crate::ids::ResolveId;
 use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Side, Target, Transport, TransportChoice};
 use crate::policy::Topology;
 use crate::routing;
-use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri};
+use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 
 /// Targets dialled for one call at the most, over all answers of the DNS.
-const MAX_ATTEMPTS: usize = 16;
+pub(super) const MAX_ATTEMPTS: usize = 16;
 
 /// RFC 5393 §5.3.3: what a request without Max-Breadth gets.
 const MAX_BREADTH: &str = "60";
@@ -33,6 +34,20 @@ pub(super) struct Hop {
     pub(super) uri: Option<Box<str>>,
 }
 
+impl Hop {
+    /// Its address, where no name is to be looked up.
+    pub(super) fn literal(&self) -> Option<Target> {
+        let ip = self.host.host.parse::<IpAddr>().ok()?;
+        let transport = match self.choice {
+            TransportChoice::Fixed(t) => t,
+            TransportChoice::Secure => Transport::Tls,
+            TransportChoice::Any => Transport::Udp,
+        };
+        let port = self.host.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
+        Some(Target { addr: (ip, port).into(), transport })
+    }
+}
+
 /// One address to dial.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
@@ -45,6 +60,17 @@ pub(super) struct Candidate {
     pub(super) large: Large,
     /// The whole Request-URI, where a 3xx named it.
     pub(super) uri: Option<Box<str>>,
+    /// The same INVITE with something changed: the leg's identity stays, and the CSeq number goes on (RFC 4028 §7.3).
+    pub(super) again: Option<Again>,
+}
+
+/// Of an INVITE that goes out again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Again {
+    /// Which try at its target it was.
+    tries: usize,
+    /// The CSeq number of the last one.
+    cseq: u32,
 }
 
 /// UDP and large requests.
@@ -69,12 +95,17 @@ impl Call {
         let config = cx.config.clone();
         let service = self.emergency_info.as_ref().map(|i| i.service.as_str());
         let Some(route) = routing::route(&config, &uri, service, &self.caller.trunk) else { return };
+        let secure = uri.scheme() == Scheme::Sips;
         for (trunk, target) in routing::targets(&config, route) {
+            if !routing::carries(target.transport, secure, self.emergency) {
+                self.unsecured = true;
+                continue;
+            }
             self.hops.push_back(Hop {
                 trunk: trunk.name.clone(),
                 realm: trunk.realm,
                 host: target.host.clone(),
-                choice: routing::transport_choice(target.transport, uri.scheme() == Scheme::Sips),
+                choice: routing::transport_choice(target.transport, secure),
                 uri: None,
             });
         }
@@ -112,14 +143,12 @@ impl Call {
                 None => self.look_up_next(cx),
             }
         }
-        let otherwise = routing::unrouted(self.attempts.is_empty() && self.emergency);
+        if self.back_to_the_silent(cx) {
+            return;
+        }
+        let there = self.emergency || self.unsecured;
+        let otherwise = routing::unrouted(self.attempts.is_empty() && there);
         self.fail_with_best(cx, otherwise);
-    }
-
-    /// True when another target could be tried.
-    pub(super) fn has_alternative(&self) -> bool {
-        let waiting = !self.candidates.is_empty() || !self.deferred.is_empty();
-        self.attempts.len() < MAX_ATTEMPTS && (waiting || !self.hops.is_empty() || self.resolving.is_some())
     }
 
     fn look_up_next(&mut self, cx: &mut Services) {
@@ -127,17 +156,9 @@ impl Call {
             return;
         }
         let Some(hop) = self.hops.pop_front() else { return };
-        match hop.host.host.parse::<IpAddr>() {
-            Ok(ip) => {
-                let transport = match hop.choice {
-                    TransportChoice::Fixed(t) => t,
-                    TransportChoice::Secure => Transport::Tls,
-                    TransportChoice::Any => Transport::Udp,
-                };
-                let port = hop.host.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-                self.add_candidates(&hop, &[Target { addr: (ip, port).into(), transport }]);
-            }
-            Err(_) => {
+        match hop.literal() {
+            Some(target) => self.add_candidates(&hop, &[target]),
+            None => {
                 let request = ResolveRequest { target: hop.host.clone(), transport: hop.choice };
                 let id = cx.resolve(self.serial, request);
                 self.resolving = Some((id, hop));
@@ -153,6 +174,7 @@ impl Call {
                 realm: hop.realm,
                 host: hop.host.host.clone(),
                 uri: hop.uri.clone(),
+                again: None,
                 large: if hop.choice == TransportChoice::Any { Large::ByTcp } else { Large::Stay },
             });
         }
@@ -211,17 +233,21 @@ impl Call {
         cx.stop_timer(&mut self.timers.prepare);
         self.phase = CallPhase::Dialling;
         self.end_forks(cx);
+        self.session_ids.forget_callee();
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
         let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
         let Target { addr, transport } = candidate.target;
-        let tries = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport).count();
+        let here = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport);
+        let tries = candidate.again.map_or_else(|| here.count(), |again| again.tries);
         let identity = cx.key.callee_identity(self.claim_key, epoch, target_number(&candidate.target, tries));
+        let cseq = candidate.again.map_or(identity.cseq, |again| again.cseq + 1);
         let uri = request_uri(&self.invite, &candidate);
         let open = cx.config.trunk(&candidate.trunk).is_some_and(|t| t.topology == Topology::Transparent);
+        self.callee.secure = is_sips(&uri);
         let dialog = &mut self.callee.dialog;
         dialog.call_id = if open { self.invite.call_id().into() } else { identity.call_id.into() };
         dialog.local_tag = identity.from_tag.into();
-        dialog.local_cseq = identity.cseq - 1;
+        dialog.local_cseq = cseq - 1;
         dialog.remote_tag = None;
         dialog.route_set.clear();
         dialog.remote_uri = to_value(cx, &self.invite, &uri).into();
@@ -255,7 +281,7 @@ impl Call {
         self.offer_100rel(cx, &mut draft);
         self.offer_session(cx, Side::Callee, &mut draft);
         self.put_body(cx, Side::Caller, &invite, false, &mut draft);
-        self.keep_template();
+        let template = self.keep_template();
         let retry = self.first_retry(cx, &mut draft);
         let path = self.callee.path;
         let branch = cx.mint_branch();
@@ -277,27 +303,33 @@ impl Call {
         let settings = &cx.config.settings;
         let trunk = cx.config.trunk(&self.callee.trunk);
         let failover = trunk.and_then(|t| t.failover_after).unwrap_or(settings.failover_after);
-        let ring = trunk.and_then(|t| t.ring_timeout).unwrap_or(settings.ring_timeout);
         let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
-        if self.timers.ring.is_none() {
-            self.timers.ring = Some(cx.start_timer(ring, Timer::Call(self.serial, CallTimer::Ring)));
-        }
+        self.restart_ring(cx);
+        self.await_progress(cx);
         self.attempts.push(Attempt {
             call: self.serial,
             index,
             tx,
-            dialog: Dialog { local_cseq: identity.cseq, ..self.callee.dialog.clone() },
+            dialog: Dialog { local_cseq: cseq, ..self.callee.dialog.clone() },
             uri: self.callee.dialog.remote_target.clone(),
             via,
             branch: branch.into(),
-            cseq: identity.cseq,
+            cseq,
+            tries,
             path,
             tls_name,
+            candidate,
+            template,
             provisional: false,
+            rang: false,
             unwanted: false,
+            passed_over: false,
+            spared: false,
             cancelled: false,
             finished: false,
             timer,
+            reason: None,
+            session_id: draft.first(HeaderId::SessionId).map(Into::into),
             retry,
         });
         true
@@ -306,38 +338,18 @@ impl Call {
     /// The target wants a longer session interval: once more, with it (RFC 4028 §7.3). False: it said nothing of use, or too often.
     pub(super) fn dial_longer(&mut self, at: usize, response: &Message) -> bool {
         let attempt = &self.attempts[at];
-        let target = Target { addr: attempt.path.remote, transport: attempt.path.transport };
-        let tries = self.attempts.iter().filter(|a| a.path == attempt.path).count();
-        if tries > usize::from(super::session::MAX_RAISES) {
+        let sent = self.attempts.iter().filter(|a| a.path == attempt.path).count();
+        if sent > usize::from(super::session::MAX_RAISES) {
             return false;
         }
-        let host = attempt.tls_name.clone().unwrap_or_else(|| target.addr.ip().to_string().into());
+        let again = Some(Again { tries: attempt.tries, cseq: attempt.cseq });
         let uri = Some(attempt.uri.clone());
-        let (trunk, realm) = (self.callee.trunk.clone(), self.callee.realm);
+        let candidate = Candidate { uri, again, large: Large::Stay, ..attempt.candidate.clone() };
         if !self.raise_session(Side::Callee, response) {
             return false;
         }
-        self.candidates.push_front(Candidate { target, trunk, realm, host, uri, large: Large::Stay });
+        self.candidates.push_front(candidate);
         true
-    }
-
-    /// The target has been silent for too long: the next one, if there is one.
-    pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
-        let alternative = self.has_alternative();
-        let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
-        attempt.timer = None;
-        if attempt.provisional || attempt.finished || attempt.unwanted {
-            return;
-        }
-        cx.target_failed(&attempt.path, None);
-        if !alternative {
-            return;
-        }
-        attempt.unwanted = true;
-        let tx = attempt.tx;
-        cx.tx.stop_retransmitting(tx);
-        self.note_failure(480, None);
-        self.try_dial(cx);
     }
 }
 
@@ -347,42 +359,6 @@ pub fn target_number(target: &Target, tries: usize) -> u32 {
     let text = format!("{}/{}/{tries}", target.transport.via_token(), target.addr);
     // FNV-1a: the same on every node and in every version.
     text.bytes().fold(0x811c_9dc5, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
-}
-
-/// The Request-URI toward a target: the number or name as dialled, at the target's host; other schemes as they are.
-fn request_uri(invite: &Message, candidate: &Candidate) -> String {
-    if let Some(uri) = &candidate.uri {
-        return uri.to_string();
-    }
-    uri_at(invite, &candidate.host, candidate.target.addr)
-}
-
-/// The Request-URI of a request that goes to this host, by this address.
-pub fn uri_at(request: &Message, host: &str, addr: std::net::SocketAddr) -> String {
-    let text = request.request_uri().unwrap_or_default();
-    let Ok(uri) = Uri::parse(text) else { return text.to_owned() };
-    if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips) {
-        return text.to_owned();
-    }
-    let scheme = if uri.scheme() == Scheme::Sips { "sips" } else { "sip" };
-    let user = uri.user().map(|u| format!("{u}@")).unwrap_or_default();
-    let host = match host.parse::<IpAddr>() {
-        Ok(_) => addr.to_string(),
-        Err(_) => host.to_owned(),
-    };
-    let phone = if uri.param("user").is_some_and(|v| v.eq_ignore_ascii_case("phone")) { ";user=phone" } else { "" };
-    format!("{scheme}:{user}{host}{phone}")
-}
-
-/// The To value toward a target. A caller that dials our own address names it there; the called side must not see it.
-pub fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
-    let as_received = fit_to_send(invite.to());
-    let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
-    match (cx.leads_here(&to.uri), &to.display) {
-        (false, _) => as_received,
-        (true, Some(display)) => format!("{} <{uri}>", crate::sip::quote(display)),
-        (true, None) => format!("<{uri}>"),
-    }
 }
 
 #[cfg(test)]

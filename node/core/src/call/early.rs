@@ -15,12 +15,12 @@ use super::services::Services;
 use super::{Call, CallPhase, body};
 use crate::dialog::Dialog;
 use crate::io::{Counter, Side};
-use crate::sip::{HeaderId, Message, Method, Sdp};
+use crate::sip::{Message, Method, Sdp};
 use crate::token::{MAX_FORK, OwnerToken, TokenKind};
 
 /// What belongs to one dialog of a leg.
 #[derive(Clone, Debug)]
-struct Half {
+pub(super) struct Half {
     dialog: Dialog,
     contact_token: Box<str>,
     sdp_id: u64,
@@ -29,6 +29,9 @@ struct Half {
     remote_sdp: Bytes,
     offer: Option<Side>,
 }
+
+/// Both legs as an INVITE to the called side left them: the caller's and the called side's.
+pub(super) type Template = Box<(Half, Half)>;
 
 impl Half {
     fn of(leg: &Leg) -> Half {
@@ -77,7 +80,7 @@ pub(super) struct Early {
     pub(super) forks: Vec<Fork>,
     focus: Option<usize>,
     /// Both legs as the INVITE left them.
-    template: Option<Box<(Half, Half)>>,
+    template: Option<Template>,
 }
 
 impl Early {
@@ -93,6 +96,11 @@ impl Early {
 
     fn find(&self, attempt: u32, tag: &str) -> Option<usize> {
         self.forks.iter().position(|f| f.attempt == attempt && f.tag.eq_ignore_ascii_case(tag) && !f.tag.is_empty())
+    }
+
+    /// Something may still be said in that one.
+    pub(super) fn lives(&self, at: usize) -> bool {
+        self.forks.get(at).is_some_and(|f| !f.over)
     }
 
     fn living(&self) -> usize {
@@ -111,10 +119,19 @@ pub(super) enum Focus {
 
 impl Call {
     /// The INVITE is written: each early dialog begins from here.
-    pub(super) fn keep_template(&mut self) {
+    pub(super) fn keep_template(&mut self) -> Template {
         let offer = body::find_sdp(&self.invite).map(|_| Side::Caller);
         (self.caller.offer, self.callee.offer) = (offer, offer);
-        self.early.template = Some(Box::new((Half::of(&self.caller), Half::of(&self.callee))));
+        let template = Box::new((Half::of(&self.caller), Half::of(&self.callee)));
+        self.early.template = Some(template.clone());
+        template
+    }
+
+    /// An earlier INVITE is the one that counts after all.
+    pub(super) fn back_to(&mut self, cx: &mut Services, template: Template) {
+        self.end_forks(cx);
+        self.early.template = Some(template.clone());
+        self.unpark(Some(template));
     }
 
     /// Another INVITE is to be written: the dialogs of those before are over, and the legs as before any.
@@ -139,7 +156,7 @@ impl Call {
         self.unpark(self.early.template.clone());
     }
 
-    fn unpark(&mut self, parked: Option<Box<(Half, Half)>>) {
+    fn unpark(&mut self, parked: Option<Template>) {
         let Some((caller, callee)) = parked.map(|p| *p) else { return };
         caller.put(&mut self.caller);
         callee.put(&mut self.callee);
@@ -250,9 +267,7 @@ impl Call {
         self.refuse_forwards(cx, |f| f.fork == fork);
         if side == Side::Caller {
             let mut bye = self.callee.dialog.request(&Method::Bye);
-            for reason in request.all(HeaderId::Reason) {
-                bye.push(HeaderId::Reason, reason);
-            }
+            self.pass(cx, side, request, &mut bye);
             self.send_on(cx, Side::Callee, bye, super::outgoing::Purpose::Alone);
         }
         true

@@ -33,6 +33,15 @@ fn rank(status: u16) -> (u16, u16) {
     (class, u16::from(!helps))
 }
 
+/// What a caller is told of a failure. RFC 3261 §16.7 step 6, §21.5.4: by a 503 an upstream element takes the address that said it out of
+/// service, which here is the address of all nodes, for as long as Retry-After says; but it was one target that cannot. 500 is the
+/// same for this call: who has another way tries it (RFC 3263 §4.3 for a 5xx in general; in the telephone network cause 41,
+/// temporary failure, as 503 is: RFC 3398 §8.2.6.1). 480 would be the user's answer there (cause 18), after which nobody tries another way;
+/// so emergency calls get 500 too. 503 is for our own overload and for rule G.
+pub fn upstream(status: u16) -> u16 {
+    if status == 503 { 500 } else { status }
+}
+
 impl Call {
     /// Notes a failure, if it tells more than what failed before. One that the called side sent tells more than one of ours.
     pub(super) fn note_failure(&mut self, status: u16, response: Option<&Message>) {
@@ -50,6 +59,10 @@ impl Call {
         }
         self.attempts[at].finished = true;
         if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {
+            // Of a target that was passed over: should nothing better come, the caller hears of it.
+            if self.attempts[at].passed_over && status >= 400 && !matches!(status, 401 | 407 | 482) {
+                self.note_failure(status, Some(response));
+            }
             return;
         }
         if self.is_challenge(action, status) {
@@ -96,16 +109,19 @@ impl Call {
     pub(super) fn fail_with_best(&mut self, cx: &mut Services, otherwise: u16) {
         match self.failure.take() {
             Some(failure) if failure.response.is_some() && self.invite_tx.is_some() => self.pass_failure(cx, &failure),
-            Some(failure) => self.fail(cx, failure.status, "no target"),
+            Some(failure) => self.fail(cx, upstream(failure.status), "no target"),
             None => self.fail(cx, otherwise, "no target"),
         }
     }
 
     fn pass_failure(&mut self, cx: &mut Services, failure: &Failure) {
         let (Some(response), Some(tx)) = (&failure.response, self.invite_tx.take()) else { return };
-        let status = failure.status;
+        let status = upstream(failure.status);
         let mut draft = self.toward_caller(cx, status, response);
         draft.remove(HeaderId::Contact);
+        if status != failure.status {
+            draft.remove(HeaderId::RetryAfter);
+        }
         if (300..400).contains(&status) {
             for contact in response.all(HeaderId::Contact) {
                 draft.push(HeaderId::Contact, contact);
@@ -165,6 +181,12 @@ impl Call {
         // Stable: equal ones stay in their order.
         found.sort_by_key(|(q, _)| std::cmp::Reverse(*q));
         found.into_iter().map(|(_, hop)| hop).collect()
+    }
+
+    /// All that a message gives as its reason, in one value (RFC 3326 §2: a list).
+    pub(super) fn reasons(message: &Message) -> Option<String> {
+        let all: Vec<&str> = message.all(HeaderId::Reason).collect();
+        (!all.is_empty()).then(|| all.join(", "))
     }
 
     /// Keeps the Q.850 cause of a Reason (RFC 3326 §2, RFC 6432) for the record.

@@ -29,6 +29,8 @@ pub(super) struct Forward {
     pub(super) offered: bool,
     /// The far end that asked has cancelled it.
     pub(super) cancelled: bool,
+    /// Why.
+    pub(super) cancel_reason: Option<Box<str>>,
     /// It waits for ports: not sent yet.
     pub(super) held: bool,
     /// A provisional response came.

@@ -13,6 +13,11 @@ impl Services {
         self.health.defers(self.now.mono, LocalConfig::own_role(realm), target)
     }
 
+    /// True while a target is known to have failed lately.
+    pub(super) fn is_held(&self, realm: Realm, target: &Target) -> bool {
+        self.health.is_held(self.now.mono, LocalConfig::own_role(realm), target)
+    }
+
     /// The far end of a path was silent or could not be reached; `asked`: it wants to be left alone for that long.
     pub fn target_failed(&mut self, path: &Path, asked: Option<Duration>) {
         if self.health.failed(self.now.mono, path.role, &target_of(path), asked) {

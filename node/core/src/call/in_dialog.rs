@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::failure::upstream;
 use super::forward::Forward;
 use super::outgoing::Purpose;
 use super::services::{ClientUse, Services};
@@ -39,6 +40,7 @@ impl Call {
     pub fn on_request(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         let realm = self.leg(side).realm;
         self.ladder.received(cx.now.unix, realm, &back, request);
+        self.learn_session_id(side, request);
         cx.server_use.insert(tx, self.serial);
         self.focus_request(side, request);
         if self.phase == CallPhase::Over || self.leg(side).gone {
@@ -54,7 +56,9 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, status);
             return;
         }
-        if matches!(request.method(), Method::Invite | Method::Update) && super::asks_too_little(request) {
+        let refreshes = matches!(request.method(), Method::Invite | Method::Update);
+        // An emergency call was taken with whatever it asks for, and goes on so.
+        if refreshes && !self.emergency && super::asks_too_little(request) {
             self.refuse_request(cx, side, tx, &back, request, 422);
             return;
         }
@@ -100,6 +104,7 @@ impl Call {
         if status == 500 {
             draft.push(HeaderId::RetryAfter, (1 + request.cseq() % 9).to_string());
         }
+        self.put_session_id(side, &mut draft);
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, back, &draft);
         cx.respond(tx, &mut draft);
@@ -121,10 +126,9 @@ impl Call {
         }
         self.note_reason(request);
         let origin = if side == Side::Caller { "caller" } else { "callee" };
-        let reason = request.first(HeaderId::Reason).map(str::to_owned);
         let status = if self.phase == CallPhase::Answered { 200 } else { 487 };
         let cause = Cause { origin, status, reason: "BYE".into() };
-        self.hang_up(cx, Some(side), cause, reason);
+        self.hang_up(cx, Some((side, request)), cause, None);
     }
 
     fn on_reinvite(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
@@ -190,6 +194,7 @@ impl Call {
             cseq: 0,
             offered,
             cancelled: false,
+            cancel_reason: None,
             held: !ready,
             provisional: false,
             retry: None,
@@ -233,6 +238,7 @@ impl Call {
             if request.method() == &Method::Invite {
                 draft.set_body(Some("application/sdp"), self.leg(to).local_sdp.clone());
             }
+            self.put_session_id(to, &mut draft);
         } else {
             let offers = self.keep_agreed(at);
             self.put_body(cx, from, &request, !offers, &mut draft);
@@ -257,6 +263,7 @@ impl Call {
         self.focus_on(self.forwards[at].fork);
         let to = self.forwards[at].from.other();
         self.ladder.received(cx.now.unix, self.leg(to).realm, back, response);
+        self.learn_session_id(to, response);
         if action == ResponseAction::Absorb {
             return;
         }
@@ -309,6 +316,15 @@ impl Call {
         }
     }
 
+    /// Who sent a request that was passed on has waited for a while: it hears that we have it (RFC 4320 §4.1).
+    pub fn on_trying_due(&mut self, cx: &mut Services, tx: ServerTxId) {
+        let Some(f) = self.forwards.iter().find(|f| f.server_tx == Some(tx)) else { return };
+        let mut draft = f.request.response(100, None);
+        let (realm, back) = (self.leg(f.from).realm, f.back);
+        self.ladder.sent(cx.now.unix, realm, &back, &draft);
+        cx.respond(tx, &mut draft);
+    }
+
     /// The far end wants a longer session interval: the same request with it. False: it said nothing of use, or too often.
     fn raise_forward(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
         let (id, to) = (self.forwards[at].id, self.forwards[at].from.other());
@@ -337,8 +353,7 @@ impl Call {
     fn ack_forward_failure(&self, cx: &mut Services, at: usize, response: &Message) {
         let f = &self.forwards[at];
         let Some(tx) = f.client_tx else { return };
-        let leg = self.leg(f.from.other());
-        let mut ack = leg.dialog.ack(f.cseq);
+        let mut ack = self.own_ack(f.from.other(), f.cseq);
         ack.set(HeaderId::To, response.to());
         let Some(branch) = cx.tx.client_branch(tx).map(str::to_owned) else { return };
         let Some(way) = cx.tx.way(tx) else { return };
@@ -358,12 +373,16 @@ impl Call {
         }
         let (side, request, back, offered, cseq) = (f.from, f.request.clone(), f.back, f.offered, f.cseq);
         let invite = request.method() == &Method::Invite;
-        let mut draft = request.response(status, Some(response.reason()));
+        let told = upstream(status);
+        let mut draft = request.response(told, (told == status).then(|| response.reason()));
         if status < 300 && (invite || response.first(HeaderId::Contact).is_some() || request.method() == &Method::Update) {
             // Rule K: whatever way the request came, the far end learns the owner's own address again.
             draft.push(HeaderId::Contact, self.leg_mut(side).contact_for(cx, response));
         }
         headers::copy_through(response, &mut draft);
+        if told != status {
+            draft.remove(HeaderId::RetryAfter);
+        }
         cx.shape(&self.leg(side.other()).trunk, &self.leg(side).trunk, request.method(), self.emergency, &mut draft);
         let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.phase == CallPhase::Answered;
         if refreshes && (200..300).contains(&status) {
@@ -379,7 +398,7 @@ impl Call {
                 self.await_ack(cx, side, tx, request.cseq(), payload, back, delayed.then_some(cseq));
             }
             if !delayed {
-                let ack = self.leg(side.other()).dialog.ack(cseq);
+                let ack = self.own_ack(side.other(), cseq);
                 self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
             }
         }
@@ -403,15 +422,16 @@ impl Call {
         }
         if let Some(tx) = forward.server_tx {
             // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
-            let status = if status == 408 && !invite { 504 } else { status };
+            let status = if status == 408 && !invite { 504 } else { upstream(status) };
             self.refuse_request(cx, forward.from, tx, &forward.back, &forward.request, status);
         }
     }
 
     /// CANCEL for a re-INVITE under way. False: it is none of this call's.
-    pub(super) fn on_cancel_forward(&mut self, cx: &mut Services, invite: ServerTxId) -> bool {
+    pub(super) fn on_cancel_forward(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
         let Some(f) = self.forwards.iter_mut().find(|f| f.server_tx == Some(invite)) else { return false };
         f.cancelled = true;
+        f.cancel_reason = Call::reasons(request).map(Into::into);
         let id = f.id;
         self.cancel_forward(cx, id);
         true
@@ -422,7 +442,7 @@ impl Call {
         let Some(tx) = f.client_tx else { return };
         let (Some(branch), Some(way)) = (cx.tx.client_branch(tx).map(str::to_owned), cx.tx.way(tx)) else { return };
         let leg = self.leg(f.from.other());
-        let mut cancel = leg.dialog.ack(f.cseq);
+        let mut cancel = self.own_ack(f.from.other(), f.cseq);
         cancel.set(HeaderId::CSeq, format!("{} CANCEL", f.cseq));
         let Some(uri) = cancel.request_uri().map(str::to_owned) else { return };
         let mut draft = crate::sip::Draft::request(&Method::Cancel, &uri);
@@ -430,6 +450,9 @@ impl Call {
             draft.push_field(&field);
         }
         draft.insert_first(HeaderId::Via, cx.via(&way.path, &branch));
+        if let Some(reason) = &f.cancel_reason {
+            draft.push(HeaderId::Reason, &**reason);
+        }
         if let Some(payload) = cx.encode(&draft) {
             cx.note_sent(self.serial, way, &draft);
             let tls_name = leg.tls_name.clone();

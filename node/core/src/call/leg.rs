@@ -34,6 +34,8 @@ pub struct Leg {
     pub path: Path,
     /// The node that `path` is a path of.
     pub ingress: Option<NodeId>,
+    /// It was dialled as sips: its Contact is one too.
+    pub secure: bool,
     /// TLS name of the far end for new connections.
     pub tls_name: Option<Box<str>>,
     /// User part of our Contact: an owner token.
@@ -102,15 +104,27 @@ pub enum NextHop {
 impl Leg {
     /// The Contact value that we give to this leg's far end.
     pub fn contact(&self, cx: &Services) -> String {
-        format!("{}{}", contact_value(cx, self.realm, &self.path, &self.contact_token), self.contact_params)
+        let value = if self.secure && self.path.transport == Transport::Tls {
+            // RFC 3261 §8.1.1.8, §12.1.1. A far end that says sips without TLS is reached as it reaches us.
+            let ip = cx.local.own_address(self.realm, self.path.remote.ip());
+            format!("<sips:{}@{}:{}>", self.contact_token, bracketed(ip), cx.local.port_of(Transport::Tls))
+        } else {
+            contact_value(cx, self.realm, &self.path, &self.contact_token)
+        };
+        format!("{value}{}", self.contact_params)
     }
 
     /// The same in a message that brings one of the other leg's far end: with what that says of itself.
     pub(super) fn contact_for(&mut self, cx: &Services, message: &Message) -> String {
+        self.learn_contact(message);
+        self.contact(cx)
+    }
+
+    /// What the other leg's far end says of itself in its Contact.
+    pub(super) fn learn_contact(&mut self, message: &Message) {
         if let Some(contact) = message.values(HeaderId::Contact).next() {
             self.contact_params = contact_params(contact).into();
         }
-        self.contact(cx)
     }
 
     /// Where the next request on this leg goes.

@@ -4,6 +4,7 @@
 //! requests between the legs, `teardown` ends it. What is kept true: the caller's INVITE gets exactly one final answer;
 //! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
 
+mod address;
 mod answer;
 mod asked;
 mod attempt;
@@ -15,6 +16,7 @@ mod dial;
 mod early;
 mod emergency;
 mod end;
+mod failover;
 mod failure;
 mod forward;
 mod headers;
@@ -27,10 +29,13 @@ mod leg;
 mod media;
 mod offer;
 mod outgoing;
+mod patience;
 mod provisional;
+mod refresh;
 mod reliable;
 mod services;
 mod session;
+mod session_id;
 mod setup;
 mod teardown;
 mod timer;
@@ -38,12 +43,14 @@ mod transfer;
 
 use std::collections::VecDeque;
 
+pub use address::{to_value, uri_at};
 pub use asked::Asked;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
 pub use challenge::{Challenged, Known};
-pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
+pub use dial::{DATAGRAM_MAX, target_number};
 pub use emergency::{PIDF, carried, is_data};
 pub use end::{End, own_path};
+pub use failure::upstream;
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
 pub use ladder::{Ladder, Note};
 pub use leg::{Leg, NextHop, contact_value, hop_to, next_hop};
@@ -62,7 +69,7 @@ pub use setup::NewCall;
 
 use crate::ids::{CallUid, NodeId, ResolveId};
 use crate::io::{ReturnPath, Side};
-use crate::sip::Message;
+use crate::sip::{Draft, Message};
 use crate::store_pb;
 use crate::store_pb::EmergencyInfo;
 use crate::timer::TimerId;
@@ -151,6 +158,8 @@ pub struct Call {
     failure: Option<failure::Failure>,
     /// 3xx that were followed, and where they led.
     redirects: u8,
+    /// A target was left out, for it has no TLS and the call was dialled as sips.
+    unsecured: bool,
     /// The dialog that this call replaces at its called side.
     replaced: Option<Box<Replaced>>,
     /// The last re-INVITE of each side.
@@ -166,10 +175,13 @@ pub struct Call {
     /// A node relayed the INVITE here after this call was begun: what it had dialled, it gives up.
     twin_yielded: bool,
     early_target: String,
+    /// What the caller last heard of the called side before the answer.
+    progress: Option<patience::Progress>,
     /// An ACK that we sent for a 2xx, by side: repeated when the 2xx is.
     acks: Vec<SentAck>,
     /// BYE is to be sent to that side once its ACK has come (RFC 3261 §15).
-    bye_when_acked: Option<(Side, Option<String>)>,
+    bye_when_acked: Option<(Side, Draft)>,
+    session_ids: session_id::SessionIds,
     /// A 2xx that waits for ports, or for a PRACK.
     held_answer: Option<(u32, Message)>,
     /// Provisional responses that wait for ports, by attempt.
@@ -188,6 +200,7 @@ struct CallTimers {
     claim: Option<TimerId>,
     prepare: Option<TimerId>,
     ring: Option<TimerId>,
+    progress: Option<TimerId>,
     media: Option<TimerId>,
 }
 

@@ -54,6 +54,7 @@ impl Call {
             return;
         }
         self.note_dialog(cx, response);
+        self.learn_session_id(Side::Callee, response);
         let status = response.status().unwrap_or(180);
         // RFC 6228 §4: only for those who understand it.
         let wanted = status != 199 || reliable::has_option(&self.invite, HeaderId::Supported, "199");
@@ -85,6 +86,7 @@ impl Call {
         } else if let Some(tx) = self.invite_tx {
             self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
             cx.respond(tx, &mut draft);
+            self.note_progress(cx, draft, None);
         }
         self.note_ringing(cx, status);
     }
@@ -108,7 +110,8 @@ impl Call {
     /// Responses that waited for ports.
     pub(super) fn release_provisional(&mut self, cx: &mut Services) {
         for (index, response) in std::mem::take(&mut self.held_provisional) {
-            if self.phase == CallPhase::Dialling {
+            let wanted = self.attempts.iter().any(|a| a.index == index && !a.unwanted);
+            if self.phase == CallPhase::Dialling && wanted {
                 self.on_provisional(cx, index, &response);
             }
         }
@@ -152,6 +155,7 @@ impl Call {
         let Some(cseq) = self.invite_cseq_of_focus() else { return };
         let mut prack = self.callee.dialog.request(&Method::Prack);
         prack.push(HeaderId::RAck, format!("{rseq} {cseq} INVITE"));
+        self.put_session_id(Side::Callee, &mut prack);
         self.send_on(cx, Side::Callee, prack, Purpose::Alone);
         if cx.credentials(&self.callee.trunk).is_some() {
             // It may be sent again with an answer to a challenge, each time with the next number (RFC 3261 §22.2).
@@ -169,7 +173,7 @@ impl Call {
     }
 
     /// Sends the next reliable response of the dialog in focus, if none is open there.
-    fn send_reliable(&mut self, cx: &mut Services) {
+    pub(super) fn send_reliable(&mut self, cx: &mut Services) {
         let (Some(tx), Some(at)) = (self.invite_tx, self.early.focus()) else { return };
         let first = u32::from_be_bytes([self.claim_key.0[0], self.claim_key.0[1], self.claim_key.0[2], self.claim_key.0[3]]);
         let Some((rseq, waiting)) = self.early.current().and_then(|f| f.sender.next(first)) else { return };
@@ -178,6 +182,9 @@ impl Call {
         let status = draft.status().unwrap_or(183);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         let Some(payload) = cx.respond(tx, &mut draft) else { return };
+        draft.remove(HeaderId::RSeq);
+        draft.clear_body();
+        self.note_progress(cx, draft, Some(at));
         let timer = Some(self.repeat_in(cx, T1, at));
         let until = cx.after(if self.emergency { EMERGENCY_GIVE_UP } else { GIVE_UP });
         if let Some(fork) = self.early.current() {

@@ -312,7 +312,7 @@ impl Services {
 
     /// Profiles and header rules for what goes from one trunk to another. `method`: of a response its request's.
     pub fn shape(&self, from: &str, to: &str, method: &Method, emergency: bool, draft: &mut Draft) {
-        apply_profile(self.config.trunk(from), self.config.trunk(to), method, draft);
+        apply_profile(self.config.trunk(from), self.config.trunk(to), method, emergency, draft);
         if self.config.header_rules.is_empty() {
             return;
         }
@@ -355,7 +355,7 @@ pub fn finish_response(draft: &mut Draft, request: &Message, status: u16, local_
         405 | 501 => {
             draft.push(HeaderId::Allow, ALLOW);
         }
-        503 | 500 => {
+        503 => {
             // 1-3 s, spread by the request, so that refused ones do not all come back at once (rule G).
             let seconds = 1 + request.cseq() % 3;
             draft.push(HeaderId::RetryAfter, seconds.to_string());

@@ -1,15 +1,16 @@
 //! Session timers (RFC 4028), each leg for itself: what one far end agrees with us binds the other in nothing. Where a far end
 //! cannot refresh, we do. A refresh that did not come is asked for before a call is given up: the call of a phone that forgot
-//! it lives on, that of a far end which is gone ends on both legs. Without a lease nothing of this is begun (rule I).
+//! it lives on, that of a far end which is gone ends on both legs. Without a lease nothing of this is begun (rule I). What is agreed is
+//! here, what is done about it in `refresh`.
 
 use std::time::Duration;
 
-use super::forward::Forward;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::{Call, CallPhase, Cause, body};
+use super::{Call, CallPhase};
 use crate::io::{ReturnPath, Side};
-use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
+use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::time::Instant;
 use crate::timer::TimerId;
 use crate::transaction::ServerTxId;
 
@@ -19,11 +20,6 @@ pub const MIN_SE: u32 = 90;
 const MAX_SE: u32 = 86_400;
 /// How often one request goes out again after 422.
 pub(super) const MAX_RAISES: u8 = 2;
-/// How often a node without a lease looks whether it has one again.
-const LEASE_WAIT: Duration = Duration::from_secs(1);
-/// Something else is under way in the dialog: the refresh waits for it (RFC 3261 §14.1: 2.1 to 4 s).
-const GLARE_WAIT: Duration = Duration::from_secs(3);
-
 /// The session timer of one leg.
 #[derive(Debug, Default)]
 pub(super) struct SessionTimer {
@@ -37,7 +33,13 @@ pub(super) struct SessionTimer {
     pub(super) update: bool,
     /// The shortest interval that the far end takes, as it said in a 422 or Min-SE.
     pub(super) min: u32,
-    timer: Option<TimerId>,
+    pub(super) timer: Option<TimerId>,
+    /// When the agreed interval is over.
+    pub(super) until: Option<Instant>,
+    /// Refreshes in a row that failed without a verdict (500, or not sent).
+    pub(super) errors: u8,
+    /// Times that something was put off at random.
+    pub(super) draws: u32,
 }
 
 /// What a message says of session timers.
@@ -106,7 +108,7 @@ fn session_expires(value: &str) -> (Option<u32>, Option<bool>) {
 
 /// How long after the last refresh something is to be done: a refresher acts at half of the interval, who waits for one a little
 /// before its end (RFC 4028 §10).
-fn act_after(interval: u32, ours: bool) -> Duration {
+pub(super) fn act_after(interval: u32, ours: bool) -> Duration {
     let seconds = if ours { interval / 2 } else { interval - (interval / 3).min(32) };
     Duration::from_secs(u64::from(seconds))
 }
@@ -189,7 +191,8 @@ impl Call {
 
     fn agree_session(&mut self, cx: &mut Services, side: Side, interval: u32, ours: bool) {
         let session = &mut self.leg_mut(side).session;
-        (session.interval, session.ours) = (interval, ours);
+        (session.interval, session.ours, session.errors) = (interval, ours, 0);
+        session.until = (interval > 0).then(|| cx.after(Duration::from_secs(u64::from(interval))));
         if interval == 0 {
             let mut timer = session.timer.take();
             cx.stop_timer(&mut timer);
@@ -198,7 +201,7 @@ impl Call {
         }
     }
 
-    fn session_due(&mut self, cx: &mut Services, side: Side, after: Duration) {
+    pub(super) fn session_due(&mut self, cx: &mut Services, side: Side, after: Duration) {
         let next = cx.start_timer(after, Timer::Call(self.serial, CallTimer::Session(side)));
         let mut old = self.leg_mut(side).session.timer.replace(next);
         cx.stop_timer(&mut old);
@@ -220,114 +223,13 @@ impl Call {
         }
     }
 
-    /// Time to refresh, or to ask a far end that should have done so whether it is still there.
-    pub(super) fn on_session_due(&mut self, cx: &mut Services, side: Side) {
-        self.leg_mut(side).session.timer = None;
-        if self.phase != CallPhase::Answered || self.leg(side).gone {
-            return;
-        }
-        let leg = self.leg(side);
-        let busy = leg.inviting
-            || leg.pending_2xx.is_some()
-            || self.open_offer(side).is_some()
-            || self.forwards.iter().any(|f| matches!(f.request.method(), Method::Invite | Method::Update));
-        let again = after_lease(cx).or(busy.then_some(GLARE_WAIT));
-        if let Some(after) = again {
-            self.session_due(cx, side, after);
-            return;
-        }
-        let method = match &leg.session {
-            s if s.update => Method::Update,
-            _ if !leg.local_sdp.is_empty() => Method::Invite,
-            // Nothing was ever described to it: an INVITE would ask for an offer that nobody answers.
-            _ => Method::Options,
-        };
-        let id = cx.serial();
-        let offered = method == Method::Invite;
-        let Some(request) = as_if_received(&method, id) else { return };
-        if method == Method::Invite {
-            self.leg_mut(side).inviting = true;
-        }
-        self.forwards.push(Forward {
-            id,
-            fork: None,
-            from: side.other(),
-            request,
-            server_tx: None,
-            back: self.back,
-            client_tx: None,
-            cseq: 0,
-            offered,
-            cancelled: false,
-            held: false,
-            provisional: false,
-            retry: None,
-            tries: 0,
-            own: true,
-            before: None,
-            raises: 0,
-        });
-        self.send_forward(cx, id);
-    }
-
-    /// The final response to a refresh of ours: the far end lives, unless it says that there is no such call.
-    pub(super) fn on_refreshed(&mut self, cx: &mut Services, side: Side, cseq: u32, response: &Message) {
-        let (status, invite) = (response.status().unwrap_or(500), response.method() == &Method::Invite);
-        if (200..300).contains(&status) && invite {
-            let ack = self.leg(side).dialog.ack(cseq);
-            self.send_on(cx, side, ack, super::outgoing::Purpose::Ack(cseq));
-            self.take_refreshed_answer(cx, side, response);
-        }
-        match status {
-            200..=299 if response.method() != &Method::Options => self.on_session_answer(cx, side, response),
-            408 | 481 => self.session_lost(cx, side, status),
-            491 | 500 => self.session_due(cx, side, GLARE_WAIT),
-            _ => {
-                let session = &mut self.leg_mut(side).session;
-                if matches!(status, 405 | 501) {
-                    session.update = false;
-                }
-                let after = act_after(session.interval.max(MIN_SE), session.ours);
-                self.session_due(cx, side, after);
-            }
-        }
-    }
-
-    fn take_refreshed_answer(&mut self, cx: &mut Services, side: Side, response: &Message) {
-        let Some(span) = body::find_sdp(response) else { return };
-        let bytes = body::sdp_bytes(&span);
-        if bytes != self.leg(side).remote_sdp
-            && let Ok(sdp) = Sdp::parse(&bytes)
-        {
-            // The far end moved its media with its answer.
-            self.media.on_remote_sdp(cx, side, &sdp, None);
-            self.leg_mut(side).remote_sdp = bytes;
-        }
-    }
-
-    /// No answer to a refresh, or "no such call": both legs end (RFC 4028 §10).
-    pub(super) fn session_lost(&mut self, cx: &mut Services, side: Side, status: u16) {
-        if let Some(after) = after_lease(cx) {
-            self.session_due(cx, side, after);
-            return;
-        }
-        if status == 503 {
-            // It could not be sent: that says nothing about the far end.
-            self.session_due(cx, side, GLARE_WAIT);
-            return;
-        }
-        let reason = format!("session timer: {}", if status == 481 { "no such call" } else { "no answer" });
-        let cause = Cause { origin: "node", status: 200, reason };
-        // RFC 4028 §10 names no cause; 408 and 481 are what the far end's silence or answer means (RFC 3326).
-        self.hang_up(cx, None, cause, Some(format!("SIP;cause={status};text=\"Session timer expired\"")));
-    }
-
     /// A refresh that changes nothing is answered here: the other far end is none the wiser, and need not have UPDATE.
     pub(super) fn answer_refresh(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: &ReturnPath, request: &Message) {
         self.leg_mut(side).dialog.on_target_refresh(request);
         let mut draft = request.response(200, None);
         draft.push(HeaderId::Contact, self.leg(side).contact(cx));
         draft.push(HeaderId::Allow, super::ALLOW);
+        self.put_session_id(side, &mut draft);
         self.answer_session(cx, side, request, &mut draft);
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, back, &draft);
@@ -342,23 +244,6 @@ impl Call {
             && request.body().is_empty()
             && request.first(HeaderId::SessionExpires).is_some()
     }
-}
-
-fn after_lease(cx: &Services) -> Option<Duration> {
-    (!cx.has_lease()).then_some(LEASE_WAIT)
-}
-
-/// A request of our own goes the way of one that is passed on: this is what the other far end would have sent. None of its fields
-/// crosses.
-fn as_if_received(method: &Method, number: u64) -> Option<Message> {
-    let mut draft = Draft::request(method, "sip:refresh.invalid");
-    draft.push(HeaderId::Via, format!("SIP/2.0/UDP refresh.invalid;branch=z9hG4bK{number}"));
-    draft.push(HeaderId::MaxForwards, "71");
-    draft.push(HeaderId::From, "<sip:refresh.invalid>;tag=1");
-    draft.push(HeaderId::To, "<sip:refresh.invalid>;tag=2");
-    draft.push(HeaderId::CallId, "refresh.invalid");
-    draft.push(HeaderId::CSeq, format!("1 {method}"));
-    Message::parse(draft.encode().ok()?).ok()
 }
 
 #[cfg(test)]
@@ -407,13 +292,6 @@ mod tests {
             [(1800, true, 900), (1800, false, 1768), (90, true, 45), (90, false, 60), (96, false, 64)]
         {
             assert_eq!(act_after(interval, ours).as_secs(), seconds, "{interval} {ours}");
-        }
-    }
-
-    #[test]
-    fn our_own_refresh_is_a_request_that_can_be_read() {
-        for method in [Method::Update, Method::Invite, Method::Options] {
-            assert_eq!(as_if_received(&method, 7).expect("well formed").method(), &method);
         }
     }
 }

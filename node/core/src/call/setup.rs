@@ -11,7 +11,7 @@ use super::{Call, CallPhase, CallTimers, ClaimState, body};
 use crate::dialog::{Dialog, fit_to_send};
 use crate::ids::CallUid;
 use crate::io::{Realm, ReturnPath, Side};
-use crate::sip::{Message, Sdp};
+use crate::sip::{HeaderId, Message, NameAddr, Scheme, Sdp};
 use crate::store_pb::command::Kind;
 use crate::token::{ClaimKey, OwnerToken, TokenKind};
 use crate::transaction::ServerTxId;
@@ -84,6 +84,7 @@ impl Call {
             dialog,
             path: new.back.path,
             ingress: new.back.ingress,
+            secure: is_secure(&new.invite),
             tls_name: None,
             contact_token: caller_token,
             trunk: new.trunk.clone(),
@@ -117,6 +118,7 @@ impl Call {
             dialog: callee_dialog,
             path: cx.path_to(callee_realm, crate::io::Transport::Udp, (IpAddr::from([0, 0, 0, 0]), 0).into()),
             ingress: None,
+            secure: false,
             tls_name: None,
             contact_token: callee_token,
             trunk: "".into(),
@@ -144,6 +146,7 @@ impl Call {
             phase: CallPhase::Preparing,
             claim: if new.orphan { ClaimState::Late } else { ClaimState::Pending },
             media: CallMedia::new(cx, [realm, callee_realm]),
+            session_ids: super::session_id::SessionIds::of(&new.invite),
             invite: new.invite,
             caller,
             callee,
@@ -162,6 +165,7 @@ impl Call {
             notices: 0,
             failure: None,
             redirects: 0,
+            unsecured: false,
             replaced: new.replaced.map(Box::new),
             reinvites: Vec::new(),
             refers: Vec::new(),
@@ -171,6 +175,7 @@ impl Call {
             quiet: false,
             twin_yielded: false,
             early_target: String::new(),
+            progress: None,
             acks: Vec::new(),
             bye_when_acked: None,
             held_answer: None,
@@ -190,6 +195,13 @@ impl Call {
         // A delayed offer nearly always has one stream: have it ready.
         lines.max(1)
     }
+}
+
+/// RFC 3261 §12.1.1: sips in the Request-URI or the topmost Record-Route, else in Contact.
+fn is_secure(invite: &Message) -> bool {
+    let sips = |value: &str| NameAddr::parse(value).is_ok_and(|n| n.uri.scheme() == Scheme::Sips);
+    let hop = invite.values(HeaderId::RecordRoute).next().or_else(|| invite.values(HeaderId::Contact).next());
+    invite.request_uri().is_some_and(super::address::is_sips) || hop.is_some_and(sips)
 }
 
 /// A session id for `o=` lines: unique by call and side, and within the 62 bits that every parser takes.

@@ -9,7 +9,7 @@ use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause};
 use crate::io::{Counter, Side};
 use crate::routing;
-use crate::sip::{HeaderId, Message, Method};
+use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
 use crate::transaction::ServerTxId;
 
@@ -32,12 +32,8 @@ impl Call {
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
             CallTimer::AbandonForward(id) => self.on_forward_abandoned(cx, id),
             CallTimer::Silent(tx) => self.on_silent(cx, tx),
-            CallTimer::Ring => {
-                self.timers.ring = None;
-                if matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {
-                    self.fail(cx, 480, "ring timeout");
-                }
-            }
+            CallTimer::Ring => self.on_ring_timeout(cx),
+            CallTimer::Progress => self.on_no_progress(cx),
             CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
             CallTimer::Session(side) => self.on_session_due(cx, side),
             CallTimer::Repeat18x(fork) => self.on_repeat_18x(cx, fork),
@@ -68,11 +64,11 @@ impl Call {
     /// CANCEL for the transaction `invite`. False: this call does not wait on it (any more).
     pub fn on_cancel(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
         if self.invite_tx != Some(invite) {
-            return self.on_cancel_forward(cx, invite);
+            return self.on_cancel_forward(cx, invite, request);
         }
         self.refuse(cx, 487);
         self.note_reason(request);
-        let reason = request.first(HeaderId::Reason).map(str::to_owned);
+        let reason = Call::reasons(request);
         for attempt in &mut self.attempts {
             attempt.cancel(cx, reason.as_deref());
         }
@@ -102,6 +98,11 @@ impl Call {
         let Some(tx) = self.invite_tx.take() else { return };
         let mut draft = self.invite.response(status, None);
         finish_response(&mut draft, &self.invite, status, self.tag(), &cx.local.name);
+        self.put_session_id(Side::Caller, &mut draft);
+        if self.unsecured && self.attempts.is_empty() && status == 480 {
+            // RFC 5630: what is there cannot be reached as was dialled.
+            draft.push(HeaderId::Warning, format!("380 {} \"SIPS Not Allowed\"", cx.local.name));
+        }
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         cx.respond(tx, &mut draft);
     }
@@ -126,14 +127,15 @@ impl Call {
         }
     }
 
-    /// Ends an answered (or early) call: BYE to each leg but the one that sent its own.
-    pub(super) fn hang_up(&mut self, cx: &mut Services, from: Option<Side>, cause: Cause, reason: Option<String>) {
+    /// Ends an answered (or early) call: BYE to each leg but the one that sent its own, which crosses. `reason`: of our own BYE.
+    pub(super) fn hang_up(&mut self, cx: &mut Services, from: Option<(Side, &Message)>, cause: Cause, reason: Option<String>) {
         if self.phase == CallPhase::Over {
             return;
         }
         if self.phase != CallPhase::Answered {
             // BYE on an early dialog (RFC 3261 §15): the INVITEs go with it.
             self.refuse(cx, 487);
+            let reason = from.map_or(reason, |(_, request)| Call::reasons(request));
             for attempt in &mut self.attempts {
                 attempt.cancel(cx, reason.as_deref());
             }
@@ -145,9 +147,20 @@ impl Call {
         self.refuse_open_forwards(cx);
         self.ack_unanswered(cx);
         for side in [Side::Caller, Side::Callee] {
-            if from != Some(side) && !self.leg(side).gone {
-                self.say_bye(cx, side, reason.clone());
+            if from.is_some_and(|(s, _)| s == side) || self.leg(side).gone {
+                continue;
             }
+            let mut bye = self.leg_mut(side).dialog.request(&Method::Bye);
+            match from {
+                Some((_, request)) => self.pass(cx, side.other(), request, &mut bye),
+                None => {
+                    if let Some(reason) = &reason {
+                        bye.push(HeaderId::Reason, reason.as_str());
+                    }
+                    self.put_session_id(side, &mut bye);
+                }
+            }
+            self.say_bye(cx, side, bye);
         }
         self.finish(cx, cause);
     }
@@ -157,21 +170,17 @@ impl Call {
         for side in [Side::Caller, Side::Callee] {
             let waiting = self.leg_mut(side).pending_2xx.as_mut().and_then(|p| p.awaits_answer.take());
             if let Some(cseq) = waiting {
-                let ack = self.leg(side.other()).dialog.ack(cseq);
+                let ack = self.own_ack(side.other(), cseq);
                 self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
             }
         }
     }
 
-    fn say_bye(&mut self, cx: &mut Services, side: Side, reason: Option<String>) {
+    fn say_bye(&mut self, cx: &mut Services, side: Side, bye: Draft) {
         if self.leg(side).pending_2xx.is_some() {
             // RFC 3261 §15: not before the ACK.
-            self.bye_when_acked = Some((side, reason));
+            self.bye_when_acked = Some((side, bye));
             return;
-        }
-        let mut bye = self.leg_mut(side).dialog.request(&Method::Bye);
-        if let Some(reason) = reason {
-            bye.push(HeaderId::Reason, reason);
         }
         self.leg_mut(side).gone = true;
         self.send_on(cx, side, bye, Purpose::Alone);
@@ -179,8 +188,8 @@ impl Call {
 
     /// The ACK came, or will not: a BYE that waited for it goes out.
     pub(super) fn flush_bye(&mut self, cx: &mut Services, side: Side) {
-        if let Some((_, reason)) = self.bye_when_acked.take_if(|(s, _)| *s == side) {
-            self.say_bye(cx, side, reason);
+        if let Some((_, bye)) = self.bye_when_acked.take_if(|(s, _)| *s == side) {
+            self.say_bye(cx, side, bye);
         }
     }
 
@@ -193,6 +202,7 @@ impl Call {
         cx.stop_timer(&mut self.timers.claim);
         cx.stop_timer(&mut self.timers.prepare);
         cx.stop_timer(&mut self.timers.ring);
+        cx.stop_timer(&mut self.timers.progress);
         self.close_senders(cx);
         self.stop_sessions(cx);
         self.refuse_open_forwards(cx);

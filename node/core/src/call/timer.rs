@@ -37,6 +37,8 @@ pub enum CallTimer {
     Silent(ClientTxId),
     /// The called side has rung long enough.
     Ring,
+    /// The caller has heard nothing for a while (RFC 3261 §13.3.1.1).
+    Progress,
     /// Repeat the 2xx on this leg (RFC 3261 §13.3.1.4).
     Repeat2xx(Side),
     /// Repeat the reliable provisional response of this early dialog (RFC 3262 §3).

@@ -78,7 +78,7 @@ pub struct Trunk {
     pub prack: PrackPolicy,
     /// How long a target of it may stay silent before the next is tried; `None`: as in the settings.
     pub failover_after: Option<Duration>,
-    /// How long it may ring; `None`: as in the settings.
+    /// How long it may ring without another word; `None`: as in the settings.
     pub ring_timeout: Option<Duration>,
     /// The session interval that we offer it (RFC 4028); zero: no session timers; `None`: as in the settings.
     pub session_expires: Option<Duration>,
@@ -254,8 +254,10 @@ pub struct Settings {
     pub failover_after: Duration,
     /// How long a CANCEL waits for a claim that is not applied yet (AC-07).
     pub cancel_hold: Duration,
-    /// How long the called side may ring.
+    /// How long the called side may ring without another word (timer C of RFC 3261 §16.6).
     pub ring_timeout: Duration,
+    /// The same for emergency calls.
+    pub emergency_ring_timeout: Duration,
     /// The session interval that we offer (RFC 4028); zero: no session timers.
     pub session_expires: Duration,
     /// Calls that a node holds at the most.
@@ -280,7 +282,10 @@ impl Default for Settings {
             claim_budget: Duration::from_millis(150),
             failover_after: Duration::from_secs(2),
             cancel_hold: Duration::from_millis(200),
-            ring_timeout: Duration::from_secs(180),
+            // RFC 3261 §16.6 step 11 wants more than three minutes.
+            ring_timeout: Duration::from_secs(185),
+            // Whoever waits for a dispatcher is better off waiting than told to call again.
+            emergency_ring_timeout: Duration::from_secs(600),
             session_expires: Duration::from_secs(1800),
             max_calls: 200_000,
             shed_at: 90,

@@ -131,6 +131,12 @@ pub fn targets<'a>(config: &'a ClusterConfig, route: &'a Route) -> Vec<(&'a Trun
         .collect()
 }
 
+/// Whether a call may go to a target with this transport. RFC 3261 §26.2.2, RFC 5630 §3: what was dialled as sips goes by TLS on each hop,
+/// or not at all. An emergency call goes by what there is.
+pub fn carries(fixed: Option<Transport>, secure: bool, emergency: bool) -> bool {
+    !secure || emergency || !matches!(fixed, Some(Transport::Udp | Transport::Tcp))
+}
+
 /// The transport to ask the DNS for.
 pub fn transport_choice(fixed: Option<Transport>, secure: bool) -> TransportChoice {
     match fixed {

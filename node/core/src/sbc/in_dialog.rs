@@ -4,10 +4,10 @@ use super::Sbc;
 use super::receive::server_key;
 use crate::call::finish_response;
 use crate::ids::{CallUid, NodeId};
-use crate::io::{Counter, Path, ReturnPath, Side};
+use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::placement::{self, Facts, Placement};
 use crate::policy::MisroutePolicy;
-use crate::sip::{HeaderId, Message, Method};
+use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 
 impl Sbc {
     /// A request with a To-tag, or an ACK that no transaction took.
@@ -108,10 +108,13 @@ impl Sbc {
         let token = self.cx.key.seal(crate::token::OwnerToken { kind, uid });
         let ip = if realm == crate::io::Realm::Core { node.core } else { node.unicast }.like(path.remote.ip());
         let port = self.cx.local.port_of(path.transport);
-        let parameter = path.transport.contact_parameter();
+        // What was asked as sips stays so (RFC 3261 §12.1.1).
+        let secure = message.request_uri().and_then(|uri| Uri::parse(uri).ok()).is_some_and(|uri| uri.scheme() == Scheme::Sips);
+        let secure = secure && path.transport == Transport::Tls;
+        let (scheme, parameter) = if secure { ("sips", "") } else { ("sip", path.transport.contact_parameter()) };
         let mut draft = message.response(302, None);
         finish_response(&mut draft, message, 302, "", &self.cx.local.name);
-        draft.push(HeaderId::Contact, format!("<sip:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
+        draft.push(HeaderId::Contact, format!("<{scheme}:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
         crate::call::fill_via(&mut draft, &back);
         self.cx.count(Counter::Misrouted(message.method().label(), "redirect"));
         if let Some(payload) = self.cx.encode(&draft) {

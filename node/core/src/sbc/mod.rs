@@ -278,6 +278,13 @@ impl Sbc {
             TxEvent::ClientTimeout(tx) => self.on_client_lost(tx, 408),
             TxEvent::ClientTransportError(tx, _) => self.on_client_lost(tx, 503),
             TxEvent::ServerTimeout(_) => {}
+            TxEvent::ServerTrying(tx) => {
+                if let Some(&serial) = self.cx.server_use.get(&tx) {
+                    self.with_call(serial, |call, cx| call.on_trying_due(cx, tx));
+                } else {
+                    self.on_page_trying(tx);
+                }
+            }
             TxEvent::ServerTerminated(tx) => {
                 self.cx.server_use.remove(&tx);
             }

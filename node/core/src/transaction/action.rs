@@ -19,6 +19,8 @@ pub enum Action {
     StartTimer(Timer, Duration),
     /// Stop, if it runs.
     StopTimer(Timer),
+    /// Tell the TU that a 100 is due.
+    InformTrying,
     /// Tell the TU that the exchange timed out.
     InformTimeout,
     /// Tell the TU that the transport failed.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::action::{Action, Actions};
 use super::output::{ClientTxId, TxEvent, TxOutput};
 use super::shared::{Shared, TxId, TxTimers};
-use super::timing::Timer;
+use super::timing::{T1, Timer};
 use super::{invite_client, non_invite_client};
 use crate::ids::{NodeId, SendId};
 use crate::io::{ReturnPath, SendFailure, Transmit};
@@ -246,6 +246,15 @@ impl ClientTable {
         }
     }
 
+    pub(super) fn resume_retransmitting(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId) {
+        if let Some(tx) = self.by_id.get_mut(&id)
+            && matches!(tx.machine, Machine::Invite(invite_client::State::Calling { .. }))
+            && !tx.reliable()
+        {
+            tx.timers.start(shared, TxId::Client(id), Timer::A, now, T1);
+        }
+    }
+
     pub(super) fn abandon(&mut self, shared: &mut Shared, id: ClientTxId) {
         let Some(mut tx) = self.by_id.remove(&id) else { return };
         tx.timers.stop_all(shared);
@@ -288,7 +297,7 @@ impl ClientTable {
                 Action::InformTransportError => shared.event(TxEvent::ClientTransportError(id, reason)),
                 Action::Terminate => ended = true,
                 // Server machines only.
-                Action::Send => {}
+                Action::Send | Action::InformTrying => {}
             }
         }
         if !tx.machine.may_repeat() {

@@ -38,6 +38,8 @@ pub enum TxEvent {
     ClientTransportError(ClientTxId, SendFailure),
     /// No ACK to a non-2xx (timer H). `ServerTerminated` follows.
     ServerTimeout(ServerTxId),
+    /// A non-INVITE request has waited for so long that a 100 is due (RFC 4320 §4.1).
+    ServerTrying(ServerTxId),
     /// The transaction is gone. Without a final response before: the TU gave none in time (non-INVITE 32 s, INVITE an hour
     /// after its last provisional).
     ServerTerminated(ServerTxId),

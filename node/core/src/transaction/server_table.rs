@@ -233,6 +233,7 @@ impl ServerTable {
                 Action::StartTimer(timer, after) => tx.timers.start(shared, TxId::Server(id), timer, now, after),
                 Action::StopTimer(timer) => tx.timers.stop(shared, timer),
                 Action::InformTimeout => shared.event(TxEvent::ServerTimeout(id)),
+                Action::InformTrying => shared.event(TxEvent::ServerTrying(id)),
                 Action::Terminate => ended = true,
                 // Client machines only.
                 Action::SendAck | Action::InformTransportError => {}

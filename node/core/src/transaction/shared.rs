@@ -39,7 +39,7 @@ impl Shared {
     }
 }
 
-/// The two timers of a transaction: one that repeats a message (A, E, G), one that ends a state (all others).
+/// The two timers of a transaction: one that sends a message (A, E, G, Trying), one that ends a state (all others).
 #[derive(Debug, Default)]
 pub(super) struct TxTimers {
     repeat: Option<TimerId>,

@@ -152,6 +152,11 @@ impl Transactions {
         self.clients.stop_retransmitting(&mut self.shared, id);
     }
 
+    /// An INVITE that was stopped so and has no response yet is repeated again, until its timer B.
+    pub fn resume_retransmitting(&mut self, now: Instant, id: ClientTxId) {
+        self.clients.resume_retransmitting(&mut self.shared, now, id);
+    }
+
     /// Where the request went.
     pub fn path(&self, id: ClientTxId) -> Option<Path> {
         self.clients.way(id).map(|way| way.path)

@@ -16,10 +16,11 @@ pub const TIMER_D: Duration = Duration::from_secs(32);
 /// (server). RFC 3261 sets no limit there, and leaves it to timer C (§16.6) and Expires; callers wait in a PSAP's queue for
 /// minutes, and a provisional response comes each minute (§13.3.1.1). An hour of silence means that somebody forgot it.
 pub const PROCEEDING_LIMIT: Duration = Duration::from_secs(3600);
-/// RFC 4320 §4.1: no 100 to a non-INVITE over UDP before the client's timer E is reset to T2: 500 + 1000 + 2000 ms.
+/// RFC 4320 §4.1: no 100 to a non-INVITE over UDP before the client's timer E is reset to T2 (500 + 1000 + 2000 ms), and by any transport one
+/// then, if there was no other response.
 pub const NON_INVITE_TRYING_AFTER: Duration = Duration::from_millis(3500);
 
-/// Which timer. A transaction has at most one that repeats (A, E, G) and one that ends a state.
+/// Which timer. A transaction has at most one that sends a message (A, E, G, Trying) and one that ends a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Timer {
     /// INVITE retransmission, UDP only.
@@ -46,14 +47,16 @@ pub enum Timer {
     L,
     /// INVITE client in Accepted (RFC 6026).
     M,
+    /// Non-INVITE server: the TU has not answered for a while (RFC 4320 §4.1).
+    Trying,
     /// Ours: a state that would wait without limit for the TU or the far end ends all the same.
     Guard,
 }
 
 impl Timer {
-    /// True for the timers that repeat a message.
+    /// True for the timers that send a message while a state lasts, and do not end it.
     pub fn repeats(self) -> bool {
-        matches!(self, Timer::A | Timer::E | Timer::G)
+        matches!(self, Timer::A | Timer::E | Timer::G | Timer::Trying)
     }
 }
 

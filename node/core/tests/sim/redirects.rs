@@ -120,14 +120,28 @@ fn the_next_target_after_a_5xx_and_the_best_of_failures_at_the_end() {
     assert_eq!(cdr(&w).cause.expect("a cause").q850, 41);
 }
 
+/// RFC 3261 §16.7 step 6, §21.5.4: by a 503 upstream elements would take the address of all nodes out of service.
 #[test]
-fn retry_after_reaches_the_caller() {
+fn a_targets_503_is_a_500_for_the_caller() {
     let mut w = world(&[FIRST], RedirectPolicy::Pass);
     w.run_until(150);
-    answer(&mut w, FIRST, 503, &[("Retry-After", "7")]);
+    answer(&mut w, FIRST, 503, &[("Retry-After", "7"), ("Reason", "Q.850;cause=42")]);
     let told = told(&w).expect("nothing is left");
-    assert_eq!((told.status(), told.first(HeaderId::RetryAfter)), (Some(503), Some("7")));
+    assert_eq!((told.status(), told.reason(), told.first(HeaderId::RetryAfter)), (Some(500), "Server Internal Error", None));
+    assert_eq!(told.first(HeaderId::Reason), Some("Q.850;cause=42"), "all else crosses");
     at_rest(&mut w);
+    assert_eq!(cdr(&w).cause.expect("a cause").status, 500);
+}
+
+#[test]
+fn retry_after_of_a_user_reaches_the_caller() {
+    for status in [404, 413, 480, 486, 500, 600, 603] {
+        let mut w = world(&[FIRST], RedirectPolicy::Pass);
+        w.run_until(150);
+        answer(&mut w, FIRST, status, &[("Retry-After", "7")]);
+        let told = told(&w).expect("nothing is left");
+        assert_eq!((told.status(), told.first(HeaderId::RetryAfter)), (Some(status), Some("7")));
+    }
 }
 
 #[test]

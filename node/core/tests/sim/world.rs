@@ -14,7 +14,7 @@ use sbc_core::io::{
     MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, StreamPorts, StreamRemote, Target,
     Transmit, Transport, View,
 };
-use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
+use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
 use sbc_core::sbc::Sbc;
 use sbc_core::store_pb;
@@ -191,6 +191,8 @@ pub(crate) struct World {
     pub(crate) names: Vec<Target>,
     /// The log has no quorum anywhere, though all links work.
     pub(crate) no_quorum: bool,
+    /// Nothing can be sent there, and nodes are told so: a connection that is refused.
+    pub(crate) unreachable: Option<SocketAddr>,
     /// A node was cut off at some time.
     pub(crate) was_cut: bool,
     /// Print as it happens.
@@ -226,6 +228,8 @@ pub(crate) fn config(misroute: MisroutePolicy, named: bool) -> ClusterConfig {
         ],
         routes: vec![Route { name: "emergency".into(), matches: vec![RouteMatch::Emergency(true)], trunks: vec!["psap".into()] }],
         emergency_numbers: vec!["112".into()],
+        // Worlds are at rest sooner so (`scenario::AT_REST`); `patience` has the ten minutes of the default.
+        settings: Settings { emergency_ring_timeout: Duration::from_secs(180), ..Settings::default() },
         ..ClusterConfig::default()
     }
 }
@@ -277,6 +281,7 @@ impl World {
             refusing: Vec::new(),
             names: Vec::new(),
             no_quorum: false,
+            unreachable: None,
             was_cut: false,
             trace: false,
             config,
@@ -535,6 +540,9 @@ impl World {
             self.flush_phone(i);
             return;
         }
+        // Port 5061 is TLS, of which the simulation knows no more than that.
+        let transport = if to.port() == 5061 { Transport::Tls } else { Transport::Udp };
+        let (asked, to) = (to, SocketAddr::new(to.ip(), 5060));
         let found = if ANYCAST.map(addr).contains(&to) {
             let stray = self.rng.per_mille(self.net.stray);
             let at = if stray { usize::try_from(self.rng.next() % self.nodes.len() as u64).expect("few") } else { self.route };
@@ -547,7 +555,7 @@ impl World {
         };
         let Some((i, role)) = found else { return };
         self.say(|| format!("    n{i} {role:?} reads {}", first_line(&bytes)));
-        let path = Path { role, transport: Transport::Udp, local: to, remote: from, flow: None };
+        let path = Path { role, transport, local: asked, remote: from, flow: None };
         self.input(i, Input::Received(Received { path, payload: bytes }));
     }
 
@@ -626,6 +634,9 @@ impl World {
         let ours = [(Realm::External, n.unicast), (Realm::External, n.unicast6), (Realm::Core, n.core), (Realm::Core, n.core6)];
         media_where_it_is_open::scan(&mut self.violations, &ours.map(|(realm, at)| (at.ip(), realm)), &bytes);
         self.scan_for_leaks(&bytes);
+        if self.unreachable == Some(to) {
+            return self.push(self.now + 1, Event::SendFailed { node: i, id: transmit.id });
+        }
         if transmit.path.transport.is_reliable() {
             return self.send_stream(i, Transmit { payload: bytes, ..transmit });
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Sbc;
 use super::receive::server_key;
-use crate::call::{ALLOW_NO_EVENTS, Asked, copy_through, finish_response};
+use crate::call::{ALLOW_NO_EVENTS, Asked, copy_through, finish_response, upstream};
 use crate::ids::ResolveId;
 use crate::io::{Counter, HostAndPort, Path, Realm, ReturnPath, Target, TransportChoice};
 use crate::policy::SubscribePolicy;
@@ -117,7 +117,13 @@ impl Sbc {
         let secure = uri.scheme() == Scheme::Sips;
         let route = routing::route(&config, &uri, service, &admitted.trunk);
         let targets = route.map(|r| routing::targets(&config, r)).unwrap_or_default().into_iter();
+        let mut unsecured = false;
         let hops: VecDeque<Hop> = targets
+            .filter(|(_, target)| {
+                let carries = routing::carries(target.transport, secure, service.is_some());
+                unsecured |= !carries;
+                carries
+            })
             .map(|(trunk, target)| Hop {
                 trunk: trunk.name.clone(),
                 realm: trunk.realm,
@@ -133,7 +139,7 @@ impl Sbc {
         }
         if hops.is_empty() {
             let tag = self.cx.stateless_tag(message);
-            return self.cx.reject(tx, message, routing::unrouted(service.is_some()), &tag);
+            return self.cx.reject(tx, message, routing::unrouted(service.is_some() || unsecured), &tag);
         }
         let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
         let id = self.cx.serial();
@@ -186,11 +192,19 @@ impl Sbc {
         true
     }
 
+    /// The sender of a request has waited for a while (RFC 4320 §4.1). Of the few that are open at a time.
+    pub(super) fn on_page_trying(&mut self, tx: ServerTxId) {
+        if let Some(page) = self.pages.open.values().find(|page| page.tx == tx) {
+            self.cx.respond(tx, &mut page.request.response(100, None));
+        }
+    }
+
     /// The final response to the sender: the far end's, or our own.
     fn answer_page(&mut self, id: u64, mut page: Page, status: u16, response: Option<&Message>) {
         self.cx.stop_timer(&mut page.timer);
-        let status = response.and_then(Message::status).unwrap_or(status);
-        let mut draft = page.request.response(status, response.map(Message::reason));
+        let said = response.and_then(Message::status).unwrap_or(status);
+        let status = upstream(said);
+        let mut draft = page.request.response(status, response.filter(|_| status == said).map(Message::reason));
         let tag = self.cx.stateless_tag(&page.request);
         let accepted = (200..300).contains(&status);
         if let Some(response) = response {
@@ -199,6 +213,9 @@ impl Sbc {
                 self.confirm_subscription(id, &page.request, response, &mut draft);
             }
             copy_through(response, &mut draft);
+            if status != said {
+                draft.remove(HeaderId::RetryAfter);
+            }
             self.cx.shape(&page.to_trunk, &page.from_trunk, page.request.method(), page.emergency, &mut draft);
             if !response.body().is_empty() {
                 draft.set_body(response.content_type(), response.body());

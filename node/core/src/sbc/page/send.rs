@@ -120,7 +120,7 @@ impl Sbc {
     fn write_page(&self, page: &Page, hop: &Hop, target: &Target, tries: usize) -> Draft {
         let (cx, method) = (&self.cx, page.request.method());
         let identity = cx.key.callee_identity(page.key, 1, target_number(target, tries));
-        let uri = uri_at(&page.request, &hop.host.host, target.addr);
+        let uri = uri_at(&page.request, &hop.host.host, target);
         let mut draft = Draft::request(method, &uri);
         draft.push(HeaderId::MaxForwards, next_max_forwards(&page.request).unwrap_or(70).to_string());
         draft.push(HeaderId::From, format!("{};tag={}", fit_to_send(page.request.from()), identity.from_tag));

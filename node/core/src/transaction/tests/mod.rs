@@ -51,6 +51,7 @@ fn said(t: &mut Transactions) -> Vec<String> {
                 TxEvent::ClientTimeout(_) => "client timeout".into(),
                 TxEvent::ClientTransportError(_, why) => format!("client transport error {why:?}"),
                 TxEvent::ServerTimeout(_) => "server timeout".into(),
+                TxEvent::ServerTrying(_) => "server trying".into(),
                 TxEvent::ServerTerminated(_) => "server terminated".into(),
                 TxEvent::ClientTerminated(_) => "client terminated".into(),
             },

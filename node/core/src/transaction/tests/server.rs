@@ -120,6 +120,25 @@ fn non_invite_over_udp_repeats_on_demand_until_j() {
     assert_gone(&t);
 }
 
+/// RFC 4320 §4.1: by any transport.
+#[test]
+fn a_100_is_due_once_where_a_non_invite_waits() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let mut t = Transactions::new(10);
+        let id = options(&mut t, 0, transport);
+        assert_eq!(run_until(&mut t, ms(3500)), script([(3500, "server trying")]));
+        t.respond(ms(3500), id, 100, text("100"));
+        assert_eq!(said(&mut t), ["100"]);
+        assert_eq!(run_until(&mut t, ms(31_000)), script([]));
+        // Who was answered needs none.
+        let mut t = Transactions::new(10);
+        let id = options(&mut t, 0, transport);
+        t.respond(ms(3400), id, 200, text("200"));
+        said(&mut t);
+        assert_eq!(run_until(&mut t, ms(4000)), script([]));
+    }
+}
+
 #[test]
 fn non_invite_over_tcp_ends_with_its_final_response() {
     let mut t = Transactions::new(10);
@@ -137,7 +156,7 @@ fn a_silent_tu_leaves_nothing_behind() {
     let id = invite(&mut t, 0, Transport::Udp);
     t.respond(ms(60_000), id, 180, text("180"));
     assert_eq!(said(&mut t), ["180"]);
-    let expected = script([(32_000, "server terminated"), (3_660_000, "server terminated")]);
+    let expected = script([(3500, "server trying"), (32_000, "server terminated"), (3_660_000, "server terminated")]);
     assert_eq!(run_until(&mut t, ms(4_000_000)), expected);
     assert_gone(&t);
 }

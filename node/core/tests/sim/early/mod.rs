@@ -2,6 +2,7 @@
 //! (RFC 3311), early media and delayed offers. Both far ends are driven by hand, by the letter of the RFCs.
 
 mod broken;
+mod farewell;
 mod forks;
 mod ladder;
 mod offers;

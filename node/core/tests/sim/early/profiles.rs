@@ -72,6 +72,22 @@ fn offer(formats: &str) -> Bytes {
     Bytes::from(text)
 }
 
+/// RFC 7315 §4.4: not from one who is not trusted; but of an emergency call a dispatcher gets the cell.
+#[test]
+fn the_access_network_of_an_emergency_call_reaches_dispatchers() {
+    for (number, passes) in [("112", true), ("110", false)] {
+        let mut s = Scene::with(number, |c| c.trunks[0].identity = IdentityPolicy::Strip);
+        let access = ("P-Access-Network-Info", "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=262011234");
+        s = s.dials(&[access, ("P-Preferred-Identity", "<tel:+4912>"), ("P-Charging-Vector", "icid-value=1")], Some(7));
+        let invite = s.invite.clone().expect("called").0;
+        assert_eq!(invite.first_named(access.0).is_some(), passes, "{number}");
+        assert_eq!((invite.first(HeaderId::PPreferredIdentity), invite.first_named("P-Charging-Vector")), (None, None));
+        // What the core says of itself stays there.
+        let ok = s.says_one(200, "a", &[access], Some(10));
+        assert_eq!(ok.first_named(access.0), None);
+    }
+}
+
 #[test]
 fn codecs_that_one_of_the_trunks_does_not_allow_do_not_cross() {
     let s = Scene::with("112", |c| {

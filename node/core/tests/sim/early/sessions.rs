@@ -105,6 +105,10 @@ fn a_called_side_that_wants_a_longer_interval() {
     assert_eq!(methods(&got), ["ACK", "INVITE"]);
     assert_eq!(field(&got[1].0, HeaderId::SessionExpires), "3600");
     assert_eq!(field(&got[1].0, HeaderId::MinSe), "3600");
+    // RFC 4028 §7.3: the same Call-ID and From, the next CSeq number.
+    let (first, again) = (&s.invite.as_ref().expect("called").0, &got[1].0);
+    assert_eq!((again.call_id(), again.from_tag(), again.to_tag()), (first.call_id(), first.from_tag(), None));
+    assert_eq!(again.cseq(), first.cseq() + 1);
     // One that says 422 to whatever it gets ends the call in the end.
     s.invite = got.last().cloned();
     let told = s.says(422, "b", &[("Min-SE", "3600")], None);
@@ -118,6 +122,17 @@ fn a_caller_that_wants_too_short_an_interval() {
     // Taken as it is where it is an emergency call.
     let (_, ok) = answered(&short, &[]);
     assert_eq!(field(&ok, HeaderId::SessionExpires), "30;refresher=uac");
+    // And goes on so: its refreshes are taken too.
+    let (mut s, ok) = answered(&short, &[]);
+    for second in [15, 30, 45, 60] {
+        until(&mut s, second);
+        s.asks(&Method::Update, &ok, &[KNOWS, ("Session-Expires", "30;refresher=uac")], None);
+        let answer = s.caller.response(&s.w, &Method::Update);
+        assert_eq!((answer.status(), field(&answer, HeaderId::SessionExpires)), (Some(200), "30;refresher=uac"));
+    }
+    until(&mut s, 75);
+    assert!(s.caller_got().is_empty(), "nobody asked whether it lives");
+    s.calm();
     let mut s = Scene::new("110");
     let mut draft = s.caller.initial(&Method::Invite, URI, "y", 1);
     let anycast = s.w.anycast;
@@ -161,11 +176,24 @@ fn a_far_end_that_is_gone_ends_the_call_but_not_without_a_lease() {
 #[test]
 fn a_refusal_is_a_sign_of_life() {
     let (mut s, _) = answered(&[KNOWS, ("Session-Expires", "90;refresher=uac"), ("Allow", "UPDATE")], &[]);
-    for (second, method, status) in [(62, Method::Update, 501), (124, Method::Invite, 488), (186, Method::Invite, 606)] {
-        until(&mut s, second);
-        let asked = s.caller.inbox(&s.w).into_iter().find(|(m, _)| m.is_request() && m.method() != &Method::Ack).expect("asked");
-        assert_eq!(asked.0.method(), &method, "at {second}");
-        s.caller_answers(&asked, status, None);
+    let asked = |s: &mut Scene, second| {
+        until(s, second);
+        let mut all = s.caller.inbox(&s.w).into_iter().filter(|(m, _)| m.is_request() && m.method() != &Method::Ack);
+        all.next().unwrap_or_else(|| panic!("nothing is asked at {second}"))
+    };
+    let update = asked(&mut s, 61);
+    assert_eq!(update.0.method(), &Method::Update);
+    // What the far end refuses is asked in another way at once, and then several times before the session is over there.
+    s.caller_answers(&update, 501, None);
+    let mut at = s.w.now / 1000;
+    for (status, wait_ms) in
+        [(488, 100), (403, 7500), (606, 5700), (401, 5200), (488, 5200), (488, 5200), (488, 60_100), (488, 60_100)]
+    {
+        at += wait_ms;
+        s.w.run_until(at);
+        let again = s.caller.inbox(&s.w).into_iter().find(|(m, _)| m.is_request() && m.method() == &Method::Invite);
+        let again = again.unwrap_or_else(|| panic!("nothing before {status} at {at}"));
+        s.caller_answers(&again, status, None);
     }
     assert!(s.psap_got().is_empty());
     s.calm();
@@ -189,4 +217,49 @@ fn no_session_timers_where_the_trunk_has_none() {
     until(&mut s, 1000);
     assert!(s.psap_got().is_empty() && s.caller_got().is_empty());
     assert_eq!(s.psap.addr, addr("198.18.20.9:5060"));
+}
+
+/// RFC 3261 §14.1: after glare, 2.1 to 4 s where the Call-ID is ours, and up to 2 s where it is not.
+#[test]
+fn refreshes_are_put_off_by_glare() {
+    for (to_caller, least, most) in [(true, 0, 2000), (false, 2100, 4000)] {
+        let shorter = if to_caller { 0 } else { 1 };
+        let mut s = Scene::with("112", move |c| {
+            let seconds = |n| Some(std::time::Duration::from_secs(n));
+            c.trunks[shorter].session_expires = seconds(200);
+            c.trunks[1 - shorter].session_expires = seconds(0);
+        });
+        s = s.dials(&[], Some(7));
+        let ok = s.says_one(200, "a", &[], Some(10));
+        s.acks(&ok, None);
+        s.psap_got();
+        until(&mut s, 101);
+        let mut waits = Vec::new();
+        for status in [491, 491, 491, 491, 500, 500, 500, 500] {
+            let began = s.w.now / 1000;
+            let far = if to_caller { &mut s.caller } else { &mut s.psap };
+            let asked = far.request(&s.w, &Method::Invite);
+            let answers = if to_caller { s.caller_answers(&asked, status, None).len() } else { 0 };
+            if !to_caller {
+                s.called_answers(&asked, status, None);
+            }
+            assert_eq!(answers, 0);
+            let far = if to_caller { &mut s.caller } else { &mut s.psap };
+            far.inbox(&s.w);
+            let sent = |w: &World| w.sent.as_ref().expect("recorded").len();
+            let before = sent(&s.w);
+            while sent(&s.w) == before && s.w.now / 1000 < began + 60_000 {
+                let next = s.w.now / 1000 + 10;
+                s.w.run_until(next);
+            }
+            waits.push(s.w.now / 1000 - began);
+        }
+        let last = waits.pop().expect("eight");
+        assert!(waits.iter().all(|ms| (least..=most + 30).contains(ms)), "{waits:?}");
+        waits.sort_unstable();
+        waits.dedup();
+        assert!(waits.len() > 3, "at random: {waits:?}");
+        assert!(last > 15_000, "three are enough: {last}");
+        s.calm();
+    }
 }

@@ -1,0 +1,122 @@
+//! From a silent target to the next one, and back to it should it speak after all (RFC 3263 §4.3; RFC 3261 §16.7: the first 2xx wins).
+//!
+//! A target is passed over for its silence alone, and silence is also what a slow one and a lost packet sound like. So its INVITE is sent
+//! no more, but its responses still count: while nothing else has responded, the one that does has the call. Two that ring
+//! at once is the failure that counts: whoever speaks second is cancelled.
+
+use std::time::Duration;
+
+use super::dial::MAX_ATTEMPTS;
+use super::services::Services;
+use super::timer::{CallTimer, Timer};
+use super::{Attempt, Call, CallPhase};
+
+/// How much longer a silent target has where all others are known to have failed lately: its INVITE is repeated once or twice more (3.5 s
+/// and 7.5 s after the first), and the caller does not wait for timer B.
+const SPARED_FOR: Duration = Duration::from_secs(6);
+
+impl Call {
+    /// True when another target could be tried, or waited for.
+    pub(super) fn has_alternative(&self) -> bool {
+        self.has_untried() || self.silent().is_some()
+    }
+
+    /// True when another target could be tried.
+    pub(super) fn has_untried(&self) -> bool {
+        let waiting = !self.candidates.is_empty() || !self.deferred.is_empty();
+        self.attempts.len() < MAX_ATTEMPTS && (waiting || !self.hops.is_empty() || self.resolving.is_some())
+    }
+
+    /// True when another target could be tried of which nothing bad is known.
+    fn has_better(&self, cx: &Services) -> bool {
+        let unknown = self.resolving.is_some()
+            || self.candidates.iter().any(|c| !cx.is_held(c.realm, &c.target))
+            || self.hops.iter().any(|h| h.literal().is_none_or(|target| !cx.is_held(h.realm, &target)));
+        self.attempts.len() < MAX_ATTEMPTS && unknown
+    }
+
+    /// The last target that was passed over and may still answer.
+    fn silent(&self) -> Option<usize> {
+        let realm = self.callee.realm;
+        self.attempts.iter().rposition(|a| a.passed_over && !a.finished && a.candidate.realm == realm)
+    }
+
+    /// The target has been silent for too long: the next one, if there is one.
+    pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
+        let (better, untried) = (self.has_better(cx), self.has_untried());
+        let serial = self.serial;
+        let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
+        attempt.timer = None;
+        if attempt.provisional || attempt.finished || attempt.unwanted {
+            return;
+        }
+        let spared = std::mem::replace(&mut attempt.spared, true);
+        if !spared {
+            cx.target_failed(&attempt.path, None);
+        }
+        if !better && !spared && untried {
+            attempt.timer = Some(cx.start_timer(SPARED_FOR, Timer::Call(serial, CallTimer::Failover(index))));
+        }
+        if !untried || !(better || spared) {
+            return;
+        }
+        pass_over(cx, attempt);
+        self.note_failure(480, None);
+        self.try_dial(cx);
+    }
+
+    /// A response came, before anything is done with it: one of a target that was passed over may bring that back.
+    pub(super) fn reconsider(&mut self, cx: &mut Services, at: usize, status: u16) {
+        if !self.attempts[at].passed_over || self.phase != CallPhase::Dialling {
+            return;
+        }
+        // Its media ports were given up for those on the other side (`CallMedia::reach`).
+        if self.attempts[at].candidate.realm != self.callee.realm {
+            return;
+        }
+        let others = || self.attempts.iter().filter(|a| !a.unwanted && !a.finished);
+        let too_late = match status {
+            // A challenge is a word too, and another try.
+            ..200 | 401 | 407 => others().any(|a| a.provisional),
+            200..300 => self.held_answer.is_some() || others().any(|a| a.rang),
+            _ => return,
+        };
+        if !too_late {
+            self.revive(cx, at);
+        }
+    }
+
+    /// Nothing is left to dial: what was passed over is waited for after all. False: there is no such target.
+    pub(super) fn back_to_the_silent(&mut self, cx: &mut Services) -> bool {
+        let Some(at) = self.silent() else { return false };
+        self.revive(cx, at);
+        cx.tx.resume_retransmitting(cx.now.mono, self.attempts[at].tx);
+        true
+    }
+
+    /// The leg toward a target that was passed over is the one that counts again.
+    fn revive(&mut self, cx: &mut Services, at: usize) {
+        for other in self.attempts.iter_mut().filter(|a| !a.unwanted && !a.finished) {
+            match other.provisional {
+                true => other.cancel(cx, None),
+                false => pass_over(cx, other),
+            }
+        }
+        let attempt = &mut self.attempts[at];
+        (attempt.unwanted, attempt.passed_over) = (false, false);
+        let (template, candidate) = (attempt.template.clone(), attempt.candidate.clone());
+        let (path, tls_name) = (attempt.path, attempt.tls_name.clone());
+        self.back_to(cx, template);
+        self.callee.secure = super::address::is_sips(&self.attempts[at].uri);
+        self.callee.realm = candidate.realm;
+        self.callee.trunk = candidate.trunk;
+        (self.callee.path, self.callee.tls_name) = (path, tls_name);
+        self.early_target = format!("{}/{}", self.callee.trunk, candidate.target.addr);
+    }
+}
+
+fn pass_over(cx: &mut Services, attempt: &mut Attempt) {
+    cx.stop_timer(&mut attempt.timer);
+    (attempt.unwanted, attempt.passed_over) = (true, true);
+    cx.tx.stop_retransmitting(attempt.tx);
+}
