@@ -12,6 +12,7 @@ use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPa
 use crate::policy::Topology;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri};
+use crate::token::ClaimKey;
 
 /// Targets dialled for one call at the most, over all answers of the DNS.
 const MAX_ATTEMPTS: usize = 16;
@@ -208,11 +209,12 @@ impl Call {
         cx.stop_timer(&mut self.timers.prepare);
         self.phase = CallPhase::Dialling;
         self.end_forks(cx);
-        // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
-        let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
+        // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the exact key, for a caller that
+        // tries one node after the other is dialled again each time; copies of one packet are still one request (rule C).
+        let (key, epoch) = if self.journal.is_abandoned() { (ClaimKey(self.exact), 2) } else { (self.claim_key, 1) };
         let Target { addr, transport } = candidate.target;
         let tries = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport).count();
-        let identity = cx.key.callee_identity(self.claim_key, epoch, target_number(&candidate.target, tries));
+        let identity = cx.key.callee_identity(key, epoch, target_number(&candidate.target, tries));
         let uri = request_uri(&self.invite, &candidate);
         let open = cx.config.trunk(&candidate.trunk).is_some_and(|t| t.topology == Topology::Transparent);
         let dialog = &mut self.callee.dialog;

@@ -37,7 +37,7 @@ use std::collections::VecDeque;
 pub use body::{find_sdp, sdp_bytes};
 pub use dial::{DATAGRAM_MAX, target_number, to_value, uri_at};
 pub use emergency::{PIDF, carried, is_data};
-pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
+pub use headers::{MaxForwardsError, copy_through, next_max_forwards, server_key, strip_our_credentials};
 pub use ladder::{Ladder, Note};
 pub use leg::{Leg, NextHop};
 pub use services::{ALLOW, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
@@ -54,7 +54,7 @@ use outgoing::PendingSend;
 pub use setup::NewCall;
 
 use crate::ids::{CallUid, NodeId, ResolveId};
-use crate::io::{ReturnPath, Side};
+use crate::io::{ClaimStage, ReturnPath, Side};
 use crate::sip::Message;
 use crate::store_pb;
 use crate::store_pb::EmergencyInfo;
@@ -152,8 +152,12 @@ pub struct Call {
     ringing: bool,
     /// Another node dialled the same leg first (482, rule C): nothing is said until that node yields, or the log decides.
     quiet: bool,
+    /// While quiet: a peer has said lately that it has the call.
+    twin_heard: bool,
     /// A node relayed the INVITE here after this call was begun: what it had dialled, it gives up.
     twin_yielded: bool,
+    /// The called side said 482 although the claim is this call's: the other nodes were told so, and it was asked once more.
+    twin_told: bool,
     early_target: String,
     /// An ACK that we sent for a 2xx, by side: repeated when the 2xx is.
     acks: Vec<SentAck>,
@@ -232,6 +236,22 @@ impl Call {
         self.quiet
     }
 
+    /// How far it is, as peers are told.
+    pub fn stage(&self) -> ClaimStage {
+        match (self.phase, self.claim) {
+            (CallPhase::Answered | CallPhase::Over, _) => ClaimStage::Answered,
+            (_, ClaimState::Won) => ClaimStage::Won,
+            (CallPhase::Dialling, _) => ClaimStage::Dialling,
+            (CallPhase::Preparing, _) => ClaimStage::Preparing,
+        }
+    }
+
+    /// True when it is over and the user has not been reached: who asks again is not asking twice.
+    pub fn has_failed(&self) -> bool {
+        let end = self.end.as_ref().filter(|_| self.phase == CallPhase::Over);
+        end.is_some_and(|end| crate::replica::failed(end.origin, u32::from(end.status)))
+    }
+
     /// The INVITE's way back.
     pub fn arrival(&self) -> ReturnPath {
         self.back
@@ -270,4 +290,31 @@ pub enum AfterClaim {
     RelayTo(NodeId),
     /// The claim is another call's with the same key but another branch: 482 was sent.
     Merged,
+    /// The claim is that of a node which does not answer at the moment: keep the INVITE until that is clear, and forget this call.
+    Hold,
+}
+
+/// What is known of the call that has a claim which this node's call lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Winner {
+    /// It is a copy of the same packet, and at that node, which is reachable.
+    At(NodeId),
+    /// Another request, which is served, or which the user has answered.
+    Merged,
+    /// Its owner does not answer at the moment.
+    Unsure,
+    /// Nobody serves it any more.
+    Gone,
+}
+
+/// What a call does that hears from a peer about its own claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The peer goes on with it: relay the INVITE there.
+    Yields,
+    /// It goes on itself: the peer should know.
+    Stays,
 }

@@ -287,6 +287,21 @@ impl Services {
         node != self.local.node && self.view.node(node).is_some_and(|n| n.alive)
     }
 
+    /// Asks the peers that are reachable whether they have the call of a claim. How many were asked.
+    pub fn ask_peers(&mut self, key: [u8; 16]) -> usize {
+        self.tell_peers(&PeerMessage::AskClaim { key })
+    }
+
+    /// Says something to all peers that are reachable. How many there are.
+    pub fn tell_peers(&mut self, message: &PeerMessage) -> usize {
+        let own = self.local.node;
+        let peers: Vec<_> = self.view.nodes.iter().filter(|n| n.alive && n.id != own).map(|n| n.id).collect();
+        for to in &peers {
+            self.out.push_back(Output::Peer { to: *to, message: message.clone() });
+        }
+        peers.len()
+    }
+
     /// Deadline of something that starts now.
     pub fn after(&self, d: std::time::Duration) -> Instant {
         self.now.mono + d

@@ -27,6 +27,8 @@ impl Call {
                 self.timers.prepare = None;
                 self.on_prepare_limit(cx);
             }
+            CallTimer::AskPeers => self.on_ask_peers(cx),
+            CallTimer::Quiet => self.on_quiet(cx),
             CallTimer::Failover(index) => self.on_failover(cx, index),
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
             CallTimer::Ring => {

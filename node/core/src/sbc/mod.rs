@@ -18,6 +18,7 @@ mod page;
 mod probe;
 mod receive;
 mod replaces;
+mod undecided;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -47,6 +48,7 @@ pub struct Sbc {
     by_claim: HashMap<[u8; 16], u64>,
     by_media: HashMap<MediaId, u64>,
     holds: Holds,
+    undecided: undecided::Undecided,
     /// CANCELs that came before their INVITE (AC-07).
     tombstones: Recent<[u8; 16]>,
     /// Requests that were redirected once (AC-15).
@@ -81,6 +83,7 @@ impl Sbc {
             by_claim: HashMap::new(),
             by_media: HashMap::new(),
             holds: Holds::default(),
+            undecided: Default::default(),
             tombstones: Recent::default(),
             redirected: Recent::default(),
             rates: SourceRates::default(),
@@ -224,6 +227,7 @@ impl Sbc {
             match timer {
                 Timer::Call(serial, timer) => self.with_call(serial, |call, cx| call.on_timer(cx, timer)),
                 Timer::Hold(id) => self.on_hold_over(id),
+                Timer::Undecided(id) => self.on_undecided(id),
                 Timer::Probe => self.on_probe_tick(),
                 Timer::Page(id) => self.on_page_timer(id),
                 Timer::Sweep => {

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::Sbc;
+pub(super) use crate::call::server_key;
 use crate::call::{ClientUse, allowed};
 use crate::ids::NodeId;
 use crate::io::{Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::policy::Blocked;
 use crate::sip::{Message, Method, ParseError, Via};
 use crate::token::TokenKind;
-use crate::transaction::{ResponseAction, ServerKey};
+use crate::transaction::ResponseAction;
 
 impl Sbc {
     /// Bytes off a socket (`ingress` none) or out of an envelope.
@@ -62,17 +63,13 @@ impl Sbc {
                 self.cx.out.push_back(Output::Transmit(transmit));
             }
             PeerMessage::AskClaim { key } => {
-                let call = self
-                    .by_claim
-                    .get(&key)
-                    .and_then(|s| self.calls.get(s))
-                    .filter(|c| !c.lost_to() && !c.is_quiet())
-                    .map(|c| c.uid);
+                let known = self.by_claim.get(&key).and_then(|s| self.calls.get(s));
+                let call = known.filter(|c| !c.lost_to() && !c.is_quiet() && !c.has_failed()).map(|c| (c.uid, c.stage()));
                 self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
             PeerMessage::ClaimIs { key, call } => {
-                if call.is_some() {
-                    self.on_claim_found(from, key);
+                if let Some((_, stage)) = call {
+                    self.on_claim_found(from, key, stage);
                 }
             }
         }
@@ -216,21 +213,4 @@ fn return_path(path: Path, via: &Via) -> Path {
     }
     let remote = SocketAddr::new(path.remote.ip(), via.port().unwrap_or(5060));
     Path { remote, ..path }
-}
-
-/// RFC 3261 §17.2.3. A branch without the cookie is made unique by what a pre-3261 sender keeps the same.
-pub(super) fn server_key(message: &Message, method: &Method) -> ServerKey {
-    let via = message.top_via();
-    let branch = match via.branch() {
-        Some(b) if b.get(..7).is_some_and(|c| c.eq_ignore_ascii_case("z9hG4bK")) => b.to_owned(),
-        other => format!(
-            "{}|{}|{}|{}",
-            other.unwrap_or_default(),
-            message.call_id(),
-            message.from_tag().unwrap_or_default(),
-            message.cseq()
-        ),
-    };
-    let method = if method == &Method::Ack { "INVITE" } else { method.as_str() };
-    ServerKey { branch: branch.into(), sent_by: via.sent_by().into(), method: method.into() }
 }

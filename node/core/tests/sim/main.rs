@@ -7,6 +7,7 @@ mod admission;
 mod auth;
 mod basic;
 mod cases;
+mod claims;
 mod early;
 mod emergency;
 mod failover;
