@@ -6,18 +6,34 @@ use super::dial::{Candidate, Large};
 use super::leg::arrival;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::{AfterClaim, Call, CallPhase, Cause, ClaimState, Heard, Winner};
-use crate::ids::NodeId;
+use super::{AfterClaim, Call, CallPhase, Cause, ClaimState, Ended, Heard, Winner};
+use crate::ids::{CallUid, NodeId};
 use crate::io::{ClaimStage, Counter, PeerMessage, ReturnPath, Target};
 use crate::policy::IdentityPolicy;
 use crate::sip::{HeaderId, Method, NameAddr};
 use crate::store_pb;
+use crate::token::ClaimKey;
 use crate::transaction::ServerTxId;
 
 /// The peers are asked when this part of the claim's budget is over: later than nearly all commits, and early enough for their answers.
 const ASK_AFTER: u32 = 3;
 /// How long a node that has the called side of another's call is given to hand it over, before it is told again.
 const RECLAIM: Duration = Duration::from_secs(1);
+
+impl Ended {
+    /// The log gave the claim to another call.
+    pub fn lose(&mut self, cx: &mut Services) {
+        if !self.failed {
+            tell_answered(cx, self.claim_key, self.uid);
+        }
+        self.journal.abandon();
+    }
+}
+
+/// Tells the winner of a claim, wherever it is, that the caller has had its answer here: it must not ring on.
+fn tell_answered(cx: &mut Services, key: ClaimKey, call: CallUid) {
+    cx.tell_peers(&PeerMessage::ClaimIs { key: key.0, call: Some((call, ClaimStage::Answered)) });
+}
 
 impl Call {
     pub(super) fn claim_record(&self, cx: &Services) -> store_pb::Claim {
@@ -98,8 +114,11 @@ impl Call {
         match self.phase {
             CallPhase::Preparing => self.on_lost(cx, winner),
             CallPhase::Dialling => self.on_lost_late(cx, winner),
-            // Answered here: the far ends talk through this node, whatever the log says.
+            // Answered here: the far ends talk through this node, whatever the log says. Cancelled here: the winner must not ring on.
             CallPhase::Answered | CallPhase::Over => {
+                if !self.has_failed() {
+                    tell_answered(cx, self.claim_key, self.uid);
+                }
                 self.journal.abandon();
                 AfterClaim::Nothing
             }
@@ -183,6 +202,9 @@ impl Call {
         if !self.quiet || self.claim != ClaimState::Won || self.phase == CallPhase::Over {
             return;
         }
+        if self.twin_answered {
+            return self.leave_answered(cx);
+        }
         self.twin_heard = false;
         cx.tell_peers(&PeerMessage::ClaimIs { key: self.claim_key.0, call: Some((self.uid, self.stage())) });
         cx.ask_peers(self.claim_key.0);
@@ -212,6 +234,7 @@ impl Call {
         if self.lost_to() || self.phase == CallPhase::Over {
             return Heard::Nothing;
         }
+        self.twin_answered |= stage == ClaimStage::Answered;
         if self.quiet && !(self.claim == ClaimState::Won && stage == ClaimStage::Answered) {
             self.twin_heard = true;
             return Heard::Nothing;
@@ -220,10 +243,7 @@ impl Call {
         let own = self.stage();
         match self.phase {
             _ if own == ClaimStage::Won && stage == ClaimStage::Answered => {
-                // The caller talks through the peer already. The record of the claim is this call's, and ends with it.
-                cx.count(Counter::Claim("answered_elsewhere"));
-                self.leave(cx);
-                self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
+                self.leave_answered(cx);
                 Heard::Yields
             }
             CallPhase::Preparing if own == ClaimStage::Preparing && (stage > own || peer < cx.local.node) => {
@@ -293,6 +313,13 @@ impl Call {
         self.journal.abandon();
         self.leave(cx);
         self.ended_in_log = true;
+        self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
+    }
+
+    /// The caller has its answer from another node, or has cancelled there. The record of the claim is this call's, and ends with it.
+    fn leave_answered(&mut self, cx: &mut Services) {
+        cx.count(Counter::Claim("answered_elsewhere"));
+        self.leave(cx);
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
     }
 

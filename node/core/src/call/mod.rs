@@ -48,7 +48,7 @@ pub use transfer::Replaced;
 use attempt::Attempt;
 use dial::{Candidate, Hop};
 use forward::Forward;
-use journal::Journal;
+pub use journal::Journal;
 use media::CallMedia;
 use outgoing::PendingSend;
 pub use setup::NewCall;
@@ -125,6 +125,8 @@ pub struct Call {
     pub callee: Leg,
     /// Its messages, for people.
     pub ladder: Ladder,
+    /// It is counted as a call of its trunk and its node.
+    pub counted: bool,
     invite_tx: Option<ServerTxId>,
     back: ReturnPath,
     hops: VecDeque<Hop>,
@@ -154,6 +156,8 @@ pub struct Call {
     quiet: bool,
     /// While quiet: a peer has said lately that it has the call.
     twin_heard: bool,
+    /// A peer has answered the caller.
+    twin_answered: bool,
     /// A node relayed the INVITE here after this call was begun: what it had dialled, it gives up.
     twin_yielded: bool,
     /// The called side said 482 although the claim is this call's: the other nodes were told so, and it was asked once more.
@@ -210,15 +214,21 @@ impl Call {
         }
     }
 
-    /// True once nothing is left to do: it can be forgotten.
+    /// True once nothing is left to do but what the log has to hear: all else can be forgotten.
     pub fn is_done(&self) -> bool {
         self.phase == CallPhase::Over
             && self.ended_in_log
-            && self.journal.is_settled()
             && self.caller.pending_2xx.is_none()
             && self.callee.pending_2xx.is_none()
             && self.sends.is_empty()
             && self.attempts.iter().all(|a| a.finished)
+    }
+
+    /// What the log has still to hear of a call that is done.
+    pub fn into_ended(self) -> (Ended, Ladder) {
+        let failed = self.has_failed();
+        let Call { uid, claim_key, exact, emergency, journal, ladder, .. } = self;
+        (Ended { uid, claim_key, exact, emergency, failed, journal }, ladder)
     }
 
     /// The present media session.
@@ -279,6 +289,23 @@ impl Call {
             media_profile: if self.media.ports.is_empty() { "none".into() } else { "rtp".into() },
         }
     }
+}
+
+/// A call that is over, as far as the log and late copies of its INVITE are concerned.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its id.
+    pub uid: CallUid,
+    /// Its claim key.
+    pub claim_key: ClaimKey,
+    /// Its exact key.
+    pub exact: [u8; 16],
+    /// It was an emergency call.
+    pub emergency: bool,
+    /// It ended without having reached the user.
+    pub failed: bool,
+    /// What the log does not have.
+    pub journal: Journal,
 }
 
 /// What a call wants done with another node's packet or its own bookkeeping after an input.

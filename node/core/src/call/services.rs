@@ -17,7 +17,7 @@ use crate::policy::{ClusterConfig, Passing, apply_header_rules, apply_profile};
 use crate::replica::Replica;
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri, Via};
 use crate::store_pb;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, UnixMs};
 use crate::timer::{TimerId, TimerWheel};
 use crate::token::{ClusterKey, OwnerToken, TokenKind};
 use crate::transaction::{ClientTxId, ServerTxId, Transactions};
@@ -160,10 +160,10 @@ impl Services {
         id
     }
 
-    /// Proposes a record of a call, whose number is the proposal's.
-    pub fn propose(&mut self, call: u64, kind: store_pb::command::Kind) {
+    /// Proposes a record of a call, whose number is the proposal's, with the time it arose at.
+    pub fn propose(&mut self, call: u64, at: UnixMs, kind: store_pb::command::Kind) {
         let id = ProposalId(call);
-        let command = Box::new(store_pb::Command { unix_ms: self.now.unix.0, kind: Some(kind) });
+        let command = Box::new(store_pb::Command { unix_ms: at.0, kind: Some(kind) });
         self.out.push_back(Output::Propose { id, command });
     }
 

@@ -40,7 +40,7 @@ impl Call {
             CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
             CallTimer::Session(side) => self.on_session_due(cx, side),
             CallTimer::Repeat18x(fork) => self.on_repeat_18x(cx, fork),
-            CallTimer::Journal => self.journal.on_retry(cx, self.serial),
+            CallTimer::Journal => self.journal.on_retry(cx, self.serial, self.uid),
             CallTimer::MediaClose => {
                 self.timers.media = None;
                 if self.media.phase == MediaPhase::Closing {

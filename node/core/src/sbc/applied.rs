@@ -53,6 +53,9 @@ impl Sbc {
         for serial in serials {
             self.with_call(serial, |call, cx| call.on_recorded(cx));
         }
+        for serial in self.unsettled.serials() {
+            self.with_unsettled(serial, |ended, cx| ended.journal.on_applied(cx, serial, ended.uid));
+        }
         let config = {
             let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
             let (revision, text, _) = replica.config();
@@ -87,6 +90,11 @@ impl Sbc {
             let after = waiting.on_claimed(&mut self.cx, (!won).then_some(standing));
             self.after_claim(serial, after);
             self.with_call(serial, |call, cx| call.on_recorded(cx));
+        } else if self.is_unsettled(call) {
+            self.with_unsettled(call.serial, |ended, cx| match won {
+                true => ended.journal.on_applied(cx, call.serial, call),
+                false => ended.lose(cx),
+            });
         }
         self.release_holds(&key, owner);
     }
@@ -94,6 +102,8 @@ impl Sbc {
     fn on_recorded(&mut self, call: CallUid) {
         if self.own_call(call).is_some() {
             self.with_call(call.serial, |call, cx| call.on_recorded(cx));
+        } else if self.is_unsettled(call) {
+            self.with_unsettled(call.serial, |ended, cx| ended.journal.on_applied(cx, call.serial, call));
         }
     }
 }

@@ -24,6 +24,8 @@ impl Sbc {
             };
             let named = placement::named_call(&self.cx.key, &replica, message);
             let place = match named {
+                // Over, whatever the log knows of it.
+                Some((uid, _)) if self.is_unsettled(uid) => Placement::Nowhere,
                 Some((uid, _)) => placement::of_call(&facts, uid, self.own_call(uid).is_some()),
                 None => placement::of_nothing(&facts),
             };

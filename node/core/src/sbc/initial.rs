@@ -34,11 +34,17 @@ impl Sbc {
             Some(call) if call.has_failed() && call.exact != exact => ClaimPlacement::Orphan,
             // RFC 3261 §8.2.2.2: the same request by another way.
             Some(_) => ClaimPlacement::Merged,
+            None if self.was_here(&key.0, &exact) == Some(true) => ClaimPlacement::Orphan,
+            None if self.was_here(&key.0, &exact) == Some(false) => ClaimPlacement::Merged,
             None => self.claim_placement(&key.0, &exact, back.ingress.is_some()),
         };
         let keys = |orphan| NewKeys { key, exact, orphan };
         match place {
             ClaimPlacement::Peer(node) => self.relay(node, path, back.ingress, message),
+            // A copy that waited, here or at a peer, of what was answered: the caller has heard, and a second answer is one too many.
+            ClaimPlacement::Merged if (back.ingress.is_some() || until.is_some()) && self.is_copy(&key.0, &exact) => {
+                self.cx.count(Counter::Misrouted("INVITE", "stale"));
+            }
             ClaimPlacement::Merged => {
                 self.cx.count(Counter::Claim("merged"));
                 self.cx.reject_stateless(back, message, 482);
@@ -55,6 +61,22 @@ impl Sbc {
             ClaimPlacement::New => self.begin_call(path, back, message, keys(false)),
             ClaimPlacement::Orphan => self.begin_call(path, back, message, keys(true)),
         }
+    }
+
+    /// True for the very packet that this node, or the log, has a call of.
+    fn is_copy(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
+        let serial = self.by_claim.get(key);
+        let own = serial.and_then(|s| self.calls.get(s).map(|c| c.exact).or_else(|| self.unsettled.get(*s).map(|e| e.exact)));
+        own.is_some_and(|own| own == *exact) || {
+            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            replica.claim(key).is_some_and(|entry| entry.exact() == exact)
+        }
+    }
+
+    /// Whether the call of that claim is over here while the log does not know it: true for one that may be begun again.
+    fn was_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> Option<bool> {
+        let ended = self.unsettled.get(*self.by_claim.get(key)?)?;
+        Some(ended.failed && ended.exact != *exact)
     }
 
     /// A copy of an INVITE whose called side another node has: from that node it says "yours", from the caller it says nothing.

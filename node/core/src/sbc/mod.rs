@@ -19,13 +19,14 @@ mod probe;
 mod receive;
 mod replaces;
 mod undecided;
+mod unsettled;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::call::{Call, ClientUse, Services, Timer};
+use crate::call::{Call, CallTimer, ClientUse, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, MediaId};
 use crate::io::{Input, Output, PeerMessage};
@@ -45,6 +46,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 pub struct Sbc {
     cx: Services,
     calls: HashMap<u64, Call>,
+    /// Calls that are over, and of which the log does not know it yet.
+    unsettled: unsettled::Unsettled,
     by_claim: HashMap<[u8; 16], u64>,
     by_media: HashMap<MediaId, u64>,
     holds: Holds,
@@ -65,6 +68,8 @@ pub struct Sbc {
     ban_rate: Rates<()>,
     /// Calls of each trunk that this node holds.
     by_trunk: HashMap<Box<str>, u32>,
+    /// All that are not over.
+    active: usize,
     /// Uses of our nonces.
     uses: authenticate::Uses,
     ladders: PastLadders,
@@ -80,6 +85,7 @@ impl Sbc {
         let mut sbc = Sbc {
             cx,
             calls: HashMap::new(),
+            unsettled: Default::default(),
             by_claim: HashMap::new(),
             by_media: HashMap::new(),
             holds: Holds::default(),
@@ -95,6 +101,7 @@ impl Sbc {
             bans: Recent::default(),
             ban_rate: Rates::default(),
             by_trunk: HashMap::new(),
+            active: 0,
             uses: Default::default(),
             ladders: PastLadders::default(),
             pages: Default::default(),
@@ -121,7 +128,10 @@ impl Sbc {
             Input::Media(event) => self.on_media(&event),
             Input::Applied { index, entry } => self.on_applied(index, &entry),
             Input::StateReplaced => self.on_state_replaced(),
-            Input::ProposeFailed { id } => self.with_call(id.0, |call, cx| call.on_propose_failed(cx)),
+            Input::ProposeFailed { id } => {
+                self.with_call(id.0, |call, cx| call.on_propose_failed(cx));
+                self.with_unsettled(id.0, |ended, cx| ended.journal.on_failed(cx, id.0, ended.uid));
+            }
             Input::ViewChanged(view) => self.cx.view = view,
             Input::SendFailed { id, reason } => self.cx.tx.on_send_failed(now.mono, id, reason),
             Input::FlowClosed(_) => {}
@@ -163,7 +173,12 @@ impl Sbc {
 
     /// Calls that this node owns, in any state.
     pub fn call_count(&self) -> usize {
-        self.calls.len()
+        self.calls.len() + self.unsettled.len()
+    }
+
+    /// Of those, the ones that are over and wait for the log: only their records are kept.
+    pub fn unsettled_count(&self) -> usize {
+        self.unsettled.len()
     }
 
     /// The media session of a call, where this node owns it.
@@ -191,21 +206,34 @@ impl Sbc {
     fn with_call<R: Default>(&mut self, serial: u64, f: impl FnOnce(&mut Call, &mut Services) -> R) -> R {
         let Some(call) = self.calls.get_mut(&serial) else { return R::default() };
         let result = f(call, &mut self.cx);
-        if call.is_done() {
+        let (over, done) = (call.is_over(), call.is_done());
+        if over && std::mem::take(&mut call.counted) {
+            // A limit is for calls that are up; what the log has to hear of others, it may hear late.
+            let trunk = call.caller.trunk.clone();
+            self.uncount(&trunk);
+        }
+        if done {
             self.forget(serial);
         }
         result
     }
 
+    /// A call is done. What the log has still to hear of it is kept.
     fn forget(&mut self, serial: u64) {
         let Some(call) = self.calls.remove(&serial) else { return };
-        self.uncount(&call.caller.trunk);
-        if self.by_claim.get(&call.claim_key.0) == Some(&serial) {
-            self.by_claim.remove(&call.claim_key.0);
+        if call.counted {
+            self.uncount(&call.caller.trunk);
         }
         self.by_media.remove(&call.media_id());
-        if !call.lost_to() {
-            self.ladders.keep(call.uid, call.ladder);
+        let lost = call.lost_to();
+        let (ended, ladder) = call.into_ended();
+        if !lost {
+            self.ladders.keep(ended.uid, ladder);
+        }
+        if !ended.journal.is_settled() {
+            self.keep_unsettled(serial, ended);
+        } else if self.by_claim.get(&ended.claim_key.0) == Some(&serial) {
+            self.by_claim.remove(&ended.claim_key.0);
         }
     }
 
@@ -225,7 +253,12 @@ impl Sbc {
         self.cx.tx.handle_timeout(now);
         while let Some(timer) = self.cx.timers.pop_expired(now) {
             match timer {
-                Timer::Call(serial, timer) => self.with_call(serial, |call, cx| call.on_timer(cx, timer)),
+                Timer::Call(serial, timer) => {
+                    if timer == CallTimer::Journal {
+                        self.with_unsettled(serial, |ended, cx| ended.journal.on_retry(cx, serial, ended.uid));
+                    }
+                    self.with_call(serial, |call, cx| call.on_timer(cx, timer));
+                }
                 Timer::Hold(id) => self.on_hold_over(id),
                 Timer::Undecided(id) => self.on_undecided(id),
                 Timer::Probe => self.on_probe_tick(),

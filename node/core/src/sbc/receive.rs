@@ -8,7 +8,7 @@ use super::Sbc;
 pub(super) use crate::call::server_key;
 use crate::call::{ClientUse, allowed};
 use crate::ids::NodeId;
-use crate::io::{Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
+use crate::io::{ClaimStage, Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::policy::Blocked;
 use crate::sip::{Message, Method, ParseError, Via};
 use crate::token::TokenKind;
@@ -63,8 +63,11 @@ impl Sbc {
                 self.cx.out.push_back(Output::Transmit(transmit));
             }
             PeerMessage::AskClaim { key } => {
-                let known = self.by_claim.get(&key).and_then(|s| self.calls.get(s));
+                let serial = self.by_claim.get(&key).copied();
+                let known = serial.and_then(|s| self.calls.get(&s));
+                let ended = serial.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed);
                 let call = known.filter(|c| !c.lost_to() && !c.is_quiet() && !c.has_failed()).map(|c| (c.uid, c.stage()));
+                let call = call.or(ended.map(|e| (e.uid, ClaimStage::Answered)));
                 self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
             PeerMessage::ClaimIs { key, call } => {

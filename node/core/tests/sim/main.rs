@@ -14,6 +14,7 @@ mod failover;
 mod far;
 mod invariants;
 mod loops;
+mod outage;
 mod pages;
 mod phone;
 mod plan;

@@ -23,7 +23,7 @@ pub(crate) struct ClientTx {
     pub(crate) method: Method,
     pub(crate) branch: String,
     pub(crate) cseq: u32,
-    bytes: Bytes,
+    pub(crate) bytes: Bytes,
     dest: SocketAddr,
     interval: u64,
     /// Next retransmission; `None`: none.
@@ -36,6 +36,8 @@ pub(crate) struct ClientTx {
     pub(crate) timed_out: bool,
     /// Another node was tried instead.
     pub(crate) given_up: bool,
+    /// When it was first refused with 482.
+    pub(crate) merged_at: Option<u64>,
     ack: Option<Bytes>,
 }
 
@@ -412,6 +414,7 @@ impl Phone {
             finals: BTreeSet::new(),
             timed_out: false,
             given_up: false,
+            merged_at: None,
             ack: None,
         });
     }
@@ -547,6 +550,9 @@ impl Phone {
         let first = tx.finals.is_empty();
         tx.finals.insert((status, response.to_tag().unwrap_or_default().to_owned()));
         (tx.repeat, tx.deadline) = (None, None);
+        if status == 482 {
+            tx.merged_at.get_or_insert(now);
+        }
         match *response.method() {
             Method::Invite if status < 300 => self.on_2xx(now, i, leg, response),
             Method::Invite => self.on_invite_failure(now, i, leg, first, response),

@@ -30,7 +30,7 @@ pub(crate) const ANYCAST: [&str; 2] = ["198.18.112.112:5060", "[2001:db8:112::11
 /// Microseconds in a millisecond.
 pub(crate) const MS: u64 = 1000;
 /// The wall clock at virtual time 0.
-const UNIX: u64 = 1_800_000_000_000;
+pub(crate) const UNIX: u64 = 1_800_000_000_000;
 /// How often a node's lease is renewed.
 const LEASE_TICK: u64 = 500 * MS;
 /// A node that was not heard for so long is taken for dead.
@@ -227,8 +227,13 @@ pub(crate) struct World {
     pub(crate) was_cut: bool,
     /// Links were cut at some time for longer than a node is believed to live without.
     pub(crate) was_down: bool,
+    /// What nodes proposed to the log.
+    pub(crate) proposals: u64,
     /// Calls that were open when a node died.
     pub(crate) victims: BTreeSet<usize>,
+    pub(crate) killed_at: Vec<u64>,
+    /// Calls that the log had not heard of when a node died.
+    pub(crate) unrecorded: BTreeSet<usize>,
     key: ClusterKey,
     config: Arc<ClusterConfig>,
     /// Print as it happens.
@@ -313,7 +318,10 @@ impl World {
             no_quorum: false,
             was_cut: false,
             was_down: false,
+            proposals: 0,
             victims: BTreeSet::new(),
+            killed_at: Vec::new(),
+            unrecorded: BTreeSet::new(),
             key,
             config,
             trace: false,
@@ -469,6 +477,7 @@ impl World {
     /// A node died: its calls are nobody's, and phones that talk through it talk to a wall.
     fn kill(&mut self, i: usize) {
         self.nodes[i].dead = true;
+        self.killed_at.push(self.now);
         self.nodes[i].timer = None;
         self.route = self.alive_from(self.route);
         for phone in &self.phones {
@@ -476,6 +485,17 @@ impl World {
             let touched = phone.legs.iter().enumerate().filter(|(n, leg)| leg.state != LegState::Ended || open(*n));
             self.victims.extend(touched.map(|(_, leg)| leg.call));
         }
+        let unknown = self.phones[0].legs.iter().filter(|leg| !self.is_claimed(&leg.call_id));
+        let unknown: Vec<usize> = unknown.map(|leg| leg.call).collect();
+        self.unrecorded.extend(unknown);
+    }
+
+    /// The log has a claim of the call.
+    fn is_claimed(&self, call_id: &str) -> bool {
+        self.log.iter().flat_map(|entry| &entry.commands).any(|command| match &command.kind {
+            Some(store_pb::command::Kind::Claim(c)) => c.parties.as_ref().is_some_and(|p| p.call_id == call_id),
+            _ => false,
+        })
     }
 
     /// The next node from `i` on that lives.
@@ -690,6 +710,7 @@ impl World {
             }
             Output::Media(command) => self.media(i, command),
             Output::Propose { id, command } => {
+                self.proposals += 1;
                 // One batcher a node: what it proposes stays in order.
                 let at = self.delay(self.net.commit).max(self.nodes[i].last_commit);
                 self.nodes[i].last_commit = at;
