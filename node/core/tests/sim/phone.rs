@@ -92,7 +92,7 @@ pub(crate) struct Leg {
     sdp_version: u32,
     acks: Vec<(u32, String, SocketAddr, Bytes)>,
     bye_tries: u32,
-    failed_over: bool,
+    pub(crate) failed_over: bool,
     /// When it rang, was answered, was over, as this phone sees it.
     pub(crate) rang_at: Option<u64>,
     pub(crate) answered_at: Option<u64>,

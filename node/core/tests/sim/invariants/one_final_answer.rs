@@ -16,13 +16,18 @@ pub(crate) fn check(world: &World, wrong: &mut Vec<String>) {
             }
             let what = || format!("{:?}'s {} {} of call {call}", phone.who, tx.cseq, tx.method.as_str());
             // Two nodes that dialled without a quorum are a fork for the caller, who then may see two 2xx (RFC 3261 §13.2.2.4).
-            let forked = tx.method == Method::Invite && tx.cseq == 1 && legs_at_the_psap(world, call) > 1;
+            let initial = tx.method == Method::Invite && tx.cseq == 1;
+            // And two that cannot hear each other: the one where it was cancelled, and the one that rings.
+            let apart = world.was_cut && phone.legs[tx.leg].cancelled;
+            let forked = initial && (legs_at_the_psap(world, call) > 1 || apart);
             // A copy of the request at a node that is cut off from the owner: 503 by rule G, beside the owner's own answer.
             let known = tx.finals.iter().filter(|(status, _)| !(world.was_cut && matches!(status, 503 | 481))).count();
             if known > 1 && !forked || tx.finals.len() > 1 && !world.was_cut && !forked {
                 wrong.push(format!("{} got {:?}", what(), tx.finals));
             }
-            if tx.finals.is_empty() && !tx.given_up {
+            // Of two ways the one that was answered counts.
+            let moot = tx.given_up || initial && phone.legs[tx.leg].answered && phone.legs[tx.leg].failed_over;
+            if tx.finals.is_empty() && !moot {
                 wrong.push(format!("{} got no final answer (timed out: {})", what(), tx.timed_out));
             }
         }
