@@ -223,7 +223,7 @@ impl Node {
         let channel = |p: &PeerConfig| Some((NodeId(u16::try_from(p.id).ok()?), connector.channel(p)));
         let peer_channels = raft_config.peers.iter().filter_map(channel).collect();
         let myself = Myself { node: config.id, incarnation, cluster_id: config.cluster.id.clone() };
-        let peers = PeerLinks::start(&myself, &raft_config.peers, &connector);
+        let peers = PeerLinks::start(&myself, &raft_config.peers, &connector, raft_config.lease);
 
         // The core serves before the log does: a call that comes now goes on degraded, and is published later.
         let raft_slot = Arc::new(OnceLock::new());

@@ -90,6 +90,7 @@ impl Sources {
             unicast: m.unicast,
             core: m.core,
             alive: m.id == own || self.peers.is_alive(m.id),
+            down: m.id != own && self.peers.is_down(m.id),
         });
         let now = std::time::Instant::now();
         let caught_up = status.caught_up_until.is_some_and(|until| until > now);

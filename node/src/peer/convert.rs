@@ -1,7 +1,7 @@
 //! Between the core's messages and their frames.
 
 use sbc_core::ids::{CallUid, FlowId, NodeId, SendId};
-use sbc_core::io::{AddressRole, Envelope, Path, PeerMessage, SendFailure, Transmit, Transport};
+use sbc_core::io::{AddressRole, ClaimStage, Envelope, Path, PeerMessage, SendFailure, Transmit, Transport};
 use sbc_proto::peer as pb;
 use sbc_proto::peer::peer_frame::Kind;
 
@@ -29,9 +29,11 @@ pub(super) fn to_frame(message: &PeerMessage) -> pb::PeerFrame {
             .into(),
         }),
         PeerMessage::AskClaim { key } => Kind::AskClaim(pb::AskClaim { key: key.to_vec().into() }),
-        PeerMessage::ClaimIs { key, call } => {
-            Kind::ClaimIs(pb::ClaimIs { key: key.to_vec().into(), call: call.map(|c| c.to_bytes().to_vec().into()) })
-        }
+        PeerMessage::ClaimIs { key, call } => Kind::ClaimIs(pb::ClaimIs {
+            key: key.to_vec().into(),
+            call: call.map(|(c, _)| c.to_bytes().to_vec().into()),
+            stage: call.map_or(pb::ClaimStage::Unspecified, |(_, stage)| stage_to(stage)).into(),
+        }),
     };
     pb::PeerFrame { kind: Some(kind) }
 }
@@ -64,13 +66,32 @@ pub(super) fn from_kind(from: NodeId, kind: Kind) -> Option<PeerMessage> {
         }),
         Kind::AskClaim(ask) => Some(PeerMessage::AskClaim { key: ask.key[..].try_into().ok()? }),
         Kind::ClaimIs(is) => {
-            let call = match is.call {
-                Some(bytes) => Some(CallUid::from_bytes(&bytes)?),
+            let call = match &is.call {
+                Some(bytes) => Some((CallUid::from_bytes(bytes)?, stage_from(is.stage()))),
                 None => None,
             };
             Some(PeerMessage::ClaimIs { key: is.key[..].try_into().ok()?, call })
         }
         Kind::Hello(_) | Kind::Ping(_) | Kind::Pong(_) => None,
+    }
+}
+
+fn stage_to(stage: ClaimStage) -> pb::ClaimStage {
+    match stage {
+        ClaimStage::Preparing => pb::ClaimStage::Preparing,
+        ClaimStage::Dialling => pb::ClaimStage::Dialling,
+        ClaimStage::Won => pb::ClaimStage::Won,
+        ClaimStage::Answered => pb::ClaimStage::Answered,
+    }
+}
+
+fn stage_from(stage: pb::ClaimStage) -> ClaimStage {
+    match stage {
+        pb::ClaimStage::Preparing => ClaimStage::Preparing,
+        // A version that does not say may have asked the called side.
+        pb::ClaimStage::Dialling | pb::ClaimStage::Unspecified => ClaimStage::Dialling,
+        pb::ClaimStage::Won => ClaimStage::Won,
+        pb::ClaimStage::Answered => ClaimStage::Answered,
     }
 }
 
@@ -145,7 +166,10 @@ mod tests {
             }),
             PeerMessage::EmitFailed { id: SendId(7), reason: SendFailure::TimedOut },
             PeerMessage::AskClaim { key: [1; 16] },
-            PeerMessage::ClaimIs { key: [2; 16], call: Some(call) },
+            PeerMessage::ClaimIs { key: [2; 16], call: Some((call, ClaimStage::Preparing)) },
+            PeerMessage::ClaimIs { key: [2; 16], call: Some((call, ClaimStage::Dialling)) },
+            PeerMessage::ClaimIs { key: [2; 16], call: Some((call, ClaimStage::Won)) },
+            PeerMessage::ClaimIs { key: [2; 16], call: Some((call, ClaimStage::Answered)) },
             PeerMessage::ClaimIs { key: [2; 16], call: None },
         ] {
             assert_eq!(from_kind(from, to_frame(&message).kind.unwrap()), Some(message));

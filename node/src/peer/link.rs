@@ -1,7 +1,7 @@
 //! The sending end of one link.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sbc_proto::peer::peer_frame::Kind;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Myself;
+use super::{LinkState, Myself};
 
 /// How often a peer is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_millis(300);
@@ -30,7 +30,7 @@ pub(super) struct Task {
     pub(super) myself: Myself,
     pub(super) peer: PeerConfig,
     pub(super) connector: Arc<dyn Connector>,
-    pub(super) alive: Arc<AtomicBool>,
+    pub(super) state: Arc<LinkState>,
     pub(super) changes: Arc<watch::Sender<u64>>,
 }
 
@@ -73,6 +73,7 @@ impl Task {
                 received = incoming.next() => match received {
                     Some(Ok(_)) => {
                         heard = Instant::now();
+                        self.state.note_heard();
                         self.set_alive(true);
                     }
                     Some(Err(status)) => return Err(status.to_string()),
@@ -94,7 +95,7 @@ impl Task {
     }
 
     fn set_alive(&self, alive: bool) {
-        if self.alive.swap(alive, Ordering::Relaxed) != alive {
+        if self.state.alive.swap(alive, Ordering::Relaxed) != alive {
             tracing::info!(peer = %self.peer.name, alive, "peer link changed");
             self.changes.send_modify(|n| *n += 1);
         }

@@ -8,8 +8,9 @@ mod link;
 mod service;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sbc_core::ids::NodeId;
 use sbc_core::io::PeerMessage;
@@ -21,6 +22,10 @@ pub use service::LinkService;
 
 /// Frames that wait for one peer: two seconds of a thousand misrouted packets a second.
 const QUEUE: usize = 2048;
+
+/// A link that has been down for the lease, within which the node behind it may still act, and so much longer leads to a node that is
+/// taken for dead: clocks run unevenly. Counted from when the peer was last heard, or from the start of this node.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// What the driver gets from peers.
 #[derive(Clone, Debug)]
@@ -51,28 +56,55 @@ pub struct PeerLinks {
 
 struct Link {
     frames: mpsc::Sender<PeerFrame>,
-    alive: Arc<AtomicBool>,
+    state: Arc<LinkState>,
+}
+
+/// What is known of the peer behind a link.
+struct LinkState {
+    alive: AtomicBool,
+    /// When it was last heard; before that, when the link was first tried.
+    heard: Mutex<Instant>,
+    down_after: Duration,
+}
+
+impl LinkState {
+    fn new(lease: Duration) -> LinkState {
+        LinkState { alive: AtomicBool::new(false), heard: Mutex::new(Instant::now()), down_after: lease + MARGIN }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    fn is_down(&self, now: Instant) -> bool {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.is_alive() && now.saturating_duration_since(heard) > self.down_after
+    }
+
+    fn note_heard(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
 }
 
 impl PeerLinks {
-    /// Opens a link to each peer on the current runtime, and keeps it open.
-    pub fn start(myself: &Myself, peers: &[PeerConfig], connector: &Arc<dyn Connector>) -> PeerLinks {
+    /// Opens a link to each peer on the current runtime, and keeps it open. `lease`: how long a node acts on a quorum's word.
+    pub fn start(myself: &Myself, peers: &[PeerConfig], connector: &Arc<dyn Connector>, lease: Duration) -> PeerLinks {
         let (changes, changed) = watch::channel(0u64);
         let changes = Arc::new(changes);
         let mut links = HashMap::new();
         for peer in peers {
             let Ok(id) = u16::try_from(peer.id) else { continue };
             let (frames, queue) = mpsc::channel(QUEUE);
-            let alive = Arc::new(AtomicBool::new(false));
+            let state = Arc::new(LinkState::new(lease));
             let task = link::Task {
                 myself: myself.clone(),
                 peer: peer.clone(),
                 connector: connector.clone(),
-                alive: alive.clone(),
+                state: state.clone(),
                 changes: changes.clone(),
             };
             tokio::spawn(task.run(queue));
-            links.insert(NodeId(id), Link { frames, alive });
+            links.insert(NodeId(id), Link { frames, state });
         }
         PeerLinks { links: Arc::new(links), changed }
     }
@@ -80,16 +112,37 @@ impl PeerLinks {
     /// Sends; false when there is no link or its queue is full.
     pub fn send(&self, to: NodeId, message: &PeerMessage) -> bool {
         let Some(link) = self.links.get(&to) else { return false };
-        link.alive.load(Ordering::Relaxed) && link.frames.try_send(convert::to_frame(message)).is_ok()
+        link.state.is_alive() && link.frames.try_send(convert::to_frame(message)).is_ok()
     }
 
     /// True while the link to the peer works.
     pub fn is_alive(&self, node: NodeId) -> bool {
-        self.links.get(&node).is_some_and(|l| l.alive.load(Ordering::Relaxed))
+        self.links.get(&node).is_some_and(|l| l.state.is_alive())
+    }
+
+    /// True once the peer has been silent for longer than its lease and a margin. A link that is not up yet, or blips, is not down.
+    pub fn is_down(&self, node: NodeId) -> bool {
+        self.links.get(&node).is_some_and(|l| l.state.is_down(Instant::now()))
     }
 
     /// Changes whenever a link comes or goes.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_blips_is_not_down() {
+        let state = LinkState::new(Duration::from_secs(2));
+        let start = Instant::now();
+        assert!(!state.is_alive() && !state.is_down(start), "not up yet");
+        let later = start + Duration::from_secs(4);
+        assert!(state.is_down(later));
+        state.alive.store(true, Ordering::Relaxed);
+        assert!(!state.is_down(later));
     }
 }

@@ -100,8 +100,14 @@ impl Lab {
         let now = Now { mono: Instant::from_micros(0), unix: UnixMs(1_800_000_000_000) };
         let sbc = Sbc::new(now, local, ClusterKey::new(&[7; 32], None), Arc::new(config()), Arc::clone(&replica));
         let mut lab = Lab { sbc, replica, now: 0, applied: 0, next_port: 10_000, sent: Vec::new() };
-        let nodes =
-            vec![NodeView { id: NodeId(1), name: "n1".into(), unicast: ip(UNICAST).into(), core: ip(CORE).into(), alive: true }];
+        let nodes = vec![NodeView {
+            id: NodeId(1),
+            name: "n1".into(),
+            unicast: ip(UNICAST).into(),
+            core: ip(CORE).into(),
+            alive: true,
+            down: false,
+        }];
         lab.input(Input::ViewChanged(View {
             nodes,
             leader: Some(NodeId(1)),

@@ -13,6 +13,7 @@ use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPa
 use crate::policy::Topology;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
+use crate::token::ClaimKey;
 
 /// Targets dialled for one call at the most, over all answers of the DNS.
 pub(super) const MAX_ATTEMPTS: usize = 16;
@@ -234,12 +235,13 @@ impl Call {
         self.phase = CallPhase::Dialling;
         self.end_forks(cx);
         self.session_ids.forget_callee();
-        // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's.
-        let epoch = if self.journal.is_abandoned() { 2 } else { 1 };
+        // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the exact key, for a caller that
+        // tries one node after the other is dialled again each time; copies of one packet are still one request (rule C).
+        let (key, epoch) = if self.journal.is_abandoned() { (ClaimKey(self.exact), 2) } else { (self.claim_key, 1) };
         let Target { addr, transport } = candidate.target;
         let here = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport);
         let tries = candidate.again.map_or_else(|| here.count(), |again| again.tries);
-        let identity = cx.key.callee_identity(self.claim_key, epoch, target_number(&candidate.target, tries));
+        let identity = cx.key.callee_identity(key, epoch, target_number(&candidate.target, tries));
         let cseq = candidate.again.map_or(identity.cseq, |again| again.cseq + 1);
         let uri = request_uri(&self.invite, &candidate);
         let open = cx.config.trunk(&candidate.trunk).is_some_and(|t| t.topology == Topology::Transparent);

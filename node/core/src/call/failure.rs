@@ -88,6 +88,10 @@ impl Call {
             }
             return;
         }
+        if status == 482 && self.tell_twin(cx) {
+            self.redial(cx);
+            return;
+        }
         if status == 422 && self.dial_longer(at, response) {
             self.try_dial(cx);
             return;

@@ -2,7 +2,8 @@
 
 use super::services::Services;
 use crate::auth;
-use crate::sip::{Draft, Field, HeaderId, Message, NameAddr, params};
+use crate::sip::{Draft, Field, HeaderId, Message, Method, NameAddr, params};
+use crate::transaction::ServerKey;
 
 /// Fields that belong to one leg, written anew for the other.
 fn is_own(id: HeaderId) -> bool {
@@ -118,6 +119,26 @@ pub enum MaxForwardsError {
     Exhausted,
     /// 400.
     Malformed,
+}
+
+/// What matches a request to its server transaction, `method` being that of the transaction.
+///
+/// RFC 3261 §17.2.3. A branch without the cookie is made unique by what a pre-3261 sender keeps the same.
+pub fn server_key(message: &Message, method: &Method) -> ServerKey {
+    let via = message.top_via();
+    let branch = match via.branch() {
+        // RFC 4475 §3.2.1: the cookie alone tells nothing apart, so a second call would be taken for a copy of the first.
+        Some(b) if b.len() > 7 && b.get(..7).is_some_and(|c| c.eq_ignore_ascii_case("z9hG4bK")) => b.to_owned(),
+        other => format!(
+            "{}|{}|{}|{}",
+            other.unwrap_or_default(),
+            message.call_id(),
+            message.from_tag().unwrap_or_default(),
+            message.cseq()
+        ),
+    };
+    let method = if method == &Method::Ack { "INVITE" } else { method.as_str() };
+    ServerKey { branch: branch.into(), sent_by: via.sent_by().into(), method: method.into() }
 }
 
 #[cfg(test)]

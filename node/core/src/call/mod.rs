@@ -51,7 +51,7 @@ pub use dial::{DATAGRAM_MAX, target_number};
 pub use emergency::{PIDF, carried, is_data};
 pub use end::{End, own_path};
 pub use failure::upstream;
-pub use headers::{MaxForwardsError, copy_through, next_max_forwards, strip_our_credentials};
+pub use headers::{MaxForwardsError, copy_through, next_max_forwards, server_key, strip_our_credentials};
 pub use ladder::{Ladder, Note};
 pub use leg::{Leg, NextHop, contact_value, hop_to, next_hop};
 pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
@@ -62,13 +62,13 @@ pub use transfer::{Refer, Replaced, Usage, map_event_id};
 use attempt::Attempt;
 use dial::{Candidate, Hop};
 use forward::Forward;
-use journal::Journal;
+pub use journal::Journal;
 use media::CallMedia;
 use outgoing::{Again, PendingSend, Within};
 pub use setup::NewCall;
 
 use crate::ids::{CallUid, NodeId, ResolveId};
-use crate::io::{ReturnPath, Side};
+use crate::io::{ClaimStage, ReturnPath, Side};
 use crate::sip::{Draft, Message};
 use crate::store_pb;
 use crate::store_pb::EmergencyInfo;
@@ -139,6 +139,8 @@ pub struct Call {
     pub callee: Leg,
     /// Its messages, for people.
     pub ladder: Ladder,
+    /// It is counted as a call of its trunk and its node.
+    pub counted: bool,
     invite_tx: Option<ServerTxId>,
     back: ReturnPath,
     hops: VecDeque<Hop>,
@@ -172,8 +174,14 @@ pub struct Call {
     ringing: bool,
     /// Another node dialled the same leg first (482, rule C): nothing is said until that node yields, or the log decides.
     quiet: bool,
+    /// While quiet: a peer has said lately that it has the call.
+    twin_heard: bool,
+    /// A peer has answered the caller.
+    twin_answered: bool,
     /// A node relayed the INVITE here after this call was begun: what it had dialled, it gives up.
     twin_yielded: bool,
+    /// The called side said 482 although the claim is this call's: the other nodes were told so, and it was asked once more.
+    twin_told: bool,
     early_target: String,
     /// What the caller last heard of the called side before the answer.
     progress: Option<patience::Progress>,
@@ -232,16 +240,22 @@ impl Call {
         }
     }
 
-    /// True once nothing is left to do: it can be forgotten.
+    /// True once nothing is left to do but what the log has to hear: all else can be forgotten.
     pub fn is_done(&self) -> bool {
         self.phase == CallPhase::Over
             && self.ended_in_log
-            && self.journal.is_settled()
             && self.caller.pending_2xx.is_none()
             && self.callee.pending_2xx.is_none()
             && self.sends.is_empty()
             && self.within.is_empty()
             && self.attempts.iter().all(|a| a.finished)
+    }
+
+    /// What the log has still to hear of a call that is done.
+    pub fn into_ended(self) -> (Ended, Ladder) {
+        let failed = self.has_failed();
+        let Call { uid, claim_key, exact, emergency, journal, ladder, .. } = self;
+        (Ended { uid, claim_key, exact, emergency, failed, journal }, ladder)
     }
 
     /// The present media session.
@@ -257,6 +271,22 @@ impl Call {
     /// True while another node has the called side, and this one only its record.
     pub fn is_quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// How far it is, as peers are told.
+    pub fn stage(&self) -> ClaimStage {
+        match (self.phase, self.claim) {
+            (CallPhase::Answered | CallPhase::Over, _) => ClaimStage::Answered,
+            (_, ClaimState::Won) => ClaimStage::Won,
+            (CallPhase::Dialling, _) => ClaimStage::Dialling,
+            (CallPhase::Preparing, _) => ClaimStage::Preparing,
+        }
+    }
+
+    /// True when it is over and the user has not been reached: who asks again is not asking twice.
+    pub fn has_failed(&self) -> bool {
+        let end = self.end.as_ref().filter(|_| self.phase == CallPhase::Over);
+        end.is_some_and(|end| crate::replica::failed(end.origin, u32::from(end.status)))
     }
 
     /// The INVITE's way back.
@@ -288,6 +318,23 @@ impl Call {
     }
 }
 
+/// A call that is over, as far as the log and late copies of its INVITE are concerned.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its id.
+    pub uid: CallUid,
+    /// Its claim key.
+    pub claim_key: ClaimKey,
+    /// Its exact key.
+    pub exact: [u8; 16],
+    /// It was an emergency call.
+    pub emergency: bool,
+    /// It ended without having reached the user.
+    pub failed: bool,
+    /// What the log does not have.
+    pub journal: Journal,
+}
+
 /// What a call wants done with another node's packet or its own bookkeeping after an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AfterClaim {
@@ -297,4 +344,31 @@ pub enum AfterClaim {
     RelayTo(NodeId),
     /// The claim is another call's with the same key but another branch: 482 was sent.
     Merged,
+    /// The claim is that of a node which does not answer at the moment: keep the INVITE until that is clear, and forget this call.
+    Hold,
+}
+
+/// What is known of the call that has a claim which this node's call lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Winner {
+    /// It is a copy of the same packet, and at that node, which is reachable.
+    At(NodeId),
+    /// Another request, which is served, or which the user has answered.
+    Merged,
+    /// Its owner does not answer at the moment.
+    Unsure,
+    /// Nobody serves it any more.
+    Gone,
+}
+
+/// What a call does that hears from a peer about its own claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The peer goes on with it: relay the INVITE there.
+    Yields,
+    /// It goes on itself: the peer should know.
+    Stays,
 }

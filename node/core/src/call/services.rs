@@ -19,7 +19,7 @@ use crate::policy::{ClusterConfig, Passing, apply_header_rules, apply_profile};
 use crate::replica::Replica;
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri, Via};
 use crate::store_pb;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, UnixMs};
 use crate::timer::{TimerId, TimerWheel};
 use crate::token::{ClusterKey, OwnerToken, TokenKind};
 use crate::transaction::{ClientTxId, ServerTxId, Transactions};
@@ -168,10 +168,10 @@ impl Services {
         id
     }
 
-    /// Proposes a record of a call, whose number is the proposal's.
-    pub fn propose(&mut self, call: u64, kind: store_pb::command::Kind) {
+    /// Proposes a record of a call, whose number is the proposal's, with the time it arose at.
+    pub fn propose(&mut self, call: u64, at: UnixMs, kind: store_pb::command::Kind) {
         let id = ProposalId(call);
-        let command = Box::new(store_pb::Command { unix_ms: self.now.unix.0, kind: Some(kind) });
+        let command = Box::new(store_pb::Command { unix_ms: at.0, kind: Some(kind) });
         self.out.push_back(Output::Propose { id, command });
     }
 
@@ -328,6 +328,21 @@ impl Services {
     /// A member that is another node and reachable.
     pub fn reachable_peer(&self, node: NodeId) -> bool {
         node != self.local.node && self.view.node(node).is_some_and(|n| n.alive)
+    }
+
+    /// Asks the peers that are reachable whether they have the call of a claim. How many were asked.
+    pub fn ask_peers(&mut self, key: [u8; 16]) -> usize {
+        self.tell_peers(&PeerMessage::AskClaim { key })
+    }
+
+    /// Says something to all peers that are reachable. How many there are.
+    pub fn tell_peers(&mut self, message: &PeerMessage) -> usize {
+        let own = self.local.node;
+        let peers: Vec<_> = self.view.nodes.iter().filter(|n| n.alive && n.id != own).map(|n| n.id).collect();
+        for to in &peers {
+            self.out.push_back(Output::Peer { to: *to, message: message.clone() });
+        }
+        peers.len()
     }
 
     /// Deadline of something that starts now.

@@ -37,7 +37,7 @@ pub struct NewCall {
     pub claim_key: ClaimKey,
     /// Its exact key.
     pub exact: [u8; 16],
-    /// A dead node holds the claim: claim nothing, and use another identity toward the called side.
+    /// The claim is that of a call which nobody serves: claim nothing, and use another identity toward the called side.
     pub orphan: bool,
     /// It replaces a dialog of another call (RFC 3891).
     pub replaced: Option<super::Replaced>,
@@ -46,6 +46,7 @@ pub struct NewCall {
 impl Call {
     /// Begins a call: claims it, asks for ports and for its first target.
     pub fn begin(cx: &mut Services, new: NewCall) -> Call {
+        let orphan = new.orphan;
         let mut call = Call::make(cx, new);
         call.ladder.received(cx.now.unix, call.caller.realm, &call.back, &call.invite);
         call.ladder.sent(cx.now.unix, call.caller.realm, &call.back, &call.invite.response(100, None));
@@ -54,18 +55,18 @@ impl Call {
             // The ports are asked for before the called side is known for good; it nearly always is the first one.
             call.media.expect_callee_in(hop.realm);
         }
-        if call.claim == ClaimState::Late {
-            // A dead node's call holds the claim.
-            call.journal.abandon();
-        }
-        if call.claim == ClaimState::Pending {
-            let claim = call.claim_record(cx);
-            call.journal.push(cx, call.serial, Kind::Claim(claim));
-            let budget = cx.config.settings.claim_budget;
-            call.timers.claim = Some(cx.start_timer(budget, Timer::Call(call.serial, CallTimer::ClaimBudget)));
-        }
+        // Before anything that may dial: an INVITE without ports of ours has a description that leads nowhere.
         let streams = call.offered_streams();
         call.media.ensure(cx, streams);
+        if orphan {
+            // The log has no place for a second call under the claim.
+            call.journal.abandon();
+            call.await_peers(cx);
+        } else {
+            let claim = call.claim_record(cx);
+            call.journal.push(cx, call.serial, Kind::Claim(claim));
+            call.await_log(cx);
+        }
         call.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(call.serial, CallTimer::Prepare)));
         call.try_dial(cx);
         call
@@ -144,13 +145,14 @@ impl Call {
             emergency: new.service.is_some(),
             emergency_info,
             phase: CallPhase::Preparing,
-            claim: if new.orphan { ClaimState::Late } else { ClaimState::Pending },
+            claim: ClaimState::Pending,
             media: CallMedia::new(cx, [realm, callee_realm]),
             session_ids: super::session_id::SessionIds::of(&new.invite),
             invite: new.invite,
             caller,
             callee,
             ladder: Default::default(),
+            counted: true,
             invite_tx: Some(new.tx),
             back: new.back,
             hops: Default::default(),
@@ -173,7 +175,10 @@ impl Call {
             q850: None,
             ringing: false,
             quiet: false,
+            twin_heard: false,
+            twin_answered: false,
             twin_yielded: false,
+            twin_told: false,
             early_target: String::new(),
             progress: None,
             acks: Vec::new(),

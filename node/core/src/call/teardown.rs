@@ -28,6 +28,8 @@ impl Call {
                 self.timers.prepare = None;
                 self.on_prepare_limit(cx);
             }
+            CallTimer::AskPeers => self.on_ask_peers(cx),
+            CallTimer::Quiet => self.on_quiet(cx),
             CallTimer::Failover(index) => self.on_failover(cx, index),
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
             CallTimer::AbandonForward(id) => self.on_forward_abandoned(cx, id),
@@ -37,7 +39,7 @@ impl Call {
             CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
             CallTimer::Session(side) => self.on_session_due(cx, side),
             CallTimer::Repeat18x(fork) => self.on_repeat_18x(cx, fork),
-            CallTimer::Journal => self.journal.on_retry(cx, self.serial),
+            CallTimer::Journal => self.journal.on_retry(cx, self.serial, self.uid),
             CallTimer::MediaClose => {
                 self.timers.media = None;
                 if self.media.phase == MediaPhase::Closing {

@@ -10,6 +10,8 @@ pub enum Timer {
     Call(u64, CallTimer),
     /// A held CANCEL has waited long enough, by its number.
     Hold(u64),
+    /// The owner of a held INVITE may have become reachable, or be known to be gone, by the number of the hold.
+    Undecided(u64),
     /// Targets of trunks may be due to be asked whether they are there.
     Probe,
     /// The target of a request outside of a dialog has been silent for a while, by the request's number.
@@ -27,6 +29,10 @@ pub enum Timer {
 pub enum CallTimer {
     /// The claim's budget is spent (rule B).
     ClaimBudget,
+    /// The log has not decided the claim at once: the peers are asked.
+    AskPeers,
+    /// The claim is this call's while another node has its called side: does that one still?
+    Quiet,
     /// The target of this attempt has been silent for too long.
     Failover(u32),
     /// The cancelled INVITE of this attempt got no final response.

@@ -35,11 +35,24 @@ pub enum PeerMessage {
         /// The claim key, see `token::ClaimKey`.
         key: [u8; 16],
     },
-    /// The answer to `AskClaim`.
+    /// The answer to `AskClaim`; without a question too, from a node that finds another one at work on its call.
     ClaimIs {
         /// The key asked for.
         key: [u8; 16],
-        /// The call, where the answering node owns it.
-        call: Option<CallUid>,
+        /// The call, where the answering node owns it, and how far it is.
+        call: Option<(CallUid, ClaimStage)>,
     },
+}
+
+/// How far a node is with a call: what decides which of two nodes goes on that have the same one (AC-03). The later the stronger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClaimStage {
+    /// Nobody was asked yet.
+    Preparing,
+    /// The called side was asked.
+    Dialling,
+    /// The log gave it the claim.
+    Won,
+    /// Answered, or over.
+    Answered,
 }

@@ -17,6 +17,9 @@ pub struct NodeView {
     pub core: Addresses,
     /// The peer link to it works, as far as this node knows. True for this node itself.
     pub alive: bool,
+    /// The link has been down for longer than a lease and a margin (rule I): a node that lives has lost its quorum or its links by
+    /// then. A link that blips, or is not up yet after a start, says nothing of the node behind it.
+    pub down: bool,
 }
 
 /// The cluster as this node sees it.
@@ -40,6 +43,11 @@ impl View {
     /// The member with that id.
     pub fn node(&self, id: NodeId) -> Option<&NodeView> {
         self.nodes.iter().find(|n| n.id == id)
+    }
+
+    /// True when that node is taken for dead: no member, or down. Its calls may be begun again elsewhere.
+    pub fn is_gone(&self, id: NodeId) -> bool {
+        !self.nodes.is_empty() && self.node(id).is_none_or(|n| n.down && !n.alive)
     }
 
     /// True when this node may say that something does not exist (rule G).

@@ -3,7 +3,7 @@
 use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, NodeId};
 use crate::io::{Side, View};
-use crate::replica::Replica;
+use crate::replica::{CallEntry, Replica};
 use crate::sip::{HeaderId, Message, NameAddr, Uri};
 use crate::time::Instant;
 use crate::token::{ClusterKey, TokenKind};
@@ -42,10 +42,12 @@ pub enum ClaimPlacement {
     New,
     /// That node has, and this is a copy of the same packet.
     Peer(NodeId),
-    /// The same request by another way (RFC 3261 §8.2.2.2), or one that is over: 482.
+    /// The same request by another way while the first is served (RFC 3261 §8.2.2.2), or one that the user has answered: 482.
     Merged,
-    /// Its owner is gone while it was being set up.
+    /// Nobody serves it any more: its owner is gone, or could not reach the user. It is dialled again.
     Orphan,
+    /// Its owner does not answer, and is not known to be gone: a moment will tell.
+    Unsure,
 }
 
 /// The call that a request within a dialog names, and the leg it is on.
@@ -100,16 +102,47 @@ pub fn of_nothing(facts: &Facts<'_>) -> Placement {
 
 /// Where an initial INVITE belongs that this node has no transaction and no call for.
 pub fn of_claim(facts: &Facts<'_>, key: &[u8; 16], exact: &[u8; 16]) -> ClaimPlacement {
-    let Some(entry) = facts.replica.claim(key) else { return ClaimPlacement::New };
-    let same = entry.exact() == exact;
-    let owner = entry.owner();
-    let reachable = owner != facts.local.node && facts.view.node(owner).is_some_and(|n| n.alive);
-    match (same, entry.is_live()) {
-        (false, _) => ClaimPlacement::Merged,
-        (true, _) if reachable && !facts.relayed => ClaimPlacement::Peer(owner),
-        (true, true) if !reachable => ClaimPlacement::Orphan,
-        (true, _) => ClaimPlacement::Merged,
+    facts.replica.claim(key).map_or(ClaimPlacement::New, |entry| of_winner(facts, entry, entry.exact() == exact))
+}
+
+/// Where an INVITE belongs whose claim that call has. `same`: it is a copy of the very packet.
+///
+/// 482 is for a request that is being served, or that the user has answered. Where the owner is gone, or has given up without having
+/// reached the user, a caller that tries another node must not be told that it asks twice (RFC 3263 §4.3, AC-28, AC-47).
+pub fn of_winner(facts: &Facts<'_>, entry: &CallEntry, same: bool) -> ClaimPlacement {
+    let (owner, dialled_again) = (entry.owner(), entry.is_live() || entry.has_failed());
+    match standing(facts, entry) {
+        Standing::Gone if dialled_again => ClaimPlacement::Orphan,
+        Standing::Gone => ClaimPlacement::Merged,
+        // A copy hears what its first one heard: a late one must not ring anybody.
+        _ if entry.has_failed() && !same => ClaimPlacement::Orphan,
+        Standing::Reachable if same => ClaimPlacement::Peer(owner),
+        Standing::Silent if same || entry.is_live() => ClaimPlacement::Unsure,
+        Standing::Here | Standing::Reachable | Standing::Silent => ClaimPlacement::Merged,
     }
+}
+
+/// What is known of a call's owner.
+enum Standing {
+    /// This node, in its present life.
+    Here,
+    Reachable,
+    /// It does not answer at the moment.
+    Silent,
+    /// Dead, removed, or started again since: the call is not there.
+    Gone,
+}
+
+fn standing(facts: &Facts<'_>, entry: &CallEntry) -> Standing {
+    let owner = entry.owner();
+    if owner == facts.local.node {
+        return if entry.uid.incarnation == facts.local.incarnation { Standing::Here } else { Standing::Gone };
+    }
+    let restarted = facts.replica.node_incarnation(owner).is_some_and(|now| now > entry.uid.incarnation);
+    if restarted || facts.view.is_gone(owner) {
+        return Standing::Gone;
+    }
+    if facts.view.node(owner).is_some_and(|n| n.alive) { Standing::Reachable } else { Standing::Silent }
 }
 
 /// The node that a CANCEL belongs to, by the claim of its INVITE.

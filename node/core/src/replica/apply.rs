@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::blocks::BlockLog;
 use super::config_log::Applied;
 use super::{
-    ApplyError, CLAIM_RETENTION_MS, CallEntry, ENTRY_VERSION, Effect, MAX_CLOCK_LEAD_MS, MAX_COMMANDS, Phase,
-    REVISIONS_PER_ENTRY, Replica, StaleReason,
+    ApplyError, CLAIM_RETENTION_MS, CallEntry, ENTRY_VERSION, Effect, MAX_COMMANDS, Phase, REVISIONS_PER_ENTRY, Replica,
+    StaleReason,
 };
 use crate::ids::{CallUid, Incarnation, NodeId};
 use crate::store_pb::command::Kind;
@@ -88,18 +88,6 @@ impl Replica {
             Kind::Unblock(u) => self.on_blocks(run, |blocks| blocks.unblock(&u.prefix)),
             Kind::Tick(_) => {}
         }
-    }
-
-    /// Moves the log's clock, and gives the time to write into records: the command's own, unless that is ahead of all others.
-    fn advance(&mut self, command: &Command) -> u64 {
-        let is_tick = matches!(command.kind, Some(Kind::Tick(_)));
-        if is_tick {
-            self.tick_ms = self.tick_ms.max(command.unix_ms);
-        }
-        let limit = if self.tick_ms == 0 { u64::MAX } else { self.tick_ms.saturating_add(MAX_CLOCK_LEAD_MS) };
-        let at = command.unix_ms.min(limit);
-        self.clock_ms = self.clock_ms.max(at);
-        at
     }
 
     fn on_claim(&mut self, run: &mut Run, claim: &Claim, at: u64) {

@@ -112,6 +112,13 @@ impl CallEntry {
         self.phase != Phase::Ended
     }
 
+    /// True when it ended without an answer, and not by the user's word: whoever asks again, at another node or by another way, is not
+    /// asking twice (RFC 3263 §4.3).
+    pub fn has_failed(&self) -> bool {
+        let cause = self.state.cause.as_ref().filter(|_| !self.is_live() && self.state.answered_unix_ms == 0);
+        cause.is_some_and(|c| failed(&c.origin, c.status))
+    }
+
     /// An emergency call.
     pub fn emergency(&self) -> bool {
         self.claim().emergency
@@ -140,5 +147,15 @@ impl CallEntry {
     /// The caller's leg as last recorded.
     pub fn caller(&self) -> Option<&LegRecord> {
         self.state.dialog.as_ref()?.caller.as_ref()
+    }
+}
+
+/// True for an end that says nothing of the user: a 5xx or a time-out of whoever, a call for which no target was found (480 of ours),
+/// an owner that started again (0).
+pub fn failed(origin: &str, status: u32) -> bool {
+    match origin {
+        "node" => matches!(status, 0 | 408 | 480 | 500..=599),
+        "callee" => matches!(status, 408 | 500..=599),
+        _ => false,
     }
 }

@@ -8,6 +8,7 @@
 
 mod apply;
 mod blocks;
+mod clock;
 mod config_log;
 mod effect;
 mod entry;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 pub use blocks::BLOCK_CAP;
 pub use config_log::{CONFIG_HISTORY_CAP, CONFIG_TEXT_CAP};
 pub use effect::{ApplyError, Compacted, Effect, RestoreError, StaleReason};
-pub use entry::{CallEntry, Phase};
+pub use entry::{CallEntry, Phase, failed};
 pub use snapshot::{Frozen, SNAPSHOT_VERSION};
 
 use crate::ids::{CallUid, Incarnation, NodeId};
@@ -44,7 +45,8 @@ pub const MAX_COMMANDS: usize = 2048;
 /// How long an ended call is remembered, so that late copies of its INVITE are recognised: 64*T1 is 32 s (RFC 3261
 /// §17.1.1.2), doubled for copies that come by another path.
 pub const CLAIM_RETENTION_MS: u64 = 64_000;
-/// How far the clock of a command may be ahead of the last Tick. A node with a wrong clock must not expire what others need.
+/// How far the clock of a command may be ahead of the last Tick, and how far one Tick moves the log's clock. A node with a wrong clock must
+/// not expire what others need. The leader ticks each 10 s: a week is caught up with in six hours, a wrong leader is noticed before.
 pub const MAX_CLOCK_LEAD_MS: u64 = 300_000;
 /// Events kept: about ten minutes at the sizing goal, weeks at a country's load.
 pub const EVENT_CAP: usize = 100_000;
@@ -73,8 +75,10 @@ pub struct Replica {
     events: Journal<Event>,
     config: ConfigLog,
     blocks: BlockLog,
-    /// The log's clock: never goes back.
+    /// The log's clock, by which things expire: no command but a Tick sets it back, and that by a bounded step.
     clock_ms: u64,
+    /// The same as the newest Tick left it.
+    stepped_ms: u64,
     /// The newest Tick.
     tick_ms: u64,
     nodes: BTreeMap<NodeId, Incarnation>,
@@ -102,6 +106,7 @@ impl Replica {
             config: ConfigLog::default(),
             blocks: BlockLog::default(),
             clock_ms: 0,
+            stepped_ms: 0,
             tick_ms: 0,
             nodes: BTreeMap::new(),
         }

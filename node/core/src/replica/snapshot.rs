@@ -23,6 +23,7 @@ pub struct Frozen {
     config: ConfigLog,
     blocks: BlockLog,
     clock_ms: u64,
+    stepped_ms: u64,
     tick_ms: u64,
     nodes: BTreeMap<NodeId, Incarnation>,
 }
@@ -37,6 +38,7 @@ impl Frozen {
             config: replica.config.clone(),
             blocks: replica.blocks.clone(),
             clock_ms: replica.clock_ms,
+            stepped_ms: replica.stepped_ms,
             tick_ms: replica.tick_ms,
             nodes: replica.nodes.clone(),
         }
@@ -62,6 +64,7 @@ impl Frozen {
             cdrs_compacted_to: self.cdrs.compacted_to(),
             clock_ms: self.clock_ms,
             tick_ms: self.tick_ms,
+            stepped_ms: self.stepped_ms,
             nodes: self.nodes.iter().map(|(n, i)| NodeUp { node: u32::from(n.0), incarnation: i.0 }).collect(),
             blocks: self.blocks.iter().cloned().collect(),
         }
@@ -88,6 +91,9 @@ impl Replica {
         replica.applied_index = snapshot.last_index;
         replica.clock_ms = snapshot.clock_ms;
         replica.tick_ms = snapshot.tick_ms;
+        // A snapshot of a version without it: as if the last Tick had left the clock as it is.
+        let stepped = if snapshot.stepped_ms == 0 { snapshot.clock_ms } else { snapshot.stepped_ms };
+        replica.stepped_ms = if snapshot.tick_ms == 0 { 0 } else { stepped };
         for n in snapshot.nodes {
             let node = u16::try_from(n.node).map_err(|_| RestoreError::Damaged("a node's id"))?;
             replica.nodes.insert(NodeId(node), Incarnation(n.incarnation));

@@ -235,6 +235,59 @@ fn a_wrong_clock_expires_nothing() {
 }
 
 #[test]
+fn a_tick_of_a_wrong_clock_expires_nothing() {
+    const DAY: u64 = 24 * 3_600_000;
+    let (now, tick) = (100 * DAY, |at| entry(at, vec![Kind::Tick(Tick {})]));
+    let mut r = Replica::new();
+    let (a, b) = (uid(1, 1, 1), uid(1, 1, 2));
+    r.apply(1, &tick(now)).unwrap();
+    r.apply(2, &entry(now, vec![claim(a, 1), end(a, "caller")])).unwrap();
+    // A leader that is a year ahead, for a minute.
+    for n in 0..6 {
+        r.apply(3 + n, &tick(now + 365 * DAY)).unwrap();
+    }
+    assert!(r.clock_ms() <= now + 6 * MAX_CLOCK_LEAD_MS);
+    assert_eq!((r.cdrs(0, 9).unwrap().len(), kinds(&r).len()), (1, 2), "CDR and events are there");
+    // The next leader is right: time in records is, at once, and the clock is soon.
+    r.apply(20, &entry(now + 70_000, vec![claim(b, 2), end(b, "caller")])).unwrap();
+    assert_eq!(r.cdrs(0, 9).unwrap()[1].received_unix_ms, now + 70_000);
+    for n in 0..6 {
+        r.apply(21 + n, &tick(now + 80_000 + n)).unwrap();
+    }
+    assert!(r.clock_ms() <= now + 80_000 + MAX_CLOCK_LEAD_MS, "{}", r.clock_ms() - now);
+}
+
+#[test]
+fn a_cluster_that_was_off_for_a_week_is_right_at_once_and_catches_up() {
+    let (week, tick) = (7 * 24 * 3_600_000u64, |at| entry(at, vec![Kind::Tick(Tick {})]));
+    let mut r = Replica::new();
+    r.apply(1, &tick(1_000_000)).unwrap();
+    let back = 1_000_000 + week;
+    r.apply(2, &tick(back)).unwrap();
+    r.apply(3, &entry(back + 5, vec![claim(uid(1, 1, 1), 1), end(uid(1, 1, 1), "caller")])).unwrap();
+    let cdr = r.cdrs(0, 1).unwrap().remove(0);
+    assert_eq!((cdr.received_unix_ms, cdr.ended_unix_ms), (back + 5, back + 5));
+    let mut n = 0;
+    while r.clock_ms() < back {
+        n += 1;
+        assert!(n * MAX_CLOCK_LEAD_MS <= week + 2 * MAX_CLOCK_LEAD_MS, "bounded steps");
+        r.apply(3 + n, &tick(back + n * 10_000)).unwrap();
+    }
+    assert!(r.call(uid(1, 1, 1)).is_none(), "what is over expires while it catches up");
+}
+
+#[test]
+fn a_first_tick_far_ahead_is_found_back_from() {
+    let tick = |at| entry(at, vec![Kind::Tick(Tick {})]);
+    let mut r = Replica::new();
+    r.apply(1, &tick(1_000_000_000)).unwrap();
+    for n in 0..3_400 {
+        r.apply(2 + n, &tick(5_000_000 + n * 10_000)).unwrap();
+    }
+    assert!(r.clock_ms() <= 5_000_000 + 3_400 * 10_000 + MAX_CLOCK_LEAD_MS, "{}", r.clock_ms());
+}
+
+#[test]
 fn events_are_bounded_in_number_age_and_octets_and_readers_are_told() {
     let limits = Limits { count: 10, weight: 100_000, age_ms: 1000 };
     let event = |revision, unix_ms, size: usize| Event { revision, unix_ms, invite: vec![0; size].into(), ..Default::default() };

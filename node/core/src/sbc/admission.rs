@@ -74,7 +74,7 @@ impl Sbc {
         let of_trunk = config.trunk(trunk);
         let (max_calls, max_rate) = of_trunk.map_or((0, 0), |t| (t.max_calls, t.max_rate));
         let held = self.by_trunk.get(trunk).map_or(0, |n| usize::try_from(*n).unwrap_or(usize::MAX));
-        if over(self.calls.len(), settings.max_calls) {
+        if over(self.active, settings.max_calls) {
             return Some("max_calls");
         }
         if max_calls > 0 && over(held, max_calls) {
@@ -90,10 +90,12 @@ impl Sbc {
     /// A call of this trunk began.
     pub(super) fn count_in(&mut self, trunk: &str) {
         *self.by_trunk.entry(trunk.into()).or_default() += 1;
+        self.active += 1;
     }
 
-    /// It was forgotten.
+    /// It is over.
     pub(super) fn uncount(&mut self, trunk: &str) {
+        self.active = self.active.saturating_sub(1);
         if let Some(calls) = self.by_trunk.get_mut(trunk) {
             *calls = calls.saturating_sub(1);
             if *calls == 0 {

@@ -3,8 +3,10 @@
 use std::sync::PoisonError;
 
 use super::Sbc;
+use crate::call::Winner;
 use crate::ids::CallUid;
 use crate::io::Output;
+use crate::placement::{self, ClaimPlacement, Facts};
 use crate::replica::Effect;
 use crate::store_pb;
 
@@ -51,6 +53,9 @@ impl Sbc {
         for serial in serials {
             self.with_call(serial, |call, cx| call.on_recorded(cx));
         }
+        for serial in self.unsettled.serials() {
+            self.with_unsettled(serial, |ended, cx| ended.journal.on_applied(cx, serial, ended.uid));
+        }
         let config = {
             let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
             let (revision, text, _) = replica.config();
@@ -64,19 +69,32 @@ impl Sbc {
     }
 
     fn on_claimed(&mut self, call: CallUid, won: bool, winner: CallUid, exact: bool) {
-        let (owner, key) = {
+        let (owner, key, standing) = {
             let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+            let facts =
+                Facts { local: &self.cx.local, view: &self.cx.view, replica: &replica, now: self.cx.now.mono, relayed: false };
             match replica.call(winner) {
-                Some(entry) => (entry.owner(), <[u8; 16]>::try_from(&entry.claim().key[..]).unwrap_or_default()),
-                None => (winner.node, [0; 16]),
+                Some(entry) => (entry.owner(), entry.claim_key, placement::of_winner(&facts, entry, exact)),
+                None => (winner.node, [0; 16], ClaimPlacement::Orphan),
             }
+        };
+        let standing = match standing {
+            ClaimPlacement::Peer(node) => Winner::At(node),
+            ClaimPlacement::Merged => Winner::Merged,
+            ClaimPlacement::Unsure => Winner::Unsure,
+            ClaimPlacement::Orphan | ClaimPlacement::New => Winner::Gone,
         };
         if self.own_call(call).is_some() {
             let serial = call.serial;
             let Some(waiting) = self.calls.get_mut(&serial) else { return };
-            let after = waiting.on_claimed(&mut self.cx, won, winner, owner, exact);
+            let after = waiting.on_claimed(&mut self.cx, (!won).then_some(standing));
             self.after_claim(serial, after);
             self.with_call(serial, |call, cx| call.on_recorded(cx));
+        } else if self.is_unsettled(call) {
+            self.with_unsettled(call.serial, |ended, cx| match won {
+                true => ended.journal.on_applied(cx, call.serial, call),
+                false => ended.lose(cx),
+            });
         }
         self.release_holds(&key, owner);
     }
@@ -84,6 +102,8 @@ impl Sbc {
     fn on_recorded(&mut self, call: CallUid) {
         if self.own_call(call).is_some() {
             self.with_call(call.serial, |call, cx| call.on_recorded(cx));
+        } else if self.is_unsettled(call) {
+            self.with_unsettled(call.serial, |ended, cx| ended.journal.on_applied(cx, call.serial, call));
         }
     }
 }

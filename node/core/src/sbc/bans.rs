@@ -63,7 +63,7 @@ impl Sbc {
         };
         self.cx.count(Counter::Banned);
         // Of no call; where it does not commit, the next request of the source asks again.
-        self.cx.propose(0, Kind::Block(block));
+        self.cx.propose(0, self.cx.now.unix, Kind::Block(block));
     }
 
     /// A trunk that takes calls, or that is in the core, has this address.

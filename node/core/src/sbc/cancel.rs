@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::Sbc;
-use super::receive::server_key;
-use crate::call::Timer;
+use crate::call::server_key;
+use crate::call::{Heard, Timer};
 use crate::ids::NodeId;
-use crate::io::{Counter, Path, ReturnPath};
+use crate::io::{ClaimStage, Counter, Output, Path, PeerMessage, ReturnPath};
 use crate::placement::{self, Facts};
 use crate::sip::{HeaderId, Message, Method};
 use crate::transaction::ServerKey;
@@ -95,13 +95,17 @@ impl Sbc {
         let id = self.cx.serial();
         let wait = self.cx.config.settings.cancel_hold;
         self.cx.start_timer(wait, Timer::Hold(id));
-        self.ask_peers(hold.key);
+        self.cx.ask_peers(hold.key);
         self.holds.held.insert(id, hold);
     }
 
     /// The wait is over: nobody knows the INVITE. Should it still come, it is answered 487.
     pub(super) fn on_hold_over(&mut self, id: u64) {
         let Some(hold) = self.holds.held.remove(&id) else { return };
+        if self.cx.tx.find_server(&server_key(&hold.message, &Method::Invite)).is_some() {
+            let key = server_key(&hold.message, &Method::Cancel);
+            return self.on_cancel(hold.path, hold.back, &hold.message, &key);
+        }
         self.tombstones.note(self.cx.now.mono, hold.exact);
         self.cx.reject_stateless(hold.back, &hold.message, 481);
     }
@@ -124,15 +128,20 @@ impl Sbc {
         }
     }
 
-    /// A peer says that it has the call of this claim.
-    pub(super) fn on_claim_found(&mut self, peer: NodeId, key: [u8; 16]) {
+    /// A peer says that it has the call of this claim, and how far it is.
+    pub(super) fn on_claim_found(&mut self, peer: NodeId, key: [u8; 16], stage: ClaimStage) {
         self.release_holds(&key, peer);
         let Some(&serial) = self.by_claim.get(&key) else { return };
-        let arrival = self.calls.get(&serial).map(|c| (c.arrival(), c.invite.clone()));
-        if self.with_call(serial, |call, cx| call.on_peer_has_it(cx))
-            && let Some((back, invite)) = arrival
-        {
-            self.relay(peer, back.path, back.ingress, &invite);
+        let Some(call) = self.calls.get(&serial) else { return };
+        let (back, invite, uid) = (call.arrival(), call.invite.clone(), call.uid);
+        match self.with_call(serial, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
+            Heard::Yields => self.relay(peer, back.path, back.ingress, &invite),
+            // It may have asked before this node had the call, or its answer crossed this one's: it must know to yield.
+            Heard::Stays if stage == ClaimStage::Preparing => {
+                let own = self.calls.get(&serial).map(|call| (uid, call.stage()));
+                self.cx.out.push_back(Output::Peer { to: peer, message: PeerMessage::ClaimIs { key, call: own } });
+            }
+            Heard::Stays | Heard::Nothing => {}
         }
     }
 

@@ -23,7 +23,7 @@ impl Sbc {
                 }
             }
             Command::Summary => CommandReply::Summary {
-                calls: u64::try_from(self.calls.len()).unwrap_or(u64::MAX),
+                calls: u64::try_from(self.active).unwrap_or(u64::MAX),
                 transactions: u64::try_from(self.cx.tx.len()).unwrap_or(u64::MAX),
                 load: self.shedding.load,
             },

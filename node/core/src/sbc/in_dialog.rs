@@ -1,8 +1,8 @@
 //! Requests within a dialog: to the call, to its owner, or an answer that is safe to give.
 
 use super::Sbc;
-use super::receive::server_key;
 use crate::call::finish_response;
+use crate::call::server_key;
 use crate::ids::{CallUid, NodeId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::placement::{self, Facts, Placement};
@@ -23,6 +23,8 @@ impl Sbc {
             };
             let named = placement::named_call(&self.cx.key, &replica, message);
             let place = match named {
+                // Over, whatever the log knows of it.
+                Some((uid, _)) if self.is_unsettled(uid) => Placement::Nowhere,
                 Some((uid, _)) => placement::of_call(&facts, uid, self.own_call(uid).is_some() || self.own_subscription(uid)),
                 None => placement::of_nothing(&facts),
             };

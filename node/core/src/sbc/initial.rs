@@ -1,18 +1,24 @@
 //! The first INVITE of a call: admitted, placed by its claim, begun.
 
 use super::Sbc;
-use super::receive::server_key;
+use crate::call::server_key;
 use crate::call::{AfterClaim, Call, MaxForwardsError, NewCall, next_max_forwards};
 use crate::ids::NodeId;
-use crate::io::{Counter, Output, Path, PeerMessage, Realm, ReturnPath};
+use crate::io::{Counter, Path, Realm, ReturnPath};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::policy::{IdentityPolicy, Trunk};
 use crate::routing;
 use crate::sip::{HeaderId, Message, Uri};
+use crate::time::Instant;
 
 impl Sbc {
     /// An INVITE without To-tag that matches no transaction.
     pub(super) fn on_initial_invite(&mut self, path: Path, back: ReturnPath, message: &Message) {
+        self.place_invite(path, back, message, None);
+    }
+
+    /// `until`: it was held, for an owner that did not answer, and waits no longer than that.
+    pub(super) fn place_invite(&mut self, path: Path, back: ReturnPath, message: &Message, until: Option<Instant>) {
         let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
         let exact = self.exact_key(key, message);
         if self.tombstones.contains(self.cx.now.mono, &exact) {
@@ -24,26 +30,54 @@ impl Sbc {
             self.on_quiet_copy(serial, back, message);
             return;
         }
-        if known.is_some() {
-            // RFC 3261 §8.2.2.2: the same request by another way (its own copies match its transaction).
-            self.cx.count(Counter::Claim("merged"));
-            self.cx.reject_stateless(back, message, 482);
-            return;
-        }
-        let place = self.claim_placement(&key.0, &exact, back.ingress.is_some());
+        let place = match known {
+            // The caller tries again where it failed (RFC 3263 §4.3). Its own copies match its transaction, or come too late.
+            Some(call) if call.has_failed() && call.exact != exact => ClaimPlacement::Orphan,
+            // RFC 3261 §8.2.2.2: the same request by another way.
+            Some(_) => ClaimPlacement::Merged,
+            None if self.was_here(&key.0, &exact) == Some(true) => ClaimPlacement::Orphan,
+            None if self.was_here(&key.0, &exact) == Some(false) => ClaimPlacement::Merged,
+            None => self.claim_placement(&key.0, &exact, back.ingress.is_some()),
+        };
+        let keys = |orphan| NewKeys { key, exact, orphan };
         match place {
             ClaimPlacement::Peer(node) => self.relay(node, path, back.ingress, message),
+            // A copy that waited, here or at a peer, of what was answered: the caller has heard, and a second answer is one too many.
+            ClaimPlacement::Merged if (back.ingress.is_some() || until.is_some()) && self.is_copy(&key.0, &exact) => {
+                self.cx.count(Counter::Misrouted("INVITE", "stale"));
+            }
             ClaimPlacement::Merged => {
                 self.cx.count(Counter::Claim("merged"));
                 self.cx.reject_stateless(back, message, 482);
             }
             // A peer that says "yours" about something this node has not: its copy is not the first one.
-            ClaimPlacement::New if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", "stale")),
-            ClaimPlacement::New | ClaimPlacement::Orphan => {
-                let orphan = place == ClaimPlacement::Orphan;
-                self.begin_call(path, back, message, NewKeys { key, exact, orphan });
+            ClaimPlacement::New | ClaimPlacement::Unsure if back.ingress.is_some() => {
+                self.cx.count(Counter::Misrouted("INVITE", "stale"));
             }
+            ClaimPlacement::Unsure => {
+                if !self.hold_invite(exact, path, back, message, until) {
+                    self.begin_call(path, back, message, keys(true));
+                }
+            }
+            ClaimPlacement::New => self.begin_call(path, back, message, keys(false)),
+            ClaimPlacement::Orphan => self.begin_call(path, back, message, keys(true)),
         }
+    }
+
+    /// True for the very packet that this node, or the log, has a call of.
+    fn is_copy(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
+        let serial = self.by_claim.get(key);
+        let own = serial.and_then(|s| self.calls.get(s).map(|c| c.exact).or_else(|| self.unsettled.get(*s).map(|e| e.exact)));
+        own.is_some_and(|own| own == *exact) || {
+            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            replica.claim(key).is_some_and(|entry| entry.exact() == exact)
+        }
+    }
+
+    /// Whether the call of that claim is over here while the log does not know it: true for one that may be begun again.
+    fn was_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> Option<bool> {
+        let ended = self.unsettled.get(*self.by_claim.get(key)?)?;
+        Some(ended.failed && ended.exact != *exact)
     }
 
     /// A copy of an INVITE whose called side another node has: from that node it says "yours", from the caller it says nothing.
@@ -118,18 +152,8 @@ impl Sbc {
         self.count_in(&call.caller.trunk);
         self.calls.insert(serial, call);
         self.with_call(serial, |_, _| ());
-        if self.cx.now.mono >= self.cx.view.lease_until {
-            self.ask_peers(keys.key.0);
-        }
-    }
-
-    /// Without a quorum the log cannot tell: the peers that are reachable may (AC-03).
-    pub(super) fn ask_peers(&mut self, key: [u8; 16]) {
-        let own = self.cx.local.node;
-        let peers: Vec<_> = self.cx.view.nodes.iter().filter(|n| n.alive && n.id != own).map(|n| n.id).collect();
-        for to in peers {
-            self.cx.out.push_back(Output::Peer { to, message: PeerMessage::AskClaim { key } });
-        }
+        // A CANCEL that overtook it.
+        self.release_holds(&keys.key.0, self.cx.local.node);
     }
 
     /// The trunk that a packet came from. What a connection of another node has proved is that node's to judge.
@@ -183,9 +207,16 @@ impl Sbc {
 
     /// A call of this node turned out to be another node's, or another call: goes there, and is forgotten here.
     pub(super) fn after_claim(&mut self, serial: u64, after: AfterClaim) {
-        let AfterClaim::RelayTo(node) = after else { return };
-        if let Some((path, raw)) = self.calls.get(&serial).map(|c| (c.arrival(), c.invite.clone())) {
-            self.relay(node, path.path, path.ingress, &raw);
+        if !matches!(after, AfterClaim::RelayTo(_) | AfterClaim::Hold) {
+            return;
+        }
+        let Some((back, exact, invite)) = self.calls.get(&serial).map(|c| (c.arrival(), c.exact, c.invite.clone())) else {
+            return;
+        };
+        match after {
+            AfterClaim::RelayTo(node) => self.relay(node, back.path, back.ingress, &invite),
+            _ if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", "stale")),
+            _ => _ = self.hold_invite(exact, back.path, back, &invite, None),
         }
     }
 }

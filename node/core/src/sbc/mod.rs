@@ -20,13 +20,15 @@ mod probe;
 mod receive;
 mod replaces;
 mod subscription;
+mod undecided;
+mod unsettled;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::call::{Call, ClientUse, Services, Timer};
+use crate::call::{Call, CallTimer, ClientUse, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, FlowId, MediaId};
 use crate::io::{Input, Output};
@@ -46,9 +48,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 pub struct Sbc {
     cx: Services,
     calls: HashMap<u64, Call>,
+    /// Calls that are over, and of which the log does not know it yet.
+    unsettled: unsettled::Unsettled,
     by_claim: HashMap<[u8; 16], u64>,
     by_media: HashMap<MediaId, u64>,
     holds: Holds,
+    undecided: undecided::Undecided,
     /// CANCELs that came before their INVITE (AC-07).
     tombstones: Recent<[u8; 16]>,
     /// Requests that were redirected once (AC-15).
@@ -65,6 +70,8 @@ pub struct Sbc {
     ban_rate: Rates<()>,
     /// Calls of each trunk that this node holds.
     by_trunk: HashMap<Box<str>, u32>,
+    /// All that are not over.
+    active: usize,
     /// Uses of our nonces.
     uses: authenticate::Uses,
     ladders: PastLadders,
@@ -83,9 +90,11 @@ impl Sbc {
         let mut sbc = Sbc {
             cx,
             calls: HashMap::new(),
+            unsettled: Default::default(),
             by_claim: HashMap::new(),
             by_media: HashMap::new(),
             holds: Holds::default(),
+            undecided: Default::default(),
             tombstones: Recent::default(),
             redirected: Recent::default(),
             rates: SourceRates::default(),
@@ -97,6 +106,7 @@ impl Sbc {
             bans: Recent::default(),
             ban_rate: Rates::default(),
             by_trunk: HashMap::new(),
+            active: 0,
             uses: Default::default(),
             ladders: PastLadders::default(),
             pages: Default::default(),
@@ -128,7 +138,10 @@ impl Sbc {
             Input::Media(event) => self.on_media(&event),
             Input::Applied { index, entry } => self.on_applied(index, &entry),
             Input::StateReplaced => self.on_state_replaced(),
-            Input::ProposeFailed { id } => self.with_call(id.0, |call, cx| call.on_propose_failed(cx)),
+            Input::ProposeFailed { id } => {
+                self.with_call(id.0, |call, cx| call.on_propose_failed(cx));
+                self.with_unsettled(id.0, |ended, cx| ended.journal.on_failed(cx, id.0, ended.uid));
+            }
             Input::ViewChanged(view) => self.cx.view = view,
             Input::SendFailed { id, reason } => self.on_send_failed(id, reason),
             Input::FlowProved { flow, names } => drop(self.proved.insert(flow, names)),
@@ -174,7 +187,12 @@ impl Sbc {
 
     /// Calls that this node owns, in any state.
     pub fn call_count(&self) -> usize {
-        self.calls.len()
+        self.calls.len() + self.unsettled.len()
+    }
+
+    /// Of those, the ones that are over and wait for the log: only their records are kept.
+    pub fn unsettled_count(&self) -> usize {
+        self.unsettled.len()
     }
 
     /// The media session of a call, where this node owns it.
@@ -203,7 +221,13 @@ impl Sbc {
         let Some(call) = self.calls.get_mut(&serial) else { return R::default() };
         let result = f(call, &mut self.cx);
         let usage = call.take_usage();
-        if call.is_done() {
+        let (over, done) = (call.is_over(), call.is_done());
+        if over && std::mem::take(&mut call.counted) {
+            // A limit is for calls that are up; what the log has to hear of others, it may hear late.
+            let trunk = call.caller.trunk.clone();
+            self.uncount(&trunk);
+        }
+        if done {
             self.forget(serial);
         }
         if let Some(usage) = usage {
@@ -212,15 +236,22 @@ impl Sbc {
         result
     }
 
+    /// A call is done. What the log has still to hear of it is kept.
     fn forget(&mut self, serial: u64) {
         let Some(call) = self.calls.remove(&serial) else { return };
-        self.uncount(&call.caller.trunk);
-        if self.by_claim.get(&call.claim_key.0) == Some(&serial) {
-            self.by_claim.remove(&call.claim_key.0);
+        if call.counted {
+            self.uncount(&call.caller.trunk);
         }
         self.by_media.remove(&call.media_id());
-        if !call.lost_to() {
-            self.ladders.keep(call.uid, call.ladder);
+        let lost = call.lost_to();
+        let (ended, ladder) = call.into_ended();
+        if !lost {
+            self.ladders.keep(ended.uid, ladder);
+        }
+        if !ended.journal.is_settled() {
+            self.keep_unsettled(serial, ended);
+        } else if self.by_claim.get(&ended.claim_key.0) == Some(&serial) {
+            self.by_claim.remove(&ended.claim_key.0);
         }
     }
 
@@ -240,8 +271,14 @@ impl Sbc {
         self.cx.tx.handle_timeout(now);
         while let Some(timer) = self.cx.timers.pop_expired(now) {
             match timer {
-                Timer::Call(serial, timer) => self.with_call(serial, |call, cx| call.on_timer(cx, timer)),
+                Timer::Call(serial, timer) => {
+                    if timer == CallTimer::Journal {
+                        self.with_unsettled(serial, |ended, cx| ended.journal.on_retry(cx, serial, ended.uid));
+                    }
+                    self.with_call(serial, |call, cx| call.on_timer(cx, timer));
+                }
                 Timer::Hold(id) => self.on_hold_over(id),
+                Timer::Undecided(id) => self.on_undecided(id),
                 Timer::Probe => self.on_probe_tick(),
                 Timer::Left(tx) => self.cx.on_left_over(tx),
                 Timer::Page(id) => self.on_page_timer(id),

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::Sbc;
+pub(super) use crate::call::server_key;
 use crate::call::{ClientUse, allowed};
 use crate::ctx::is_private;
 use crate::ids::NodeId;
-use crate::io::{Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
+use crate::io::{ClaimStage, Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::policy::Blocked;
 use crate::sip::{Message, Method, ParseError, Via};
 use crate::token::TokenKind;
-use crate::transaction::{ResponseAction, ServerKey};
+use crate::transaction::ResponseAction;
 
 impl Sbc {
     /// Bytes off a socket (`ingress` none) or out of an envelope.
@@ -56,17 +57,16 @@ impl Sbc {
             PeerMessage::Emit(transmit) => self.on_emit(from, transmit),
             PeerMessage::EmitFailed { id, reason } => self.cx.tx.on_emit_failed(self.cx.now.mono, from, id, reason),
             PeerMessage::AskClaim { key } => {
-                let call = self
-                    .by_claim
-                    .get(&key)
-                    .and_then(|s| self.calls.get(s))
-                    .filter(|c| !c.lost_to() && !c.is_quiet())
-                    .map(|c| c.uid);
+                let serial = self.by_claim.get(&key).copied();
+                let known = serial.and_then(|s| self.calls.get(&s));
+                let ended = serial.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed);
+                let call = known.filter(|c| !c.lost_to() && !c.is_quiet() && !c.has_failed()).map(|c| (c.uid, c.stage()));
+                let call = call.or(ended.map(|e| (e.uid, ClaimStage::Answered)));
                 self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
             PeerMessage::ClaimIs { key, call } => {
-                if call.is_some() {
-                    self.on_claim_found(from, key);
+                if let Some((_, stage)) = call {
+                    self.on_claim_found(from, key, stage);
                 }
             }
         }
@@ -225,22 +225,4 @@ fn return_path(ingress: Option<NodeId>, path: Path, via: &Via) -> ReturnPath {
     let behind_nat = via.host().parse().is_ok_and(|ip: std::net::IpAddr| ip.to_canonical() != source && is_private(ip));
     let remote = if via.has_rport() || behind_nat { path.remote } else { listens };
     ReturnPath::through(ingress, Path { remote, ..path })
-}
-
-/// RFC 3261 §17.2.3. A branch without the cookie is made unique by what a pre-3261 sender keeps the same.
-pub(super) fn server_key(message: &Message, method: &Method) -> ServerKey {
-    let via = message.top_via();
-    let branch = match via.branch() {
-        // RFC 4475 §3.2.1: the cookie alone tells nothing apart, so a second call would be taken for a copy of the first.
-        Some(b) if b.len() > 7 && b.get(..7).is_some_and(|c| c.eq_ignore_ascii_case("z9hG4bK")) => b.to_owned(),
-        other => format!(
-            "{}|{}|{}|{}",
-            other.unwrap_or_default(),
-            message.call_id(),
-            message.from_tag().unwrap_or_default(),
-            message.cseq()
-        ),
-    };
-    let method = if method == &Method::Ack { "INVITE" } else { method.as_str() };
-    ServerKey { branch: branch.into(), sent_by: via.sent_by().into(), method: method.into() }
 }

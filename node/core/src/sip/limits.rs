@@ -3,7 +3,7 @@
 /// Start line and header fields, with the empty line. Emergency calls with long Geolocation, Identity and History-Info fields
 /// stay far below; more than this fits no datagram anyway.
 pub const MAX_HEAD: usize = 64 * 1024;
-/// Header fields of one message: bounds the span list.
+/// Header fields of one message besides Content-Length: bounds the span list.
 pub const MAX_HEADERS: usize = 256;
 /// One header field with its folded lines: a chain of PASSporTs (RFC 8224) takes a few KiB.
 pub const MAX_LINE: usize = 16 * 1024;

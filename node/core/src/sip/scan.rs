@@ -72,12 +72,13 @@ pub(crate) fn scan(raw: Bytes) -> Scan {
             break;
         } else if scan.fields.len() < MAX_HEADERS {
             scan.field(line, start);
-        } else {
-            scan.note(ParseErrorKind::TooManyHeaders);
-            // Where the message ends on a stream must be known all the same, for what comes behind it.
-            if id_at(line) == HeaderId::ContentLength && scan.fields.len() < MAX_HEADERS + 2 {
+        } else if id_at(line) == HeaderId::ContentLength {
+            // It does not count: the writer adds one to what has none, and where the message ends on a stream must be known in any case.
+            if scan.fields.len() < MAX_HEADERS + 2 {
                 scan.field(line, start);
             }
+        } else {
+            scan.note(ParseErrorKind::TooManyHeaders);
         }
     }
     scan

@@ -11,7 +11,7 @@ use crate::world::{Fault, Net, Sent, World, addr};
 
 const START: u64 = 100;
 
-fn world(plan: Plan) -> World {
+pub(crate) fn world(plan: Plan) -> World {
     let mut world = World::new(3, 3, vec![plan], Net::calm());
     world.sent = Some(Vec::new());
     world.trace = std::env::var_os("SIM_TRACE").is_some();
@@ -22,41 +22,41 @@ fn with_habit(habit: ContactHabit) -> Plan {
     Plan { habit, ..Plan::plain(START) }
 }
 
-fn parsed(sent: &Sent) -> Message {
+pub(crate) fn parsed(sent: &Sent) -> Message {
     Message::parse(sent.bytes.clone()).expect("all sent is well formed")
 }
 
 /// What nodes sent, parsed, that fits.
-fn by_nodes(world: &World, fits: impl Fn(&Sent, &Message) -> bool) -> Vec<(usize, Message)> {
+pub(crate) fn by_nodes(world: &World, fits: impl Fn(&Sent, &Message) -> bool) -> Vec<(usize, Message)> {
     let sent = world.sent.as_ref().expect("recorded").iter();
     sent.filter_map(|s| Some((s.node?, s, parsed(s)))).filter(|(_, s, m)| fits(s, m)).map(|(n, _, m)| (n, m)).collect()
 }
 
 /// The last request of the caller with this method.
-fn callers(world: &World, method: &Method) -> Bytes {
+pub(crate) fn callers(world: &World, method: &Method) -> Bytes {
     let sent = world.sent.as_ref().expect("recorded").iter().rev();
     let mut mine = sent.filter(|s| s.node.is_none() && s.from == world.phones[0].addr);
     mine.find(|s| parsed(s).is_request() && parsed(s).method() == method).expect("it was sent").bytes.clone()
 }
 
-fn responses(world: &World, status: u16, method: &Method) -> Vec<(usize, Message)> {
+pub(crate) fn responses(world: &World, status: u16, method: &Method) -> Vec<(usize, Message)> {
     by_nodes(world, |s, m| s.to == world.phones[0].addr && m.status() == Some(status) && m.method() == method)
 }
 
 /// The caller's packet arrives at another node than the phone sent it to.
-fn repeat_at(world: &mut World, node: usize, bytes: Bytes) {
+pub(crate) fn repeat_at(world: &mut World, node: usize, bytes: Bytes) {
     world.route = node;
     let (from, to) = (world.phones[0].addr, world.anycast);
     world.inject(from, to, bytes);
 }
 
-fn at_rest(world: &mut World) {
+pub(crate) fn at_rest(world: &mut World) {
     world.run_until(290_000);
     let wrong = invariants::check(world);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-fn relayed(world: &World, method: &'static str) -> u64 {
+pub(crate) fn relayed(world: &World, method: &'static str) -> u64 {
     world.counted(Counter::Misrouted(method, "relay"))
 }
 

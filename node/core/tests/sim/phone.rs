@@ -23,7 +23,7 @@ pub(crate) struct ClientTx {
     pub(crate) method: Method,
     pub(crate) branch: String,
     pub(crate) cseq: u32,
-    bytes: Bytes,
+    pub(crate) bytes: Bytes,
     dest: SocketAddr,
     interval: u64,
     /// Next retransmission; `None`: none.
@@ -34,6 +34,10 @@ pub(crate) struct ClientTx {
     /// Final responses: status and To-tag.
     pub(crate) finals: BTreeSet<(u16, String)>,
     pub(crate) timed_out: bool,
+    /// Another node was tried instead.
+    pub(crate) given_up: bool,
+    /// When it was first refused with 482.
+    pub(crate) merged_at: Option<u64>,
     ack: Option<Bytes>,
 }
 
@@ -88,7 +92,11 @@ pub(crate) struct Leg {
     sdp_version: u32,
     acks: Vec<(u32, String, SocketAddr, Bytes)>,
     bye_tries: u32,
-    cancel_sent: bool,
+    pub(crate) failed_over: bool,
+    /// When it rang, was answered, was over, as this phone sees it.
+    pub(crate) rang_at: Option<u64>,
+    pub(crate) answered_at: Option<u64>,
+    pub(crate) ended_at: Option<u64>,
     /// Caller: the last RSeq number in each early dialog, by tag.
     rseqs: Vec<(String, u32)>,
     /// PSAP: it rang reliably, and waits for PRACK until then.
@@ -98,6 +106,8 @@ pub(crate) struct Leg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     Dial(usize),
+    /// By leg.
+    Failover(usize),
     Cancel(usize),
     Ring(usize),
     Answer(usize),
@@ -119,6 +129,8 @@ pub(crate) struct Phone {
     pub(crate) out: Vec<(SocketAddr, Bytes)>,
     /// What a phone must never be sent.
     pub(crate) complaints: Vec<String>,
+    /// Calls of which a leg was refused as merged (482), each time.
+    pub(crate) merged: Vec<usize>,
     serial: u64,
     rng: Rng,
 }
@@ -136,6 +148,7 @@ impl Phone {
             acts: Vec::new(),
             out: Vec::new(),
             complaints: Vec::new(),
+            merged: Vec::new(),
             serial: 0,
             rng: Rng::new(seed ^ u64::from(addr.port())),
         };
@@ -167,6 +180,7 @@ impl Phone {
         for i in 0..self.clients.len() {
             self.client_timers(now, i);
         }
+        self.note_times(now);
         for s in &mut self.servers {
             if s.repeat.is_some_and(|at| at <= now) {
                 if now >= s.deadline {
@@ -185,7 +199,7 @@ impl Phone {
         if tx.deadline.is_some_and(|at| at <= now) {
             (tx.deadline, tx.repeat, tx.timed_out) = (None, None, true);
             let (leg, method) = (tx.leg, tx.method.clone());
-            if method == Method::Invite && self.legs[leg].state < LegState::Up {
+            if method == Method::Invite && self.legs[leg].state < LegState::Up && self.is_settled(leg) {
                 self.legs[leg].state = LegState::Ended;
             }
             return;
@@ -198,9 +212,34 @@ impl Phone {
         }
     }
 
+    fn note_times(&mut self, now: u64) {
+        for leg in &mut self.legs {
+            for (is, at) in [
+                (leg.rang, &mut leg.rang_at),
+                (leg.answered, &mut leg.answered_at),
+                (leg.state == LegState::Ended, &mut leg.ended_at),
+            ] {
+                if is {
+                    at.get_or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// True when nothing more is to be heard of the first INVITE of a leg, by whatever way it went.
+    fn is_settled(&self, leg: usize) -> bool {
+        let first = |c: &&ClientTx| c.leg == leg && c.method == Method::Invite && c.cseq == 1;
+        self.clients.iter().filter(first).all(|c| c.timed_out || !c.finals.is_empty())
+    }
+
     fn act(&mut self, now: u64, act: Act) {
         match act {
             Act::Dial(call) => self.dial(now, call),
+            Act::Failover(leg) => {
+                if self.legs[leg].state == LegState::Inviting && !self.legs[leg].cancelled {
+                    self.fail_over(now, leg);
+                }
+            }
             Act::Cancel(call) => {
                 if let Some(leg) = self.legs.iter().position(|l| l.call == call) {
                     self.cancel(now, leg);
@@ -299,7 +338,10 @@ impl Phone {
             sdp_version: 0,
             acks: Vec::new(),
             bye_tries: 0,
-            cancel_sent: false,
+            failed_over: false,
+            rang_at: None,
+            answered_at: None,
+            ended_at: None,
             rseqs: Vec::new(),
             unpracked: None,
         });
@@ -326,10 +368,36 @@ impl Phone {
         }
         let dest = self.anycast;
         self.start_client(now, leg, branch, &draft, dest);
+        if let Some((after, _)) = self.plans[call].failover {
+            self.acts.push((now + after * MS, Act::Failover(leg)));
+        }
+    }
+
+    /// The same request by another way, once.
+    fn fail_over(&mut self, now: u64, leg: usize) -> bool {
+        let Some((_, node)) = self.plans[self.legs[leg].call].failover else { return false };
+        let first = |c: &&mut ClientTx| c.leg == leg && c.method == Method::Invite && c.cseq == 1;
+        if std::mem::replace(&mut self.legs[leg].failed_over, true) {
+            return false;
+        }
+        let branch = self.branch();
+        let Some(tx) = self.clients.iter_mut().find(first) else { return false };
+        (tx.given_up, tx.repeat, tx.deadline) = (true, None, Some(now + TIMEOUT));
+        let text = String::from_utf8(tx.bytes.to_vec()).expect("ours").replace(&tx.branch, &branch);
+        let dest = match self.addr.is_ipv4() {
+            true => format!("198.18.0.{}:5060", node + 1),
+            false => format!("[2001:db8::{}]:5060", node + 1),
+        };
+        self.start_bytes(now, leg, branch, text.into(), dest.parse().expect("an address"));
+        true
     }
 
     fn start_client(&mut self, now: u64, leg: usize, branch: String, draft: &Draft, dest: SocketAddr) {
         let bytes = draft.encode().expect("a phone writes well");
+        self.start_bytes(now, leg, branch, bytes, dest);
+    }
+
+    fn start_bytes(&mut self, now: u64, leg: usize, branch: String, bytes: Bytes, dest: SocketAddr) {
         let message = Message::parse(bytes.clone()).expect("a phone writes well");
         self.out.push((dest, bytes.clone()));
         self.clients.push(ClientTx {
@@ -345,22 +413,32 @@ impl Phone {
             provisional: false,
             finals: BTreeSet::new(),
             timed_out: false,
+            given_up: false,
+            merged_at: None,
             ack: None,
         });
     }
 
     fn cancel(&mut self, now: u64, leg: usize) {
-        let Some(tx) = self.clients.iter().find(|c| c.leg == leg && c.method == Method::Invite && c.cseq == 1) else { return };
         self.legs[leg].cancelled = true;
-        // RFC 3261 §9.1: not before a provisional response; `on_response` does it then.
-        if !tx.finals.is_empty() || tx.timed_out || !tx.provisional || self.legs[leg].cancel_sent {
-            return;
+        self.cancel_invites(now, leg);
+    }
+
+    /// Cancels what is open of the first INVITE, by whatever ways it went.
+    fn cancel_invites(&mut self, now: u64, leg: usize) {
+        for i in 0..self.clients.len() {
+            let tx = &self.clients[i];
+            // RFC 3261 §9.1: not before a provisional response; `on_response` does it then.
+            let open = tx.finals.is_empty() && !tx.timed_out && tx.provisional;
+            let sent = self.clients.iter().any(|c| c.method == Method::Cancel && c.branch == tx.branch);
+            if tx.leg != leg || tx.method != Method::Invite || tx.cseq != 1 || !open || sent {
+                continue;
+            }
+            let (branch, dest) = (tx.branch.clone(), tx.dest);
+            let request = Message::parse(tx.bytes.clone()).expect("ours");
+            let draft = same_hop(&request, &Method::Cancel, request.to());
+            self.start_client(now, leg, branch, &draft, dest);
         }
-        self.legs[leg].cancel_sent = true;
-        let (branch, dest) = (tx.branch.clone(), tx.dest);
-        let request = Message::parse(tx.bytes.clone()).expect("ours");
-        let draft = same_hop(&request, &Method::Cancel, request.to());
-        self.start_client(now, leg, branch, &draft, dest);
     }
 
     /// A request within the dialog, and where it goes.
@@ -448,7 +526,12 @@ impl Phone {
                 return;
             }
         };
-        if message.is_request() { self.on_request(now, from, &message) } else { self.on_response(now, from, &message) }
+        if message.is_request() {
+            self.on_request(now, from, &message)
+        } else {
+            self.on_response(now, from, &message)
+        }
+        self.note_times(now);
     }
 
     fn on_response(&mut self, now: u64, _from: SocketAddr, response: &Message) {
@@ -467,9 +550,12 @@ impl Phone {
         let first = tx.finals.is_empty();
         tx.finals.insert((status, response.to_tag().unwrap_or_default().to_owned()));
         (tx.repeat, tx.deadline) = (None, None);
+        if status == 482 {
+            tx.merged_at.get_or_insert(now);
+        }
         match *response.method() {
             Method::Invite if status < 300 => self.on_2xx(now, i, leg, response),
-            Method::Invite => self.on_invite_failure(i, leg, first, response),
+            Method::Invite => self.on_invite_failure(now, i, leg, first, response),
             Method::Bye if status == 503 && first && self.legs[leg].bye_tries < 12 => {
                 // Rule G: the node cannot say; Retry-After.
                 self.acts.push((now + 2000 * MS, Act::Bye(leg)));
@@ -496,8 +582,8 @@ impl Phone {
         if status > 100 && l.remote_tag.is_none() {
             l.remote_tag = response.to_tag().map(str::to_owned);
         }
-        if l.cancelled {
-            self.cancel(now, leg);
+        if l.cancelled || l.answered {
+            self.cancel_invites(now, leg);
         }
         if status > 100 {
             self.on_reliable(now, leg, response);
@@ -578,6 +664,11 @@ impl Phone {
         }
         let l = &mut self.legs[leg];
         (l.answered, l.acked, l.state, l.final_status) = (true, true, LegState::Up, response.status());
+        if l.failed_over {
+            // RFC 3261 §16.7 step 10: what is open elsewhere is cancelled.
+            self.cancel_invites(now, leg);
+        }
+        let l = &mut self.legs[leg];
         if l.cancelled {
             self.hang_up(now, leg);
         } else {
@@ -585,16 +676,24 @@ impl Phone {
         }
     }
 
-    fn on_invite_failure(&mut self, i: usize, leg: usize, first: bool, response: &Message) {
+    fn on_invite_failure(&mut self, now: u64, i: usize, leg: usize, first: bool, response: &Message) {
         let tx = &self.clients[i];
         let request = Message::parse(tx.bytes.clone()).expect("ours");
         let dest = tx.dest;
         let ack = same_hop(&request, &Method::Ack, response.to()).encode().expect("a phone writes well");
         self.clients[i].ack = Some(ack.clone());
         self.out.push((dest, ack));
-        if first && self.clients[i].cseq == 1 {
+        if !first || self.clients[i].cseq != 1 || self.legs[leg].answered {
+            return;
+        }
+        let status = response.status().unwrap_or(0);
+        let again = matches!(status, 408 | 480 | 500..=599) && !self.legs[leg].cancelled;
+        if again && self.fail_over(now, leg) {
+            return;
+        }
+        if self.is_settled(leg) {
             let l = &mut self.legs[leg];
-            (l.state, l.final_status) = (LegState::Ended, response.status());
+            (l.state, l.final_status) = (LegState::Ended, Some(status));
         }
     }
 
@@ -682,6 +781,7 @@ impl Phone {
         let same = |l: &Leg| l.call_id == request.call_id() && l.remote_tag.as_deref() == request.from_tag();
         if self.legs.iter().any(same) {
             // RFC 3261 §8.2.2.2: by another way.
+            self.merged.push(call_of(request.from()));
             self.respond(now, usize::MAX, branch, from, request, 482);
             return;
         }
@@ -713,7 +813,10 @@ impl Phone {
             sdp_version: 0,
             acks: Vec::new(),
             bye_tries: 0,
-            cancel_sent: false,
+            failed_over: false,
+            rang_at: None,
+            answered_at: None,
+            ended_at: None,
             rseqs: Vec::new(),
             unpracked: None,
         });

@@ -71,6 +71,9 @@ pub(crate) struct Plan {
     pub(crate) psap_rel: Option<bool>,
     /// A proxy before the PSAP rings at another phone too, which never answers.
     pub(crate) psap_forks: bool,
+    /// What calls for the caller tries that node's own address, after so many ms without a ring, or a failure that says nothing of the
+    /// user: the same request with another branch (RFC 3263 §4.3).
+    pub(crate) failover: Option<(u64, usize)>,
 }
 
 impl Plan {
@@ -88,6 +91,7 @@ impl Plan {
             rel: Rel::Silent,
             psap_rel: None,
             psap_forks: false,
+            failover: None,
         }
     }
 }

@@ -24,6 +24,13 @@ pub(crate) fn run(seed: u64, trace: bool) -> World {
         plan.psap_rel = habits.pick(&[None, None, Some(false), Some(true)]);
     }
     let net = Net { ipv6: habits.per_mille(300), ..net };
+    let mut deaths = Rng::new(seed ^ 0xdead);
+    if deaths.per_mille(200) {
+        for plan in &mut plans {
+            let tries = (deaths.range(200, 9000), usize::try_from(deaths.range(0, nodes as u64)).expect("few"));
+            plan.failover = deaths.per_mille(500).then_some(tries);
+        }
+    }
     let mut world = World::new(seed, nodes, plans, net);
     world.trace = trace;
     if nodes > 1 {
@@ -43,8 +50,40 @@ pub(crate) fn run(seed: u64, trace: bool) -> World {
             }
         }
     }
+    if nodes > 1 {
+        hardships(&mut world, &mut deaths);
+    }
     world.run_until(AT_REST);
     world
+}
+
+/// Nodes that die and start again; links and the log that go and come apart from each other.
+fn hardships(world: &mut World, rng: &mut Rng) {
+    let node = |rng: &mut Rng| usize::try_from(rng.range(0, 3)).expect("few");
+    if rng.per_mille(200) {
+        for _ in 0..rng.range(1, 3) {
+            let (dies, at) = (node(rng), rng.range(100, HEALED - 4000));
+            world.fault_at(at, Fault::Kill(dies));
+            world.fault_at(rng.range(at + 100, HEALED).min(at + 12_000), Fault::Restart(dies));
+        }
+        for dies in 0..3 {
+            world.fault_at(HEALED, Fault::Restart(dies));
+        }
+    }
+    if rng.per_mille(150) {
+        for _ in 0..rng.range(1, 4) {
+            let (of, at) = (node(rng), rng.range(0, HEALED - 2000));
+            let (cut, heal): (Fault, Fault) = match rng.per_mille(500) {
+                true => (Fault::CutLinks(of), Fault::HealLinks(of)),
+                false => (Fault::CutLog(of), Fault::HealLog(of)),
+            };
+            world.fault_at(at, cut);
+            world.fault_at(rng.range(at + 50, HEALED).min(at + 10_000), heal);
+        }
+        for of in 0..3 {
+            world.fault_at(HEALED, Fault::Heal(of));
+        }
+    }
 }
 
 fn net(rng: &mut Rng) -> Net {

@@ -10,7 +10,10 @@ const SEEDS: u64 = 2000;
 /// Two cores in CI.
 const THREADS: usize = 2;
 /// Seeds that failed once, each fixed since.
-const REGRESSIONS: &[u64] = &[298, 520, 581, 767, 782, 986, 1339, 3127, 3718, 3897, 4256, 5163, 7601, 9184, 18387];
+const REGRESSIONS: &[u64] = &[
+    56, 298, 520, 542, 581, 767, 782, 972, 986, 1025, 1339, 1361, 1618, 2803, 3112, 3127, 3263, 3718, 3897, 4256, 5163, 7269,
+    7601, 7791, 9009, 9184, 10943, 11796, 13576, 18387,
+];
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {v:?}")))

@@ -334,7 +334,7 @@ fn copies_at_two_nodes_are_one_subscription() {
 fn after_a_restart_it_is_481() {
     let mut s = Scene::new();
     let ((got, _), ok) = s.subscribed("600");
-    s.w.restart(0, 2);
+    s.w.start_again(0, 2);
     wait(&mut s.w, 20);
     assert!(s.refreshes(&ok, 2, "600", None).is_none());
     assert_eq!(s.statuses(), [481]);
@@ -356,7 +356,7 @@ fn after_a_restart_it_is_481() {
 fn without_quorum_an_unknown_one_is_503() {
     let mut s = Scene::new();
     let (_, ok) = s.subscribed("600");
-    s.w.restart(0, 2);
+    s.w.start_again(0, 2);
     s.w.no_quorum = true;
     wait(&mut s.w, 4000);
     assert!(s.refreshes(&ok, 2, "600", None).is_none());

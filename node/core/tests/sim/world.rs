@@ -1,7 +1,7 @@
 //! Nodes, network, log, media engine, DNS and phones, moved by one queue of events in virtual time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use sbc_core::time::{Instant, Now, UnixMs};
 use sbc_core::token::ClusterKey;
 
 use crate::invariants::{media_where_it_is_open, no_anycast_leak};
-use crate::phone::Phone;
+use crate::phone::{LegState, Phone};
 use crate::plan::{Plan, Who};
 use crate::rng::Rng;
 
@@ -33,9 +33,11 @@ pub(crate) const MS: u64 = 1000;
 /// The cluster's key.
 const KEY: [u8; 32] = [7; 32];
 /// The wall clock at virtual time 0.
-const UNIX: u64 = 1_800_000_000_000;
+pub(crate) const UNIX: u64 = 1_800_000_000_000;
 /// How often a node's lease is renewed.
 const LEASE_TICK: u64 = 500 * MS;
+/// A node that was not heard for so long is taken for dead.
+const DOWN_AFTER: u64 = 3000 * MS;
 /// Steps of one world at the most: a world that does not come to rest is a failure.
 const MAX_STEPS: u64 = 400_000;
 
@@ -81,17 +83,51 @@ impl Net {
 
 #[derive(Debug)]
 enum Event {
-    Packet { from: SocketAddr, to: SocketAddr, bytes: Bytes },
-    Peer { from: usize, to: usize, message: PeerMessage },
+    Packet {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Bytes,
+    },
+    Peer {
+        from: usize,
+        to: usize,
+        message: PeerMessage,
+    },
     NodeTimer(usize),
     PhoneTimer(usize),
-    Commit { node: usize, id: ProposalId, command: Box<store_pb::Command> },
+    Commit {
+        node: usize,
+        life: u32,
+        id: ProposalId,
+        command: Box<store_pb::Command>,
+    },
     Apply(usize),
-    ProposeFailed { node: usize, id: ProposalId },
-    Media { node: usize, event: MediaEvent },
-    Resolved { node: usize, id: ResolveId, port: u16 },
-    SendFailed { node: usize, id: SendId },
+    ProposeFailed {
+        node: usize,
+        life: u32,
+        id: ProposalId,
+    },
+    Media {
+        node: usize,
+        life: u32,
+        event: MediaEvent,
+    },
+    Resolved {
+        node: usize,
+        life: u32,
+        id: ResolveId,
+        port: u16,
+    },
+    SendFailed {
+        node: usize,
+        id: SendId,
+    },
     Lease(usize),
+    /// A node that was started has its links, and tells the log.
+    Started {
+        node: usize,
+        life: u32,
+    },
     Fault(Fault),
 }
 
@@ -104,6 +140,18 @@ pub(crate) enum Fault {
     Cut(usize),
     /// It has them again.
     Heal(usize),
+    /// The node loses its peers only.
+    CutLinks(usize),
+    /// It has them again.
+    HealLinks(usize),
+    /// The node loses the log only.
+    CutLog(usize),
+    /// It has it again.
+    HealLog(usize),
+    /// The node is gone, and the anycast address reaches another one.
+    Kill(usize),
+    /// It is started again, with what the log has.
+    Restart(usize),
 }
 
 struct Queued(u64, u64, Event);
@@ -128,7 +176,17 @@ impl Ord for Queued {
 pub(crate) struct Node {
     pub(crate) sbc: Sbc,
     pub(crate) replica: Arc<RwLock<Replica>>,
-    pub(crate) cut: bool,
+    /// Its peer links are cut.
+    pub(crate) cut_links: bool,
+    /// It has no part in the log.
+    pub(crate) cut_log: bool,
+    pub(crate) dead: bool,
+    /// Its incarnation.
+    pub(crate) life: u32,
+    /// Its links are not up before.
+    links_at: u64,
+    /// Since when it has not heard each node.
+    unheard: Vec<Option<u64>>,
     pub(crate) unicast: SocketAddr,
     pub(crate) core: SocketAddr,
     pub(crate) unicast6: SocketAddr,
@@ -195,9 +253,19 @@ pub(crate) struct World {
     pub(crate) unreachable: Option<SocketAddr>,
     /// A node was cut off at some time.
     pub(crate) was_cut: bool,
+    /// Links were cut at some time for longer than a node is believed to live without.
+    pub(crate) was_down: bool,
+    /// What nodes proposed to the log.
+    pub(crate) proposals: u64,
+    /// Calls that were open when a node died.
+    pub(crate) victims: BTreeSet<usize>,
+    pub(crate) killed_at: Vec<u64>,
+    /// Calls that the log had not heard of when a node died.
+    pub(crate) unrecorded: BTreeSet<usize>,
+    key: ClusterKey,
+    config: Arc<ClusterConfig>,
     /// Print as it happens.
     pub(crate) trace: bool,
-    config: Arc<ClusterConfig>,
     log: Vec<Arc<store_pb::Entry>>,
     queue: BinaryHeap<Reverse<Queued>>,
     sequence: u64,
@@ -258,7 +326,8 @@ impl World {
         let mut rng = Rng::new(seed);
         let config = Arc::new(config(rng.per_mille(300)));
         let key = ClusterKey::new(&KEY, None);
-        let nodes = (0..count).map(|i| make_node(i, &key, &config)).collect();
+        let start = Now { mono: Instant::from_micros(0), unix: UnixMs(UNIX) };
+        let nodes = (0..count).map(|i| make_node(i, count, &key, &config, start)).collect();
         let phones = vec![
             Phone::new(caller, Who::Caller, anycast, plans.clone(), seed),
             Phone::new(addr("198.18.20.1:5060"), Who::Psap, anycast, plans, seed.wrapping_add(1)),
@@ -283,8 +352,14 @@ impl World {
             no_quorum: false,
             unreachable: None,
             was_cut: false,
-            trace: false,
+            was_down: false,
+            proposals: 0,
+            victims: BTreeSet::new(),
+            killed_at: Vec::new(),
+            unrecorded: BTreeSet::new(),
+            key,
             config,
+            trace: false,
             log: Vec::new(),
             queue: BinaryHeap::new(),
             sequence: 0,
@@ -311,13 +386,12 @@ impl World {
         }
     }
 
-    /// A node starts again: all that is not in the log is gone.
-    pub(crate) fn restart(&mut self, i: usize, incarnation: u32) {
+    /// A node starts again at once, with its links: all that is not in the log is gone.
+    pub(crate) fn start_again(&mut self, i: usize, incarnation: u32) {
         let local = LocalConfig { incarnation: Incarnation(incarnation), ..self.nodes[i].sbc.local().clone() };
-        let now = Now { mono: Instant::from_micros(self.now), unix: UnixMs(UNIX + self.now / MS) };
         let replica = Arc::clone(&self.nodes[i].replica);
-        self.nodes[i].sbc = Sbc::new(now, local, ClusterKey::new(&KEY, None), Arc::clone(&self.config), replica);
-        self.nodes[i].timer = None;
+        self.nodes[i].sbc = Sbc::new(self.time(), local, self.key.clone(), Arc::clone(&self.config), replica);
+        (self.nodes[i].timer, self.nodes[i].life) = (None, incarnation);
         self.send_view(i);
     }
 
@@ -407,7 +481,7 @@ impl World {
         match event {
             Event::Packet { from, to, bytes } => self.deliver(from, to, bytes),
             Event::Peer { from, to, message } => {
-                if !self.nodes[from].cut && !self.nodes[to].cut {
+                if self.linked(from, to) {
                     let from = NodeId(u16::try_from(from + 1).expect("few nodes"));
                     self.input(to, Input::Peer { from, message });
                 }
@@ -425,19 +499,21 @@ impl World {
                     self.flush_phone(i);
                 }
             }
-            Event::Commit { node, id, command } => self.commit(node, id, *command),
+            Event::Commit { node, life, id, command } => self.commit(node, life, id, *command),
             Event::Apply(i) => self.apply(i),
-            Event::ProposeFailed { node, id } => self.input(node, Input::ProposeFailed { id }),
-            Event::Media { node, event } => self.input(node, Input::Media(event)),
+            Event::ProposeFailed { node, life, id } => self.input_of(node, life, Input::ProposeFailed { id }),
+            Event::Media { node, life, event } => self.input_of(node, life, Input::Media(event)),
+            Event::SendFailed { node, .. } if self.nodes[node].dead => {}
             Event::SendFailed { node, id } => self.input(node, Input::SendFailed { id, reason: SendFailure::Refused }),
-            Event::Resolved { node, id, .. } if !self.names.is_empty() => {
+            Event::Resolved { node, life, id, .. } if !self.names.is_empty() => {
                 let result = Ok(self.names.clone());
-                self.input(node, Input::Resolved { id, result });
+                self.input_of(node, life, Input::Resolved { id, result });
             }
-            Event::Resolved { node, id, port } => {
+            Event::Resolved { node, life, id, port } => {
                 let target = Target { addr: (addr("198.18.20.1:1").ip(), port).into(), transport: Transport::Udp };
-                self.input(node, Input::Resolved { id, result: Ok(vec![target]) });
+                self.input_of(node, life, Input::Resolved { id, result: Ok(vec![target]) });
             }
+            Event::Started { node, life } => self.started(node, life),
             Event::Lease(i) => self.renew(i),
             Event::Fault(fault) => self.fault(fault),
         }
@@ -446,34 +522,138 @@ impl World {
     fn fault(&mut self, fault: Fault) {
         self.say(|| format!("*** {fault:?}"));
         match fault {
-            Fault::Flip(i) => self.route = i,
-            Fault::Cut(i) => (self.nodes[i].cut, self.was_cut) = (true, true),
-            Fault::Heal(i) => {
-                self.nodes[i].cut = false;
-                for i in 0..self.nodes.len() {
-                    self.apply(i);
-                }
+            Fault::Flip(i) => self.route = self.alive_from(i),
+            Fault::Cut(i) => {
+                self.was_cut = true;
+                (self.nodes[i].cut_links, self.nodes[i].cut_log) = (true, true);
+            }
+            Fault::CutLinks(i) => (self.nodes[i].cut_links, self.was_cut) = (true, true),
+            Fault::CutLog(i) => (self.nodes[i].cut_log, self.was_cut) = (true, true),
+            Fault::Heal(i) => (self.nodes[i].cut_links, self.nodes[i].cut_log) = (false, false),
+            Fault::HealLinks(i) => self.nodes[i].cut_links = false,
+            Fault::HealLog(i) => self.nodes[i].cut_log = false,
+            Fault::Kill(i) => self.kill(i),
+            Fault::Restart(i) => self.restart(i),
+        }
+        if matches!(fault, Fault::Heal(_) | Fault::HealLog(_)) {
+            for i in 0..self.nodes.len() {
+                self.apply(i);
             }
         }
-        for i in 0..self.nodes.len() {
-            self.send_view(i);
+        self.send_views();
+    }
+
+    /// A node died: its calls are nobody's, and phones that talk through it talk to a wall.
+    fn kill(&mut self, i: usize) {
+        self.nodes[i].dead = true;
+        self.killed_at.push(self.now);
+        self.nodes[i].timer = None;
+        self.route = self.alive_from(self.route);
+        for phone in &self.phones {
+            let open = |leg: usize| phone.clients.iter().any(|tx| tx.leg == leg && tx.finals.is_empty());
+            let touched = phone.legs.iter().enumerate().filter(|(n, leg)| leg.state != LegState::Ended || open(*n));
+            self.victims.extend(touched.map(|(_, leg)| leg.call));
         }
+        let unknown = self.phones[0].legs.iter().filter(|leg| !self.is_claimed(&leg.call_id));
+        let unknown: Vec<usize> = unknown.map(|leg| leg.call).collect();
+        self.unrecorded.extend(unknown);
+    }
+
+    /// The log has a claim of the call.
+    fn is_claimed(&self, call_id: &str) -> bool {
+        self.log.iter().flat_map(|entry| &entry.commands).any(|command| match &command.kind {
+            Some(store_pb::command::Kind::Claim(c)) => c.parties.as_ref().is_some_and(|p| p.call_id == call_id),
+            _ => false,
+        })
+    }
+
+    /// The next node from `i` on that lives.
+    fn alive_from(&self, i: usize) -> usize {
+        let count = self.nodes.len();
+        (0..count).map(|n| (i + n) % count).find(|n| !self.nodes[*n].dead).unwrap_or(i)
+    }
+
+    fn restart(&mut self, i: usize) {
+        if !self.nodes[i].dead {
+            return;
+        }
+        // A node without the log has what it had.
+        let known = if self.nodes[i].cut_log { self.nodes[i].applied } else { self.log.len() };
+        let mut replica = Replica::new();
+        for (index, entry) in (1..).zip(&self.log[..known]) {
+            replica.apply(index, entry).expect("it was applied before");
+        }
+        let replica = Arc::new(RwLock::new(replica));
+        let local = LocalConfig { incarnation: Incarnation(self.nodes[i].life + 1), ..self.nodes[i].sbc.local().clone() };
+        let sbc = Sbc::new(self.time(), local, self.key.clone(), Arc::clone(&self.config), Arc::clone(&replica));
+        let (applied, up) = (known, self.now + 300 * MS);
+        let node = &mut self.nodes[i];
+        (node.sbc, node.replica, node.applied) = (sbc, replica, applied);
+        (node.dead, node.lease_until, node.links_at, node.timer) = (false, 0, up, None);
+        node.life += 1;
+        node.unheard = vec![None; node.unheard.len()];
+        let life = node.life;
+        self.push(up, Event::Started { node: i, life });
+    }
+
+    /// Links are up, and the log is told of the start, as often as it takes.
+    fn started(&mut self, node: usize, life: u32) {
+        if self.nodes[node].life != life || self.nodes[node].dead {
+            return;
+        }
+        self.send_views();
+        if !self.has_quorum(node) {
+            self.push(self.now + 1000 * MS, Event::Started { node, life });
+            return;
+        }
+        let up = store_pb::NodeUp { node: u32::try_from(node + 1).expect("few nodes"), incarnation: life };
+        let kind = Some(store_pb::command::Kind::NodeUp(up));
+        self.commit(node, life, ProposalId(0), store_pb::Command { unix_ms: UNIX + self.now / MS, kind });
+    }
+
+    fn time(&self) -> Now {
+        Now { mono: Instant::from_micros(self.now), unix: UnixMs(UNIX + self.now / MS) }
+    }
+
+    fn linked(&self, i: usize, j: usize) -> bool {
+        let up = |n: &Node| !n.dead && !n.cut_links && self.now >= n.links_at;
+        i == j || up(&self.nodes[i]) && up(&self.nodes[j])
     }
 
     fn has_quorum(&self, node: usize) -> bool {
-        let connected = if self.nodes[node].cut { 1 } else { self.nodes.iter().filter(|n| !n.cut).count() };
+        let part = |n: &&Node| !n.cut_log && !n.dead;
+        let connected = if part(&&self.nodes[node]) { self.nodes.iter().filter(part).count() } else { 1 };
         connected * 2 > self.nodes.len() && !self.no_quorum
     }
 
     fn renew(&mut self, i: usize) {
-        if self.has_quorum(i) {
+        if self.has_quorum(i) && !self.nodes[i].dead {
             self.nodes[i].lease_until = self.now + 2000 * MS;
         }
         self.send_view(i);
         self.push(self.now + LEASE_TICK, Event::Lease(i));
     }
 
+    fn send_views(&mut self) {
+        for i in 0..self.nodes.len() {
+            self.send_view(i);
+        }
+    }
+
+    /// Whether `j` is reachable, or down, for `i`.
+    fn sees(&mut self, i: usize, j: usize) -> (bool, bool) {
+        if self.linked(i, j) {
+            self.nodes[i].unheard[j] = None;
+            return (true, false);
+        }
+        let since = *self.nodes[i].unheard[j].get_or_insert(self.now);
+        let down = self.now - since > DOWN_AFTER;
+        self.was_down |= down;
+        (false, down)
+    }
+
     fn send_view(&mut self, i: usize) {
+        let seen: Vec<(bool, bool)> = (0..self.nodes.len()).map(|j| self.sees(i, j)).collect();
         let view = View {
             nodes: (0..self.nodes.len())
                 .map(|j| NodeView {
@@ -481,7 +661,8 @@ impl World {
                     name: format!("n{j}").into(),
                     unicast: both(self.nodes[j].unicast, self.nodes[j].unicast6),
                     core: both(self.nodes[j].core, self.nodes[j].core6),
-                    alive: i == j || (!self.nodes[i].cut && !self.nodes[j].cut),
+                    alive: seen[j].0,
+                    down: seen[j].1,
                 })
                 .collect(),
             leader: Some(NodeId(1)),
@@ -494,20 +675,22 @@ impl World {
         self.input(i, Input::ViewChanged(view));
     }
 
-    fn commit(&mut self, node: usize, id: ProposalId, command: store_pb::Command) {
-        if !self.has_quorum(node) {
-            self.push(self.now + 2000 * MS, Event::ProposeFailed { node, id });
+    fn commit(&mut self, node: usize, life: u32, id: ProposalId, command: store_pb::Command) {
+        // What a node proposed before it died may be committed by the others.
+        let at = if self.nodes[node].dead { self.alive_from(node) } else { node };
+        if !self.has_quorum(at) {
+            self.push(self.now + 2000 * MS, Event::ProposeFailed { node, life, id });
             return;
         }
         let entry = store_pb::Entry {
             version: ENTRY_VERSION,
             proposer: u32::try_from(node + 1).expect("few nodes"),
-            incarnation: 1,
+            incarnation: life,
             commands: vec![command],
         };
         self.log.push(Arc::new(entry));
         if self.rng.per_mille(self.net.false_failure) {
-            self.push(self.now + 2000 * MS, Event::ProposeFailed { node, id });
+            self.push(self.now + 2000 * MS, Event::ProposeFailed { node, life, id });
         }
         for i in 0..self.nodes.len() {
             let at = self.delay(self.net.apply);
@@ -518,14 +701,14 @@ impl World {
     /// What the control plane of the first node proposes: committed and applied everywhere at once.
     pub(crate) fn commit_all(&mut self, kind: store_pb::command::Kind) {
         let unix_ms = UNIX + self.now / MS;
-        self.commit(0, ProposalId(0), store_pb::Command { unix_ms, kind: Some(kind) });
+        self.commit(0, 1, ProposalId(0), store_pb::Command { unix_ms, kind: Some(kind) });
         for i in 0..self.nodes.len() {
             self.apply(i);
         }
     }
 
     fn apply(&mut self, i: usize) {
-        while !self.nodes[i].cut && self.nodes[i].applied < self.log.len() {
+        while !self.nodes[i].cut_log && !self.nodes[i].dead && self.nodes[i].applied < self.log.len() {
             let entry = self.log[self.nodes[i].applied].clone();
             self.nodes[i].applied += 1;
             let index = self.nodes[i].applied as u64;
@@ -553,14 +736,24 @@ impl World {
                 role([n.unicast, n.unicast6], AddressRole::Unicast).or(role([n.core, n.core6], AddressRole::Core))
             })
         };
-        let Some((i, role)) = found else { return };
+        let Some((i, role)) = found.filter(|(i, _)| !self.nodes[*i].dead) else { return };
         self.say(|| format!("    n{i} {role:?} reads {}", first_line(&bytes)));
         let path = Path { role, transport, local: asked, remote: from, flow: None };
         self.input(i, Input::Received(Received { path, payload: bytes }));
     }
 
+    /// What a node asked for in that life of its own.
+    fn input_of(&mut self, i: usize, life: u32, input: Input) {
+        if self.nodes[i].life == life {
+            self.input(i, input);
+        }
+    }
+
     fn input(&mut self, i: usize, input: Input) {
-        let now = Now { mono: Instant::from_micros(self.now), unix: UnixMs(UNIX + self.now / MS) };
+        if self.nodes[i].dead {
+            return;
+        }
+        let now = self.time();
         self.nodes[i].sbc.handle_input(now, input);
         while let Some(output) = self.nodes[i].sbc.poll_output() {
             self.output(i, output);
@@ -577,22 +770,24 @@ impl World {
                 if let PeerMessage::Emit(t) = &message {
                     self.scan_for_leaks(&t.payload);
                 }
-                if !self.nodes[i].cut && !self.nodes[to].cut && !self.rng.per_mille(self.net.peer_loss) {
+                if self.linked(i, to) && !self.rng.per_mille(self.net.peer_loss) {
                     let at = self.delay(self.net.delay);
                     self.push(at, Event::Peer { from: i, to, message });
                 }
             }
             Output::Resolve { id, request } => {
                 let at = self.delay((MS, 30 * MS));
-                self.push(at, Event::Resolved { node: i, id, port: request.target.port.unwrap_or(5060) });
+                let (life, port) = (self.nodes[i].life, request.target.port.unwrap_or(5060));
+                self.push(at, Event::Resolved { node: i, life, id, port });
             }
             Output::Media(command) => self.media(i, command),
             Output::Propose { id, command } => {
+                self.proposals += 1;
                 // One batcher a node: what it proposes stays in order.
                 let at = self.delay(self.net.commit).max(self.nodes[i].last_commit);
                 self.nodes[i].last_commit = at;
                 self.say(|| format!("    n{i} proposes {}", kind_of(&command)));
-                self.push(at, Event::Commit { node: i, id, command });
+                self.push(at, Event::Commit { node: i, life: self.nodes[i].life, id, command });
             }
             Output::Count(counter) => *self.nodes[i].counters.entry(counter).or_default() += 1,
             Output::Halt(reason) => self.violations.push(format!("node {i} halted: {reason}")),
@@ -618,7 +813,7 @@ impl World {
             }
         };
         let at = self.delay((100, 3000));
-        self.push(at, Event::Media { node: i, event });
+        self.push(at, Event::Media { node: i, life: self.nodes[i].life, event });
     }
 
     fn transmit(&mut self, i: usize, transmit: Transmit) {
@@ -699,6 +894,9 @@ impl World {
     }
 
     fn arm_node(&mut self, i: usize) {
+        if self.nodes[i].dead {
+            return;
+        }
         let Some(due) = self.nodes[i].sbc.poll_timeout() else { return };
         let due = due.as_micros().max(self.now);
         if self.nodes[i].timer.is_none_or(|at| due < at || at < self.now) {
@@ -725,7 +923,7 @@ fn both(first: SocketAddr, second: SocketAddr) -> Addresses {
     Addresses::pair(first.ip(), second.ip()).expect("two families")
 }
 
-fn make_node(i: usize, key: &ClusterKey, config: &Arc<ClusterConfig>) -> Node {
+fn make_node(i: usize, count: usize, key: &ClusterKey, config: &Arc<ClusterConfig>, now: Now) -> Node {
     let at = |text: String| -> SocketAddr { addr(&text) };
     let (unicast, core) = (at(format!("198.18.0.{}:5060", i + 1)), at(format!("198.18.1.{}:5060", i + 1)));
     let (unicast6, core6) = (at(format!("[2001:db8::{}]:5060", i + 1)), at(format!("[2001:db8:1::{}]:5060", i + 1)));
@@ -741,11 +939,15 @@ fn make_node(i: usize, key: &ClusterKey, config: &Arc<ClusterConfig>) -> Node {
         anchored: true,
     };
     let replica = Arc::new(RwLock::new(Replica::new()));
-    let now = Now { mono: Instant::from_micros(0), unix: UnixMs(UNIX) };
     Node {
         sbc: Sbc::new(now, local, key.clone(), config.clone(), replica.clone()),
         replica,
-        cut: false,
+        cut_links: false,
+        cut_log: false,
+        dead: false,
+        life: 1,
+        links_at: 0,
+        unheard: vec![None; count],
         unicast,
         core,
         unicast6,

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::Sbc;
-use super::receive::server_key;
+use crate::call::server_key;
 use crate::call::{ALLOW_NO_EVENTS, Asked, copy_through, finish_response, upstream};
 use crate::ids::ResolveId;
 use crate::io::{Counter, HostAndPort, Path, Realm, ReturnPath, Target, TransportChoice};

@@ -2,6 +2,7 @@
 
 use super::Subscription;
 use super::state::{Told, ends_usage, granted, told};
+use crate::call::server_key;
 use crate::call::{
     Asked, MaxForwardsError, NextHop, copy_through, finish_response, map_event_id, next_max_forwards, strip_our_credentials,
 };
@@ -10,7 +11,6 @@ use crate::ids::ResolveId;
 use crate::io::{Counter, Output, Path, ResolveError, ReturnPath, Side, Target};
 use crate::policy::may_act;
 use crate::sbc::Sbc;
-use crate::sbc::receive::server_key;
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ServerTxId};
 

@@ -182,6 +182,18 @@ fn a_line_that_is_no_field_costs_no_call() {
     }
 }
 
+/// Found by fuzzing: what has as many fields as are allowed, and no Content-Length, can be read again once it was written with one.
+#[test]
+fn a_full_head_has_room_for_the_length() {
+    let others = PLAIN.matches("\r\n").count() - 3;
+    let full = PLAIN.replace("Max-Forwards: 70", &"X: a\r\n".repeat(MAX_HEADERS - others)[..(MAX_HEADERS - others) * 6 - 2]);
+    let without = full.replace("Content-Length: 3\r\n", "");
+    let count = |text: &str| parse(text).headers().count();
+    assert!(count(&without) <= MAX_HEADERS && count(&full) == count(&without) + 1);
+    let one_more = without.replace("X: a\r\n", "X: a\r\nX: b\r\n");
+    assert_eq!(fail(&one_more).kind, ParseErrorKind::TooManyHeaders);
+}
+
 /// A response that its request can be found by is taken: refusing it tells nobody, and loses the call.
 #[test]
 fn a_response_is_not_lost_for_what_nobody_needs() {

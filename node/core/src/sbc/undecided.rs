@@ -1,0 +1,69 @@
+//! INVITEs whose claim belongs to a node that does not answer at the moment (AC-01, AC-25). Begun again at once they might ring a second
+//! time beside a call that lives; dropped they might be the only copy, over a stream always. So they wait until that node is reachable,
+//! or known to be gone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Sbc;
+use crate::call::Timer;
+use crate::call::server_key;
+use crate::io::{Counter, Path, ReturnPath};
+use crate::sip::{Message, Method};
+use crate::time::Instant;
+
+/// INVITEs held at once: the calls of some seconds of a node that died. Beyond it they are dialled at once, for no call is refused.
+const MAX_UNDECIDED: usize = 1000;
+/// How often it is looked whether the owner is there, or gone.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A node is taken for gone after a lease and a margin; one that flaps for longer than that is of no use to the caller.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// What waits.
+#[derive(Debug, Default)]
+pub(super) struct Undecided {
+    held: HashMap<u64, Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    exact: [u8; 16],
+    path: Path,
+    back: ReturnPath,
+    message: Message,
+    until: Instant,
+}
+
+impl Sbc {
+    /// Keeps an INVITE until its owner's state is clear. `until`: it was held before. False: it has waited long enough, or too many wait.
+    pub(super) fn hold_invite(
+        &mut self,
+        exact: [u8; 16],
+        path: Path,
+        back: ReturnPath,
+        message: &Message,
+        until: Option<Instant>,
+    ) -> bool {
+        if self.undecided.held.values().any(|h| h.exact == exact) {
+            // A copy of one that waits.
+            return true;
+        }
+        let until = until.unwrap_or(self.cx.now.mono + LONGEST);
+        if self.cx.now.mono >= until || self.undecided.held.len() >= MAX_UNDECIDED {
+            return false;
+        }
+        self.cx.count(Counter::Misrouted("INVITE", "hold"));
+        let id = self.cx.serial();
+        self.cx.start_timer(LOOK_EVERY, Timer::Undecided(id));
+        self.undecided.held.insert(id, Held { exact, path, back, message: message.clone(), until });
+        true
+    }
+
+    /// Time to look again.
+    pub(super) fn on_undecided(&mut self, id: u64) {
+        let Some(held) = self.undecided.held.remove(&id) else { return };
+        if self.cx.tx.find_server(&server_key(&held.message, &Method::Invite)).is_none() {
+            self.place_invite(held.path, held.back, &held.message, Some(held.until));
+        }
+    }
+}
