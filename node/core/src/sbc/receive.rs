@@ -125,6 +125,10 @@ impl Sbc {
             Method::Invite => self.on_initial_invite(path, back, message),
             Method::Options => self.on_options(back, message),
             Method::Message | Method::Publish | Method::Subscribe => self.on_page(path, back, message),
+            // RFC 3261 §15.1.2, §12.2.2; RFC 6665 §4.1.3: they are about a dialog, and without a tag of ours there is none.
+            Method::Bye | Method::Prack | Method::Update | Method::Info | Method::Notify => {
+                self.cx.reject_stateless(back, message, 481);
+            }
             method if allowed(method) || method == &Method::Register => {
                 self.cx.reject_stateless(back, message, 405);
             }
