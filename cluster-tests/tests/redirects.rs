@@ -116,18 +116,20 @@ fn the_reason_of_a_cancel_reaches_the_psap() {
     scene.settled(&cluster, before + 1, (&invite, &at_psap));
 }
 
-/// RFC 3261 §20.33: when to try again is for the caller, whoever says it.
+/// RFC 3261 §20.33: when to try again is for the caller, where the user says it. A target's 503 is about that target (§16.7 step 6): passed on,
+/// it would take the address of all nodes out of service at whoever is before us.
 #[test]
 fn retry_after_of_the_psap_reaches_the_caller() {
     let cluster = cluster();
     let before = cluster.cdrs().len();
     let mut scene = Scene::new();
-    for (n, (status, value)) in [(480, "120 (lunch);duration=600"), (503, "1")].into_iter().enumerate() {
+    let lunch = "120 (lunch);duration=600";
+    for (n, (status, value, told)) in [(480, lunch, (480, lunch)), (503, "1", (500, ""))].into_iter().enumerate() {
         let invite = scene.invite();
         scene.caller.send(&invite, anycast());
         let at_psap = scene.psap.turn_away(invite.uri("From"), status, &[("Retry-After", value)]);
         let refused = scene.caller.final_of(&invite);
-        assert_eq!((refused.status(), refused.header("Retry-After")), (status, value));
+        assert_eq!((refused.status(), refused.header("Retry-After")), told);
         scene.settled(&cluster, before + n + 1, (&invite, &at_psap));
     }
 }
