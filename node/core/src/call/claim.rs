@@ -185,6 +185,8 @@ impl Call {
     /// that node yields, or the ring timeout ends it.
     pub(super) fn fall_quiet(&mut self, cx: &mut Services) {
         self.quiet = true;
+        // The caller is another node's: who answers now is told so.
+        self.forget_passed_over();
         if let Some(tx) = self.invite_tx.take() {
             cx.server_use.remove(&tx);
             cx.tx.drop_server(tx);
@@ -342,16 +344,17 @@ impl Call {
         self.twin_yielded = true;
         self.invite_tx = Some(tx);
         self.back = back;
-        self.redial(cx);
+        self.redial(cx, self.attempts.len().saturating_sub(1));
     }
 
-    /// The last target once more, as another leg.
-    pub(super) fn redial(&mut self, cx: &mut Services) {
-        if let Some(last) = self.attempts.last() {
-            let host = last.tls_name.clone().unwrap_or_else(|| last.path.remote.ip().to_string().into());
-            let target = Target { addr: last.path.remote, transport: last.path.transport };
-            let (trunk, realm, uri) = (self.callee.trunk.clone(), self.callee.realm, Some(last.uri.clone()));
-            self.candidates.push_front(Candidate { target, trunk, realm, host, large: Large::Stay, uri, again: None });
+    /// The target of an attempt once more, as another leg.
+    pub(super) fn redial(&mut self, cx: &mut Services, at: usize) {
+        if let Some(attempt) = self.attempts.get(at) {
+            // By the way that it went, whatever that of its size was.
+            let target = Target { addr: attempt.path.remote, transport: attempt.path.transport };
+            let (uri, again) = (Some(attempt.uri.clone()), None);
+            let candidate = Candidate { target, uri, again, large: Large::Stay, ..attempt.candidate.clone() };
+            self.candidates.push_front(candidate);
         }
         self.try_dial(cx);
     }

@@ -213,7 +213,9 @@ impl Call {
 
     /// Ports or the DNS took too long: on without them.
     pub(super) fn on_prepare_limit(&mut self, cx: &mut Services) {
-        if self.phase != CallPhase::Preparing {
+        // A later target may be on another side than the ports, and wait for others.
+        let waits = self.phase == CallPhase::Dialling && self.media.phase == MediaPhase::Opening;
+        if self.phase != CallPhase::Preparing && !waits {
             return;
         }
         if self.media.phase == MediaPhase::Opening {

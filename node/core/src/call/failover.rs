@@ -37,8 +37,7 @@ impl Call {
 
     /// The last target that was passed over and may still answer.
     fn silent(&self) -> Option<usize> {
-        let realm = self.callee.realm;
-        self.attempts.iter().rposition(|a| a.passed_over && !a.finished && a.candidate.realm == realm)
+        self.attempts.iter().rposition(|a| a.passed_over && !a.finished)
     }
 
     /// The target has been silent for too long: the next one, if there is one.
@@ -70,10 +69,6 @@ impl Call {
         if !self.attempts[at].passed_over || self.phase != CallPhase::Dialling {
             return;
         }
-        // Its media ports were given up for those on the other side (`CallMedia::reach`).
-        if self.attempts[at].candidate.realm != self.callee.realm {
-            return;
-        }
         let others = || self.attempts.iter().filter(|a| !a.unwanted && !a.finished);
         let too_late = match status {
             // A challenge is a word too, and another try.
@@ -92,6 +87,11 @@ impl Call {
         self.revive(cx, at);
         cx.tx.resume_retransmitting(cx.now.mono, self.attempts[at].tx);
         true
+    }
+
+    /// None of the targets that were passed over may have the call back: what they say now is too late.
+    pub(super) fn forget_passed_over(&mut self) {
+        self.attempts.iter_mut().for_each(|a| a.passed_over = false);
     }
 
     /// The leg toward a target that was passed over is the one that counts again.

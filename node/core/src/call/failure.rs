@@ -82,14 +82,14 @@ impl Call {
             // the log give the claim to this call, that node relays the INVITE here (`resume`).
             cx.count(Counter::Claim("merged_late"));
             if self.twin_yielded {
-                self.redial(cx);
+                self.redial(cx, at);
             } else {
                 self.fall_quiet(cx);
             }
             return;
         }
         if status == 482 && self.tell_twin(cx) {
-            self.redial(cx);
+            self.redial(cx, at);
             return;
         }
         if status == 422 && self.dial_longer(at, response) {

@@ -497,6 +497,7 @@ impl Call {
         let refused: Vec<Forward> = refused;
         for forward in refused {
             if let Some(client) = forward.client_tx {
+                self.on_way_settled(cx, client, None);
                 cx.client_use.remove(&client);
                 if forward.request.method() == &Method::Invite {
                     self.leave_invite(cx, forward.from.other(), client, forward.cseq);

@@ -8,6 +8,8 @@ use super::describe::stands;
 use super::dial::Candidate;
 use super::leg::Leg;
 use super::services::Services;
+use super::setup::PREPARE_LIMIT;
+use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
 use crate::ids::MediaId;
 use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Place, Realm, Side, StreamPorts, StreamRemote};
@@ -295,6 +297,11 @@ impl Call {
         let waits = !self.media.reach(cx, candidate.realm);
         if waits {
             self.candidates.push_front(candidate.clone());
+            // What was dialled with the ports that are gone cannot have the call back.
+            self.forget_passed_over();
+            if self.timers.prepare.is_none() {
+                self.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(self.serial, CallTimer::Prepare)));
+            }
         }
         waits
     }

@@ -17,7 +17,7 @@ use crate::token::{ClaimKey, OwnerToken, TokenKind};
 use crate::transaction::ServerTxId;
 
 /// Longest wait for ports or the DNS before a call is given up or goes on without: the DNS asks for at most 3 s.
-const PREPARE_LIMIT: Duration = Duration::from_secs(4);
+pub(super) const PREPARE_LIMIT: Duration = Duration::from_secs(4);
 
 /// What a new call is made of.
 pub struct NewCall {

@@ -3,7 +3,7 @@
 use super::services::Services;
 use super::{Call, NextHop, dial::Hop, end::End};
 use crate::ctx::bracketed;
-use crate::io::{HostAndPort, Path, Realm, Side, Target, TransportChoice};
+use crate::io::{HostAndPort, Path, Realm, Side, Target, Transport, TransportChoice};
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr};
 use crate::store_pb::EmergencyInfo;
 
@@ -136,12 +136,12 @@ impl Call {
             return;
         }
         let leg = self.leg(to);
-        let ours = format!(
-            "{}:{}",
-            bracketed(cx.local.own_address(leg.realm, leg.path.remote.ip())),
-            cx.local.port_of(leg.path.transport)
-        );
-        let Some(uri) = with_host(value.uri.as_str(), value.uri.user().is_some(), &ours) else { return };
+        let (path, far) = (leg.path, leg.path.remote.ip());
+        let ours = format!("{}:{}", bracketed(cx.local.own_address(leg.realm, far)), cx.local.port_of(path.transport));
+        // As our Contact on that leg says it: the other one's transport leads to a port that does not speak it.
+        let secure = leg.secure && path.transport == Transport::Tls;
+        let (scheme, transport) = if secure { ("sips", "") } else { ("sip", path.transport.contact_parameter()) };
+        let Some(uri) = lead_to(value.uri.as_str(), value.uri.user().is_some(), scheme, &ours, transport) else { return };
         let display = value.display.as_deref().map(|d| format!("{} ", crate::sip::quote(d))).unwrap_or_default();
         draft.set(HeaderId::ReferTo, format!("{display}<{uri}>{}", value.params_str()));
     }
@@ -174,11 +174,15 @@ fn event_id(event: &str) -> Option<u32> {
     event.split(';').find(|part| is_id(part))?.trim()[3..].trim().parse().ok()
 }
 
-/// A sip or sips URI with another host and port; all else as it was.
-fn with_host(uri: &str, has_user: bool, host: &str) -> Option<String> {
-    let at = if has_user { uri.find('@')? } else { uri.find(':')? } + 1;
-    let end = uri[at..].find([';', '?']).map_or(uri.len(), |n| at + n);
-    Some(format!("{}{host}{}", &uri[..at], &uri[end..]))
+/// A sip or sips URI with another scheme, host, port and transport; user, other parameters and headers as they were.
+fn lead_to(uri: &str, has_user: bool, scheme: &str, host: &str, transport: &str) -> Option<String> {
+    let user = uri.find(':')? + 1;
+    let at = if has_user { uri.find('@')? + 1 } else { user };
+    let rest = &uri[at + uri[at..].find([';', '?']).unwrap_or(uri.len() - at)..];
+    let (params, headers) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+    let is_transport = |p: &str| p.get(..10).is_some_and(|name| name.eq_ignore_ascii_case("transport="));
+    let params: String = params.split(';').skip(1).filter(|p| !is_transport(p)).map(|p| format!(";{p}")).collect();
+    Some(format!("{scheme}:{}{host}{params}{transport}{headers}", &uri[user..at]))
 }
 
 #[cfg(test)]
@@ -188,13 +192,15 @@ mod tests {
     #[test]
     fn hosts_are_exchanged() {
         for (uri, expected) in [
-            ("sip:a@198.18.0.1:5060;transport=tcp?Replaces=x%40y", "sip:a@h:1;transport=tcp?Replaces=x%40y"),
-            ("sips:198.18.0.1", "sips:h:1"),
-            ("sip:[2001:db8::1]:5070?Replaces=x%40y", "sip:h:1?Replaces=x%40y"),
-            ("sip:a:secret@[2001:db8::1]", "sip:a:secret@h:1"),
+            ("sip:a@198.18.0.1:5060;transport=tcp?Replaces=x%40y", "sip:a@h:1;transport=tls?Replaces=x%40y"),
+            ("sips:198.18.0.1", "sip:h:1;transport=tls"),
+            ("sip:[2001:db8::1]:5070?Replaces=x%40y", "sip:h:1;transport=tls?Replaces=x%40y"),
+            ("sip:a:secret@[2001:db8::1];user=phone;x", "sip:a:secret@h:1;user=phone;x;transport=tls"),
         ] {
-            let parsed = crate::sip::Uri::parse(uri).expect("valid");
-            assert_eq!(with_host(uri, parsed.user().is_some(), "h:1").as_deref(), Some(expected));
+            let has_user = crate::sip::Uri::parse(uri).expect("valid").user().is_some();
+            assert_eq!(lead_to(uri, has_user, "sip", "h:1", ";transport=tls").as_deref(), Some(expected));
         }
+        let secure = lead_to("sip:a@198.18.0.1;transport=udp;x", true, "sips", "h:1", "");
+        assert_eq!(secure.as_deref(), Some("sips:a@h:1;x"));
     }
 }

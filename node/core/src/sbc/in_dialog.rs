@@ -23,8 +23,8 @@ impl Sbc {
             };
             let named = placement::named_call(&self.cx.key, &replica, message);
             let place = match named {
-                // Over, whatever the log knows of it.
-                Some((uid, _)) if self.is_unsettled(uid) => Placement::Nowhere,
+                // Over, whatever the log knows of it; but for what it left behind (RFC 5057).
+                Some((uid, _)) if self.is_unsettled(uid) && !self.own_subscription(uid) => Placement::Nowhere,
                 Some((uid, _)) => placement::of_call(&facts, uid, self.own_call(uid).is_some() || self.own_subscription(uid)),
                 None => placement::of_nothing(&facts),
             };

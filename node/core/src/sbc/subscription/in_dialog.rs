@@ -5,6 +5,7 @@ use super::state::{Told, ends_usage, granted, told};
 use crate::call::server_key;
 use crate::call::{
     Asked, MaxForwardsError, NextHop, copy_through, finish_response, map_event_id, next_max_forwards, strip_our_credentials,
+    upstream,
 };
 use crate::dialog::{MAX_ROUTES, named_addresses};
 use crate::ids::ResolveId;
@@ -218,12 +219,17 @@ impl Sbc {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return true };
         let far = passing.from.other();
         let (near, to) = (subscription.end(passing.from), subscription.end(far));
-        let mut draft = passing.request.response(status, Some(response.reason()));
+        // A far end's 503 is about that far end: the other side would leave all of us alone for it.
+        let said = upstream(status);
+        let mut draft = passing.request.response(said, (said == status).then(|| response.reason()));
         let refreshed = passing.request.method() == &Method::Subscribe && (200..300).contains(&status);
         if status < 300 && (refreshed || response.first(HeaderId::Contact).is_some()) {
             draft.push(HeaderId::Contact, near.contact(&self.cx));
         }
         copy_through(response, &mut draft);
+        if said != status {
+            draft.remove(HeaderId::RetryAfter);
+        }
         self.cx.shape(&to.trunk, &near.trunk, passing.request.method(), subscription.emergency, &mut draft);
         if !response.body().is_empty() {
             draft.set_body(response.content_type(), response.body());
@@ -263,7 +269,7 @@ impl Sbc {
     fn on_passing_failed(&mut self, id: u64, number: u64, status: u16) {
         let Some(passing) = self.take_passing(id, number) else { return };
         // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
-        self.refuse_passing(passing.tx, &passing.request, if status == 408 { 504 } else { status });
+        self.refuse_passing(passing.tx, &passing.request, if status == 408 { 504 } else { upstream(status) });
         self.on_passed(id, &passing.request, status, None);
     }
 
