@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use sbc_core::io::{HostAndPort, Transport};
-use sbc_core::policy::{ClusterConfig, MisroutePolicy, Settings, TrunkTarget};
+use sbc_core::io::{HostAndPort, Realm, Transport};
+use sbc_core::policy::{ClusterConfig, MisroutePolicy, Settings, Trunk, TrunkTarget};
 use sbc_core::sip::{HeaderId, Message, Method};
 
 use crate::far::{Far, sdp, wait};
@@ -103,6 +103,30 @@ pub(crate) fn methods(far: &mut Far, w: &World) -> Vec<String> {
         far.inbox(w).iter().filter(|(m, _)| m.is_request()).map(|(m, _)| m.method().as_str().to_owned()).collect();
     got.dedup();
     got
+}
+
+/// The second target is on the other side, and the ports that the first was called with are gone: what that one says is too late.
+#[test]
+fn a_slow_target_whose_ports_are_gone_is_left() {
+    for status in [180, 200] {
+        let mut d = Desk::new(|config| {
+            config.trunks[1].targets.truncate(1);
+            let outside = Trunk { sources: config.trunks[1].sources.clone(), ..Trunk::new("outside", Realm::External) };
+            config.trunks.push(Trunk { targets: vec![target(SECOND)], ..outside });
+            config.routes.iter_mut().for_each(|route| route.trunks.push("outside".into()));
+        });
+        d.dials();
+        let late = d.call_first();
+        wait(&mut d.w, 2100);
+        let answers = d.call_second();
+        d.says(first, &late, status);
+        assert!(d.told().is_empty(), "{status}");
+        let ended = methods(&mut d.first, &d.w);
+        assert!(ended.iter().any(|m| m == if status == 180 { "CANCEL" } else { "BYE" }), "{status}: {ended:?}");
+        d.says(second, &answers, 200);
+        assert_eq!(d.told(), [200]);
+        d.calm();
+    }
 }
 
 /// One that was passed over for its silence speaks while the other is silent: it has the call.

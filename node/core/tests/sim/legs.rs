@@ -239,6 +239,19 @@ fn a_bye_that_a_connection_did_not_take_goes_another_way() {
     drop(bye);
 }
 
+/// A request over a connection that is still unanswered when the call ends keeps nothing of the call.
+#[test]
+fn a_call_that_ends_amid_a_request_over_a_connection_leaves_nothing() {
+    let mut s = Stage::stands(true);
+    s.psap_asks(PSAP, &Method::Info, |_| ());
+    s.got_request(&Method::Info);
+    s.psap_asks(PSAP, &Method::Bye, |_| ());
+    let (bye, _) = s.got_request(&Method::Bye);
+    s.put(&bye.response(200, None));
+    s.w.run_until(s.w.now / 1000 + 100_000);
+    assert_eq!((s.w.nodes[0].sbc.call_count(), s.w.nodes[0].sbc.transaction_count()), (0, 0));
+}
+
 /// The ACK too: its 2xx is repeated, and the next one finds the way.
 #[test]
 fn a_request_passed_on_and_an_ack_go_another_way_too() {
