@@ -12,7 +12,7 @@ use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause, SentAck, body, headers};
 use crate::dialog::Dialog;
-use crate::io::{Counter, ReturnPath, Side};
+use crate::io::{Counter, ReturnPath, Side, Transport};
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
 use crate::store_pb::{self, command::Kind};
 use crate::transaction::{ResponseAction, ServerTxId};
@@ -21,6 +21,8 @@ use crate::transaction::{ResponseAction, ServerTxId};
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
 const GIVE_UP: Duration = Duration::from_secs(32);
+/// Below what a NAT may keep an idle UDP mapping for: two minutes by RFC 4787 §4.3, half a minute in many.
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// How often a node without a lease looks whether it has one again.
 const LEASE_WAIT: Duration = Duration::from_secs(1);
 
@@ -134,6 +136,11 @@ impl Call {
         cx.stop_timer(&mut self.timers.progress);
         self.settle_early(cx);
         self.callee.dialog.on_dialog_response(response);
+        for side in [Side::Caller, Side::Callee] {
+            if self.leg(side).is_behind_nat() {
+                cx.start_timer(KEEP_ALIVE, Timer::Call(self.serial, CallTimer::KeepAlive(side)));
+            }
+        }
         cx.drop_own_routes(&mut self.callee.dialog);
         if let Some(attempt) = self.attempts.iter().find(|a| a.index == index) {
             self.callee.path = attempt.path;
@@ -309,6 +316,18 @@ impl Call {
                 cx.send(back, None, payload);
             }
         }
+    }
+
+    /// A far end behind a NAT that forgets UDP soon: an empty datagram (RFC 5626 §3.5.1) now and then, lest the BYE of the other one be lost
+    /// after minutes in which only media flowed.
+    pub(super) fn on_keep_alive(&self, cx: &mut Services, side: Side) {
+        let leg = self.leg(side);
+        if self.phase != CallPhase::Answered || leg.gone {
+            return;
+        }
+        let way = ReturnPath::here(leg.own_path(cx, Transport::Udp));
+        cx.send(way, None, Bytes::from_static(b"\r\n\r\n"));
+        cx.start_timer(KEEP_ALIVE, Timer::Call(self.serial, CallTimer::KeepAlive(side)));
     }
 
     /// The far end's ACK for a 2xx. `message` may carry the answer.

@@ -143,6 +143,12 @@ impl Leg {
         open && known && uri.host_ip().is_none_or(|ip| !is_natted(ip, &self.path))
     }
 
+    /// True for a far end by UDP whose own address is another, private one than that which is seen.
+    pub fn is_behind_nat(&self) -> bool {
+        let target = Uri::parse(&self.dialog.remote_target).ok().and_then(|uri| uri.host_ip());
+        self.path.transport == Transport::Udp && target.is_some_and(|ip| is_natted(ip, &self.path))
+    }
+
     /// Takes the way that a request of the far end came: a connection, at whatever node, and the port that a NAT has given it lately.
     pub fn learn_path(&mut self, back: &ReturnPath) {
         if self.path.transport != back.path.transport {

@@ -31,6 +31,8 @@ pub enum CallTimer {
     ClaimBudget,
     /// The log has not decided the claim at once: the peers are asked.
     AskPeers,
+    /// The NAT before a far end is to remember it.
+    KeepAlive(Side),
     /// The claim is this call's while another node has its called side: does that one still?
     Quiet,
     /// The target of this attempt has been silent for too long.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sbc_core::ids::FlowId;
 use sbc_core::io::{AddressRole, Counter, Target, Transport};
 use sbc_core::policy::ClusterConfig;
-use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr};
+use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr, is_keepalive};
 
 use crate::far::{Far, sdp, wait};
 use crate::world::{Fault, Net, Sent, World, addr, config};
@@ -34,7 +34,7 @@ struct Stage {
 
 /// What nodes sent to one address, parsed.
 fn sent_to(sent: &[Sent], to: SocketAddr) -> Vec<(Message, Sent)> {
-    let of = sent.iter().filter(|s| s.node.is_some() && s.to == to);
+    let of = sent.iter().filter(|s| s.node.is_some() && s.to == to && !is_keepalive(&s.bytes));
     of.map(|s| (Message::parse(s.bytes.clone()).expect("well formed"), s.clone())).collect()
 }
 
@@ -180,7 +180,8 @@ impl Stage {
     /// What the caller's host got since the last look, at whatever port.
     fn got(&mut self) -> Vec<(Message, Sent)> {
         let sent = self.w.sent.as_ref().expect("recorded");
-        let new = sent[self.read..].iter().filter(|s| s.node.is_some() && s.to.ip() == self.source.ip());
+        let new =
+            sent[self.read..].iter().filter(|s| s.node.is_some() && s.to.ip() == self.source.ip() && !is_keepalive(&s.bytes));
         let got = new.map(|s| (Message::parse(s.bytes.clone()).expect("well formed"), s.clone())).collect();
         self.read = sent.len();
         got
@@ -359,6 +360,30 @@ fn a_udp_far_end_behind_a_nat_is_followed() {
         s.psap_asks(PSAP, &Method::Bye, |_| ());
         let (_, sent) = s.got_request(&Method::Bye);
         assert_eq!(sent.to, addr(if followed { "198.18.10.9:40002" } else { LISTENS }));
+    }
+}
+
+/// The NAT before a far end is kept awake while its call stands, for the BYE of the other one.
+#[test]
+fn a_far_end_behind_a_nat_is_kept_reachable() {
+    for (contact, natted) in [("<sip:far@192.168.1.5:5060>", true), ("<sip:far@198.18.10.9:5070>", false)] {
+        let mut s = Stage::new(false).established(
+            |d| {
+                d.set(HeaderId::Contact, contact);
+            },
+            |_| (),
+        );
+        let kept = |s: &Stage| {
+            let sent = s.w.sent.as_ref().expect("kept");
+            sent.iter().filter(|p| p.node.is_some() && p.to == addr(SOURCE) && is_keepalive(&p.bytes)).count()
+        };
+        s.w.run_until(s.w.now / 1000 + 80_000);
+        assert_eq!(kept(&s), if natted { 3 } else { 0 });
+        s.psap_asks(PSAP, &Method::Bye, |_| ());
+        let (bye, _) = s.got_request(&Method::Bye);
+        s.put(&bye.response(200, None));
+        s.w.run_until(s.w.now / 1000 + 80_000);
+        assert_eq!(kept(&s), if natted { 3 } else { 0 }, "not after its end");
     }
 }
 

@@ -7,6 +7,9 @@ use sbc_core::sip::{HeaderId, Message, NameAddr, Via};
 
 /// Scans one packet that a node sends.
 pub(crate) fn scan(wrong: &mut Vec<String>, anycast: IpAddr, bytes: &Bytes) {
+    if sbc_core::sip::is_keepalive(bytes) {
+        return;
+    }
     let message = match Message::parse(bytes.clone()) {
         Ok(message) => message,
         Err(error) => return wrong.push(format!("a node sent what nobody can read: {error}")),
