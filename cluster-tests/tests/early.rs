@@ -2,6 +2,7 @@
 //! Each scenario names its RFC section. After each call: none left, one CDR.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, unicast};
@@ -135,15 +136,20 @@ fn ac18_prack_and_update_at_other_nodes() {
 /// Which of these sockets hears what `from` sends to `to`, once one does.
 #[track_caller]
 fn hears(from: &UdpSocket, to: SocketAddr, sockets: [&UdpSocket; 2]) -> usize {
-    let mut sequence = 0u16;
+    // No two packets of this process are alike, so one that comes late is not taken for a later one.
+    static SEQUENCE: AtomicU16 = AtomicU16::new(0);
     wait::until("somebody hears the caller", Duration::from_secs(5), || {
-        sequence += 1;
-        let packet = packet(0, sequence);
+        let packet = packet(0, SEQUENCE.fetch_add(1, Ordering::Relaxed));
         from.send_to(&packet, to).expect("loopback");
         let mut buffer = [0; 2048];
         let heard = sockets.iter().position(|s| {
             s.set_read_timeout(Some(Duration::from_millis(50))).expect("not zero");
-            s.recv_from(&mut buffer).is_ok_and(|(len, _)| buffer[..len] == packet)
+            while let Ok((len, _)) = s.recv_from(&mut buffer) {
+                if buffer[..len] == packet {
+                    return true;
+                }
+            }
+            false
         });
         heard.ok_or("nobody")
     })
