@@ -318,7 +318,7 @@ impl Call {
         }
     }
 
-    /// A far end behind a NAT that forgets UDP soon: an empty datagram (RFC 5626 §3.5.1) now and then, lest the BYE of the other one be lost
+    /// A far end behind a NAT that forgets UDP soon: two CRLFs (the ping of RFC 5626 §3.5.1) now and then, lest the BYE of the other one be lost
     /// after minutes in which only media flowed.
     pub(super) fn on_keep_alive(&self, cx: &mut Services, side: Side) {
         let leg = self.leg(side);
