@@ -136,14 +136,14 @@ impl Call {
         cx.stop_timer(&mut self.timers.progress);
         self.settle_early(cx);
         self.callee.dialog.on_dialog_response(response);
+        cx.drop_own_routes(&mut self.callee.dialog);
+        if let Some(attempt) = self.attempts.iter().find(|a| a.index == index) {
+            self.callee.path = attempt.path;
+        }
         for side in [Side::Caller, Side::Callee] {
             if self.leg(side).is_behind_nat() {
                 cx.start_timer(KEEP_ALIVE, Timer::Call(self.serial, CallTimer::KeepAlive(side)));
             }
-        }
-        cx.drop_own_routes(&mut self.callee.dialog);
-        if let Some(attempt) = self.attempts.iter().find(|a| a.index == index) {
-            self.callee.path = attempt.path;
         }
         let status = response.status().unwrap_or(200);
         let mut draft = self.toward_caller(cx, status, response);
@@ -322,7 +322,7 @@ impl Call {
     /// after minutes in which only media flowed.
     pub(super) fn on_keep_alive(&self, cx: &mut Services, side: Side) {
         let leg = self.leg(side);
-        if self.phase != CallPhase::Answered || leg.gone {
+        if self.phase != CallPhase::Answered || leg.gone || !leg.is_behind_nat() {
             return;
         }
         let way = ReturnPath::here(leg.own_path(cx, Transport::Udp));
