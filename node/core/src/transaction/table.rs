@@ -157,12 +157,7 @@ impl Transactions {
         self.clients.resume_retransmitting(&mut self.shared, now, id);
     }
 
-    /// Where the request went.
-    pub fn path(&self, id: ClientTxId) -> Option<Path> {
-        self.clients.way(id).map(|way| way.path)
-    }
-
-    /// The same, with the node that it went through.
+    /// Where the request went, with the node that it went through.
     pub fn way(&self, id: ClientTxId) -> Option<ReturnPath> {
         self.clients.way(id)
     }

@@ -149,7 +149,7 @@ fn cancel_lives_beside_its_invite() {
     let mut t = Transactions::new(10);
     let invite = send(&mut t, 0, true, Transport::Udp);
     t.on_response(ms(100), invite, 180);
-    let to = t.path(invite).unwrap();
+    let to = t.way(invite).unwrap().path;
     let branch = t.client_branch(invite).unwrap().into();
     let cancel = t.send_request(ms(200), branch, false, to, None, text("CANCEL")).unwrap();
     assert_eq!(t.find_client("z9hG4bKa", true), Some(invite));

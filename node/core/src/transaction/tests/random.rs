@@ -50,7 +50,7 @@ impl Seen {
                     self.ended += 1;
                 }
                 TxOutput::Event(TxEvent::ClientTerminated(id)) => {
-                    assert_eq!(t.path(id), None);
+                    assert!(t.way(id).is_none());
                     self.ended += 1;
                 }
                 TxOutput::Event(_) => {}
