@@ -6,7 +6,7 @@ use super::dial::Candidate;
 use super::services::Services;
 use crate::dialog::fit_to_send;
 use crate::io::{Target, Transport};
-use crate::sip::{Message, NameAddr, Scheme, Uri};
+use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri};
 
 /// The Request-URI toward a target: the number or name as dialled, at the target's host; other schemes as they are.
 pub(super) fn request_uri(invite: &Message, candidate: &Candidate) -> String {
@@ -16,8 +16,16 @@ pub(super) fn request_uri(invite: &Message, candidate: &Candidate) -> String {
     uri_at(invite, &candidate.host, &candidate.target)
 }
 
+/// True for a request whose dialog is to be one of sips on the side of its sender (RFC 3261 §12.1.1): sips in the Request-URI or the
+/// topmost Record-Route, else in Contact.
+pub fn asks_for_sips(request: &Message) -> bool {
+    let sips = |value: &str| NameAddr::parse(value).is_ok_and(|n| n.uri.scheme() == Scheme::Sips);
+    let hop = request.values(HeaderId::RecordRoute).next().or_else(|| request.values(HeaderId::Contact).next());
+    request.request_uri().is_some_and(is_sips) || hop.is_some_and(sips)
+}
+
 /// True for a sips URI.
-pub(super) fn is_sips(uri: &str) -> bool {
+pub fn is_sips(uri: &str) -> bool {
     Uri::parse(uri).is_ok_and(|uri| uri.scheme() == Scheme::Sips)
 }
 

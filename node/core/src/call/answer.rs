@@ -141,7 +141,7 @@ impl Call {
             self.callee.path = attempt.path;
         }
         for side in [Side::Caller, Side::Callee] {
-            if self.leg(side).is_behind_nat() {
+            if self.leg(side).far().is_behind_nat() {
                 cx.start_timer(KEEP_ALIVE, Timer::Call(self.serial, CallTimer::KeepAlive(side)));
             }
         }
@@ -201,7 +201,7 @@ impl Call {
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
         if let Some(payload) = cx.encode(&ack) {
             let remote_tag = dialog.remote_tag.clone();
-            let way = super::outgoing::Way { back, tls_name: tls_name.clone() };
+            let way = super::ways::Way { back, tls_name: tls_name.clone() };
             self.acks.push(SentAck { side: Side::Callee, cseq, remote_tag, way, payload: payload.clone(), again: None });
             self.ladder.sent(cx.now.unix, self.callee.realm, &back, &ack);
             cx.send(back, tls_name.clone(), payload);
@@ -217,7 +217,7 @@ impl Call {
         {
             cx.alone_of.insert(tx, self.serial);
             if let Some(retry) = retry {
-                self.keep_lone(cx, Side::Callee, tx, retry, super::outgoing::Way { back, tls_name });
+                self.keep_lone(cx, Side::Callee, tx, retry, super::ways::Way { back, tls_name });
             }
         }
     }
@@ -322,10 +322,10 @@ impl Call {
     /// after minutes in which only media flowed.
     pub(super) fn on_keep_alive(&self, cx: &mut Services, side: Side) {
         let leg = self.leg(side);
-        if self.phase != CallPhase::Answered || leg.gone || !leg.is_behind_nat() {
+        if self.phase != CallPhase::Answered || leg.gone || !leg.far().is_behind_nat() {
             return;
         }
-        let way = ReturnPath::here(leg.own_path(cx, Transport::Udp));
+        let way = ReturnPath::here(leg.far().own_path(cx, Transport::Udp));
         cx.send(way, None, Bytes::from_static(b"\r\n\r\n"));
         cx.start_timer(KEEP_ALIVE, Timer::Call(self.serial, CallTimer::KeepAlive(side)));
     }

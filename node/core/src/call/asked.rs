@@ -20,11 +20,15 @@ impl Asked {
     /// Of a request toward a trunk, without Via; what its far end has asked for before is put in. `None`: we have no credentials
     /// there.
     pub fn new(cx: &mut Services, trunk: &str, known: Known, draft: &mut Draft) -> Option<Asked> {
-        let credentials = cx.credentials(trunk)?;
-        let retry = Retry { draft: draft.clone(), tries: 0 };
-        let fields = known.fields(cx, &credentials, draft);
-        put(draft, fields, &known);
-        Some(Asked { trunk: trunk.into(), retry, known })
+        let asked = Asked::of(cx, trunk, known, draft)?;
+        *draft = asked.again(cx);
+        Some(asked)
+    }
+
+    /// The same, the request left as it is: `again` gives it for each way that it goes.
+    pub fn of(cx: &Services, trunk: &str, known: Known, draft: &Draft) -> Option<Asked> {
+        cx.credentials(trunk)?;
+        Some(Asked { trunk: trunk.into(), retry: Retry { draft: draft.clone(), tries: 0 }, known })
     }
 
     /// The CSeq number after that of the request.
@@ -34,6 +38,12 @@ impl Asked {
 
     /// The far end asks: the request again with this CSeq number, without Via. `Err`: it is not to be asked again.
     pub fn answer(&mut self, cx: &mut Services, response: &Message, cseq: u32) -> Result<Draft, Challenged> {
+        self.learn(cx, response, cseq)?;
+        Ok(self.again(cx))
+    }
+
+    /// Takes what the far end asks for: the request goes again with this CSeq number. `Err`: it does not.
+    pub fn learn(&mut self, cx: &mut Services, response: &Message, cseq: u32) -> Result<(), Challenged> {
         let credentials = cx.credentials(&self.trunk).ok_or(Challenged::NotOurs)?;
         let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
         if fresh.is_empty() && self.retry.tries == 0 {
@@ -46,11 +56,18 @@ impl Asked {
         }
         self.retry.tries += 1;
         set_cseq(&mut self.retry.draft, cseq);
-        let mut draft = self.retry.draft.clone();
-        let fields = self.known.fields(cx, &credentials, &draft);
-        put(&mut draft, fields, &self.known);
         cx.count(Counter::Auth("answered"));
-        Ok(draft)
+        Ok(())
+    }
+
+    /// The request as it is, without Via, for one more way: no server takes the same proof twice (RFC 7616 §3.4, `nc`).
+    pub fn again(&self, cx: &mut Services) -> Draft {
+        let mut draft = self.retry.draft.clone();
+        if let Some(credentials) = cx.credentials(&self.trunk) {
+            let fields = self.known.fields(cx, &credentials, &draft);
+            put(&mut draft, fields, &self.known);
+        }
+        draft
     }
 
     /// What the far end has asked for, for the next request to it.

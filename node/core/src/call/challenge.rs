@@ -178,7 +178,7 @@ impl Call {
     }
 
     /// Keeps a BYE until its answer.
-    pub(super) fn keep_lone(&mut self, cx: &mut Services, side: Side, tx: ClientTxId, retry: Retry, way: super::outgoing::Way) {
+    pub(super) fn keep_lone(&mut self, cx: &mut Services, side: Side, tx: ClientTxId, retry: Retry, way: super::ways::Way) {
         let trunk = self.leg(side).trunk.clone();
         let known = self.auth.of(side).known.clone();
         cx.alone.insert(tx, Lone::new(trunk, retry, known, way.back, way.tls_name));

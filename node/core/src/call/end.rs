@@ -1,9 +1,11 @@
 //! One side of a dialog usage that is no call (RFC 5057): of a subscription, or of what a call leaves behind.
 
 use super::challenge::Known;
-use super::leg::{Leg, NextHop, contact_value, next_hop};
+use super::leg::Leg;
 use super::services::Services;
+use super::ways::{FarEnd, Way};
 use crate::dialog::Dialog;
+use crate::ids::NodeId;
 use crate::io::{Path, Realm, ReturnPath};
 
 /// That side.
@@ -15,8 +17,12 @@ pub struct End {
     pub trunk: Box<str>,
     /// Its dialog.
     pub dialog: Dialog,
-    /// Where its far end was last seen, or reached, by a socket of this node.
+    /// Where its far end was last seen, or reached.
     pub path: Path,
+    /// The node that `path` is a path of.
+    pub ingress: Option<NodeId>,
+    /// What was asked for was sips: our Contact is one too.
+    pub secure: bool,
     /// TLS name of the far end for new connections.
     pub tls_name: Option<Box<str>>,
     /// User part of our Contact: an owner token.
@@ -32,32 +38,40 @@ impl End {
             realm: leg.realm,
             trunk: leg.trunk.clone(),
             dialog: leg.dialog.clone(),
-            path: own_path(leg.path, leg.ingress.is_none()),
+            path: leg.path,
+            ingress: leg.ingress,
+            secure: leg.secure,
             tls_name: leg.tls_name.clone(),
             token: leg.contact_token.clone(),
             known: Known::default(),
         }
     }
 
-    /// The Contact value that we give to its far end.
-    pub fn contact(&self, cx: &Services) -> String {
-        contact_value(cx, self.realm, &self.path, &self.token)
-    }
-
-    /// Where the next request goes.
-    pub fn next_hop(&self, cx: &Services) -> NextHop {
-        next_hop(cx, self.realm, &self.dialog, &self.path, None)
-    }
-
-    /// A connection that the far end uses now is the way to it.
-    pub fn learn_path(&mut self, back: &ReturnPath) {
-        if back.ingress.is_none() && back.path.transport.is_reliable() && self.path.transport == back.path.transport {
-            self.path = back.path;
+    /// Where its far end is.
+    pub fn far(&self) -> FarEnd<'_> {
+        FarEnd {
+            realm: self.realm,
+            trunk: &self.trunk,
+            dialog: &self.dialog,
+            path: &self.path,
+            ingress: self.ingress,
+            tls_name: self.tls_name.as_deref(),
+            secure: self.secure,
         }
     }
-}
 
-/// A path as this node can use it: the connections of another are not ours.
-pub fn own_path(path: Path, here: bool) -> Path {
-    Path { flow: path.flow.filter(|_| here), ..path }
+    /// The Contact value that we give to its far end.
+    pub fn contact(&self, cx: &Services) -> String {
+        self.far().contact(cx, &self.token)
+    }
+
+    /// Takes the way that a request of the far end came, where that tells where it is.
+    pub fn learn_path(&mut self, back: &ReturnPath) {
+        (self.path, self.ingress) = self.far().learnt_path(back);
+    }
+
+    /// A request could not be sent over this connection: it is no way any more.
+    pub fn forget_flow(&mut self, way: &Way) {
+        (self.path, self.ingress) = self.far().path_without(way);
+    }
 }

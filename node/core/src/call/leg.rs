@@ -1,18 +1,16 @@
 //! One leg of a call: its dialog, its path, its SDP identity, and the 2xx that waits for an ACK.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::headers::contact_params;
 use super::services::Services;
-use crate::ctx::{bracketed, is_private};
+use super::ways::{FarEnd, Way};
 use crate::dialog::Dialog;
 use crate::ids::NodeId;
-use crate::io::{HostAndPort, Path, Realm, ResolveRequest, ReturnPath, Side, Transport, TransportChoice};
-use crate::routing;
-use crate::sip::{HeaderId, Message, Uri};
+use crate::io::{Path, Realm, ReturnPath, Side, Transport};
+use crate::sip::{HeaderId, Message};
 use crate::store_pb;
 use crate::time::Instant;
 use crate::timer::TimerId;
@@ -87,31 +85,23 @@ pub struct Pending2xx {
     pub(super) before: Option<super::describe::Agreed>,
 }
 
-/// Where a request goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NextHop {
-    /// There, at once.
-    Known {
-        /// The path.
-        path: Path,
-        /// Of which node.
-        ingress: Option<NodeId>,
-    },
-    /// Ask first.
-    Ask(ResolveRequest),
-}
-
 impl Leg {
+    /// Where its far end is.
+    pub fn far(&self) -> FarEnd<'_> {
+        FarEnd {
+            realm: self.realm,
+            trunk: &self.trunk,
+            dialog: &self.dialog,
+            path: &self.path,
+            ingress: self.ingress,
+            tls_name: self.tls_name.as_deref(),
+            secure: self.secure,
+        }
+    }
+
     /// The Contact value that we give to this leg's far end.
     pub fn contact(&self, cx: &Services) -> String {
-        let value = if self.secure && self.path.transport == Transport::Tls {
-            // RFC 3261 §8.1.1.8, §12.1.1. A far end that says sips without TLS is reached as it reaches us.
-            let ip = cx.local.own_address(self.realm, self.path.remote.ip());
-            format!("<sips:{}@{}:{}>", self.contact_token, bracketed(ip), cx.local.port_of(Transport::Tls))
-        } else {
-            contact_value(cx, self.realm, &self.path, &self.contact_token)
-        };
-        format!("{value}{}", self.contact_params)
+        format!("{}{}", self.far().contact(cx, &self.contact_token), self.contact_params)
     }
 
     /// The same in a message that brings one of the other leg's far end: with what that says of itself.
@@ -127,55 +117,14 @@ impl Leg {
         }
     }
 
-    /// Where the next request on this leg goes.
-    pub fn next_hop(&self, cx: &Services) -> NextHop {
-        next_hop(cx, self.realm, &self.dialog, &self.path, self.ingress)
-    }
-
-    /// Whether a request that is too large for a datagram may go by TCP to the same address (RFC 3261 §18.1.1): the far end's URI and
-    /// its trunk leave the transport open, and no NAT is in between.
-    pub fn takes_tcp(&self, cx: &Services) -> bool {
-        let fixed = |trunk: &crate::policy::Trunk| trunk.targets.iter().any(|t| t.transport == Some(Transport::Udp));
-        let uri = self.dialog.next_hop();
-        let Ok(uri) = Uri::parse(&uri) else { return false };
-        let open = routing::uri_transport(&uri) == TransportChoice::Any && !cx.config.trunk(&self.trunk).is_some_and(fixed);
-        let known = !self.dialog.guessed || !self.dialog.route_set.is_empty();
-        open && known && uri.host_ip().is_none_or(|ip| !is_natted(ip, &self.path))
-    }
-
-    /// True for a far end by UDP whose own address is another, private one than that which is seen.
-    pub fn is_behind_nat(&self) -> bool {
-        let target = Uri::parse(&self.dialog.remote_target).ok().and_then(|uri| uri.host_ip());
-        self.path.transport == Transport::Udp && target.is_some_and(|ip| is_natted(ip, &self.path))
-    }
-
-    /// Takes the way that a request of the far end came: a connection, at whatever node, and the port that a NAT has given it lately.
+    /// Takes the way that a request of the far end came, where that tells where it is.
     pub fn learn_path(&mut self, back: &ReturnPath) {
-        if self.path.transport != back.path.transport {
-            return;
-        }
-        if self.path.transport.is_reliable() {
-            (self.path, self.ingress) = (back.path, back.ingress);
-            return;
-        }
-        let target = Uri::parse(&self.dialog.remote_target).ok().and_then(|uri| uri.host_ip());
-        let seen = self.path.remote.ip();
-        let natted = self.dialog.guessed || target.is_some_and(|ip| ip.to_canonical() != seen.to_canonical() || is_private(ip));
-        if natted && seen == back.path.remote.ip() {
-            self.path.remote = back.path.remote;
-        }
+        (self.path, self.ingress) = self.far().learnt_path(back);
     }
 
     /// A request could not be sent over this connection: it is no way any more.
-    pub fn forget_flow(&mut self, way: &ReturnPath) {
-        if self.path.flow == way.path.flow && self.ingress == way.ingress {
-            (self.path.flow, self.ingress) = (None, None);
-        }
-    }
-
-    /// The path back to where the far end was seen, from our own address.
-    pub fn own_path(&self, cx: &Services, transport: Transport) -> Path {
-        cx.path_to(self.realm, transport, self.path.remote)
+    pub(super) fn forget_flow(&mut self, way: &Way) {
+        (self.path, self.ingress) = self.far().path_without(way);
     }
 
     /// What is replicated of the leg.
@@ -201,58 +150,6 @@ impl Leg {
             session_expires_s: self.session.interval,
             session_ours: self.session.ours,
         }
-    }
-}
-
-/// A Contact of ours: this node's own address, never the anycast one (rules E, F), with an owner token.
-pub fn contact_value(cx: &Services, realm: Realm, path: &Path, token: &str) -> String {
-    let (transport, ip) = (path.transport, cx.local.own_address(realm, path.remote.ip()));
-    format!("<sip:{token}@{}:{}{}>", bracketed(ip), cx.local.port_of(transport), transport.contact_parameter())
-}
-
-/// Where the next request in a dialog goes (RFC 3261 §8.1.2, §12.2.1.1), whose far end was last seen at `path`, a path of the node
-/// `ingress`.
-pub fn next_hop(cx: &Services, realm: Realm, dialog: &Dialog, path: &Path, ingress: Option<NodeId>) -> NextHop {
-    // A connection that the far end opened is the way to it while it lasts, whatever its Contact says: most callers do not listen.
-    if path.transport.is_reliable() && path.flow.is_some_and(|flow| cx.is_open(flow, ingress)) {
-        return NextHop::Known { path: *path, ingress };
-    }
-    if dialog.guessed && dialog.route_set.is_empty() {
-        return observed(cx, realm, path);
-    }
-    hop_to(cx, realm, path, &dialog.next_hop())
-}
-
-/// Back to where a far end was seen last.
-fn observed(cx: &Services, realm: Realm, seen: &Path) -> NextHop {
-    NextHop::Known { path: cx.path_to(realm, seen.transport, seen.remote), ingress: None }
-}
-
-/// RFC 3581 and plain sense: a private address of a far end that shows another one is behind a NAT.
-fn is_natted(ip: IpAddr, seen: &Path) -> bool {
-    ip != seen.remote.ip() && is_private(ip) && !is_private(seen.remote.ip())
-}
-
-/// The next hop to a URI of a far end that was seen there.
-pub fn hop_to(cx: &Services, realm: Realm, seen: &Path, uri: &str) -> NextHop {
-    let Ok(uri) = Uri::parse(uri) else { return observed(cx, realm, seen) };
-    let Some(host) = uri.host() else { return observed(cx, realm, seen) };
-    let choice = match routing::uri_transport(&uri) {
-        TransportChoice::Any => TransportChoice::Fixed(seen.transport),
-        other => other,
-    };
-    let transport = match choice {
-        TransportChoice::Fixed(t) => t,
-        TransportChoice::Secure => Transport::Tls,
-        TransportChoice::Any => seen.transport,
-    };
-    match uri.host_ip() {
-        Some(ip) if is_natted(ip, seen) => observed(cx, realm, seen),
-        Some(ip) => {
-            let port = uri.port().unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-            NextHop::Known { path: cx.path_to(realm, transport, (ip, port).into()), ingress: None }
-        }
-        None => NextHop::Ask(ResolveRequest { target: HostAndPort { host: host.into(), port: uri.port() }, transport: choice }),
     }
 }
 

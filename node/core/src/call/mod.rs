@@ -40,24 +40,26 @@ mod setup;
 mod teardown;
 mod timer;
 mod transfer;
+mod ways;
 
 use std::collections::VecDeque;
 
-pub use address::{to_value, uri_at};
+pub use address::{asks_for_sips, is_sips, to_value, uri_at};
 pub use asked::Asked;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
 pub use challenge::{Challenged, Known};
 pub use dial::{DATAGRAM_MAX, target_number};
 pub use emergency::{PIDF, carried, is_data};
-pub use end::{End, own_path};
+pub use end::End;
 pub use failure::upstream;
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, server_key, strip_our_credentials};
 pub use ladder::{Ladder, Note};
-pub use leg::{Leg, NextHop, contact_value, hop_to, next_hop};
+pub use leg::Leg;
 pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
 pub use transfer::{Refer, Replaced, Usage, map_event_id};
+pub use ways::{NextHop, Way, Ways, hop_to};
 
 use attempt::Attempt;
 use dial::{Candidate, Hop};
@@ -218,7 +220,7 @@ struct SentAck {
     side: Side,
     cseq: u32,
     remote_tag: Option<Box<str>>,
-    way: outgoing::Way,
+    way: Way,
     payload: bytes::Bytes,
     /// How it may be repeated by another way; `None`: there is none.
     again: Option<Box<Again>>,

@@ -3,23 +3,18 @@
 //! A far end's connection may be gone, a name may stand for several addresses (RFC 3263 §4.3), and what is too large for a datagram is
 //! tried by TCP first (RFC 3261 §18.1.1). Whichever it is: what could not be sent, or was met by silence, goes another way.
 
-use std::collections::VecDeque;
-
-use super::dial::DATAGRAM_MAX;
-use super::leg::NextHop;
 use super::services::{ClientUse, Services};
 use super::timer::{CallTimer, Timer};
+use super::ways::{NextHop, Way, Ways, Written};
 use super::{Call, SentAck};
 use crate::ids::ResolveId;
-use crate::io::{ResolveError, ReturnPath, Side, Target, Transport};
-use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::io::{ResolveError, Side, Target};
+use crate::sip::{Draft, Message, Method};
 use crate::timer::TimerId;
 use crate::transaction::ClientTxId;
 
 /// ACKs kept for repetition: one a side, and some forks.
 const MAX_ACKS: usize = 4;
-/// Addresses of one name that are tried: each costs the time of a failover.
-const MAX_WAYS: usize = 8;
 
 /// A request whose next hop is being looked up.
 #[derive(Debug)]
@@ -43,29 +38,6 @@ pub(super) enum Purpose {
     Ack(u32),
 }
 
-/// One way that a request may go.
-#[derive(Clone, Debug)]
-pub(super) struct Way {
-    /// Where, by which node.
-    pub(super) back: ReturnPath,
-    /// The name that the far end's certificate must bear, for a new TLS connection.
-    pub(super) tls_name: Option<Box<str>>,
-}
-
-/// The ways that a request may go, the best one first.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Ways {
-    next: VecDeque<Way>,
-    /// TCP was put before UDP, for its size: once is enough.
-    by_tcp: bool,
-}
-
-impl Ways {
-    fn one(way: Way) -> Ways {
-        Ways { next: [way].into(), by_tcp: false }
-    }
-}
-
 /// A request as it was before Via and credentials, and how else it may go.
 #[derive(Clone, Debug)]
 pub(super) struct Again {
@@ -84,22 +56,12 @@ pub(super) struct Within {
     silence: Option<TimerId>,
 }
 
-/// A request as it goes out.
-struct Written {
-    way: Way,
-    branch: String,
-    payload: bytes::Bytes,
-    retry: Option<super::challenge::Retry>,
-    /// Present where there is another way.
-    again: Option<Again>,
-}
-
 impl Call {
     /// Sends a request on a leg, now or when its next hop is known.
     pub(super) fn send_on(&mut self, cx: &mut Services, side: Side, draft: Draft, purpose: Purpose) {
-        match self.leg(side).next_hop(cx) {
+        match self.leg(side).far().next_hop(cx) {
             NextHop::Known { path, ingress } => {
-                let way = Way { back: ReturnPath::through(ingress, path), tls_name: self.leg(side).tls_name.clone() };
+                let way = self.leg(side).far().way(path, ingress);
                 self.send_along(cx, side, draft, purpose, Ways::one(way));
             }
             NextHop::Ask(request) => {
@@ -119,33 +81,19 @@ impl Call {
     ) -> bool {
         let Some(at) = self.sends.iter().position(|s| s.id == id) else { return false };
         let PendingSend { host, side, draft, purpose, .. } = self.sends.remove(at);
-        let leg = self.leg(side);
-        let targets = result.as_deref().unwrap_or_default();
-        let targets = &targets[..targets.len().min(MAX_WAYS)];
-        let way = |target: &Target| {
-            // The dialled domain has proved itself there: its connection serves on, whatever its Contact calls the host.
-            let proved = target.addr == leg.path.remote && leg.tls_name.is_some();
-            let tls_name = if proved { leg.tls_name.clone() } else { Some(host.clone()) };
-            Way { back: ReturnPath::here(cx.path_to(leg.realm, target.transport, target.addr)), tls_name }
-        };
-        let mut next: VecDeque<Way> = targets.iter().map(way).collect();
-        // RFC 3263 §4.3: those that failed lately come last.
-        if let Some(first) = targets.iter().position(|target| !cx.defers(leg.realm, target)) {
-            next.rotate_left(first);
-        }
-        if next.is_empty() {
-            // No DNS: where the far end was last seen is the best that is left, and mostly right.
-            let back = ReturnPath::here(leg.own_path(cx, leg.path.transport));
-            next.push_back(Way { back, tls_name: leg.tls_name.clone() });
-        }
-        self.send_along(cx, side, draft, purpose, Ways { next, by_tcp: false });
+        let ways = self.leg(side).far().ways(cx, &host, result);
+        self.send_along(cx, side, draft, purpose, ways);
         true
     }
 
     fn send_along(&mut self, cx: &mut Services, side: Side, draft: Draft, purpose: Purpose, ways: Ways) {
         let mut draft = draft;
-        let Some(written) = self.write_request(cx, side, &mut draft, ways) else { return };
-        let Written { way, branch, payload, retry, again } = written;
+        let mut ways = ways;
+        let plain = draft.clone();
+        let retry = self.authorize(cx, side, &mut draft);
+        let leg = self.leg(side);
+        let Some(Written { way, branch, payload }) = ways.write(cx, leg.far(), &mut draft) else { return };
+        let again = (way.is_connection() || !ways.is_empty()).then_some(Again { draft: plain, ways });
         let (realm, back, tls_name) = (self.leg(side).realm, way.back, way.tls_name.clone());
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
         let sent = match purpose {
@@ -154,7 +102,7 @@ impl Call {
                 return cx.send(back, tls_name, payload);
             }
             Purpose::Alone => {
-                let sent = cx.tx.send_request_by(cx.now.mono, branch.into(), false, back, tls_name, payload);
+                let sent = cx.tx.send_request_by(cx.now.mono, branch, false, back, tls_name, payload);
                 if let Some(tx) = sent {
                     cx.alone_of.insert(tx, self.serial);
                 }
@@ -168,7 +116,7 @@ impl Call {
                 if let (ClientUse::Forward(id), Some(retry)) = (purpose, retry) {
                     self.keep_forward(id, retry);
                 }
-                let sent = cx.tx.send_request_by(cx.now.mono, branch.into(), invite, back, tls_name, payload);
+                let sent = cx.tx.send_request_by(cx.now.mono, branch, invite, back, tls_name, payload);
                 match sent {
                     Some(tx) => self.on_sent(cx, tx, purpose),
                     None => self.on_not_sent(cx, purpose),
@@ -181,41 +129,10 @@ impl Call {
             let after = after.unwrap_or(cx.config.settings.failover_after);
             let silent = || Timer::Call(self.serial, CallTimer::Silent(tx));
             // A stream tells by itself that nobody is there.
-            let waits = !again.ways.next.is_empty() && !back.path.transport.is_reliable();
+            let waits = !again.ways.is_empty() && !back.path.transport.is_reliable();
             let silence = waits.then(|| cx.start_timer(after, silent()));
             self.within.push(Within { tx, side, purpose, way, again, silence });
         }
-    }
-
-    /// Credentials, Via, octets; by TCP where they are too many for a datagram. `None`: it cannot be written.
-    fn write_request(&mut self, cx: &mut Services, side: Side, draft: &mut Draft, mut ways: Ways) -> Option<Written> {
-        let mut way = ways.next.pop_front()?;
-        let plain = draft.clone();
-        let retry = self.authorize(cx, side, draft);
-        let branch = cx.mint_branch();
-        draft.insert_first(HeaderId::Via, cx.via(&way.back.path, &branch));
-        let mut payload = cx.encode(draft)?;
-        if payload.len() > DATAGRAM_MAX
-            && !ways.by_tcp
-            && let Some(by_tcp) = self.by_tcp_first(cx, side, &way)
-        {
-            ways.by_tcp = true;
-            ways.next.push_front(std::mem::replace(&mut way, by_tcp));
-            draft.replace_first(HeaderId::Via, cx.via(&way.back.path, &branch));
-            payload = cx.encode(draft)?;
-        }
-        let again = (way.back.path.flow.is_some() || !ways.next.is_empty()).then_some(Again { draft: plain, ways });
-        Some(Written { way, branch, payload, retry, again })
-    }
-
-    /// The same hop by TCP. `None`: it is not for this leg, or TCP failed there lately.
-    fn by_tcp_first(&self, cx: &mut Services, side: Side, way: &Way) -> Option<Way> {
-        let (leg, path) = (self.leg(side), way.back.path);
-        let target = Target { addr: path.remote, transport: Transport::Tcp };
-        if path.transport != Transport::Udp || !leg.takes_tcp(cx) || cx.defers(leg.realm, &target) {
-            return None;
-        }
-        Some(Way { back: ReturnPath::here(cx.path_to(leg.realm, Transport::Tcp, path.remote)), tls_name: None })
     }
 
     fn keep_ack(&mut self, side: Side, cseq: u32, way: Way, payload: bytes::Bytes, again: Option<Again>) {
@@ -248,7 +165,7 @@ impl Call {
         let Some(at) = self.within.iter().position(|w| w.tx == tx) else { return };
         let mut within = self.within.remove(at);
         cx.stop_timer(&mut within.silence);
-        if let Some(response) = response.filter(|_| within.way.back.path.flow.is_none()) {
+        if let Some(response) = response.filter(|_| !within.way.is_connection()) {
             cx.target_responded(&within.way.back.path, response.status().unwrap_or(500), response);
         }
     }
@@ -258,9 +175,9 @@ impl Call {
         let Some(at) = self.within.iter().position(|w| w.tx == tx) else { return false };
         let Within { side, purpose, way, again, mut silence, .. } = self.within.remove(at);
         cx.stop_timer(&mut silence);
-        let over_flow = way.back.path.flow.is_some();
+        let over_flow = way.is_connection();
         if over_flow {
-            self.leg_mut(side).forget_flow(&way.back);
+            self.leg_mut(side).forget_flow(&way);
         } else {
             cx.target_failed(&way.back.path, None);
         }
@@ -272,7 +189,7 @@ impl Call {
             Purpose::Use(ClientUse::Dial(_)) | Purpose::Ack(_) => false,
             Purpose::Alone => true,
         };
-        if !wanted || (!over_flow && again.ways.next.is_empty()) {
+        if !wanted || (!over_flow && again.ways.is_empty()) {
             return false;
         }
         cx.client_use.remove(&tx);
@@ -310,11 +227,11 @@ impl Call {
         let Some(at) = self.acks.iter().position(fits) else { return false };
         let ack = &mut self.acks[at];
         let closed = ack.way.back.path.flow.is_some_and(|flow| !cx.is_open(flow, ack.way.back.ingress));
-        let again = ack.again.take_if(|again| closed || !again.ways.next.is_empty());
+        let again = ack.again.take_if(|again| closed || !again.ways.is_empty());
         match again {
             Some(again) if closed => self.send_on(cx, side, again.draft, Purpose::Ack(cseq)),
             Some(mut again) => {
-                again.ways.next.push_back(ack.way.clone());
+                again.ways.push_back(ack.way.clone());
                 self.send_along(cx, side, again.draft, Purpose::Ack(cseq), again.ways);
             }
             None => cx.send(ack.way.back, ack.way.tls_name.clone(), ack.payload.clone()),

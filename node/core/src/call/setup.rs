@@ -11,7 +11,7 @@ use super::{Call, CallPhase, CallTimers, ClaimState, body};
 use crate::dialog::{Dialog, fit_to_send};
 use crate::ids::CallUid;
 use crate::io::{Realm, ReturnPath, Side};
-use crate::sip::{HeaderId, Message, NameAddr, Scheme, Sdp};
+use crate::sip::{Message, Sdp};
 use crate::store_pb::command::Kind;
 use crate::token::{ClaimKey, OwnerToken, TokenKind};
 use crate::transaction::ServerTxId;
@@ -85,7 +85,7 @@ impl Call {
             dialog,
             path: new.back.path,
             ingress: new.back.ingress,
-            secure: is_secure(&new.invite),
+            secure: super::address::asks_for_sips(&new.invite),
             tls_name: None,
             contact_token: caller_token,
             trunk: new.trunk.clone(),
@@ -200,13 +200,6 @@ impl Call {
         // A delayed offer nearly always has one stream: have it ready.
         lines.max(1)
     }
-}
-
-/// RFC 3261 §12.1.1: sips in the Request-URI or the topmost Record-Route, else in Contact.
-fn is_secure(invite: &Message) -> bool {
-    let sips = |value: &str| NameAddr::parse(value).is_ok_and(|n| n.uri.scheme() == Scheme::Sips);
-    let hop = invite.values(HeaderId::RecordRoute).next().or_else(|| invite.values(HeaderId::Contact).next());
-    invite.request_uri().is_some_and(super::address::is_sips) || hop.is_some_and(sips)
 }
 
 /// A session id for `o=` lines: unique by call and side, and within the 62 bits that every parser takes.

@@ -283,6 +283,7 @@ impl Sbc {
                 Timer::Left(tx) => self.cx.on_left_over(tx),
                 Timer::Page(id) => self.on_page_timer(id),
                 Timer::Subscription(id) => self.on_subscription_timer(id),
+                Timer::SubscriptionSilent(tx) => self.on_passing_silent(tx),
                 Timer::Sweep => {
                     self.tombstones.sweep(now);
                     self.redirected.sweep(now);

@@ -26,5 +26,6 @@ mod rng;
 mod scenario;
 mod secure;
 mod seeds;
+mod subscription_ways;
 mod subscriptions;
 mod world;

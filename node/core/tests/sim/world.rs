@@ -422,6 +422,19 @@ impl World {
 
     /// A message on a connection that this far end has opened to an address of a node.
     pub(crate) fn stream(&mut self, node: usize, flow: u64, role: AddressRole, remote: SocketAddr, payload: Bytes) {
+        self.stream_by(Transport::Tcp, node, flow, role, remote, payload);
+    }
+
+    /// The same, by TCP or TLS.
+    pub(crate) fn stream_by(
+        &mut self,
+        transport: Transport,
+        node: usize,
+        flow: u64,
+        role: AddressRole,
+        remote: SocketAddr,
+        payload: Bytes,
+    ) {
         let local = match role {
             AddressRole::Anycast => self.anycast,
             AddressRole::Unicast => self.nodes[node].unicast,
@@ -429,7 +442,7 @@ impl World {
         };
         let flow = FlowId(flow);
         self.connections.insert((node, flow), remote);
-        let path = Path { role, transport: Transport::Tcp, local, remote, flow: Some(flow) };
+        let path = Path { role, transport, local, remote, flow: Some(flow) };
         self.input(node, Input::Received(Received { path, payload }));
     }
 

@@ -4,15 +4,16 @@ use super::Subscription;
 use super::state::{Told, ends_usage, granted, told};
 use crate::call::server_key;
 use crate::call::{
-    Asked, MaxForwardsError, NextHop, copy_through, finish_response, map_event_id, next_max_forwards, strip_our_credentials,
-    upstream,
+    Asked, MaxForwardsError, NextHop, Timer, Way, Ways, copy_through, finish_response, map_event_id, next_max_forwards,
+    strip_our_credentials, upstream,
 };
 use crate::dialog::{MAX_ROUTES, named_addresses};
 use crate::ids::ResolveId;
-use crate::io::{Counter, Output, Path, ResolveError, ReturnPath, Side, Target};
+use crate::io::{Counter, Output, ResolveError, ReturnPath, Side, Target};
 use crate::policy::may_act;
 use crate::sbc::Sbc;
 use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::timer::TimerId;
 use crate::transaction::{ClientTxId, ServerTxId};
 
 /// Requests of one subscription under way at once: each side has one open (RFC 6665 §4.1.2.2, §4.2.2), and a broken one must not fill
@@ -32,8 +33,21 @@ pub(super) struct Passing {
     tx: ServerTxId,
     /// Where we have credentials on the other side.
     asked: Option<Asked>,
-    /// As it is to be sent, while its next hop is looked up.
-    waits: Option<Draft>,
+    /// As it is sent, without Via and credentials.
+    draft: Draft,
+    /// The host that is looked up for it.
+    looked_up: Option<Box<str>>,
+    out: Option<Out>,
+}
+
+/// A request that went out.
+#[derive(Debug)]
+struct Out {
+    tx: ClientTxId,
+    way: Way,
+    /// How else it may go.
+    ways: Ways,
+    silence: Option<TimerId>,
 }
 
 impl Subscription {
@@ -147,23 +161,27 @@ impl Sbc {
         strip_our_credentials(cx, &trunk, &mut draft);
         map_event_id(&refers, from, request.method(), &mut draft);
         draft.set_body(request.content_type(), request.body());
-        let asked = Asked::new(cx, &to.trunk, to.known.clone(), &mut draft);
-        subscription.passing.push(Passing { id: number, from, request: request.clone(), tx, asked, waits: None });
-        self.send_passing(id, number, draft);
+        let asked = Asked::of(cx, &to.trunk, to.known.clone(), &draft);
+        let request = request.clone();
+        subscription.passing.push(Passing { id: number, from, request, tx, asked, draft, looked_up: None, out: None });
+        self.send_passing(id, number);
     }
 
     /// Sends it, now or when its next hop is known.
-    fn send_passing(&mut self, id: u64, number: u64, draft: Draft) {
+    fn send_passing(&mut self, id: u64, number: u64) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return };
-        let to = subscription.end(subscription.passing[at].from.other());
-        match to.next_hop(&self.cx) {
-            NextHop::Known { path, .. } => self.transmit_passing(id, number, draft, path),
+        let far = subscription.end(subscription.passing[at].from.other()).far();
+        match far.next_hop(&self.cx) {
+            NextHop::Known { path, ingress } => {
+                let ways = Ways::one(far.way(path, ingress));
+                self.transmit_passing(id, number, ways);
+            }
             NextHop::Ask(request) => {
                 let question = ResolveId(self.cx.serial());
+                subscription.passing[at].looked_up = Some(request.target.host.clone());
                 self.subscriptions.resolving.insert(question, (id, number));
                 self.cx.out.push_back(Output::Resolve { id: question, request });
-                subscription.passing[at].waits = Some(draft);
             }
         }
     }
@@ -177,30 +195,82 @@ impl Sbc {
         let Some((id, number)) = self.subscriptions.resolving.remove(&question) else { return false };
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return true };
         let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return true };
-        let Some(draft) = subscription.passing[at].waits.take() else { return true };
-        let to = subscription.end(subscription.passing[at].from.other());
-        let path = match result.as_ref().ok().and_then(|targets| targets.first()) {
-            Some(target) => self.cx.path_to(to.realm, target.transport, target.addr),
-            // No DNS: where the far end was last seen is the best that is left.
-            None => self.cx.path_to(to.realm, to.path.transport, to.path.remote),
-        };
-        self.transmit_passing(id, number, draft, path);
+        let Some(host) = subscription.passing[at].looked_up.take() else { return true };
+        let far = subscription.end(subscription.passing[at].from.other()).far();
+        let ways = far.ways(&mut self.cx, &host, result);
+        self.transmit_passing(id, number, ways);
         true
     }
 
-    fn transmit_passing(&mut self, id: u64, number: u64, mut draft: Draft, path: Path) {
-        let Some(subscription) = self.subscriptions.open.get(&id) else { return };
-        let Some(passing) = subscription.passing.iter().find(|p| p.id == number) else { return };
-        let tls_name = subscription.end(passing.from.other()).tls_name.clone();
-        let branch = self.cx.mint_branch();
-        draft.insert_first(HeaderId::Via, self.cx.via(&path, &branch));
-        let payload = self.cx.encode(&draft);
-        let now = self.cx.now.mono;
-        match payload.and_then(|payload| self.cx.tx.send_request(now, branch.into(), false, path, tls_name, payload)) {
-            Some(tx) => {
-                self.subscriptions.sent.insert(tx, (id, number));
-            }
-            None => self.on_passing_failed(id, number, 503),
+    /// Sends it by the best of these ways.
+    fn transmit_passing(&mut self, id: u64, number: u64, mut ways: Ways) {
+        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
+        let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return };
+        let (cx, passing) = (&mut self.cx, &mut subscription.passing[at]);
+        let mut draft = match &passing.asked {
+            Some(asked) => asked.again(cx),
+            None => passing.draft.clone(),
+        };
+        let far = subscription.end(subscription.passing[at].from.other());
+        let trunk = cx.config.trunk(&far.trunk);
+        let failover = trunk.and_then(|t| t.failover_after).unwrap_or(cx.config.settings.failover_after);
+        let written = ways.write(cx, far.far(), &mut draft);
+        let now = cx.now.mono;
+        let sent = written.and_then(|w| {
+            let tx = cx.tx.send_request_by(now, w.branch, false, w.way.back, w.way.tls_name.clone(), w.payload)?;
+            Some((tx, w.way))
+        });
+        let Some((tx, way)) = sent else { return self.on_passing_failed(id, number, 503) };
+        self.subscriptions.sent.insert(tx, (id, number));
+        // A stream tells by itself that nobody is there.
+        let waits = !ways.is_empty() && !way.back.path.transport.is_reliable();
+        let silence = waits.then(|| self.cx.start_timer(failover, Timer::SubscriptionSilent(tx)));
+        if let Some(passing) = self.passing_mut(id, number) {
+            passing.out = Some(Out { tx, way, ways, silence });
+        }
+    }
+
+    fn passing_mut(&mut self, id: u64, number: u64) -> Option<&mut Passing> {
+        self.subscriptions.open.get_mut(&id)?.passing.iter_mut().find(|p| p.id == number)
+    }
+
+    /// What it went out as; it waits for no other way any more.
+    fn take_out(&mut self, id: u64, number: u64) -> Option<Out> {
+        let mut out = self.passing_mut(id, number)?.out.take()?;
+        self.cx.stop_timer(&mut out.silence);
+        Some(out)
+    }
+
+    /// The first of several addresses has been silent for too long.
+    pub(in crate::sbc) fn on_passing_silent(&mut self, tx: ClientTxId) {
+        let Some(&(id, number)) = self.subscriptions.sent.get(&tx) else { return };
+        let out = self.passing_mut(id, number).and_then(|p| p.out.as_mut()).filter(|out| out.tx == tx);
+        let Some(out) = out else { return };
+        out.silence = None;
+        self.subscriptions.sent.remove(&tx);
+        self.cx.tx.abandon_client(tx);
+        self.go_another_way(id, number, 408);
+    }
+
+    /// It could not be sent (503), or nothing came back (408).
+    fn go_another_way(&mut self, id: u64, number: u64, status: u16) {
+        let Some(Out { way, ways, .. }) = self.take_out(id, number) else { return };
+        if !way.is_connection() {
+            self.cx.target_failed(&way.back.path, None);
+            return match ways.is_empty() {
+                true => self.on_passing_failed(id, number, status),
+                false => self.transmit_passing(id, number, ways),
+            };
+        }
+        if let Some(subscription) = self.subscriptions.open.get_mut(&id)
+            && let Some(from) = subscription.passing.iter().find(|p| p.id == number).map(|p| p.from)
+        {
+            subscription.end_mut(from.other()).forget_flow(&way);
+        }
+        match status {
+            // Who waits for the answer to what was in vain for 32 s does so no longer.
+            408 => self.on_passing_failed(id, number, status),
+            _ => self.send_passing(id, number),
         }
     }
 
@@ -209,10 +279,17 @@ impl Sbc {
         let Some(&(id, number)) = self.subscriptions.sent.get(&tx) else { return false };
         let status = response.status().unwrap_or(0);
         if status < 200 {
+            let mut silence = self.passing_mut(id, number).and_then(|p| p.out.as_mut()?.silence.take());
+            self.cx.stop_timer(&mut silence);
             return true;
         }
         self.subscriptions.sent.remove(&tx);
-        if matches!(status, 401 | 407) && self.prove_passing(id, number, response) {
+        let out = self.take_out(id, number);
+        if let Some(out) = out.as_ref().filter(|out| !out.way.is_connection()) {
+            self.cx.target_responded(&out.way.back.path, status, response);
+        }
+        let way = out.map(|out| out.way);
+        if matches!(status, 401 | 407) && self.prove_passing(id, number, way, response) {
             return true;
         }
         let Some(passing) = self.take_passing(id, number) else { return true };
@@ -247,22 +324,28 @@ impl Sbc {
     }
 
     /// The far end asks who we are. True: the request went out again.
-    fn prove_passing(&mut self, id: u64, number: u64, response: &Message) -> bool {
+    fn prove_passing(&mut self, id: u64, number: u64, way: Option<Way>, response: &Message) -> bool {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return false };
         let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return false };
         let far = subscription.passing[at].from.other();
         let cseq = subscription.end(far).dialog.local_cseq + 1;
         let Some(asked) = subscription.passing[at].asked.as_mut() else { return false };
-        let Ok(draft) = asked.answer(&mut self.cx, response, cseq) else { return false };
+        if asked.learn(&mut self.cx, response, cseq).is_err() {
+            return false;
+        }
         subscription.end_mut(far).dialog.local_cseq = cseq;
-        self.send_passing(id, number, draft);
+        match way {
+            // Who asked is the one that gets the answer.
+            Some(way) => self.transmit_passing(id, number, Ways::one(way)),
+            None => self.send_passing(id, number),
+        }
         true
     }
 
     /// No response, or it could not be sent. False: it is none of these.
     pub(in crate::sbc) fn on_subscription_lost(&mut self, tx: ClientTxId, status: u16) -> bool {
         let Some((id, number)) = self.subscriptions.sent.remove(&tx) else { return false };
-        self.on_passing_failed(id, number, status);
+        self.go_another_way(id, number, status);
         true
     }
 

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{Asked, End, Known, Refer, Timer, Usage, own_path};
+use crate::call::{Asked, End, Known, Refer, Timer, Usage, asks_for_sips, is_sips};
 use crate::dialog::{Dialog, without_tag};
 use crate::ids::{CallUid, ResolveId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
@@ -143,13 +143,24 @@ impl Sbc {
         let mut dialog = Dialog::from_request(request, &own);
         self.cx.drop_own_routes(&mut dialog);
         let realm = back.path.role.realm();
-        let path = own_path(back.path, back.ingress.is_none());
-        let caller = End { realm, trunk: trunk.into(), dialog, path, tls_name: None, token: own, known: Known::default() };
+        let secure = asks_for_sips(request);
+        let (path, ingress) = (back.path, back.ingress);
+        let (trunk, known) = (trunk.into(), Known::default());
+        let caller = End { realm, trunk, dialog, path, ingress, secure, tls_name: None, token: own, known };
         // Until it is dialled.
         let nowhere = self.cx.path_to(realm, Transport::Udp, ([0, 0, 0, 0], 0).into());
         let dialog = Dialog { remote_tag: None, call_id: "".into(), local_tag: "".into(), ..caller.dialog.clone() };
-        let callee =
-            End { realm, trunk: "".into(), dialog, path: nowhere, tls_name: None, token: other, known: Known::default() };
+        let callee = End {
+            realm,
+            trunk: "".into(),
+            dialog,
+            path: nowhere,
+            ingress: None,
+            secure: false,
+            tls_name: None,
+            token: other,
+            known: Known::default(),
+        };
         let subscription = Subscription {
             source: back.path.remote.ip(),
             emergency,
@@ -183,8 +194,9 @@ impl Sbc {
             remote_cseq: None,
         };
         let token = subscription.callee.token.clone();
-        let realm = path.role.realm();
-        subscription.callee = End { realm, trunk: trunk.into(), dialog, path, tls_name, token, known: Known::default() };
+        let (realm, secure) = (path.role.realm(), is_sips(&dialog.remote_target));
+        let (trunk, known) = (trunk.into(), Known::default());
+        subscription.callee = End { realm, trunk, dialog, path, ingress: None, secure, tls_name, token, known };
         draft.push(HeaderId::Contact, subscription.callee.contact(&self.cx));
     }
 
@@ -302,6 +314,8 @@ mod tests {
                 remote_cseq: None,
             },
             path,
+            ingress: None,
+            secure: false,
             tls_name: None,
             token: "".into(),
             known: Known::default(),

@@ -1,0 +1,269 @@
+//! The ways to the far end of a dialog, of a call or of a subscription: its connection, its URI, where it was seen last; of each name
+//! all its addresses, and TCP before UDP for what is too large.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+
+use super::dial::DATAGRAM_MAX;
+use super::services::Services;
+use crate::ctx::{bracketed, is_private};
+use crate::dialog::Dialog;
+use crate::ids::NodeId;
+use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Target, Transport, TransportChoice};
+use crate::policy::Trunk;
+use crate::routing;
+use crate::sip::{Draft, HeaderId, Uri};
+
+/// Addresses of one name that are tried: each costs the time of a failover.
+const MAX_WAYS: usize = 8;
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// There, at once.
+    Known {
+        /// The path.
+        path: Path,
+        /// Of which node.
+        ingress: Option<NodeId>,
+    },
+    /// Ask first.
+    Ask(ResolveRequest),
+}
+
+/// One way that a request may go.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Where, by which node.
+    pub back: ReturnPath,
+    /// The name that the far end's certificate must bear, for a new TLS connection.
+    pub tls_name: Option<Box<str>>,
+}
+
+impl Way {
+    /// True for a connection that is there already: others failed or not, its end is all that its failure tells.
+    pub fn is_connection(&self) -> bool {
+        self.back.path.flow.is_some()
+    }
+}
+
+/// The ways that a request may go, the best one first.
+#[derive(Clone, Debug, Default)]
+pub struct Ways {
+    next: VecDeque<Way>,
+    /// TCP was put before UDP, for its size: once is enough.
+    by_tcp: bool,
+}
+
+impl Ways {
+    /// One only.
+    pub fn one(way: Way) -> Ways {
+        Ways { next: [way].into(), by_tcp: false }
+    }
+
+    /// True when none is left.
+    pub fn is_empty(&self) -> bool {
+        self.next.is_empty()
+    }
+
+    /// A last one.
+    pub(super) fn push_back(&mut self, way: Way) {
+        self.next.push_back(way);
+    }
+
+    /// Takes the best way, and writes the request for it: Via and octets. By TCP where they are too many for a datagram. `None`: there
+    /// is no way, or it cannot be written.
+    pub fn write(&mut self, cx: &mut Services, far: FarEnd<'_>, draft: &mut Draft) -> Option<Written> {
+        let mut way = self.next.pop_front()?;
+        let branch = cx.mint_branch();
+        draft.insert_first(HeaderId::Via, cx.via(&way.back.path, &branch));
+        let mut payload = cx.encode(draft)?;
+        if payload.len() > DATAGRAM_MAX
+            && !self.by_tcp
+            && let Some(by_tcp) = far.by_tcp_first(cx, &way)
+        {
+            self.by_tcp = true;
+            self.next.push_front(std::mem::replace(&mut way, by_tcp));
+            draft.replace_first(HeaderId::Via, cx.via(&way.back.path, &branch));
+            payload = cx.encode(draft)?;
+        }
+        Some(Written { way, branch: branch.into(), payload })
+    }
+}
+
+/// A request as it goes out.
+pub struct Written {
+    /// Where.
+    pub way: Way,
+    /// The branch of its Via.
+    pub branch: Box<str>,
+    /// Its octets.
+    pub payload: Bytes,
+}
+
+/// What is known of where a far end is.
+#[derive(Clone, Copy)]
+pub struct FarEnd<'a> {
+    /// On which side of the SBC.
+    pub realm: Realm,
+    /// Its trunk.
+    pub trunk: &'a str,
+    /// The dialog with it.
+    pub dialog: &'a Dialog,
+    /// Where it was last seen, or reached.
+    pub path: &'a Path,
+    /// The node that `path` is a path of.
+    pub ingress: Option<NodeId>,
+    /// The name that its certificate must bear, for new TLS connections.
+    pub tls_name: Option<&'a str>,
+    /// What was asked for was sips.
+    pub secure: bool,
+}
+
+impl FarEnd<'_> {
+    /// The Contact value that we give to it: this node's own address, never the anycast one (rules E, F), with an owner token.
+    pub fn contact(&self, cx: &Services, token: &str) -> String {
+        let (transport, ip) = (self.path.transport, bracketed(cx.local.own_address(self.realm, self.path.remote.ip())));
+        let port = cx.local.port_of(transport);
+        if self.secure && transport == Transport::Tls {
+            // RFC 3261 §8.1.1.8, §12.1.1. A far end that says sips without TLS is reached as it reaches us.
+            return format!("<sips:{token}@{ip}:{port}>");
+        }
+        format!("<sip:{token}@{ip}:{port}{}>", transport.contact_parameter())
+    }
+
+    /// Where the next request in its dialog goes (RFC 3261 §8.1.2, §12.2.1.1).
+    pub fn next_hop(&self, cx: &Services) -> NextHop {
+        // A connection that the far end opened is the way to it while it lasts, whatever its Contact says: most callers do not listen.
+        if self.path.transport.is_reliable() && self.path.flow.is_some_and(|flow| cx.is_open(flow, self.ingress)) {
+            return NextHop::Known { path: *self.path, ingress: self.ingress };
+        }
+        if self.dialog.guessed && self.dialog.route_set.is_empty() {
+            return observed(cx, self.realm, self.path);
+        }
+        hop_to(cx, self.realm, self.path, &self.dialog.next_hop())
+    }
+
+    /// The way to a next hop that is known.
+    pub fn way(&self, path: Path, ingress: Option<NodeId>) -> Way {
+        Way { back: ReturnPath::through(ingress, path), tls_name: self.tls_name.map(Into::into) }
+    }
+
+    /// The ways to this host, after the DNS has answered.
+    pub fn ways(&self, cx: &mut Services, host: &str, result: &Result<Vec<Target>, ResolveError>) -> Ways {
+        let targets = result.as_deref().unwrap_or_default();
+        let targets = &targets[..targets.len().min(MAX_WAYS)];
+        let way = |target: &Target| {
+            // The dialled domain has proved itself there: its connection serves on, whatever its Contact calls the host.
+            let proved = self.tls_name.filter(|_| target.addr == self.path.remote);
+            let back = ReturnPath::here(cx.path_to(self.realm, target.transport, target.addr));
+            Way { back, tls_name: Some(proved.unwrap_or(host).into()) }
+        };
+        let mut next: VecDeque<Way> = targets.iter().map(way).collect();
+        // RFC 3263 §4.3: those that failed lately come last.
+        if let Some(first) = targets.iter().position(|target| !cx.defers(self.realm, target)) {
+            next.rotate_left(first);
+        }
+        if next.is_empty() {
+            // No DNS: where the far end was last seen is the best that is left, and mostly right.
+            next.push_back(self.way(self.own_path(cx, self.path.transport), None));
+        }
+        Ways { next, by_tcp: false }
+    }
+
+    /// The path back to where the far end was seen, from our own address.
+    pub fn own_path(&self, cx: &Services, transport: Transport) -> Path {
+        cx.path_to(self.realm, transport, self.path.remote)
+    }
+
+    /// The same hop by TCP. `None`: it is not for this far end, or TCP failed there lately.
+    fn by_tcp_first(&self, cx: &mut Services, way: &Way) -> Option<Way> {
+        let path = way.back.path;
+        let target = Target { addr: path.remote, transport: Transport::Tcp };
+        if path.transport != Transport::Udp || !self.takes_tcp(cx) || cx.defers(self.realm, &target) {
+            return None;
+        }
+        Some(Way { back: ReturnPath::here(cx.path_to(self.realm, Transport::Tcp, path.remote)), tls_name: None })
+    }
+
+    /// Whether a request that is too large for a datagram may go by TCP to the same address (RFC 3261 §18.1.1): the far end's URI and
+    /// its trunk leave the transport open, and no NAT is in between.
+    fn takes_tcp(&self, cx: &Services) -> bool {
+        let fixed = |trunk: &Trunk| trunk.targets.iter().any(|t| t.transport == Some(Transport::Udp));
+        let uri = self.dialog.next_hop();
+        let Ok(uri) = Uri::parse(&uri) else { return false };
+        let open = routing::uri_transport(&uri) == TransportChoice::Any && !cx.config.trunk(self.trunk).is_some_and(fixed);
+        let known = !self.dialog.guessed || !self.dialog.route_set.is_empty();
+        open && known && uri.host_ip().is_none_or(|ip| !is_natted(ip, self.path))
+    }
+
+    /// True for a far end by UDP whose own address is another, private one than that which is seen.
+    pub fn is_behind_nat(&self) -> bool {
+        self.path.transport == Transport::Udp && self.own_ip().is_some_and(|ip| is_natted(ip, self.path))
+    }
+
+    /// How the path to it stands after a request of its came by `back`: a connection, at whatever node, or the port that a NAT has
+    /// given it lately.
+    pub fn learnt_path(&self, back: &ReturnPath) -> (Path, Option<NodeId>) {
+        let known = (*self.path, self.ingress);
+        if self.path.transport != back.path.transport {
+            return known;
+        }
+        if self.path.transport.is_reliable() {
+            return (back.path, back.ingress);
+        }
+        let seen = self.path.remote.ip();
+        let other = |ip: IpAddr| ip.to_canonical() != seen.to_canonical() || is_private(ip);
+        let natted = self.dialog.guessed || self.own_ip().is_some_and(other);
+        let remote: SocketAddr = if natted && seen == back.path.remote.ip() { back.path.remote } else { self.path.remote };
+        (Path { remote, ..*self.path }, self.ingress)
+    }
+
+    /// The same without this connection, over which a request could not be sent.
+    pub fn path_without(&self, way: &Way) -> (Path, Option<NodeId>) {
+        if self.path.flow == way.back.path.flow && self.ingress == way.back.ingress {
+            return (Path { flow: None, ..*self.path }, None);
+        }
+        (*self.path, self.ingress)
+    }
+
+    /// The address that it gives as its own.
+    fn own_ip(&self) -> Option<IpAddr> {
+        Uri::parse(&self.dialog.remote_target).ok().and_then(|uri| uri.host_ip())
+    }
+}
+
+/// Back to where a far end was seen last.
+fn observed(cx: &Services, realm: Realm, seen: &Path) -> NextHop {
+    NextHop::Known { path: cx.path_to(realm, seen.transport, seen.remote), ingress: None }
+}
+
+/// RFC 3581 and plain sense: a private address of a far end that shows another one is behind a NAT.
+fn is_natted(ip: IpAddr, seen: &Path) -> bool {
+    ip != seen.remote.ip() && is_private(ip) && !is_private(seen.remote.ip())
+}
+
+/// The next hop to a URI of a far end that was seen there.
+pub fn hop_to(cx: &Services, realm: Realm, seen: &Path, uri: &str) -> NextHop {
+    let Ok(uri) = Uri::parse(uri) else { return observed(cx, realm, seen) };
+    let Some(host) = uri.host() else { return observed(cx, realm, seen) };
+    let choice = match routing::uri_transport(&uri) {
+        TransportChoice::Any => TransportChoice::Fixed(seen.transport),
+        other => other,
+    };
+    let transport = match choice {
+        TransportChoice::Fixed(t) => t,
+        TransportChoice::Secure => Transport::Tls,
+        TransportChoice::Any => seen.transport,
+    };
+    match uri.host_ip() {
+        Some(ip) if is_natted(ip, seen) => observed(cx, realm, seen),
+        Some(ip) => {
+            let port = uri.port().unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
+            NextHop::Known { path: cx.path_to(realm, transport, (ip, port).into()), ingress: None }
+        }
+        None => NextHop::Ask(ResolveRequest { target: HostAndPort { host: host.into(), port: uri.port() }, transport: choice }),
+    }
+}
