@@ -121,21 +121,17 @@ pub fn uid_of(cluster: &Cluster, call_id: &str) -> String {
     cdr["call"].as_str().expect("a record names its call").to_owned()
 }
 
-/// One call between two of sipp's scenarios (caller, PSAP), by way of the anycast address, with pauses of `pause` ms. Both run to their
-/// end, nothing is left of the call but its record, and its ladder is what they saw.
+/// One call between two of sipp's scenarios (caller, PSAP), by way of the anycast address, without a pause. Both run to their end,
+/// nothing is left of the call but its record, and its ladder is what they saw.
 ///
 /// # Panics
 /// Any of it is not so.
 #[track_caller]
-pub fn between(cluster: &Cluster, (uac, uas): (&str, &str), ruri: &str, pause: u32, extra: &[&str]) {
-    let (before, pause) = (cluster.cdrs().len(), pause.to_string());
-    let psap = Sipp::scenario(uas, PSAP.ip(), LIMIT).traced().args(&["-m", "1", "-d", &pause]).serve(PSAP);
-    let caller = Sipp::scenario(uac, CALLER, LIMIT)
-        .traced()
-        .args(&["-m", "1", "-d", &pause, "-key", "ruri", ruri])
-        .args(extra)
-        .to(anycast())
-        .start();
+pub fn between(cluster: &Cluster, (uac, uas): (&str, &str), ruri: &str, extra: &[&str]) {
+    let before = cluster.cdrs().len();
+    let psap = Sipp::scenario(uas, PSAP.ip(), LIMIT).traced().args(&["-m", "1"]).serve(PSAP);
+    let caller =
+        Sipp::scenario(uac, CALLER, LIMIT).traced().args(&["-m", "1", "-key", "ruri", ruri]).args(extra).to(anycast()).start();
     let caller = caller.succeed();
     assert_eq!(caller.successful, 1, "{}", cluster.logs());
     let callee = psap.succeed();

@@ -212,6 +212,9 @@ mod tests {
             let comment = text.split("<!--").nth(1).and_then(|c| c.split("-->").next()).unwrap_or_default();
             assert!(comment.contains("RFC "), "{name} names no RFC: {comment}");
             assert!(tests.contains(&format!("\"{name}\"")), "no test plays {name}");
+            // A call that lasts (`-d`) is not one that needs to: only the caller of the long calls can wait, by nothing of its own.
+            let pauses = text.matches("<pause").count();
+            assert!(pauses == 0 || (name == "uac" && pauses == 1 && text.contains("<pause/>")), "{name} waits for time to pass");
         }
     }
 
@@ -240,11 +243,9 @@ mod tests {
             .zip(pairs)
             .map(|(n, (uac, uas))| {
                 let at = SocketAddr::new(there, 6100 + n);
-                let server = Sipp::scenario(uas, there, limit).args(&["-m", "1", "-d", "100"]).serve(at);
-                let client = Sipp::scenario(uac, here, limit)
-                    .args(&["-m", "1", "-d", "100", "-key", "ruri", &format!("sip:112@{at}")])
-                    .to(at)
-                    .start();
+                let server = Sipp::scenario(uas, there, limit).args(&["-m", "1"]).serve(at);
+                let client =
+                    Sipp::scenario(uac, here, limit).args(&["-m", "1", "-key", "ruri", &format!("sip:112@{at}")]).to(at).start();
                 (client, server)
             })
             .collect();

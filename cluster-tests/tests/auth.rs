@@ -61,8 +61,7 @@ fn callers_and_the_cluster_prove_who_they_are() {
     let before = cluster.cdrs().len();
     with_auth(&cluster, "auth_algorithms = [\"MD5\"]\n", || {
         let psap = Sipp::scenario("uas-challenges", PSAP.ip(), LIMIT).args(&["-m", "1"]).serve(PSAP);
-        let caller =
-            Sipp::scenario("uac-auth", CALLER, LIMIT).args(&["-m", "1", "-d", "500", "-key", "ruri", RURI]).to(anycast()).start();
+        let caller = Sipp::scenario("uac-auth", CALLER, LIMIT).args(&["-m", "1", "-key", "ruri", RURI]).to(anycast()).start();
         assert_eq!(caller.succeed().successful, 1, "{}", cluster.logs());
         assert_eq!(psap.succeed().successful, 1);
         cluster.settled(before + 1);

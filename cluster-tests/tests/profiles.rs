@@ -217,7 +217,7 @@ fn a_trunk_has_its_own_times() {
         scene.caller.send(&invite, anycast());
         let (at_psap, from) = scene.psap.expect_request("INVITE");
         let took = began.elapsed();
-        assert!((Duration::from_millis(300)..Duration::from_millis(1500)).contains(&took), "failover after {took:?}");
+        assert!((Duration::from_millis(300)..Duration::from_secs(2)).contains(&took), "failover after {took:?}");
         scene.psap.send(&at_psap.response(180, "Ringing", "psap").with("Contact", &format!("<sip:psap@{PSAP}>")), from);
         scene.caller.expect_response(180, "INVITE");
         // It rings for as long as the trunk says, and no longer.

@@ -17,7 +17,7 @@ fn cluster() -> Shared {
 
 /// One call between two scenarios, by way of the anycast address.
 fn between(uac: &str, uas: &str, extra: &[&str]) {
-    ladder::between(&cluster(), (uac, uas), "sip:112@127.0.0.100:5060", 300, extra);
+    ladder::between(&cluster(), (uac, uas), "sip:112@127.0.0.100:5060", extra);
 }
 
 #[test]
