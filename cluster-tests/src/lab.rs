@@ -53,6 +53,14 @@ impl Lab {
     /// # Panics
     /// It does not come up (it needs root).
     pub fn with_psap(target: &str) -> Lab {
+        Lab::with(target, "")
+    }
+
+    /// The same with these settings of the cluster.
+    ///
+    /// # Panics
+    /// It does not come up (it needs root).
+    pub fn with(target: &str, settings: &str) -> Lab {
         let (sbc, caller, psap) = (Namespace::new("sbct-sbc"), Namespace::new("sbct-caller"), Namespace::new("sbct-psap"));
         let both = |hosts: &[&str], v4: &str, v6: &str| -> Vec<String> {
             hosts.iter().flat_map(|n| [format!("{v4}.{n}/24"), format!("{v6}::{n}/64")]).collect()
@@ -84,7 +92,7 @@ impl Lab {
         let text = text
             .replace("198.18.1.2:5060;transport=udp", target)
             .replace("[\"198.18.1.2/32\"]", "[\"198.18.1.2/32\", \"2001:db8:1::2/128\"]");
-        std::fs::write(&file, format!("{text}\n{desk}")).expect("the directory is writable");
+        std::fs::write(&file, format!("{text}\n{desk}\n[settings]\n{settings}\n")).expect("the directory is writable");
         let mut lab = Lab { nodes: Vec::new(), dir, psap, caller, sbc };
         for name in ["node-a", "node-b", "node-c"] {
             let mut sbcd = lab.sbc.command(bin.join("sbcd").to_str().expect("the build is in a UTF-8 path"));

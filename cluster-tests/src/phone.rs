@@ -1,6 +1,6 @@
 //! A phone on a UDP socket, driven by hand.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ pub struct Phone {
     at: SocketAddr,
     backlog: VecDeque<Received>,
     wire: RefCell<Vec<Step>>,
+    pings: Cell<usize>,
 }
 
 impl Phone {
@@ -33,7 +34,7 @@ impl Phone {
     pub fn bind(at: impl ToSocketAddrs + std::fmt::Debug) -> Phone {
         let socket = UdpSocket::bind(&at).unwrap_or_else(|e| panic!("cannot bind {at:?}: {e}"));
         let at = socket.local_addr().expect("a bound socket has an address");
-        Phone { socket, at, backlog: VecDeque::new(), wire: RefCell::default() }
+        Phone { socket, at, backlog: VecDeque::new(), wire: RefCell::default(), pings: Cell::new(0) }
     }
 
     /// Its address.
@@ -76,9 +77,10 @@ impl Phone {
         loop {
             let left = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())?;
             self.socket.set_read_timeout(Some(left)).expect("the duration is not zero");
-            if let Ok((n, from)) = self.socket.recv_from(&mut buffer)
-                && let Some(message) = Message::parse(&buffer[..n])
-            {
+            let Ok((n, from)) = self.socket.recv_from(&mut buffer) else { continue };
+            if &buffer[..n] == b"\r\n\r\n" {
+                self.pings.set(self.pings.get() + 1);
+            } else if let Some(message) = Message::parse(&buffer[..n]) {
                 self.note(false, &message);
                 return Some((message, from));
             }
@@ -144,6 +146,21 @@ impl Phone {
     #[track_caller]
     pub fn expect_request(&mut self, method: &str) -> Received {
         self.expect(method, |m| m.method() == method)
+    }
+
+    /// Waits until it has been pinged so often in all (two CRLFs, RFC 5626 §3.5.1).
+    ///
+    /// # Panics
+    /// It is not, within `limit`.
+    #[track_caller]
+    pub fn pinged(&mut self, times: usize, limit: Duration) {
+        let end = Instant::now() + limit;
+        while self.pings.get() < times {
+            assert!(Instant::now() < end, "{}: {} keep-alives of {times}", self.at, self.pings.get());
+            if let Some(received) = self.receive(Instant::now() + Duration::from_millis(50)) {
+                self.backlog.push_back(received);
+            }
+        }
     }
 
     /// Has an OPTIONS answered at this address of a node. It serves one message after the other: all that it got there before was

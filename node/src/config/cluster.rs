@@ -232,6 +232,10 @@ fn settings(reader: &Reader<'_>, section: &Section<'_>) -> Settings {
         // More than a second would let the caller's UA repeat its INVITE before it is answered.
         claim_budget: ms("claim_budget_ms", 1, 1000).unwrap_or(default.claim_budget),
         failover_after: ms("failover_after_ms", 100, 32_000).unwrap_or(default.failover_after),
+        nat_keepalive: section
+            .number_or_off("nat_keepalive_s", 1..=600)
+            .map(Duration::from_secs)
+            .unwrap_or(default.nat_keepalive),
         cancel_hold: ms("cancel_hold_ms", 0, 1000).unwrap_or(default.cancel_hold),
         ring_timeout: section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs).unwrap_or(default.ring_timeout),
         emergency_ring_timeout: section

@@ -58,6 +58,7 @@ ring_timeout_s = 60
 own_names = ["SBC.example.net", "sos.example.net."]
 emergency_ring_timeout_s = 900
 session_expires_s = 0
+nat_keepalive_s = 0
 [emergency]
 numbers = ["112", "110"]
 [[trunks]]
@@ -106,6 +107,7 @@ fn a_good_cluster_is_read_whole() {
     assert_eq!(c.settings.emergency_ring_timeout, Duration::from_secs(900));
     assert_eq!((c.settings.session_expires, c.trunks[0].session_expires), (Duration::ZERO, None));
     assert_eq!(c.trunks[1].session_expires, Some(Duration::from_secs(600)));
+    assert_eq!(c.settings.nat_keepalive, Duration::ZERO);
     assert_eq!(c.emergency_numbers, ["112".into(), "110".into()]);
     assert_eq!(c.settings.own_names, ["sbc.example.net".into(), "sos.example.net".into()]);
     let psap = &c.trunks[0];

@@ -13,6 +13,7 @@ use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause, SentAck, body, headers};
 use crate::dialog::Dialog;
 use crate::io::{Counter, ReturnPath, Side, Transport};
+use crate::policy::Settings;
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
 use crate::store_pb::{self, command::Kind};
 use crate::transaction::{ResponseAction, ServerTxId};
@@ -21,8 +22,6 @@ use crate::transaction::{ResponseAction, ServerTxId};
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
 const GIVE_UP: Duration = Duration::from_secs(32);
-/// Below what a NAT may keep an idle UDP mapping for: two minutes by RFC 4787 §4.3, half a minute in many.
-const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// How often a node without a lease looks whether it has one again.
 const LEASE_WAIT: Duration = Duration::from_secs(1);
 
@@ -142,7 +141,7 @@ impl Call {
         }
         for side in [Side::Caller, Side::Callee] {
             if self.leg(side).far().is_behind_nat() {
-                cx.start_timer(KEEP_ALIVE, Timer::Call(self.serial, CallTimer::KeepAlive(side)));
+                self.await_keep_alive(cx, side);
             }
         }
         let status = response.status().unwrap_or(200);
@@ -325,9 +324,18 @@ impl Call {
         if self.phase != CallPhase::Answered || leg.gone || !leg.far().is_behind_nat() {
             return;
         }
-        let way = ReturnPath::here(leg.far().own_path(cx, Transport::Udp));
-        cx.send(way, None, Bytes::from_static(b"\r\n\r\n"));
-        cx.start_timer(KEEP_ALIVE, Timer::Call(self.serial, CallTimer::KeepAlive(side)));
+        if !cx.config.settings.nat_keepalive.is_zero() {
+            let way = ReturnPath::here(leg.far().own_path(cx, Transport::Udp));
+            cx.send(way, None, Bytes::from_static(b"\r\n\r\n"));
+        }
+        self.await_keep_alive(cx, side);
+    }
+
+    fn await_keep_alive(&self, cx: &mut Services, side: Side) {
+        let every = cx.config.settings.nat_keepalive;
+        // It may be turned on while the call stands.
+        let every = if every.is_zero() { Settings::default().nat_keepalive } else { every };
+        cx.start_timer(every, Timer::Call(self.serial, CallTimer::KeepAlive(side)));
     }
 
     /// The far end's ACK for a 2xx. `message` may carry the answer.

@@ -228,7 +228,7 @@ impl Call {
         // The old transaction goes on absorbing copies of its 401; what becomes of it says nothing of the new one.
         cx.client_use.remove(&self.attempts[at].tx);
         cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));
-        let failover = cx.config.settings.failover_after;
+        let failover = cx.config.failover_after(&self.callee.trunk);
         let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
         let attempt = &mut self.attempts[at];
         attempt.dialog.local_cseq = cseq;

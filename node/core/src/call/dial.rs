@@ -304,9 +304,7 @@ impl Call {
         };
         self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
         cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));
-        let settings = &cx.config.settings;
-        let trunk = cx.config.trunk(&self.callee.trunk);
-        let failover = trunk.and_then(|t| t.failover_after).unwrap_or(settings.failover_after);
+        let failover = cx.config.failover_after(&self.callee.trunk);
         let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
         self.restart_ring(cx);
         self.await_progress(cx);

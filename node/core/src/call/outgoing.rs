@@ -125,8 +125,7 @@ impl Call {
             }
         };
         if let (Some(tx), Some(again)) = (sent, again) {
-            let after = cx.config.trunk(&self.leg(side).trunk).and_then(|t| t.failover_after);
-            let after = after.unwrap_or(cx.config.settings.failover_after);
+            let after = cx.config.failover_after(&self.leg(side).trunk);
             let silent = || Timer::Call(self.serial, CallTimer::Silent(tx));
             // A stream tells by itself that nobody is there.
             let waits = !again.ways.is_empty() && !back.path.transport.is_reliable();

@@ -31,6 +31,11 @@ pub struct ClusterConfig {
 }
 
 impl ClusterConfig {
+    /// How long a target of this trunk may stay silent before the next is tried.
+    pub fn failover_after(&self, trunk: &str) -> Duration {
+        self.trunk(trunk).and_then(|t| t.failover_after).unwrap_or(self.settings.failover_after)
+    }
+
     /// The trunk of that name.
     pub fn trunk(&self, name: &str) -> Option<&Trunk> {
         self.trunks.iter().find(|t| *t.name == *name)
@@ -252,6 +257,8 @@ pub struct Settings {
     pub claim_budget: Duration,
     /// How long a target may stay silent before the next is tried.
     pub failover_after: Duration,
+    /// How often the NAT before a far end of an answered call is reminded of it; zero: never.
+    pub nat_keepalive: Duration,
     /// How long a CANCEL waits for a claim that is not applied yet (AC-07).
     pub cancel_hold: Duration,
     /// How long the called side may ring without another word (timer C of RFC 3261 §16.6).
@@ -281,6 +288,8 @@ impl Default for Settings {
         Settings {
             claim_budget: Duration::from_millis(150),
             failover_after: Duration::from_secs(2),
+            // Below what a NAT may keep an idle UDP mapping for: two minutes by RFC 4787 §4.3, half a minute in many.
+            nat_keepalive: Duration::from_secs(25),
             cancel_hold: Duration::from_millis(200),
             // RFC 3261 §16.6 step 11 wants more than three minutes.
             ring_timeout: Duration::from_secs(185),

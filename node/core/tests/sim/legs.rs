@@ -2,6 +2,7 @@
 //! ends that leave out what RFC 3261 wants of them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sbc_core::ids::FlowId;
@@ -363,28 +364,55 @@ fn a_udp_far_end_behind_a_nat_is_followed() {
     }
 }
 
-/// The NAT before a far end is kept awake while its call stands, for the BYE of the other one.
+/// The NAT before a far end is kept awake while its call stands, for the BYE of the other one: on either side, and where it is wanted.
 #[test]
 fn a_far_end_behind_a_nat_is_kept_reachable() {
-    for (contact, natted) in [("<sip:far@192.168.1.5:5060>", true), ("<sip:far@198.18.10.9:5070>", false)] {
-        let mut s = Stage::new(false).established(
-            |d| {
+    let (natted, open) = ("<sip:far@192.168.1.5:5060>", "<sip:far@198.18.10.9:5070>");
+    for (caller, callee, seconds, expected) in [
+        (natted, open, 25, (3, 0)),
+        (open, natted, 25, (0, 3)),
+        (natted, natted, 10, (8, 8)),
+        (open, open, 25, (0, 0)),
+        (natted, natted, 0, (0, 0)),
+    ] {
+        let with = |contact: &'static str| {
+            move |d: &mut Draft| {
                 d.set(HeaderId::Contact, contact);
-            },
-            |_| (),
-        );
+            }
+        };
+        let stage = Stage::with(false, |c| c.settings.nat_keepalive = Duration::from_secs(seconds));
+        let mut s = stage.established(with(caller), with(callee));
         let kept = |s: &Stage| {
             let sent = s.w.sent.as_ref().expect("kept");
-            sent.iter().filter(|p| p.node.is_some() && p.to == addr(SOURCE) && is_keepalive(&p.bytes)).count()
+            let to = |at: &str| sent.iter().filter(|p| p.node.is_some() && p.to == addr(at) && is_keepalive(&p.bytes)).count();
+            (to(SOURCE), to(PSAP))
         };
         s.w.run_until(s.w.now / 1000 + 80_000);
-        assert_eq!(kept(&s), if natted { 3 } else { 0 });
+        assert_eq!(kept(&s), expected, "{caller} {callee} {seconds}");
         s.psap_asks(PSAP, &Method::Bye, |_| ());
         let (bye, _) = s.got_request(&Method::Bye);
         s.put(&bye.response(200, None));
         s.w.run_until(s.w.now / 1000 + 80_000);
-        assert_eq!(kept(&s), if natted { 3 } else { 0 }, "not after its end");
+        assert_eq!(kept(&s), expected, "not after its end");
     }
+}
+
+/// It may be turned on while calls stand.
+#[test]
+fn keep_alives_begin_when_they_are_wanted() {
+    let stage = Stage::with(false, |c| c.settings.nat_keepalive = Duration::ZERO);
+    let mut s = stage.established(
+        |d| {
+            d.set(HeaderId::Contact, "<sip:far@192.168.1.5:5060>");
+        },
+        |_| (),
+    );
+    let pings = |s: &Stage| s.w.sent.as_ref().map_or(0, |sent| sent.iter().filter(|p| is_keepalive(&p.bytes)).count());
+    s.w.run_until(s.w.now / 1000 + 60_000);
+    assert_eq!(pings(&s), 0);
+    s.w.reconfigure(|c| c.settings.nat_keepalive = Duration::from_secs(5));
+    s.w.run_until(s.w.now / 1000 + 25_000);
+    assert!(pings(&s) > 0);
 }
 
 fn udp(text: &str) -> Target {

@@ -108,8 +108,7 @@ impl Sbc {
         let asked = Asked::new(&mut self.cx, &hop.trunk, Known::default(), &mut draft);
         let loops = self.cx.loop_cookie(&page.request);
         let Some(tx) = self.transmit_page(&mut draft, path, tls_name.clone(), &loops) else { return false };
-        let settings = &self.cx.config.settings;
-        let failover = self.cx.config.trunk(&hop.trunk).and_then(|t| t.failover_after).unwrap_or(settings.failover_after);
+        let failover = self.cx.config.failover_after(&hop.trunk);
         page.current = Some(Sent { tx, path, tls_name, asked });
         page.timer = Some(self.cx.start_timer(failover, Timer::Page(id)));
         self.pages.sent.insert(tx, id);

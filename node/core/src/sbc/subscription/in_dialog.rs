@@ -212,8 +212,7 @@ impl Sbc {
             None => passing.draft.clone(),
         };
         let far = subscription.end(subscription.passing[at].from.other());
-        let trunk = cx.config.trunk(&far.trunk);
-        let failover = trunk.and_then(|t| t.failover_after).unwrap_or(cx.config.settings.failover_after);
+        let failover = cx.config.failover_after(&far.trunk);
         let written = ways.write(cx, far.far(), &mut draft);
         let now = cx.now.mono;
         let sent = written.and_then(|w| {
