@@ -26,7 +26,7 @@ pub fn page(node: u8) -> String {
     page
 }
 
-/// A value at the n-th node; 0 where there is none yet. `name` with its labels: `sbc_calls_active`, `sbc_claims_total{outcome="won"}`.
+/// A value at the n-th node; 0 where there is none yet. `name` with its labels: `sbc_raft_leader`, `sbc_claims_total{outcome="won"}`.
 pub fn value(node: u8, name: &str) -> u64 {
     let page = page(node);
     let found = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());

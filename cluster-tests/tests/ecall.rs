@@ -38,7 +38,7 @@ fn a_number_of_a_range_has_its_class_everywhere() {
                 let call = cluster.call(invite.header("Call-ID"), "CALL_STATE_ANSWERED");
                 assert_eq!((&call["emergency"], &call["emergencyInfo"]["service"]), (&true.into(), &service.into()), "{uri}");
                 wait::until("the node that owns it counts it", SETTLE, || {
-                    let active = scrape::sum("sbc_calls_active");
+                    let active = scrape::sum(&format!("sbc_calls_active{{class=\"{service}\"}}"));
                     if active > 0 { Ok(()) } else { Err(active) }
                 });
                 scene.caller.send(&dialog.request("BYE"), unicast(1));
@@ -57,6 +57,10 @@ fn a_number_of_a_range_has_its_class_everywhere() {
                 let told: Vec<serde_json::Value> = tail.stdout.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
                 assert_eq!(told.len(), 4, "received, ringing, answered, ended: {told:#?}");
                 assert!(told.iter().all(|e| e["emergencyInfo"]["service"] == service), "{told:#?}");
+                wait::until("none is left", SETTLE, || {
+                    let active = scrape::sum(&format!("sbc_calls_active{{class=\"{service}\"}}"));
+                    if active == 0 { Ok(()) } else { Err(active) }
+                });
                 assert_eq!((scrape::sum(&received), scrape::sum(&ended)), (counted.0 + 1, counted.1 + 1), "{service}");
             }
             cluster.settled(before + 3);

@@ -156,8 +156,8 @@ impl Sources {
         for (direction, handshakes) in [("accepted", &stats.tls_accepted), ("opened", &stats.tls_opened)] {
             self.metrics.tls_handshakes(direction, handshakes.outcomes());
         }
-        if let Ok(CommandReply::Summary { calls, transactions, load }) = self.driver.command(Command::Summary).await {
-            gauge(&g.calls_active, calls);
+        if let Ok(CommandReply::Summary { by_class, transactions, load, .. }) = self.driver.command(Command::Summary).await {
+            self.metrics.calls_active(&by_class);
             gauge(&g.transactions_active, transactions);
             gauge(&g.load_percent, u64::from(load));
         }

@@ -133,7 +133,7 @@ impl NodeHandle for Fake {
             Command::Ladder { .. } => CommandReply::Ladder { entries: vec![], dropped: 0 },
             Command::Summary => {
                 let calls = replica.calls(None).filter(|c| c.owner() == self.config.id).count() as u64;
-                CommandReply::Summary { calls, transactions: 0, load: 0 }
+                CommandReply::Summary { calls, by_class: vec![("none", calls)], transactions: 0, load: 0 }
             }
         })
     }

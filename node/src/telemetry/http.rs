@@ -121,10 +121,10 @@ mod tests {
     async fn two_pages_and_limits() {
         let (say, health) = watch::channel(String::new());
         let metrics = Metrics::new();
-        metrics.gauges.calls_active.set(7);
+        metrics.gauges.media_sessions.set(7);
         let (addr, task) = serve_http("127.0.0.1:0".parse().unwrap(), metrics, health).await.unwrap();
         let page = ask(addr, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
-        assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("sbc_calls_active 7\n"), "{page}");
+        assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("sbc_media_sessions 7\n"), "{page}");
         assert!(ask(addr, "GET /healthz HTTP/1.1\r\n\r\n").await.ends_with("ok\n"));
         say.send("no quorum".into()).unwrap();
         let page = ask(addr, "GET /healthz HTTP/1.1\r\n\r\n").await;

@@ -95,7 +95,7 @@ type Counters<const N: usize> = Family<Labels<N>, PromCounter>;
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// Calls that this node owns.
-    pub calls_active: Gauge,
+    calls_active: Family<Labels<1>, Gauge>,
     /// Live transactions.
     pub transactions_active: Gauge,
     /// How busy the SIP loop is.
@@ -286,6 +286,14 @@ impl Metrics {
         }
     }
 
+    /// Calls that this node owns, by class of emergency service.
+    pub fn calls_active(&self, by_class: &[(&'static str, u64)]) {
+        for &(class, calls) in by_class {
+            let gauge = self.gauges.calls_active.get_or_create(&Labels([("class", class)]));
+            gauge.set(i64::try_from(calls).unwrap_or(i64::MAX));
+        }
+    }
+
     /// The certificates were read again, and are in use or were refused.
     pub fn certificates_reloaded(&self, good: bool) {
         let outcome = if good { "swapped" } else { "refused" };
@@ -335,8 +343,8 @@ fn class_name(class: u8) -> &'static str {
 }
 
 fn register_gauges(r: &mut Registry, g: &Gauges) {
-    let all: [(&str, &str, &Gauge); 15] = [
-        ("calls_active", "Calls that this node owns", &g.calls_active),
+    r.register("calls_active", "Calls that this node owns, by class of emergency service", g.calls_active.clone());
+    let all: [(&str, &str, &Gauge); 14] = [
         ("transactions_active", "Live SIP transactions", &g.transactions_active),
         ("load_percent", "How busy the SIP loop is; from the setting shed_at on ordinary calls are refused", &g.load_percent),
         ("replica_calls", "Live calls in the replicated state", &g.replica_calls),
@@ -436,7 +444,7 @@ mod tests {
         m.rpc_failed("unavailable");
         m.certificates_reloaded(false);
         m.tls_handshakes("opened", [("anonymous", 0), ("identified", 4), ("certificate", 2), ("failed", 0), ("given_up", 0)]);
-        m.gauges.calls_active.set(3);
+        m.calls_active(&[("none", 3), ("sos", 0)]);
         let text = m.render();
         let mut names: Vec<&str> =
             text.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(['{', ' ']).next().unwrap()).collect();
@@ -445,7 +453,8 @@ mod tests {
         assert_eq!(names, NAMES);
         assert!(text.contains("sbc_misrouted_total{method=\"BYE\",action=\"relay\"} 1"), "{text}");
         assert!(text.contains("sbc_sip_acl_hits_total{rule=\"7\"} 1"), "{text}");
-        assert!(text.contains("sbc_calls_active 3"));
+        assert!(text.contains("sbc_calls_active{class=\"none\"} 3\n"), "{text}");
+        assert!(text.contains("sbc_calls_active{class=\"sos\"} 0\n"), "{text}");
         assert!(text.contains("sbc_calls_ended_total{outcome=\"answered\",class=\"sos\"} 1"), "{text}");
         assert!(text.contains("sbc_trunk_up{trunk=\"psap\"} 1"), "{text}");
         assert!(text.contains("sbc_trunk_probe_seconds{trunk=\"psap\"} 0.02"), "{text}");

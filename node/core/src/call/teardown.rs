@@ -222,7 +222,7 @@ impl Call {
     }
 
     /// What this call is counted under.
-    pub(super) fn class(&self) -> &'static str {
+    pub fn class(&self) -> &'static str {
         routing::class_label(self.emergency_info.as_ref().map(|info| info.service.as_str()))
     }
 

@@ -86,6 +86,8 @@ pub enum CommandReply {
     Summary {
         /// Calls that this node owns now, in any state.
         calls: u64,
+        /// The same by class of emergency service: every class that there has been.
+        by_class: Vec<(&'static str, u64)>,
         /// Live transactions.
         transactions: u64,
         /// How busy the SIP loop is, in percent.

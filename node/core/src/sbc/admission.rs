@@ -70,11 +70,11 @@ impl Sbc {
         if self.shedding.sheds(settings.shed_at) {
             return Some("load");
         }
-        let over = |calls: usize, most: u32| usize::try_from(most).is_ok_and(|most| calls >= most);
+        let over = |calls: u64, most: u32| calls >= u64::from(most);
         let of_trunk = config.trunk(trunk);
         let (max_calls, max_rate) = of_trunk.map_or((0, 0), |t| (t.max_calls, t.max_rate));
-        let held = self.by_trunk.get(trunk).map_or(0, |n| usize::try_from(*n).unwrap_or(usize::MAX));
-        if over(self.active, settings.max_calls) {
+        let held = self.by_trunk.get(trunk).map_or(0, |n| u64::from(*n));
+        if over(self.active.values().sum(), settings.max_calls) {
             return Some("max_calls");
         }
         if max_calls > 0 && over(held, max_calls) {
@@ -88,14 +88,16 @@ impl Sbc {
     }
 
     /// A call of this trunk began.
-    pub(super) fn count_in(&mut self, trunk: &str) {
+    pub(super) fn count_in(&mut self, trunk: &str, class: &'static str) {
         *self.by_trunk.entry(trunk.into()).or_default() += 1;
-        self.active += 1;
+        *self.active.entry(class).or_default() += 1;
     }
 
     /// It is over.
-    pub(super) fn uncount(&mut self, trunk: &str) {
-        self.active = self.active.saturating_sub(1);
+    pub(super) fn uncount(&mut self, trunk: &str, class: &'static str) {
+        if let Some(calls) = self.active.get_mut(class) {
+            *calls = calls.saturating_sub(1);
+        }
         if let Some(calls) = self.by_trunk.get_mut(trunk) {
             *calls = calls.saturating_sub(1);
             if *calls == 0 {

@@ -23,7 +23,8 @@ impl Sbc {
                 }
             }
             Command::Summary => CommandReply::Summary {
-                calls: u64::try_from(self.active).unwrap_or(u64::MAX),
+                calls: self.active.values().sum(),
+                by_class: self.active.iter().map(|(class, calls)| (*class, *calls)).collect(),
                 transactions: u64::try_from(self.cx.tx.len()).unwrap_or(u64::MAX),
                 load: self.shedding.load,
             },

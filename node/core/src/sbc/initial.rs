@@ -149,7 +149,7 @@ impl Sbc {
         );
         self.by_claim.insert(keys.key.0, serial);
         self.by_media.insert(call.media_id(), serial);
-        self.count_in(&call.caller.trunk);
+        self.count_in(&call.caller.trunk, call.class());
         self.calls.insert(serial, call);
         self.with_call(serial, |_, _| ());
         // A CANCEL that overtook it.

@@ -23,7 +23,7 @@ mod subscription;
 mod undecided;
 mod unsettled;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -70,8 +70,8 @@ pub struct Sbc {
     ban_rate: Rates<()>,
     /// Calls of each trunk that this node holds.
     by_trunk: HashMap<Box<str>, u32>,
-    /// All that are not over.
-    active: usize,
+    /// All that are not over, by class.
+    active: BTreeMap<&'static str, u64>,
     /// Uses of our nonces.
     uses: authenticate::Uses,
     ladders: PastLadders,
@@ -106,7 +106,7 @@ impl Sbc {
             bans: Recent::default(),
             ban_rate: Rates::default(),
             by_trunk: HashMap::new(),
-            active: 0,
+            active: [("none", 0), ("sos", 0)].into(),
             uses: Default::default(),
             ladders: PastLadders::default(),
             pages: Default::default(),
@@ -224,8 +224,8 @@ impl Sbc {
         let (over, done) = (call.is_over(), call.is_done());
         if over && std::mem::take(&mut call.counted) {
             // A limit is for calls that are up; what the log has to hear of others, it may hear late.
-            let trunk = call.caller.trunk.clone();
-            self.uncount(&trunk);
+            let (trunk, class) = (call.caller.trunk.clone(), call.class());
+            self.uncount(&trunk, class);
         }
         if done {
             self.forget(serial);
@@ -240,7 +240,7 @@ impl Sbc {
     fn forget(&mut self, serial: u64) {
         let Some(call) = self.calls.remove(&serial) else { return };
         if call.counted {
-            self.uncount(&call.caller.trunk);
+            self.uncount(&call.caller.trunk, call.class());
         }
         self.by_media.remove(&call.media_id());
         let lost = call.lost_to();
