@@ -26,6 +26,7 @@ mod rng;
 mod scenario;
 mod secure;
 mod seeds;
+mod stage;
 mod subscription_ways;
 mod subscriptions;
 mod world;

@@ -1,5 +1,10 @@
 //! Nodes, network, log, media engine, DNS and phones, moved by one queue of events in virtual time.
 
+mod event;
+mod faults;
+mod log;
+mod wire;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
@@ -8,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sbc_core::ctx::LocalConfig;
-use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, ResolveId, SendId};
+use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, SendId};
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
     MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, StreamPorts, StreamRemote, Target,
@@ -20,6 +25,9 @@ use sbc_core::sbc::Sbc;
 use sbc_core::store_pb;
 use sbc_core::time::{Instant, Now, UnixMs};
 use sbc_core::token::ClusterKey;
+
+use event::{Event, Queued};
+pub(crate) use event::{Fault, Net};
 
 use crate::invariants::{media_where_it_is_open, no_anycast_leak};
 use crate::phone::{LegState, Phone};
@@ -40,137 +48,6 @@ const LEASE_TICK: u64 = 500 * MS;
 const DOWN_AFTER: u64 = 3000 * MS;
 /// Steps of one world at the most: a world that does not come to rest is a failure.
 const MAX_STEPS: u64 = 400_000;
-
-/// What the network does to packets, per mille and microseconds.
-#[derive(Clone, Debug)]
-pub(crate) struct Net {
-    pub(crate) loss: u64,
-    pub(crate) duplicate: u64,
-    pub(crate) delay: (u64, u64),
-    /// Rarely, a packet takes this much longer.
-    pub(crate) late: (u64, u64),
-    /// Packets to the anycast address that reach a node of their own choice.
-    pub(crate) stray: u64,
-    /// The caller's network is IPv6; the PSAP's is IPv4.
-    pub(crate) ipv6: bool,
-    /// Loss on the peer links.
-    pub(crate) peer_loss: u64,
-    /// From proposal to commit.
-    pub(crate) commit: (u64, u64),
-    /// From commit to a node's apply.
-    pub(crate) apply: (u64, u64),
-    /// A commit is reported as failed all the same.
-    pub(crate) false_failure: u64,
-}
-
-impl Net {
-    /// Nothing goes wrong.
-    pub(crate) fn calm() -> Net {
-        Net {
-            loss: 0,
-            ipv6: false,
-            duplicate: 0,
-            delay: (1000, 1001),
-            late: (0, 1000),
-            stray: 0,
-            peer_loss: 0,
-            commit: (5000, 5001),
-            apply: (1000, 1001),
-            false_failure: 0,
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Event {
-    Packet {
-        from: SocketAddr,
-        to: SocketAddr,
-        bytes: Bytes,
-    },
-    Peer {
-        from: usize,
-        to: usize,
-        message: PeerMessage,
-    },
-    NodeTimer(usize),
-    PhoneTimer(usize),
-    Commit {
-        node: usize,
-        life: u32,
-        id: ProposalId,
-        command: Box<store_pb::Command>,
-    },
-    Apply(usize),
-    ProposeFailed {
-        node: usize,
-        life: u32,
-        id: ProposalId,
-    },
-    Media {
-        node: usize,
-        life: u32,
-        event: MediaEvent,
-    },
-    Resolved {
-        node: usize,
-        life: u32,
-        id: ResolveId,
-        port: u16,
-    },
-    SendFailed {
-        node: usize,
-        id: SendId,
-    },
-    Lease(usize),
-    /// A node that was started has its links, and tells the log.
-    Started {
-        node: usize,
-        life: u32,
-    },
-    Fault(Fault),
-}
-
-/// Something that happens to the cluster.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Fault {
-    /// The anycast address reaches this node now.
-    Flip(usize),
-    /// The node loses its peers and the log; its SIP sockets work.
-    Cut(usize),
-    /// It has them again.
-    Heal(usize),
-    /// The node loses its peers only.
-    CutLinks(usize),
-    /// It has them again.
-    HealLinks(usize),
-    /// The node loses the log only.
-    CutLog(usize),
-    /// It has it again.
-    HealLog(usize),
-    /// The node is gone, and the anycast address reaches another one.
-    Kill(usize),
-    /// It is started again, with what the log has.
-    Restart(usize),
-}
-
-struct Queued(u64, u64, Event);
-impl PartialEq for Queued {
-    fn eq(&self, o: &Queued) -> bool {
-        (self.0, self.1) == (o.0, o.1)
-    }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, o: &Queued) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(o))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, o: &Queued) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(o.0, o.1))
-    }
-}
 
 /// One simulated node.
 pub(crate) struct Node {
@@ -532,227 +409,8 @@ impl World {
         }
     }
 
-    fn fault(&mut self, fault: Fault) {
-        self.say(|| format!("*** {fault:?}"));
-        match fault {
-            Fault::Flip(i) => self.route = self.alive_from(i),
-            Fault::Cut(i) => {
-                self.was_cut = true;
-                (self.nodes[i].cut_links, self.nodes[i].cut_log) = (true, true);
-            }
-            Fault::CutLinks(i) => (self.nodes[i].cut_links, self.was_cut) = (true, true),
-            Fault::CutLog(i) => (self.nodes[i].cut_log, self.was_cut) = (true, true),
-            Fault::Heal(i) => (self.nodes[i].cut_links, self.nodes[i].cut_log) = (false, false),
-            Fault::HealLinks(i) => self.nodes[i].cut_links = false,
-            Fault::HealLog(i) => self.nodes[i].cut_log = false,
-            Fault::Kill(i) => self.kill(i),
-            Fault::Restart(i) => self.restart(i),
-        }
-        if matches!(fault, Fault::Heal(_) | Fault::HealLog(_)) {
-            for i in 0..self.nodes.len() {
-                self.apply(i);
-            }
-        }
-        self.send_views();
-    }
-
-    /// A node died: its calls are nobody's, and phones that talk through it talk to a wall.
-    fn kill(&mut self, i: usize) {
-        self.nodes[i].dead = true;
-        self.killed_at.push(self.now);
-        self.nodes[i].timer = None;
-        self.route = self.alive_from(self.route);
-        for phone in &self.phones {
-            let open = |leg: usize| phone.clients.iter().any(|tx| tx.leg == leg && tx.finals.is_empty());
-            let touched = phone.legs.iter().enumerate().filter(|(n, leg)| leg.state != LegState::Ended || open(*n));
-            self.victims.extend(touched.map(|(_, leg)| leg.call));
-        }
-        let unknown = self.phones[0].legs.iter().filter(|leg| !self.is_claimed(&leg.call_id));
-        let unknown: Vec<usize> = unknown.map(|leg| leg.call).collect();
-        self.unrecorded.extend(unknown);
-    }
-
-    /// The log has a claim of the call.
-    fn is_claimed(&self, call_id: &str) -> bool {
-        self.log.iter().flat_map(|entry| &entry.commands).any(|command| match &command.kind {
-            Some(store_pb::command::Kind::Claim(c)) => c.parties.as_ref().is_some_and(|p| p.call_id == call_id),
-            _ => false,
-        })
-    }
-
-    /// The next node from `i` on that lives.
-    fn alive_from(&self, i: usize) -> usize {
-        let count = self.nodes.len();
-        (0..count).map(|n| (i + n) % count).find(|n| !self.nodes[*n].dead).unwrap_or(i)
-    }
-
-    fn restart(&mut self, i: usize) {
-        if !self.nodes[i].dead {
-            return;
-        }
-        // A node without the log has what it had.
-        let known = if self.nodes[i].cut_log { self.nodes[i].applied } else { self.log.len() };
-        let mut replica = Replica::new();
-        for (index, entry) in (1..).zip(&self.log[..known]) {
-            replica.apply(index, entry).expect("it was applied before");
-        }
-        let replica = Arc::new(RwLock::new(replica));
-        let local = LocalConfig { incarnation: Incarnation(self.nodes[i].life + 1), ..self.nodes[i].sbc.local().clone() };
-        let sbc = Sbc::new(self.time(), local, self.key.clone(), Arc::clone(&self.config), Arc::clone(&replica));
-        let (applied, up) = (known, self.now + 300 * MS);
-        let node = &mut self.nodes[i];
-        (node.sbc, node.replica, node.applied) = (sbc, replica, applied);
-        (node.dead, node.lease_until, node.links_at, node.timer) = (false, 0, up, None);
-        node.life += 1;
-        node.unheard = vec![None; node.unheard.len()];
-        let life = node.life;
-        self.push(up, Event::Started { node: i, life });
-    }
-
-    /// Links are up, and the log is told of the start, as often as it takes.
-    fn started(&mut self, node: usize, life: u32) {
-        if self.nodes[node].life != life || self.nodes[node].dead {
-            return;
-        }
-        self.send_views();
-        if !self.has_quorum(node) {
-            self.push(self.now + 1000 * MS, Event::Started { node, life });
-            return;
-        }
-        let up = store_pb::NodeUp { node: u32::try_from(node + 1).expect("few nodes"), incarnation: life };
-        let kind = Some(store_pb::command::Kind::NodeUp(up));
-        self.commit(node, life, ProposalId(0), store_pb::Command { unix_ms: UNIX + self.now / MS, kind });
-    }
-
     fn time(&self) -> Now {
         Now { mono: Instant::from_micros(self.now), unix: UnixMs(UNIX + self.now / MS) }
-    }
-
-    fn linked(&self, i: usize, j: usize) -> bool {
-        let up = |n: &Node| !n.dead && !n.cut_links && self.now >= n.links_at;
-        i == j || up(&self.nodes[i]) && up(&self.nodes[j])
-    }
-
-    fn has_quorum(&self, node: usize) -> bool {
-        let part = |n: &&Node| !n.cut_log && !n.dead;
-        let connected = if part(&&self.nodes[node]) { self.nodes.iter().filter(part).count() } else { 1 };
-        connected * 2 > self.nodes.len() && !self.no_quorum
-    }
-
-    fn renew(&mut self, i: usize) {
-        if self.has_quorum(i) && !self.nodes[i].dead {
-            self.nodes[i].lease_until = self.now + 2000 * MS;
-        }
-        self.send_view(i);
-        self.push(self.now + LEASE_TICK, Event::Lease(i));
-    }
-
-    fn send_views(&mut self) {
-        for i in 0..self.nodes.len() {
-            self.send_view(i);
-        }
-    }
-
-    /// Whether `j` is reachable, or down, for `i`.
-    fn sees(&mut self, i: usize, j: usize) -> (bool, bool) {
-        if self.linked(i, j) {
-            self.nodes[i].unheard[j] = None;
-            return (true, false);
-        }
-        let since = *self.nodes[i].unheard[j].get_or_insert(self.now);
-        let down = self.now - since > DOWN_AFTER;
-        self.was_down |= down;
-        (false, down)
-    }
-
-    fn send_view(&mut self, i: usize) {
-        let seen: Vec<(bool, bool)> = (0..self.nodes.len()).map(|j| self.sees(i, j)).collect();
-        let view = View {
-            nodes: (0..self.nodes.len())
-                .map(|j| NodeView {
-                    id: NodeId(u16::try_from(j + 1).expect("few nodes")),
-                    name: format!("n{j}").into(),
-                    unicast: both(self.nodes[j].unicast, self.nodes[j].unicast6),
-                    core: both(self.nodes[j].core, self.nodes[j].core6),
-                    alive: seen[j].0,
-                    down: seen[j].1,
-                })
-                .collect(),
-            leader: Some(NodeId(1)),
-            lease_until: Instant::from_micros(self.nodes[i].lease_until),
-            caught_up: self.nodes[i].applied == self.log.len()
-                || self.has_quorum(i) && self.nodes[i].applied + 1 >= self.log.len(),
-            announced: self.route == i,
-            draining: false,
-        };
-        self.input(i, Input::ViewChanged(view));
-    }
-
-    fn commit(&mut self, node: usize, life: u32, id: ProposalId, command: store_pb::Command) {
-        // What a node proposed before it died may be committed by the others.
-        let at = if self.nodes[node].dead { self.alive_from(node) } else { node };
-        if !self.has_quorum(at) {
-            self.push(self.now + 2000 * MS, Event::ProposeFailed { node, life, id });
-            return;
-        }
-        let entry = store_pb::Entry {
-            version: ENTRY_VERSION,
-            proposer: u32::try_from(node + 1).expect("few nodes"),
-            incarnation: life,
-            commands: vec![command],
-        };
-        self.log.push(Arc::new(entry));
-        if self.rng.per_mille(self.net.false_failure) {
-            self.push(self.now + 2000 * MS, Event::ProposeFailed { node, life, id });
-        }
-        for i in 0..self.nodes.len() {
-            let at = self.delay(self.net.apply);
-            self.push(at, Event::Apply(i));
-        }
-    }
-
-    /// What the control plane of the first node proposes: committed and applied everywhere at once.
-    pub(crate) fn commit_all(&mut self, kind: store_pb::command::Kind) {
-        let unix_ms = UNIX + self.now / MS;
-        self.commit(0, 1, ProposalId(0), store_pb::Command { unix_ms, kind: Some(kind) });
-        for i in 0..self.nodes.len() {
-            self.apply(i);
-        }
-    }
-
-    fn apply(&mut self, i: usize) {
-        while !self.nodes[i].cut_log && !self.nodes[i].dead && self.nodes[i].applied < self.log.len() {
-            let entry = self.log[self.nodes[i].applied].clone();
-            self.nodes[i].applied += 1;
-            let index = self.nodes[i].applied as u64;
-            self.input(i, Input::Applied { index, entry });
-        }
-    }
-
-    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        if let Some(i) = self.phones.iter().position(|p| p.addr == to) {
-            let now = self.now;
-            self.phones[i].on_packet(now, from, &bytes);
-            self.flush_phone(i);
-            return;
-        }
-        // Port 5061 is TLS, of which the simulation knows no more than that.
-        let transport = if to.port() == 5061 { Transport::Tls } else { Transport::Udp };
-        let (asked, to) = (to, SocketAddr::new(to.ip(), 5060));
-        let found = if ANYCAST.map(addr).contains(&to) {
-            let stray = self.rng.per_mille(self.net.stray);
-            let at = if stray { usize::try_from(self.rng.next() % self.nodes.len() as u64).expect("few") } else { self.route };
-            Some((at, AddressRole::Anycast))
-        } else {
-            self.nodes.iter().enumerate().find_map(|(i, n)| {
-                let role = |own: [SocketAddr; 2], role| own.contains(&to).then_some((i, role));
-                role([n.unicast, n.unicast6], AddressRole::Unicast).or(role([n.core, n.core6], AddressRole::Core))
-            })
-        };
-        let Some((i, role)) = found.filter(|(i, _)| !self.nodes[*i].dead) else { return };
-        self.say(|| format!("    n{i} {role:?} reads {}", first_line(&bytes)));
-        let path = Path { role, transport, local: asked, remote: from, flow: None };
-        self.input(i, Input::Received(Received { path, payload: bytes }));
     }
 
     /// What a node asked for in that life of its own.
@@ -827,83 +485,6 @@ impl World {
         };
         let at = self.delay((100, 3000));
         self.push(at, Event::Media { node: i, life: self.nodes[i].life, event });
-    }
-
-    fn transmit(&mut self, i: usize, transmit: Transmit) {
-        let (from, to, bytes) = (transmit.path.local, transmit.path.remote, transmit.payload.clone());
-        let n = &self.nodes[i];
-        let own = [addr(ANYCAST[0]), addr(ANYCAST[1]), n.unicast, n.unicast6, n.core, n.core6];
-        // TLS has a port of its own.
-        let is_own =
-            own.contains(&from) || (transmit.path.transport == Transport::Tls && own.iter().any(|o| o.ip() == from.ip()));
-        if !is_own || from.is_ipv4() != to.is_ipv4() {
-            self.violations.push(format!("node {i} sends from {from} to {to}, which is not its address, or of another family"));
-        }
-        let ours = [(Realm::External, n.unicast), (Realm::External, n.unicast6), (Realm::Core, n.core), (Realm::Core, n.core6)];
-        media_where_it_is_open::scan(&mut self.violations, &ours.map(|(realm, at)| (at.ip(), realm)), &bytes);
-        self.scan_for_leaks(&bytes);
-        if self.unreachable == Some(to) {
-            return self.push(self.now + 1, Event::SendFailed { node: i, id: transmit.id });
-        }
-        if transmit.path.transport.is_reliable() {
-            return self.send_stream(i, Transmit { payload: bytes, ..transmit });
-        }
-        self.wire(Some(i), from, to, bytes);
-    }
-
-    /// What the transport does: the connection that is named, for a response else one to where its sender listens.
-    fn send_stream(&mut self, i: usize, transmit: Transmit) {
-        let Transmit { path, reopen, tls_name, payload: bytes, id } = transmit;
-        let open = path.flow.filter(|flow| self.connections.get(&(i, *flow)) == Some(&path.remote));
-        let response = bytes.starts_with(b"SIP/2.0 ");
-        let to = reopen.filter(|_| open.is_none() && response).unwrap_or(path.remote);
-        let fails = path.flow.is_some() && open.is_none() && !response;
-        self.say(|| format!("{} => {to} {open:?} {}", path.local, first_line(&bytes)));
-        if fails || (open.is_none() && self.refusing.contains(&to)) {
-            if id != SendId(0) {
-                self.push(self.now + 1, Event::SendFailed { node: i, id });
-            }
-            return;
-        }
-        let stream = Some((path.transport, open, tls_name));
-        if let Some(sent) = &mut self.sent {
-            sent.push(Sent { from: path.local, to, bytes: bytes.clone(), node: Some(i), stream });
-        }
-        let at = self.delay(self.net.delay);
-        self.push(at, Event::Packet { from: path.local, to, bytes });
-    }
-
-    fn scan_for_leaks(&mut self, bytes: &Bytes) {
-        for anycast in ANYCAST.map(addr) {
-            no_anycast_leak::scan(&mut self.violations, anycast.ip(), bytes);
-        }
-    }
-
-    fn flush_phone(&mut self, i: usize) {
-        let from = self.phones[i].addr;
-        for (to, bytes) in std::mem::take(&mut self.phones[i].out) {
-            self.wire(None, from, to, bytes);
-        }
-        self.arm_phone(i);
-    }
-
-    fn wire(&mut self, node: Option<usize>, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        self.say(|| format!("{from} -> {to} {}", first_line(&bytes)));
-        if let Some(sent) = &mut self.sent {
-            sent.push(Sent { from, to, bytes: bytes.clone(), node, stream: None });
-        }
-        let copies = if self.rng.per_mille(self.net.duplicate) { 2 } else { 1 };
-        for _ in 0..copies {
-            if self.rng.per_mille(self.net.loss) {
-                self.say(|| "    lost".to_owned());
-                continue;
-            }
-            let mut at = self.delay(self.net.delay);
-            if self.net.late.0 > 0 && self.rng.per_mille(self.net.late.0) {
-                at += self.net.late.1;
-            }
-            self.push(at, Event::Packet { from, to, bytes: bytes.clone() });
-        }
     }
 
     fn arm_node(&mut self, i: usize) {
