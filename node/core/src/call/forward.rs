@@ -1,10 +1,22 @@
-//! A request within the dialog that is on its way from one leg to the other.
+//! Requests within the dialog on their way from one leg to the other, and their responses back.
+
+use std::time::Duration;
 
 use super::challenge::Retry;
 use super::describe::Agreed;
+use super::failure::upstream;
+use super::outgoing::Purpose;
+use super::services::{ClientUse, Services};
+use super::timer::{CallTimer, Timer};
+use super::{Call, CallPhase, body, describe, headers};
 use crate::io::{ReturnPath, Side};
-use crate::sip::Message;
-use crate::transaction::{ClientTxId, ServerTxId};
+use crate::sip::{HeaderId, Message, Method, Sdp};
+use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
+
+/// Requests of one call under way at once: a UA has one of each kind open, and a broken one must not fill memory.
+const MAX_FORWARDS: usize = 32;
+/// RFC 3261 §9.1: 64 × T1.
+const ABANDON: Duration = Duration::from_secs(32);
 
 /// One such request.
 #[derive(Debug)]
@@ -45,4 +57,354 @@ pub(super) struct Forward {
     pub(super) before: Option<Agreed>,
     /// How often it was sent again with a longer interval (422).
     pub(super) raises: u8,
+}
+
+impl Call {
+    pub(super) fn forward(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
+        let to = self.leg(side.other());
+        let status = match headers::next_max_forwards(request) {
+            // A far end of RFC 2543 has no tag, and a dialog all the same (RFC 3261 §12.1.1, §12.1.2).
+            _ if to.gone || (to.dialog.remote_tag.is_none() && self.phase != CallPhase::Answered) => Some(481),
+            _ if self.forwards.len() >= MAX_FORWARDS => Some(500),
+            Err(headers::MaxForwardsError::Exhausted) => Some(483),
+            Err(headers::MaxForwardsError::Malformed) => Some(400),
+            Ok(_) => None,
+        };
+        if let Some(status) = status {
+            self.refuse_request(cx, side, tx, &back, request, status);
+            return;
+        }
+        if describe::refreshes_target(request.method()) {
+            self.leg_mut(side).dialog.on_target_refresh(request);
+        }
+        self.note_for_dispatch(cx, request);
+        let sdp = body::find_sdp(request)
+            .filter(|_| describe::counts(request))
+            .and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok());
+        let streams = sdp.map_or(0, |sdp| sdp.media().len());
+        let ready = self.media.ensure(cx, streams);
+        let id = cx.serial();
+        let offered = match request.method() {
+            Method::Invite | Method::Update => streams > 0,
+            Method::Prack => streams > 0 && self.prack_offers(side),
+            _ => false,
+        };
+        self.forwards.push(Forward {
+            id,
+            fork: self.early.focus(),
+            from: side,
+            request: request.clone(),
+            server_tx: Some(tx),
+            back,
+            client_tx: None,
+            cseq: 0,
+            offered,
+            cancelled: false,
+            cancel_reason: None,
+            held: !ready,
+            provisional: false,
+            retry: None,
+            tries: 0,
+            own: false,
+            before: None,
+            raises: 0,
+        });
+        if request.method() == &Method::Invite {
+            self.leg_mut(side.other()).inviting = true;
+        }
+        if ready {
+            self.send_forward(cx, id);
+        }
+    }
+
+    pub(super) fn send_forward(&mut self, cx: &mut Services, id: u64) {
+        let Some(at) = self.forwards.iter().position(|f| f.id == id) else { return };
+        self.forwards[at].held = false;
+        self.focus_on(self.forwards[at].fork);
+        let (from, request) = (self.forwards[at].from, self.forwards[at].request.clone());
+        let to = from.other();
+        let mut draft = self.leg_mut(to).dialog.request(request.method());
+        self.forwards[at].cseq = self.leg(to).dialog.local_cseq;
+        if let Ok(n) = headers::next_max_forwards(&request) {
+            draft.set(HeaderId::MaxForwards, n.to_string());
+        }
+        if request.first(HeaderId::Contact).is_some() || matches!(request.method(), Method::Invite | Method::Update) {
+            draft.push(HeaderId::Contact, self.leg_mut(to).contact_for(cx, &request));
+        }
+        headers::copy_through(&request, &mut draft);
+        cx.shape(&self.leg(from).trunk, &self.leg(to).trunk, request.method(), self.emergency, &mut draft);
+        self.map_transfer(cx, from, &request, &mut draft);
+        if let Some(rack) = self.map_rack(cx, from, &request) {
+            draft.push(HeaderId::RAck, rack);
+        }
+        if matches!(request.method(), Method::Invite | Method::Update) {
+            self.offer_session(cx, to, &mut draft);
+        }
+        if self.forwards[at].own {
+            if request.method() == &Method::Invite {
+                draft.set_body(Some("application/sdp"), self.leg(to).local_sdp.clone());
+            }
+            self.put_session_id(to, &mut draft);
+        } else {
+            let offers = self.keep_agreed(at);
+            self.put_body(cx, from, &request, !offers, &mut draft);
+        }
+        self.send_on(cx, to, draft, Purpose::Use(ClientUse::Forward(id)));
+    }
+
+    /// A response to a request that was passed on.
+    pub fn on_forward_response(
+        &mut self,
+        cx: &mut Services,
+        id: u64,
+        action: ResponseAction,
+        back: &ReturnPath,
+        response: &Message,
+    ) {
+        let Some(at) = self.forwards.iter().position(|f| f.id == id) else {
+            // A 2xx to a re-INVITE, repeated because our ACK was lost.
+            self.on_late_2xx(cx, response);
+            return;
+        };
+        self.focus_on(self.forwards[at].fork);
+        let to = self.forwards[at].from.other();
+        self.ladder.received(cx.now.unix, self.leg(to).realm, back, response);
+        self.learn_session_id(to, response);
+        if action == ResponseAction::Absorb {
+            return;
+        }
+        let status = response.status().unwrap_or(500);
+        let invite = self.forwards[at].request.method() == &Method::Invite;
+        if status < 200 {
+            self.forwards[at].provisional = true;
+            if self.forwards[at].cancelled {
+                self.cancel_forward(cx, id);
+            }
+            if status > 100 && invite {
+                self.answer_forward(cx, at, status, response);
+                self.note_early_answer(at, response);
+            }
+            return;
+        }
+        if action == ResponseAction::NeedAck {
+            self.ack_forward_failure(cx, at, response);
+        }
+        if self.is_challenge(action, status) && self.on_forward_challenge(cx, at, response) {
+            return;
+        }
+        if status == 422 && self.raise_forward(cx, at, response) {
+            return;
+        }
+        if (200..300).contains(&status) && describe::refreshes_target(response.method()) {
+            self.leg_mut(to).dialog.on_target_refresh(response);
+        }
+        if !self.forwards[at].own {
+            self.answer_forward(cx, at, status, response);
+        }
+        let mut forward = self.forwards.remove(at);
+        self.conclude(cx, &mut forward, response);
+        self.keep_reinvite(cx, &forward);
+        if invite {
+            self.leg_mut(to).inviting = false;
+        }
+        if forward.request.method() == &Method::Refer && (200..300).contains(&status) {
+            self.keep_refer(forward.from, forward.request.cseq(), forward.cseq);
+        } else if forward.request.method() == &Method::Notify {
+            self.note_last(forward.from, &forward.request);
+        }
+        if forward.own {
+            self.on_refreshed(cx, to, forward.cseq, response);
+        } else if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
+            self.on_session_answer(cx, to, response);
+        }
+        if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
+            self.record_refresh(cx);
+        }
+    }
+
+    /// Who sent a request that was passed on has waited for a while: it hears that we have it (RFC 4320 §4.1).
+    pub fn on_trying_due(&mut self, cx: &mut Services, tx: ServerTxId) {
+        let Some(f) = self.forwards.iter().find(|f| f.server_tx == Some(tx)) else { return };
+        let mut draft = f.request.response(100, None);
+        let (realm, back) = (self.leg(f.from).realm, f.back);
+        self.ladder.sent(cx.now.unix, realm, &back, &draft);
+        cx.respond(tx, &mut draft);
+    }
+
+    /// The far end wants a longer session interval: the same request with it. False: it said nothing of use, or too often.
+    fn raise_forward(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
+        let (id, to) = (self.forwards[at].id, self.forwards[at].from.other());
+        if self.forwards[at].raises >= super::session::MAX_RAISES || !self.raise_session(to, response) {
+            return false;
+        }
+        self.forwards[at].raises += 1;
+        self.forwards[at].provisional = false;
+        if let Some(old) = self.forwards[at].client_tx.take() {
+            cx.client_use.remove(&old);
+        }
+        self.send_forward(cx, id);
+        true
+    }
+
+    fn on_late_2xx(&mut self, cx: &mut Services, response: &Message) {
+        if response.method() == &Method::Invite && response.status().is_some_and(|s| (200..300).contains(&s)) {
+            for side in [Side::Caller, Side::Callee] {
+                if self.leg(side).dialog.call_id.as_ref() == response.call_id() {
+                    self.repeat_ack(cx, side, response.cseq(), response.to_tag());
+                }
+            }
+        }
+    }
+
+    fn ack_forward_failure(&self, cx: &mut Services, at: usize, response: &Message) {
+        let f = &self.forwards[at];
+        let Some(tx) = f.client_tx else { return };
+        let mut ack = self.own_ack(f.from.other(), f.cseq);
+        ack.set(HeaderId::To, response.to());
+        let Some(branch) = cx.tx.client_branch(tx).map(str::to_owned) else { return };
+        let Some(way) = cx.tx.way(tx) else { return };
+        ack.insert_first(HeaderId::Via, cx.via(&way.path, &branch));
+        if let Some(payload) = cx.encode(&ack) {
+            cx.note_sent(self.serial, way, &ack);
+            cx.tx.set_ack(cx.now.mono, tx, payload);
+        }
+    }
+
+    /// A response to the far end that asked, with what crosses of the other one's.
+    fn answer_forward(&mut self, cx: &mut Services, at: usize, status: u16, response: &Message) {
+        let f = &mut self.forwards[at];
+        let Some(tx) = f.server_tx else { return };
+        if status >= 200 {
+            f.server_tx = None;
+        }
+        let (side, request, back, offered, cseq) = (f.from, f.request.clone(), f.back, f.offered, f.cseq);
+        let invite = request.method() == &Method::Invite;
+        let told = upstream(status);
+        let mut draft = request.response(told, (told == status).then(|| response.reason()));
+        if status < 300 && (invite || response.first(HeaderId::Contact).is_some() || request.method() == &Method::Update) {
+            // Rule K: whatever way the request came, the far end learns the owner's own address again.
+            draft.push(HeaderId::Contact, self.leg_mut(side).contact_for(cx, response));
+        }
+        headers::copy_through(response, &mut draft);
+        if told != status {
+            draft.remove(HeaderId::RetryAfter);
+        }
+        cx.shape(&self.leg(side.other()).trunk, &self.leg(side).trunk, request.method(), self.emergency, &mut draft);
+        let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.phase == CallPhase::Answered;
+        if refreshes && (200..300).contains(&status) {
+            self.answer_session(cx, side, &request, &mut draft);
+        }
+        self.put_body(cx, side.other(), response, offered, &mut draft);
+        let realm = self.leg(side).realm;
+        self.ladder.sent(cx.now.unix, realm, &back, &draft);
+        let payload = cx.respond(tx, &mut draft);
+        if invite && (200..300).contains(&status) {
+            let delayed = !offered && body::find_sdp(response).is_some();
+            if let Some(payload) = payload {
+                self.await_ack(cx, side, tx, request.cseq(), payload, back, delayed.then_some(cseq));
+            }
+            if !delayed {
+                let ack = self.own_ack(side.other(), cseq);
+                self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
+            }
+        }
+    }
+
+    /// A request that was passed on got no response, or could not be sent.
+    pub fn on_forward_failed(&mut self, cx: &mut Services, id: u64, status: u16) {
+        let Some(at) = self.forwards.iter().position(|f| f.id == id) else { return };
+        let forward = self.forwards.remove(at);
+        self.focus_on(forward.fork);
+        let invite = forward.request.method() == &Method::Invite;
+        if invite {
+            self.leg_mut(forward.from.other()).inviting = false;
+        }
+        if let Some(before) = forward.before {
+            self.take_back(cx, before);
+        }
+        if forward.own {
+            self.session_lost(cx, forward.from.other(), status);
+            return;
+        }
+        if let Some(tx) = forward.server_tx {
+            // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
+            let status = if status == 408 && !invite { 504 } else { upstream(status) };
+            self.refuse_request(cx, forward.from, tx, &forward.back, &forward.request, status);
+        }
+    }
+
+    /// CANCEL for a re-INVITE under way. False: it is none of this call's.
+    pub(super) fn on_cancel_forward(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
+        let Some(f) = self.forwards.iter_mut().find(|f| f.server_tx == Some(invite)) else { return false };
+        f.cancelled = true;
+        f.cancel_reason = Call::reasons(request).map(Into::into);
+        let id = f.id;
+        self.cancel_forward(cx, id);
+        true
+    }
+
+    fn cancel_forward(&self, cx: &mut Services, id: u64) {
+        let Some(f) = self.forwards.iter().find(|f| f.id == id && f.provisional) else { return };
+        let Some(tx) = f.client_tx else { return };
+        let (Some(branch), Some(way)) = (cx.tx.client_branch(tx).map(str::to_owned), cx.tx.way(tx)) else { return };
+        let leg = self.leg(f.from.other());
+        let mut cancel = self.own_ack(f.from.other(), f.cseq);
+        cancel.set(HeaderId::CSeq, format!("{} CANCEL", f.cseq));
+        let Some(uri) = cancel.request_uri().map(str::to_owned) else { return };
+        let mut draft = crate::sip::Draft::request(&Method::Cancel, &uri);
+        for field in cancel.headers() {
+            draft.push_field(&field);
+        }
+        draft.insert_first(HeaderId::Via, cx.via(&way.path, &branch));
+        if let Some(reason) = &f.cancel_reason {
+            draft.push(HeaderId::Reason, &**reason);
+        }
+        if let Some(payload) = cx.encode(&draft) {
+            cx.note_sent(self.serial, way, &draft);
+            let tls_name = leg.tls_name.clone();
+            if let Some(tx) = cx.tx.send_request_by(cx.now.mono, branch.into(), false, way, tls_name, payload) {
+                cx.alone_of.insert(tx, self.serial);
+                cx.start_timer(ABANDON, Timer::Call(self.serial, CallTimer::AbandonForward(id)));
+            }
+        }
+    }
+
+    /// RFC 3261 §9.1: 64 × T1 after its CANCEL a re-INVITE is given up, so that another can be sent.
+    pub(super) fn on_forward_abandoned(&mut self, cx: &mut Services, id: u64) {
+        let Some(f) = self.forwards.iter_mut().find(|f| f.id == id && f.cancelled) else { return };
+        if let Some(tx) = f.client_tx.take() {
+            cx.client_use.remove(&tx);
+            cx.tx.abandon_client(tx);
+        }
+        self.on_forward_failed(cx, id, 487);
+    }
+
+    /// Final answers to whatever is still open, when the call ends.
+    pub(super) fn refuse_open_forwards(&mut self, cx: &mut Services) {
+        self.refuse_forwards(cx, |_| true);
+        self.caller.inviting = false;
+        self.callee.inviting = false;
+    }
+
+    /// Final answers to those of the open requests that are not waited for any more.
+    pub(super) fn refuse_forwards(&mut self, cx: &mut Services, which: impl Fn(&Forward) -> bool) {
+        let (refused, kept) = std::mem::take(&mut self.forwards).into_iter().partition(which);
+        self.forwards = kept;
+        let refused: Vec<Forward> = refused;
+        for forward in refused {
+            if let Some(client) = forward.client_tx {
+                self.on_way_settled(cx, client, None);
+                cx.client_use.remove(&client);
+                if forward.request.method() == &Method::Invite {
+                    self.leave_invite(cx, forward.from.other(), client, forward.cseq);
+                } else {
+                    cx.tx.abandon_client(client);
+                }
+            }
+            if let Some(tx) = forward.server_tx {
+                let status = if forward.request.method() == &Method::Invite { 487 } else { 481 };
+                self.refuse_request(cx, forward.from, tx, &forward.back, &forward.request, status);
+            }
+        }
+    }
 }
