@@ -15,7 +15,10 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use prost::Message;
 use sbc_core::ids::{CallUid, CommandId, MediaId, ProposalId, ResolveId};
-use sbc_core::io::{CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, ResolveError, Target, View};
+use sbc_core::io::{
+    CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, PeerMessage, ResolveError, SendFailure, Target,
+    View,
+};
 use sbc_core::policy::ClusterConfig;
 use sbc_core::sbc::Sbc;
 use sbc_raft::RaftHandle;
@@ -257,6 +260,13 @@ impl Driver {
             Output::Peer { to, message } => {
                 if !self.parts.peers.send(to, &message) {
                     (self.parts.count)(Counter::Dropped("peer_link"));
+                    if let PeerMessage::Emit(transmit) = message
+                        && transmit.id.0 != 0
+                    {
+                        // As if that node had said so: its connection is no way while the link is down or full.
+                        let message = PeerMessage::EmitFailed { id: transmit.id, reason: SendFailure::Refused };
+                        self.echoes.push(Input::Peer { from: to, message });
+                    }
                 }
             }
             Output::Resolve { id, request } => self.ask(id, request),

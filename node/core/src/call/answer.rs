@@ -12,8 +12,7 @@ use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause, SentAck, body, headers};
 use crate::dialog::Dialog;
-use crate::io::{Counter, ReturnPath, Side, Transport};
-use crate::policy::Settings;
+use crate::io::{Counter, ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
 use crate::store_pb::{self, command::Kind};
 use crate::transaction::{ResponseAction, ServerTxId};
@@ -324,18 +323,12 @@ impl Call {
         if self.phase != CallPhase::Answered || leg.gone || !leg.far().is_behind_nat() {
             return;
         }
-        if !cx.config.settings.nat_keepalive.is_zero() {
-            let way = ReturnPath::here(leg.far().own_path(cx, Transport::Udp));
-            cx.send(way, None, Bytes::from_static(b"\r\n\r\n"));
-        }
+        leg.far().keep_alive(cx);
         self.await_keep_alive(cx, side);
     }
 
     fn await_keep_alive(&self, cx: &mut Services, side: Side) {
-        let every = cx.config.settings.nat_keepalive;
-        // It may be turned on while the call stands.
-        let every = if every.is_zero() { Settings::default().nat_keepalive } else { every };
-        cx.start_timer(every, Timer::Call(self.serial, CallTimer::KeepAlive(side)));
+        cx.start_timer(super::ways::keep_alive_after(cx), Timer::Call(self.serial, CallTimer::KeepAlive(side)));
     }
 
     /// The far end's ACK for a 2xx. `message` may carry the answer.

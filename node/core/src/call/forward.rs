@@ -1,13 +1,10 @@
 //! Requests within the dialog on their way from one leg to the other, and their responses back.
 
-use std::time::Duration;
-
 use super::challenge::Retry;
 use super::describe::Agreed;
 use super::failure::upstream;
 use super::outgoing::Purpose;
 use super::services::{ClientUse, Services};
-use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, body, describe, headers};
 use crate::io::{ReturnPath, Side};
 use crate::sip::{HeaderId, Message, Method, Sdp};
@@ -15,8 +12,6 @@ use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
 
 /// Requests of one call under way at once: a UA has one of each kind open, and a broken one must not fill memory.
 const MAX_FORWARDS: usize = 32;
-/// RFC 3261 §9.1: 64 × T1.
-const ABANDON: Duration = Duration::from_secs(32);
 
 /// One such request.
 #[derive(Debug)]
@@ -35,6 +30,10 @@ pub(super) struct Forward {
     pub(super) back: ReturnPath,
     /// Its transaction on the other leg, once sent.
     pub(super) client_tx: Option<ClientTxId>,
+    /// Its transactions by ways that were passed over for their silence: an answer to one of them is as good.
+    pub(super) earlier: Vec<ClientTxId>,
+    /// The name that was to be proved where it went.
+    pub(super) tls_name: Option<Box<str>>,
     /// The CSeq number that it has there.
     pub(super) cseq: u32,
     /// The Via branch and value are kept by the transaction; CANCEL needs the request itself.
@@ -97,6 +96,8 @@ impl Call {
             server_tx: Some(tx),
             back,
             client_tx: None,
+            earlier: Vec::new(),
+            tls_name: None,
             cseq: 0,
             offered,
             cancelled: false,
@@ -157,7 +158,7 @@ impl Call {
         &mut self,
         cx: &mut Services,
         id: u64,
-        action: ResponseAction,
+        (tx, action): (ClientTxId, ResponseAction),
         back: &ReturnPath,
         response: &Message,
     ) {
@@ -174,6 +175,7 @@ impl Call {
             return;
         }
         let status = response.status().unwrap_or(500);
+        self.turn_to(cx, at, tx, response);
         let invite = self.forwards[at].request.method() == &Method::Invite;
         if status < 200 {
             self.forwards[at].provisional = true;
@@ -189,6 +191,10 @@ impl Call {
         if action == ResponseAction::NeedAck {
             self.ack_forward_failure(cx, at, response);
         }
+        // RFC 3261 §8.2.2.2: the far end has it by another way already, and will answer there.
+        if matches!(status, 482 | 500) && self.has_other_ways(cx, id, tx) {
+            return;
+        }
         if self.is_challenge(action, status) && self.on_forward_challenge(cx, at, response) {
             return;
         }
@@ -202,6 +208,7 @@ impl Call {
             self.answer_forward(cx, at, status, response);
         }
         let mut forward = self.forwards.remove(at);
+        self.leave_earlier(cx, &forward);
         self.conclude(cx, &mut forward, response);
         self.keep_reinvite(cx, &forward);
         if invite {
@@ -314,6 +321,7 @@ impl Call {
     pub fn on_forward_failed(&mut self, cx: &mut Services, id: u64, status: u16) {
         let Some(at) = self.forwards.iter().position(|f| f.id == id) else { return };
         let forward = self.forwards.remove(at);
+        self.leave_earlier(cx, &forward);
         self.focus_on(forward.fork);
         let invite = forward.request.method() == &Method::Invite;
         if invite {
@@ -330,81 +338,6 @@ impl Call {
             // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
             let status = if status == 408 && !invite { 504 } else { upstream(status) };
             self.refuse_request(cx, forward.from, tx, &forward.back, &forward.request, status);
-        }
-    }
-
-    /// CANCEL for a re-INVITE under way. False: it is none of this call's.
-    pub(super) fn on_cancel_forward(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
-        let Some(f) = self.forwards.iter_mut().find(|f| f.server_tx == Some(invite)) else { return false };
-        f.cancelled = true;
-        f.cancel_reason = Call::reasons(request).map(Into::into);
-        let id = f.id;
-        self.cancel_forward(cx, id);
-        true
-    }
-
-    fn cancel_forward(&self, cx: &mut Services, id: u64) {
-        let Some(f) = self.forwards.iter().find(|f| f.id == id && f.provisional) else { return };
-        let Some(tx) = f.client_tx else { return };
-        let (Some(branch), Some(way)) = (cx.tx.client_branch(tx).map(str::to_owned), cx.tx.way(tx)) else { return };
-        let leg = self.leg(f.from.other());
-        let mut cancel = self.own_ack(f.from.other(), f.cseq);
-        cancel.set(HeaderId::CSeq, format!("{} CANCEL", f.cseq));
-        let Some(uri) = cancel.request_uri().map(str::to_owned) else { return };
-        let mut draft = crate::sip::Draft::request(&Method::Cancel, &uri);
-        for field in cancel.headers() {
-            draft.push_field(&field);
-        }
-        draft.insert_first(HeaderId::Via, cx.via(&way.path, &branch));
-        if let Some(reason) = &f.cancel_reason {
-            draft.push(HeaderId::Reason, &**reason);
-        }
-        if let Some(payload) = cx.encode(&draft) {
-            cx.note_sent(self.serial, way, &draft);
-            let tls_name = leg.tls_name.clone();
-            if let Some(tx) = cx.tx.send_request_by(cx.now.mono, branch.into(), false, way, tls_name, payload) {
-                cx.alone_of.insert(tx, self.serial);
-                cx.start_timer(ABANDON, Timer::Call(self.serial, CallTimer::AbandonForward(id)));
-            }
-        }
-    }
-
-    /// RFC 3261 §9.1: 64 × T1 after its CANCEL a re-INVITE is given up, so that another can be sent.
-    pub(super) fn on_forward_abandoned(&mut self, cx: &mut Services, id: u64) {
-        let Some(f) = self.forwards.iter_mut().find(|f| f.id == id && f.cancelled) else { return };
-        if let Some(tx) = f.client_tx.take() {
-            cx.client_use.remove(&tx);
-            cx.tx.abandon_client(tx);
-        }
-        self.on_forward_failed(cx, id, 487);
-    }
-
-    /// Final answers to whatever is still open, when the call ends.
-    pub(super) fn refuse_open_forwards(&mut self, cx: &mut Services) {
-        self.refuse_forwards(cx, |_| true);
-        self.caller.inviting = false;
-        self.callee.inviting = false;
-    }
-
-    /// Final answers to those of the open requests that are not waited for any more.
-    pub(super) fn refuse_forwards(&mut self, cx: &mut Services, which: impl Fn(&Forward) -> bool) {
-        let (refused, kept) = std::mem::take(&mut self.forwards).into_iter().partition(which);
-        self.forwards = kept;
-        let refused: Vec<Forward> = refused;
-        for forward in refused {
-            if let Some(client) = forward.client_tx {
-                self.on_way_settled(cx, client, None);
-                cx.client_use.remove(&client);
-                if forward.request.method() == &Method::Invite {
-                    self.leave_invite(cx, forward.from.other(), client, forward.cseq);
-                } else {
-                    cx.tx.abandon_client(client);
-                }
-            }
-            if let Some(tx) = forward.server_tx {
-                let status = if forward.request.method() == &Method::Invite { 487 } else { 481 };
-                self.refuse_request(cx, forward.from, tx, &forward.back, &forward.request, status);
-            }
         }
     }
 }

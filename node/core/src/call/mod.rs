@@ -40,6 +40,7 @@ mod setup;
 mod teardown;
 mod timer;
 mod transfer;
+mod underway;
 mod ways;
 
 use std::collections::VecDeque;
@@ -59,13 +60,14 @@ pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, ClientUse, LOOP_PARAM,
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
 pub use transfer::{Refer, Replaced, Usage, map_event_id};
-pub use ways::{NextHop, Way, Ways, hop_to};
+pub use ways::{NextHop, Way, Ways, hop_to, keep_alive_after};
 
 use attempt::Attempt;
 use dial::{Candidate, Hop};
 use forward::Forward;
 pub use journal::Journal;
 use media::CallMedia;
+pub use outgoing::Loss;
 use outgoing::{Again, PendingSend, Within};
 pub use setup::NewCall;
 

@@ -3,6 +3,7 @@
 //! A far end's connection may be gone, a name may stand for several addresses (RFC 3263 §4.3), and what is too large for a datagram is
 //! tried by TCP first (RFC 3261 §18.1.1). Whichever it is: what could not be sent, or was met by silence, goes another way.
 
+use super::forward::Forward;
 use super::services::{ClientUse, Services};
 use super::timer::{CallTimer, Timer};
 use super::ways::{NextHop, Way, Ways, Written};
@@ -25,6 +26,29 @@ pub(super) struct PendingSend {
     side: Side,
     draft: Draft,
     purpose: Purpose,
+}
+
+/// Why nothing comes of a request by the way that it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It has been silent for `failover_after`.
+    Silent,
+    /// Timer B or F.
+    TimedOut,
+    /// It could not be sent.
+    NotSent,
+    /// Its connection is there and takes no more for now.
+    Congested,
+}
+
+impl Loss {
+    /// The status that stands for it (RFC 3261 §8.1.3.1).
+    pub fn status(self) -> u16 {
+        match self {
+            Loss::Silent | Loss::TimedOut => 408,
+            Loss::NotSent | Loss::Congested => 503,
+        }
+    }
 }
 
 /// What a request is for.
@@ -92,7 +116,13 @@ impl Call {
         let plain = draft.clone();
         let retry = self.authorize(cx, side, &mut draft);
         let leg = self.leg(side);
-        let Some(Written { way, branch, payload }) = ways.write(cx, leg.far(), &mut draft) else { return };
+        let Some(Written { way, branch, payload }) = ways.write(cx, leg.far(), &mut draft) else {
+            // Too large, or with a line break in a value: who asked is told.
+            if let Purpose::Use(purpose) = purpose {
+                self.on_not_sent(cx, purpose);
+            }
+            return;
+        };
         let again = (way.is_connection() || !ways.is_empty()).then_some(Again { draft: plain, ways });
         let (realm, back, tls_name) = (self.leg(side).realm, way.back, way.tls_name.clone());
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
@@ -118,7 +148,7 @@ impl Call {
                 }
                 let sent = cx.tx.send_request_by(cx.now.mono, branch, invite, back, tls_name, payload);
                 match sent {
-                    Some(tx) => self.on_sent(cx, tx, purpose),
+                    Some(tx) => self.on_sent(cx, tx, purpose, &way),
                     None => self.on_not_sent(cx, purpose),
                 }
                 sent
@@ -144,12 +174,12 @@ impl Call {
         }
     }
 
-    fn on_sent(&mut self, cx: &mut Services, tx: ClientTxId, purpose: ClientUse) {
+    fn on_sent(&mut self, cx: &mut Services, tx: ClientTxId, purpose: ClientUse, way: &Way) {
         cx.client_use.insert(tx, (self.serial, purpose));
         if let ClientUse::Forward(id) = purpose
             && let Some(f) = self.forwards.iter_mut().find(|f| f.id == id)
         {
-            f.client_tx = Some(tx);
+            (f.client_tx, f.tls_name) = (Some(tx), way.tls_name.clone());
         }
     }
 
@@ -169,21 +199,27 @@ impl Call {
         }
     }
 
-    /// A request could not be sent (503), or got no response (408). True: it went another way.
-    pub fn resend(&mut self, cx: &mut Services, tx: ClientTxId, status: u16) -> bool {
+    /// Nothing comes of a request by the way that it went. True: it went another.
+    pub fn resend(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) -> bool {
         let Some(at) = self.within.iter().position(|w| w.tx == tx) else { return false };
         let Within { side, purpose, way, again, mut silence, .. } = self.within.remove(at);
         cx.stop_timer(&mut silence);
         let over_flow = way.is_connection();
+        let asked = matches!(purpose, Purpose::Use(_));
+        if loss == Loss::Congested && over_flow && asked {
+            // It is there, and busy: whoever is behind a NAT has no other way.
+            return false;
+        }
         if over_flow {
             self.leg_mut(side).forget_flow(&way);
         } else {
             cx.target_failed(&way.back.path, None);
         }
         let wanted = match purpose {
-            // Who waits for the answer to what was in vain for 32 s does so no longer.
+            // Who waits for the answer to what was in vain for 32 s does so no longer; for ours nobody waits.
             Purpose::Use(ClientUse::Forward(id)) => {
-                !(over_flow && status == 408) && self.forwards.iter().any(|f| f.id == id && !f.cancelled)
+                let asked = |f: &Forward| f.id == id && !f.cancelled && (f.own || loss != Loss::TimedOut);
+                self.forwards.iter().any(asked)
             }
             Purpose::Use(ClientUse::Dial(_)) | Purpose::Ack(_) => false,
             Purpose::Alone => true,
@@ -206,16 +242,23 @@ impl Call {
     pub(super) fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) {
         let Some(within) = self.within.iter_mut().find(|w| w.tx == tx) else { return };
         within.silence = None;
-        let (side, purpose) = (within.side, within.purpose);
-        let cseq = self.forwards.iter().find(|f| purpose == Purpose::Use(ClientUse::Forward(f.id))).map(|f| f.cseq);
-        let invite = self.forwards.iter().any(|f| f.client_tx == Some(tx) && f.request.method() == &Method::Invite);
-        if !self.resend(cx, tx, 408) {
+        let purpose = within.purpose;
+        let Purpose::Use(ClientUse::Forward(id)) = purpose else {
+            if self.resend(cx, tx, Loss::Silent) {
+                cx.tx.abandon_client(tx);
+            }
+            return;
+        };
+        if !self.resend(cx, tx, Loss::Silent) {
             return;
         }
+        // A slow one sounds no other than a dead one: while none has answered, it may still be the first.
         cx.tx.stop_retransmitting(tx);
-        match cseq.filter(|_| invite) {
-            // Should it have arrived all the same, its final response gets an ACK.
-            Some(cseq) => self.leave_invite(cx, side, tx, cseq),
+        match self.forwards.iter_mut().find(|f| f.id == id) {
+            Some(f) => {
+                f.earlier.push(tx);
+                cx.client_use.insert(tx, (self.serial, ClientUse::Forward(id)));
+            }
             None => cx.tx.abandon_client(tx),
         }
     }

@@ -55,6 +55,8 @@ impl Call {
             server_tx: None,
             back: self.back,
             client_tx: None,
+            earlier: Vec::new(),
+            tls_name: None,
             cseq: 0,
             offered,
             cancelled: false,

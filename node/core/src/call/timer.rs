@@ -18,6 +18,8 @@ pub enum Timer {
     Page(u64),
     /// A subscription was not refreshed in its time, by its serial.
     Subscription(u64),
+    /// The NATs before the far ends of a subscription are to remember them.
+    SubscriptionKeepAlive(u64),
     /// A request within a subscription that could go another way got no response so far.
     SubscriptionSilent(ClientTxId),
     /// An INVITE of ours within a dialog that is over still has no final response.

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,7 +13,7 @@ use crate::ctx::{bracketed, is_private};
 use crate::dialog::Dialog;
 use crate::ids::NodeId;
 use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Target, Transport, TransportChoice};
-use crate::policy::Trunk;
+use crate::policy::{Settings, Trunk};
 use crate::routing;
 use crate::sip::{Draft, HeaderId, Uri};
 
@@ -204,6 +205,14 @@ impl FarEnd<'_> {
         self.path.transport == Transport::Udp && self.own_ip().is_some_and(|ip| is_natted(ip, self.path))
     }
 
+    /// Reminds the NAT before it of us: two CRLFs, the ping of RFC 5626 §3.5.1.
+    pub fn keep_alive(&self, cx: &mut Services) {
+        if !cx.config.settings.nat_keepalive.is_zero() && self.is_behind_nat() {
+            let way = ReturnPath::here(self.own_path(cx, Transport::Udp));
+            cx.send(way, None, Bytes::from_static(b"\r\n\r\n"));
+        }
+    }
+
     /// How the path to it stands after a request of its came by `back`: a connection, at whatever node, or the port that a NAT has
     /// given it lately.
     pub fn learnt_path(&self, back: &ReturnPath) -> (Path, Option<NodeId>) {
@@ -233,6 +242,13 @@ impl FarEnd<'_> {
     fn own_ip(&self) -> Option<IpAddr> {
         Uri::parse(&self.dialog.remote_target).ok().and_then(|uri| uri.host_ip())
     }
+}
+
+/// When the next keep-alive is due.
+pub fn keep_alive_after(cx: &Services) -> Duration {
+    let every = cx.config.settings.nat_keepalive;
+    // Where there are none, they may be turned on.
+    if every.is_zero() { Settings::default().nat_keepalive } else { every }
 }
 
 /// Back to where a far end was seen last.

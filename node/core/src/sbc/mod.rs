@@ -28,10 +28,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::call::{Call, CallTimer, ClientUse, Services, Timer};
+use crate::call::{Call, CallTimer, ClientUse, Loss, Services, Timer};
 use crate::ctx::LocalConfig;
-use crate::ids::{CallUid, FlowId, MediaId};
-use crate::io::{Input, Output};
+use crate::ids::{CallUid, FlowId, MediaId, NodeId};
+use crate::io::{Input, Output, SendFailure, View};
 use crate::policy::{Blocks, ClusterConfig, Rates, SourceRates};
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
@@ -142,7 +142,7 @@ impl Sbc {
                 self.with_call(id.0, |call, cx| call.on_propose_failed(cx));
                 self.with_unsettled(id.0, |ended, cx| ended.journal.on_failed(cx, id.0, ended.uid));
             }
-            Input::ViewChanged(view) => self.cx.view = view,
+            Input::ViewChanged(view) => self.on_view(view),
             Input::SendFailed { id, reason } => self.on_send_failed(id, reason),
             Input::FlowProved { flow, names } => drop(self.proved.insert(flow, names)),
             Input::FlowClosed(flow) => {
@@ -160,6 +160,16 @@ impl Sbc {
         self.fire_timers();
         self.drain_transactions();
         self.file_notes();
+    }
+
+    fn on_view(&mut self, view: View) {
+        let down = |view: &View| -> Vec<NodeId> { view.nodes.iter().filter(|n| n.down).map(|n| n.id).collect() };
+        let before = down(&self.cx.view);
+        let gone: Vec<NodeId> = down(&view).into_iter().filter(|n| !before.contains(n)).collect();
+        self.cx.view = view;
+        for node in gone {
+            self.cx.tx.on_node_gone(self.cx.now.mono, node);
+        }
     }
 
     /// Messages that were noted go into the ladder of their call, or the memory of it.
@@ -283,6 +293,7 @@ impl Sbc {
                 Timer::Left(tx) => self.cx.on_left_over(tx),
                 Timer::Page(id) => self.on_page_timer(id),
                 Timer::Subscription(id) => self.on_subscription_timer(id),
+                Timer::SubscriptionKeepAlive(id) => self.on_subscription_keep_alive(id),
                 Timer::SubscriptionSilent(tx) => self.on_passing_silent(tx),
                 Timer::Sweep => {
                     self.tombstones.sweep(now);
@@ -313,14 +324,16 @@ impl Sbc {
 
     fn on_tx_event(&mut self, event: TxEvent) {
         match event {
-            TxEvent::ClientTimeout(tx) => self.on_client_lost(tx, 408),
-            TxEvent::ClientTransportError(tx, _) => self.on_client_lost(tx, 503),
+            TxEvent::ClientTimeout(tx) => self.on_client_lost(tx, Loss::TimedOut),
+            TxEvent::ClientTransportError(tx, SendFailure::Congested) => self.on_client_lost(tx, Loss::Congested),
+            TxEvent::ClientTransportError(tx, _) => self.on_client_lost(tx, Loss::NotSent),
             TxEvent::ServerTimeout(_) => {}
             TxEvent::ServerTrying(tx) => {
                 if let Some(&serial) = self.cx.server_use.get(&tx) {
                     self.with_call(serial, |call, cx| call.on_trying_due(cx, tx));
                 } else {
                     self.on_page_trying(tx);
+                    self.on_passing_trying(tx);
                 }
             }
             TxEvent::ServerTerminated(tx) => {
@@ -347,19 +360,20 @@ impl Sbc {
         used.or_else(|| self.cx.alone_of.get(&tx).copied())
     }
 
-    fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, status: u16) {
-        if self.on_probe_lost(tx) || self.on_page_lost(tx) || self.on_subscription_lost(tx, status) {
+    fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, loss: Loss) {
+        if self.on_probe_lost(tx) || self.on_page_lost(tx) || self.on_subscription_lost(tx, loss) {
             return;
         }
         if let Some(serial) = self.call_of(tx)
-            && self.with_call(serial, |call, cx| call.resend(cx, tx, status))
+            && self.with_call(serial, |call, cx| call.resend(cx, tx, loss))
         {
             return;
         }
         let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };
         self.with_call(serial, |call, cx| match purpose {
-            ClientUse::Dial(index) => call.on_dial_lost(cx, index, status),
-            ClientUse::Forward(id) => call.on_forward_failed(cx, id, status),
+            ClientUse::Dial(index) => call.on_dial_lost(cx, index, loss.status()),
+            ClientUse::Forward(id) if call.has_other_ways(cx, id, tx) => {}
+            ClientUse::Forward(id) => call.on_forward_failed(cx, id, loss.status()),
         });
     }
 }

@@ -168,7 +168,7 @@ impl Sbc {
         let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return self.cx.on_lone_response(tx, message) };
         self.with_call(serial, |call, cx| match purpose {
             ClientUse::Dial(index) => call.on_dial_response(cx, index, action, &back, message),
-            ClientUse::Forward(id) => call.on_forward_response(cx, id, action, &back, message),
+            ClientUse::Forward(id) => call.on_forward_response(cx, id, (tx, action), &back, message),
         });
         let done = message.status().is_some_and(|s| s >= 200) && action != ResponseAction::Absorb;
         if done && !invite {

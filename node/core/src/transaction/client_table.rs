@@ -239,6 +239,13 @@ impl ClientTable {
         self.drive(shared, now, id, Event::TransportError, reason);
     }
 
+    pub(super) fn on_node_gone(&mut self, shared: &mut Shared, now: Instant, node: NodeId) {
+        let gone: Vec<ClientTxId> = self.by_id.iter().filter(|(_, tx)| tx.way.ingress == Some(node)).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.drive(shared, now, id, Event::TransportError, SendFailure::Refused);
+        }
+    }
+
     pub(super) fn stop_retransmitting(&mut self, shared: &mut Shared, id: ClientTxId) {
         if let Some(tx) = self.by_id.get_mut(&id) {
             tx.timers.stop(shared, Timer::A);

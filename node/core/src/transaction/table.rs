@@ -137,6 +137,11 @@ impl Transactions {
         self.clients.on_send_failed(&mut self.shared, now, Some(from), send, reason);
     }
 
+    /// A node is gone, and the connections of far ends with it: what went out through it could not be sent.
+    pub fn on_node_gone(&mut self, now: Instant, node: NodeId) {
+        self.clients.on_node_gone(&mut self.shared, now, node);
+    }
+
     /// Ends a client transaction: an INVITE that got no final response within 64 × T1 after its CANCEL (RFC 3261 §9.1).
     pub fn abandon_client(&mut self, id: ClientTxId) {
         self.clients.abandon(&mut self.shared, id);

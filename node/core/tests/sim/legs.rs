@@ -256,6 +256,91 @@ fn requests_within_a_call_go_on_to_the_next_address_of_a_name() {
     s.calm();
 }
 
+/// A slow address sounds no other than a dead one: while none has answered, it may still be the first, also to an INVITE.
+#[test]
+fn a_slow_address_within_a_call_is_heard_after_all() {
+    const SLOW: &str = "198.18.20.66:5060";
+    const DEAD: &str = "198.18.20.67:5060";
+    let route = |d: &mut Draft| {
+        d.push(HeaderId::RecordRoute, "<sip:proxy.test;lr>");
+    };
+    for method in [Method::Info, Method::Invite] {
+        let mut s = Stage::new(false);
+        s.w.names = vec![udp(SLOW), udp(DEAD)];
+        let mut s = s.established(|_| (), route);
+        let (mut slow, mut dead) = (Far::at(SLOW), Far::at(DEAD));
+        slow.inbox(&s.w);
+        s.asks(&method, |_| ());
+        wait(&mut s.w, 2500);
+        let first = slow.request(&s.w, &method);
+        dead.request(&s.w, &method);
+        s.got();
+        let mut ok = first.0.response(200, None);
+        if method == Method::Invite {
+            ok.push(HeaderId::Contact, format!("<sip:far@{PSAP}>")).set_body(Some("application/sdp"), sdp());
+        }
+        slow.put(&mut s.w, &mut ok, first.1, &[]);
+        wait(&mut s.w, 30);
+        let told: Vec<_> = s.got().iter().filter_map(|(m, _)| m.status()).filter(|s| *s >= 200).collect();
+        assert_eq!(told, [200], "{method}");
+        if method == Method::Invite {
+            let ack = s.within(&Method::Ack, s.cseq);
+            s.put(&ack);
+            slow.request(&s.w, &Method::Ack);
+        }
+        dead.inbox(&s.w);
+        wait(&mut s.w, 40_000);
+        assert!(dead.inbox(&s.w).is_empty(), "{method} is repeated no more");
+        let info = s.asks(&Method::Info, |_| ());
+        assert!(info.is_empty());
+        let at_slow = slow.request(&s.w, &Method::Info);
+        slow.answer(&mut s.w, &at_slow, 200, &[]);
+        wait(&mut s.w, 30);
+        assert!(s.got().iter().any(|(m, _)| m.status() == Some(200)), "and the call goes on");
+        s.calm();
+    }
+}
+
+/// Where nobody answers by any way, nothing is left of it; whoever asked has given up by then (RFC 4320 §4.1).
+#[test]
+fn all_addresses_of_a_name_are_silent() {
+    let route = |d: &mut Draft| {
+        d.push(HeaderId::RecordRoute, "<sip:proxy.test;lr>");
+    };
+    let mut s = Stage::new(false);
+    s.w.names = vec![udp("198.18.20.66:5060"), udp("198.18.20.67:5060")];
+    let mut s = s.established(|_| (), route);
+    s.asks(&Method::Info, |_| ());
+    wait(&mut s.w, 36_000);
+    let told: Vec<_> = s.got().iter().filter_map(|(m, _)| m.status()).collect();
+    assert_eq!(told, [100]);
+    let got = s.asks(&Method::Options, |_| ());
+    assert!(got.is_empty(), "it goes by the name, not to the PSAP's own address");
+    s.got();
+    s.asks(&Method::Bye, |_| ());
+    s.w.run_until(s.w.now / 1000 + 90_000);
+    assert_eq!((s.w.nodes[0].sbc.call_count(), s.w.nodes[0].sbc.transaction_count()), (0, 0));
+}
+
+/// A request that cannot be written for the other leg is answered, and the next one goes.
+#[test]
+fn what_grows_too_large_is_refused() {
+    let mut s = Stage::stands(false);
+    s.asks(&Method::Invite, |d| {
+        let head = d.encode().expect("well formed").len() - sdp().len();
+        let mut left = 64 * 1024 - head - 20;
+        while left > 0 {
+            let value = left.min(4000);
+            d.push_named("X-Long", "x".repeat(value));
+            left = left.saturating_sub(value + 10);
+        }
+    });
+    let told: Vec<_> = s.got().iter().filter_map(|(m, _)| m.status()).filter(|s| *s >= 200).collect();
+    assert!(matches!(told[..], [500 | 503]), "{told:?}");
+    assert_eq!(s.asks(&Method::Invite, |_| ()).len(), 1);
+    s.calm();
+}
+
 /// AC-30, RFC 3261 §18.1.1: what is too large for a datagram goes by TCP, and by UDP where nobody takes it.
 #[test]
 fn ac_30_a_large_request_within_a_call_goes_by_tcp() {

@@ -96,6 +96,23 @@ fn from_target_to_target() {
     }
 }
 
+/// What a slow target took, it took, whoever was asked after it.
+#[test]
+fn a_slow_target_is_heard_after_all() {
+    let mut s = Scene::new();
+    s.texts(URI, None);
+    let got = s.first.request(&s.w, &Method::Message);
+    wait(&mut s.w, 2500);
+    s.second.request(&s.w, &Method::Message);
+    s.first.answer(&mut s.w, &got, 200, &[]);
+    wait(&mut s.w, 50);
+    assert_eq!(s.told().iter().filter_map(Message::status).collect::<Vec<_>>(), [200]);
+    s.second.inbox(&s.w);
+    s.w.run_until(90_000);
+    assert!(s.second.inbox(&s.w).is_empty() && s.told().is_empty());
+    assert_eq!(s.w.nodes.iter().map(|n| n.sbc.transaction_count()).sum::<usize>(), 0);
+}
+
 #[test]
 fn nobody_there_is_told_in_time() {
     let mut s = Scene::new();

@@ -7,10 +7,10 @@ use sbc_core::auth::Secret;
 use sbc_core::ids::FlowId;
 use sbc_core::io::{AddressRole, HostAndPort, Target, Transport};
 use sbc_core::policy::{Credentials, TrunkTarget};
-use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr};
+use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr, is_keepalive};
 
 use crate::far::{Far, wait};
-use crate::world::{Net, Sent, World, addr};
+use crate::world::{Fault, Net, Sent, World, addr};
 
 const NOTIFIER: &str = "198.18.20.8:5060";
 /// Where the desk listens, and where it sends from.
@@ -97,7 +97,8 @@ impl Watch {
     /// What the desk's host got since the last look, at whatever port.
     fn desk(&mut self) -> Vec<(Message, Sent)> {
         let sent = self.w.sent.as_ref().expect("recorded");
-        let new = sent[self.read..].iter().filter(|s| s.node.is_some() && s.to.ip() == self.source.ip());
+        let new =
+            sent[self.read..].iter().filter(|s| s.node.is_some() && s.to.ip() == self.source.ip() && !is_keepalive(&s.bytes));
         let got = new.map(|s| (Message::parse(s.bytes.clone()).expect("well formed"), s.clone())).collect();
         self.read = sent.len();
         got
@@ -280,5 +281,106 @@ fn a_subscription_by_sips() {
         assert_eq!((flow_of(&sent), notify.first(HeaderId::Contact)), (Some(1), Some(&*ours)));
         assert_eq!(s.answers(&notify), Some(200));
         s.at_rest();
+    }
+}
+
+/// A slow address sounds no other than a dead one: its answer counts, whoever was asked after it.
+#[test]
+fn a_slow_address_is_heard_after_all() {
+    const SLOW: &str = "198.18.20.66:5060";
+    const DEAD: &str = "198.18.20.67:5060";
+    let mut s = Watch::new(Transport::Udp);
+    s.w.names = [SLOW, DEAD].map(|at| Target { addr: addr(at), transport: Transport::Udp }).into();
+    let mut s = s.begun(URI, &format!("<sip:far@{LISTENS}>"), &[("Record-Route", "<sip:proxy.test;lr>")]);
+    let (mut slow, mut dead) = (Far::at(SLOW), Far::at(DEAD));
+    s.refreshes();
+    wait(&mut s.w, 2500);
+    let (first, second) = (slow.request(&s.w, &Method::Subscribe), dead.request(&s.w, &Method::Subscribe));
+    assert_eq!(first.0.cseq(), second.0.cseq());
+    // RFC 4320 §4.1: the desk has waited for long enough to be told.
+    wait(&mut s.w, 1500);
+    assert_eq!(s.desk().iter().filter_map(|(m, _)| m.status()).collect::<Vec<_>>(), [100]);
+    slow.answer(&mut s.w, &first, 200, &[("Expires", "600")]);
+    wait(&mut s.w, 30);
+    assert_eq!(s.desk().iter().filter_map(|(m, _)| m.status()).collect::<Vec<_>>(), [200]);
+    slow.inbox(&s.w);
+    dead.inbox(&s.w);
+    wait(&mut s.w, 40_000);
+    assert!(slow.inbox(&s.w).is_empty() && dead.inbox(&s.w).is_empty(), "nothing is repeated any more");
+    assert!(s.w.nodes.iter().any(|n| n.sbc.subscription_count() == 1), "and it goes on");
+    s.at_rest();
+}
+
+/// Where one host has two addresses, the second copy is refused as one: the first is the one that is answered.
+#[test]
+fn a_copy_that_is_refused_as_one_says_nothing() {
+    const SLOW: &str = "198.18.20.66:5060";
+    const SAME: &str = "198.18.20.67:5060";
+    let mut s = Watch::new(Transport::Udp);
+    s.w.names = [SLOW, SAME].map(|at| Target { addr: addr(at), transport: Transport::Udp }).into();
+    let mut s = s.begun(URI, &format!("<sip:far@{LISTENS}>"), &[("Record-Route", "<sip:proxy.test;lr>")]);
+    let (mut slow, mut same) = (Far::at(SLOW), Far::at(SAME));
+    s.refreshes();
+    wait(&mut s.w, 2500);
+    let (first, second) = (slow.request(&s.w, &Method::Subscribe), same.request(&s.w, &Method::Subscribe));
+    same.answer(&mut s.w, &second, 482, &[]);
+    wait(&mut s.w, 30);
+    assert!(s.desk().is_empty());
+    slow.answer(&mut s.w, &first, 200, &[("Expires", "600")]);
+    wait(&mut s.w, 30);
+    assert_eq!(s.desk().iter().filter_map(|(m, _)| m.status()).collect::<Vec<_>>(), [200]);
+    s.at_rest();
+}
+
+/// A connection that takes no more for now is the way all the same: whoever is behind a NAT has no other.
+#[test]
+fn a_busy_connection_is_not_forgotten() {
+    let mut s = Watch::by_default(Transport::Tcp);
+    s.w.congested = true;
+    assert!(s.notified(10).is_empty());
+    assert_eq!(s.notifier.response(&s.w, &Method::Notify).status(), Some(500));
+    s.w.congested = false;
+    let (notify, sent) = s.told();
+    assert_eq!((sent.to, flow_of(&sent)), (addr(SOURCE), Some(1)));
+    assert_eq!(s.answers(&notify), Some(200));
+    s.at_rest();
+}
+
+/// The node with the desk's connection dies while a NOTIFY is on its way: it goes to the desk's Contact, long before its time is over.
+#[test]
+fn a_request_through_a_node_that_dies() {
+    let mut s = Watch::by_default(Transport::Tcp);
+    (s.at, s.source) = ((1, 7), addr("198.18.10.7:40007"));
+    s.refreshes();
+    let got = s.notifier.request(&s.w, &Method::Subscribe);
+    s.notifier.answer(&mut s.w, &got, 200, &[("Expires", "600")]);
+    wait(&mut s.w, 30);
+    s.desk();
+    let (_, sent) = s.told();
+    assert_eq!((sent.node, flow_of(&sent)), (Some(1), Some(7)));
+    let now = s.w.now / 1000;
+    s.w.fault_at(now + 10, Fault::Kill(1));
+    wait(&mut s.w, 5000);
+    let again: Vec<_> = s.desk().into_iter().filter(|(m, _)| m.method() == &Method::Notify).collect();
+    assert_eq!(again.iter().map(|(_, s)| (s.node, s.to)).collect::<Vec<_>>(), [(Some(0), addr(LISTENS))]);
+    s.at = (0, 9);
+    assert_eq!(s.answers(&again[0].0), Some(200));
+}
+
+/// Between two NOTIFYs may be an hour: the NAT before a desk by UDP is to remember it.
+#[test]
+fn a_desk_behind_a_nat_is_kept_reachable() {
+    for (contact, pings) in [("<sip:far@192.168.1.5:5060>", 3), ("<sip:far@198.18.10.7:5070>", 0)] {
+        let mut s = Watch::new(Transport::Udp).begun(URI, contact, &[]);
+        let kept = |s: &Watch| {
+            let sent = s.w.sent.as_ref().expect("recorded");
+            sent.iter().filter(|p| p.node.is_some() && p.to == addr(SOURCE) && is_keepalive(&p.bytes)).count()
+        };
+        s.w.run_until(s.w.now / 1000 + 80_000);
+        assert_eq!(kept(&s), pings);
+        s.w.run_until(s.w.now / 1000 + 700_000);
+        let after = kept(&s);
+        s.w.run_until(s.w.now / 1000 + 80_000);
+        assert_eq!(kept(&s), after, "not after its end");
     }
 }

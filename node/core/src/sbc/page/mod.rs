@@ -32,6 +32,7 @@ const MAX_TRIES: usize = 8;
 pub(super) struct Pages {
     open: HashMap<u64, Page>,
     sent: HashMap<ClientTxId, u64>,
+    by_server: HashMap<ServerTxId, u64>,
     resolving: HashMap<ResolveId, u64>,
 }
 
@@ -57,6 +58,7 @@ pub(super) struct Hop {
 #[derive(Debug)]
 struct Sent {
     tx: ClientTxId,
+    trunk: Box<str>,
     path: Path,
     tls_name: Option<Box<str>>,
     /// Where we have credentials there.
@@ -79,6 +81,8 @@ struct Page {
     /// Held down: the last to be tried.
     deferred: VecDeque<(Hop, Target)>,
     current: Option<Sent>,
+    /// Targets that were passed over for their silence: what they took late, they took.
+    earlier: Vec<Sent>,
     provisional: bool,
     tries: Vec<Target>,
     began: Instant,
@@ -155,6 +159,7 @@ impl Sbc {
             candidates: VecDeque::new(),
             deferred: VecDeque::new(),
             current: None,
+            earlier: Vec::new(),
             provisional: false,
             tries: Vec::new(),
             began: self.cx.now.mono,
@@ -164,6 +169,7 @@ impl Sbc {
         if page.subscribes() {
             self.begin_subscription(id, back, message, &page.from_trunk, page.emergency);
         }
+        self.pages.by_server.insert(page.tx, id);
         self.pages.open.insert(id, page);
         self.try_page(id);
     }
@@ -192,9 +198,10 @@ impl Sbc {
         true
     }
 
-    /// The sender of a request has waited for a while (RFC 4320 §4.1). Of the few that are open at a time.
+    /// The sender of a request has waited for a while (RFC 4320 §4.1).
     pub(super) fn on_page_trying(&mut self, tx: ServerTxId) {
-        if let Some(page) = self.pages.open.values().find(|page| page.tx == tx) {
+        let id = self.pages.by_server.get(&tx);
+        if let Some(page) = id.and_then(|id| self.pages.open.get(id)) {
             self.cx.respond(tx, &mut page.request.response(100, None));
         }
     }
@@ -202,6 +209,11 @@ impl Sbc {
     /// The final response to the sender: the far end's, or our own.
     fn answer_page(&mut self, id: u64, mut page: Page, status: u16, response: Option<&Message>) {
         self.cx.stop_timer(&mut page.timer);
+        self.pages.by_server.remove(&page.tx);
+        for sent in page.earlier.drain(..) {
+            self.pages.sent.remove(&sent.tx);
+            self.cx.tx.abandon_client(sent.tx);
+        }
         let said = response.and_then(Message::status).unwrap_or(status);
         let status = upstream(said);
         let mut draft = page.request.response(status, response.filter(|_| status == said).map(Message::reason));

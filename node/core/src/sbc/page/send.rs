@@ -95,10 +95,12 @@ impl Sbc {
         let mut draft = self.write_page(page, hop, &target, tries);
         let cx = &mut self.cx;
         let large = draft.encode().is_ok_and(|octets| octets.len() > DATAGRAM_MAX - ROOM);
-        if large && hop.choice == TransportChoice::Any && target.transport == Transport::Udp {
+        let by_tcp = Target { transport: Transport::Tcp, ..target };
+        let open = hop.choice == TransportChoice::Any && target.transport == Transport::Udp;
+        if large && open && !cx.defers(hop.realm, &by_tcp) {
             // RFC 3428 §8, RFC 3261 §18.1.1: what does not fit goes by a transport with congestion control; by UDP, should that fail.
             page.candidates.push_front((Hop { choice: TransportChoice::Fixed(Transport::Udp), ..hop.clone() }, target.clone()));
-            target.transport = Transport::Tcp;
+            target = by_tcp;
         }
         let path = cx.path_to(hop.realm, target.transport, target.addr);
         let tls_name = hop.host.host.parse::<IpAddr>().is_err().then(|| hop.host.host.clone());
@@ -109,8 +111,9 @@ impl Sbc {
         let loops = self.cx.loop_cookie(&page.request);
         let Some(tx) = self.transmit_page(&mut draft, path, tls_name.clone(), &loops) else { return false };
         let failover = self.cx.config.failover_after(&hop.trunk);
-        page.current = Some(Sent { tx, path, tls_name, asked });
-        page.timer = Some(self.cx.start_timer(failover, Timer::Page(id)));
+        page.current = Some(Sent { tx, trunk: hop.trunk.clone(), path, tls_name, asked });
+        let left = (page.began + GIVE_UP).since(self.cx.now.mono);
+        page.timer = Some(self.cx.start_timer(failover.min(left), Timer::Page(id)));
         self.pages.sent.insert(tx, id);
         true
     }
@@ -157,10 +160,17 @@ impl Sbc {
             self.wait_page(id);
             return;
         }
+        let subscribes = page.subscribes();
         if let Some(sent) = page.current.take() {
-            self.pages.sent.remove(&sent.tx);
-            self.cx.tx.abandon_client(sent.tx);
             self.cx.target_failed(&sent.path, None);
+            if subscribes {
+                // The next target's dialog takes the place of this one's.
+                self.pages.sent.remove(&sent.tx);
+                self.cx.tx.abandon_client(sent.tx);
+            } else {
+                self.cx.tx.stop_retransmitting(sent.tx);
+                page.earlier.push(sent);
+            }
         }
         if !over {
             return self.try_page(id);
@@ -184,6 +194,10 @@ impl Sbc {
         let Some(&id) = self.pages.sent.get(&tx) else { return false };
         let status = response.status().unwrap_or(0);
         let Some(page) = self.pages.open.get_mut(&id) else { return true };
+        if let Some(at) = page.earlier.iter().position(|sent| sent.tx == tx) {
+            self.on_earlier_response(id, at, status, response);
+            return true;
+        }
         if status < 200 {
             page.provisional = true;
             return true;
@@ -191,6 +205,9 @@ impl Sbc {
         self.pages.sent.remove(&tx);
         if let Some(sent) = &page.current {
             self.cx.target_responded(&sent.path, status, response);
+            // It took TCP: the same by UDP would be another request for it.
+            let twin = |target: &Target| sent.path.transport == Transport::Tcp && target.addr == sent.path.remote;
+            page.candidates.retain(|(_, target)| !twin(target));
         }
         let challenged = if matches!(status, 401 | 407) { self.prove_page(id, response) } else { Some(Challenged::NotOurs) };
         let Some(challenged) = challenged else { return true };
@@ -215,6 +232,21 @@ impl Sbc {
         true
     }
 
+    /// A target that was passed over speaks: when it has taken the request, that is the answer.
+    fn on_earlier_response(&mut self, id: u64, at: usize, status: u16, response: &Message) {
+        let Some(page) = self.pages.open.get_mut(&id).filter(|_| status >= 200) else { return };
+        let sent = page.earlier.remove(at);
+        self.pages.sent.remove(&sent.tx);
+        self.cx.target_responded(&sent.path, status, response);
+        if !(200..300).contains(&status) {
+            return;
+        }
+        let Some(mut page) = self.pages.open.remove(&id) else { return };
+        page.to_trunk = sent.trunk;
+        page.earlier.extend(page.current.take());
+        self.answer_page(id, page, 200, Some(response));
+    }
+
     /// The target asks who we are. `None`: it was told, and asked again; else why not.
     fn prove_page(&mut self, id: u64, response: &Message) -> Option<Challenged> {
         let Some(page) = self.pages.open.get_mut(&id) else { return Some(Challenged::NotOurs) };
@@ -229,7 +261,14 @@ impl Sbc {
         let loops = self.cx.loop_cookie(&page.request);
         let Some(tx) = self.transmit_page(&mut draft, path, tls_name, &loops) else { return Some(Challenged::Refused) };
         self.pages.sent.insert(tx, id);
-        if let Some(sent) = self.pages.open.get_mut(&id).and_then(|page| page.current.as_mut()) {
+        let Some(page) = self.pages.open.get_mut(&id) else { return Some(Challenged::Refused) };
+        // It begins anew: the 100 before the challenge was for what is answered.
+        page.provisional = false;
+        self.cx.stop_timer(&mut page.timer);
+        let left = (page.began + GIVE_UP).since(self.cx.now.mono);
+        let after = self.cx.config.failover_after(&page.to_trunk).min(left);
+        page.timer = Some(self.cx.start_timer(after, Timer::Page(id)));
+        if let Some(sent) = page.current.as_mut() {
             sent.tx = tx;
         }
         if subscribes {
@@ -246,6 +285,13 @@ impl Sbc {
     /// No response, or it could not be sent. False: it is none of these.
     pub(in crate::sbc) fn on_page_lost(&mut self, tx: ClientTxId) -> bool {
         let Some(id) = self.pages.sent.remove(&tx) else { return false };
+        let earlier = self.pages.open.get_mut(&id).map(|page| &mut page.earlier);
+        if let Some(earlier) = earlier
+            && let Some(at) = earlier.iter().position(|sent| sent.tx == tx)
+        {
+            earlier.remove(at);
+            return true;
+        }
         if let Some(sent) = self.pages.open.get_mut(&id).and_then(|page| page.current.take()) {
             self.cx.target_failed(&sent.path, None);
         }

@@ -4,7 +4,7 @@ use super::Subscription;
 use super::state::{Told, ends_usage, granted, told};
 use crate::call::server_key;
 use crate::call::{
-    Asked, MaxForwardsError, NextHop, Timer, Way, Ways, copy_through, finish_response, map_event_id, next_max_forwards,
+    Asked, Loss, MaxForwardsError, NextHop, Timer, Way, Ways, copy_through, finish_response, map_event_id, next_max_forwards,
     strip_our_credentials, upstream,
 };
 use crate::dialog::{MAX_ROUTES, named_addresses};
@@ -37,7 +37,8 @@ pub(super) struct Passing {
     draft: Draft,
     /// The host that is looked up for it.
     looked_up: Option<Box<str>>,
-    out: Option<Out>,
+    /// What went out, the last one last: one that was passed over for its silence may still be the first to answer.
+    outs: Vec<Out>,
 }
 
 /// A request that went out.
@@ -163,8 +164,17 @@ impl Sbc {
         draft.set_body(request.content_type(), request.body());
         let asked = Asked::of(cx, &to.trunk, to.known.clone(), &draft);
         let request = request.clone();
-        subscription.passing.push(Passing { id: number, from, request, tx, asked, draft, looked_up: None, out: None });
+        self.subscriptions.by_server.insert(tx, (id, number));
+        subscription.passing.push(Passing { id: number, from, request, tx, asked, draft, looked_up: None, outs: Vec::new() });
         self.send_passing(id, number);
+    }
+
+    /// Who sent a request has waited for a while: it hears that we have it (RFC 4320 §4.1).
+    pub(in crate::sbc) fn on_passing_trying(&mut self, tx: ServerTxId) {
+        let Some(&(id, number)) = self.subscriptions.by_server.get(&tx) else { return };
+        if let Some(mut draft) = self.passing_mut(id, number).map(|p| p.request.response(100, None)) {
+            self.cx.respond(tx, &mut draft);
+        }
     }
 
     /// Sends it, now or when its next hop is known.
@@ -225,7 +235,7 @@ impl Sbc {
         let waits = !ways.is_empty() && !way.back.path.transport.is_reliable();
         let silence = waits.then(|| self.cx.start_timer(failover, Timer::SubscriptionSilent(tx)));
         if let Some(passing) = self.passing_mut(id, number) {
-            passing.out = Some(Out { tx, way, ways, silence });
+            passing.outs.push(Out { tx, way, ways, silence });
         }
     }
 
@@ -233,43 +243,50 @@ impl Sbc {
         self.subscriptions.open.get_mut(&id)?.passing.iter_mut().find(|p| p.id == number)
     }
 
-    /// What it went out as; it waits for no other way any more.
-    fn take_out(&mut self, id: u64, number: u64) -> Option<Out> {
-        let mut out = self.passing_mut(id, number)?.out.take()?;
+    /// One of the things that it went out as: that one waits for nothing any more.
+    fn take_out(&mut self, id: u64, number: u64, tx: ClientTxId) -> Option<Out> {
+        let outs = &mut self.passing_mut(id, number)?.outs;
+        let at = outs.iter().position(|out| out.tx == tx)?;
+        let mut out = outs.remove(at);
+        self.subscriptions.sent.remove(&tx);
         self.cx.stop_timer(&mut out.silence);
         Some(out)
     }
 
-    /// The first of several addresses has been silent for too long.
+    /// The first of several addresses has been silent for too long. It is listened to all the same.
     pub(in crate::sbc) fn on_passing_silent(&mut self, tx: ClientTxId) {
         let Some(&(id, number)) = self.subscriptions.sent.get(&tx) else { return };
-        let out = self.passing_mut(id, number).and_then(|p| p.out.as_mut()).filter(|out| out.tx == tx);
+        let out = self.passing_mut(id, number).and_then(|p| p.outs.iter_mut().find(|out| out.tx == tx));
         let Some(out) = out else { return };
         out.silence = None;
-        self.subscriptions.sent.remove(&tx);
-        self.cx.tx.abandon_client(tx);
-        self.go_another_way(id, number, 408);
+        let (path, ways) = (out.way.back.path, std::mem::take(&mut out.ways));
+        self.cx.target_failed(&path, None);
+        self.cx.tx.stop_retransmitting(tx);
+        self.transmit_passing(id, number, ways);
     }
 
-    /// It could not be sent (503), or nothing came back (408).
-    fn go_another_way(&mut self, id: u64, number: u64, status: u16) {
-        let Some(Out { way, ways, .. }) = self.take_out(id, number) else { return };
+    /// Nothing comes of it by this way.
+    fn on_way_lost(&mut self, id: u64, number: u64, tx: ClientTxId, loss: Loss) {
+        let Some(Out { way, ways, .. }) = self.take_out(id, number, tx) else { return };
+        let Some(passing) = self.passing_mut(id, number) else { return };
+        let (from, others) = (passing.from, !passing.outs.is_empty());
+        // Who waits for the answer to what was in vain for 32 s does so no longer; and a connection that is busy is one.
+        let over = matches!(loss, Loss::TimedOut | Loss::Congested);
         if !way.is_connection() {
             self.cx.target_failed(&way.back.path, None);
-            return match ways.is_empty() {
-                true => self.on_passing_failed(id, number, status),
-                false => self.transmit_passing(id, number, ways),
-            };
-        }
-        if let Some(subscription) = self.subscriptions.open.get_mut(&id)
-            && let Some(from) = subscription.passing.iter().find(|p| p.id == number).map(|p| p.from)
+            if !over && !ways.is_empty() {
+                return self.transmit_passing(id, number, ways);
+            }
+        } else if loss != Loss::Congested
+            && let Some(subscription) = self.subscriptions.open.get_mut(&id)
         {
             subscription.end_mut(from.other()).forget_flow(&way);
+            if !over {
+                return self.send_passing(id, number);
+            }
         }
-        match status {
-            // Who waits for the answer to what was in vain for 32 s does so no longer.
-            408 => self.on_passing_failed(id, number, status),
-            _ => self.send_passing(id, number),
+        if !others {
+            self.on_passing_failed(id, number, loss.status());
         }
     }
 
@@ -278,16 +295,20 @@ impl Sbc {
         let Some(&(id, number)) = self.subscriptions.sent.get(&tx) else { return false };
         let status = response.status().unwrap_or(0);
         if status < 200 {
-            let mut silence = self.passing_mut(id, number).and_then(|p| p.out.as_mut()?.silence.take());
-            self.cx.stop_timer(&mut silence);
+            // It is there: no other way is looked for.
+            let outs = self.passing_mut(id, number).map(|p| p.outs.iter_mut());
+            let silences: Vec<_> = outs.into_iter().flatten().filter_map(|out| out.silence.take()).collect();
+            silences.into_iter().for_each(|silence| self.cx.stop_timer(&mut Some(silence)));
             return true;
         }
-        self.subscriptions.sent.remove(&tx);
-        let out = self.take_out(id, number);
-        if let Some(out) = out.as_ref().filter(|out| !out.way.is_connection()) {
-            self.cx.target_responded(&out.way.back.path, status, response);
+        let way = self.take_out(id, number, tx).map(|out| out.way);
+        if let Some(way) = way.as_ref().filter(|way| !way.is_connection()) {
+            self.cx.target_responded(&way.back.path, status, response);
         }
-        let way = out.map(|out| out.way);
+        // RFC 3261 §8.2.2.2: the far end has it by another way already, and will answer there.
+        if matches!(status, 482 | 500) && self.passing_mut(id, number).is_some_and(|p| !p.outs.is_empty()) {
+            return true;
+        }
         if matches!(status, 401 | 407) && self.prove_passing(id, number, way, response) {
             return true;
         }
@@ -311,7 +332,8 @@ impl Sbc {
             draft.set_body(response.content_type(), response.body());
         }
         let end = subscription.end_mut(far);
-        if refreshed {
+        // RFC 3261 §12.2.1.2, RFC 6665 §4.4.1: both methods refresh a target.
+        if (200..300).contains(&status) {
             end.dialog.on_target_refresh(response);
         }
         if let Some(asked) = &passing.asked {
@@ -342,9 +364,9 @@ impl Sbc {
     }
 
     /// No response, or it could not be sent. False: it is none of these.
-    pub(in crate::sbc) fn on_subscription_lost(&mut self, tx: ClientTxId, status: u16) -> bool {
-        let Some((id, number)) = self.subscriptions.sent.remove(&tx) else { return false };
-        self.go_another_way(id, number, status);
+    pub(in crate::sbc) fn on_subscription_lost(&mut self, tx: ClientTxId, loss: Loss) -> bool {
+        let Some(&(id, number)) = self.subscriptions.sent.get(&tx) else { return false };
+        self.on_way_lost(id, number, tx, loss);
         true
     }
 
@@ -358,7 +380,14 @@ impl Sbc {
     fn take_passing(&mut self, id: u64, number: u64) -> Option<Passing> {
         let passing = &mut self.subscriptions.open.get_mut(&id)?.passing;
         let at = passing.iter().position(|p| p.id == number)?;
-        Some(passing.remove(at))
+        let mut passing = passing.remove(at);
+        self.subscriptions.by_server.remove(&passing.tx);
+        for mut out in passing.outs.drain(..) {
+            self.subscriptions.sent.remove(&out.tx);
+            self.cx.stop_timer(&mut out.silence);
+            self.cx.tx.abandon_client(out.tx);
+        }
+        Some(passing)
     }
 
     /// What the outcome of a request means for the subscription.

@@ -18,14 +18,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{Asked, End, Known, Refer, Timer, Usage, asks_for_sips, is_sips};
+use crate::call::{Asked, End, Known, Refer, Timer, Usage, asks_for_sips, is_sips, keep_alive_after};
 use crate::dialog::{Dialog, without_tag};
 use crate::ids::{CallUid, ResolveId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::sip::{Draft, HeaderId, Message};
 use crate::timer::TimerId;
 use crate::token::{OwnerToken, TokenKind};
-use crate::transaction::ClientTxId;
+use crate::transaction::{ClientTxId, ServerTxId};
 
 use in_dialog::Passing;
 use state::MARGIN;
@@ -44,6 +44,8 @@ pub(super) struct Subscriptions {
     by_source: HashMap<IpAddr, u32>,
     /// Requests that were passed on: the subscription, and the number of the request in it.
     sent: HashMap<ClientTxId, (u64, u64)>,
+    /// The same by the transactions of those who sent them.
+    by_server: HashMap<ServerTxId, (u64, u64)>,
     resolving: HashMap<ResolveId, (u64, u64)>,
 }
 
@@ -109,6 +111,10 @@ impl Subscription {
             Side::Caller => &self.caller,
             Side::Callee => &self.callee,
         }
+    }
+
+    fn ends(&self) -> impl Iterator<Item = &End> {
+        [&self.caller, &self.callee].into_iter()
     }
 
     fn end_mut(&mut self, side: Side) -> &mut End {
@@ -215,6 +221,8 @@ impl Sbc {
         if dialog.remote_tag.is_none() {
             dialog.on_dialog_response(response);
             self.cx.drop_own_routes(dialog);
+        } else if dialog.remote_tag.as_deref() == response.to_tag() {
+            dialog.on_target_refresh(response);
         }
         let caller = &subscription.caller;
         draft.set(HeaderId::To, format!("{};tag={}", request.to(), caller.dialog.local_tag));
@@ -224,6 +232,7 @@ impl Sbc {
             draft.push(HeaderId::RecordRoute, route);
         }
         self.cx.count(Counter::Subscription("begun"));
+        self.await_subscription_keep_alive(id);
         self.prolong(id, state::granted(request, response));
     }
 
@@ -251,6 +260,20 @@ impl Sbc {
         let kept = Subscription { source, emergency, subscriber, caller, callee, asking, ended, refers, passing, timer };
         self.subscriptions.insert(serial, kept);
         self.arm_subscription(serial, MARGIN);
+    }
+
+    fn await_subscription_keep_alive(&mut self, id: u64) {
+        if self.subscriptions.open.get(&id).is_some_and(|s| !s.ended && s.ends().any(|end| end.far().is_behind_nat())) {
+            self.cx.start_timer(keep_alive_after(&self.cx), Timer::SubscriptionKeepAlive(id));
+        }
+    }
+
+    /// The NATs before its far ends are to remember them: between two NOTIFYs may be an hour.
+    pub(super) fn on_subscription_keep_alive(&mut self, id: u64) {
+        for end in self.subscriptions.open.get(&id).into_iter().flat_map(Subscription::ends) {
+            end.far().keep_alive(&mut self.cx);
+        }
+        self.await_subscription_keep_alive(id);
     }
 
     /// It lasts for so long from now.

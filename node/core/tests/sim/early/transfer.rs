@@ -108,7 +108,7 @@ fn notifications_outlive_the_call() {
         let got = s.caller.request(&s.w, &Method::Notify);
         assert_eq!(got.0.first(HeaderId::Event), Some(&*format!("refer;id={here}")));
         assert!(got.0.cseq() > 1 && got.0.call_id() == ok.call_id() && got.0.from_tag() == ok.to_tag());
-        assert_eq!(statuses(&s.caller_answers(&got, 200, None)), [200]);
+        assert_eq!(statuses(&s.caller_answers(&got, 200, None)), [100, 200], "RFC 4320 §4.1: it took a while");
         notifies(&mut s, &invite, from, &event, "terminated;reason=noresource", 52);
         let got = s.caller.request(&s.w, &Method::Notify);
         assert_eq!((statuses(&s.caller_answers(&got, 200, None)), held(&s)), (vec![200], 0));

@@ -122,6 +122,8 @@ pub(crate) struct World {
     pub(crate) connections: BTreeMap<(usize, FlowId), SocketAddr>,
     /// Addresses where nobody takes a connection.
     pub(crate) refusing: Vec<SocketAddr>,
+    /// Connections take no more: what is to be sent over one does not fit its queue.
+    pub(crate) congested: bool,
     /// What each name stands for; empty: the PSAP.
     pub(crate) names: Vec<Target>,
     /// The log has no quorum anywhere, though all links work.
@@ -225,6 +227,7 @@ impl World {
             probed: Vec::new(),
             connections: BTreeMap::new(),
             refusing: Vec::new(),
+            congested: false,
             names: Vec::new(),
             no_quorum: false,
             unreachable: None,
@@ -394,7 +397,10 @@ impl World {
             Event::ProposeFailed { node, life, id } => self.input_of(node, life, Input::ProposeFailed { id }),
             Event::Media { node, life, event } => self.input_of(node, life, Input::Media(event)),
             Event::SendFailed { node, .. } if self.nodes[node].dead => {}
-            Event::SendFailed { node, id } => self.input(node, Input::SendFailed { id, reason: SendFailure::Refused }),
+            Event::SendFailed { node, id } => {
+                let reason = if self.congested { SendFailure::Congested } else { SendFailure::Refused };
+                self.input(node, Input::SendFailed { id, reason });
+            }
             Event::Resolved { node, life, id, .. } if !self.names.is_empty() => {
                 let result = Ok(self.names.clone());
                 self.input_of(node, life, Input::Resolved { id, result });

@@ -59,7 +59,7 @@ impl World {
         let to = reopen.filter(|_| open.is_none() && response).unwrap_or(path.remote);
         let fails = path.flow.is_some() && open.is_none() && !response;
         self.say(|| format!("{} => {to} {open:?} {}", path.local, first_line(&bytes)));
-        if fails || (open.is_none() && self.refusing.contains(&to)) {
+        if fails || (self.congested && open.is_some() && !response) || (open.is_none() && self.refusing.contains(&to)) {
             if id != SendId(0) {
                 self.push(self.now + 1, Event::SendFailed { node: i, id });
             }
