@@ -145,13 +145,14 @@ impl Call {
         }
         let status = response.status().unwrap_or(200);
         let mut draft = self.toward_caller(cx, status, response);
-        if owed && response.body().is_empty() {
-            draft.set_body(Some("application/sdp"), self.caller.local_sdp.clone());
-        }
         let invite = self.invite.clone();
         self.answer_session(cx, Side::Caller, &invite, &mut draft);
         self.on_session_answer(cx, Side::Callee, response);
         self.put_body(cx, Side::Callee, response, has_offer, &mut draft);
+        if owed && body::find_sdp(response).is_none() {
+            // Its offer has no other answer (RFC 3261 §13.2.1): more than any other body, which comes from a gateway, needs.
+            draft.set_body(Some("application/sdp"), self.caller.local_sdp.clone());
+        }
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         let cseq = response.cseq();
         // A 2xx to an INVITE without an offer carries the offer: its ACK must wait for the caller's answer.

@@ -245,7 +245,28 @@ impl Call {
 
     /// True when a request is of one of the early dialogs.
     pub(super) fn fits_early(&self, side: Side, request: &Message) -> bool {
-        self.fork_of(side, request).is_some()
+        self.fork_of(side, request).is_some() || self.fits_unforked(side, request)
+    }
+
+    /// True when a request of the caller is of the early dialog that a response of ours made, or one whose far end gave no tag.
+    fn fits_unforked(&self, side: Side, request: &Message) -> bool {
+        let d = &self.caller.dialog;
+        let same = |a: Option<&str>, b: Option<&str>| match (a, b) {
+            (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        side == Side::Caller
+            && self.phase == CallPhase::Dialling
+            && self.early.forks.is_empty()
+            && *d.call_id == *request.call_id()
+            && same(request.to_tag(), Some(&d.local_tag))
+            && same(request.from_tag(), d.remote_tag.as_deref())
+    }
+
+    /// The dialog that a request on a leg is of.
+    pub fn dialog_for(&self, side: Side, request: &Message) -> &Dialog {
+        let early = if self.phase == CallPhase::Dialling { self.fork_of(side, request) } else { None };
+        early.and_then(|at| self.dialog_of(at, side)).unwrap_or(&self.leg(side).dialog)
     }
 
     /// Brings the dialog of a request into focus.

@@ -5,6 +5,7 @@ use super::challenge::Challenged;
 use super::dial::Hop;
 use super::services::Services;
 use super::{Call, CallPhase, Cause, ClaimState};
+use crate::dialog::without_headers;
 use crate::io::{Counter, HostAndPort, Side};
 use crate::policy::RedirectPolicy;
 use crate::routing;
@@ -98,14 +99,16 @@ impl Call {
         }
         self.note_failure(status, Some(response));
         let followed = (300..400).contains(&status) && self.follow(cx, response);
-        // RFC 3263 §4.3: a 5xx says that this target cannot; another may. Anything else is the user's answer, a 6xx everywhere.
-        if followed || ((500..600).contains(&status) && self.has_alternative()) {
+        // RFC 3263 §4.3: a 5xx says that this target cannot; another may. 408 is its word that nobody answered there (RFC 3261 §21.4.9),
+        // 430 that the way to it is gone (RFC 5626 §5.3). Anything else is the user's answer, a 6xx everywhere.
+        let cannot = (500..600).contains(&status) || matches!(status, 408 | 430);
+        if followed || (cannot && self.has_alternative()) {
             self.try_dial(cx);
             return;
         }
         // The user's answer goes at once. What other targets said before tells less.
         let last = Failure { status, response: Some(response.clone()) };
-        let failure = if (500..600).contains(&status) { self.failure.take().unwrap_or(last) } else { last };
+        let failure = if cannot { self.failure.take().unwrap_or(last) } else { last };
         self.pass_failure(cx, &failure);
     }
 
@@ -174,7 +177,7 @@ impl Call {
                 _ => false,
             };
             let ours = cx.leads_here(uri);
-            let text: Box<str> = uri.as_str().into();
+            let text: Box<str> = without_headers(uri).into();
             let Some(host) = uri.host().filter(|_| usable && !ours && !self.redirected_to.contains(&text)) else { continue };
             self.redirected_to.push(text.clone());
             let host = HostAndPort { host: host.into(), port: uri.port() };

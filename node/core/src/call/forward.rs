@@ -63,7 +63,9 @@ impl Call {
         let to = self.leg(side.other());
         let status = match headers::next_max_forwards(request) {
             // A far end of RFC 2543 has no tag, and a dialog all the same (RFC 3261 §12.1.1, §12.1.2).
-            _ if to.gone || (to.dialog.remote_tag.is_none() && self.phase != CallPhase::Answered) => Some(481),
+            _ if to.gone => Some(481),
+            // There is a dialog with this side, and none yet with the other: not now (RFC 3261 §21.5.1).
+            _ if to.dialog.remote_tag.is_none() && self.phase != CallPhase::Answered => Some(500),
             _ if self.forwards.len() >= MAX_FORWARDS => Some(500),
             Err(headers::MaxForwardsError::Exhausted) => Some(483),
             Err(headers::MaxForwardsError::Malformed) => Some(400),

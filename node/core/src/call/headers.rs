@@ -50,6 +50,30 @@ pub fn copy_through(from: &Message, to: &mut Draft) {
     }
 }
 
+/// True when a request within the dialog tells the other far end something: by a field that crosses and is more than what its sender
+/// is able to do, or by a Contact with other parameters than these, known ones.
+pub(super) fn tells(request: &Message, known: &str) -> bool {
+    const ABLE: [&str; 14] = [
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "allow",
+        "allow-events",
+        "authorization",
+        "date",
+        "k",
+        "organization",
+        "proxy-authorization",
+        "require",
+        "session-id",
+        "supported",
+        "user-agent",
+    ];
+    let told = |field: Field<'_>| !is_own(field.id) && !ABLE.iter().any(|name| name.eq_ignore_ascii_case(field.name));
+    let contact = request.values(HeaderId::Contact).next();
+    request.headers().any(told) || contact.is_some_and(|contact| contact_params(contact) != known)
+}
+
 /// Supported and Require without the option tag that concerns one leg alone; `None`: it is not in it.
 fn without_timer(field: &Field<'_>) -> Option<String> {
     let is_timer = |tag: &&str| tag.eq_ignore_ascii_case("timer");

@@ -50,7 +50,8 @@ impl Call {
 
     /// UPDATE of either side.
     pub(super) fn on_update(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
-        if self.is_refresh(request) {
+        if self.is_refresh(side, request) {
+            self.note_for_dispatch(cx, request);
             return self.answer_refresh(cx, side, tx, &back, request);
         }
         let focus = self.early.focus();

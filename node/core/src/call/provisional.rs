@@ -135,10 +135,16 @@ impl Call {
 
     /// RFC 3262 §5: a description in a reliable response answers the INVITE's offer, or is one.
     fn note_offers(&mut self, sdp: bool, theirs: bool, ours: bool) {
-        let next = |offer: Option<Side>| if offer == Some(Side::Caller) { None } else { Some(Side::Callee) };
         if !sdp {
             return;
         }
+        // RFC 3261 §13.2.1, RFC 6337 §2.1: once there is an answer, what further responses describe is neither offer nor answer.
+        let answered = body::find_sdp(&self.invite).is_some() || self.early.current().is_some_and(|fork| fork.agreed);
+        let next = |offer: Option<Side>| match offer {
+            Some(Side::Caller) => None,
+            offer if answered => offer,
+            _ => Some(Side::Callee),
+        };
         if theirs {
             self.callee.offer = next(self.callee.offer);
         }

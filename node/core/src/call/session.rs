@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::{Call, CallPhase};
+use super::{Call, CallPhase, headers};
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::time::Instant;
@@ -237,12 +237,15 @@ impl Call {
         self.record_refresh(cx);
     }
 
-    /// True for an UPDATE that only refreshes the session of an answered call.
-    pub(super) fn is_refresh(&self, request: &Message) -> bool {
+    /// True for an UPDATE that refreshes the session of an answered call, and that the other far end cannot take, or need not have: it
+    /// tells it nothing. A place, a cell or a new identity do cross.
+    pub(super) fn is_refresh(&self, side: Side, request: &Message) -> bool {
+        let other = self.leg(side.other());
         self.phase == CallPhase::Answered
             && request.method() == &Method::Update
             && request.body().is_empty()
             && request.first(HeaderId::SessionExpires).is_some()
+            && (!other.session.update || !headers::tells(request, &other.contact_params))
     }
 }
 

@@ -151,7 +151,7 @@ pub fn contact_uri(message: &Message) -> Option<Box<str>> {
 }
 
 /// RFC 3261 §19.1.1: headers have no place in a Request-URI.
-fn without_headers(uri: &Uri) -> &str {
+pub fn without_headers(uri: &Uri) -> &str {
     let text = uri.as_str();
     uri.headers().map_or(text, |headers| &text[..text.len() - headers.len() - 1])
 }

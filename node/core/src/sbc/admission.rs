@@ -136,11 +136,12 @@ impl Sbc {
     }
 
     /// True when a request of this source may act on this leg (AC-52). The source is the original one, also of a relayed request.
-    pub(super) fn source_fits(&self, uid: CallUid, side: Side, source: IpAddr) -> bool {
+    pub(super) fn source_fits(&self, uid: CallUid, side: Side, source: IpAddr, request: &Message) -> bool {
         let Some(call) = self.calls.get(&uid.serial) else { return true };
         let leg = call.leg(side);
         let trunk = self.cx.config.trunks.iter().find(|t| t.name == leg.trunk);
-        let named = named_addresses(&leg.dialog.remote_target, leg.dialog.route_set.first().map(|route| &**route));
+        let dialog = call.dialog_for(side, request);
+        let named = named_addresses(&dialog.remote_target, dialog.route_set.first().map(|route| &**route));
         may_act(trunk, leg.path.remote.ip(), &named, source)
     }
 }

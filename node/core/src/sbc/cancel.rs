@@ -64,7 +64,7 @@ impl Sbc {
             let source = back.path.remote.ip();
             let (uid, sides) = (self.cx.own_uid(serial), [crate::io::Side::Caller, crate::io::Side::Callee]);
             // Of a re-INVITE the transaction alone does not tell the side.
-            sides.into_iter().any(|side| self.source_fits(uid, side, source))
+            sides.into_iter().any(|side| self.source_fits(uid, side, source, message))
         };
         if serial.is_some_and(|serial| !fits(serial)) {
             // As for every request that acts on a call (AC-52): no answer, and the call goes on.

@@ -50,7 +50,13 @@ impl Sbc {
 
     pub(super) fn is_emergency(&self, request: &Message) -> bool {
         let uri = Uri::parse(request.request_uri().unwrap_or_default());
-        uri.is_ok_and(|uri| routing::is_emergency(&self.cx.config, &uri))
+        uri.is_ok_and(|uri| routing::is_emergency(&self.cx.config, &uri)) || self.replaced_service(request).is_some()
+    }
+
+    /// The emergency service of the call that a request is to replace: it takes that one's class with its place.
+    pub(super) fn replaced_service(&self, request: &Message) -> Option<Box<str>> {
+        request.first(HeaderId::Replaces).filter(|_| request.method() == &Method::Invite)?;
+        Some(self.replaced(request).ok()??.emergency?.service.as_str().into())
     }
 
     /// What a request that began nothing is counted under.

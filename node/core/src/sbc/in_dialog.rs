@@ -62,7 +62,7 @@ impl Sbc {
             return self.on_subscription_request(uid.serial, side, back, message);
         }
         let known = self.calls.get(&uid.serial).is_some_and(|c| c.fits(side, message));
-        if known && !self.source_fits(uid, side, back.path.remote.ip()) {
+        if known && !self.source_fits(uid, side, back.path.remote.ip(), message) {
             // No answer: to the far end a lost packet, to a forger no news. The call lives (AC-52).
             self.cx.count(Counter::Dropped("source"));
             return;

@@ -122,12 +122,11 @@ impl Sbc {
             }
             replaced => replaced.unwrap_or_default(),
         };
-        let service = admitted.service.or_else(|| Some(replaced.as_ref()?.emergency.as_ref()?.service.as_str().into()));
         let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), true, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;
         };
-        self.cx.count(Counter::CallReceived(routing::class_label(service.as_deref())));
+        self.cx.count(Counter::CallReceived(routing::class_label(admitted.service.as_deref())));
         let serial = self.cx.serial();
         self.cx.server_use.insert(tx, serial);
         // RFC 3261 §17.2.1: at once, for the claim and the DNS take their time.
@@ -140,7 +139,7 @@ impl Sbc {
                 tx,
                 back,
                 trunk: admitted.trunk,
-                service,
+                service: admitted.service,
                 claim_key: keys.key,
                 exact: keys.exact,
                 orphan: keys.orphan,
@@ -176,6 +175,7 @@ impl Sbc {
         let (config, realm) = (&self.cx.config, path.role.realm());
         let entered = routing::enter(config, &uri, || self.trunk_at(path, ingress));
         let routing::Entry { trunk, service } = entered.map_err(routing::Refusal::status)?;
+        let service = service.or_else(|| self.replaced_service(message));
         let emergency = service.is_some();
         // An emergency call is not refused for the way that its phone or proxy thought out for it (RFC 6881, 3GPP TS 24.229: Routes to the
         // ESRP and beyond): the configuration routes it, its Routes are left behind, so nothing is relayed for strangers.

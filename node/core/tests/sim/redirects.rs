@@ -74,10 +74,16 @@ fn cdr(w: &World) -> Cdr {
 fn a_3xx_is_followed_in_the_order_of_its_q() {
     let mut w = world(&[FIRST], RedirectPolicy::Follow);
     w.run_until(150);
-    let contacts = format!("<sip:slow@{SECOND}>;q=0.1, <sip:psap@{PSAP};x=y>;q=0.7, <tel:112>, <sip:loop@198.18.112.112>;q=0.9");
+    let contacts = format!(
+        "<sip:slow@{SECOND}>;q=0.1, <sip:psap@{PSAP};x=y?Diversion=%3Csip:a@b%3E>;q=0.7, <tel:112>, <sip:loop@198.18.112.112>;q=0.9"
+    );
     answer(&mut w, FIRST, 302, &[("Contact", &contacts)]);
     let invite = invite_to(&w, PSAP).expect("the preferred one was dialled");
-    assert_eq!(invite.request_uri(), Some(&*format!("sip:psap@{PSAP};x=y")), "the Contact is the Request-URI");
+    assert_eq!(
+        invite.request_uri(),
+        Some(&*format!("sip:psap@{PSAP};x=y")),
+        "RFC 3261 §19.1.1: the Contact, without its headers"
+    );
     assert!(invite_to(&w, SECOND).is_none());
     at_rest(&mut w);
     assert_eq!(told(&w).and_then(|m| m.status()), Some(200));
@@ -153,6 +159,24 @@ fn the_users_answer_goes_at_once() {
     assert!(invite_to(&w, SECOND).is_none());
     at_rest(&mut w);
     assert_eq!(cdr(&w).cause.expect("a cause").q850, 21);
+}
+
+/// 408 is a proxy's word that nobody answered there, 430 that the way to it is gone: neither is the user's.
+#[test]
+fn a_target_where_nobody_answered_is_left() {
+    for status in [408, 430] {
+        let mut w = world(&[FIRST, SECOND], RedirectPolicy::Pass);
+        w.run_until(150);
+        answer(&mut w, FIRST, status, &[]);
+        assert!(told(&w).is_none(), "another target is left");
+        answer(&mut w, SECOND, 486, &[]);
+        assert_eq!(told(&w).and_then(|m| m.status()), Some(486));
+        at_rest(&mut w);
+        let mut w = world(&[FIRST], RedirectPolicy::Pass);
+        w.run_until(150);
+        answer(&mut w, FIRST, status, &[]);
+        assert_eq!(told(&w).and_then(|m| m.status()), Some(status), "where nothing is left, the caller is told that");
+    }
 }
 
 /// A request of the caller within its dialog, made of its ACK.

@@ -220,3 +220,74 @@ fn cancel_amid_a_prack() {
     assert_eq!(methods(&s.psap_got()), ["CANCEL"]);
     s.calm();
 }
+
+/// RFC 3261 §13.2.1, RFC 6337 §2.1: a description that is said again after the answer is no offer; preconditions (RFC 3312) go on.
+#[test]
+fn a_description_that_is_said_again() {
+    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let mut last = None;
+    for (status, rseq) in [(183, "7"), (180, "8")] {
+        let response = s.says_one(status, "a", &[RELIABLE, ("RSeq", rseq)], Some(10));
+        let prack = s.pracks(&response, None);
+        assert_eq!(statuses(&s.called_answers(&prack[0], 200, None)), [200]);
+        last = Some(response);
+    }
+    let ringing = last.expect("two of them");
+    let update = s.asks(&Method::Update, &ringing, &[], Some(8));
+    assert_eq!((methods(&update), made_by(&update[0].0)), (vec!["UPDATE"], Some(8)));
+    let got = s.called_answers(&update[0], 200, Some(11));
+    assert_eq!((statuses(&got), made_by(&got[0])), (vec![200], Some(11)));
+    let update = s.called_asks(&Method::Update, "a", Some(12));
+    assert_eq!((methods(&update), made_by(&update[0].0)), (vec!["UPDATE"], Some(12)));
+    assert_eq!(statuses(&s.caller_answers(&update[0], 200, Some(9))), [200]);
+    let ok = s.says_one(200, "a", &[], None);
+    assert!(s.acks(&ok, None).iter().all(|m| m.body().is_empty()));
+    s.calm();
+}
+
+/// RFC 3372: the 2xx of a gateway has ISUP alone, and the caller never had the answer reliably.
+#[test]
+fn the_answer_comes_before_another_body() {
+    let mut s = Scene::calls(&[], Some(7));
+    let progress = s.says_one(183, "a", &[RELIABLE, ("RSeq", "7")], Some(10));
+    let (invite, from) = s.invite.clone().expect("it was called");
+    let mut draft = invite.response(200, None);
+    draft.set(HeaderId::To, format!("{};tag=a", invite.to()));
+    draft.push(HeaderId::Contact, "<sip:a@198.18.20.9:5060>");
+    draft.set_body(Some("application/isup;version=itu-t92+"), Bytes::from_static(&[9, 0, 1]));
+    s.psap.put(&mut s.w, &mut draft, from, &[]);
+    wait(&mut s.w, 20);
+    let got = s.caller_got();
+    assert_eq!((statuses(&got), made_by(&got[0]), origin(&got[0])), (vec![200], Some(10), origin(&progress)));
+    s.calm();
+}
+
+/// An early dialog that a response of ours made, or one of a far end without a tag: the caller's requests are of it.
+#[test]
+fn requests_within_an_early_dialog_of_ours() {
+    let untagged = |s: &mut Scene| {
+        let (invite, from) = s.invite.clone().expect("it was called");
+        let mut ringing = invite.response(180, None);
+        s.psap.put(&mut s.w, &mut ringing, from, &[]);
+        wait(&mut s.w, 20);
+        s.caller_got().pop().expect("a 180 with a tag of ours")
+    };
+    let mut s = Scene::calls(&[], Some(7));
+    let mut ringing = untagged(&mut s);
+    if ringing.first(HeaderId::Contact).is_none() {
+        // RFC 3261 §12.1.1 wants one; where there is none, the caller has the address that it called.
+        let mut draft = ringing.response(180, None);
+        draft.push(HeaderId::Contact, format!("<sip:x@{}>", s.w.nodes[0].unicast));
+        draft.set(HeaderId::To, ringing.to());
+        ringing = Message::parse(draft.encode().expect("well formed")).expect("well formed");
+    }
+    assert!(s.asks(&Method::Info, &ringing, &[], None).is_empty());
+    let got = s.caller_got();
+    assert_eq!(statuses(&got), [500], "not yet, and the call lives");
+    assert!(got[0].number(HeaderId::RetryAfter).is_some());
+    let cancel = s.asks(&Method::Bye, &ringing, &[], None);
+    assert_eq!(methods(&cancel), ["CANCEL"]);
+    let mut told = statuses(&s.caller_got());
+    told.sort_unstable();
+    assert_eq!(told, [200, 487], "RFC 3261 §15: the BYE ends it");
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::world::addr;
+use sbc_core::store_pb::EventKind;
 
 const UAC: (&str, &str) = ("Session-Expires", "600;refresher=uac");
 const KNOWS: (&str, &str) = ("Supported", "timer");
@@ -261,5 +262,32 @@ fn refreshes_are_put_off_by_glare() {
         assert!(waits.len() > 3, "at random: {waits:?}");
         assert!(last > 15_000, "three are enough: {last}");
         s.calm();
+    }
+}
+
+/// An UPDATE that refreshes and tells something crosses, where the other far end has UPDATE; what it tells dispatch is kept in any case.
+#[test]
+fn a_refresh_that_tells_something_crosses() {
+    let place = ("Geolocation", "<https://lis.example/1>");
+    for (allow, crosses) in [("INVITE, UPDATE", true), ("INVITE", false)] {
+        let (mut s, ok) = answered(&[KNOWS, UAC], &[("Supported", "timer"), ("Allow", allow)]);
+        for (fields, tells) in [(vec![KNOWS, UAC, place], true), (vec![KNOWS, UAC, ("User-Agent", "x")], false)] {
+            let got = s.asks(&Method::Update, &ok, &fields, None);
+            assert_eq!(!got.is_empty(), tells && crosses, "{allow} {fields:?}");
+            let told = match got.first() {
+                Some(update) => {
+                    assert_eq!(update.0.first(HeaderId::Geolocation), Some(place.1));
+                    s.called_answers(update, 200, None)
+                }
+                None => s.caller_got(),
+            };
+            let [answer] = &told[..] else { panic!("{told:?}") };
+            assert_eq!((answer.status(), field(answer, HeaderId::SessionExpires)), (Some(200), "600;refresher=uac"));
+        }
+        wait(&mut s.w, 100);
+        let replica = s.w.nodes[0].replica.read().expect("one thread");
+        let events = replica.events(0, usize::MAX).expect("nothing is compacted");
+        let places = events.iter().filter(|e| e.kind() == EventKind::LocationUpdated).count();
+        assert_eq!(places, 1, "the new place is in the log, {allow}");
     }
 }

@@ -146,15 +146,17 @@ fn an_invite_with_replaces_finds_its_dialog_at_any_node() {
         let (invite, _) = s.invite.clone().expect("called");
         let (id, local, remote) = names(&ok);
         let value = format!("{id};from-tag={remote};to-tag={local};early-only");
-        let (told, got) = replace(&mut s, node, &contact(&ok), "third", &[("Replaces", &value), ("Require", "replaces")]);
+        // The same emergency: nothing sheds it, and nothing else keeps it away.
+        s.w.load(node, 100);
+        let fields = [("Replaces", &*value), ("Require", "replaces, x-odd"), ("Session-Expires", "30"), ("Min-SE", "30")];
+        let (told, got) = replace(&mut s, node, &contact(&ok), "third", &fields);
         assert_eq!(told.and_then(|m| m.status()), None);
         let [new] = &got[..] else { panic!("{got:?}") };
         assert_eq!(new.request_uri(), Some("sip:a@198.18.20.9:5060"), "the far end's Contact");
         let theirs = format!("{};to-tag=a;from-tag={};early-only", invite.call_id(), invite.from_tag().expect("ours"));
         assert_eq!(new.first(HeaderId::Replaces), Some(&*theirs));
-        assert_eq!(new.first(HeaderId::Require), Some("replaces"));
+        assert_eq!(new.first(HeaderId::Require), Some("replaces, x-odd"));
         assert_ne!(new.call_id(), invite.call_id(), "a call of its own");
-        // The same emergency: nothing sheds it.
         let calls =
             |e: bool| s.w.nodes[0].replica.read().expect("one thread").all_calls(None).filter(|c| c.emergency() == e).count();
         assert_eq!((calls(true), calls(false)), (2, 0));
