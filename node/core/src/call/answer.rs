@@ -10,6 +10,7 @@ use super::media::MediaPhase;
 use super::outgoing::Purpose;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
+use super::ways::{FarEnd, NextHop};
 use super::{Call, CallPhase, Cause, SentAck, body, headers};
 use crate::dialog::Dialog;
 use crate::io::{Counter, ReturnPath, Side};
@@ -186,7 +187,22 @@ impl Call {
         dialog.on_dialog_response(response);
         cx.drop_own_routes(&mut dialog);
         dialog.local_cseq = dialog.local_cseq.max(self.cseq_of_fork(attempt.index, response.to_tag()).unwrap_or(0));
-        let (path, tls_name, cseq) = (attempt.path, attempt.tls_name.clone(), attempt.cseq);
+        let (tls_name, cseq) = (attempt.tls_name.clone(), attempt.cseq);
+        let candidate = &attempt.candidate;
+        let far = FarEnd {
+            realm: candidate.realm,
+            trunk: &candidate.trunk,
+            dialog: &dialog,
+            path: &attempt.path,
+            ingress: None,
+            tls_name: tls_name.as_deref(),
+            secure: false,
+        };
+        // RFC 3261 §12.2.1.1. A name is not waited for: where the INVITE went is nearly always right.
+        let path = match far.next_hop(cx) {
+            NextHop::Known { path, .. } => path,
+            NextHop::Ask(_) => attempt.path,
+        };
         let back = ReturnPath::here(path);
         let known = self.acks.iter().any(|a| a.cseq == cseq && a.side == Side::Callee && a.remote_tag == dialog.remote_tag);
         if known {

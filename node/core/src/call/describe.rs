@@ -109,9 +109,17 @@ impl Call {
 
     /// A provisional response to a re-INVITE: a reliable one with the answer settles it, whatever the final response is (RFC 6141 §3.4).
     pub(super) fn note_early_answer(&mut self, at: usize, response: &Message) {
-        let answers = reliable::rseq_of(response).is_some() && body::find_sdp(response).is_some();
-        if self.forwards[at].offered && answers {
-            self.settled(self.forwards[at].fork);
+        let described = reliable::rseq_of(response).is_some() && body::find_sdp(response).is_some();
+        let forward = &mut self.forwards[at];
+        if !described {
+            return;
+        }
+        if forward.offered {
+            forward.answered = true;
+            let fork = forward.fork;
+            self.settled(fork);
+        } else {
+            forward.early_offer = true;
         }
     }
 

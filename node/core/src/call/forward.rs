@@ -1,10 +1,14 @@
 //! Requests within the dialog on their way from one leg to the other, and their responses back.
 
+use std::time::Duration;
+
 use super::challenge::Retry;
 use super::describe::Agreed;
 use super::failure::upstream;
 use super::outgoing::Purpose;
+use super::reliable::{self, Wish};
 use super::services::{ClientUse, Services};
+use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, body, describe, headers};
 use crate::io::{ReturnPath, Side};
 use crate::sip::{HeaderId, Message, Method, Sdp};
@@ -12,6 +16,8 @@ use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
 
 /// Requests of one call under way at once: a UA has one of each kind open, and a broken one must not fill memory.
 const MAX_FORWARDS: usize = 32;
+/// RFC 3261 §16.6 step 11 as a model: a re-INVITE of which its far end has said nothing but 100 for so long is given up.
+const STALE: Duration = Duration::from_secs(180);
 
 /// One such request.
 #[derive(Debug)]
@@ -38,6 +44,10 @@ pub(super) struct Forward {
     pub(super) cseq: u32,
     /// The Via branch and value are kept by the transaction; CANCEL needs the request itself.
     pub(super) offered: bool,
+    /// A reliable provisional response has answered that offer (RFC 3262 §5).
+    pub(super) answered: bool,
+    /// It has none, and a reliable provisional response has: the PRACK for that answers.
+    pub(super) early_offer: bool,
     /// The far end that asked has cancelled it.
     pub(super) cancelled: bool,
     /// Why.
@@ -46,6 +56,8 @@ pub(super) struct Forward {
     pub(super) held: bool,
     /// A provisional response came.
     pub(super) provisional: bool,
+    /// More than 100.
+    pub(super) rang: bool,
     /// As sent, where the far end may ask who we are.
     pub(super) retry: Option<Retry>,
     /// How often it was sent again for that.
@@ -102,10 +114,13 @@ impl Call {
             tls_name: None,
             cseq: 0,
             offered,
+            answered: false,
+            early_offer: false,
             cancelled: false,
             cancel_reason: None,
             held: !ready,
             provisional: false,
+            rang: false,
             retry: None,
             tries: 0,
             own: false,
@@ -142,6 +157,10 @@ impl Call {
         }
         if matches!(request.method(), Method::Invite | Method::Update) {
             self.offer_session(cx, to, &mut draft);
+        }
+        if request.method() == &Method::Invite {
+            reliable::bridge(&mut draft);
+            cx.start_timer(STALE, Timer::Call(self.serial, CallTimer::Stale(id)));
         }
         if self.forwards[at].own {
             if request.method() == &Method::Invite {
@@ -184,7 +203,10 @@ impl Call {
             if self.forwards[at].cancelled {
                 self.cancel_forward(cx, id);
             }
-            if status > 100 && invite {
+            self.forwards[at].rang |= status > 100;
+            // RFC 3262 §3: who requires reliable ones is sent no others, and a re-INVITE is as well off without.
+            let wanted = reliable::rseq_of(response).is_some() || Wish::of(&self.forwards[at].request) != Wish::Required;
+            if status > 100 && invite && wanted {
                 self.answer_forward(cx, at, status, response);
                 self.note_early_answer(at, response);
             }

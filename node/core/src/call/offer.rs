@@ -39,7 +39,7 @@ impl Call {
         let focus = self.early.focus();
         // A refresh of ours (RFC 4028) has an offer on the leg where it goes, and nobody on the other who waits for its answer.
         let passed_on = |f: &Forward| f.server_tx.is_some() && f.fork == focus;
-        let forwarded = |f: &&Forward| f.offered && if f.own { f.from != side } else { passed_on(f) };
+        let forwarded = |f: &&Forward| f.offered && !f.answered && if f.own { f.from != side } else { passed_on(f) };
         let in_2xx = |at: Side| self.leg(at).pending_2xx.as_ref().is_some_and(|p| p.awaits_answer.is_some());
         self.leg(side)
             .offer
@@ -69,6 +69,11 @@ impl Call {
 
     /// A PRACK that is passed on has a description: an answer, or an offer. True: an offer.
     pub(super) fn prack_offers(&mut self, side: Side) -> bool {
+        let of_reinvite = |f: &&mut Forward| f.from == side && f.early_offer && f.request.method() == &Method::Invite;
+        if let Some(f) = self.forwards.iter_mut().find(of_reinvite) {
+            f.early_offer = false;
+            return false;
+        }
         let answers = side == Side::Caller && self.callee.offer == Some(Side::Callee);
         if answers {
             (self.caller.offer, self.callee.offer) = (None, None);

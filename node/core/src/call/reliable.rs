@@ -82,6 +82,19 @@ pub(super) fn offer(invite: &Message, ours: bool, draft: &mut Draft) {
     }
 }
 
+/// A re-INVITE as it goes to the other leg, whose far end may not have what this one's requires: required is made supported.
+pub(super) fn bridge(draft: &mut Draft) {
+    let has = |draft: &Draft, id| {
+        draft.headers().any(|f| f.id == id && f.value.split(',').any(|v| v.trim().eq_ignore_ascii_case(OPTION)))
+    };
+    if has(draft, HeaderId::Require) {
+        drop_option(draft, HeaderId::Require, OPTION);
+        if !has(draft, HeaderId::Supported) {
+            draft.push(HeaderId::Supported, OPTION);
+        }
+    }
+}
+
 /// The RSeq number of a response that is reliable.
 pub(super) fn rseq_of(response: &Message) -> Option<u32> {
     let reliable = has_option(response, HeaderId::Require, OPTION) && response.to_tag().is_some();

@@ -29,6 +29,7 @@ impl Call {
                 self.on_prepare_limit(cx);
             }
             CallTimer::AskPeers => self.on_ask_peers(cx),
+            CallTimer::Stale(id) => self.on_stale(cx, id),
             CallTimer::KeepAlive(side) => self.on_keep_alive(cx, side),
             CallTimer::Quiet => self.on_quiet(cx),
             CallTimer::Failover(index) => self.on_failover(cx, index),

@@ -45,6 +45,8 @@ pub enum CallTimer {
     Abandon(u32),
     /// The cancelled re-INVITE, by its number among the requests that were passed on, got no final response.
     AbandonForward(u64),
+    /// A re-INVITE, by its number among the requests that were passed on, has had no word from its far end.
+    Stale(u64),
     /// A request within the dialog that could go another way got no response so far.
     Silent(ClientTxId),
     /// The called side has rung long enough.

@@ -95,6 +95,14 @@ impl Call {
         }
     }
 
+    /// A re-INVITE has been open for long. Where its far end has said nothing but 100, it is cancelled: nothing else could be asked meanwhile,
+    /// a refresh neither.
+    pub(super) fn on_stale(&mut self, cx: &mut Services, id: u64) {
+        let Some(f) = self.forwards.iter_mut().find(|f| f.id == id && !f.cancelled && !f.rang) else { return };
+        f.cancelled = true;
+        self.cancel_forward(cx, id);
+    }
+
     /// RFC 3261 §9.1: 64 × T1 after its CANCEL a re-INVITE is given up, so that another can be sent.
     pub(super) fn on_forward_abandoned(&mut self, cx: &mut Services, id: u64) {
         let Some(f) = self.forwards.iter_mut().find(|f| f.id == id && f.cancelled) else { return };

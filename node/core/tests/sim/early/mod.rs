@@ -9,6 +9,7 @@ mod offers;
 mod profiles;
 mod realms;
 mod refused;
+mod reinvites;
 mod reliable;
 mod rules;
 mod sessions;

@@ -1,0 +1,108 @@
+//! INVITE within the call with reliable provisional responses (RFC 3262, RFC 6141), and one of which nothing is heard.
+
+use super::*;
+
+/// The re-INVITE of the caller as the called side has it.
+fn asks(s: &mut Scene, ok: &Message, fields: &[(&str, &str)], body: Option<u16>) -> (Message, SocketAddr) {
+    let contact = ("Contact", "<sip:far@198.18.10.9:5060>");
+    let mut got = s.asks(&Method::Invite, ok, &[&[contact], fields].concat(), body);
+    assert_eq!(methods(&got), ["INVITE"]);
+    s.caller_got();
+    got.remove(0)
+}
+
+fn progress(s: &mut Scene, invite: &(Message, SocketAddr), fields: &[(&str, &str)], body: Option<u16>) -> Vec<Message> {
+    s.called_says(invite, 183, fields, &body.map(sdp).unwrap_or_default())
+}
+
+fn pracks(s: &mut Scene, ok: &Message, of: &Message, body: Option<u16>) -> (Message, SocketAddr) {
+    let rack = format!("{} {} INVITE", of.first(HeaderId::RSeq).expect("a reliable one"), of.cseq());
+    let mut got = s.asks(&Method::Prack, ok, &[("RAck", &rack)], body);
+    assert_eq!(methods(&got), ["PRACK"]);
+    got.remove(0)
+}
+
+/// What one far end requires, the other need not have; then it is sent no response that it may not take.
+#[test]
+fn one_that_requires_100rel() {
+    let (mut s, ok) = Scene::answered(&[], &[]);
+    let invite = asks(&mut s, &ok, &[("Require", "100rel"), ("Supported", "timer")], Some(8));
+    let tags = |id| invite.0.values(id).collect::<Vec<_>>();
+    assert_eq!((tags(HeaderId::Require), tags(HeaderId::Supported).contains(&"100rel")), (vec![], true));
+    assert!(progress(&mut s, &invite, &[], None).is_empty(), "an unreliable one");
+    let got = progress(&mut s, &invite, &[RELIABLE, ("RSeq", "5")], None);
+    assert_eq!((statuses(&got), got[0].first(HeaderId::RSeq)), (vec![183], Some("5")));
+    let prack = pracks(&mut s, &ok, &got[0], None);
+    assert_eq!(statuses(&s.called_answers(&prack, 200, None)), [200]);
+    assert_eq!(statuses(&s.called_says(&invite, 200, &[("Contact", "<sip:a@198.18.20.9:5060>")], &sdp(12))), [200]);
+    s.calm();
+}
+
+/// RFC 3311 §5.1: answered reliably, its offer is no longer open, and preconditions of added media can be met.
+#[test]
+fn an_update_after_a_reliable_answer() {
+    let (mut s, ok) = Scene::answered(&[], &[]);
+    let invite = asks(&mut s, &ok, &[("Supported", "100rel")], Some(8));
+    let got = progress(&mut s, &invite, &[RELIABLE, ("RSeq", "5")], Some(11));
+    let prack = pracks(&mut s, &ok, &got[0], None);
+    s.called_answers(&prack, 200, None);
+    let update = s.asks(&Method::Update, &ok, &[], Some(9));
+    assert_eq!(methods(&update), ["UPDATE"]);
+    assert_eq!(statuses(&s.called_answers(&update[0], 200, Some(12))), [200]);
+    assert_eq!(statuses(&s.called_says(&invite, 200, &[("Contact", "<sip:a@198.18.20.9:5060>")], b"")), [200]);
+    s.calm();
+}
+
+/// RFC 3262 §5: without an offer of its own the first reliable response has one, and the PRACK answers: where media go is settled.
+#[test]
+fn one_without_an_offer() {
+    let (mut s, ok) = Scene::answered(&[], &[]);
+    let invite = asks(&mut s, &ok, &[("Supported", "100rel")], None);
+    let got = progress(&mut s, &invite, &[RELIABLE, ("RSeq", "5")], Some(11));
+    assert_eq!(made_by(&got[0]), Some(11));
+    let prack = pracks(&mut s, &ok, &got[0], Some(21));
+    assert_eq!(made_by(&prack.0), Some(21));
+    assert_eq!(statuses(&s.called_answers(&prack, 200, None)), [200]);
+    let settled = s.media();
+    assert_eq!(settled[&(0, Side::Caller)], 21);
+    assert_eq!(statuses(&s.called_says(&invite, 200, &[("Contact", "<sip:a@198.18.20.9:5060>")], b"")), [200]);
+    assert_eq!(s.media(), settled, "the 200 of the PRACK, and that of the INVITE, take nothing back");
+    s.calm();
+}
+
+/// The far end said 100 and died: the call is not blocked by it for an hour.
+#[test]
+fn one_of_which_nothing_more_is_heard() {
+    let (mut s, ok) = Scene::answered(&[], &[]);
+    let invite = asks(&mut s, &ok, &[], Some(8));
+    s.called_says(&invite, 100, &[], b"");
+    wait(&mut s.w, 179_000);
+    assert!(s.psap_got().is_empty());
+    wait(&mut s.w, 2_000);
+    assert_eq!(methods(&s.psap_got())[0], "CANCEL");
+    wait(&mut s.w, 33_000);
+    let mut told = statuses(&s.caller_got());
+    told.dedup();
+    assert_eq!(told, [487]);
+    let again = s.asks(&Method::Invite, &ok, &[("Contact", "<sip:far@198.18.10.9:5060>")], Some(9));
+    assert!(methods(&again).contains(&"INVITE"), "the way is free");
+    s.calm();
+}
+
+/// RFC 3261 §12.2.1.1, §13.2.2.4: the ACK and the BYE for a 2xx that nobody wants go to where its Contact says.
+#[test]
+fn an_unwanted_2xx_is_ended_at_its_contact() {
+    const ELSEWHERE: &str = "198.18.20.66:5060";
+    let mut s = Scene::calls(&[], Some(7));
+    s.says(180, "a", &[], None);
+    s.cancels();
+    s.psap_got();
+    let (invite, from) = s.invite.clone().expect("it was called");
+    let mut ok = invite.response(200, None);
+    ok.set(HeaderId::To, format!("{};tag=a", invite.to()));
+    ok.push(HeaderId::Contact, format!("<sip:a@{ELSEWHERE}>")).set_body(Some("application/sdp"), sdp(10));
+    s.psap.put(&mut s.w, &mut ok, from, &[]);
+    wait(&mut s.w, 20);
+    assert_eq!(methods(&Far::at(ELSEWHERE).inbox(&s.w)), ["ACK", "BYE"]);
+    assert!(s.psap_got().is_empty());
+}
