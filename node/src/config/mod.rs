@@ -8,6 +8,8 @@ mod header_rules;
 mod node;
 mod profile;
 mod reader;
+#[cfg(test)]
+mod samples;
 mod secrets;
 mod sip_tls;
 #[cfg(test)]

@@ -36,6 +36,12 @@ pub(crate) struct Section<'a> {
     asked: RefCell<Vec<&'static str>>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Each path that this thread's readers have asked for, and whether it was there: what they know, for the test of the sample files.
+    pub(crate) static ASKED: RefCell<std::collections::BTreeSet<(String, bool)>> = const { RefCell::new(std::collections::BTreeSet::new()) };
+}
+
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str) -> Reader<'a> {
         Reader { text, faults: RefCell::new(Vec::new()) }
@@ -308,6 +314,10 @@ impl<'a> Section<'a> {
 impl Drop for Section<'_> {
     fn drop(&mut self) {
         let asked = self.asked.borrow();
+        #[cfg(test)]
+        for key in asked.iter() {
+            ASKED.with_borrow_mut(|all| all.insert((self.join(key), self.table.contains_key(*key))));
+        }
         for key in self.table.keys() {
             let name: &str = key.get_ref();
             if !asked.contains(&name) {
