@@ -11,7 +11,7 @@ use crate::wait;
 
 /// Where callers are.
 const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 3, 1));
-/// Longest call between two scenarios: 3 s of ringing, sipp's last wait, a slow machine.
+/// Longest call between two scenarios: sipp's last wait, and a slow machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// One message on the wire between a far end and the cluster.

@@ -383,7 +383,11 @@ pub(crate) enum PolicyCommand {
         /// As in `policy blocks`
         prefix: String,
     },
-    /// What the header rules make of a message; nothing is sent
+    /// What the profiles of two trunks and the header rules make of a message; nothing is sent
+    ///
+    /// Applied are `identity` and `topology` of both trunks, then the rules. Shown as it came is what is of one leg and never crosses: Via,
+    /// From- and To-tag, Call-ID, CSeq, Contact, Max-Forwards, Route, Record-Route, Path, Proxy-Require, RAck, Replaces, Session-Expires,
+    /// Min-SE, the answer to our own challenge. Nor is the body touched: `codecs`, addresses and ports are a matter of the call.
     TestMessage {
         /// A file with a SIP message ("-": standard input)
         file: PathBuf,

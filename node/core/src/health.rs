@@ -1,6 +1,6 @@
 //! Which targets lately failed: they are tried last, never left out (RFC 3263 §4.3 leaves the order after a failure to us).
 //!
-//! What this node's own calls met is all that is known; nothing is asked and nothing replicated. A target that failed is held
+//! What this node's own calls and probes met is all that is known; nothing is replicated. A target that failed is held
 //! down for 30 s, for longer each time that it fails again, or for as long as it said itself by Retry-After (RFC 3261
 //! §21.5.4). When the time is over one call tries it first, and the others only once that call had an answer.
 
