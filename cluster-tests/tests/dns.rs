@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster_tests::cluster::{Cluster, Options, PSAP, SIPS_PORT, Shared, anycast, unicast};
+use cluster_tests::cluster::{Cluster, Options, PSAP, SIPS_PORT, Shared, anycast, core, unicast};
 use cluster_tests::dnsmasq::{self, DNS, Dnsmasq, TTL};
 use cluster_tests::message::{Message, unique};
 use cluster_tests::phone::Phone;
@@ -119,6 +119,38 @@ fn a_name_with_a_port_and_only_an_a_record() {
     cluster.with_psap("\"plain.test:5091\"", "", || {
         let took = reaches(&mut caller, &mut desk);
         assert!(took < FAILOVER, "the decoy was tried: {took:?}");
+    });
+}
+
+/// A trunk's name is looked up for its probes, each address is asked by the name, and what is found spares the first call the silent one.
+#[test]
+fn probes_of_a_name_ask_each_address() {
+    let cluster = cluster();
+    let _server = Dnsmasq::start([
+        "srv-host=_sip._udp.asked.test,dead.asked.test,5060,10,0",
+        "srv-host=_sip._udp.asked.test,alive.asked.test,5060,20,0",
+        &format!("host-record=dead.asked.test,{DEAD}"),
+        "host-record=alive.asked.test,127.0.2.27",
+    ]);
+    cluster.with_psap("\"asked.test\"", "probe_s = 5", || {
+        let (mut dead, mut alive) = (Phone::bind(format!("{DEAD}:5060")), Phone::bind("127.0.2.27:5060"));
+        let node = core(cluster.holder());
+        // The next one of the node that takes the calls: a new request, no copy.
+        let asked = |phone: &mut Phone, before: &str| {
+            let ours = |m: &Message| m.method() == "OPTIONS" && m.header("Via").contains(&node.to_string());
+            let probe = phone.wait(Duration::from_secs(10), |m| ours(m) && m.header("Call-ID") != before).expect("a probe");
+            assert_eq!((probe.0.start.as_str(), probe.1), ("OPTIONS sip:asked.test SIP/2.0", node));
+            probe.0
+        };
+        let first = [asked(&mut dead, ""), asked(&mut alive, "")];
+        alive.send(&first[1].response(200, "OK", "p"), node);
+        // A node gives a silent target up before it asks anew.
+        asked(&mut dead, first[0].header("Call-ID"));
+        let next = asked(&mut alive, first[1].header("Call-ID"));
+        alive.send(&next.response(200, "OK", "p"), node);
+        let mut caller = Phone::bind("127.0.3.1:0");
+        let took = reaches(&mut caller, &mut alive);
+        assert!(took < FAILOVER, "the silent one was tried first: {took:?}");
     });
 }
 

@@ -1,5 +1,6 @@
 //! OPTIONS to the targets of trunks that want it: which of them are up is then known before a call pays for it (RFC 3261 §11,
-//! design.md). What is found goes the way of what calls find: into the hold-down of targets, never out of the list.
+//! design.md). What is found goes the way of what calls find: into the hold-down of targets, never out of the list. A target that several
+//! trunks have is asked once, as often as the most eager of them wants, and what it says counts for all.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -9,7 +10,7 @@ use super::Sbc;
 use crate::call::Timer;
 use crate::ctx::{LocalConfig, bracketed};
 use crate::ids::ResolveId;
-use crate::io::{Counter, Output, Path, Realm, ResolveError, ResolveRequest, Target, Transport, TransportChoice};
+use crate::io::{AddressRole, Counter, Output, Realm, ResolveError, ResolveRequest, Target, Transport, TransportChoice};
 use crate::policy::Trunk;
 use crate::routing;
 use crate::sip::{Draft, HeaderId, Message, Method};
@@ -33,18 +34,41 @@ pub(super) struct Probes {
     next: HashMap<Box<str>, Instant>,
     sent: HashMap<ClientTxId, Probe>,
     resolving: HashMap<ResolveId, Asked>,
-    /// Whether each target answered last, and when that was. The DNS may name others later.
-    found: HashMap<(Box<str>, Target), (bool, Instant)>,
+    /// What is known of each target that a trunk has, or lately had: the DNS may name others.
+    targets: HashMap<Key, Shared>,
+}
+
+/// What a probe reaches: from where, to where, and by TLS the name that is proved there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    role: AddressRole,
+    target: Target,
+    tls_name: Option<Box<str>>,
+}
+
+/// One target, of one trunk or of several.
+#[derive(Debug, Default)]
+struct Shared {
+    /// When the trunk was due for which it was asked last.
+    asked: Option<Instant>,
+    /// Whether it answered, after how long, and when that was known.
+    found: Option<(bool, Option<Duration>, Instant)>,
+    trunks: Vec<Named>,
+}
+
+/// A trunk that names a target: every how long it wants to know, and when it named it last.
+#[derive(Debug)]
+struct Named {
+    trunk: Box<str>,
+    every: Duration,
+    at: Instant,
 }
 
 /// One OPTIONS under way.
 #[derive(Debug)]
 struct Probe {
-    trunk: Box<str>,
-    path: Path,
+    key: Key,
     at: Instant,
-    /// Every how long it is asked.
-    every: Duration,
 }
 
 /// One target of a trunk, by name.
@@ -54,6 +78,15 @@ struct Asked {
     realm: Realm,
     host: Box<str>,
     every: Duration,
+    /// When the trunk was due.
+    due: Instant,
+}
+
+impl Shared {
+    /// The trunks that have named it within three of their intervals.
+    fn expire(&mut self, now: Instant) {
+        self.trunks.retain(|named| now.since(named.at) < named.every * 3);
+    }
 }
 
 impl Sbc {
@@ -63,11 +96,14 @@ impl Sbc {
         let wanted: HashSet<&str> = config.trunks.iter().filter(|t| every(t).is_some()).map(|t| &*t.name).collect();
         let (now, probes) = (self.cx.now.mono, &mut self.probes);
         probes.next.retain(|name, _| wanted.contains(&**name));
-        probes.found.retain(|(name, _), _| wanted.contains(&**name));
+        probes.targets.retain(|_, shared| {
+            shared.trunks.retain(|named| wanted.contains(&*named.trunk));
+            !shared.trunks.is_empty()
+        });
         probes.resolving.retain(|_, asked| wanted.contains(&*asked.trunk));
         let cx = &mut self.cx;
         probes.sent.retain(|tx, probe| {
-            let kept = wanted.contains(&*probe.trunk);
+            let kept = probes.targets.contains_key(&probe.key);
             if !kept {
                 cx.tx.abandon_client(*tx);
             }
@@ -93,6 +129,10 @@ impl Sbc {
             self.cx.tx.abandon_client(tx);
             self.on_probe_lost(tx);
         }
+        self.probes.targets.retain(|_, shared| {
+            shared.expire(now);
+            !shared.trunks.is_empty()
+        });
         let config = self.cx.config.clone();
         for trunk in &config.trunks {
             let Some(every) = every(trunk) else { continue };
@@ -101,7 +141,8 @@ impl Sbc {
             }
             self.probes.next.insert(trunk.name.clone(), now + every);
             for target in trunk.targets.iter().take(MAX_TARGETS) {
-                let asked = Asked { trunk: trunk.name.clone(), realm: trunk.realm, host: target.host.host.clone(), every };
+                let host = target.host.host.clone();
+                let asked = Asked { trunk: trunk.name.clone(), realm: trunk.realm, host, every, due: now };
                 match target.host.host.parse::<IpAddr>() {
                     Ok(ip) => {
                         let transport = target.transport.unwrap_or(Transport::Udp);
@@ -129,10 +170,20 @@ impl Sbc {
     }
 
     fn probe(&mut self, asked: &Asked, target: &Target, tls_name: Option<Box<str>>) {
-        let path = self.cx.path_to(asked.realm, target.transport, target.addr);
-        if self.probes.sent.values().any(|p| p.path == path && p.trunk == asked.trunk) {
-            return; // Named twice, or still under way.
+        let (now, role) = (self.cx.now.mono, LocalConfig::own_role(asked.realm));
+        let proved = tls_name.clone().filter(|_| target.transport == Transport::Tls);
+        let key = Key { role, target: target.clone(), tls_name: proved };
+        let shared = self.probes.targets.entry(key.clone()).or_default();
+        shared.trunks.retain(|named| named.trunk != asked.trunk);
+        shared.trunks.push(Named { trunk: asked.trunk.clone(), every: asked.every, at: now });
+        if shared.asked.is_some_and(|last| asked.due < last + asked.every) {
+            // Named twice, or another trunk has asked: what was found is told, what is under way will be.
+            if let Some((_, rtt, _)) = shared.found {
+                self.tell_probed(&asked.trunk, rtt);
+            }
+            return;
         }
+        let path = self.cx.path_to(asked.realm, target.transport, target.addr);
         let cx = &mut self.cx;
         let host = if tls_name.is_some() { asked.host.to_string() } else { target.addr.to_string() };
         let (branch, serial) = (cx.mint_branch(), cx.serial());
@@ -149,10 +200,12 @@ impl Sbc {
         draft.push(HeaderId::Accept, "application/sdp");
         draft.push(HeaderId::UserAgent, &*cx.local.name);
         let Some(payload) = cx.encode(&draft) else { return };
-        let probe = Probe { trunk: asked.trunk.clone(), path, at: cx.now.mono, every: asked.every };
         match cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload) {
             Some(tx) => {
-                self.probes.sent.insert(tx, probe);
+                if let Some(shared) = self.probes.targets.get_mut(&key) {
+                    shared.asked = Some(asked.due);
+                }
+                self.probes.sent.insert(tx, Probe { key, at: now });
             }
             None => cx.count(Counter::Probe("unsent")),
         }
@@ -179,25 +232,39 @@ impl Sbc {
     }
 
     fn on_probed(&mut self, probe: &Probe, up: bool) {
-        let (now, role) = (self.cx.now.mono, LocalConfig::own_role(probe.path.role.realm()));
-        let target = Target { addr: probe.path.remote, transport: probe.path.transport };
+        let (now, Key { role, target, .. }) = (self.cx.now.mono, &probe.key);
         self.cx.count(Counter::Probe(if up { "up" } else { "down" }));
+        let rtt = up.then(|| now.since(probe.at));
+        let mut named = Vec::new();
+        if let Some(shared) = self.probes.targets.get_mut(&probe.key) {
+            shared.expire(now);
+            shared.found = Some((up, rtt, now));
+            named.extend(shared.trunks.iter().map(|n| (n.trunk.clone(), n.every)));
+        }
         if up {
-            if self.cx.health.answered(role, &target) {
+            if self.cx.health.answered(*role, target) {
                 self.cx.count(Counter::Target("answered"));
             }
-        } else if self.cx.health.failed(now, role, &target, Some(probe.every * 2 + LIMIT)) {
+        } else if let Some(every) = named.iter().map(|(_, every)| *every).min()
+            && self.cx.health.failed(now, *role, target, Some(every * 2 + LIMIT))
+        {
             // Held until the next probe has told: no call need try it.
             self.cx.count(Counter::Target("held"));
         }
-        if !self.probes.next.contains_key(&probe.trunk) {
-            return; // It was taken out meanwhile.
+        for (trunk, _) in named {
+            self.tell_probed(&trunk, rtt);
         }
-        self.probes.found.retain(|(trunk, _), (_, at)| *trunk != probe.trunk || now.since(*at) < probe.every * 3);
-        self.probes.found.insert((probe.trunk.clone(), target), (up, now));
-        let any = self.probes.found.iter().any(|((trunk, _), (up, _))| *trunk == probe.trunk && *up);
-        let rtt = up.then(|| now.since(probe.at));
-        self.cx.out.push_back(Output::TrunkProbed { trunk: probe.trunk.clone(), up: any, rtt });
+    }
+
+    /// Tells whether one of a trunk's targets is up.
+    fn tell_probed(&mut self, trunk: &str, rtt: Option<Duration>) {
+        let now = self.cx.now.mono;
+        let up = |shared: &Shared| {
+            let named = shared.trunks.iter().find(|named| *named.trunk == *trunk);
+            shared.found.zip(named).is_some_and(|((up, _, at), named)| up && now.since(at) < named.every * 3)
+        };
+        let up = self.probes.targets.values().any(up);
+        self.cx.out.push_back(Output::TrunkProbed { trunk: trunk.into(), up, rtt });
     }
 }
 

@@ -1,7 +1,9 @@
 //! Targets that are dead: each call gets through, and the next ones do not pay for it again.
 
-use sbc_core::io::{Counter, HostAndPort, Transport};
-use sbc_core::policy::TrunkTarget;
+use std::time::Duration;
+
+use sbc_core::io::{Counter, HostAndPort, Realm, Target, Transport};
+use sbc_core::policy::{Trunk, TrunkTarget};
 use sbc_core::sip::{Message, Method};
 
 use crate::invariants;
@@ -78,7 +80,7 @@ fn a_trunk_may_have_a_time_of_its_own() {
         let host = |text: &str| HostAndPort { host: addr(text).ip().to_string().into(), port: Some(5060) };
         let target = |text| TrunkTarget { host: host(text), transport: Some(Transport::Udp) };
         config.trunks[1].targets = vec![target(DEAD), target(ALIVE)];
-        config.trunks[1].failover_after = Some(std::time::Duration::from_millis(400));
+        config.trunks[1].failover_after = Some(Duration::from_millis(400));
     });
     w.run_until(1000);
     assert_eq!(targets(&w), [DEAD, ALIVE], "not after the 2 s of the settings");
@@ -94,7 +96,7 @@ fn probes(w: &World, to: &str) -> Vec<(Message, std::net::SocketAddr)> {
 /// The same targets, asked every so many seconds.
 fn probing(w: &mut World, targets: &[&str], every: Option<u64>) {
     w.reconfigure(|config| {
-        config.trunks[1].probe = every.map(std::time::Duration::from_secs);
+        config.trunks[1].probe = every.map(Duration::from_secs);
         let target = |text: &&str| {
             let host = HostAndPort { host: addr(text).ip().to_string().into(), port: Some(addr(text).port()) };
             TrunkTarget { host, transport: Some(Transport::Udp) }
@@ -150,4 +152,83 @@ fn probes_end_with_the_configuration_that_asked_for_them() {
     let count = probes(&w, DEAD).len();
     w.run_until(60_000);
     assert_eq!(probes(&w, DEAD).len(), count);
+}
+
+/// These trunks have one name as their target, which stands for what the world's `names` say, and are asked every so many seconds.
+fn probing_name(w: &mut World, trunks: &[(&str, u64)]) {
+    w.reconfigure(|config| {
+        let host = HostAndPort { host: "psap.example.net".into(), port: None };
+        config.trunks.retain(|t| &*t.name != "psap");
+        config.trunks.extend(trunks.iter().map(|(name, every)| Trunk {
+            probe: Some(Duration::from_secs(*every)),
+            targets: vec![TrunkTarget { host: host.clone(), transport: None }],
+            ..Trunk::new(name, Realm::Core)
+        }));
+    });
+}
+
+/// OPTIONS of one node to an address, a copy that is sent again left out.
+fn asked_by(w: &World, node: usize, to: &str) -> Vec<String> {
+    let from = w.nodes[node].core;
+    let mut asked: Vec<String> = probes(w, to).iter().filter(|(_, f)| *f == from).map(|(m, _)| m.call_id().to_owned()).collect();
+    asked.dedup();
+    asked
+}
+
+/// RFC 3263 §4.2: each address of a name is asked, by the name; the call goes to the one that answers.
+#[test]
+fn each_address_of_a_name_is_asked() {
+    let mut w = world(&[20_000], &[]);
+    let udp = |at: &str| Target { addr: addr(at), transport: Transport::Udp };
+    w.names = vec![udp(DEAD), udp(ALIVE)];
+    probing_name(&mut w, &[("psap", 10)]);
+    w.run_until(15_000);
+    for at in [DEAD, ALIVE] {
+        let found = probes(&w, at);
+        assert!(!found.is_empty() && found.iter().all(|(m, _)| m.request_uri() == Some("sip:psap.example.net")), "{at}");
+        assert_eq!(asked_by(&w, 0, at).len(), 2, "at once and after ten seconds");
+    }
+    assert!(w.probed.last().is_some_and(|p| p.2), "one of two addresses is up");
+    w.run_until(30_000);
+    assert_eq!(targets(&w), [ALIVE], "no call pays for the other");
+    // The DNS takes the dead one out: it is asked no more, and what was found of it counts no longer.
+    let before = asked_by(&w, 0, DEAD).len();
+    w.names = vec![udp(ALIVE)];
+    w.run_until(90_000);
+    assert!(asked_by(&w, 0, DEAD).len() <= before + 1 && asked_by(&w, 0, ALIVE).len() >= 8);
+}
+
+/// RFC 5922 §7.2: what TLS proves is the name of the target, not what the DNS made of it.
+#[test]
+fn a_probe_by_tls_asks_for_the_targets_name() {
+    let mut w = world(&[], &[]);
+    w.names = vec![Target { addr: addr("198.18.20.1:5061"), transport: Transport::Tls }];
+    probing_name(&mut w, &[("psap", 10)]);
+    w.run_until(5000);
+    let sent = w.sent.as_ref().expect("recorded");
+    let opened: Vec<_> = sent.iter().filter(|s| s.to == addr("198.18.20.1:5061")).map(|s| s.stream.clone()).collect();
+    assert!(opened.contains(&Some((Transport::Tls, None, Some("psap.example.net".into())))), "{opened:?}");
+}
+
+/// A target of several trunks is asked once, as often as the most eager one wants; each trunk hears of it.
+#[test]
+fn a_target_that_trunks_share_is_asked_once() {
+    let told = |w: &World, trunk: &str, up: bool| w.probed.iter().filter(|p| &*p.1 == trunk && p.2 == up).count();
+    for (at, up) in [(ALIVE, true), (DEAD, false)] {
+        let mut w = world(&[], &[]);
+        w.names = vec![Target { addr: addr(at), transport: Transport::Udp }];
+        probing_name(&mut w, &[("psap", 10), ("desk", 25)]);
+        w.run_until(59_000);
+        assert_eq!(asked_by(&w, 0, at).len(), 6, "each ten seconds, not each 25 besides");
+        for trunk in ["psap", "desk"] {
+            assert!(told(&w, trunk, up) >= 5, "{trunk}");
+            assert_eq!(told(&w, trunk, !up), 0, "{trunk}");
+        }
+        // Its first trunk is gone: the other asks for itself.
+        probing_name(&mut w, &[("desk", 25)]);
+        let before = asked_by(&w, 0, at).len();
+        w.run_until(120_000);
+        let after = asked_by(&w, 0, at).len() - before;
+        assert!((2..=3).contains(&after), "{after}");
+    }
 }
