@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::command::{self, Running};
+use crate::netns::Namespace;
 use crate::wait;
 
 /// Where it serves; clusters are told by `--set dns.servers=["…"]`.
@@ -25,7 +26,18 @@ impl Dnsmasq {
     /// # Panics
     /// There is no dnsmasq, or it does not start.
     pub fn start<S: AsRef<str>>(records: impl IntoIterator<Item = S>) -> Dnsmasq {
-        let mut dnsmasq = Command::new("dnsmasq");
+        Dnsmasq::with(Command::new("dnsmasq"), records, || UdpSocket::bind(DNS).is_err())
+    }
+
+    /// The same for the nodes of a host.
+    ///
+    /// # Panics
+    /// There is no dnsmasq, or it does not start.
+    pub fn start_on<S: AsRef<str>>(host: &Namespace, records: impl IntoIterator<Item = S>) -> Dnsmasq {
+        Dnsmasq::with(host.command("dnsmasq"), records, || host.inside(|| UdpSocket::bind(DNS).is_err()))
+    }
+
+    fn with<S: AsRef<str>>(mut dnsmasq: Command, records: impl IntoIterator<Item = S>, serves: impl Fn() -> bool) -> Dnsmasq {
         dnsmasq.args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--no-resolv", "--no-hosts"]);
         dnsmasq.args(["--local=/test/", "--bind-interfaces", "--except-interface=none"]);
         dnsmasq.arg(format!("--listen-address={}", DNS.ip())).arg(format!("--port={}", DNS.port()));
@@ -34,7 +46,7 @@ impl Dnsmasq {
         let mut running = command::spawn(&mut dnsmasq).expect("dnsmasq is there: deploy/setup.sh test installs it");
         wait::until("dnsmasq serves", LIMIT, || {
             assert!(running.is_running(), "{}", running.stderr());
-            UdpSocket::bind(DNS).map_or(Ok(()), |_| Err("the port is free"))
+            if serves() { Ok(()) } else { Err("the port is free") }
         });
         Dnsmasq(Some(running))
     }

@@ -1,7 +1,7 @@
 //! Three hosts for phones that want a network: caller, PSAP, and between them one host with all three nodes.
 //!
 //! Outside 198.18.0.11-13 and 2001:db8::11-13, anycast 198.18.0.100 and 2001:db8::100 (driver `bind`); core side 198.18.1.11-13 and
-//! 2001:db8:1::11-13; peers on the host's own loopback. The phones are at .2 and ::2, a second desk at .3 and ::3.
+//! 2001:db8:1::11-13; peers, and where a test starts one the DNS server, on the host's own loopback. The phones are at .2 and ::2, a second desk at .3 and ::3.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::baresip::Baresip;
 use crate::cluster::list;
 use crate::command::{self, Running, scratch, spawn};
+use crate::dnsmasq::DNS;
 use crate::netns::Namespace;
 use crate::{process, wait, wav};
 
@@ -95,6 +96,9 @@ impl Lab {
         std::fs::write(&file, format!("{text}\n{desk}\n[settings]\n{settings}\n")).expect("the directory is writable");
         let mut lab = Lab { nodes: Vec::new(), dir, psap, caller, sbc };
         for name in ["node-a", "node-b", "node-c"] {
+            let file = lab.dir.join(format!("{name}.toml"));
+            let own = std::fs::read_to_string(&file).expect("it was just written");
+            std::fs::write(&file, format!("{own}\n[dns]\nservers = [\"{DNS}\"]\n")).expect("the directory is writable");
             let mut sbcd = lab.sbc.command(bin.join("sbcd").to_str().expect("the build is in a UTF-8 path"));
             sbcd.arg("--config").arg(lab.dir.join(format!("{name}.toml")));
             if name == "node-a" {

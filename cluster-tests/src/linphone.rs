@@ -1,8 +1,8 @@
-//! linphonec, a real user agent of another make than baresip, in a namespace: it calls and plays a tone.
+//! linphonec, a real user agent of another make than baresip, in a namespace: it calls, or answers, and plays a tone.
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,11 +25,26 @@ pub struct Linphone {
 }
 
 impl Linphone {
-    /// Starts it at `ip`, ready to call and to play `hertz`. The host needs a default route: without one linphone has no network.
+    /// Starts it at `ip`, ready to call and to play `hertz`; by TLS it believes the authority in the file `ca`. The host needs a default
+    /// route: without one linphone has no network.
     ///
     /// # Panics
     /// There is no linphonec, or it does not start.
-    pub fn start(host: &Namespace, ip: &str, hertz: u32) -> Linphone {
+    pub fn start(host: &Namespace, ip: &str, hertz: u32, ca: &Path) -> Linphone {
+        // It looks for a host name in a certificate, never for an address; what it checks is who has issued it.
+        let keys = format!("root_ca={}\nverify_server_certs=1\nverify_server_cn=0\n", ca.display());
+        Linphone::with(host, ip, hertz, &keys, "")
+    }
+
+    /// The same, and it answers who calls.
+    ///
+    /// # Panics
+    /// There is no linphonec, or it does not start.
+    pub fn answering(host: &Namespace, ip: &str, hertz: u32) -> Linphone {
+        Linphone::with(host, ip, hertz, "", "-a")
+    }
+
+    fn with(host: &Namespace, ip: &str, hertz: u32, keys: &str, flag: &str) -> Linphone {
         let dir = command::scratch("linphone");
         let (rc, fifo) = (dir.join("rc"), dir.join("in"));
         let make = || -> std::io::Result<()> {
@@ -38,7 +53,7 @@ impl Linphone {
             }
             wav::write_tone(&dir.join("tone.wav"), hertz, TONE_SECONDS)?;
             let config = format!(
-                "[sip]\nsip_port=5060\nsip_tcp_port=5060\ncontact=sip:lin@{ip}\ndefault_proxy=-1\n[sound]\nechocancellation=0\n"
+                "[sip]\nsip_port=5060\nsip_tcp_port=5060\nsip_tls_port=5061\ncontact=sip:lin@{ip}\ndefault_proxy=-1\n{keys}[sound]\nechocancellation=0\n"
             );
             fs::write(&rc, config)
         };
@@ -47,7 +62,7 @@ impl Linphone {
         // Read and write: opening does not wait for linphonec, and it never sees an end of input.
         let input = File::options().read(true).write(true).open(&fifo).expect("it was just made");
         let mut command = host.command("sh");
-        command.args(["-c", "exec linphonec -c \"$0\" -d 0 <\"$1\""]).arg(&rc).arg(&fifo).env("HOME", &dir);
+        command.args(["-c", "exec linphonec -c \"$0\" -d 0 $2 <\"$1\""]).arg(&rc).arg(&fifo).arg(flag).env("HOME", &dir);
         let running = command::spawn(&mut command).unwrap_or_else(|e| panic!("{e}"));
         let phone = Linphone { running: Some(running), dir, input };
         wait::until("linphonec asks for a command", LIMIT, || {

@@ -140,16 +140,17 @@ fn hold_and_resume_by_tls() {
     held_and_resumed("tls");
 }
 
-/// Another make of phone, by UDP and TCP: it calls, pauses, resumes and hangs up.
+/// Another make of phone, by UDP, TCP and TLS: it calls, pauses, resumes and hangs up.
 #[test]
 fn linphone_calls_pauses_and_resumes() {
     let lab = Lab::start();
     lab.caller.ip(&["route", "add", "default", "via", "198.18.0.100"]);
     let mut psap = Baresip::start(&lab.psap, "ua0", "198.18.1.2", "112", PSAP_TONE, None);
     says(&psap, "baresip is ready", &lab);
-    let caller = Linphone::start(&lab.caller, "198.18.0.2", CALLER_TONE);
-    for (n, transport) in ["udp", "tcp"].into_iter().enumerate() {
-        caller.command(&format!("call sip:112@198.18.0.100;transport={transport}"));
+    let caller = Linphone::start(&lab.caller, "198.18.0.2", CALLER_TONE, &lab.dir.join("pki/ca.crt"));
+    for (n, transport) in ["udp", "tcp", "tls"].into_iter().enumerate() {
+        let port = if transport == "tls" { 5061 } else { 5060 };
+        caller.command(&format!("call sip:112@198.18.0.100:{port};transport={transport}"));
         wait::until(&format!("the call by {transport} is up at the PSAP"), LIMIT, || {
             if psap.log().matches("Call established").count() == n + 1 {
                 Ok(())
@@ -174,19 +175,58 @@ fn linphone_calls_pauses_and_resumes() {
     psap.hang_up();
 }
 
-/// RFC 3515, RFC 5589 §6: the PSAP sends the caller to another desk, and the caller calls there through the cluster.
+/// Another make of phone at the dispatcher's desk: it answers, holds, resumes, and hears that the caller hangs up.
 #[test]
-fn the_psap_transfers_the_caller_to_another_desk() {
+fn linphone_answers_as_the_psap() {
     let lab = Lab::start();
-    let psap = Baresip::start(&lab.psap, "ua0", "198.18.1.2", "112", PSAP_TONE, None);
+    lab.psap.ip(&["route", "add", "default", "via", "198.18.1.11"]);
+    let psap = Linphone::answering(&lab.psap, "198.18.1.2", PSAP_TONE);
+    let mut caller = Baresip::start(&lab.caller, "ua0", "198.18.0.2", "caller", CALLER_TONE, Some("sip:112@198.18.0.100"));
+    says(&caller, "Call established", &lab);
+    until_packets(&lab, "speech both ways", is_speech);
+    wait::until("the caller hears the PSAP", LIMIT, || {
+        let heard = caller.heard();
+        let share = wav::share_of(&heard[heard.len().saturating_sub(SECOND / 2)..], PSAP_TONE);
+        if share > 0.8 { Ok(()) } else { Err((share, psap.log())) }
+    });
+    psap.command("pause");
+    until_packets(&lab, "silence at the PSAP, which holds", |_, psap| is_silence(psap));
+    psap.command("resume 1");
+    until_packets(&lab, "speech, resumed", is_speech);
+    caller.hang_up();
+    wait::until("no call, one CDR, and the PSAP knows", LIMIT, || {
+        let cdrs = list(&lab.ctl(&["cdr", "list"]).unwrap_or_default(), "cdrs");
+        let over = lab.calls().is_empty() && cdrs.len() == 1 && psap.log().contains("ended");
+        if over { Ok(()) } else { Err((cdrs, psap.log())) }
+    });
+}
+
+/// RFC 3515, RFC 5589 §6: the PSAP sends the caller to another desk, and the caller calls there through the cluster. The desk is called by UDP.
+fn transferred(transport: &str) {
+    let port = if transport == "tls" { 5061 } else { 5060 };
+    let lab = Lab::with_psap(&format!("198.18.1.2:{port};transport={transport}"));
+    let ca = lab.dir.join("pki/ca.crt");
+    let (own, theirs) = (lab.certificate("phone", "198.18.0.2"), lab.certificate("psap-phone", "198.18.1.2"));
+    let setup = |host, ip, user, hertz, dial, own| Setup {
+        host,
+        device: "ua0",
+        ip,
+        user,
+        hertz,
+        dial,
+        transport,
+        tls: (transport == "tls").then_some((own, ca.as_path())),
+    };
+    let psap = Baresip::with(&setup(&lab.psap, "198.18.1.2", "112", PSAP_TONE, None, theirs.as_path()));
     let desk = Baresip::start(&lab.psap, "ua0", "198.18.1.3", "113", PSAP_TONE, None);
     says(&psap, "baresip is ready", &lab);
     says(&desk, "baresip is ready", &lab);
-    let mut caller = Baresip::start(&lab.caller, "ua0", "198.18.0.2", "caller", CALLER_TONE, Some("sip:112@198.18.0.100"));
+    let uri = format!("sip:112@198.18.0.100:{port};transport={transport}");
+    let mut caller = Baresip::with(&setup(&lab.caller, "198.18.0.2", "caller", CALLER_TONE, Some(&uri), own.as_path()));
     says(&psap, "Call established", &lab);
     both_hear_each_other(&caller, &psap, "at first");
     // The number at the address that the PSAP knows of the cluster.
-    psap.command("transfer", "sip:113@198.18.1.11");
+    psap.command("transfer", &format!("sip:113@198.18.1.11:{port};transport={transport}"));
     says(&desk, "Call established", &lab);
     both_hear_each_other(&caller, &desk, "transferred");
     wait::until("the first call is over", LIMIT, || {
@@ -198,6 +238,21 @@ fn the_psap_transfers_the_caller_to_another_desk() {
         let cdrs = list(&lab.ctl(&["cdr", "list"]).unwrap_or_default(), "cdrs");
         if lab.calls().is_empty() && cdrs.len() == 2 { Ok(()) } else { Err(cdrs) }
     });
+}
+
+#[test]
+fn the_psap_transfers_the_caller_by_udp() {
+    transferred("udp");
+}
+
+#[test]
+fn the_psap_transfers_the_caller_by_tcp() {
+    transferred("tcp");
+}
+
+#[test]
+fn the_psap_transfers_the_caller_by_tls() {
+    transferred("tls");
 }
 
 /// The stage itself, without the product: two phones on one cable. When this fails the test above says nothing.

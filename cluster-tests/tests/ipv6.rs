@@ -1,10 +1,12 @@
 //! Callers and PSAPs by IPv6, beside others by IPv4: each sees addresses of its own family only, by UDP, TCP and TLS.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_tests::baresip::{Baresip, Setup};
 use cluster_tests::cluster::list;
+use cluster_tests::dnsmasq::Dnsmasq;
 use cluster_tests::lab::{CALLER_TONE, LIMIT, Lab, PSAP_TONE, both_hear_each_other, says};
 use cluster_tests::message::{Dialog, Message, sdp};
 use cluster_tests::phone::Phone;
@@ -183,6 +185,42 @@ fn sipp_by_ipv6_while_the_address_flips() {
     lab.flip();
     assert_eq!(uac.succeed().successful, 20);
     assert_eq!(uas.succeed().successful, 20);
+}
+
+/// RFC 3263 §4.2: a name with A and AAAA. Each address is asked from ours of its family; the one that answers gets the call.
+#[test]
+fn a_name_of_both_families_is_probed_by_both() {
+    let lab = Lab::with_psap("psap.test");
+    let _server = Dnsmasq::start_on(&lab.sbc, ["host-record=psap.test,198.18.1.2,2001:db8:1::2"]);
+    let file = lab.dir.join("cluster.toml");
+    let text = std::fs::read_to_string(&file).expect("the lab wrote it");
+    std::fs::write(&file, text.replace("name = \"psap\"", "name = \"psap\"\nprobe_s = 5")).expect("the directory is writable");
+    let (mut silent, mut psap) = (psap(&lab, PSAP4), psap(&lab, PSAP6));
+    lab.ctl(&["config", "apply", file.to_str().expect("scratch paths are UTF-8"), "--yes"]).expect("it is applied");
+    let mut seen = HashSet::new();
+    // The third round: by then each node has given the silent address up.
+    while seen.len() < 9 {
+        let (probe, from) = psap.wait(LIMIT, |m| m.method() == "OPTIONS").expect("a probe");
+        assert_eq!(
+            (probe.start.as_str(), probe.text().contains("198.18.")),
+            ("OPTIONS sip:psap.test SIP/2.0", false),
+            "{probe:?}"
+        );
+        assert!(from.to_string().starts_with("[2001:db8:1::1"), "{from}");
+        psap.send(&probe.response(200, "OK", "p"), from);
+        seen.insert(probe.header("Call-ID").to_owned());
+    }
+    let (probe, from) = silent.expect_request("OPTIONS");
+    assert!(
+        from.to_string().starts_with("198.18.1.1") && !String::from_utf8_lossy(&probe.bytes()).contains("2001:"),
+        "{probe:?}"
+    );
+    let mut caller = lab.caller.inside(|| Phone::bind(at(CALLER, 5062)));
+    let (invite, began) = (Message::invite(&format!("sip:112@[{ANYCAST}]"), caller.at(), "UDP"), Instant::now());
+    caller.send(&invite, at(ANYCAST, 5060));
+    psap.turn_away(invite.uri("From"), 486, &[]);
+    assert_eq!(caller.expect_final(&invite).0.status(), 486);
+    assert!(began.elapsed() < Duration::from_secs(2), "the silent one was tried first: {:?}", began.elapsed());
 }
 
 /// A real phone by TLS over IPv6, and one by IPv4: both hear each other.
