@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::challenge::Retry;
 use super::dial::Candidate;
 use super::early::Template;
+use super::ladder::Ladder;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::dialog::Dialog;
@@ -97,10 +98,11 @@ impl Attempt {
     }
 
     /// The ACK for a final response other than 2xx (RFC 3261 §17.1.1.3).
-    pub(super) fn ack_failure(&self, cx: &mut Services, response: &Message) {
+    pub(super) fn ack_failure(&self, cx: &mut Services, ladder: &mut Ladder, response: &Message) {
         let draft = self.same_hop(&Method::Ack, response.to());
         if let Some(payload) = cx.encode(&draft) {
-            cx.note_sent(self.call, ReturnPath::here(self.path), &draft);
+            // Before the INVITE that may follow at once.
+            ladder.sent(cx.now.unix, self.path.role.realm(), &ReturnPath::here(self.path), &draft);
             cx.tx.set_ack(cx.now.mono, self.tx, payload);
         }
     }

@@ -56,7 +56,7 @@ impl Call {
     /// A final response other than 2xx to the INVITE of an attempt.
     pub(super) fn on_failure(&mut self, cx: &mut Services, at: usize, status: u16, action: ResponseAction, response: &Message) {
         if action == ResponseAction::NeedAck {
-            self.attempts[at].ack_failure(cx, response);
+            self.attempts[at].ack_failure(cx, &mut self.ladder, response);
         }
         self.attempts[at].finished = true;
         if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {

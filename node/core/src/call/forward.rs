@@ -287,7 +287,7 @@ impl Call {
         }
     }
 
-    fn ack_forward_failure(&self, cx: &mut Services, at: usize, response: &Message) {
+    fn ack_forward_failure(&mut self, cx: &mut Services, at: usize, response: &Message) {
         let f = &self.forwards[at];
         let Some(tx) = f.client_tx else { return };
         let mut ack = self.own_ack(f.from.other(), f.cseq);
@@ -296,7 +296,8 @@ impl Call {
         let Some(way) = cx.tx.way(tx) else { return };
         ack.insert_first(HeaderId::Via, cx.via(&way.path, &branch));
         if let Some(payload) = cx.encode(&ack) {
-            cx.note_sent(self.serial, way, &ack);
+            // Before the request that may follow at once.
+            self.ladder.sent(cx.now.unix, way.path.role.realm(), &way, &ack);
             cx.tx.set_ack(cx.now.mono, tx, payload);
         }
     }

@@ -32,7 +32,9 @@ impl Call {
         cx.server_use.insert(tx, self.serial);
         self.focus_request(side, request);
         if self.phase == CallPhase::Over || self.leg(side).gone {
-            self.refuse_request(cx, side, tx, &back, request, 481);
+            // RFC 5407 §3.2.1: the dialog is there until our own BYE is answered, and one that crosses it is as good.
+            let crosses = request.method() == &Method::Bye && (cx.is_ending(self.serial) || self.bye_when_acked.is_some());
+            self.refuse_request(cx, side, tx, &back, request, if crosses { 200 } else { 481 });
             return;
         }
         if self.leg_mut(side).dialog.on_request(request.cseq()).is_err() {

@@ -125,6 +125,11 @@ impl Services {
         self.notes.push(Note::received(call, self.now.unix, back, message));
     }
 
+    /// A BYE or CANCEL of ours for this call, which is over for us, has no final answer yet: for its far ends it is not over.
+    pub fn is_ending(&self, call: u64) -> bool {
+        self.alone_of.values().any(|of| *of == call)
+    }
+
     /// A number never given before in this incarnation.
     pub fn serial(&mut self) -> u64 {
         self.next += 1;

@@ -43,6 +43,12 @@ impl Sbc {
                 }
             }
             _ if message.method() == &Method::Ack => self.cx.count(Counter::Misrouted(label, "drop")),
+            (Placement::Nowhere, Some((uid, _))) if message.method() == &Method::Bye && self.is_ending(uid) => {
+                // RFC 5407 §3.2.1: it crosses ours, for which the dialog is there until that is answered.
+                self.cx.note_received(uid.serial, back, message);
+                self.cx.note_sent(uid.serial, back, &message.response(200, None));
+                self.cx.reject_stateless(back, message, 200);
+            }
             (Placement::Nowhere, _) => {
                 self.cx.count(Counter::Misrouted(label, "481"));
                 self.cx.reject_stateless(back, message, 481);
@@ -54,6 +60,11 @@ impl Sbc {
                 self.cx.reject_stateless(back, message, 503);
             }
         }
+    }
+
+    /// A call of this node that is over for us and not yet for its far ends.
+    fn is_ending(&self, uid: CallUid) -> bool {
+        uid == self.cx.own_uid(uid.serial) && self.cx.is_ending(uid.serial)
     }
 
     fn on_own(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) {

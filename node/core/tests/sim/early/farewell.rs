@@ -90,6 +90,29 @@ fn a_bye_of_the_called_side_and_one_before_the_answer() {
     s.calm();
 }
 
+/// RFC 5407 §3.2.1: both hang up at once. Until our own BYE is answered one that crosses it is right; after that it finds nothing.
+#[test]
+fn a_bye_that_crosses_ours() {
+    let status = |got: Vec<(Message, SocketAddr)>| got.into_iter().find_map(|(m, _)| m.status()).expect("an answer");
+    let (mut s, ok) = answered(Scene::new("112"));
+    let ours = s.asks(&Method::Bye, &ok, &[], None).pop().expect("the called side hears of it");
+    s.called_asks(&Method::Bye, "a", None);
+    assert_eq!(status(s.psap_got()), 200);
+    s.called_answers(&ours, 200, None);
+    s.called_asks(&Method::Bye, "a", None);
+    assert_eq!(status(s.psap_got()), 481);
+    s.calm();
+
+    let (mut s, ok) = answered(Scene::new("112"));
+    let ours = s.called_asks(&Method::Bye, "a", None).pop().expect("the caller hears of it");
+    assert!(s.asks(&Method::Bye, &ok, &[], None).iter().all(|(m, _)| !m.is_request()), "it has ended already");
+    assert_eq!(s.caller.response(&s.w, &Method::Bye).status(), Some(200));
+    s.caller_answers(&ours, 200, None);
+    s.asks(&Method::Bye, &ok, &[], None);
+    assert_eq!(s.caller.response(&s.w, &Method::Bye).status(), Some(481));
+    s.calm();
+}
+
 /// The ACK that answers a delayed offer has more than the answer.
 #[test]
 fn an_ack_crosses_whole() {

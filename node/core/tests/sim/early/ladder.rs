@@ -21,6 +21,19 @@ fn ladder(s: &mut Scene, of: &Message) -> Vec<String> {
     s.w.ladder(0, uid).into_iter().map(line).collect()
 }
 
+/// The ACK of a refused INVITE leaves before the next one.
+#[test]
+fn an_invite_that_is_refused_and_sent_again() {
+    let mut s = Scene::calls(&[], Some(7));
+    s.says(422, "a", &[("Min-SE", "3600")], None);
+    s.invite = s.psap_got().pop();
+    let ok = s.says_one(200, "b", &[], Some(10));
+    s.acks(&ok, None);
+    let all = ladder(&mut s, &ok);
+    let called: Vec<&str> = all.iter().filter(|l| l.starts_with('C')).map(String::as_str).collect();
+    assert_eq!(called[..6], ["C>INVITE", "C<422 INVITE", "C>ACK", "C>INVITE", "C<200 INVITE", "C>ACK"], "{all:?}");
+}
+
 #[test]
 fn a_forked_call_that_we_acknowledge_ourselves() {
     let mut s = Scene::calls(&[], Some(7));
