@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, PSAP, SETTLE, anycast, list, number};
+use crate::message::Message;
 use crate::sipp::Sipp;
 use crate::wait;
 
@@ -93,16 +94,42 @@ fn compare(told: &[Step], seen: &[Step]) -> Result<(), String> {
     Ok(())
 }
 
+/// A far end that remembers what went over its wire.
+pub trait Witness {
+    /// Where the ladder has it.
+    fn ip(&self) -> IpAddr;
+
+    /// What went over the wire with this Call-ID, also what is here and was not asked for yet.
+    fn wire(&mut self, call_id: &str) -> Vec<Step>;
+}
+
+/// Nothing is left of any call but `records` records, and the ladder of the one with these INVITEs (the caller's, the PSAP's) is what
+/// both far ends saw.
+///
+/// # Panics
+/// That does not come to pass.
+#[track_caller]
+pub fn settled(cluster: &Cluster, records: usize, caller: (&mut dyn Witness, &Message), psap: (&mut dyn Witness, &Message)) {
+    cluster.settled(records);
+    let ((caller, invite), (psap, psap_invite)) = (caller, psap);
+    let (ours, theirs) = (invite.header("Call-ID"), psap_invite.header("Call-ID"));
+    let uid = uid_of(cluster, ours);
+    wait::until("the ladder tells all", SETTLE, || {
+        let (ours, theirs) = (caller.wire(ours), psap.wire(theirs));
+        check(cluster, &uid, (caller.ip(), &ours), (psap.ip(), &theirs))
+    });
+}
+
 /// Whether the ladder of a call tells what its far ends saw: the caller and the PSAP, each at its address.
 ///
 /// # Errors
 /// What is wrong, with both lists.
-pub fn check(cluster: &Cluster, uid: &str, caller: &[Step], psap: &[Step]) -> Result<(), String> {
+fn check(cluster: &Cluster, uid: &str, caller: (IpAddr, &[Step]), psap: (IpAddr, &[Step])) -> Result<(), String> {
     let ladder = cluster.try_json(&["call", "ladder", uid]).ok_or("no ladder")?;
     if number(&ladder["dropped"]) > 0 {
         return Err("the ladder is full".to_owned());
     }
-    for (leg, at, seen) in [("CALLER", CALLER, caller), ("CALLEE", PSAP.ip(), psap)] {
+    for (leg, (at, seen)) in [("CALLER", caller), ("CALLEE", psap)] {
         let told = of_leg(&ladder, leg, at);
         let lines = |steps: &[Step]| steps.iter().map(Step::text).collect::<Vec<_>>().join("\n");
         compare(&told, seen).map_err(|e| format!("{leg}: {e}\ntold:\n{}\nseen:\n{}\n", lines(&told), lines(seen)))?;
@@ -129,6 +156,18 @@ pub fn uid_of(cluster: &Cluster, call_id: &str) -> String {
 #[track_caller]
 pub fn between(cluster: &Cluster, (uac, uas): (&str, &str), ruri: &str, extra: &[&str]) {
     let before = cluster.cdrs().len();
+    let (caller, callee) = play(cluster, (uac, uas), ruri, extra);
+    cluster.settled(before + 1);
+    let uid = uid_of(cluster, &caller[0].call_id);
+    wait::until("the ladder tells all", SETTLE, || check(cluster, &uid, (CALLER, &caller), (PSAP.ip(), &callee)));
+}
+
+/// Two scenarios, run to their end, whatever the cluster makes of it. Returns what both saw.
+///
+/// # Panics
+/// One fails.
+#[track_caller]
+pub fn play(cluster: &Cluster, (uac, uas): (&str, &str), ruri: &str, extra: &[&str]) -> (Vec<Step>, Vec<Step>) {
     let psap = Sipp::scenario(uas, PSAP.ip(), LIMIT).traced().args(&["-m", "1"]).serve(PSAP);
     let caller =
         Sipp::scenario(uac, CALLER, LIMIT).traced().args(&["-m", "1", "-key", "ruri", ruri]).args(extra).to(anycast()).start();
@@ -136,10 +175,7 @@ pub fn between(cluster: &Cluster, (uac, uas): (&str, &str), ruri: &str, extra: &
     assert_eq!(caller.successful, 1, "{}", cluster.logs());
     let callee = psap.succeed();
     assert_eq!(callee.successful, 1);
-    cluster.settled(before + 1);
-    let (caller, callee) = (of_the_call(&caller.wire), of_the_call(&callee.wire));
-    let uid = uid_of(cluster, &caller[0].call_id);
-    wait::until("the ladder tells all", SETTLE, || check(cluster, &uid, &caller, &callee));
+    (of_the_call(&caller.wire), of_the_call(&callee.wire))
 }
 
 /// The messages of the Call-ID that has the most: of an earlier call something may still be repeated.

@@ -2,10 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::ladder::Step;
+use crate::ladder::{Step, Witness};
 use crate::message::{Message, unique};
 
 /// How long an answer may take on loopback when the machine is busy.
@@ -51,14 +51,6 @@ impl Phone {
     fn note(&self, ours: bool, message: &Message) {
         let step = Step::new(ours, &message.start, message.header("CSeq"), message.header("Call-ID"));
         self.wire.borrow_mut().push(step);
-    }
-
-    /// What went over the wire with this Call-ID, also what is here and was not asked for yet.
-    pub fn wire(&mut self, call_id: &str) -> Vec<Step> {
-        while let Some(received) = self.receive(Instant::now() + Duration::from_millis(1)) {
-            self.backlog.push_back(received);
-        }
-        self.wire.borrow().iter().filter(|s| s.call_id == call_id).cloned().collect()
     }
 
     /// Sends octets.
@@ -235,6 +227,19 @@ impl Phone {
         let (found, rest) = self.backlog.drain(..).partition(|(m, _)| wanted(m));
         self.backlog = rest;
         found.into()
+    }
+}
+
+impl Witness for Phone {
+    fn ip(&self) -> IpAddr {
+        self.at.ip()
+    }
+
+    fn wire(&mut self, call_id: &str) -> Vec<Step> {
+        while let Some(received) = self.receive(Instant::now() + Duration::from_millis(1)) {
+            self.backlog.push_back(received);
+        }
+        self.wire.borrow().iter().filter(|s| s.call_id == call_id).cloned().collect()
     }
 }
 

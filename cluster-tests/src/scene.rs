@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::cluster::{Cluster, PSAP, SETTLE};
+use crate::cluster::{Cluster, PSAP};
 use crate::ladder;
 use crate::message::{Dialog, Message, sdp};
 use crate::phone::Phone;
-use crate::wait;
 
 /// Both phones.
 #[derive(Debug)]
@@ -111,12 +110,7 @@ impl Scene {
     /// That does not come to pass.
     #[track_caller]
     pub fn settled(&mut self, cluster: &Cluster, records: usize, (invite, psap_invite): (&Message, &Message)) {
-        cluster.settled(records);
-        let (ours, theirs) = (invite.header("Call-ID"), psap_invite.header("Call-ID"));
-        let uid = ladder::uid_of(cluster, ours);
-        wait::until("the ladder tells all", SETTLE, || {
-            ladder::check(cluster, &uid, &self.caller.wire(ours), &self.psap.wire(theirs))
-        });
+        ladder::settled(cluster, records, (&mut self.caller, invite), (&mut self.psap, psap_invite));
     }
 
     /// The PSAP gets this request and answers 200.

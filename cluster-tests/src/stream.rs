@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::ladder::{Step, Witness};
 use crate::message::Message;
 use crate::phone::ANSWER;
 use crate::pki::CertFiles;
@@ -29,6 +30,7 @@ pub struct StreamPhone {
     transport: &'static str,
     buffer: Vec<u8>,
     backlog: VecDeque<Message>,
+    wire: Vec<Step>,
     closed: bool,
     certificate: Option<Vec<u8>>,
 }
@@ -65,7 +67,16 @@ impl StreamPhone {
     }
 
     pub(crate) fn over(pipe: Box<dyn Pipe>, at: SocketAddr, transport: &'static str) -> StreamPhone {
-        StreamPhone { pipe, at, transport, buffer: Vec::new(), backlog: VecDeque::new(), closed: false, certificate: None }
+        StreamPhone {
+            pipe,
+            at,
+            transport,
+            buffer: Vec::new(),
+            backlog: VecDeque::new(),
+            wire: Vec::new(),
+            closed: false,
+            certificate: None,
+        }
     }
 
     /// Connects by TLS and checks the node's certificate against `ca` (PEM) and the address asked for (AC-33).
@@ -136,7 +147,12 @@ impl StreamPhone {
     /// # Panics
     /// The connection is gone.
     pub fn send(&mut self, message: &Message) {
+        self.note(true, message);
         self.try_send_raw(&message.bytes()).unwrap_or_else(|e| panic!("{self:?}: {e}"));
+    }
+
+    fn note(&mut self, ours: bool, message: &Message) {
+        self.wire.push(Step::new(ours, &message.start, message.header("CSeq"), message.header("Call-ID")));
     }
 
     /// Sends octets.
@@ -181,6 +197,7 @@ impl StreamPhone {
     fn fill(&mut self) {
         self.read();
         while let Some(message) = self.cut() {
+            self.note(false, &message);
             self.backlog.push_back(message);
         }
     }
@@ -237,6 +254,19 @@ impl StreamPhone {
     #[track_caller]
     pub fn expect_response(&mut self, status: u16, method: &str) -> Message {
         self.expect(&format!("{status} to {method}"), |m| m.status() == status && m.cseq().1 == method)
+    }
+}
+
+impl Witness for StreamPhone {
+    fn ip(&self) -> IpAddr {
+        self.at.ip()
+    }
+
+    fn wire(&mut self, call_id: &str) -> Vec<Step> {
+        if !self.closed {
+            self.fill();
+        }
+        self.wire.iter().filter(|s| s.call_id == call_id).cloned().collect()
     }
 }
 

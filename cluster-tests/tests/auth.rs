@@ -89,7 +89,8 @@ fn ac29_a_challenge_of_one_node_is_answered_at_another() {
     let cluster = cluster();
     let before = cluster.cdrs().len();
     with_auth(&cluster, "", || {
-        let Scene { mut caller, mut psap } = Scene::new();
+        let mut scene = Scene::new();
+        let Scene { caller, psap } = &mut scene;
         let challenged = |caller: &mut Phone| {
             let invite = Message::invite(RURI, caller.at(), "UDP");
             caller.send(&invite, unicast(0));
@@ -102,7 +103,7 @@ fn ac29_a_challenge_of_one_node_is_answered_at_another() {
             (invite, offered)
         };
         for (n, node) in [(0, 1), (1, 2)] {
-            let (invite, offered) = challenged(&mut caller);
+            let (invite, offered) = challenged(caller);
             let right = again(&invite, &credentials(&offered[n], "alice", SECRET, "INVITE", RURI));
             caller.send(&right, unicast(node));
             let there = psap.turn_away(invite.uri("From"), 486, &[]);
@@ -110,7 +111,7 @@ fn ac29_a_challenge_of_one_node_is_answered_at_another() {
             assert_eq!(caller.final_of(&right).status(), 486, "it rings");
         }
 
-        let (invite, offered) = challenged(&mut caller);
+        let (invite, offered) = challenged(caller);
         let answer = |password| credentials(&offered[0], "alice", password, "INVITE", RURI);
         let wrong = again(&invite, &answer("looking-glass"));
         let foreign = offered[0].replace(&field(&offered[0], "nonce"), &"0123456789abcdef".repeat(4));
@@ -127,7 +128,8 @@ fn ac29_a_challenge_of_one_node_is_answered_at_another() {
         let there = psap.turn_away(urgent.uri("From"), 486, &[]);
         assert_eq!(there.header("Authorization"), "");
         assert_eq!(caller.final_of(&urgent).status(), 486);
-        cluster.settled(before + 3);
+        // The others were challenged where no call is, and have no ladder of it.
+        scene.settled(&cluster, before + 3, (&urgent, &there));
     });
     no_secret_is_logged(&cluster);
 }
@@ -187,7 +189,7 @@ fn a_proxy_and_the_desk_behind_it_ask_together_and_in_turn() {
                 assert!(u32::from_str_radix(&count, 16).is_ok_and(|n| n >= 2), "{count}");
             }
             scene.caller.expect_response(200, "BYE");
-            cluster.settled(before + 1);
+            scene.settled(&cluster, before + 1, (&invite, &at_psap));
             assert_eq!(cluster.cdrs().pop().expect("its record")["cause"]["sipStatus"], 200);
         });
     }

@@ -196,7 +196,7 @@ fn a_call_over_tls() {
     let before = cluster.cdrs().len();
     let ca = find_ca(&cluster);
     let mut psap = Phone::bind(PSAP);
-    for to in [SocketAddr::new(ANYCAST, SIPS_PORT), SocketAddr::new(unicast(1).ip(), SIPS_PORT)] {
+    for (n, to) in [SocketAddr::new(ANYCAST, SIPS_PORT), SocketAddr::new(unicast(1).ip(), SIPS_PORT)].into_iter().enumerate() {
         let mut caller = StreamPhone::tls(to, &ca);
         let invite = Message::invite("sips:112@127.0.0.100", caller.at(), "TLS")
             .replace("Contact", &format!("<sips:caller@{}>", caller.at()));
@@ -215,8 +215,8 @@ fn a_call_over_tls() {
         let (bye, from) = psap.expect_request("BYE");
         psap.send(&bye.response(200, "OK", ""), from);
         caller.expect_response(200, "BYE");
+        ladder::settled(&cluster, before + n + 1, (&mut caller, &invite), (&mut psap, &at_psap));
     }
-    cluster.settled(before + 2);
 }
 
 fn find_ca(cluster: &Cluster) -> std::path::PathBuf {

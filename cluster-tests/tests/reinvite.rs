@@ -137,7 +137,7 @@ fn new_codecs_and_dtmf_with_their_rtp() {
         crosses(&psap, place(&asked, 0), &caller, payload_type);
     }
     scene.hang_up(&mut call, anycast());
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
 }
 
 /// RFC 3264 §8.1, §8.2: the PSAP adds video, takes the audio out, and uses its place for text; the packets of each line are counted.
@@ -176,8 +176,10 @@ fn lines_of_the_psap_come_go_and_are_used_again() {
     crosses(&psap_text, place(&told, 0), &caller_text, 98);
     let uid =
         cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED")["uid"].as_str().expect("a call has a uid").to_owned();
+    // The BYE takes another socket than the PSAP's ACK.
+    scene.psap.ping(core(owner));
     scene.hang_up(&mut call, anycast());
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
     let cdr = cluster.cdrs().into_iter().find(|c| c["call"] == uid.as_str()).expect("its CDR");
     let (from_caller, from_psap) = (number(&cdr["media"]["callerPackets"]), number(&cdr["media"]["calleePackets"]));
     assert!(from_caller >= 4 * u64::from(PACKETS) && from_psap >= 3 * u64::from(PACKETS), "{cdr}");
@@ -200,7 +202,7 @@ fn audio_goes_on_after_a_refused_fax() {
     crosses(&caller, place(&call.ok, 0), &psap, 0);
     crosses(&psap, place(&call.psap_invite, 0), &caller, 0);
     scene.hang_up(&mut call, anycast());
-    cluster.settled(before + 1);
+    scene.settled(&cluster, before + 1, (&call.invite, &call.psap_invite));
 }
 
 /// RFC 3264 §5.1: both far ends on the outside, as after a transfer: the ports are on the address that the descriptions name.
@@ -218,5 +220,6 @@ fn audio_between_two_on_the_outside() {
     crosses(&caller, at_caller, &psap, 0);
     crosses(&psap, at_psap, &caller, 0);
     scene.hang_up(&mut call, anycast());
+    // No ladder: it tells the legs apart by their sides of the node.
     cluster.settled(before + 1);
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cluster_tests::cluster::{ANYCAST, Cluster, Options, PSAP, SIPS_PORT, anycast, core, unicast};
 use cluster_tests::command::{self, Running};
 use cluster_tests::gateway::Gateway;
+use cluster_tests::ladder;
 use cluster_tests::message::{Dialog, Message, sdp};
 use cluster_tests::phone::Phone;
 use cluster_tests::pki::{Authority, CertFiles};
@@ -113,8 +114,8 @@ fn dns_server() -> Running {
     server
 }
 
-/// Answers the INVITE that comes on a connection, with a Contact at `host`. Returns the dialogs of both.
-fn answered(gateway: &mut StreamPhone, caller: &mut Phone, invite: &Message, host: &str) -> (Dialog, Dialog) {
+/// Answers the INVITE that comes on a connection, with a Contact at `host`. Returns it, and the dialogs of both.
+fn answered(gateway: &mut StreamPhone, caller: &mut Phone, invite: &Message, host: &str) -> (Message, Dialog, Dialog) {
     let at_psap = gateway.expect("the INVITE", |m| m.method() == "INVITE");
     assert!(at_psap.header("Via").starts_with("SIP/2.0/TLS "), "{at_psap:?}");
     assert!(at_psap.start.starts_with("INVITE sip:112@psap.test "), "the domain, no host of it: {}", at_psap.start);
@@ -124,19 +125,21 @@ fn answered(gateway: &mut StreamPhone, caller: &mut Phone, invite: &Message, hos
     let (ok, _) = caller.expect_response(200, "INVITE");
     let from_caller = Dialog::of_caller(invite, &ok, caller.at(), "UDP");
     caller.send(&from_caller.ack(1), anycast());
-    (from_caller, Dialog { transport: "TLS".into(), ..Dialog::of_callee(&at_psap, &answer, GATEWAY) })
+    let from_psap = Dialog { transport: "TLS".into(), ..Dialog::of_callee(&at_psap, &answer, GATEWAY) };
+    (at_psap, from_caller, from_psap)
 }
 
-/// A whole call that the PSAP answers and ends, on its connection.
-fn call_at(gateway: &mut StreamPhone, caller: &mut Phone, host: &str) {
+/// A whole call that the PSAP answers and ends, on its connection. Returns the INVITE of the caller and what the PSAP got.
+fn call_at(gateway: &mut StreamPhone, caller: &mut Phone, host: &str) -> (Message, Message) {
     let invite = Message::invite("sip:112@127.0.0.100", caller.at(), "UDP");
     caller.send(&invite, anycast());
-    let (_, mut dialog) = answered(gateway, caller, &invite, host);
+    let (at_psap, _, mut dialog) = answered(gateway, caller, &invite, host);
     gateway.expect("the ACK on the same connection", |m| m.method() == "ACK");
     gateway.send(&dialog.request("BYE"));
     let (bye, from) = caller.expect_request("BYE");
     caller.send(&bye.response(200, "OK", ""), from);
     gateway.expect_response(200, "BYE");
+    (invite, at_psap)
 }
 
 /// RFC 5922 §7, RFC 3263 §4: the certificate must bear the domain that the trunk names, whatever the DNS makes of it.
@@ -159,13 +162,13 @@ fn a_trunk_by_name_is_who_its_certificate_says() {
     assert!(refused.is_err(), "the node took the wrong name: {refused:?}");
     let (mut phone, name) = gateway.accept().expect("the right name");
     assert_eq!(name.as_deref(), Some("psap.test"));
-    let (mut dialog, _) = answered(&mut phone, &mut caller, &invite, &GATEWAY.to_string());
+    let (at_psap, mut dialog, _) = answered(&mut phone, &mut caller, &invite, &GATEWAY.to_string());
     phone.expect("the ACK on the same connection", |m| m.method() == "ACK");
     caller.send(&dialog.request("BYE"), anycast());
     let bye = phone.expect("the BYE", |m| m.method() == "BYE");
     phone.send(&bye.response(200, "OK", ""));
     caller.expect_response(200, "BYE");
-    cluster.settled(1);
+    ladder::settled(&cluster, 1, (&mut caller, &invite), (&mut phone, &at_psap));
     wait::until_equal("counted", SOON, &(1, 1), || {
         (handshakes(&cluster, "opened", "certificate"), handshakes(&cluster, "opened", "identified"))
     });
@@ -174,8 +177,8 @@ fn a_trunk_by_name_is_who_its_certificate_says() {
     assert!(line.contains("psap.test") && line.contains("DNS:desk.example") && line.contains("wildcard"), "{line}");
 
     // The next call: the impostor is held down, and the connection is there, whatever the host is called in Contact.
-    call_at(&mut phone, &mut caller, &format!("gateway.example:{SIPS_PORT}"));
-    cluster.settled(2);
+    let (invite, at_psap) = call_at(&mut phone, &mut caller, &format!("gateway.example:{SIPS_PORT}"));
+    ladder::settled(&cluster, 2, (&mut caller, &invite), (&mut phone, &at_psap));
 }
 
 /// RFC 3261 §12.2.1.1, RFC 5922 §7.1: a Contact that names another host is a next hop of its own, and proves its own name.
@@ -189,8 +192,8 @@ fn a_contact_at_another_host_proves_that_hosts_name() {
     let mut caller = Phone::bind("127.0.3.1:0");
     let invite = Message::invite("sip:112@127.0.0.100", caller.at(), "UDP");
     caller.send(&invite, anycast());
-    let (mut phone, _) = gateway.accept().expect("the right name");
-    let (mut dialog, _) = answered(&mut phone, &mut caller, &invite, &format!("inside.example:{SIPS_PORT}"));
+    let (mut first, _) = gateway.accept().expect("the right name");
+    let (at_psap, mut dialog, _) = answered(&mut first, &mut caller, &invite, &format!("inside.example:{SIPS_PORT}"));
     let (mut phone, name) = inside.accept().expect("its own name");
     assert_eq!(name.as_deref(), Some("inside.example"));
     phone.expect("the ACK", |m| m.method() == "ACK");
@@ -198,7 +201,9 @@ fn a_contact_at_another_host_proves_that_hosts_name() {
     let bye = phone.expect("the BYE", |m| m.method() == "BYE");
     phone.send(&bye.response(200, "OK", ""));
     caller.expect_response(200, "BYE");
-    cluster.settled(1);
+    for host in [&mut first, &mut phone] {
+        ladder::settled(&cluster, 1, (&mut caller, &invite), (host, &at_psap));
+    }
 }
 
 /// The whole log of all nodes.
@@ -266,7 +271,7 @@ fn a_certificate_is_replaced_under_a_call() {
     let (bye, from) = psap.expect_request("BYE");
     psap.send(&bye.response(200, "OK", ""), from);
     caller.expect_response(200, "BYE");
-    cluster.settled(1);
+    ladder::settled(&cluster, 1, (&mut caller, &invite), (&mut psap, &at_psap));
     assert!(log(&cluster).contains("certificates are not read again"), "the reason is logged");
 }
 
