@@ -200,6 +200,19 @@ impl Message {
             .with("Call-ID", self.header("Call-ID"))
             .with("CSeq", &format!("{} ACK", self.cseq().0))
     }
+
+    /// The CANCEL for this INVITE (RFC 3261 §9.1).
+    #[must_use]
+    pub fn cancel(&self) -> Message {
+        let uri = self.start.split(' ').nth(1).unwrap_or_default();
+        Message::request("CANCEL", uri)
+            .with("Via", self.header("Via"))
+            .with("Max-Forwards", "70")
+            .with("From", self.header("From"))
+            .with("To", self.header("To"))
+            .with("Call-ID", self.header("Call-ID"))
+            .with("CSeq", &format!("{} CANCEL", self.cseq().0))
+    }
 }
 
 fn full_name(name: &str) -> &str {
@@ -311,6 +324,8 @@ mod tests {
         assert_eq!(ok.response(200, "OK", "other").tag("To"), "abc");
         let ack = invite.ack_of(&invite.response(486, "Busy Here", "abc"));
         assert_eq!((ack.cseq(), ack.tag("To"), ack.header("Via")), ((1, "ACK"), "abc", invite.header("Via")));
+        let cancel = invite.cancel();
+        assert_eq!((cancel.cseq(), cancel.header("Via"), cancel.body.len()), ((1, "CANCEL"), invite.header("Via"), 0));
     }
 
     #[test]

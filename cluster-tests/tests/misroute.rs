@@ -148,24 +148,13 @@ fn until_acknowledged(cluster: &Cluster, uid: &str) {
     });
 }
 
-/// The CANCEL for an INVITE (RFC 3261 §9.1).
-fn cancel_of(invite: &Message) -> Message {
-    Message::request("CANCEL", "sip:112@127.0.0.100")
-        .with("Via", invite.header("Via"))
-        .with("Max-Forwards", "70")
-        .with("From", invite.header("From"))
-        .with("To", invite.header("To"))
-        .with("Call-ID", invite.header("Call-ID"))
-        .with("CSeq", "1 CANCEL")
-}
-
 #[test]
 fn ac06_a_cancel_at_another_node_ends_the_ringing() {
     let (cluster, mut scene, before) = stage();
     for to in [B, C] {
         let invite = scene.invite();
         let (at_psap, from) = scene.ring(&invite, unicast(A));
-        let cancel = cancel_of(&invite);
+        let cancel = invite.cancel();
         scene.caller.send(&cancel, unicast(to));
         scene.caller.expect_response(200, "CANCEL");
         let (refused, _) = scene.caller.expect_response(487, "INVITE");
@@ -185,7 +174,7 @@ fn ac07_a_cancel_at_another_node_that_overtakes_the_claim() {
     for _ in 0..10 {
         let invite = scene.invite();
         scene.caller.send(&invite, unicast(A));
-        scene.caller.send(&cancel_of(&invite), unicast(B));
+        scene.caller.send(&invite.cancel(), unicast(B));
         scene.caller.expect_response(200, "CANCEL");
         scene.caller.expect_response(487, "INVITE");
         // It may have rung already: then it is told.
@@ -199,7 +188,7 @@ fn ac07_a_cancel_at_another_node_that_overtakes_the_claim() {
     cluster.settled(before + 10);
     // A CANCEL of nothing is held for a moment, refused, and remembered: an INVITE that comes later rings nobody.
     let invite = scene.invite();
-    scene.caller.send(&cancel_of(&invite), unicast(B));
+    scene.caller.send(&invite.cancel(), unicast(B));
     scene.caller.expect_response(481, "CANCEL");
     scene.caller.send(&invite, unicast(B));
     scene.caller.expect_response(487, "INVITE");
