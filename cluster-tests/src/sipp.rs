@@ -237,6 +237,10 @@ mod tests {
             ("uac-subscribe", "uas-subscribe"),
             ("uac-notified-first", "uas-notifies-first"),
             ("uac-publish", "uas-publish"),
+            ("uac-moved", "uas-moved"),
+            ("uac-message", "uas-message"),
+            ("uac-message-refused", "uas-message-refused"),
+            ("uac-call-later", "uas-call-later"),
         ];
         let limit = Duration::from_secs(20);
         let (here, there) = ("127.0.8.1".parse().unwrap(), "127.0.8.2".parse::<IpAddr>().unwrap());

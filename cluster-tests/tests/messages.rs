@@ -1,10 +1,11 @@
-//! A text to an emergency service (RFC 3428) from a real client, sipsak, to the PSAP.
+//! A text to an emergency service (RFC 3428) from real clients, sipsak and sipp, to the PSAP.
 
 use std::process::Command;
 use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Options, PSAP, anycast};
 use cluster_tests::command;
+use cluster_tests::ladder;
 use cluster_tests::message::{Message, unique};
 use cluster_tests::phone::Phone;
 
@@ -39,6 +40,29 @@ fn sipsak_texts_the_psap() {
     let done = running.finish(LIMIT).unwrap_or_else(|e| panic!("{e}"));
     std::fs::remove_file(&file).expect("it is ours");
     assert_eq!(done.code, Some(0), "sipsak has its answer: {}{}", done.stdout, done.stderr);
+}
+
+/// Two scenarios that are no call, and leave no record.
+fn between(uac: &str, uas: &str, extra: &[&str]) {
+    let cluster = Cluster::shared(Options::with_own_psap());
+    let before = cluster.cdrs().len();
+    ladder::play(&cluster, (uac, uas), "sip:112@127.0.0.100:5060", extra);
+    cluster.settled(before);
+}
+
+#[test]
+fn a_text_crosses_as_it_is() {
+    between("uac-message", "uas-message", &[]);
+}
+
+#[test]
+fn a_text_over_tcp() {
+    between("uac-message", "uas-message", &["-t", "t1"]);
+}
+
+#[test]
+fn a_text_that_the_psap_does_not_read() {
+    between("uac-message-refused", "uas-message-refused", &[]);
 }
 
 #[test]

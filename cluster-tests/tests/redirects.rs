@@ -1,8 +1,13 @@
 //! 3xx of a PSAP by trunk setting, and causes of the telephone network in the record, through three real nodes.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast};
+use cluster_tests::ladder;
 use cluster_tests::phone::Phone;
 use cluster_tests::scene::Scene;
+use cluster_tests::sipp::Sipp;
 
 /// Where the PSAP sends calls.
 const OTHER: &str = "127.0.2.2:5060";
@@ -44,6 +49,35 @@ fn a_302_is_followed_to_another_psap_where_the_trunk_says_so() {
         let cdr = cluster.cdrs().pop().expect("its record");
         assert_eq!((&cdr["cause"]["q850"], &cdr["cause"]["sipStatus"]), (&21.into(), &603.into()), "{cdr}");
     });
+}
+
+const SIP_112: &str = "sip:112@127.0.0.100:5060";
+
+/// The same in sipp: the caller has a call like any other, and the first desk's leg is told as it was.
+#[test]
+fn a_302_of_sipp_is_followed() {
+    let cluster = cluster();
+    with_trunk_key(&cluster, "redirects = \"follow\"", || {
+        let other: SocketAddr = OTHER.parse().expect("an address");
+        let desk = Sipp::scenario("uas", other.ip(), Duration::from_secs(30)).args(&["-m", "1"]).serve(other);
+        ladder::between(&cluster, ("uac", "uas-moved"), SIP_112, &[]);
+        assert_eq!(desk.succeed().successful, 1);
+    });
+}
+
+#[test]
+fn a_302_of_sipp_is_passed_on() {
+    ladder::between(&cluster(), ("uac-moved", "uas-moved"), SIP_112, &[]);
+}
+
+#[test]
+fn a_desk_that_is_away_says_when_it_is_back() {
+    ladder::between(&cluster(), ("uac-call-later", "uas-call-later"), SIP_112, &[]);
+}
+
+#[test]
+fn a_call_goes_on_after_what_is_refused_within_it() {
+    ladder::between(&cluster(), ("uac-refused-within", "uas-refused-within"), SIP_112, &[]);
 }
 
 #[test]
@@ -104,10 +138,7 @@ fn the_reason_of_a_cancel_reaches_the_psap() {
     let invite = scene.invite();
     let (at_psap, from) = scene.ring(&invite, anycast());
     let reason = "SIP;cause=200;text=\"Call completed elsewhere\"";
-    let mut cancel = invite.clone().without("Contact").without("Content-Type").replace("CSeq", "1 CANCEL").with("Reason", reason);
-    cancel.start = cancel.start.replace("INVITE", "CANCEL");
-    cancel.body.clear();
-    scene.caller.send(&cancel, anycast());
+    scene.caller.send(&invite.cancel().with("Reason", reason), anycast());
     assert_eq!(scene.psap_confirms("CANCEL").header("Reason"), reason);
     scene.psap.send(&at_psap.response(487, "Request Terminated", "psap"), from);
     scene.psap.expect_request("ACK");

@@ -31,6 +31,16 @@ fn a_refer_over_tcp() {
 }
 
 #[test]
+fn a_refer_of_the_psap() {
+    between("uac-referred", "uas-refers", &[]);
+}
+
+#[test]
+fn a_refer_of_the_psap_over_tcp() {
+    between("uac-referred", "uas-refers", &["-t", "t1"]);
+}
+
+#[test]
 fn session_timers_of_each_leg() {
     between("uac-session-timer", "uas-session-timer", &[]);
 }
