@@ -72,66 +72,73 @@ fn callers_and_the_cluster_prove_who_they_are() {
 }
 
 /// The same INVITE again with credentials.
-fn again(invite: &Message, credentials: &str) -> Message {
+fn again(invite: &Message, header: &str, credentials: &str) -> Message {
     let contact = invite.header("Contact").to_owned();
     let second = Message::invite(RURI, contact.split(['@', ';']).nth(1).and_then(|a| a.parse().ok()).expect("an address"), "UDP");
     second
         .replace("Call-ID", invite.header("Call-ID"))
         .replace("From", invite.header("From"))
         .replace("CSeq", &format!("{} INVITE", invite.cseq().0 + 1))
-        .with("Authorization", credentials)
+        .with(header, credentials)
 }
 
-/// AC-29: what one node asks is answered at another, with each algorithm that is offered. A wrong answer is told nothing, a right one
-/// for a nonce that no node made that it is stale (RFC 7616 §3.3).
+/// AC-29: what one node asks is answered at another, with each algorithm that is offered: as a server, and as a proxy (RFC 3261 §22.3). A
+/// wrong answer is told nothing, a right one for a nonce that no node made that it is stale (RFC 7616 §3.3).
 #[test]
 fn ac29_a_challenge_of_one_node_is_answered_at_another() {
     let cluster = cluster();
-    let before = cluster.cdrs().len();
-    with_auth(&cluster, "", || {
-        let mut scene = Scene::new();
-        let Scene { caller, psap } = &mut scene;
-        let challenged = |caller: &mut Phone| {
-            let invite = Message::invite(RURI, caller.at(), "UDP");
-            caller.send(&invite, unicast(0));
-            let challenge = caller.final_of(&invite);
-            assert_eq!(challenge.status(), 401);
-            let offered: Vec<String> = challenge.all("WWW-Authenticate").map(str::to_owned).collect();
-            assert!(offered.iter().all(|c| field(c, "stale").is_empty()), "{offered:?}");
-            let algorithms: Vec<String> = offered.iter().map(|c| field(c, "algorithm")).collect();
-            assert_eq!(algorithms, ["SHA-256", "MD5"], "the strongest first (RFC 8760 §2.4)");
-            (invite, offered)
-        };
-        for (n, node) in [(0, 1), (1, 2)] {
-            let (invite, offered) = challenged(caller);
-            let right = again(&invite, &credentials(&offered[n], "alice", SECRET, "INVITE", RURI));
-            caller.send(&right, unicast(node));
-            let there = psap.turn_away(invite.uri("From"), 486, &[]);
-            assert_eq!(there.header("Authorization"), "", "it is for us alone");
-            assert_eq!(caller.final_of(&right).status(), 486, "it rings");
-        }
-
-        let (invite, offered) = challenged(caller);
-        let answer = |password| credentials(&offered[0], "alice", password, "INVITE", RURI);
-        let wrong = again(&invite, &answer("looking-glass"));
-        let foreign = offered[0].replace(&field(&offered[0], "nonce"), &"0123456789abcdef".repeat(4));
-        let stale = again(&wrong, &credentials(&foreign, "alice", SECRET, "INVITE", RURI));
-        for (request, says) in [(&wrong, ""), (&stale, "true")] {
-            caller.send(request, unicast(1));
-            let refused = caller.final_of(request);
-            assert_eq!((refused.status(), field(refused.header("WWW-Authenticate"), "stale").as_str()), (401, says));
-        }
-
-        // An emergency call is not asked for a password.
-        let urgent = Message::invite("urn:service:sos", caller.at(), "UDP");
-        caller.send(&urgent, anycast());
-        let there = psap.turn_away(urgent.uri("From"), 486, &[]);
-        assert_eq!(there.header("Authorization"), "");
-        assert_eq!(caller.final_of(&urgent).status(), 486);
-        // The others were challenged where no call is, and have no ladder of it.
-        scene.settled(&cluster, before + 3, (&urgent, &there));
-    });
+    for (more, status, asks, answers) in [
+        ("", 401, "WWW-Authenticate", "Authorization"),
+        ("auth_as = \"proxy\"\n", 407, "Proxy-Authenticate", "Proxy-Authorization"),
+    ] {
+        with_auth(&cluster, more, || asked_at_one_answered_at_another(&cluster, status, asks, answers));
+    }
     no_secret_is_logged(&cluster);
+}
+
+fn asked_at_one_answered_at_another(cluster: &Cluster, status: u16, asks: &str, answers: &str) {
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let Scene { caller, psap } = &mut scene;
+    let challenged = |caller: &mut Phone| {
+        let invite = Message::invite(RURI, caller.at(), "UDP");
+        caller.send(&invite, unicast(0));
+        let challenge = caller.final_of(&invite);
+        assert_eq!(challenge.status(), status);
+        let offered: Vec<String> = challenge.all(asks).map(str::to_owned).collect();
+        assert!(offered.iter().all(|c| field(c, "stale").is_empty()), "{offered:?}");
+        let algorithms: Vec<String> = offered.iter().map(|c| field(c, "algorithm")).collect();
+        assert_eq!(algorithms, ["SHA-256", "MD5"], "the strongest first (RFC 8760 §2.4)");
+        (invite, offered)
+    };
+    for (n, node) in [(0, 1), (1, 2)] {
+        let (invite, offered) = challenged(caller);
+        let right = again(&invite, answers, &credentials(&offered[n], "alice", SECRET, "INVITE", RURI));
+        caller.send(&right, unicast(node));
+        let there = psap.turn_away(invite.uri("From"), 486, &[]);
+        assert_eq!(there.header(answers), "", "it is for us alone");
+        assert_eq!(caller.final_of(&right).status(), 486, "it rings");
+    }
+
+    let (invite, offered) = challenged(caller);
+    let answer = |password| credentials(&offered[0], "alice", password, "INVITE", RURI);
+    let wrong = again(&invite, answers, &answer("looking-glass"));
+    let foreign = offered[0].replace(&field(&offered[0], "nonce"), &"0123456789abcdef".repeat(4));
+    let stale = again(&wrong, answers, &credentials(&foreign, "alice", SECRET, "INVITE", RURI));
+    for (request, says) in [(&wrong, ""), (&stale, "true")] {
+        caller.send(request, unicast(1));
+        let refused = caller.final_of(request);
+        assert_eq!((refused.status(), field(refused.header(asks), "stale").as_str()), (status, says));
+    }
+
+    // An emergency call is not asked for a password.
+    let urgent = Message::invite("urn:service:sos", caller.at(), "UDP");
+    caller.send(&urgent, anycast());
+    let there = psap.turn_away(urgent.uri("From"), 486, &[]);
+    assert_eq!(there.header(answers), "");
+    assert_eq!(caller.final_of(&urgent).status(), 486);
+    // The others were challenged where no call is, and have no ladder of it.
+    scene.settled(cluster, before + 3, (&urgent, &there));
 }
 
 const PROXY: &str = "Digest realm=\"core-proxy\", nonce=\"p1\", qop=\"auth\", algorithm=SHA-256";

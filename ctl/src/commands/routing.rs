@@ -125,7 +125,7 @@ fn trunk_table(trunks: &[v1::Trunk]) -> Table {
             t.sources.join(", "),
             t.targets.join(", "),
             t.misroute.clone(),
-            yes(t.authenticated),
+            if t.challenged_as.is_empty() { yes(t.authenticated) } else { format!("as {}", t.challenged_as) },
             t.topology.clone(),
             t.identity.clone(),
             if t.codecs.is_empty() { "all".into() } else { t.codecs.join(", ") },

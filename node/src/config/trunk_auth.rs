@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sbc_core::auth::{Hash, Secret};
+use sbc_core::auth::{AuthHeader, Hash, Secret};
 use sbc_core::policy::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, SubscribePolicy, Trunk, User};
 
 use super::reader::{At, Reader, Section};
@@ -34,6 +34,7 @@ fn credentials(reader: &Reader<'_>, section: &Section<'_>) -> Option<Credentials
 
 fn challenger(reader: &Reader<'_>, section: &Section<'_>, trunk: &str) -> Option<Challenger> {
     let digest = section.word("auth", &[("none", false), ("digest", true)]).unwrap_or(false);
+    let asks = section.word("auth_as", &[("server", AuthHeader::User), ("proxy", AuthHeader::Proxy)]).unwrap_or(AuthHeader::User);
     let realm = section.string("auth_realm").and_then(|r| quotable(reader, &r)).unwrap_or_else(|| trunk.into());
     let algorithms = section.strings("auth_algorithms").iter().filter_map(|a| algorithm(reader, a)).collect::<Vec<_>>();
     let emergency = section.boolean("auth_emergency").unwrap_or(false);
@@ -63,7 +64,7 @@ fn challenger(reader: &Reader<'_>, section: &Section<'_>, trunk: &str) -> Option
         reader.fault(section.span.clone(), "users", "auth = \"digest\" without users", "nobody could call: add [[trunks.users]]");
     }
     let algorithms = if algorithms.is_empty() { vec![Hash::Sha256, Hash::Md5] } else { algorithms };
-    Some(Challenger { realm, users, algorithms, emergency, nonce_life: life })
+    Some(Challenger { realm, asks, users, algorithms, emergency, nonce_life: life })
 }
 
 fn algorithm(reader: &Reader<'_>, text: &At<&str>) -> Option<Hash> {
@@ -136,7 +137,9 @@ secret = "alice.sip"
         assert!(psap.challenger.is_none());
         let pbx = c.trunks[1].challenger.as_ref().unwrap();
         assert_eq!((&*pbx.realm, pbx.emergency, pbx.nonce_life), ("pbx", false, Duration::from_secs(60)));
-        assert_eq!(pbx.algorithms, [Hash::Md5]);
+        assert_eq!((&*pbx.algorithms, pbx.asks), (&[Hash::Md5][..], AuthHeader::User));
+        let proxy = parse_cluster(&TEXT.replace("auth = \"digest\"", "auth = \"digest\"\nauth_as = \"proxy\""), 1).unwrap();
+        assert_eq!(proxy.trunks[1].challenger.as_ref().unwrap().asks, AuthHeader::Proxy);
         assert_eq!((&*pbx.users[0].name, pbx.users[0].secret.name()), ("alice", "alice.sip"));
         let defaults = parse_cluster(&TEXT.replace("auth_algorithms = [\"MD5\"]", ""), 1).unwrap();
         assert_eq!(defaults.trunks[1].challenger.as_ref().unwrap().algorithms, [Hash::Sha256, Hash::Md5]);
@@ -156,6 +159,7 @@ secret = "alice.sip"
         assert_eq!(paths("secret = \"psap-sip\"", "password = \"x\"").len(), 2);
         assert_eq!(paths("username = \"sbc\"", "username = \"a\\\"b\""), ["trunks[0].credentials.username"]);
         assert_eq!(paths("auth = \"digest\"", "auth = \"none\""), ["users"]);
+        assert_eq!(paths("auth = \"digest\"", "auth = \"digest\"\nauth_as = \"registrar\""), ["trunks[1].auth_as"]);
         assert_eq!(paths("[\"MD5\"]", "[\"SHA-1\"]"), ["trunks[1].auth_algorithms[0]"]);
         assert_eq!(
             paths(

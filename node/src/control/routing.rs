@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use sbc_core::auth::AuthHeader;
 use sbc_core::io::{Realm, Transport};
 use sbc_core::policy::{
     ClusterConfig, IdentityPolicy, MisroutePolicy, Numbers, Prefix, Route, RouteMatch, Topology, Trunk, TrunkTarget,
@@ -105,6 +106,11 @@ fn trunk(config: &ClusterConfig, trunk: &Trunk) -> pb::Trunk {
         },
         codecs: trunk.codecs.iter().flat_map(|c| c.names()).map(Into::into).collect(),
         tls_names: trunk.tls_names.iter().map(ToString::to_string).collect(),
+        challenged_as: match trunk.challenger.as_ref().map(|c| c.asks) {
+            None => String::new(),
+            Some(AuthHeader::User) => "server".into(),
+            Some(AuthHeader::Proxy) => "proxy".into(),
+        },
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
-use sbc_core::auth::Hash;
+use sbc_core::auth::{AuthHeader, Hash};
 use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{Incarnation, NodeId};
 use sbc_core::io::{
@@ -56,6 +56,7 @@ fn config() -> ClusterConfig {
         TrunkTarget { host: HostAndPort { host: "198.18.20.1".into(), port: Some(5060) }, transport: Some(Transport::Udp) };
     let challenger = Challenger {
         realm: "corpus".into(),
+        asks: AuthHeader::User,
         users: Vec::new(),
         algorithms: vec![Hash::Sha256],
         emergency: false,

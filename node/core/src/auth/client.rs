@@ -22,7 +22,16 @@ pub enum AuthHeader {
 }
 
 impl AuthHeader {
-    fn asks(self) -> HeaderId {
+    /// The status of a challenge.
+    pub fn status(self) -> u16 {
+        match self {
+            AuthHeader::User => 401,
+            AuthHeader::Proxy => 407,
+        }
+    }
+
+    /// The header field of a challenge.
+    pub fn asks(self) -> HeaderId {
         match self {
             AuthHeader::User => HeaderId::WwwAuthenticate,
             AuthHeader::Proxy => HeaderId::ProxyAuthenticate,

@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::client::AuthHeader;
 use super::digest::{Algorithm, Answer, Hash, Qop};
 use super::fields::Fields;
 use super::secret::Secret;
-use crate::sip::{HeaderId, Message};
+use crate::sip::Message;
 use crate::token::ClusterKey;
 
 /// Octets before the MAC: milliseconds since 1970, then a number that makes each nonce another one.
@@ -70,7 +71,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |d, (x, y)| d | (x ^ y)) == 0
 }
 
-/// One value of WWW-Authenticate.
+/// One value of WWW-Authenticate or Proxy-Authenticate.
 pub fn our_challenge(realm: &str, hash: Hash, nonce: &str, stale: bool) -> String {
     let stale = if stale { ", stale=true" } else { "" };
     format!("Digest realm=\"{realm}\", nonce=\"{nonce}\", qop=\"auth\", algorithm={}{stale}", hash.name())
@@ -91,9 +92,10 @@ pub struct Presented<'a> {
     qop: Option<Qop<'a>>,
 }
 
-/// The credentials for `realm`, where the request has any that can be read.
-pub fn presented<'a>(request: &'a Message, realm: &str) -> Option<Presented<'a>> {
-    request.all(HeaderId::Authorization).find_map(|value| {
+/// The credentials for `realm`, where the request has any that can be read: for a challenge of this kind, for those for a user agent
+/// are none for a proxy (RFC 3261 §22.3).
+pub fn presented<'a>(request: &'a Message, asks: AuthHeader, realm: &str) -> Option<Presented<'a>> {
+    request.all(asks.answers()).find_map(|value| {
         let fields = Fields::parse(value)?;
         if fields.get("realm") != Some(realm) {
             return None;
@@ -186,22 +188,26 @@ mod tests {
         assert!(secret.fill("zanzibar"));
         let mut wrong = Secret::named("w");
         assert!(wrong.fill("barzanzi"));
-        for hash in [Hash::Md5, Hash::Sha256] {
+        let kinds = [(AuthHeader::User, AuthHeader::Proxy), (AuthHeader::Proxy, AuthHeader::User)];
+        for ((asks, other), hash) in kinds.into_iter().flat_map(|k| [(k, Hash::Md5), (k, Hash::Sha256)]) {
             let challenge = our_challenge("sbc", hash, "abc", false);
             let text = format!(
-                "SIP/2.0 401 U\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@c>;tag=ft\r\nTo: <sip:112@h>;tag=x\r\n\
-                 Call-ID: x@c\r\nCSeq: 7 INVITE\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n"
+                "SIP/2.0 {} U\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@c>;tag=ft\r\nTo: <sip:112@h>;tag=x\r\n\
+                 Call-ID: x@c\r\nCSeq: 7 INVITE\r\n{}: {challenge}\r\nContent-Length: 0\r\n\r\n",
+                asks.status(),
+                asks.asks().name(),
             );
             let response = Message::parse(Bytes::from(text)).unwrap();
             let chosen = super::super::challenges(&response, &secret, None);
             let value = chosen[0].answer("bob", &secret, "INVITE", "sip:112@h", "cn", 0x1f).unwrap();
-            let message = request(&format!("Authorization: {value}\r\n"));
-            let got = presented(&message, "sbc").unwrap();
+            let message = request(&format!("{}: {value}\r\n", asks.answers().name()));
+            let got = presented(&message, asks, "sbc").unwrap();
             assert_eq!((got.username, got.nonce, got.count), ("bob", "abc", 31));
             assert!(got.proves(&secret, "sbc", "INVITE"));
             assert!(!got.proves(&wrong, "sbc", "INVITE"));
             assert!(!got.proves(&secret, "sbc", "BYE"));
-            assert_eq!(presented(&message, "another realm"), None);
+            assert_eq!(presented(&message, asks, "another realm"), None);
+            assert_eq!(presented(&message, other, "sbc"), None, "for the other kind of challenge");
         }
     }
 
@@ -215,9 +221,9 @@ mod tests {
             "Digest realm=\"sbc\", username=\"a\", nonce=\"n\", uri=\"u\", response=\"r\", algorithm=X",
             "Digest realm=\"sbc\", username=\"a\", nonce=\"n\", uri=\"u\", response=\"r\", qop=auth-int, nc=1, cnonce=\"c\"",
         ] {
-            assert_eq!(presented(&request(&format!("Authorization: {value}\r\n")), "sbc"), None, "{value}");
+            assert_eq!(presented(&request(&format!("Authorization: {value}\r\n")), AuthHeader::User, "sbc"), None, "{value}");
         }
         let old = request("Authorization: Digest realm=\"sbc\", username=\"a\", nonce=\"n\", uri=\"u\", response=\"r\"\r\n");
-        assert_eq!(presented(&old, "sbc").map(|p| p.count), Some(1));
+        assert_eq!(presented(&old, AuthHeader::User, "sbc").map(|p| p.count), Some(1));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::auth::{Hash, Secret};
+use crate::auth::{AuthHeader, Hash, Secret};
 
 /// With what we answer a trunk's 401 and 407.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Credentials {
 pub struct Challenger {
     /// The realm of our challenges.
     pub realm: Box<str>,
+    /// As what we ask: there are gateways that answer a proxy only.
+    pub asks: AuthHeader,
     /// Who may call.
     pub users: Vec<User>,
     /// Offered algorithms, the preferred one first (RFC 8760 §2.3).

@@ -1,6 +1,7 @@
-//! Who calls us: the challenge of a trunk with `auth = "digest"` (RFC 3261 §22.1, RFC 8760).
+//! Who calls us: the challenge of a trunk with `auth = "digest"` (RFC 3261 §22.1, §22.3, RFC 7616, RFC 8760): 401 as a user agent, or 407 as a proxy
+//! where it says `auth_as = "proxy"`.
 //!
-//! The 401 costs no state, no transaction and no claim; its answer may reach another node (AC-29). An emergency call is never
+//! The challenge costs no state, no transaction and no claim; its answer may reach another node (AC-29). An emergency call is never
 //! challenged unless the trunk says so. Requests within a dialog are not: our tags and tokens in them were given to the caller alone.
 
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use super::Sbc;
 use crate::auth::{NonceState, check_nonce, mint_nonce, our_challenge, presented};
 use crate::io::{Counter, ReturnPath};
 use crate::policy::Challenger;
-use crate::sip::{HeaderId, Message};
+use crate::sip::Message;
 use crate::time::Instant;
 
 /// Nonces with counted uses at once; beyond it a replay within their life is not noticed at this node.
@@ -66,7 +67,7 @@ enum Wrong {
 }
 
 impl Sbc {
-    /// True: the request may go on. False: it was answered 401.
+    /// True: the request may go on. False: it was challenged.
     pub(super) fn authenticate(&mut self, back: ReturnPath, request: &Message, trunk: &str, emergency: bool) -> bool {
         let config = self.cx.config.clone();
         let Some(challenger) = config.trunk(trunk).and_then(|t| t.challenger.as_ref()) else { return true };
@@ -89,7 +90,7 @@ impl Sbc {
     }
 
     fn verify(&mut self, challenger: &Challenger, request: &Message, trunk: &str, source: IpAddr) -> Result<(), Wrong> {
-        let given = presented(request, &challenger.realm).ok_or(Wrong::Absent)?;
+        let given = presented(request, challenger.asks, &challenger.realm).ok_or(Wrong::Absent)?;
         let user = challenger.users.iter().find(|u| *u.name == *given.username).ok_or(Wrong::Credentials)?;
         if !given.proves(&user.secret, &challenger.realm, request.method().as_str()) {
             return Err(Wrong::Credentials);
@@ -105,11 +106,12 @@ impl Sbc {
     fn challenge(&mut self, challenger: &Challenger, back: ReturnPath, request: &Message, trunk: &str, stale: bool) {
         let salt = u64::from(self.cx.local.node.0) << 48 | u64::from(self.cx.local.incarnation.0 & 0xff) << 40 | self.cx.serial();
         let nonce = mint_nonce(&self.cx.key, self.cx.now.unix.0, salt, trunk, back.path.remote.ip());
-        let mut draft = request.response(401, None);
+        let status = challenger.asks.status();
+        let mut draft = request.response(status, None);
         let tag = self.cx.stateless_tag(request);
-        crate::call::finish_response(&mut draft, request, 401, &tag, &self.cx.local.name);
+        crate::call::finish_response(&mut draft, request, status, &tag, &self.cx.local.name);
         for hash in challenger.offered() {
-            draft.push(HeaderId::WwwAuthenticate, our_challenge(&challenger.realm, hash, &nonce, stale));
+            draft.push(challenger.asks.asks(), our_challenge(&challenger.realm, hash, &nonce, stale));
         }
         crate::call::fill_via(&mut draft, &back);
         if let Some(payload) = self.cx.encode(&draft) {

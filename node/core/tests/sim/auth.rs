@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sbc_core::auth::{Hash, Secret, challenges};
+use sbc_core::auth::{AuthHeader, Hash, Secret, challenges};
 use sbc_core::io::Counter;
 use sbc_core::policy::{Challenger, ClusterConfig, Credentials, MisroutePolicy, Route, RouteMatch, User};
 use sbc_core::sip::{HeaderId, Message, Method};
@@ -36,10 +36,11 @@ fn by_hand(change: impl FnOnce(&mut ClusterConfig)) -> World {
     world
 }
 
-fn challenged() -> World {
+fn challenged(asks: AuthHeader) -> World {
     by_hand(|c| {
         c.trunks[0].challenger = Some(Challenger {
             realm: "sbc".into(),
+            asks,
             users: vec![User { name: "bob".into(), secret: secret("zanzibar") }],
             algorithms: vec![Hash::Sha256, Hash::Md5],
             emergency: false,
@@ -62,39 +63,49 @@ fn response_to(challenge: &Message, password: &str, method: &str, uri: &str, cou
     chosen[0].answer("bob", &secret, method, uri, "cn", count).expect("the password allows all")
 }
 
-/// RFC 8760 §2.3: the challenge at one node, the answer at another, which is a new claim (AC-29).
+/// RFC 8760 §2.3: the challenge at one node, the answer at another, which is a new claim (AC-29). As a server and as a proxy (RFC 3261
+/// §22.3), and not the one by credentials for the other.
 #[test]
 fn ac_29_a_challenge_is_answered_at_another_node() {
-    let mut w = challenged();
-    let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
-    let mut first = caller.initial(&Method::Invite, CLERK, "x", 1);
-    let anycast = w.anycast;
-    caller.put(&mut w, &mut first, anycast, &[]);
-    wait(&mut w, 50);
-    let refused = caller.response(&w, &Method::Invite);
-    assert_eq!(refused.status(), Some(401));
-    let offered: Vec<&str> = refused.all(HeaderId::WwwAuthenticate).collect();
-    assert!(offered[0].contains("algorithm=SHA-256") && offered[1].contains("algorithm=MD5"), "{offered:?}");
-    assert_eq!(w.nodes.iter().map(|n| n.sbc.call_count() + n.sbc.transaction_count()).sum::<usize>(), 0, "it costs nothing");
-    assert_eq!(w.counted(Counter::Claim("won")), 0, "and no claim");
-    // The ACK of the 401 is nobody's.
-    w.fault_at(w.now / 1000, Fault::Flip(1));
-    let mut second = caller.initial(&Method::Invite, CLERK, "x", 2);
-    second.set_body(Some("application/sdp"), sdp());
-    let value = response_to(&refused, "zanzibar", "INVITE", CLERK, 1);
-    caller.put(&mut w, &mut second, anycast, &[("Authorization", &value)]);
-    wait(&mut w, 50);
-    let (invite, from) = psap.request(&w, &Method::Invite);
-    assert_eq!(from, addr("198.18.1.2:5060"), "B owns it");
-    assert!(invite.first(HeaderId::Authorization).is_none(), "what a caller tells us is for us");
-    assert_eq!(w.counted(Counter::Claim("won")), 1);
-    assert_eq!(w.counted(Counter::Auth("accepted")), 1);
+    for (asks, other) in [(AuthHeader::User, AuthHeader::Proxy), (AuthHeader::Proxy, AuthHeader::User)] {
+        let mut w = challenged(asks);
+        let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+        let mut first = caller.initial(&Method::Invite, CLERK, "x", 1);
+        let anycast = w.anycast;
+        caller.put(&mut w, &mut first, anycast, &[]);
+        wait(&mut w, 50);
+        let refused = caller.response(&w, &Method::Invite);
+        assert_eq!(refused.status(), Some(asks.status()));
+        let offered: Vec<&str> = refused.all(asks.asks()).collect();
+        assert!(offered[0].contains("algorithm=SHA-256") && offered[1].contains("algorithm=MD5"), "{offered:?}");
+        assert!(refused.first(other.asks()).is_none());
+        assert_eq!(w.nodes.iter().map(|n| n.sbc.call_count() + n.sbc.transaction_count()).sum::<usize>(), 0, "it costs nothing");
+        assert_eq!(w.counted(Counter::Claim("won")), 0, "and no claim");
+        // The ACK of the challenge is nobody's.
+        w.fault_at(w.now / 1000, Fault::Flip(1));
+        let value = response_to(&refused, "zanzibar", "INVITE", CLERK, 1);
+        caller.put(&mut w, &mut caller.initial(&Method::Invite, CLERK, "x", 2), anycast, &[(other.answers().name(), &value)]);
+        wait(&mut w, 50);
+        assert_eq!(caller.response(&w, &Method::Invite).status(), Some(asks.status()), "no credentials of this kind");
+        let mut second = caller.initial(&Method::Invite, CLERK, "x", 3);
+        second.set_body(Some("application/sdp"), sdp());
+        let theirs = value.replace("realm=\"sbc\"", "realm=\"theirs\"");
+        let fields = [(asks.answers().name(), &*value), (other.answers().name(), &value), (asks.answers().name(), &theirs)];
+        caller.put(&mut w, &mut second, anycast, &fields);
+        wait(&mut w, 50);
+        let (invite, from) = psap.request(&w, &Method::Invite);
+        assert_eq!(from, addr("198.18.1.2:5060"), "B owns it");
+        let crossed: Vec<&str> = invite.all(asks.answers()).chain(invite.all(other.answers())).collect();
+        assert_eq!(crossed, [&theirs], "what a caller tells us is for us");
+        assert_eq!(w.counted(Counter::Claim("won")), 1);
+        assert_eq!(w.counted(Counter::Auth("accepted")), 1);
+    }
 }
 
 /// RFC 7616 §3.3, §3.4.6: a wrong password, a nonce used again, an old nonce.
 #[test]
 fn wrong_replayed_and_stale_answers_are_challenged_again() {
-    let mut w = challenged();
+    let mut w = challenged(AuthHeader::User);
     let mut caller = Far::at("198.18.10.9:5060");
     let anycast = w.anycast;
     let ask = |w: &mut World, caller: &mut Far, id: &str, cseq, authorization: Option<&str>| {
@@ -122,7 +133,7 @@ fn wrong_replayed_and_stale_answers_are_challenged_again() {
 /// An emergency call is not asked for a password, nor is one that shows a wrong one.
 #[test]
 fn emergency_calls_are_never_challenged() {
-    let mut w = challenged();
+    let mut w = challenged(AuthHeader::User);
     let (caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
     let anycast = w.anycast;
     for (id, fields) in [("a", vec![]), ("b", vec![("Authorization", "Digest realm=\"sbc\", username=\"bob\"")])] {
