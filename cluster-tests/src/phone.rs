@@ -162,16 +162,21 @@ impl Phone {
     /// It is not answered with 200.
     #[track_caller]
     pub fn ping(&mut self, node: SocketAddr) {
+        let options = self.alone("OPTIONS", node);
+        self.send(&options, node);
+        assert_eq!(self.expect_final(&options).0.status(), 200);
+    }
+
+    /// A request to the node itself, outside of any dialog.
+    pub fn alone(&self, method: &str, node: SocketAddr) -> Message {
         let at = self.at;
-        let options = Message::request("OPTIONS", &format!("sip:{node}"))
+        Message::request(method, &format!("sip:{node}"))
             .with("Via", &format!("SIP/2.0/UDP {at};branch={};rport", unique("z9hG4bK")))
             .with("Max-Forwards", "70")
             .with("From", &format!("<sip:ping@{at}>;tag=p"))
             .with("To", &format!("<sip:{node}>"))
             .with("Call-ID", &unique("ping"))
-            .with("CSeq", "1 OPTIONS");
-        self.send(&options, node);
-        assert_eq!(self.expect_final(&options).0.status(), 200);
+            .with("CSeq", &format!("1 {method}"))
     }
 
     /// Forgets all that this node has sent here until now.

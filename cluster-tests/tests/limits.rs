@@ -1,7 +1,7 @@
 //! Limits by source and trunk, scanners and loops, as real nodes meet them. Which calls come through is seen at the PSAP.
 
 use cluster_tests::cluster::{Cluster, Options, SETTLE, Shared, anycast, core, grpc, list, unicast};
-use cluster_tests::message::{Message, unique};
+use cluster_tests::message::{Dialog, Message, unique};
 use cluster_tests::phone::Phone;
 use cluster_tests::scene::Scene;
 use cluster_tests::{scrape, wait};
@@ -80,6 +80,50 @@ fn emergency_calls_of_one_source_are_limited_where_the_cluster_says_so() {
             assert!((4..15).contains(&passed), "{passed} of 30");
             assert_eq!(limited("emergency_source_rate") - before, CALLS - passed);
             assert_eq!(attempt(&mut caller, &mut psap, EMERGENCY).status(), 486);
+        },
+    );
+}
+
+/// What is answered without a call takes of what its source may begin. A neighbour that probes is answered each time, and so is the flooder's
+/// own call for help, and what is within it.
+#[test]
+fn answers_without_a_call_are_limited_by_source_and_calls_are_not() {
+    let cluster = cluster();
+    cluster.with_config(
+        |old| settings(old, "source_rate = 2"),
+        || {
+            let dropped = || scrape::value(0, "sbc_sip_dropped_total{reason=\"source_rate\"}");
+            let before = dropped();
+            let Scene { caller: mut other, mut psap } = Scene::new();
+            let mut flooder = Phone::bind("127.0.4.22:0");
+            let sent: Vec<Message> = (0..CALLS)
+                .map(|n| {
+                    let method = ["OPTIONS", "REGISTER", "FOO"][usize::try_from(n % 3).expect("small")];
+                    let request = flooder.alone(method, unicast(0));
+                    flooder.send(&request, unicast(0));
+                    request
+                })
+                .collect();
+            // It serves one after the other: all was served when this is answered.
+            other.ping(unicast(0));
+            let answered = sent.iter().filter(|request| flooder.is_answered(request)).count();
+            assert!((4..15).contains(&answered), "{answered} of 30");
+            assert_eq!(dropped() - before, CALLS - u64::try_from(answered).expect("at most 30"));
+            (0..CALLS).for_each(|_| psap.ping(core(0)));
+
+            let urgent = invite(&flooder, EMERGENCY);
+            flooder.send(&urgent, unicast(0));
+            let (at_psap, from) = psap.expect_request("INVITE");
+            psap.send(&Scene::answer(&at_psap), from);
+            let (ok, _) = flooder.expect_response(200, "INVITE");
+            psap.expect_request("ACK");
+            let mut dialog = Dialog::of_caller(&urgent, &ok, flooder.at(), "UDP");
+            // By another node, which hands it on.
+            flooder.send(&dialog.ack(1), unicast(1));
+            flooder.send(&dialog.request("BYE"), unicast(1));
+            flooder.expect_response(200, "BYE");
+            let (bye, from) = psap.expect_request("BYE");
+            psap.send(&bye.response(200, "OK", ""), from);
         },
     );
 }

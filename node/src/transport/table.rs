@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use sbc_core::ids::FlowId;
 use sbc_core::io::{AddressRole, Transmit, Transport};
+use sbc_core::policy::Prefix;
 use tokio::sync::{mpsc, oneshot};
 
 /// A message on its way to a connection.
@@ -103,12 +104,8 @@ pub(crate) struct FlowTable {
     accepted_count: usize,
 }
 
-/// What counts as one source: an IPv4 address, or the network that one IPv6 host has to itself (RFC 6177 §2: a /64 at the least).
 fn source_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
-        v4 => v4,
-    }
+    Prefix::of_source(ip).addr
 }
 
 /// One more of a source, up to `most`; false: it has as many.

@@ -187,6 +187,13 @@ impl Prefix {
         }
     }
 
+    /// What counts as one source wherever sources are counted or blocked: an IPv4 address, or the network that one IPv6 host has to
+    /// itself (RFC 6177 §2: a subscriber's line has a /64 at the least), each address of which would have a share of its own.
+    pub fn of_source(ip: IpAddr) -> Prefix {
+        let addr = ip.to_canonical();
+        Prefix { addr, len: if addr.is_ipv4() { 32 } else { 64 } }.canonical()
+    }
+
     /// True when the two have an address in common.
     pub fn overlaps(&self, other: &Prefix) -> bool {
         if self.len <= other.len { self.contains(other.addr) } else { other.contains(self.addr) }
@@ -271,7 +278,7 @@ pub struct Settings {
     pub max_calls: u32,
     /// The load in percent from which on a node refuses ordinary calls, more of them the nearer it is to 100; 0: never.
     pub shed_at: u8,
-    /// Initial requests a second that one node takes from one source; 0: no limit.
+    /// Initial requests a second that one node takes from one source, or answers without state; 0: no limit.
     pub source_rate: u32,
     /// The same for emergency calls: what no caller in distress comes near; 0: no limit.
     pub emergency_source_rate: u32,

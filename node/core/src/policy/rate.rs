@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::Prefix;
 use crate::time::Instant;
 
 /// Sources remembered at once; beyond it new ones are let through, for a flood from everywhere is not stopped by source.
@@ -14,14 +15,27 @@ const BURST_SECONDS: f64 = 2.0;
 /// A source that was silent for so long has a full bucket again, whatever the rate.
 const FORGET_AFTER: Duration = Duration::from_secs(10);
 
-/// The buckets, by address or by name.
+/// The buckets, by network or by name.
 #[derive(Debug)]
 pub struct Rates<K> {
     buckets: HashMap<K, (f64, Instant)>,
 }
 
-/// By source.
-pub type SourceRates = Rates<IpAddr>;
+/// By source ([`Prefix::of_source`]).
+#[derive(Debug, Default)]
+pub struct SourceRates(Rates<IpAddr>);
+
+impl SourceRates {
+    /// True when the source may send one more. `rate`: a second; 0: no limit.
+    pub fn admit(&mut self, now: Instant, source: IpAddr, rate: u32) -> bool {
+        self.0.admit(now, Prefix::of_source(source).addr, rate)
+    }
+
+    /// Forgets silent sources.
+    pub fn sweep(&mut self, now: Instant) {
+        self.0.sweep(now);
+    }
+}
 
 impl<K> Default for Rates<K> {
     fn default() -> Rates<K> {
@@ -59,6 +73,24 @@ impl<K: Eq + Hash> Rates<K> {
 mod tests {
     use super::*;
 
+    /// A host with a /64 is one source, as which address of it whatever it sends.
+    #[test]
+    fn a_source_is_a_line_and_not_an_address() {
+        for (first, other, one) in [
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:1:2:3", true),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
+            ("::ffff:198.18.10.1", "198.18.10.1", true),
+            ("::ffff:198.18.10.1", "::ffff:198.18.10.2", false),
+            ("198.18.10.1", "198.18.10.2", false),
+        ] {
+            let mut rates = SourceRates::default();
+            let now = Instant::from_micros(0);
+            let (first, other) = (first.parse().unwrap(), other.parse().unwrap());
+            assert_eq!((0..9).filter(|_| rates.admit(now, first, 1)).count(), 2);
+            assert_eq!(rates.admit(now, other, 1), !one, "{first} {other}");
+        }
+    }
+
     #[test]
     fn a_source_gets_its_rate_and_no_more() {
         let mut rates = SourceRates::default();
@@ -71,6 +103,6 @@ mod tests {
         assert!(rates.admit(at(0), "127.0.0.2".parse().unwrap(), 10), "another source is not concerned");
         assert!((0..100).all(|_| rates.admit(at(5), ip, 0)), "0 is no limit");
         rates.sweep(at(60_000));
-        assert!(rates.buckets.is_empty());
+        assert!(rates.0.buckets.is_empty());
     }
 }

@@ -1,13 +1,14 @@
-//! What is judged by its source before it costs anything: the access list, and the source of requests within a call.
+//! What is judged by its source before it costs anything: the access list, what is answered without state, and the source of requests
+//! within a call.
 
 use std::net::IpAddr;
 
 use super::Sbc;
 use crate::dialog::named_addresses;
 use crate::ids::CallUid;
-use crate::io::{Counter, Path, Side};
+use crate::io::{Counter, Path, ReturnPath, Side};
 use crate::policy::{AclAction, acl_of, may_act};
-use crate::sip::{HeaderId, Message};
+use crate::sip::{HeaderId, Message, Method};
 
 /// Requests a second of one source that are relayed for calls of others, or of which nothing is known yet.
 const STRANGER_RATE: u32 = 20;
@@ -85,6 +86,32 @@ impl Sbc {
             return Some("source_rate");
         }
         (!self.trunk_rates.admit(now, trunk.into(), max_rate)).then_some("trunk_max_rate")
+    }
+
+    /// Whether this source may have one more answer that costs nothing but the answer. It takes of what the source may begin
+    /// (`source_rate`); over it, silence: a sender that means well asks again. What a peer relayed was judged there. A neighbour is
+    /// always answered: by its OPTIONS it judges whether we live, and one that forged its address would have us looked at as dead,
+    /// while an answer no longer than the request is nothing to reflect.
+    pub(super) fn may_answer(&mut self, back: &ReturnPath) -> bool {
+        let (rate, source) = (self.cx.config.settings.source_rate, back.path.remote.ip().to_canonical());
+        if rate == 0 || back.ingress.is_some() || self.is_of_a_peer(source) || self.rates.admit(self.cx.now.mono, source, rate) {
+            return true;
+        }
+        self.cx.count(Counter::Dropped("source_rate"));
+        false
+    }
+
+    /// Refuses a request without state, as long as its source may be answered.
+    pub(super) fn refuse(&mut self, back: ReturnPath, request: &Message, status: u16) {
+        self.refuse_with(back, request, status, &[]);
+    }
+
+    /// The same with header fields that say why. A call for help hears what is wrong with it, whatever else its source sent.
+    pub(super) fn refuse_with(&mut self, back: ReturnPath, request: &Message, status: u16, fields: &[(&str, String)]) {
+        let urgent = request.method() == &Method::Invite && self.is_emergency(request);
+        if urgent || self.may_answer(&back) {
+            self.cx.reject_with(back, request, status, fields);
+        }
     }
 
     /// A call of this trunk began.

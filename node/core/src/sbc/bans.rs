@@ -5,12 +5,10 @@ use std::sync::PoisonError;
 
 use super::Sbc;
 use crate::io::{Counter, Path, Realm};
-use crate::policy::{Blocked, Blocks, Prefix};
+use crate::policy::{Blocked, Blocks, Prefix, Trunk, TrunkTarget};
 use crate::sip::Message;
 use crate::store_pb::{Block, command::Kind};
 
-/// A subscriber's line has a /64 (RFC 6177 §2): a block of one address of it would block nothing.
-const V6_LEN: u8 = 64;
 /// Blocks that a node asks for: sources can be forged, and what they write into the log is to stay little.
 const BANS_PER_SECOND: u32 = 5;
 
@@ -46,15 +44,15 @@ impl Sbc {
             return;
         }
         // A source that is over the rate is not noted: its next request may ask.
-        if self.bans.contains(self.cx.now.mono, &source) || !self.ban_rate.admit(self.cx.now.mono, (), BANS_PER_SECOND) {
+        let network = Prefix::of_source(source);
+        if self.bans.contains(self.cx.now.mono, &network.addr) || !self.ban_rate.admit(self.cx.now.mono, (), BANS_PER_SECOND) {
             return;
         }
-        if !self.bans.note(self.cx.now.mono, source) {
+        if !self.bans.note(self.cx.now.mono, network.addr) {
             return;
         }
-        let len = if source.is_ipv4() { 32 } else { V6_LEN };
         let block = Block {
-            prefix: Prefix { addr: source, len }.canonical().to_string(),
+            prefix: network.to_string(),
             until_unix_ms: self.cx.now.unix.0.saturating_add(u64::try_from(ban.as_millis()).unwrap_or(u64::MAX)),
             everything: false,
             reason: "scanner".to_owned(),
@@ -66,9 +64,11 @@ impl Sbc {
         self.cx.propose(0, self.cx.now.unix, Kind::Block(block));
     }
 
-    /// A trunk that takes calls, or that is in the core, has this address.
-    fn is_of_a_peer(&self, source: IpAddr) -> bool {
-        let peer = |t: &&crate::policy::Trunk| t.realm == Realm::Core || !t.targets.is_empty();
-        self.cx.config.trunks.iter().filter(peer).any(|t| t.sources.iter().any(|p| p.contains(source)))
+    /// A trunk that takes calls, or that is in the core, has this address: among its sources, or as a target.
+    pub(super) fn is_of_a_peer(&self, source: IpAddr) -> bool {
+        let peer = |t: &&Trunk| t.realm == Realm::Core || !t.targets.is_empty();
+        let dialled = |t: &TrunkTarget| t.host.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == source);
+        let has = |t: &Trunk| t.sources.iter().any(|p| p.contains(source)) || t.targets.iter().any(dialled);
+        self.cx.config.trunks.iter().filter(peer).any(has)
     }
 }

@@ -51,7 +51,7 @@ impl Sbc {
             return self.on_in_dialog(path, back, message);
         }
         if back.ingress.is_some() || self.holds.held.len() >= MAX_HOLDS {
-            self.cx.reject_stateless(back, message, 481);
+            self.refuse(back, message, 481);
             return;
         }
         self.hold(Hold { key: claim.0, exact, path, back, message: message.clone() });
@@ -107,7 +107,7 @@ impl Sbc {
             return self.on_cancel(hold.path, hold.back, &hold.message, &key);
         }
         self.tombstones.note(self.cx.now.mono, hold.exact);
-        self.cx.reject_stateless(hold.back, &hold.message, 481);
+        self.refuse(hold.back, &hold.message, 481);
     }
 
     /// A claim was applied, or a peer answered: CANCELs that waited for it go on.

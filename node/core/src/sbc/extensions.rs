@@ -24,7 +24,7 @@ impl Sbc {
             return false;
         }
         let fields = [("Unsupported", unknown.join(", "))];
-        self.cx.reject_with(back, request, 420, &fields);
+        self.refuse_with(back, request, 420, &fields);
         true
     }
 
@@ -36,7 +36,7 @@ impl Sbc {
             Ok(uri) if uri.scheme() == Scheme::Other && request.method() == &Method::Options => 416,
             Ok(_) => return false,
         };
-        self.cx.reject_stateless(back, request, status);
+        self.refuse(back, request, status);
         true
     }
 

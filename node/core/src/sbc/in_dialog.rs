@@ -51,13 +51,16 @@ impl Sbc {
             }
             (Placement::Nowhere, _) => {
                 self.cx.count(Counter::Misrouted(label, "481"));
-                self.cx.reject_stateless(back, message, 481);
+                self.refuse(back, message, 481);
             }
             (Placement::Unsure | Placement::Mine | Placement::Peer(_), _) => {
                 // Relayed here by a map that is not ours: it goes no further (AC-46).
                 let why = if back.ingress.is_some() { "hop" } else { "503" };
                 self.cx.count(Counter::Misrouted(label, why));
-                self.cx.reject_stateless(back, message, 503);
+                // What names a call of the cluster is answered; anybody can make up what names none.
+                if named.is_some() || self.may_answer(&back) {
+                    self.cx.reject_stateless(back, message, 503);
+                }
             }
         }
     }
@@ -88,7 +91,7 @@ impl Sbc {
         }
         // RFC 3261 §9.2: a CANCEL finds its INVITE by transaction, or nothing; it never crosses as a request of its own.
         if !known || message.method() == &Method::Cancel {
-            self.cx.reject_stateless(back, message, 481);
+            self.refuse(back, message, 481);
             return;
         }
         let key = server_key(message, message.method());

@@ -22,7 +22,7 @@ impl Sbc {
         let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
         let exact = self.exact_key(key, message);
         if self.tombstones.contains(self.cx.now.mono, &exact) {
-            self.cx.reject_stateless(back, message, 487);
+            self.refuse(back, message, 487);
             return;
         }
         let known = self.by_claim.get(&key.0).and_then(|s| self.calls.get(s)).filter(|c| !c.lost_to());
@@ -48,7 +48,7 @@ impl Sbc {
             }
             ClaimPlacement::Merged => {
                 self.cx.count(Counter::Claim("merged"));
-                self.cx.reject_stateless(back, message, 482);
+                self.refuse(back, message, 482);
             }
             // A peer that says "yours" about something this node has not: its copy is not the first one.
             ClaimPlacement::New | ClaimPlacement::Unsure if back.ingress.is_some() => {
@@ -98,7 +98,11 @@ impl Sbc {
             Ok(admitted) => admitted,
             Err(status) => {
                 self.cx.count(Counter::CallEnded("rejected", self.class_of(message)));
-                self.cx.reject_stateless(back, message, status);
+                match status {
+                    // Whoever is over a limit is told when to come back.
+                    503 => self.cx.reject_stateless(back, message, status),
+                    _ => self.refuse(back, message, status),
+                }
                 return;
             }
         };

@@ -11,7 +11,7 @@ use crate::ctx::is_private;
 use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::policy::Blocked;
-use crate::sip::{Message, Method, ParseError, Via};
+use crate::sip::{Message, Method, ParseError, Uri, Via};
 use crate::token::TokenKind;
 use crate::transaction::ResponseAction;
 
@@ -26,9 +26,9 @@ impl Sbc {
             self.cx.count(Counter::Dropped("blocked"));
             return;
         }
-        let message = match Message::parse(payload) {
+        let message = match Message::parse(payload.clone()) {
             Ok(message) => message,
-            Err(error) => return self.on_unreadable(path, ingress, &error),
+            Err(error) => return self.on_unreadable(path, ingress, &payload, &error),
         };
         let back = return_path(ingress, path, message.top_via());
         if message.is_request() {
@@ -39,15 +39,25 @@ impl Sbc {
         }
     }
 
-    fn on_unreadable(&mut self, path: Path, ingress: Option<NodeId>, error: &ParseError) {
+    fn on_unreadable(&mut self, path: Path, ingress: Option<NodeId>, payload: &[u8], error: &ParseError) {
         self.cx.count(Counter::ParseError(error.label()));
         let (Some(via), Some(mut draft)) = (error.salvaged_via(), error.reply()) else { return };
         let back = return_path(ingress, path, via);
+        if !self.calls_for_help(payload) && !self.may_answer(&back) {
+            return;
+        }
         crate::call::fill_via(&mut draft, &back);
         if let Some(payload) = self.cx.encode(&draft) {
             self.cx.count(Counter::ResponseSent(4));
             self.cx.send(back, None, payload);
         }
+    }
+
+    /// True when the first line of what cannot be read is that of an emergency call.
+    fn calls_for_help(&self, payload: &[u8]) -> bool {
+        let uri = payload.strip_prefix(b"INVITE ").and_then(|rest| rest.split(|octet| *octet == b' ').next());
+        let uri = uri.and_then(|uri| Uri::parse(std::str::from_utf8(uri).ok()?).ok());
+        uri.is_some_and(|uri| crate::routing::is_emergency(&self.cx.config, &uri))
     }
 
     /// A peer sent something.
@@ -107,7 +117,7 @@ impl Sbc {
         }
         if back.ingress.is_none() && self.is_rejected(&path) {
             self.count_acl(&path);
-            self.cx.reject_stateless(back, message, 403);
+            self.refuse(back, message, 403);
             return;
         }
         if back.ingress.is_none() && self.is_blocked(&path, message) {
@@ -127,12 +137,12 @@ impl Sbc {
             Method::Message | Method::Publish | Method::Subscribe => self.on_page(path, back, message),
             // RFC 3261 §15.1.2, §12.2.2; RFC 6665 §4.1.3: they are about a dialog, and without a tag of ours there is none.
             Method::Bye | Method::Prack | Method::Update | Method::Info | Method::Notify => {
-                self.cx.reject_stateless(back, message, 481);
+                self.refuse(back, message, 481);
             }
             method if allowed(method) || method == &Method::Register => {
-                self.cx.reject_stateless(back, message, 405);
+                self.refuse(back, message, 405);
             }
-            _ => self.cx.reject_stateless(back, message, 501),
+            _ => self.refuse(back, message, 501),
         }
     }
 
@@ -194,6 +204,9 @@ impl Sbc {
 
     /// OPTIONS to the node itself (RFC 3261 §11.2, AC-40).
     fn on_options(&mut self, back: ReturnPath, request: &Message) {
+        if !self.may_answer(&back) {
+            return;
+        }
         if self.cx.view.draining {
             self.cx.reject_stateless(back, request, 503);
             return;

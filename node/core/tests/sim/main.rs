@@ -4,6 +4,7 @@
 //! `SIM_SEEDS=<count> SIM_FIRST=<seed>` runs others than the ordinary ones.
 
 mod admission;
+mod answers;
 mod auth;
 mod basic;
 mod cases;
