@@ -1,8 +1,10 @@
 //! `sbcctl route explain` says what then happens to real calls, and the lists show what is configured.
 
-use cluster_tests::cluster::{Cluster, Options, PSAP, Shared, anycast, list};
+use cluster_tests::cluster::{Cluster, Options, PSAP, SETTLE, Shared, anycast, list, unicast};
 use cluster_tests::command::scratch;
+use cluster_tests::message::Message;
 use cluster_tests::scene::Scene;
+use cluster_tests::wait;
 
 fn cluster() -> Shared {
     Cluster::shared(Options::with_own_psap())
@@ -78,6 +80,64 @@ fn a_changed_route_is_explained_and_taken() {
     assert_eq!(cluster.json(&["trunk", "show", "office"])["sources"][0], "192.0.2.0/24");
     cluster.apply_config(&old);
     cluster.settled(before + 2);
+}
+
+/// What the message itself is refused for, in the order of the entry: the status that is explained is the one that is heard.
+#[test]
+fn a_whole_message_is_judged_as_the_entry_does() {
+    const ORDINARY: &str = "sip:service@127.0.0.100";
+    const URGENT: &str = "sip:112@127.0.0.100";
+    let (cluster, mut scene) = (cluster(), Scene::new());
+    let file = scratch("judged.sip");
+    let path = file.to_str().expect("scratch paths are UTF-8");
+    let explain = |message: &Message, source: &str| {
+        std::fs::write(&file, message.bytes()).expect("writable");
+        cluster.json(&["route", "explain", "--message", path, "--source", source])
+    };
+    let at = scene.caller.at();
+    let invite = |uri: &str| Message::invite(uri, at, "UDP");
+    let foreign = |uri: &str| invite(uri).with("Route", "<sip:elsewhere.example;lr>");
+    for (status, message) in [
+        (483, invite(URGENT).replace("Max-Forwards", "0")),
+        (420, invite(ORDINARY).with("Proxy-Require", "x").replace("Max-Forwards", "0")),
+        (403, foreign(ORDINARY)),
+        (422, invite(ORDINARY).with("Supported", "timer").with("Session-Expires", "30")),
+        (488, invite(ORDINARY).with_sdp(b"v=0\r\nno description\r\n".to_vec())),
+        (415, invite(ORDINARY).with("Content-Encoding", "gzip")),
+        (400, invite(ORDINARY).with("Replaces", "rubbish")),
+        (481, invite(ORDINARY).with("Replaces", "x@y;to-tag=1;from-tag=2")),
+    ] {
+        let found = explain(&message, "127.0.3.1");
+        assert_eq!((&found["refused"], &found["status"]), (&true.into(), &status.into()), "{found}");
+        scene.caller.send(&message, anycast());
+        assert_eq!(scene.caller.expect_final(&message).0.status(), status, "{found}");
+    }
+    // No answer at all: the ping behind it shows that the node had it.
+    let scan = invite(ORDINARY).with("User-Agent", "friendly-scanner");
+    let found = explain(&scan, "127.0.3.1");
+    assert_eq!((&found["refused"], &found["status"]), (&true.into(), &0.into()), "{found}");
+    scene.caller.send(&scan, unicast(0));
+    scene.caller.ping(unicast(0));
+    assert!(!scene.caller.is_answered(&scan));
+    // An emergency call is refused for none of it.
+    let urgent = foreign(URGENT).with("Proxy-Require", "x").with("User-Agent", "friendly-scanner");
+    assert_eq!(explain(&urgent, "127.0.3.1")["refused"], false);
+    scene.caller.send(&urgent, anycast());
+    scene.psap.turn_away(urgent.uri("From"), 486, &[]);
+    assert_eq!(scene.caller.final_of(&urgent).status(), 486);
+
+    cluster.ctl(&["policy", "block", "127.0.3.77", "--yes"]);
+    wait::until("the block counts", SETTLE, || {
+        let found = explain(&invite(ORDINARY), "127.0.3.77");
+        let blocked = found["refused"] == true && found["reason"].as_str().is_some_and(|r| r.contains("blocked"));
+        if blocked { Ok(()) } else { Err(found) }
+    });
+    assert_eq!(explain(&invite(URGENT), "127.0.3.77")["refused"], false);
+    cluster.ctl(&["policy", "unblock", "127.0.3.77"]);
+    std::fs::write(&file, scene.caller.alone("OPTIONS", unicast(0)).bytes()).expect("writable");
+    let options = cluster.try_ctl(&["route", "explain", "--message", path, "--source", "127.0.3.1"]);
+    assert!(options.code == Some(1) && options.stderr.contains("only an INVITE"), "{}", options.stderr);
+    std::fs::remove_file(&file).expect("it is ours");
 }
 
 #[test]

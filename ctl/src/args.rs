@@ -306,7 +306,9 @@ pub(crate) enum RouteCommand {
         /// Its name
         name: String,
     },
-    /// What would happen to an INVITE: which route is taken, and why the others are not
+    /// What would happen to an INVITE: whether it is refused, which route is taken, and why the others are not
+    ///
+    /// Not looked at is what is of the moment: limits, load, challenges, copies of calls that there are, certificates, DNS, targets held down.
     Explain(ExplainArgs),
 }
 
@@ -326,7 +328,7 @@ pub(crate) struct ExplainArgs {
     /// The Request-URI, for example sip:112@example.net or urn:service:sos.fire
     #[arg(group = "what")]
     pub(crate) uri: Option<String>,
-    /// A file with a SIP request instead ("-": standard input)
+    /// A file with a whole INVITE instead ("-": standard input)
     #[arg(long, group = "what", value_name = "FILE")]
     pub(crate) message: Option<PathBuf>,
     /// Address that it comes from

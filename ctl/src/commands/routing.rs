@@ -87,6 +87,9 @@ fn explained(e: &v1::RoutingServiceExplainRouteResponse) -> String {
         }
     }
     match (e.refused, e.status) {
+        (false, _) if !e.replaces_trunk.is_empty() => {
+            lines.push(format!("dialled: the far end of the call that its Replaces names, of trunk {}", e.replaces_trunk));
+        }
         (false, _) => lines.push("dialled".into()),
         (true, 0) => lines.push(format!("dropped: {}", e.reason)),
         (true, status) => lines.push(format!("refused with {status}: {}", e.reason)),
@@ -190,6 +193,8 @@ mod tests {
         for says in ["route desk: no match\n  prefix = \"49\", but\n", "route sos: taken\n  -> psap 192.0.2.1:5060\ndialled"] {
             assert!(text.contains(says), "{text}");
         }
+        e.replaces_trunk = "desk".into();
+        assert!(explained(&e).ends_with("dialled: the far end of the call that its Replaces names, of trunk desk"));
         (e.refused, e.status, e.reason) = (true, 403, "it comes from no trunk".into());
         assert!(explained(&e).ends_with("refused with 403: it comes from no trunk"));
         e.status = 0;

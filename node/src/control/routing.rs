@@ -1,14 +1,14 @@
-//! `sbc.v1.RoutingService`: where calls go, and why, by the code that decides for real ones.
+//! `sbc.v1.RoutingService`: where calls go, and why, by the code that decides for real ones: the core judges the message, `routing` the rest.
 
 use std::net::IpAddr;
 
 use sbc_core::auth::AuthHeader;
-use sbc_core::io::{Realm, Transport};
+use sbc_core::io::{Command, CommandReply, Realm, Transport, Verdict};
 use sbc_core::policy::{
     ClusterConfig, IdentityPolicy, MisroutePolicy, Numbers, Prefix, Route, RouteMatch, Topology, Trunk, TrunkTarget,
 };
 use sbc_core::routing::{self, Explanation, Origin};
-use sbc_core::sip::{Message, Uri};
+use sbc_core::sip::{Message, Method, Uri};
 use sbc_proto::v1 as pb;
 use sbc_proto::v1::routing_service_server::RoutingService;
 use tonic::{Code, Request, Response, Status};
@@ -129,7 +129,7 @@ fn numbers(config: &ClusterConfig) -> impl Iterator<Item = pb::Number> {
     single.chain(ranges)
 }
 
-fn explained(found: &Explanation<'_>, uri: &Uri, revision: u64) -> pb::RoutingServiceExplainRouteResponse {
+fn explained(found: &Explanation<'_>, uri: &Uri, verdict: Verdict, revision: u64) -> pb::RoutingServiceExplainRouteResponse {
     let taken = found.taken();
     let judged = found.routes.iter().enumerate().map(|(n, judged)| pb::JudgedRoute {
         name: judged.route.name.to_string(),
@@ -150,28 +150,42 @@ fn explained(found: &Explanation<'_>, uri: &Uri, revision: u64) -> pb::RoutingSe
         acl: found.acl.map(|(n, action)| format!("rule {}: {action:?}", n + 1).to_lowercase()).unwrap_or_default(),
         trunk: found.trunk.map(|t| t.name.to_string()).unwrap_or_default(),
         routes: judged.collect(),
-        targets: if found.refused.is_some() { Vec::new() } else { dialled.collect() },
+        targets: if found.refused.is_some() || verdict.replaces.is_some() { Vec::new() } else { dialled.collect() },
         refused: found.refused.is_some(),
         status: status.into(),
         reason,
         revision,
+        replaces_trunk: verdict.replaces.filter(|_| found.refused.is_none()).unwrap_or_default().into_string(),
     }
 }
 
-/// The Request-URI that is asked about.
-fn asked_uri(asked: &pb::RoutingServiceExplainRouteRequest) -> Result<Uri, Status> {
-    let text = match (asked.message.is_empty(), asked.request_uri.is_empty()) {
-        (true, false) => asked.request_uri.clone(),
+/// The INVITE that is asked about: for a Request-URI alone, one in which there is nothing else to judge.
+fn asked_invite(asked: &pb::RoutingServiceExplainRouteRequest) -> Result<(Uri, Message), Status> {
+    let (field, text) = match (asked.message.is_empty(), asked.request_uri.is_empty()) {
+        (true, false) => {
+            Uri::parse(&asked.request_uri).map_err(|e| invalid("request_uri", e.to_string()))?;
+            ("request_uri", bare_invite(&asked.request_uri))
+        }
         (false, true) if asked.message.len() > MESSAGE_MAX => {
             return Err(invalid("message", format!("longer than {MESSAGE_MAX} octets")));
         }
-        (false, true) => {
-            let message = Message::parse(asked.message.clone().into()).map_err(|e| invalid("message", e.to_string()))?;
-            message.request_uri().ok_or_else(|| invalid("message", "it is a response"))?.to_owned()
-        }
+        (false, true) => ("message", asked.message.clone()),
         _ => return Err(invalid("request_uri", "give either a message or a Request-URI")),
     };
-    Uri::parse(&text).map_err(|e| invalid("request_uri", e.to_string()))
+    let message = Message::parse(text.into()).map_err(|e| invalid(field, e.to_string()))?;
+    if message.method() != &Method::Invite || message.to_tag().is_some() || !message.is_request() {
+        return Err(invalid("message", "only an INVITE that begins a call is explained"));
+    }
+    let uri = Uri::parse(message.request_uri().unwrap_or_default()).map_err(|e| invalid("request_uri", e.to_string()))?;
+    Ok((uri, message))
+}
+
+fn bare_invite(uri: &str) -> String {
+    format!(
+        "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP explained.invalid;branch=z9hG4bKexplained\r\nMax-Forwards: 70\r\n\
+         From: <sip:explained.invalid>;tag=1\r\nTo: <sip:explained.invalid>\r\nCall-ID: explained\r\nCSeq: 1 INVITE\r\n\
+         Content-Length: 0\r\n\r\n"
+    )
 }
 
 fn asked_origin(asked: &pb::RoutingServiceExplainRouteRequest, config: &ClusterConfig) -> Result<Origin, Status> {
@@ -198,10 +212,18 @@ impl RoutingService for Routing {
         request: Request<pb::RoutingServiceExplainRouteRequest>,
     ) -> Result<Response<pb::RoutingServiceExplainRouteResponse>, Status> {
         let asked = request.into_inner();
-        let (config, uri) = (self.config()?, asked_uri(&asked)?);
+        let (config, (uri, invite)) = (self.config()?, asked_invite(&asked)?);
         let origin = asked_origin(&asked, &config)?;
-        let found = routing::explain(&config, &origin, &uri);
-        Ok(Response::new(explained(&found, &uri, config.revision)))
+        let (realm, source) = match &origin {
+            Origin::Address(realm, ip) => (*realm, Some(*ip)),
+            Origin::Trunk(name) => (config.trunk(name).map_or(Realm::External, |t| t.realm), None),
+        };
+        let verdict = match self.0.node.command(Command::Judge { realm, source, message: invite.raw().clone() }).await? {
+            CommandReply::Judged(verdict) => verdict,
+            other => return Err(fault(Code::Internal, pb::ErrorReason::Internal, format!("core answered {other:?}"), &[])),
+        };
+        let found = routing::explain(&config, &origin, &uri, &verdict);
+        Ok(Response::new(explained(&found, &uri, verdict, config.revision)))
     }
 
     async fn list_routes(

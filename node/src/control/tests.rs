@@ -130,6 +130,7 @@ impl NodeHandle for Fake {
                 Some(c) if c.emergency() && !emergency => CommandReply::EmergencyRefused,
                 Some(_) => CommandReply::Done,
             },
+            Command::Judge { .. } => CommandReply::Judged(sbc_core::io::Verdict::default()),
             Command::Ladder { .. } => CommandReply::Ladder { entries: vec![], dropped: 0 },
             Command::Summary => {
                 let calls = replica.calls(None).filter(|c| c.owner() == self.config.id).count() as u64;

@@ -1,8 +1,11 @@
 //! Everything that can happen to the core.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{MediaEvent, PeerMessage, Received, ResolveError, SendFailure, Target, View};
+use bytes::Bytes;
+
+use super::{MediaEvent, PeerMessage, Realm, Received, ResolveError, SendFailure, Target, View};
 use crate::ids::{CallUid, CommandId, FlowId, NodeId, ProposalId, ResolveId, SendId};
 use crate::store_pb;
 
@@ -91,6 +94,15 @@ pub enum Command {
     Ladder {
         /// Which call.
         call: CallUid,
+    },
+    /// What would happen to an INVITE that begins a call. Nothing does. Answered by `Judged`.
+    Judge {
+        /// The side that it comes from.
+        realm: Realm,
+        /// Its source; `None`: nothing is judged by that.
+        source: Option<IpAddr>,
+        /// The INVITE.
+        message: Bytes,
     },
     /// How many calls this node owns, and its counters. Answered by `Summary`.
     Summary,

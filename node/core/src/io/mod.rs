@@ -13,7 +13,7 @@ pub use addresses::Addresses;
 pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
 pub use input::{Command, Input};
 pub use media::{MediaCommand, MediaEvent, MediaStats, Place, Side, StreamPorts, StreamRemote, StreamStats};
-pub use output::{CommandReply, Counter, LadderEntry, Output};
+pub use output::{CommandReply, Counter, LadderEntry, Output, Verdict};
 pub use peer::{ClaimStage, Envelope, PeerMessage};
 pub use view::{NodeView, View};
 pub use wire::{AddressRole, Path, Realm, Received, ReturnPath, SendFailure, Transmit, Transport};

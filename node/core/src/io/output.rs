@@ -93,6 +93,20 @@ pub enum CommandReply {
         /// How busy the SIP loop is, in percent.
         load: u8,
     },
+    /// What the entry would do with a request.
+    Judged(Verdict),
+}
+
+/// What the entry would do with a request, by all but the trunks and routes of the configuration. A refusal is a status, 0 for a drop without
+/// an answer, and why, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Refused before its trunk counts.
+    pub before: Option<(u16, Box<str>)>,
+    /// Refused by what is looked at when its trunk is known.
+    pub after: Option<(u16, Box<str>)>,
+    /// It takes the place of a dialog with a far end of this trunk (RFC 3891), which is then dialled instead of a route's targets.
+    pub replaces: Option<Box<str>>,
 }
 
 /// One message of a call, for people.

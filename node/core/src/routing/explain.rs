@@ -1,11 +1,12 @@
-//! Why a call goes where it goes: the judgements of the real way, one after the other, with their reasons.
+//! Why a call goes where it goes: the judgements of the real way, one after the other, with their reasons. What the entry finds in the message
+//! itself comes as a [`Verdict`].
 
 use std::net::IpAddr;
 
-use super::{Conditions, Entry, Refusal, classify, dialled, enter, targets};
-use crate::io::Realm;
+use super::{Conditions, Entry, Refusal, carries, classify, dialled, enter, targets};
+use crate::io::{Realm, Verdict};
 use crate::policy::{AclAction, ClusterConfig, Route, RouteMatch, Trunk, TrunkTarget, acl_of};
-use crate::sip::Uri;
+use crate::sip::{Scheme, Uri};
 
 /// Where a request that is to be explained comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +52,9 @@ impl Explanation<'_> {
     }
 }
 
-/// Follows a request from its source to its targets. Limits, challenges and hold-downs are of the moment and not looked at.
-pub fn explain<'a>(config: &'a ClusterConfig, origin: &Origin, uri: &Uri) -> Explanation<'a> {
+/// Follows a request from its source to its targets, with what the entry says of the message itself. Limits, challenges and hold-downs are of
+/// the moment and not looked at.
+pub fn explain<'a>(config: &'a ClusterConfig, origin: &Origin, uri: &Uri, verdict: &Verdict) -> Explanation<'a> {
     let acl = match origin {
         Origin::Address(realm, ip) => acl_of(&config.acl, *realm, *ip),
         Origin::Trunk(_) => None,
@@ -75,12 +77,22 @@ pub fn explain<'a>(config: &'a ClusterConfig, origin: &Origin, uri: &Uri) -> Exp
     };
     let routes: Vec<Judged<'a>> = config.routes.iter().map(judge).collect();
     let taken = routes.iter().find(|r| r.failed.is_empty());
-    let targets = taken.map(|r| targets(config, r.route)).unwrap_or_default();
+    let mut targets = taken.map(|r| targets(config, r.route)).unwrap_or_default();
+    let any = !targets.is_empty();
+    targets.retain(|(_, target)| carries(target.transport, uri.scheme() == Scheme::Sips, service.is_some()));
+    let says = |refused: &(u16, Box<str>)| Some((refused.0, refused.1.to_string()));
     let refused = match (acl, entered, taken) {
+        _ if verdict.before.is_some() => verdict.before.as_ref().and_then(says),
         (Some((_, AclAction::Deny)), ..) => Some((0, "the access list denies its source: dropped without an answer".into())),
         (Some((_, AclAction::Reject)), ..) => Some((403, "the access list rejects its source".into())),
         (_, Err(refusal), _) => Some((refusal.status(), refusal.to_string())),
+        _ if verdict.after.is_some() => verdict.after.as_ref().and_then(says),
+        // It goes where the other dialog is, whatever the routes say.
+        _ if verdict.replaces.is_some() => None,
         (_, _, None) => Some((super::unrouted(service.is_some()), "no route matches".into())),
+        (_, _, Some(r)) if any && targets.is_empty() => {
+            Some((super::unrouted(true), format!("no target of route {} has TLS, which sips asks for", r.route.name)))
+        }
         (_, _, Some(r)) if targets.is_empty() => {
             Some((super::unrouted(service.is_some()), format!("no trunk of route {} is enabled and has targets", r.route.name)))
         }
@@ -172,7 +184,7 @@ mod tests {
             ("198.18.10.67", "sip:112@x", Some(403), Some(1), 1),
         ] {
             let origin = Origin::Address(Realm::External, source.parse().unwrap());
-            let found = explain(&c, &origin, &Uri::parse(uri).unwrap());
+            let found = explain(&c, &origin, &Uri::parse(uri).unwrap(), &Verdict::default());
             let status_found = found.refused.as_ref().map(|(status, _)| *status);
             assert_eq!((status_found, found.taken(), found.targets.len()), (status, taken, targets), "{source} {uri}");
             // The way of a real call says the same.
@@ -186,7 +198,7 @@ mod tests {
     #[test]
     fn every_condition_says_why_it_does_not_hold() {
         let c = config();
-        let found = explain(&c, &Origin::Trunk("callers".into()), &Uri::parse("sip:112@x").unwrap());
+        let found = explain(&c, &Origin::Trunk("callers".into()), &Uri::parse("sip:112@x").unwrap(), &Verdict::default());
         assert_eq!(found.trunk.map(|t| &*t.name), Some("callers"));
         assert_eq!(
             found.routes[0].failed,

@@ -22,6 +22,7 @@ impl Sbc {
                     None => CommandReply::NotFound,
                 }
             }
+            Command::Judge { realm, source, message } => CommandReply::Judged(self.judge(realm, source, message)),
             Command::Summary => CommandReply::Summary {
                 calls: self.active.values().sum(),
                 by_class: self.active.iter().map(|(class, calls)| (*class, *calls)).collect(),

@@ -15,17 +15,23 @@ impl Sbc {
     /// Answers 420 to a request that begins something and wants extensions of us that we have not. Proxy-Require is always ours;
     /// Require is where we are the end: OPTIONS.
     pub(super) fn refuses_extensions(&mut self, back: ReturnPath, request: &Message) -> bool {
-        let mut unknown: Vec<&str> = request.values(HeaderId::ProxyRequire).filter(|tag| !tag.is_empty()).collect();
-        if request.method() == &Method::Options {
-            let known = |tag: &&str| KNOWN.iter().any(|k| k.eq_ignore_ascii_case(tag));
-            unknown.extend(request.values(HeaderId::Require).filter(|tag| !tag.is_empty() && !known(tag)));
-        }
-        if unknown.is_empty() || self.is_emergency(request) {
+        let unknown = self.refused_extensions(request);
+        if unknown.is_empty() {
             return false;
         }
         let fields = [("Unsupported", unknown.join(", "))];
         self.refuse_with(back, request, 420, &fields);
         true
+    }
+
+    /// Those for which it is refused.
+    pub(super) fn refused_extensions<'a>(&self, request: &'a Message) -> Vec<&'a str> {
+        let mut unknown: Vec<&str> = request.values(HeaderId::ProxyRequire).filter(|tag| !tag.is_empty()).collect();
+        if request.method() == &Method::Options {
+            let known = |tag: &&str| KNOWN.iter().any(|k| k.eq_ignore_ascii_case(tag));
+            unknown.extend(request.values(HeaderId::Require).filter(|tag| !tag.is_empty() && !known(tag)));
+        }
+        if unknown.is_empty() || self.is_emergency(request) { Vec::new() } else { unknown }
     }
 
     /// Answers 400 to a request that begins something and whose Request-URI cannot be read, whatever its method (RFC 5118 §4.2), and

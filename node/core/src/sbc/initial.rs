@@ -167,12 +167,7 @@ impl Sbc {
     }
 
     pub(super) fn admit(&mut self, path: &Path, ingress: Option<NodeId>, message: &Message) -> Result<Admitted, u16> {
-        match next_max_forwards(message) {
-            Err(MaxForwardsError::Exhausted) => return Err(483),
-            Err(MaxForwardsError::Malformed) => return Err(400),
-            Ok(_) => {}
-        }
-        if let Some(status) = self.loop_status(message) {
+        if let Some(status) = hops_status(message).or_else(|| self.loop_status(message)) {
             return Err(status);
         }
         let uri = Uri::parse(message.request_uri().unwrap_or_default()).map_err(|_| 400u16)?;
@@ -183,7 +178,7 @@ impl Sbc {
         let emergency = service.is_some();
         // An emergency call is not refused for the way that its phone or proxy thought out for it (RFC 6881, 3GPP TS 24.229: Routes to the
         // ESRP and beyond): the configuration routes it, its Routes are left behind, so nothing is relayed for strangers.
-        if !emergency && !placement::routes_are_ours(&self.cx.local, &self.cx.view, &config.settings.own_names, message) {
+        if !emergency && !self.routes_are_ours(message) {
             return Err(403);
         }
         let prior = has_priority(trunk, realm, message);
@@ -196,6 +191,11 @@ impl Sbc {
             return Err(503);
         }
         Ok(Admitted { trunk, service })
+    }
+
+    /// True when no Route of a request leads elsewhere (AC-35).
+    pub(super) fn routes_are_ours(&self, message: &Message) -> bool {
+        placement::routes_are_ours(&self.cx.local, &self.cx.view, &self.cx.config.settings.own_names, message)
     }
 
     pub(super) fn exact_key(&self, key: crate::token::ClaimKey, message: &Message) -> [u8; 16] {
@@ -222,6 +222,15 @@ impl Sbc {
             _ if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", "stale")),
             _ => _ = self.hold_invite(exact, back.path, back, &invite, None),
         }
+    }
+}
+
+/// 483 or 400, where Max-Forwards lets a request go no further or says nothing.
+pub(super) fn hops_status(message: &Message) -> Option<u16> {
+    match next_max_forwards(message) {
+        Err(MaxForwardsError::Exhausted) => Some(483),
+        Err(MaxForwardsError::Malformed) => Some(400),
+        Ok(_) => None,
     }
 }
 

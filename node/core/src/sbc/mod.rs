@@ -13,6 +13,7 @@ mod emits;
 mod extensions;
 mod in_dialog;
 mod initial;
+mod judge;
 mod loops;
 mod memory;
 mod page;

@@ -12,6 +12,7 @@ mod claims;
 mod dialling;
 mod early;
 mod emergency;
+mod explained;
 mod failover;
 mod far;
 mod invariants;

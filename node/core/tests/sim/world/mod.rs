@@ -17,7 +17,7 @@ use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId,
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
     MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, StreamPorts, StreamRemote, Target,
-    Transmit, Transport, View,
+    Transmit, Transport, Verdict, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
@@ -142,7 +142,7 @@ pub(crate) struct World {
     /// Calls that the log had not heard of when a node died.
     pub(crate) unrecorded: BTreeSet<usize>,
     key: ClusterKey,
-    config: Arc<ClusterConfig>,
+    pub(crate) config: Arc<ClusterConfig>,
     /// Print as it happens.
     pub(crate) trace: bool,
     log: Vec<Arc<store_pb::Entry>>,
@@ -286,6 +286,16 @@ impl World {
         match self.replies.pop() {
             Some(CommandReply::Ladder { entries, .. }) => entries,
             other => panic!("no ladder: {other:?}"),
+        }
+    }
+
+    /// What a node says that it would do with an INVITE, as an operator asks.
+    pub(crate) fn judge(&mut self, node: usize, source: SocketAddr, message: Bytes) -> Verdict {
+        let command = Command::Judge { realm: Realm::External, source: Some(source.ip()), message };
+        self.input(node, Input::Command { id: CommandId(1), command });
+        match self.replies.pop() {
+            Some(CommandReply::Judged(verdict)) => verdict,
+            other => panic!("no verdict: {other:?}"),
         }
     }
 
