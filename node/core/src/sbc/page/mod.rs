@@ -107,7 +107,7 @@ impl Sbc {
     pub(super) fn on_page(&mut self, path: Path, back: ReturnPath, message: &Message) {
         let admitted = match self.admit(&path, back.ingress, message) {
             Ok(admitted) => admitted,
-            Err(status) => return self.cx.reject_stateless(back, message, status),
+            Err(status) => return self.refuse(back, message, status),
         };
         let service = admitted.service.as_deref();
         if !self.authenticate(back, message, &admitted.trunk, service.is_some()) {
@@ -180,7 +180,7 @@ impl Sbc {
             return false;
         }
         if self.cx.config.trunk(trunk).is_some_and(|t| t.subscribe == SubscribePolicy::Refuse) {
-            self.cx.reject_with(back, message, 405, &[("Allow", ALLOW_NO_EVENTS.to_owned())]);
+            self.refuse_with(back, message, 405, &[("Allow", ALLOW_NO_EVENTS.to_owned())]);
             return true;
         }
         let status = if message.all(HeaderId::Event).count() != 1 {
@@ -194,7 +194,7 @@ impl Sbc {
         } else {
             return false;
         };
-        self.cx.reject_stateless(back, message, status);
+        self.refuse(back, message, status);
         true
     }
 

@@ -22,6 +22,7 @@ use crate::call::{Asked, End, Known, Refer, Timer, Usage, asks_for_sips, is_sips
 use crate::dialog::{Dialog, without_tag};
 use crate::ids::{CallUid, ResolveId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
+use crate::policy::Prefix;
 use crate::sip::{Draft, HeaderId, Message};
 use crate::timer::TimerId;
 use crate::token::{OwnerToken, TokenKind};
@@ -65,21 +66,22 @@ impl Subscriptions {
         if self.open.len() >= MAX_SUBSCRIPTIONS {
             return Some("subscriptions");
         }
-        let of_source = self.by_source.get(&source).copied().unwrap_or(0);
+        let of_source = self.by_source.get(&Prefix::of_source(source).addr).copied().unwrap_or(0);
         (of_source >= MAX_PER_SOURCE).then_some("source_subscriptions")
     }
 
     fn insert(&mut self, serial: u64, subscription: Subscription) {
-        *self.by_source.entry(subscription.source).or_default() += 1;
+        *self.by_source.entry(Prefix::of_source(subscription.source).addr).or_default() += 1;
         self.open.insert(serial, subscription);
     }
 
     fn remove(&mut self, serial: u64) {
         let Some(subscription) = self.open.remove(&serial) else { return };
-        if let Some(count) = self.by_source.get_mut(&subscription.source) {
+        let source = Prefix::of_source(subscription.source).addr;
+        if let Some(count) = self.by_source.get_mut(&source) {
             *count -= 1;
             if *count == 0 {
-                self.by_source.remove(&subscription.source);
+                self.by_source.remove(&source);
             }
         }
     }
