@@ -246,6 +246,7 @@ impl Call {
         if self.learn(cx, side, &mut retry, response) != Challenged::Answered {
             return false;
         }
+        self.forget_earlier(cx, at);
         let dialog = &mut self.leg_mut(side).dialog;
         dialog.local_cseq += 1;
         let cseq = dialog.local_cseq;

@@ -196,8 +196,16 @@ impl Call {
             return;
         }
         let status = response.status().unwrap_or(500);
-        self.turn_to(cx, at, tx, response);
         let invite = self.forwards[at].request.method() == &Method::Invite;
+        if status >= 300 && self.forwards[at].earlier.contains(&tx) {
+            // It was left for its silence, and cannot: whoever was asked after it may.
+            if action == ResponseAction::NeedAck {
+                self.ack_forward_failure(cx, at, tx, response);
+            }
+            self.has_other_ways(cx, id, tx);
+            return;
+        }
+        self.turn_to(cx, at, tx, response);
         if status < 200 {
             self.forwards[at].provisional = true;
             if self.forwards[at].cancelled {
@@ -213,7 +221,7 @@ impl Call {
             return;
         }
         if action == ResponseAction::NeedAck {
-            self.ack_forward_failure(cx, at, response);
+            self.ack_forward_failure(cx, at, tx, response);
         }
         // RFC 3261 §8.2.2.2: the far end has it by another way already, and will answer there.
         if matches!(status, 482 | 500) && self.has_other_ways(cx, id, tx) {
@@ -268,6 +276,7 @@ impl Call {
         if self.forwards[at].raises >= super::session::MAX_RAISES || !self.raise_session(to, response) {
             return false;
         }
+        self.forget_earlier(cx, at);
         self.forwards[at].raises += 1;
         self.forwards[at].provisional = false;
         if let Some(old) = self.forwards[at].client_tx.take() {
@@ -287,9 +296,8 @@ impl Call {
         }
     }
 
-    fn ack_forward_failure(&mut self, cx: &mut Services, at: usize, response: &Message) {
+    fn ack_forward_failure(&mut self, cx: &mut Services, at: usize, tx: ClientTxId, response: &Message) {
         let f = &self.forwards[at];
-        let Some(tx) = f.client_tx else { return };
         let mut ack = self.own_ack(f.from.other(), f.cseq);
         ack.set(HeaderId::To, response.to());
         let Some(branch) = cx.tx.client_branch(tx).map(str::to_owned) else { return };

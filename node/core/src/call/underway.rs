@@ -50,6 +50,14 @@ impl Call {
         }
     }
 
+    /// A request goes again with another CSeq number: answers to the last one are none to it.
+    pub(super) fn forget_earlier(&mut self, cx: &mut Services, at: usize) {
+        let earlier = std::mem::take(&mut self.forwards[at].earlier);
+        for tx in earlier {
+            self.leave_client(cx, &self.forwards[at], tx);
+        }
+    }
+
     pub(super) fn leave_client(&self, cx: &mut Services, forward: &Forward, tx: ClientTxId) {
         cx.client_use.remove(&tx);
         if forward.request.method() == &Method::Invite {

@@ -142,7 +142,7 @@ impl OfBranch {
     }
 }
 
-/// The maps are for lookups only and are never iterated: their random seeds do not show.
+/// The maps are for lookups, and what is iterated is put in order: their random seeds do not show.
 #[derive(Debug, Default)]
 pub(super) struct ClientTable {
     by_id: HashMap<ClientTxId, ClientTx>,
@@ -240,7 +240,10 @@ impl ClientTable {
     }
 
     pub(super) fn on_node_gone(&mut self, shared: &mut Shared, now: Instant, node: NodeId) {
-        let gone: Vec<ClientTxId> = self.by_id.iter().filter(|(_, tx)| tx.way.ingress == Some(node)).map(|(id, _)| *id).collect();
+        let mut gone: Vec<ClientTxId> =
+            self.by_id.iter().filter(|(_, tx)| tx.way.ingress == Some(node)).map(|(id, _)| *id).collect();
+        // In the order of their beginning, whatever the map's is.
+        gone.sort_unstable();
         for id in gone {
             self.drive(shared, now, id, Event::TransportError, SendFailure::Refused);
         }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sbc_core::auth::Secret;
 use sbc_core::io::{Counter, Target, Transport};
+use sbc_core::policy::Credentials;
 use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr, is_keepalive};
 
 use crate::far::{Far, sdp, wait};
@@ -297,6 +299,56 @@ fn a_slow_address_within_a_call_is_heard_after_all() {
         slow.answer(&mut s.w, &at_slow, 200, &[]);
         wait(&mut s.w, 30);
         assert!(s.got().iter().any(|(m, _)| m.status() == Some(200)), "and the call goes on");
+        s.calm();
+    }
+}
+
+/// What was left for its silence and then refuses says nothing of whoever was asked after it; nor does an answer to what went again
+/// with credentials, under another number.
+#[test]
+fn a_late_refusal_of_a_slow_address_is_no_answer() {
+    const SLOW: &str = "198.18.20.66:5060";
+    const NEXT: &str = "198.18.20.67:5060";
+    let route = |d: &mut Draft| {
+        d.push(HeaderId::RecordRoute, "<sip:proxy.test;lr>");
+    };
+    for (method, late, asked) in [(Method::Info, 503, false), (Method::Invite, 486, false), (Method::Invite, 200, true)] {
+        let mut s = Stage::with(false, |c| {
+            let mut secret = Secret::named("s");
+            assert!(secret.fill("hunter2"));
+            c.trunks[1].credentials = Some(Credentials { username: "sbc".into(), realm: None, secret });
+        });
+        s.w.names = vec![udp(SLOW), udp(NEXT)];
+        let mut s = s.established(|_| (), route);
+        let (mut slow, mut next) = (Far::at(SLOW), Far::at(NEXT));
+        slow.inbox(&s.w);
+        s.asks(&method, |_| ());
+        wait(&mut s.w, 2500);
+        let first = slow.request(&s.w, &method);
+        let mut second = next.request(&s.w, &method);
+        s.got();
+        if asked {
+            let challenge = ("WWW-Authenticate", "Digest realm=\"psap\", nonce=\"n1\", qop=\"auth\"");
+            next.answer(&mut s.w, &second, 401, &[challenge]);
+            wait(&mut s.w, 30);
+            // By now the first one is held down.
+            second = next.inbox(&s.w).into_iter().rfind(|(m, _)| m.method() == &method).expect("with credentials");
+            assert_eq!(second.0.cseq(), first.0.cseq() + 1);
+        }
+        slow.answer(&mut s.w, &first, late, &[]);
+        wait(&mut s.w, 30);
+        if method == Method::Invite {
+            assert_eq!(slow.request(&s.w, &Method::Ack).0.cseq(), first.0.cseq());
+        }
+        assert!(s.got().iter().all(|(m, _)| m.status() < Some(200)), "{method} {late}");
+        let mut ok = second.0.response(200, None);
+        if method == Method::Invite {
+            ok.push(HeaderId::Contact, format!("<sip:far@{PSAP}>")).set_body(Some("application/sdp"), sdp());
+        }
+        next.put(&mut s.w, &mut ok, second.1, &[]);
+        wait(&mut s.w, 30);
+        let told: Vec<_> = s.got().iter().filter_map(|(m, _)| m.status()).collect();
+        assert_eq!(told, [200], "{method} {late}");
         s.calm();
     }
 }

@@ -301,12 +301,16 @@ impl Sbc {
             silences.into_iter().for_each(|silence| self.cx.stop_timer(&mut Some(silence)));
             return true;
         }
+        let last = self.passing_mut(id, number).and_then(|p| p.outs.last().map(|out| out.tx)) == Some(tx);
         let way = self.take_out(id, number, tx).map(|out| out.way);
         if let Some(way) = way.as_ref().filter(|way| !way.is_connection()) {
             self.cx.target_responded(&way.back.path, status, response);
         }
-        // RFC 3261 §8.2.2.2: the far end has it by another way already, and will answer there.
-        if matches!(status, 482 | 500) && self.passing_mut(id, number).is_some_and(|p| !p.outs.is_empty()) {
+        // One that was left for its silence, and cannot, says nothing of whoever was asked after it; nor does a copy that the far end
+        // has by another way already (RFC 3261 §8.2.2.2).
+        if (matches!(status, 482 | 500) || (!last && status >= 300))
+            && self.passing_mut(id, number).is_some_and(|p| !p.outs.is_empty())
+        {
             return true;
         }
         if matches!(status, 401 | 407) && self.prove_passing(id, number, way, response) {
@@ -353,6 +357,12 @@ impl Sbc {
         let Some(asked) = subscription.passing[at].asked.as_mut() else { return false };
         if asked.learn(&mut self.cx, response, cseq).is_err() {
             return false;
+        }
+        // Answers to the last number are none to the next.
+        for mut out in std::mem::take(&mut subscription.passing[at].outs) {
+            self.subscriptions.sent.remove(&out.tx);
+            self.cx.stop_timer(&mut out.silence);
+            self.cx.tx.abandon_client(out.tx);
         }
         subscription.end_mut(far).dialog.local_cseq = cseq;
         match way {
