@@ -191,3 +191,25 @@ fn an_ack_with_the_branch_of_the_invite() {
     assert!(s.caller_got().is_empty(), "neither is the 200 repeated nor the call ended");
     s.calm();
 }
+
+/// AC-52: of two that ring, each is known by its own Contact, whichever of them spoke last.
+#[test]
+fn ac_52_a_request_of_the_early_dialog_that_is_not_in_focus() {
+    const OTHER: &str = "198.18.33.1:5060";
+    let mut s = Scene::calls(&[], Some(7));
+    let (invite, from) = s.invite.clone().expect("it was called");
+    let mut ringing = invite.response(180, None);
+    ringing.set(HeaderId::To, format!("{};tag=b", invite.to()));
+    ringing.push(HeaderId::Contact, format!("<sip:b@{OTHER}>"));
+    s.psap.put(&mut s.w, &mut ringing, from, &[]);
+    wait(&mut s.w, 20);
+    s.caller_got();
+    s.says_one(183, "a", &[], None);
+    let psap = std::mem::replace(&mut s.psap, Far::at(OTHER));
+    for (address, heard) in [(OTHER, true), ("198.18.33.2:5060", false)] {
+        s.psap = Far::at(address);
+        assert_eq!(!s.called_asks(&Method::Info, "b", None).is_empty(), heard, "{address}");
+    }
+    s.psap = psap;
+    s.calm();
+}
