@@ -25,6 +25,7 @@ pub mod rtp;
 pub mod scene;
 pub mod scrape;
 pub mod sipp;
+pub mod sites;
 pub mod stream;
 pub mod wait;
 pub mod wav;

@@ -1,4 +1,7 @@
 //! The client side of `RaftService`: openraft's network traits over gRPC.
+//!
+//! What fails takes [`PAUSE`] to fail. Openraft's own pause lies in the stream of requests, which tonic does not poll
+//! where connecting fails at once: without ours, one dead peer has the leader try again as fast as it can.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -18,7 +21,7 @@ use openraft::raft::{
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use sbc_proto::peer as pb;
 use sbc_proto::peer::raft_service_client::RaftServiceClient;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -31,6 +34,10 @@ use crate::types::{Member, Snapshot, TypeConfig, Vote};
 
 /// Bytes of a snapshot in one message.
 const SNAPSHOT_CHUNK: usize = 256 << 10;
+
+/// Shortest time for an RPC to fail: four tries a second are noticed by nobody, and a peer that is back gets its entries
+/// as soon as it would notice that it lacks them.
+const PAUSE: Duration = Duration::from_millis(250);
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
@@ -203,11 +210,16 @@ fn malformed(error: Malformed) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::from_string(error))
 }
 
+/// The answer to an RPC that may take `limit`; a failure comes after [`PAUSE`] at the earliest.
 async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Rpc<T> {
-    match timeout(limit, call).await {
-        Ok(result) => result.map_err(|status| rpc_error(&status)),
-        Err(_) => Err(RPCError::Unreachable(Unreachable::from_string("no answer in time"))),
-    }
+    let begun = Instant::now();
+    let error = match timeout(limit, call).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(status)) => rpc_error(&status),
+        Err(_) => RPCError::Unreachable(Unreachable::from_string("no answer in time")),
+    };
+    sleep_until(begun + PAUSE).await;
+    Err(error)
 }
 
 /// Requests sent and not yet answered: when they left.
@@ -275,15 +287,22 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 convert::append_to(&request)
             });
             let limit = option.soft_ttl();
+            let begun = Instant::now();
             let request = self.request(requests);
             let replies = within(limit, self.rpc.append_entries(request)).await?.into_inner();
-            let stream = futures::stream::unfold(Some(replies), move |replies| {
+            let stream = futures::stream::unfold(Some((replies, false)), move |state| {
                 let outstanding = outstanding.clone();
                 async move {
-                    let mut replies = replies?;
-                    let reply = next_reply(&mut replies, &outstanding, limit).await?;
+                    let (mut replies, answered) = state?;
+                    let reply = next_reply(&mut replies, &outstanding, limit).await;
+                    // A peer that ends the stream without an answer, or in the midst of it, has failed as well.
+                    let ended_well = reply.is_none() && answered && lock(&outstanding).is_empty();
+                    if !ended_well && !matches!(reply, Some(Ok(_))) {
+                        sleep_until(begun + PAUSE).await;
+                    }
+                    let reply = reply?;
                     let go_on = matches!(&reply, Ok(Ok(_)));
-                    Some((reply, go_on.then_some(replies)))
+                    Some((reply, go_on.then_some((replies, true))))
                 }
             });
             Ok(stream.boxed())

@@ -39,8 +39,12 @@ const BATCH_WAIT: Duration = Duration::from_millis(2);
 pub(crate) const MAX_IN_FLIGHT: usize = 256;
 /// Commands that wait: sixteen full entries. Beyond, the cluster does not keep up and the caller has to go on without.
 const MAX_QUEUED: usize = 4096;
-/// Pause before a leader that refused, or could not be reached, is tried again.
+/// Pause before a leader that refused, or could not be reached, is tried again; doubled each time that it could not be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Longest such pause. Without quorum a dead leader stays the one that is known, for as long as there are proposals.
+const MAX_RETRY_PAUSE: Duration = Duration::from_millis(400);
+/// Doublings after which the longest pause is reached in any case.
+const MAX_DOUBLINGS: u32 = 8;
 /// How often deadlines are looked at while entries are in flight.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -171,9 +175,13 @@ pub(crate) struct Proposer {
     flights: BTreeMap<u64, Flight>,
     next: u64,
     route: Option<Route>,
+    /// As the metrics last said.
+    leader: Option<u64>,
     /// Number of the present route: reports of an older one are void.
     generation: u64,
     retry_at: Option<Instant>,
+    /// Routes to this leader that broke without an outcome, one after the other.
+    broken: u32,
     reports: mpsc::Receiver<(u64, Report)>,
     reporter: mpsc::Sender<(u64, Report)>,
 }
@@ -194,8 +202,10 @@ impl Proposer {
             flights: BTreeMap::new(),
             next: 1,
             route: None,
+            leader: None,
             generation: 0,
             retry_at: None,
+            broken: 0,
             reports,
             reporter,
         };
@@ -324,6 +334,10 @@ impl Proposer {
 
     fn on_leader(&mut self) {
         let now = leader(&self.raft).map(|(leader, _)| leader);
+        if self.leader != now {
+            // Another one is tried at once.
+            (self.leader, self.broken, self.retry_at) = (now, 0, None);
+        }
         if self.route.as_ref().is_some_and(|route| Some(route.leader) != now) {
             self.close_route();
         }
@@ -339,16 +353,24 @@ impl Proposer {
         }
         match report {
             Report::Outcome(sequence, Outcome::Index(index)) => {
+                self.broken = 0;
                 if let Some(flight) = self.flights.remove(&sequence) {
                     answer(flight.waiters, Ok(index));
                 }
             }
             // What follows the refused entry may have been taken: all of it is sent again, behind that entry.
-            Report::Outcome(_, Outcome::NotLeader(_) | Outcome::Stopped) | Report::Broken => {
-                self.close_route();
-                self.retry_at = Some(Instant::now() + RETRY_PAUSE);
+            Report::Outcome(_, Outcome::NotLeader(_) | Outcome::Stopped) => self.retry_after(RETRY_PAUSE),
+            Report::Broken => {
+                let pause = RETRY_PAUSE.saturating_mul(1 << self.broken.min(MAX_DOUBLINGS));
+                self.broken += 1;
+                self.retry_after(pause.min(MAX_RETRY_PAUSE));
             }
         }
+    }
+
+    fn retry_after(&mut self, pause: Duration) {
+        self.close_route();
+        self.retry_at = Some(Instant::now() + pause);
     }
 
     fn on_tick(&mut self) {

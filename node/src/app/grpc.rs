@@ -9,6 +9,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::tls::{self, Pems};
 
+/// A connection that is silent for so long is asked whether its far end is there, three times.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
 /// Binds the listener.
 pub(super) async fn bind(listen: SocketAddr) -> Result<TcpListener, std::io::Error> {
     TcpListener::bind(listen).await
@@ -28,6 +31,11 @@ impl Connector for PeerConnector {
         endpoint
             .connect_timeout(Duration::from_millis(800))
             .tcp_nodelay(true)
+            // HTTP/2 asks nothing before the TLS handshake is over: a peer whose machine dies within it would be waited for
+            // for ever.
+            .tcp_keepalive(Some(KEEP_ALIVE))
+            .tcp_keepalive_interval(Some(KEEP_ALIVE))
+            .tcp_keepalive_retries(Some(3))
             .http2_keep_alive_interval(Duration::from_millis(500))
             .keep_alive_timeout(Duration::from_millis(800))
             .keep_alive_while_idle(true)

@@ -1,16 +1,57 @@
 //! Log lines to standard error, as JSON or for people.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use super::repeats::Repeats;
 use crate::config::{LogFormat, LogSection};
+
+/// What is not shown unless the filter names it. Openraft warns of each try to reach a peer that is down; whether it is down the
+/// links tell, once.
+const QUIET: &str = "openraft=error";
 
 /// Installs the process's subscriber. The error is for the operator: the filter, or that one is installed already.
 pub fn init_logging(config: &LogSection) -> Result<(), String> {
-    let filter = EnvFilter::builder().parse(&config.filter).map_err(|e| format!("log filter \"{}\": {e}", config.filter))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(false).try_init(),
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+    };
+    let repeats = Repeats::default();
+    let subscriber = tracing_subscriber::registry().with(lines).with(repeats.clone()).with(filter(&config.filter)?);
+    subscriber.try_init().map_err(|e| e.to_string())?;
+    repeats.tell_regularly().map_err(|e| e.to_string())
+}
+
+/// Of two directives for one target the later one counts.
+fn filter(directives: &str) -> Result<EnvFilter, String> {
+    let all = format!("{QUIET},{directives}");
+    EnvFilter::builder().parse(all).map_err(|e| format!("log filter \"{directives}\": {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(directives: &str) -> [bool; 3] {
+        let subscriber = tracing_subscriber::registry().with(filter(directives).unwrap());
+        tracing::subscriber::with_default(subscriber, || {
+            [
+                tracing::enabled!(target: "openraft::replication", tracing::Level::WARN),
+                tracing::enabled!(target: "openraft::replication", tracing::Level::ERROR),
+                tracing::enabled!(target: "sbc_node", tracing::Level::INFO),
+            ]
+        })
     }
-    .map_err(|e| e.to_string())
+
+    #[test]
+    fn openraft_is_quiet_unless_it_is_named() {
+        assert_eq!(shown("info"), [false, true, true]);
+        assert_eq!(shown("info,sbc_core=debug"), [false, true, true]);
+        assert_eq!(shown("info,openraft=info"), [true, true, true]);
+        assert_eq!(shown("openraft=warn,info"), [true, true, true]);
+        assert_eq!(shown(""), [false, true, false]);
+        assert!(filter("sbc=nonsense").is_err());
+    }
 }

@@ -3,6 +3,7 @@
 mod http;
 mod log;
 mod metrics;
+mod repeats;
 
 pub use http::{HttpError, serve_http};
 pub use log::init_logging;
