@@ -117,7 +117,8 @@ pub(super) async fn trunks(cluster: &Cluster, out: Out, command: TrunkCommand) -
 
 fn trunk_table(trunks: &[v1::Trunk]) -> Table {
     let mut table = Table::new(&[
-        "TRUNK", "REALM", "ENABLED", "SOURCES", "TARGETS", "MISROUTE", "AUTH", "TOPOLOGY", "IDENTITY", "CODECS", "ROUTES",
+        "TRUNK", "REALM", "ENABLED", "SOURCES", "TARGETS", "MISROUTE", "AUTH", "TOPOLOGY", "IDENTITY", "CODECS", "LATCHING",
+        "ROUTES",
     ]);
     let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
     for t in trunks {
@@ -132,6 +133,7 @@ fn trunk_table(trunks: &[v1::Trunk]) -> Table {
             t.topology.clone(),
             t.identity.clone(),
             if t.codecs.is_empty() { "all".into() } else { t.codecs.join(", ") },
+            yes(t.latching),
             t.routes.join(", "),
         ]);
     }

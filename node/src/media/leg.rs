@@ -9,7 +9,7 @@ use mio::net::UdpSocket;
 use sbc_core::io::{Addresses, StreamRemote};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::latch::{Latch, Verdict};
+use super::latch::{Latch, Signalled, Verdict};
 use super::limits::BIND_TRIES;
 use super::packet::{Channel, PacketKind, classify};
 use super::ports::PortPools;
@@ -147,14 +147,12 @@ pub(super) struct Leg {
     rtp: Latch,
     rtcp: Latch,
     mux: bool,
-    /// `Latched` was reported; it is said once for each side of a stream.
-    pub(super) reported: bool,
 }
 
 impl Leg {
     pub(super) fn bind(addresses: Addresses, pools: &Arc<Mutex<PortPools>>, guard: Duration) -> Result<Leg, BindError> {
         let pair = PortPair::bind(addresses, pools)?;
-        Ok(Leg { pair, rtp: Latch::new(guard), rtcp: Latch::new(guard), mux: false, reported: false })
+        Ok(Leg { pair, rtp: Latch::new(guard), rtcp: Latch::new(guard), mux: false })
     }
 
     /// Our RTP port.
@@ -180,8 +178,9 @@ impl Leg {
 
     /// Sets where the far end said that it is.
     pub(super) fn signal(&mut self, remote: Option<StreamRemote>) {
-        self.rtp.signal(remote.map(|r| r.rtp));
-        self.rtcp.signal(remote.map(|r| r.rtcp));
+        let said = |place, r: StreamRemote| Signalled { place, description: r.description, latching: r.latching };
+        self.rtp.signal(remote.map(|r| said(r.rtp, r)));
+        self.rtcp.signal(remote.map(|r| said(r.rtcp, r)));
         self.mux = remote.is_some_and(|r| r.rtcp_mux);
     }
 
@@ -220,7 +219,7 @@ impl Leg {
 
     /// RTCP comes from the host that sends the RTP, or from where it was signalled.
     fn is_plausible_rtcp(&self, source: SocketAddr) -> bool {
-        self.rtp.source().is_none_or(|rtp| rtp.ip() == source.ip()) || self.rtcp.signalled() == Some(source)
+        self.rtp.source().is_none_or(|rtp| rtp.ip() == source.ip()) || self.rtcp.address() == Some(source)
     }
 
     /// RTP found its source: an RTCP source from before that cannot be the same far end is forgotten.

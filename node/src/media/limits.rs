@@ -42,3 +42,7 @@ pub(super) const PORT_REST: Duration = Duration::from_secs(4);
 
 /// Pairs tried for one side of one stream when other processes hold ports in the range.
 pub(super) const BIND_TRIES: usize = 128;
+
+/// How long the source that is heard must have been silent before another port of its host is heard (AC-54): ten lost packets in a row are
+/// a lost path, and a speaker's pauses are longer, but who shares the host's address then is most likely the host itself.
+pub(super) const RELATCH_SILENCE: Duration = Duration::from_millis(200);

@@ -61,7 +61,7 @@ pub(super) struct Stream {
 pub(super) struct Pumped {
     /// There may be more to read.
     pub(super) more: bool,
-    /// First latch of the side: to be reported.
+    /// The side has a new source: to be reported.
     pub(super) latched: Option<(Side, SocketAddr)>,
 }
 
@@ -129,7 +129,7 @@ impl Stream {
         pumped
     }
 
-    /// Judges, counts and sends one packet on; true: the side latched for the first time.
+    /// Judges, counts and sends one packet on; true: it has a new source.
     fn forward(
         &mut self,
         side: Side,
@@ -175,6 +175,6 @@ impl Stream {
             Some(Err(_)) => add(&totals.socket_errors, 1),
             None => add(&totals.unroutable, 1),
         }
-        latched && !std::mem::replace(&mut from.reported, true)
+        latched
     }
 }

@@ -141,7 +141,17 @@ impl Phone {
 
     fn remote(&self, rtcp_mux: bool) -> Option<StreamRemote> {
         let rtcp = if rtcp_mux { self.rtp_addr() } else { self.rtcp.local_addr().unwrap() };
-        Some(StreamRemote { rtp: Place::At(self.rtp_addr()), rtcp: Place::At(rtcp), rtcp_mux })
+        Some(StreamRemote { rtp: Place::At(self.rtp_addr()), rtcp: Place::At(rtcp), rtcp_mux, description: 0, latching: true })
+    }
+
+    /// The same in another description.
+    fn again(&self, description: u32) -> Option<StreamRemote> {
+        self.remote(false).map(|r| StreamRemote { description, ..r })
+    }
+
+    /// The same from a far end that is where it says.
+    fn fixed(&self) -> Option<StreamRemote> {
+        self.remote(false).map(|r| StreamRemote { latching: false, ..r })
     }
 }
 
@@ -247,8 +257,9 @@ fn rtcp_mux_on_either_side() {
 
 #[test]
 fn nat_latches_and_foreign_sources_are_dropped() {
-    let mut b = Bench::start(7, (20_000, 20_099), Duration::ZERO, 1);
-    let (signalled, x, p, foreign) = (b.phone(), b.phone(), b.phone(), b.phone());
+    // Nobody of another host is heard in this test's time but the signalled one.
+    let mut b = Bench::start(7, (20_000, 20_099), Duration::from_secs(3_600), 1);
+    let (signalled, x, p, foreign) = (b.phone(), b.phone(), b.phone(), Phone::new([127, 0, 42, 251].into()));
     let ports = b.open(1, 0, 1)[0];
     b.remote(1, Side::Caller, signalled.remote(false));
     b.remote(1, Side::Callee, p.remote(false));
@@ -257,12 +268,12 @@ fn nat_latches_and_foreign_sources_are_dropped() {
     p.rtp.send_to(&rtp(1), (b.core, ports.callee)).unwrap();
     expect(&signalled.rtp, &rtp(1), (b.external, ports.caller));
     b.latched(1, Side::Callee, p.rtp_addr());
-    // Then the observed source; with a guard window of zero it is final.
+    // Then the observed source.
     x.rtp.send_to(&rtp(2), (b.external, ports.caller)).unwrap();
     expect(&p.rtp, &rtp(2), (b.core, ports.callee));
     b.latched(1, Side::Caller, x.rtp_addr());
     foreign.rtp.send_to(&rtp(66), (b.external, ports.caller)).unwrap();
-    signalled.rtp.send_to(&rtp(67), (b.external, ports.caller)).unwrap();
+    foreign.rtp.send_to(&rtp(67), (b.external, ports.caller)).unwrap();
     b.wait(1, "foreign packets are dropped", |s| s.caller.dropped == 2);
     p.rtp.send_to(&rtp(3), (b.core, ports.callee)).unwrap();
     expect(&x.rtp, &rtp(3), (b.external, ports.caller));
@@ -284,7 +295,7 @@ fn nat_latches_and_foreign_sources_are_dropped() {
 fn signalled_source_wins_within_the_guard_window_and_a_change_reopens() {
     // The window cannot end during the test.
     let mut b = Bench::start(10, (20_000, 20_099), Duration::from_secs(3_600), 1);
-    let (x, p, attacker) = (b.phone(), b.phone(), b.phone());
+    let (x, p, attacker) = (b.phone(), b.phone(), Phone::new([127, 0, 42, 252].into()));
     let ports = b.open(1, 0, 1)[0];
     b.remote(1, Side::Caller, x.remote(false));
     b.remote(1, Side::Callee, p.remote(false));
@@ -294,6 +305,7 @@ fn signalled_source_wins_within_the_guard_window_and_a_change_reopens() {
     b.latched(1, Side::Caller, attacker.rtp_addr());
     x.rtp.send_to(&rtp(2), (b.external, ports.caller)).unwrap();
     expect(&p.rtp, &rtp(2), (b.core, ports.callee));
+    b.latched(1, Side::Caller, x.rtp_addr());
     attacker.rtp.send_to(&rtp(3), (b.external, ports.caller)).unwrap();
     b.wait(1, "the attacker lost the latch", |s| s.caller.dropped == 1);
     p.rtp.send_to(&rtp(4), (b.core, ports.callee)).unwrap();
@@ -305,19 +317,73 @@ fn signalled_source_wins_within_the_guard_window_and_a_change_reopens() {
     b.settle(1);
     attacker.rtp.send_to(&rtp(5), (b.external, ports.caller)).unwrap();
     b.wait(1, "a refresh does not open the latch", |s| s.caller.dropped == 2);
-    let y = b.phone();
+    let y = Phone::new([127, 0, 42, 253].into());
     b.remote(1, Side::Caller, y.remote(false));
     b.settle(1);
     p.rtp.send_to(&rtp(6), (b.core, ports.callee)).unwrap();
     expect(&y.rtp, &rtp(6), (b.external, ports.caller));
     y.rtp.send_to(&rtp(7), (b.external, ports.caller)).unwrap();
     expect(&p.rtp, &rtp(7), (b.core, ports.callee));
+    b.latched(1, Side::Caller, y.rtp_addr());
     x.rtp.send_to(&rtp(8), (b.external, ports.caller)).unwrap();
     b.wait(1, "the old address is foreign now", |s| s.caller.dropped == 3);
-    // Reported once for each side, however often it latched.
     b.no_event();
     b.settle(1);
     assert_eq!(b.handle.totals().dropped_foreign, 3);
+}
+
+/// AC-54: the NAT before the caller forgets its mapping in mid-call.
+#[test]
+fn a_new_port_is_heard_when_the_old_one_is_silent() {
+    let mut b = Bench::start(73, (20_000, 20_099), GUARD, 1);
+    let (signalled, x, y, z, p) = (b.phone(), b.phone(), b.phone(), b.phone(), b.phone());
+    let ports = b.open(1, 0, 1)[0];
+    b.remote(1, Side::Caller, signalled.remote(false));
+    b.remote(1, Side::Callee, p.remote(false));
+    b.settle(1);
+    x.rtp.send_to(&rtp(1), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(1), (b.core, ports.callee));
+    b.latched(1, Side::Caller, x.rtp_addr());
+    // The first packets of the new port may come too soon.
+    let end = Instant::now() + PATIENCE;
+    while b.stats(1).caller.rtp_packets < 2 {
+        assert!(Instant::now() < end, "never heard again");
+        y.rtp.send_to(&rtp(2), (b.external, ports.caller)).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    b.latched(1, Side::Caller, y.rtp_addr());
+    p.rtp.send_to(&rtp(3), (b.core, ports.callee)).unwrap();
+    expect(&y.rtp, &rtp(3), (b.external, ports.caller));
+    b.latched(1, Side::Callee, p.rtp_addr());
+    // Another description with the same address: whoever is next is heard at once, and until then the old source gets the media.
+    b.remote(1, Side::Caller, signalled.again(1));
+    b.settle(1);
+    p.rtp.send_to(&rtp(4), (b.core, ports.callee)).unwrap();
+    expect(&y.rtp, &rtp(4), (b.external, ports.caller));
+    z.rtp.send_to(&rtp(5), (b.external, ports.caller)).unwrap();
+    b.latched(1, Side::Caller, z.rtp_addr());
+    p.rtp.send_to(&rtp(6), (b.core, ports.callee)).unwrap();
+    expect(&z.rtp, &rtp(6), (b.external, ports.caller));
+}
+
+/// RFC 3264 §5.1: a PSAP that sends from another port than it listens on.
+#[test]
+fn without_latching_media_go_where_the_description_says() {
+    let mut b = Bench::start(76, (20_000, 20_099), GUARD, 1);
+    let (x, p, sender) = (b.phone(), b.phone(), b.phone());
+    let ports = b.open(1, 0, 1)[0];
+    b.remote(1, Side::Caller, x.remote(false));
+    b.remote(1, Side::Callee, p.fixed());
+    b.settle(1);
+    sender.rtp.send_to(&rtp(1), (b.core, ports.callee)).unwrap();
+    expect(&x.rtp, &rtp(1), (b.external, ports.caller));
+    b.latched(1, Side::Callee, sender.rtp_addr());
+    sender.rtcp.send_to(&rtcp(2), (b.core, ports.callee + 1)).unwrap();
+    expect(&x.rtcp, &rtcp(2), (b.external, ports.caller + 1));
+    x.rtp.send_to(&rtp(3), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(3), (b.core, ports.callee));
+    x.rtcp.send_to(&rtcp(4), (b.external, ports.caller + 1)).unwrap();
+    expect(&p.rtcp, &rtcp(4), (b.core, ports.callee + 1));
 }
 
 #[test]
@@ -335,7 +401,8 @@ fn hold_and_rejected_streams() {
     assert_eq!(b.handle.totals().unroutable, 1);
     // Old hold: 0.0.0.0. It keeps sending (music), gets nothing.
     let zero = |port| Place::At(SocketAddr::from(([0, 0, 0, 0], port)));
-    b.remote(1, Side::Callee, Some(StreamRemote { rtp: zero(4_000), rtcp: zero(4_001), rtcp_mux: false }));
+    let held = StreamRemote { rtp: zero(4_000), rtcp: zero(4_001), rtcp_mux: false, description: 1, latching: true };
+    b.remote(1, Side::Callee, Some(held));
     b.settle(1);
     p.rtp.send_to(&rtp(3), (b.core, ports.callee)).unwrap();
     expect(&x.rtp, &rtp(3), (b.external, ports.caller));
@@ -441,7 +508,8 @@ fn a_realm_of_both_families() {
         let psap = UdpSocket::bind((core, 0)).unwrap();
         let at = |socket: &UdpSocket| {
             let rtp = socket.local_addr().unwrap();
-            Some(StreamRemote { rtp: Place::At(rtp), rtcp: Place::new(Some(rtp.ip()), rtp.port() ^ 1), rtcp_mux: false })
+            let rtcp = Place::new(Some(rtp.ip()), rtp.port() ^ 1);
+            Some(StreamRemote { rtp: Place::At(rtp), rtcp, rtcp_mux: false, description: 0, latching: true })
         };
         b.remote(media, Side::Caller, at(&caller));
         b.remote(media, Side::Callee, at(&psap));

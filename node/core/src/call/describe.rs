@@ -74,8 +74,7 @@ impl Call {
         let counts = counts(message);
         let offer = if answers && counts { Sdp::parse(&self.leg(from.other()).remote_sdp).ok() } else { None };
         if counts {
-            self.media.on_remote_sdp(cx, from, &sdp, offer.as_ref());
-            self.leg_mut(from).remote_sdp = bytes.clone();
+            self.described(cx, from, &sdp, offer.as_ref());
         }
         let (sdp, bytes) = self.fewer_codecs(cx, sdp, bytes);
         let to = match from.other() {

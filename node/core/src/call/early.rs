@@ -302,9 +302,9 @@ impl Call {
         self.refuse_forwards(cx, |f| f.fork != focus);
         (self.caller.offer, self.callee.offer) = (None, None);
         // Media may still follow another dialog.
-        for (side, description) in [(Side::Caller, &self.caller.remote_sdp), (Side::Callee, &self.callee.remote_sdp)] {
-            if let Ok(sdp) = Sdp::parse(description) {
-                self.media.on_remote_sdp(cx, side, &sdp, None);
+        for side in [Side::Caller, Side::Callee] {
+            if let Ok(sdp) = Sdp::parse(&self.leg(side).remote_sdp) {
+                self.described(cx, side, &sdp, None);
             }
         }
     }

@@ -13,6 +13,7 @@ use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
 use crate::ids::MediaId;
 use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Place, Realm, Side, StreamPorts, StreamRemote};
+use crate::policy::latches;
 use crate::sip::{MediaLine, Sdp, SdpRewrite};
 
 /// Streams of one call at the most; further m-lines are passed on without being anchored.
@@ -50,6 +51,8 @@ pub(super) struct CallMedia {
     asked: usize,
     realms: [Realm; 2],
     remotes: Remotes,
+    /// How many descriptions of each side there were.
+    descriptions: [u32; 2],
     /// Sessions that were given up for one on other sides, and are not closed yet.
     left: u8,
     /// A target waits for the ports.
@@ -67,6 +70,7 @@ impl CallMedia {
             asked: 0,
             realms,
             remotes: Vec::new(),
+            descriptions: [0; 2],
             left: 0,
             awaited: false,
         }
@@ -125,13 +129,20 @@ impl CallMedia {
         }
     }
 
-    /// The far end of `side` described its media: tells the engine what changed. `offer`: what it answers.
-    pub(super) fn on_remote_sdp(&mut self, cx: &mut Services, side: Side, sdp: &Sdp, offer: Option<&Sdp>) {
+    /// The far end of `leg` described its media: tells the engine what changed. `offer`: what it answers.
+    fn on_remote_sdp(&mut self, cx: &mut Services, leg: &Leg, sdp: &Sdp, offer: Option<&Sdp>) {
+        let side = leg.side;
+        if leg.remote_sdp != sdp.raw() {
+            let count = &mut self.descriptions[index(side)];
+            *count = count.wrapping_add(1);
+        }
+        let said =
+            Said { description: self.descriptions[index(side)], latching: latches(cx.config.trunk(&leg.trunk), leg.realm) };
         let mut remotes = self.remotes();
         for (i, sides) in remotes.iter_mut().enumerate() {
             // Lines that are missing are refused, as near as one can tell (RFC 3264 §6, §8).
             let line = sdp.media().get(i).filter(|_| stands(offer, i));
-            sides[index(side)] = line.and_then(remote_of);
+            sides[index(side)] = line.and_then(|line| remote_of(line, said));
         }
         self.set_remotes(cx, remotes);
     }
@@ -306,6 +317,16 @@ impl Call {
         waits
     }
 
+    /// The far end of `side` described its media: what is not news (the same again) leaves them as they are. `offer`: what it answers.
+    pub(super) fn described(&mut self, cx: &mut Services, side: Side, sdp: &Sdp, offer: Option<&Sdp>) {
+        let leg = match side {
+            Side::Caller => &mut self.caller,
+            Side::Callee => &mut self.callee,
+        };
+        self.media.on_remote_sdp(cx, leg, sdp, offer);
+        leg.remote_sdp = sdp.raw().clone();
+    }
+
     /// A description without what the codec lists of the two trunks keep from crossing.
     pub(super) fn fewer_codecs(&self, cx: &Services, sdp: Sdp, bytes: Bytes) -> (Sdp, Bytes) {
         let lists = [&self.caller.trunk, &self.callee.trunk].map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
@@ -323,8 +344,15 @@ impl Call {
     }
 }
 
+/// What all media of one description have in common.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    description: u32,
+    latching: bool,
+}
+
 /// Where a far end wants one medium; `None`: refused, or nothing that is relayed.
-fn remote_of(line: &MediaLine) -> Option<StreamRemote> {
+fn remote_of(line: &MediaLine, said: Said) -> Option<StreamRemote> {
     if line.port == 0 || !line.is_rtp() {
         return None;
     }
@@ -333,6 +361,8 @@ fn remote_of(line: &MediaLine) -> Option<StreamRemote> {
         rtp: Place::new(line.connection, line.port),
         rtcp: Place::new(rtcp_ip.or(line.connection), rtcp_port),
         rtcp_mux: line.rtcp_mux,
+        description: said.description,
+        latching: said.latching,
     })
 }
 

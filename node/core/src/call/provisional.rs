@@ -281,6 +281,9 @@ impl Call {
         }
         let mut draft = request.response(200, None);
         draft.set_body(Some("application/sdp"), leg.local_sdp.clone());
+        if let Ok(sdp) = Sdp::parse(&body::sdp_bytes(&span)) {
+            self.described(cx, Side::Caller, &sdp, None);
+        }
         self.ladder.sent(cx.now.unix, self.caller.realm, back, &draft);
         cx.respond(tx, &mut draft);
     }

@@ -146,8 +146,7 @@ impl Call {
             && let Ok(sdp) = Sdp::parse(&bytes)
         {
             // The far end moved its media with its answer.
-            self.media.on_remote_sdp(cx, side, &sdp, None);
-            self.leg_mut(side).remote_sdp = bytes;
+            self.described(cx, side, &sdp, None);
         }
     }
 

@@ -77,6 +77,10 @@ pub struct StreamRemote {
     pub rtcp: Place,
     /// RTP and RTCP on one port (RFC 5761).
     pub rtcp_mux: bool,
+    /// Which of its descriptions said so, counted in this call: another one re-opens the latch, though it says the same address.
+    pub description: u32,
+    /// Packets go where the far end is heard from (RFC 7362 §4), else where it said (RFC 3264 §5.1).
+    pub latching: bool,
 }
 
 /// Orders to the engine. Orders for one session are carried out in their order.
@@ -94,7 +98,7 @@ pub enum MediaCommand {
         realms: [Realm; 2],
     },
     /// Where `side`'s far end wants the stream; until a packet from there is seen (latching) packets go there. `None`: the
-    /// stream is rejected or off: forward nothing to that side. A change re-opens the latch.
+    /// stream is rejected or off: forward nothing to that side. Another description re-opens the latch.
     Remote {
         /// The session.
         media: MediaId,
@@ -165,7 +169,7 @@ pub enum MediaEvent {
         /// For people.
         reason: Box<str>,
     },
-    /// First packet from that side's far end: the stream is latched to it.
+    /// That side's far end is heard from another source than before; at first from any.
     Latched {
         /// The session.
         media: MediaId,

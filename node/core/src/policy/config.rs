@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, SubscribePolicy};
-use super::{AclRule, Codecs, HeaderRule, IdentityPolicy, NumberRange, PrackPolicy, SourceCheck, Topology};
+use super::{AclRule, Codecs, HeaderRule, IdentityPolicy, MediaPolicy, NumberRange, PrackPolicy, SourceCheck, Topology};
 use crate::io::{HostAndPort, Realm, Transport};
 
 /// What all nodes share; changed by `sbcctl config apply`.
@@ -99,6 +99,8 @@ pub struct Trunk {
     pub identity: IdentityPolicy,
     /// The codecs that may be negotiated with it; `None`: all.
     pub codecs: Option<Codecs>,
+    /// What is done with its media.
+    pub media: MediaPolicy,
     /// Initial requests are its own only on a TLS connection whose certificate bears one of these SIP domains; empty: its
     /// sources are enough.
     pub tls_names: Vec<Box<str>>,
@@ -131,6 +133,7 @@ impl Trunk {
             topology: Topology::default(),
             identity: IdentityPolicy::default(),
             codecs: None,
+            media: MediaPolicy::default(),
             tls_names: Vec::new(),
         }
     }

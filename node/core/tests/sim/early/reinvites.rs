@@ -53,6 +53,28 @@ fn an_update_after_a_reliable_answer() {
     s.calm();
 }
 
+/// RFC 7362 §4: a description that is new opens the latch, though it names the same address; one that is said again does not. Media toward
+/// the core side go where it says.
+#[test]
+fn a_new_description_is_told_to_the_engine() {
+    let (mut s, ok) = Scene::answered(&[], &[]);
+    let last = |s: &Scene, side| s.w.streams.iter().rev().find_map(|(_, of, remote)| (*of == side).then_some(*remote)?);
+    let (caller, called) = (last(&s, Side::Caller).expect("told"), last(&s, Side::Callee).expect("told"));
+    assert_eq!((caller.latching, called.latching), (true, false));
+    let told = s.w.streams.len();
+    let same = sdp(7);
+    let newer = Bytes::from(String::from_utf8_lossy(&same).replace("o=far 7 1 ", "o=far 7 2 "));
+    for (offer, news) in [(&same, false), (&newer, true), (&newer, false)] {
+        let before = last(&s, Side::Caller).expect("told");
+        let asked = s.offers(&Method::Update, &ok, offer).pop().expect("passed on");
+        s.called_answers(&asked, 200, Some(10));
+        let after = last(&s, Side::Caller).expect("told");
+        assert_eq!((after.rtp, after.description != before.description), (before.rtp, news));
+    }
+    assert_eq!(s.w.streams.len(), told + 1);
+    s.calm();
+}
+
 /// RFC 3262 §5: without an offer of its own the first reliable response has one, and the PRACK answers: where media go is settled.
 #[test]
 fn one_without_an_offer() {
