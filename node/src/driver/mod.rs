@@ -16,8 +16,8 @@ use futures::stream::FuturesUnordered;
 use prost::Message;
 use sbc_core::ids::{CallUid, CommandId, MediaId, ProposalId, ResolveId};
 use sbc_core::io::{
-    CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, PeerMessage, ResolveError, SendFailure, Target,
-    View,
+    CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, PeerMessage, Received, ResolveError, SendFailure,
+    Target, View,
 };
 use sbc_core::policy::ClusterConfig;
 use sbc_core::sbc::Sbc;
@@ -31,7 +31,7 @@ use crate::dns::Resolver;
 use crate::media::MediaHandle;
 use crate::peer::{FromPeer, PeerLinks};
 use crate::store::FromStore;
-use crate::transport::{TransportEvent, TransportHandle};
+use crate::transport::{Arrived, TransportEvent, TransportHandle};
 
 /// Inputs taken from one queue before the others get their turn.
 const BATCH: usize = 64;
@@ -158,14 +158,14 @@ impl Driver {
                         return;
                     }
                     for event in packets.drain(..) {
-                        self.input(from_transport(event));
+                        self.input(from_transport(&self.parts.clock, event));
                     }
                 }
                 n = queues.peers.recv_many(&mut frames, BATCH), if !queues.peers.is_closed() || !queues.peers.is_empty() => {
                     let _ = n;
                     meter.wakes(std::time::Instant::now());
-                    for FromPeer { from, message } in frames.drain(..) {
-                        self.input(Input::Peer { from, message });
+                    for FromPeer { from, message, at } in frames.drain(..) {
+                        self.input(Input::Peer { from, message: message.aged(at.elapsed()) });
                     }
                 }
                 n = queues.media.recv_many(&mut reports, BATCH), if !queues.media.is_closed() || !queues.media.is_empty() => {
@@ -337,9 +337,11 @@ fn fullest(queues: &Queues) -> f32 {
     share(&queues.transport).max(share(&queues.peers))
 }
 
-fn from_transport(event: TransportEvent) -> Input {
+fn from_transport(clock: &Clock, event: TransportEvent) -> Input {
     match event {
-        TransportEvent::Received(received) => Input::Received(received),
+        TransportEvent::Received(Arrived { path, payload, at }) => {
+            Input::Received(Received { path, payload, at: clock.from_std(at) })
+        }
         TransportEvent::SendFailed { id, reason } => Input::SendFailed { id, reason },
         TransportEvent::FlowProved { flow, names } => Input::FlowProved { flow, names },
         TransportEvent::FlowClosed(flow) => Input::FlowClosed(flow),

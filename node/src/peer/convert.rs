@@ -1,5 +1,8 @@
 //! Between the core's messages and their frames.
 
+use std::time::Duration;
+
+use super::delay;
 use sbc_core::ids::{CallUid, FlowId, NodeId, SendId};
 use sbc_core::io::{AddressRole, ClaimStage, Envelope, Path, PeerMessage, SendFailure, Transmit, Transport};
 use sbc_proto::peer as pb;
@@ -11,6 +14,8 @@ pub(super) fn to_frame(message: &PeerMessage) -> pb::PeerFrame {
             ingress: u32::from(envelope.ingress.0),
             path: Some(path_to(&envelope.path)),
             payload: envelope.payload.clone(),
+            age_us: u64::try_from(envelope.age.as_micros()).unwrap_or(u64::MAX),
+            sent_us: delay::sender_us(),
         }),
         PeerMessage::Emit(transmit) => Kind::Emit(pb::Emit {
             path: Some(path_to(&transmit.path)),
@@ -44,7 +49,12 @@ pub(super) fn from_kind(from: NodeId, kind: Kind) -> Option<PeerMessage> {
         Kind::Relay(relay) => {
             let path = path_from(relay.path.as_ref()?)?;
             // Whoever speaks is the ingress: what it says about a third node is not believed.
-            Some(PeerMessage::Relay(Envelope { ingress: from, path, payload: relay.payload }))
+            Some(PeerMessage::Relay(Envelope {
+                ingress: from,
+                path,
+                payload: relay.payload,
+                age: Duration::from_micros(relay.age_us),
+            }))
         }
         Kind::Emit(emit) => Some(PeerMessage::Emit(Transmit {
             path: path_from(emit.path.as_ref()?)?,
@@ -156,7 +166,12 @@ mod tests {
         let from = NodeId(3);
         let call = CallUid { node: NodeId(2), incarnation: Incarnation(4), serial: 9 };
         for message in [
-            PeerMessage::Relay(Envelope { ingress: from, path: path(), payload: Bytes::from_static(b"x") }),
+            PeerMessage::Relay(Envelope {
+                ingress: from,
+                path: path(),
+                payload: Bytes::from_static(b"x"),
+                age: Duration::from_millis(1700),
+            }),
             PeerMessage::Emit(Transmit {
                 path: Path { flow: None, ..path() },
                 tls_name: Some("a.b".into()),
@@ -179,7 +194,7 @@ mod tests {
     #[test]
     fn damage_is_no_message() {
         let bad = pb::Path { role: 9, ..path_to(&path()) };
-        let relay = pb::Relay { ingress: 1, path: Some(bad), payload: Bytes::new() };
+        let relay = pb::Relay { ingress: 1, path: Some(bad), ..Default::default() };
         assert_eq!(from_kind(NodeId(1), Kind::Relay(relay)), None);
         assert_eq!(from_kind(NodeId(1), Kind::AskClaim(pb::AskClaim { key: Bytes::from_static(b"short") })), None);
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{LinkState, Myself};
+use super::{LinkState, Myself, delay};
 
 /// How often a peer is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_millis(300);
@@ -88,7 +88,7 @@ impl Task {
                         return Err("no answer to pings".into());
                     }
                     nonce += 1;
-                    frames.try_send(frame(Kind::Ping(Ping { nonce }))).map_err(|e| e.to_string())?;
+                    frames.try_send(frame(Kind::Ping(Ping { nonce, sent_us: delay::sender_us() }))).map_err(|e| e.to_string())?;
                 }
             }
         }

@@ -4,6 +4,7 @@
 //! queue drops: SIP retransmits. A peer counts as alive while its Pongs come.
 
 mod convert;
+mod delay;
 mod link;
 mod service;
 
@@ -34,6 +35,8 @@ pub struct FromPeer {
     pub from: NodeId,
     /// What.
     pub message: PeerMessage,
+    /// When it was read.
+    pub at: Instant,
 }
 
 /// This node, as it says Hello.

@@ -1,6 +1,7 @@
 //! The receiving end of links.
 
 use std::pin::Pin;
+use std::time::Instant;
 
 use sbc_core::ids::NodeId;
 use sbc_proto::peer::peer_frame::Kind;
@@ -11,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::delay::OneWay;
 use super::link::frame;
 use super::{FromPeer, Myself, convert};
 
@@ -63,7 +65,10 @@ impl PeerLinkService for LinkService {
         back.try_send(Ok(frame(Kind::Hello(own)))).map_err(|_| Status::internal("no room for Hello"))?;
         let sink = self.sink.clone();
         tokio::spawn(async move {
+            let mut delays = OneWay::default();
             while let Some(Ok(received)) = frames.next().await {
+                let at = Instant::now();
+                let waited = delays.excess(at, received.kind.as_ref().map_or(0, sent_us));
                 match received.kind {
                     Some(Kind::Ping(ping)) => {
                         // A peer that does not read its Pongs has none to miss.
@@ -71,7 +76,8 @@ impl PeerLinkService for LinkService {
                     }
                     Some(kind) => {
                         if let Some(message) = convert::from_kind(from, kind)
-                            && let Err(mpsc::error::TrySendError::Closed(_)) = sink.try_send(FromPeer { from, message })
+                            && let Err(mpsc::error::TrySendError::Closed(_)) =
+                                sink.try_send(FromPeer { from, message: message.aged(waited), at })
                         {
                             return;
                         }
@@ -81,5 +87,14 @@ impl PeerLinkService for LinkService {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
+/// The sender's clock when it wrote a frame; 0: it did not say.
+fn sent_us(kind: &Kind) -> u64 {
+    match kind {
+        Kind::Relay(relay) => relay.sent_us,
+        Kind::Ping(ping) => ping.sent_us,
+        _ => 0,
     }
 }

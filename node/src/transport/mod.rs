@@ -6,6 +6,7 @@
 //! when this node does not hold the anycast socket: then the unicast socket sends with the anycast source address.
 
 mod anycast;
+mod batch;
 mod config;
 mod last_words;
 mod stats;
@@ -22,9 +23,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Instant;
 
+use bytes::Bytes;
 use sbc_core::ids::{FlowId, SendId};
-use sbc_core::io::{AddressRole, Received, SendFailure, Transmit, Transport as Proto};
+use sbc_core::io::{AddressRole, Path, SendFailure, Transmit, Transport as Proto};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 
@@ -36,11 +39,22 @@ use stream::Flow;
 use table::{AcceptKey, FlowTable, OpenKey, Queued, Queueing};
 use udp::UdpEndpoint;
 
+/// One SIP message (a datagram, or one message framed out of a stream), as received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// How it came.
+    pub path: Path,
+    /// Its bytes, never empty.
+    pub payload: Bytes,
+    /// When the kernel had it; of a stream, when it was read.
+    pub at: Instant,
+}
+
 /// What the transport tells the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportEvent {
     /// A message came in.
-    Received(Received),
+    Received(Arrived),
     /// A message that was accepted by [`TransportHandle::send`] could not be sent after all.
     SendFailed {
         /// Which; never 0.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sbc_core::io::{AddressRole, Path, Received, SendFailure, Transport};
+use sbc_core::io::{AddressRole, Path, SendFailure, Transport};
 use sbc_core::sip::stream::{Frame, StreamFramer};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsStream;
 
 use super::table::{FlowEnds, OpenKey, Queued};
-use super::{Shared, TransportEvent, last_words, tls};
+use super::{Arrived, Shared, TransportEvent, last_words, tls};
 
 /// Read size. A message of usual length fits; more would be paid for by every idle connection.
 const READ_BUFFER: usize = 8 * 1024;
@@ -391,7 +391,7 @@ async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pon
 /// Waits for room in the driver's queue: back-pressure on this connection. False: the driver is gone.
 async fn deliver(shared: &Shared, path: Path, payload: Bytes) -> bool {
     shared.stats.of(path.transport).received.inc();
-    shared.sink.send(TransportEvent::Received(Received { path, payload })).await.is_ok()
+    shared.sink.send(TransportEvent::Received(Arrived { path, payload, at: Instant::now().into_std() })).await.is_ok()
 }
 
 async fn write_loop(

@@ -1,26 +1,30 @@
 //! One UDP socket: batches in, single packets out, with a chosen source address.
 //!
-//! quinn-udp does the system calls (recvmmsg, IP_PKTINFO). Its `UdpSocketState::new` sets QUIC's options on the socket it is
+//! quinn-udp sends (IP_PKTINFO), and [`batch`] reads. Quinn's `UdpSocketState::new` sets QUIC's options on the socket it is
 //! shown (no fragmentation, receive offload, ECN): wrong for SIP, where a response over 1500 bytes must go out in fragments
 //! (RFC 3261 §18.2.2 leaves no other way). So the state is made on a throw-away socket, and the real one keeps the kernel's
 //! defaults. The destination address of a packet needs no ancillary data: each address has a socket of its own.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
-use sbc_core::io::{AddressRole, Path, Received, Transport};
+use quinn_udp::{UdpSockRef, UdpSocketState};
+use sbc_core::io::{AddressRole, Path, Transport};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
-use super::{TransportEvent, TransportStats};
+use super::batch::{self, Batch, Datagram};
+use super::{Arrived, TransportEvent, TransportStats};
 
 /// Largest datagram: nothing that arrives is cut.
 const DATAGRAM_MAX: usize = 65_535;
+
+/// Datagrams read by one system call.
+const BATCH_SIZE: usize = 32;
 
 /// Kernel buffers: at 390,000 packets a second a core is busy for 10 ms with this much. The kernel caps it at rmem_max.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
@@ -41,6 +45,7 @@ impl UdpEndpoint {
         let sock = SockRef::from(&socket);
         // Best effort: a smaller buffer works too.
         let _ = sock.set_recv_buffer_size(SOCKET_BUFFER);
+        batch::prepare(&socket, SOCKET_BUFFER);
         let _ = sock.set_send_buffer_size(SOCKET_BUFFER);
         let any = if local.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
         let throw_away = std::net::UdpSocket::bind((any, 0))?;
@@ -63,21 +68,16 @@ impl UdpEndpoint {
 
     /// Reads until the driver's end of the queue is gone. Cancel-safe: to stop it, abort its task.
     pub(crate) async fn receive(self: Arc<UdpEndpoint>, sink: mpsc::Sender<TransportEvent>, stats: Arc<TransportStats>) {
-        let mut storage = vec![0u8; BATCH_SIZE * DATAGRAM_MAX];
-        let mut metas = vec![RecvMeta::default(); BATCH_SIZE];
+        let mut batch = Batch::new(BATCH_SIZE, DATAGRAM_MAX);
         loop {
             if self.socket.readable().await.is_err() {
                 // The reactor is shutting down.
                 return;
             }
-            let read = self.socket.try_io(Interest::READABLE, || {
-                let mut slices: Vec<IoSliceMut<'_>> = storage.chunks_mut(DATAGRAM_MAX).map(IoSliceMut::new).collect();
-                self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas)
-            });
             // WouldBlock, or an ICMP error of an earlier send: nothing to do about either.
-            let Ok(n) = read else { continue };
-            for (buf, meta) in storage.chunks(DATAGRAM_MAX).zip(&metas).take(n) {
-                if !self.deliver(&buf[..meta.len.min(DATAGRAM_MAX)], meta.addr, &sink, &stats) {
+            let Ok(()) = self.socket.try_io(Interest::READABLE, || batch.read(&self.socket)) else { continue };
+            for datagram in batch.datagrams() {
+                if !self.deliver(&datagram, &sink, &stats) {
                     return;
                 }
             }
@@ -85,7 +85,8 @@ impl UdpEndpoint {
     }
 
     /// Queues one datagram; false when nobody will ever read the queue again.
-    fn deliver(&self, payload: &[u8], remote: SocketAddr, sink: &mpsc::Sender<TransportEvent>, stats: &TransportStats) -> bool {
+    fn deliver(&self, datagram: &Datagram<'_>, sink: &mpsc::Sender<TransportEvent>, stats: &TransportStats) -> bool {
+        let Datagram { payload, from: remote, at } = *datagram;
         // RFC 5626 §4.4.1 and the NULs that NATed phones send.
         if payload.is_empty() || sbc_core::sip::is_keepalive(payload) {
             stats.keep_alives.inc();
@@ -93,8 +94,8 @@ impl UdpEndpoint {
         }
         stats.udp.received.inc();
         let path = Path { role: self.role, transport: Transport::Udp, local: self.local, remote, flow: None };
-        let received = Received { path, payload: Bytes::copy_from_slice(payload) };
-        match sink.try_send(TransportEvent::Received(received)) {
+        let arrived = Arrived { path, payload: Bytes::copy_from_slice(payload), at };
+        match sink.try_send(TransportEvent::Received(arrived)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
                 // UDP's sender retransmits; holding packets back would only make them old.

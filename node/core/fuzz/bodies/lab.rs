@@ -130,7 +130,7 @@ impl Lab {
             AddressRole::Core
         };
         let path = Path { role, transport: Transport::Udp, local: to, remote: from, flow: None };
-        self.input(Input::Received(Received { path, payload: octets.into() }));
+        self.input(Input::Received(Received { path, payload: octets.into(), at: Instant::from_micros(self.now) }));
     }
 
     /// Time passes, and timers fire as they fall due.

@@ -76,6 +76,7 @@ use crate::io::{ClaimStage, ReturnPath, Side};
 use crate::sip::{Draft, Message};
 use crate::store_pb;
 use crate::store_pb::EmergencyInfo;
+use crate::time::Instant;
 use crate::timer::TimerId;
 use crate::token::ClaimKey;
 use crate::transaction::ServerTxId;
@@ -137,6 +138,8 @@ pub struct Call {
     pub claim: ClaimState,
     /// The caller's first INVITE.
     pub invite: Message,
+    /// When a kernel had it, here or at its ingress.
+    pub arrived: Instant,
     /// Toward the caller.
     pub caller: Leg,
     /// Toward the called party.

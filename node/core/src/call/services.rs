@@ -43,6 +43,8 @@ pub enum ClientUse {
 pub struct Services {
     /// The time of the input in hand.
     pub now: Now,
+    /// When a kernel had the message in hand, here or at its ingress; where it is no message, `now`.
+    pub arrived: Instant,
     /// This node.
     pub local: LocalConfig,
     /// The cluster's configuration.
@@ -93,6 +95,7 @@ impl Services {
     ) -> Services {
         Services {
             now,
+            arrived: now.mono,
             local,
             config,
             key,

@@ -149,6 +149,7 @@ impl Call {
             media: CallMedia::new(cx, [realm, callee_realm]),
             session_ids: super::session_id::SessionIds::of(&new.invite),
             invite: new.invite,
+            arrived: cx.arrived,
             caller,
             callee,
             ladder: Default::default(),

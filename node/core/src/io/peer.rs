@@ -1,5 +1,7 @@
 //! What nodes say to each other about packets, over the peer link (anycast.md, rule D).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{Path, SendFailure, Transmit};
@@ -14,6 +16,8 @@ pub struct Envelope {
     pub path: Path,
     /// The message, byte for byte.
     pub payload: Bytes,
+    /// How long ago the kernel of the ingress node had it.
+    pub age: Duration,
 }
 
 /// Messages on the peer link. Unordered and unreliable by contract: a lost one is repaired by SIP's retransmission.
@@ -42,6 +46,17 @@ pub enum PeerMessage {
         /// The call, where the answering node owns it, and how far it is.
         call: Option<(CallUid, ClaimStage)>,
     },
+}
+
+impl PeerMessage {
+    /// The same after it has waited, or travelled, for so long.
+    #[must_use]
+    pub fn aged(mut self, by: Duration) -> PeerMessage {
+        if let PeerMessage::Relay(envelope) = &mut self {
+            envelope.age = envelope.age.saturating_add(by);
+        }
+        self
+    }
 }
 
 /// How far a node is with a call: what decides which of two nodes goes on that have the same one (AC-03). The later the stronger.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::ids::{FlowId, NodeId, SendId};
+use crate::time::Instant;
 
 /// The two sides of the SBC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,6 +105,8 @@ pub struct Received {
     pub path: Path,
     /// The message's bytes, never empty. CRLF keep-alives are answered in the transport and do not come here.
     pub payload: Bytes,
+    /// When the kernel had it, which is long ago where this node was busy, or paused. Never later than the input's time.
+    pub at: Instant,
 }
 
 /// Bytes to send.

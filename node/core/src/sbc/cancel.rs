@@ -9,6 +9,7 @@ use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, Output, Path, PeerMessage, ReturnPath};
 use crate::placement::{self, Facts};
 use crate::sip::{HeaderId, Message, Method};
+use crate::time::Instant;
 use crate::transaction::ServerKey;
 
 /// CANCELs held at once; beyond it they are answered 481 at once.
@@ -27,6 +28,7 @@ struct Hold {
     path: Path,
     back: ReturnPath,
     message: Message,
+    arrived: Instant,
 }
 
 impl Sbc {
@@ -54,7 +56,8 @@ impl Sbc {
             self.refuse(back, message, 481);
             return;
         }
-        self.hold(Hold { key: claim.0, exact, path, back, message: message.clone() });
+        let arrived = self.cx.arrived;
+        self.hold(Hold { key: claim.0, exact, path, back, message: message.clone(), arrived });
     }
 
     /// RFC 3261 §9.2: 200 to the CANCEL whatever becomes of the INVITE, with the INVITE's own To-tag.
@@ -102,6 +105,7 @@ impl Sbc {
     /// The wait is over: nobody knows the INVITE. Should it still come, it is answered 487.
     pub(super) fn on_hold_over(&mut self, id: u64) {
         let Some(hold) = self.holds.held.remove(&id) else { return };
+        self.cx.arrived = hold.arrived;
         if self.cx.tx.find_server(&server_key(&hold.message, &Method::Invite)).is_some() {
             let key = server_key(&hold.message, &Method::Cancel);
             return self.on_cancel(hold.path, hold.back, &hold.message, &key);
@@ -118,12 +122,14 @@ impl Sbc {
         let ids: Vec<u64> = self.holds.held.iter().filter(|(_, h)| h.key == *key).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(hold) = self.holds.held.remove(&id) {
+                let in_hand = std::mem::replace(&mut self.cx.arrived, hold.arrived);
                 if owner == self.cx.local.node {
                     let key = server_key(&hold.message, &Method::Cancel);
                     self.on_cancel(hold.path, hold.back, &hold.message, &key);
                 } else {
                     self.relay(owner, hold.path, hold.back.ingress, &hold.message);
                 }
+                self.cx.arrived = in_hand;
             }
         }
     }
@@ -133,9 +139,12 @@ impl Sbc {
         self.release_holds(&key, peer);
         let Some(&serial) = self.by_claim.get(&key) else { return };
         let Some(call) = self.calls.get(&serial) else { return };
-        let (back, invite, uid) = (call.arrival(), call.invite.clone(), call.uid);
+        let (back, invite, uid, arrived) = (call.arrival(), call.invite.clone(), call.uid, call.arrived);
         match self.with_call(serial, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
-            Heard::Yields => self.relay(peer, back.path, back.ingress, &invite),
+            Heard::Yields => {
+                self.cx.arrived = arrived;
+                self.relay(peer, back.path, back.ingress, &invite);
+            }
             // It may have asked before this node had the call, or its answer crossed this one's: it must know to yield.
             Heard::Stays if stage == ClaimStage::Preparing => {
                 let own = self.calls.get(&serial).map(|call| (uid, call.stage()));

@@ -214,9 +214,9 @@ impl Sbc {
         if !matches!(after, AfterClaim::RelayTo(_) | AfterClaim::Hold) {
             return;
         }
-        let Some((back, exact, invite)) = self.calls.get(&serial).map(|c| (c.arrival(), c.exact, c.invite.clone())) else {
-            return;
-        };
+        let Some(call) = self.calls.get(&serial) else { return };
+        let (back, exact, invite) = (call.arrival(), call.exact, call.invite.clone());
+        self.cx.arrived = call.arrived;
         match after {
             AfterClaim::RelayTo(node) => self.relay(node, back.path, back.ingress, &invite),
             _ if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", "stale")),

@@ -122,10 +122,11 @@ impl Sbc {
 
     /// Takes one input, with the time it happened at. Time never goes back.
     pub fn handle_input(&mut self, now: Now, input: Input) {
-        self.cx.now = now;
+        (self.cx.now, self.cx.arrived) = (now, now.mono);
         match input {
             Input::Received(received) => {
                 self.cx.flows.extend(received.path.flow);
+                self.cx.arrived = received.at.min(now.mono);
                 self.on_message(received.path, None, received.payload);
             }
             Input::Peer { from, message } => self.on_peer(from, message),
@@ -158,6 +159,7 @@ impl Sbc {
             Input::Load(percent) => self.shedding.load = percent,
             Input::Timeout => {}
         }
+        self.cx.arrived = now.mono;
         self.fire_timers();
         self.drain_transactions();
         self.file_notes();

@@ -63,7 +63,10 @@ impl Sbc {
     /// A peer sent something.
     pub(super) fn on_peer(&mut self, from: NodeId, message: PeerMessage) {
         match message {
-            PeerMessage::Relay(Envelope { path, payload, .. }) => self.on_message(path, Some(from), payload),
+            PeerMessage::Relay(Envelope { path, payload, age, .. }) => {
+                self.cx.arrived = self.cx.now.mono - age;
+                self.on_message(path, Some(from), payload);
+            }
             PeerMessage::Emit(transmit) => self.on_emit(from, transmit),
             PeerMessage::EmitFailed { id, reason } => self.cx.tx.on_emit_failed(self.cx.now.mono, from, id, reason),
             PeerMessage::AskClaim { key } => {
@@ -198,7 +201,8 @@ impl Sbc {
             return;
         }
         self.cx.count(Counter::Misrouted(label, "relay"));
-        let envelope = Envelope { ingress: self.cx.local.node, path, payload: message.raw().clone() };
+        let age = self.cx.now.mono.since(self.cx.arrived);
+        let envelope = Envelope { ingress: self.cx.local.node, path, payload: message.raw().clone(), age };
         self.cx.out.push_back(Output::Peer { to, message: PeerMessage::Relay(envelope) });
     }
 

@@ -31,6 +31,7 @@ struct Held {
     path: Path,
     back: ReturnPath,
     message: Message,
+    arrived: Instant,
     until: Instant,
 }
 
@@ -55,13 +56,15 @@ impl Sbc {
         self.cx.count(Counter::Misrouted("INVITE", "hold"));
         let id = self.cx.serial();
         self.cx.start_timer(LOOK_EVERY, Timer::Undecided(id));
-        self.undecided.held.insert(id, Held { exact, path, back, message: message.clone(), until });
+        let arrived = self.cx.arrived;
+        self.undecided.held.insert(id, Held { exact, path, back, message: message.clone(), arrived, until });
         true
     }
 
     /// Time to look again.
     pub(super) fn on_undecided(&mut self, id: u64) {
         let Some(held) = self.undecided.held.remove(&id) else { return };
+        self.cx.arrived = held.arrived;
         if self.cx.tx.find_server(&server_key(&held.message, &Method::Invite)).is_none() {
             self.place_invite(held.path, held.back, &held.message, Some(held.until));
         }

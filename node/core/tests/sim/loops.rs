@@ -1,8 +1,10 @@
 //! Loops and spirals (AC-45), and what a node without a lease does not begin (rule I).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use sbc_core::ids::NodeId;
-use sbc_core::io::{AddressRole, Counter, Envelope, Path, PeerMessage, Realm, Transport};
+use sbc_core::io::{AddressRole, Counter, Envelope, Input, Output, Path, PeerMessage, Realm, Received, Transport};
 use sbc_core::policy::Route;
 use sbc_core::sip::{HeaderId, Message, Method};
 
@@ -127,7 +129,18 @@ fn ac_46_a_relay_is_not_relayed_again() {
         remote: w.phones[0].addr,
         flow: None,
     };
-    w.tell(2, 1, PeerMessage::Relay(Envelope { ingress: NodeId(3), path, payload: Bytes::from(bye) }));
+    // From a socket the same is relayed, with the time that it has waited there.
+    let waited = Duration::from_millis(1700);
+    let received = Received { path, payload: Bytes::from(bye.clone()), at: w.time().mono - waited };
+    let now = w.time();
+    w.nodes[2].sbc.handle_input(now, Input::Received(received));
+    let outputs: Vec<Output> = std::iter::from_fn(|| w.nodes[2].sbc.poll_output()).collect();
+    let ages = outputs.iter().filter_map(|output| match output {
+        Output::Peer { message: PeerMessage::Relay(envelope), .. } => Some(envelope.age),
+        _ => None,
+    });
+    assert_eq!(ages.collect::<Vec<_>>(), [waited]);
+    w.tell(2, 1, PeerMessage::Relay(Envelope { ingress: NodeId(3), path, payload: Bytes::from(bye), age: Duration::ZERO }));
     w.run_until(6000);
     assert_eq!(w.counted(Counter::Misrouted("BYE", "hop")), 1);
     assert_eq!(w.counted(Counter::Misrouted("BYE", "relay")), 0);

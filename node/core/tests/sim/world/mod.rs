@@ -333,7 +333,7 @@ impl World {
         let flow = FlowId(flow);
         self.connections.insert((node, flow), remote);
         let path = Path { role, transport, local, remote, flow: Some(flow) };
-        self.input(node, Input::Received(Received { path, payload }));
+        self.input(node, Input::Received(Received { path, payload, at: self.time().mono }));
     }
 
     /// A connection is gone, and the node knows it.
@@ -425,7 +425,7 @@ impl World {
         }
     }
 
-    fn time(&self) -> Now {
+    pub(crate) fn time(&self) -> Now {
         Now { mono: Instant::from_micros(self.now), unix: UnixMs(UNIX + self.now / MS) }
     }
 
@@ -459,7 +459,7 @@ impl World {
                 }
                 if self.linked(i, to) && !self.rng.per_mille(self.net.peer_loss) {
                     let at = self.delay(self.net.delay);
-                    self.push(at, Event::Peer { from: i, to, message });
+                    self.push(at, Event::Peer { from: i, to, message: message.aged(Duration::from_micros(at - self.now)) });
                 }
             }
             Output::Resolve { id, request } => {

@@ -26,7 +26,7 @@ impl World {
         let Some((i, role)) = found.filter(|(i, _)| !self.nodes[*i].dead) else { return };
         self.say(|| format!("    n{i} {role:?} reads {}", first_line(&bytes)));
         let path = Path { role, transport, local: asked, remote: from, flow: None };
-        self.input(i, Input::Received(Received { path, payload: bytes }));
+        self.input(i, Input::Received(Received { path, payload: bytes, at: self.time().mono }));
     }
 
     pub(super) fn transmit(&mut self, i: usize, transmit: Transmit) {
