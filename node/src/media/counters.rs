@@ -14,6 +14,11 @@ pub(super) struct SideCounters {
 }
 
 impl SideCounters {
+    /// Packets that were taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.rtp_packets.load(Relaxed) + self.rtcp_packets.load(Relaxed)
+    }
+
     fn read(&self) -> StreamStats {
         StreamStats {
             rtp_packets: self.rtp_packets.load(Relaxed),

@@ -176,6 +176,11 @@ impl Leg {
         })
     }
 
+    /// Where RTP of the far end comes from, once it has come.
+    pub(super) fn source(&self) -> Option<SocketAddr> {
+        self.rtp.source()
+    }
+
     /// Sets where the far end said that it is.
     pub(super) fn signal(&mut self, remote: Option<StreamRemote>) {
         let said = |place, r: StreamRemote| Signalled { place, description: r.description, latching: r.latching };

@@ -43,7 +43,10 @@ struct Pulse {
 /// The session that an order is for.
 pub(super) fn media_of(command: &MediaCommand) -> MediaId {
     match *command {
-        MediaCommand::Open { media, .. } | MediaCommand::Remote { media, .. } | MediaCommand::Close { media } => media,
+        MediaCommand::Open { media, .. }
+        | MediaCommand::Remote { media, .. }
+        | MediaCommand::Ask { media }
+        | MediaCommand::Close { media } => media,
     }
 }
 
@@ -83,7 +86,7 @@ impl Shard {
         // A lost Close would leak ports. Sessions are limited, so Closes are; a flood of repeated ones ends here.
         let limit = match command {
             MediaCommand::Close { .. } => COMMAND_QUEUE + MAX_SESSIONS_PER_THREAD,
-            MediaCommand::Open { .. } | MediaCommand::Remote { .. } => COMMAND_QUEUE,
+            MediaCommand::Open { .. } | MediaCommand::Remote { .. } | MediaCommand::Ask { .. } => COMMAND_QUEUE,
         };
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock: finish() sets it before it empties the queue under the same lock.

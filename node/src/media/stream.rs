@@ -74,6 +74,13 @@ impl Stream {
         StreamPorts { caller: self.caller.port(), callee: self.callee.port() }
     }
 
+    pub(super) fn leg(&self, side: Side) -> &Leg {
+        match side {
+            Side::Caller => &self.caller,
+            Side::Callee => &self.callee,
+        }
+    }
+
     pub(super) fn leg_mut(&mut self, side: Side) -> &mut Leg {
         match side {
             Side::Caller => &mut self.caller,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use sbc_core::ids::MediaId;
-use sbc_core::io::{Addresses, MediaCommand, MediaEvent, MediaStats, Place, Realm, Side, StreamPorts, StreamRemote};
+use sbc_core::io::{Addresses, MediaCommand, MediaEvent, MediaStats, Place, Realm, Side, SideHeard, StreamPorts, StreamRemote};
 use tokio::sync::mpsc;
 
 use super::{MAX_STREAMS, MediaConfig, MediaEngine, MediaHandle, MediaKind};
@@ -215,6 +215,9 @@ fn both_directions_rtp_and_rtcp() {
     b.wait(7, "RTP on the RTCP port is dropped", |s| s.caller.dropped == 4);
     b.no_event();
 
+    b.handle.command(MediaCommand::Ask { media: MediaId(7) }).unwrap();
+    let heard = |phone: &Phone, packets| SideHeard { packets, source: Some(phone.rtp_addr()) };
+    assert_eq!(b.event(), MediaEvent::Heard { media: MediaId(7), caller: heard(&x, 3), callee: heard(&p, 2) });
     let stats = b.close(7);
     assert_eq!((stats.caller.rtp_packets, stats.caller.rtp_octets), (2, 172 + 2_048));
     assert_eq!((stats.caller.rtcp_packets, stats.caller.dropped), (1, 4));

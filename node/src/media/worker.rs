@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 use sbc_core::ids::MediaId;
-use sbc_core::io::{Addresses, MediaCommand, MediaEvent, MediaStats, Realm, StreamPorts};
+use sbc_core::io::{Addresses, MediaCommand, MediaEvent, MediaStats, Realm, Side, SideHeard, StreamPorts};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -222,11 +222,22 @@ impl Worker {
                     _ => add(&self.shard.totals.remote_ignored, 1),
                 }
             }
+            MediaCommand::Ask { media } => {
+                let [caller, callee] = [Side::Caller, Side::Callee].map(|side| self.heard(media, side));
+                self.report(MediaEvent::Heard { media, caller, callee });
+            }
             MediaCommand::Close { media } => {
                 let stats = self.close(media);
                 self.report(MediaEvent::Closed { media, stats });
             }
         }
+    }
+
+    /// What came from one side of a session; nothing from one that is not there.
+    fn heard(&self, media: MediaId, side: Side) -> SideHeard {
+        let Some(session) = self.sessions.get(&media) else { return SideHeard::default() };
+        let streams = session.streams.values().filter_map(|place| self.streams.get(*place)?.as_ref());
+        SideHeard { packets: session.counters.side(side).taken(), source: streams.filter_map(|s| s.leg(side).source()).next() }
     }
 
     /// Opens what of `first..first + count` is not open; all or nothing.
@@ -328,7 +339,7 @@ impl Drop for Worker {
             let event = match command {
                 MediaCommand::Open { media, .. } => MediaEvent::OpenFailed { media, reason: "media engine is down".into() },
                 MediaCommand::Close { media } => MediaEvent::Closed { media, stats: self.close(media) },
-                MediaCommand::Remote { .. } => continue,
+                MediaCommand::Remote { .. } | MediaCommand::Ask { .. } => continue,
             };
             self.report(event);
         }

@@ -196,6 +196,10 @@ impl Lab {
                     .collect();
                 Some(Input::Media(MediaEvent::Opened { media, first, ports }))
             }
+            MediaCommand::Ask { media } => {
+                let silence = Default::default();
+                Some(Input::Media(MediaEvent::Heard { media, caller: silence, callee: silence }))
+            }
             MediaCommand::Close { media } => Some(Input::Media(MediaEvent::Closed { media, stats: MediaStats::default() })),
             MediaCommand::Remote { .. } => None,
         }

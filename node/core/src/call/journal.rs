@@ -19,6 +19,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 /// Records kept for one call. A call that changes more often without quorum drops its oldest refresh or notice.
 const MAX_RECORDS: usize = 16;
+/// How often it is looked, under a quorum, whether an old proposal was committed after all: a new leader has decided that by then.
+const LOOKS: u32 = 5;
 
 #[derive(Debug)]
 struct Record {
@@ -38,6 +40,8 @@ pub struct Journal {
     fruitless: u32,
     degraded: bool,
     abandoned: bool,
+    /// Its claim is proposed no more; only where the log has it after all is it told the rest.
+    waits: Option<u32>,
 }
 
 impl Journal {
@@ -79,9 +83,14 @@ impl Journal {
         self.records.push_back(Record { seq: self.next_seq, at: cx.now.unix, kind: kind.clone() });
         self.next_seq += 1;
         // While earlier ones wait for their retry, this one waits with them: out of order it would have no effect.
-        if !self.retrying {
+        if !self.retrying && self.waits.is_none() {
             cx.propose(call, cx.now.unix, kind);
         }
+    }
+
+    /// The call is another node's. What was proposed of it may still be committed, and then has to end; nothing is proposed anew.
+    pub(super) fn wait(&mut self) {
+        self.waits = Some(0);
     }
 
     /// The log applied something of this call: forgets what the replica now has.
@@ -95,7 +104,12 @@ impl Journal {
         };
         match recorded {
             Some((_, true)) => self.records.clear(),
-            Some((seq, false)) => self.records.retain(|r| r.seq > seq || matches!(r.kind, Kind::End(_))),
+            Some((seq, false)) => {
+                self.records.retain(|r| r.seq > seq || matches!(r.kind, Kind::End(_)));
+                if self.waits.take().is_some() {
+                    self.propose_all(cx, call);
+                }
+            }
             // Not even the claim: an entry of ours came through out of order.
             None => self.retry_later(cx, call, uid),
         }
@@ -120,6 +134,17 @@ impl Journal {
             return self.retry_later(cx, call, uid);
         }
         self.fruitless = 0;
+        match &mut self.waits {
+            None => self.propose_all(cx, call),
+            Some(looks) if *looks >= LOOKS => self.abandon(),
+            Some(looks) => {
+                *looks += 1;
+                self.retry_later(cx, call, uid);
+            }
+        }
+    }
+
+    fn propose_all(&self, cx: &mut Services, call: u64) {
         for record in &self.records {
             cx.propose(call, record.at, record.kind.clone());
         }

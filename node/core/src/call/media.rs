@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::describe::stands;
 use super::dial::Candidate;
+use super::hearing::Hearing;
 use super::leg::Leg;
 use super::services::Services;
 use super::setup::PREPARE_LIMIT;
@@ -57,6 +58,8 @@ pub(super) struct CallMedia {
     left: u8,
     /// A target waits for the ports.
     awaited: bool,
+    /// What was heard of the far ends.
+    pub(super) hearing: Hearing,
 }
 
 impl CallMedia {
@@ -73,6 +76,7 @@ impl CallMedia {
             descriptions: [0; 2],
             left: 0,
             awaited: false,
+            hearing: Hearing::default(),
         }
     }
 
@@ -281,6 +285,7 @@ impl Call {
                 self.media.on_open_failed();
             }
             MediaEvent::Latched { .. } => return,
+            MediaEvent::Heard { caller, callee, .. } => return self.on_heard(cx, [*caller, *callee]),
             MediaEvent::Closed { stats, .. } => {
                 self.media.on_closed(*stats);
                 if self.media.phase == MediaPhase::Closed {

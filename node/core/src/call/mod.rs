@@ -20,6 +20,7 @@ mod failover;
 mod failure;
 mod forward;
 mod headers;
+mod hearing;
 mod held;
 mod in_dialog;
 mod journal;
@@ -40,6 +41,8 @@ mod setup;
 mod teardown;
 mod timer;
 mod transfer;
+mod twin;
+mod unacked;
 mod underway;
 mod ways;
 
@@ -60,6 +63,7 @@ pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, ClientUse, LOOP_PARAM,
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
 pub use transfer::{Refer, Replaced, Usage, map_event_id};
+pub use twin::INVITE_LIFE;
 pub use ways::{NextHop, Way, Ways, hop_to, keep_alive_after};
 
 use attempt::Attempt;
@@ -183,10 +187,14 @@ pub struct Call {
     quiet: bool,
     /// While quiet: a peer has said lately that it has the call.
     twin_heard: bool,
+    /// Peers that have said since they were asked last that they have not the call.
+    twin_denied: Vec<NodeId>,
     /// A peer has answered the caller.
     twin_answered: bool,
     /// A node relayed the INVITE here after this call was begun: what it had dialled, it gives up.
     twin_yielded: bool,
+    /// Another node has served the caller, or serves it: this call's end says nothing of the caller.
+    left: bool,
     /// The called side said 482 although the claim is this call's: the other nodes were told so, and it was asked once more.
     twin_told: bool,
     early_target: String,
@@ -261,8 +269,8 @@ impl Call {
     /// What the log has still to hear of a call that is done.
     pub fn into_ended(self) -> (Ended, Ladder) {
         let failed = self.has_failed();
-        let Call { uid, claim_key, exact, emergency, journal, ladder, .. } = self;
-        (Ended { uid, claim_key, exact, emergency, failed, journal }, ladder)
+        let Call { uid, claim_key, exact, emergency, left, journal, ladder, .. } = self;
+        (Ended { uid, claim_key, exact, emergency, failed, left, journal }, ladder)
     }
 
     /// The present media session.
@@ -338,6 +346,8 @@ pub struct Ended {
     pub emergency: bool,
     /// It ended without having reached the user.
     pub failed: bool,
+    /// It was left to another node.
+    pub left: bool,
     /// What the log does not have.
     pub journal: Journal,
 }
@@ -364,6 +374,8 @@ pub enum Winner {
     Merged,
     /// Its owner does not answer at the moment.
     Unsure,
+    /// Its node has left the caller to another one that has the called side.
+    Left,
     /// Nobody serves it any more.
     Gone,
 }

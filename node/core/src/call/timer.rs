@@ -39,6 +39,8 @@ pub enum CallTimer {
     KeepAlive(Side),
     /// The claim is this call's while another node has its called side: does that one still?
     Quiet,
+    /// The INVITE is too old to be dialled, should nobody have asked for that.
+    Outlived,
     /// The target of this attempt has been silent for too long.
     Failover(u32),
     /// The cancelled INVITE of this attempt got no final response.

@@ -109,6 +109,11 @@ pub enum MediaCommand {
         /// The address in its SDP.
         remote: Option<StreamRemote>,
     },
+    /// What has the session heard of its far ends? Answered by `Heard`, where it is open.
+    Ask {
+        /// The session.
+        media: MediaId,
+    },
     /// Release everything. Answered by `Closed`. An `Open` behind it begins the session anew, on other sides if need be.
     Close {
         /// The session.
@@ -127,6 +132,15 @@ pub struct StreamStats {
     pub rtcp_packets: u64,
     /// Dropped: not from the latched source, or not RTP/RTCP.
     pub dropped: u64,
+}
+
+/// What was heard of one far end so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SideHeard {
+    /// RTP and RTCP packets that were taken from it, over all streams.
+    pub packets: u64,
+    /// Where the RTP of its first stream that is latched comes from.
+    pub source: Option<SocketAddr>,
 }
 
 /// Counters of a session, summed over its streams.
@@ -179,6 +193,15 @@ pub enum MediaEvent {
         side: Side,
         /// Its observed source.
         source: SocketAddr,
+    },
+    /// The answer to `Ask`.
+    Heard {
+        /// The session.
+        media: MediaId,
+        /// The caller's side.
+        caller: SideHeard,
+        /// The called side.
+        callee: SideHeard,
     },
     /// The session is gone; its last counters.
     Closed {

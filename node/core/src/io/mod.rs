@@ -12,7 +12,7 @@ mod wire;
 pub use addresses::Addresses;
 pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
 pub use input::{Command, Input};
-pub use media::{MediaCommand, MediaEvent, MediaStats, Place, Side, StreamPorts, StreamRemote, StreamStats};
+pub use media::{MediaCommand, MediaEvent, MediaStats, Place, Side, SideHeard, StreamPorts, StreamRemote, StreamStats};
 pub use output::{CommandReply, Counter, LadderEntry, Output, Verdict};
 pub use peer::{ClaimStage, Envelope, PeerMessage};
 pub use view::{NodeView, View};

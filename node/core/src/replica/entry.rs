@@ -119,6 +119,12 @@ impl CallEntry {
         cause.is_some_and(|c| failed(&c.origin, c.status))
     }
 
+    /// True when its owner has left the caller to another node, which has the called side.
+    pub fn was_left(&self) -> bool {
+        let cause = self.state.cause.as_ref().filter(|_| !self.is_live() && self.state.answered_unix_ms == 0);
+        cause.is_some_and(|c| left(&c.origin, c.status))
+    }
+
     /// An emergency call.
     pub fn emergency(&self) -> bool {
         self.claim().emergency
@@ -158,4 +164,9 @@ pub fn failed(origin: &str, status: u32) -> bool {
         "callee" => matches!(status, 408 | 500..=599),
         _ => false,
     }
+}
+
+/// True for the end of a call that another node serves (rule C).
+pub fn left(origin: &str, status: u32) -> bool {
+    origin == "node" && status == 482
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use blocks::BLOCK_CAP;
 pub use config_log::{CONFIG_HISTORY_CAP, CONFIG_TEXT_CAP};
 pub use effect::{ApplyError, Compacted, Effect, RestoreError, StaleReason};
-pub use entry::{CallEntry, Phase, failed};
+pub use entry::{CallEntry, Phase, failed, left};
 pub use snapshot::{Frozen, SNAPSHOT_VERSION};
 
 use crate::ids::{CallUid, Incarnation, NodeId};

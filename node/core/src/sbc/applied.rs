@@ -69,16 +69,17 @@ impl Sbc {
     }
 
     fn on_claimed(&mut self, call: CallUid, won: bool, winner: CallUid, exact: bool) {
-        let (owner, key, standing) = {
+        let (owner, key, standing, left) = {
             let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
             let facts =
                 Facts { local: &self.cx.local, view: &self.cx.view, replica: &replica, now: self.cx.now.mono, relayed: false };
             match replica.call(winner) {
-                Some(entry) => (entry.owner(), entry.claim_key, placement::of_winner(&facts, entry, exact)),
-                None => (winner.node, [0; 16], ClaimPlacement::Orphan),
+                Some(entry) => (entry.owner(), entry.claim_key, placement::of_winner(&facts, entry, exact), entry.was_left()),
+                None => (winner.node, [0; 16], ClaimPlacement::Orphan, false),
             }
         };
         let standing = match standing {
+            _ if left => Winner::Left,
             ClaimPlacement::Peer(node) => Winner::At(node),
             ClaimPlacement::Merged => Winner::Merged,
             ClaimPlacement::Unsure => Winner::Unsure,

@@ -111,7 +111,16 @@ impl Sbc {
             return self.on_cancel(hold.path, hold.back, &hold.message, &key);
         }
         self.tombstones.note(self.cx.now.mono, hold.exact);
+        self.on_caller_served(&hold.key, Some(&hold.exact));
         self.refuse(hold.back, &hold.message, 481);
+    }
+
+    /// The caller of a claim has cancelled it, or has another node's answer: where this node is quiet about it, it stays so.
+    pub(super) fn on_caller_served(&mut self, key: &[u8; 16], exact: Option<&[u8; 16]>) {
+        let Some(&serial) = self.by_claim.get(key) else { return };
+        if self.calls.get(&serial).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {
+            self.with_call(serial, |call, cx| call.on_caller_served(cx));
+        }
     }
 
     /// A claim was applied, or a peer answered: CANCELs that waited for it go on.

@@ -12,6 +12,11 @@ use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 impl Sbc {
     /// A request with a To-tag, or an ACK that no transaction took.
     pub(super) fn on_in_dialog(&mut self, path: Path, back: ReturnPath, message: &Message) {
+        if message.method() == &Method::Ack && message.to_tag().is_some_and(|tag| self.cx.key.open(tag).is_some()) {
+            // It tells what has become of its INVITE, wherever that was answered (AC-55).
+            let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
+            self.on_caller_served(&key.0, None);
+        }
         let (named, place) = {
             let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let facts = Facts {

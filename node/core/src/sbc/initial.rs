@@ -2,7 +2,7 @@
 
 use super::Sbc;
 use crate::call::server_key;
-use crate::call::{AfterClaim, Call, MaxForwardsError, NewCall, next_max_forwards};
+use crate::call::{AfterClaim, Call, INVITE_LIFE, MaxForwardsError, NewCall, next_max_forwards};
 use crate::ids::NodeId;
 use crate::io::{Counter, Path, Realm, ReturnPath};
 use crate::placement::{self, ClaimPlacement, Facts};
@@ -87,6 +87,10 @@ impl Sbc {
             return;
         }
         let key = server_key(message, message.method());
+        if self.calls.get(&serial).is_none_or(|call| call.is_old(&self.cx)) {
+            self.cx.count(Counter::Misrouted("INVITE", "stale"));
+            return;
+        }
         let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, key, true, back) else { return };
         self.cx.server_use.insert(tx, serial);
         self.cx.respond(tx, &mut message.response(100, None));
@@ -94,6 +98,11 @@ impl Sbc {
     }
 
     fn begin_call(&mut self, path: Path, back: ReturnPath, message: &Message, keys: NewKeys) {
+        if self.cx.now.mono.since(self.cx.arrived) >= INVITE_LIFE {
+            // Its sender has given up (AC-55): what it would be told, it would not hear.
+            self.cx.count(Counter::Dropped("old_invite"));
+            return;
+        }
         let admitted = match self.admit(&path, back.ingress, message) {
             Ok(admitted) => admitted,
             Err(status) => {

@@ -15,14 +15,14 @@ const MAX_RECENT: usize = 100_000;
 /// Ladders of ended calls: some megabytes, and hours at a country's load.
 const MAX_LADDERS: usize = 1000;
 
-/// Keys seen in the last 32 s.
+/// Keys seen in the last 32 s, and what is known of each.
 #[derive(Debug)]
-pub(super) struct Recent<K> {
-    seen: HashMap<K, Instant>,
+pub(super) struct Recent<K, V = ()> {
+    seen: HashMap<K, (Instant, V)>,
 }
 
-impl<K> Default for Recent<K> {
-    fn default() -> Recent<K> {
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Recent<K, V> {
         Recent { seen: HashMap::new() }
     }
 }
@@ -33,18 +33,29 @@ impl<K: Eq + Hash> Recent<K> {
         if self.contains(now, &key) {
             return false;
         }
-        if self.seen.len() < MAX_RECENT {
-            self.seen.insert(key, now);
-        }
+        self.keep(now, key, ());
         true
     }
 
     pub(super) fn contains(&self, now: Instant, key: &K) -> bool {
-        self.seen.get(key).is_some_and(|at| now.since(*at) < KEEP)
+        self.get(now, key).is_some()
+    }
+}
+
+impl<K: Eq + Hash, V: Copy> Recent<K, V> {
+    /// Notes what is known of a key, from now on for 32 s.
+    pub(super) fn keep(&mut self, now: Instant, key: K, value: V) {
+        if self.seen.len() < MAX_RECENT {
+            self.seen.insert(key, (now, value));
+        }
+    }
+
+    pub(super) fn get(&self, now: Instant, key: &K) -> Option<V> {
+        self.seen.get(key).filter(|(at, _)| now.since(*at) < KEEP).map(|(_, value)| *value)
     }
 
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.seen.retain(|_, at| now.since(*at) < KEEP);
+        self.seen.retain(|_, (at, _)| now.since(*at) < KEEP);
     }
 }
 

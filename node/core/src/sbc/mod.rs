@@ -57,6 +57,8 @@ pub struct Sbc {
     undecided: undecided::Undecided,
     /// CANCELs that came before their INVITE (AC-07).
     tombstones: Recent<[u8; 16]>,
+    /// Claims of calls that this node has served, and forgotten (AC-55).
+    served: Recent<[u8; 16], CallUid>,
     /// Requests that were redirected once (AC-15).
     redirected: Recent<[u8; 16]>,
     rates: SourceRates,
@@ -97,6 +99,7 @@ impl Sbc {
             holds: Holds::default(),
             undecided: Default::default(),
             tombstones: Recent::default(),
+            served: Recent::default(),
             redirected: Recent::default(),
             rates: SourceRates::default(),
             emergency_rates: SourceRates::default(),
@@ -260,6 +263,9 @@ impl Sbc {
         let (ended, ladder) = call.into_ended();
         if !lost {
             self.ladders.keep(ended.uid, ladder);
+            if !ended.failed && !ended.left {
+                self.served.keep(self.cx.now.mono, ended.claim_key.0, ended.uid);
+            }
         }
         if !ended.journal.is_settled() {
             self.keep_unsettled(serial, ended);
@@ -273,6 +279,7 @@ impl Sbc {
         let (MediaEvent::Opened { media, .. }
         | MediaEvent::OpenFailed { media, .. }
         | MediaEvent::Latched { media, .. }
+        | MediaEvent::Heard { media, .. }
         | MediaEvent::Closed { media, .. }) = event;
         if let Some(&serial) = self.by_media.get(media) {
             self.with_call(serial, |call, cx| call.on_media(cx, event));
@@ -300,6 +307,7 @@ impl Sbc {
                 Timer::SubscriptionSilent(tx) => self.on_passing_silent(tx),
                 Timer::Sweep => {
                     self.tombstones.sweep(now);
+                    self.served.sweep(now);
                     self.redirected.sweep(now);
                     self.bans.sweep(now);
                     self.rates.sweep(now);

@@ -8,7 +8,7 @@ use super::Sbc;
 pub(super) use crate::call::server_key;
 use crate::call::{ClientUse, allowed};
 use crate::ctx::is_private;
-use crate::ids::NodeId;
+use crate::ids::{CallUid, NodeId};
 use crate::io::{ClaimStage, Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::policy::Blocked;
 use crate::sip::{Message, Method, ParseError, Uri, Via};
@@ -70,19 +70,35 @@ impl Sbc {
             PeerMessage::Emit(transmit) => self.on_emit(from, transmit),
             PeerMessage::EmitFailed { id, reason } => self.cx.tx.on_emit_failed(self.cx.now.mono, from, id, reason),
             PeerMessage::AskClaim { key } => {
-                let serial = self.by_claim.get(&key).copied();
-                let known = serial.and_then(|s| self.calls.get(&s));
-                let ended = serial.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed);
-                let call = known.filter(|c| !c.lost_to() && !c.is_quiet() && !c.has_failed()).map(|c| (c.uid, c.stage()));
-                let call = call.or(ended.map(|e| (e.uid, ClaimStage::Answered)));
+                let call = self.what_it_has(&key);
                 self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
-            PeerMessage::ClaimIs { key, call } => {
-                if let Some((_, stage)) = call {
-                    self.on_claim_found(from, key, stage);
+            PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage),
+            PeerMessage::ClaimIs { key, call: None } => {
+                if let Some(&serial) = self.by_claim.get(&key) {
+                    self.with_call(serial, |call, _| call.on_peer_has_not(from));
                 }
             }
         }
+    }
+
+    /// What this node tells a peer of the call of a claim: one that it serves, or one that it has served lately. Of one that it has left to
+    /// another node, or that reached nobody, it says nothing.
+    fn what_it_has(&self, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
+        let serial = self.by_claim.get(key).copied();
+        let known = serial.and_then(|s| self.calls.get(&s));
+        let known = known.filter(|c| !c.lost_to() && !c.is_quiet() && !c.has_failed()).map(|c| (c.uid, c.stage()));
+        let ended = || serial.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed && !e.left).map(|e| e.uid);
+        let served = || ended().or_else(|| self.served.get(self.cx.now.mono, key)).or_else(|| self.recorded(key));
+        known.or_else(|| served().map(|uid| (uid, ClaimStage::Answered)))
+    }
+
+    /// The call of this node that has ended, by the log.
+    fn recorded(&self, key: &[u8; 16]) -> Option<CallUid> {
+        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let entry = replica.claim(key).filter(|e| !e.is_live() && !e.has_failed() && !e.was_left())?;
+        let own = entry.uid.node == self.cx.local.node && entry.uid.incarnation == self.cx.local.incarnation;
+        own.then_some(entry.uid)
     }
 
     fn on_request(&mut self, path: Path, back: ReturnPath, message: &Message) {

@@ -93,6 +93,7 @@ mod tests {
             exact: [0; 16],
             emergency,
             failed: false,
+            left: false,
             journal: Default::default(),
         };
         assert!(list.keep(1, ended(1, true)).is_none());

@@ -19,23 +19,42 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {v:?}")))
 }
 
-/// What is wrong with the world of a seed; a panic in it is wrong too.
+/// What is wrong with the world of a seed.
 fn wrong_with(seed: u64, trace: bool) -> Vec<String> {
-    std::panic::catch_unwind(|| invariants::check(&scenario::run(seed, trace))).unwrap_or_else(|panic| {
+    invariants::check(&scenario::run(seed, trace))
+}
+
+/// A panic is wrong too.
+fn caught(wrong: impl FnOnce() -> Vec<String>) -> Vec<String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(wrong)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         vec![format!("panic: {}", text.unwrap_or_default())]
     })
 }
 
-fn report(seed: u64, wrong: &[String]) -> String {
-    let command = format!("SIM_SEED={seed} cargo test -p sbc-core --test sim -- one_seed --nocapture");
+fn report(again: &str, seed: u64, wrong: &[String]) -> String {
+    let command = format!("SIM_SEED={seed} cargo test -p sbc-core --test sim -- {again} --nocapture");
     format!("seed {seed}: {}\n  reproduce: {command}", wrong.join("\n  "))
+}
+
+/// How many seeds are tried.
+pub(crate) fn count() -> u64 {
+    setting("SIM_SEEDS").unwrap_or(SEEDS)
+}
+
+/// The seed of which the whole trace is wanted.
+pub(crate) fn one() -> Option<u64> {
+    setting("SIM_SEED")
 }
 
 #[test]
 fn seeds_hold() {
+    hold(count(), "one_seed", |seed| wrong_with(seed, false));
+}
+
+/// Tries that many seeds, some at a time; `again`: the test that runs one of them.
+pub(crate) fn hold(count: u64, again: &str, wrong_with: impl Fn(u64) -> Vec<String> + Sync) {
     let first = setting("SIM_FIRST").unwrap_or(0);
-    let count = setting("SIM_SEEDS").unwrap_or(SEEDS);
     let next = AtomicU64::new(first);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -46,7 +65,7 @@ fn seeds_hold() {
                     if seed >= first + count {
                         break;
                     }
-                    let wrong = wrong_with(seed, false);
+                    let wrong = caught(|| wrong_with(seed));
                     if !wrong.is_empty() {
                         failures.lock().expect("no panic inside").push((seed, wrong));
                     }
@@ -56,22 +75,22 @@ fn seeds_hold() {
     });
     let mut failures = failures.into_inner().expect("no panic inside");
     failures.sort();
-    let text: Vec<String> = failures.iter().take(20).map(|(seed, wrong)| report(*seed, wrong)).collect();
+    let text: Vec<String> = failures.iter().take(20).map(|(seed, wrong)| report(again, *seed, wrong)).collect();
     assert!(failures.is_empty(), "{} of {count} seeds failed\n{}", failures.len(), text.join("\n"));
 }
 
 #[test]
 fn regressions_hold() {
     for &seed in REGRESSIONS {
-        let wrong = wrong_with(seed, false);
-        assert!(wrong.is_empty(), "{}", report(seed, &wrong));
+        let wrong = caught(|| wrong_with(seed, false));
+        assert!(wrong.is_empty(), "{}", report("one_seed", seed, &wrong));
     }
 }
 
 /// One seed with its whole trace.
 #[test]
 fn one_seed() {
-    let Some(seed) = setting("SIM_SEED") else { return };
-    let wrong = wrong_with(seed, true);
-    assert!(wrong.is_empty(), "{}", report(seed, &wrong));
+    let Some(seed) = one() else { return };
+    let wrong = caught(|| wrong_with(seed, true));
+    assert!(wrong.is_empty(), "{}", report("one_seed", seed, &wrong));
 }

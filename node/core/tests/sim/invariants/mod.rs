@@ -4,6 +4,7 @@ pub(crate) mod bye_reaches_both;
 pub(crate) mod media_where_it_is_open;
 pub(crate) mod no_anycast_leak;
 pub(crate) mod no_call_left_over;
+pub(crate) mod no_ghost_rings;
 pub(crate) mod one_cdr_per_call;
 pub(crate) mod one_final_answer;
 pub(crate) mod one_invite_rings_once;

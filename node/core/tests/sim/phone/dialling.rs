@@ -31,6 +31,7 @@ impl Phone {
             acks: Vec::new(),
             bye_tries: 0,
             failed_over: false,
+            began_at: now,
             rang_at: None,
             answered_at: None,
             ended_at: None,
@@ -177,6 +178,19 @@ impl Phone {
         let branch = self.branch();
         let (draft, dest) = self.in_dialog(leg, &Method::Bye, cseq, &branch);
         self.start_client(now, leg, branch, &draft, dest);
+    }
+
+    /// The BYE of a dialog that is not the call's, once more.
+    pub(super) fn bye_again(&mut self, now: u64, tx: usize) {
+        let (leg, request) = (self.clients[tx].leg, Message::parse(self.clients[tx].bytes.clone()).expect("ours"));
+        let branch = self.branch();
+        let l = &mut self.legs[leg];
+        l.bye_tries += 1;
+        let (tag, uri) = (request.to_tag().map(str::to_owned), request.request_uri().expect("a request").to_owned());
+        let own = (std::mem::replace(&mut l.remote_tag, tag), std::mem::replace(&mut l.target, uri));
+        let (draft, dest) = self.in_dialog(leg, &Method::Bye, request.cseq() + 1, &branch);
+        self.start_client(now, leg, branch, &draft, dest);
+        (self.legs[leg].remote_tag, self.legs[leg].target) = own;
     }
 
     pub(super) fn mid(&mut self, now: u64, leg: usize, what: Mid) {

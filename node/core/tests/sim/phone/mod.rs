@@ -97,7 +97,8 @@ pub(crate) struct Leg {
     acks: Vec<(u32, String, SocketAddr, Bytes)>,
     bye_tries: u32,
     pub(crate) failed_over: bool,
-    /// When it rang, was answered, was over, as this phone sees it.
+    /// When it began, rang, was answered, was over, as this phone sees it.
+    pub(crate) began_at: u64,
     pub(crate) rang_at: Option<u64>,
     pub(crate) answered_at: Option<u64>,
     pub(crate) ended_at: Option<u64>,
@@ -117,6 +118,8 @@ enum Act {
     Answer(usize),
     Busy(usize),
     Bye(usize),
+    /// Of a second answer's dialog, by the request that was not served.
+    ByeAgain(usize),
     Mid(usize, Mid),
 }
 
@@ -275,6 +278,7 @@ impl Phone {
                 self.answer_invite(now, leg, 486);
             }
             Act::Bye(leg) => self.hang_up(now, leg),
+            Act::ByeAgain(tx) => self.bye_again(now, tx),
             Act::Mid(leg, what) => self.mid(now, leg, what),
             Act::Ring(_) | Act::Answer(_) | Act::Busy(_) => {}
         }

@@ -120,6 +120,7 @@ impl Phone {
             acks: Vec::new(),
             bye_tries: 0,
             failed_over: false,
+            began_at: now,
             rang_at: None,
             answered_at: None,
             ended_at: None,

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A node that is cut off cannot say whose a call is: a minute of it, at two seconds each.
+const BYE_TRIES: u32 = 40;
+
 impl Phone {
     pub(super) fn on_response(&mut self, now: u64, _from: SocketAddr, response: &Message) {
         let status = response.status().unwrap_or(0);
@@ -25,9 +28,11 @@ impl Phone {
         match *response.method() {
             Method::Invite if status < 300 => self.on_2xx(now, i, leg, response),
             Method::Invite => self.on_invite_failure(now, i, leg, first, response),
-            Method::Bye if status == 503 && first && self.legs[leg].bye_tries < 12 => {
+            Method::Bye if status == 503 && first && self.legs[leg].bye_tries < BYE_TRIES => {
                 // Rule G: the node cannot say; Retry-After.
-                self.acts.push((now + 2000 * MS, Act::Bye(leg)));
+                let asked = Message::parse(self.clients[i].bytes.clone()).expect("ours");
+                let of_the_call = asked.to_tag() == self.legs[leg].remote_tag.as_deref();
+                self.acts.push((now + 2000 * MS, if of_the_call { Act::Bye(leg) } else { Act::ByeAgain(i) }));
             }
             _ => {}
         }

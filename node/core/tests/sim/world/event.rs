@@ -55,6 +55,13 @@ pub(super) enum Event {
         to: SocketAddr,
         bytes: Bytes,
     },
+    /// A copy of what came to the anycast address, at a node of the other part.
+    Copy {
+        node: usize,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Bytes,
+    },
     Peer {
         from: usize,
         to: usize,
@@ -115,6 +122,10 @@ pub(crate) enum Fault {
     CutLog(usize),
     /// It has it again.
     HealLog(usize),
+    /// The log has no quorum anywhere: a leader is being elected.
+    Leaderless,
+    /// There is one.
+    Elected,
     /// The node is gone, and the anycast address reaches another one.
     Kill(usize),
     /// It is started again, with what the log has.

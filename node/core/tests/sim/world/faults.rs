@@ -16,6 +16,8 @@ impl World {
             Fault::Heal(i) => (self.nodes[i].cut_links, self.nodes[i].cut_log) = (false, false),
             Fault::HealLinks(i) => self.nodes[i].cut_links = false,
             Fault::HealLog(i) => self.nodes[i].cut_log = false,
+            Fault::Leaderless => self.no_quorum = true,
+            Fault::Elected => self.no_quorum = false,
             Fault::Kill(i) => self.kill(i),
             Fault::Restart(i) => self.restart(i),
         }

@@ -16,12 +16,13 @@ use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, SendId};
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
-    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, StreamPorts, StreamRemote, Target,
-    Transmit, Transport, Verdict, View,
+    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, SideHeard, StreamPorts, StreamRemote,
+    Target, Transmit, Transport, Verdict, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
 use sbc_core::sbc::Sbc;
+use sbc_core::sip::Message;
 use sbc_core::store_pb;
 use sbc_core::time::{Instant, Now, UnixMs};
 use sbc_core::token::ClusterKey;
@@ -58,6 +59,8 @@ pub(crate) struct Node {
     /// It has no part in the log.
     pub(crate) cut_log: bool,
     pub(crate) dead: bool,
+    /// Its process is stopped until then.
+    frozen: u64,
     /// Its incarnation.
     pub(crate) life: u32,
     /// Its links are not up before.
@@ -130,6 +133,10 @@ pub(crate) struct World {
     pub(crate) no_quorum: bool,
     /// Nothing can be sent there, and nodes are told so: a connection that is refused.
     pub(crate) unreachable: Option<SocketAddr>,
+    /// Where media of the callers and of the called sides come from, by node; `None`: there are none.
+    pub(crate) speaking: Vec<[Option<SocketAddr>; 2]>,
+    /// While a node is cut off, INVITEs reach both parts, the second one after so long.
+    pub(crate) copies: Option<(u64, u64)>,
     /// A node was cut off at some time.
     pub(crate) was_cut: bool,
     /// Links were cut at some time for longer than a node is believed to live without.
@@ -231,6 +238,8 @@ impl World {
             names: Vec::new(),
             no_quorum: false,
             unreachable: None,
+            speaking: vec![[None, None]; count],
+            copies: None,
             was_cut: false,
             was_down: false,
             proposals: 0,
@@ -304,6 +313,13 @@ impl World {
         self.push(at_ms * MS, Event::Fault(fault));
     }
 
+    /// A node takes no turn before then, as when its process is stopped: what came meanwhile it finds all at once.
+    pub(crate) fn freeze(&mut self, i: usize, until_ms: u64) {
+        self.nodes[i].frozen = until_ms * MS;
+        self.push(until_ms * MS, Event::NodeTimer(i));
+        self.nodes[i].timer = Some(until_ms * MS);
+    }
+
     /// Something from a socket that is no phone of ours.
     pub(crate) fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
         let at = self.now + 1;
@@ -356,6 +372,10 @@ impl World {
             }
             let Some(Reverse(Queued(at, _, event))) = self.queue.pop() else { break };
             self.now = self.now.max(at);
+            if let Some(until) = self.frozen_for(&event) {
+                self.push(until, event);
+                continue;
+            }
             self.steps += 1;
             if self.steps > MAX_STEPS {
                 self.violations.push(format!("no rest after {MAX_STEPS} steps at {} ms", self.now / MS));
@@ -371,6 +391,22 @@ impl World {
         self.nodes.iter().filter_map(|n| n.counters.get(&counter)).sum()
     }
 
+    /// What happens to a node that is stopped happens when it goes on.
+    fn frozen_for(&self, event: &Event) -> Option<u64> {
+        let (Event::NodeTimer(node)
+        | Event::Apply(node)
+        | Event::Lease(node)
+        | Event::Peer { to: node, .. }
+        | Event::Copy { node, .. }
+        | Event::ProposeFailed { node, .. }
+        | Event::Media { node, .. }
+        | Event::Resolved { node, .. }) = event
+        else {
+            return None;
+        };
+        Some(self.nodes[*node].frozen).filter(|until| *until > self.now)
+    }
+
     fn push(&mut self, at: u64, event: Event) {
         self.sequence += 1;
         self.queue.push(Reverse(Queued(at, self.sequence, event)));
@@ -383,6 +419,7 @@ impl World {
     fn step(&mut self, event: Event) {
         match event {
             Event::Packet { from, to, bytes } => self.deliver(from, to, bytes),
+            Event::Copy { node, from, to, bytes } => self.copied(node, from, to, bytes),
             Event::Peer { from, to, message } => {
                 if self.linked(from, to) {
                     let from = NodeId(u16::try_from(from + 1).expect("few nodes"));
@@ -492,6 +529,10 @@ impl World {
                     (0..count).map(|_| StreamPorts { caller: node.bind(realms[0]), callee: node.bind(realms[1]) }).collect();
                 MediaEvent::Opened { media, first, ports }
             }
+            MediaCommand::Ask { media } => {
+                let [caller, callee] = self.heard(i);
+                MediaEvent::Heard { media, caller, callee }
+            }
             MediaCommand::Close { media } => MediaEvent::Closed { media, stats: MediaStats::default() },
             MediaCommand::Remote { stream, side, remote, .. } => {
                 self.remotes.push((side, remote.map(|r| r.rtp.port())));
@@ -501,6 +542,13 @@ impl World {
         };
         let at = self.delay((100, 3000));
         self.push(at, Event::Media { node: i, life: self.nodes[i].life, event });
+    }
+
+    /// What a node's media engine hears, as far as a test says so.
+    fn heard(&self, node: usize) -> [SideHeard; 2] {
+        // 50 packets a second.
+        let packets = self.now / (20 * MS);
+        self.speaking[node].map(|source| source.map_or(SideHeard::default(), |at| SideHeard { packets, source: Some(at) }))
     }
 
     fn arm_node(&mut self, i: usize) {
@@ -555,6 +603,7 @@ fn make_node(i: usize, count: usize, key: &ClusterKey, config: &Arc<ClusterConfi
         cut_links: false,
         cut_log: false,
         dead: false,
+        frozen: 0,
         life: 1,
         links_at: 0,
         unheard: vec![None; count],

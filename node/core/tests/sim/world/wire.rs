@@ -13,6 +13,9 @@ impl World {
         // Port 5061 is TLS, of which the simulation knows no more than that.
         let transport = if to.port() == 5061 { Transport::Tls } else { Transport::Udp };
         let (asked, to) = (to, SocketAddr::new(to.ip(), 5060));
+        if ANYCAST.map(addr).contains(&to) && bytes.starts_with(b"INVITE ") {
+            self.copy_elsewhere(from, asked, &bytes);
+        }
         let found = if ANYCAST.map(addr).contains(&to) {
             let stray = self.rng.per_mille(self.net.stray);
             let at = if stray { usize::try_from(self.rng.next() % self.nodes.len() as u64).expect("few") } else { self.route };
@@ -27,6 +30,26 @@ impl World {
         self.say(|| format!("    n{i} {role:?} reads {}", first_line(&bytes)));
         let path = Path { role, transport, local: asked, remote: from, flow: None };
         self.input(i, Input::Received(Received { path, payload: bytes, at: self.time().mono }));
+    }
+
+    /// An INVITE that begins a call reaches the other part of a cluster that is cut in two as well.
+    fn copy_elsewhere(&mut self, from: SocketAddr, to: SocketAddr, bytes: &Bytes) {
+        let Some(delay) = self.copies else { return };
+        let initial = Message::parse(bytes.clone()).is_ok_and(|m| m.to_tag().is_none());
+        let here = self.nodes[self.route].cut_log;
+        let others: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].cut_log != here).collect();
+        if initial && !others.is_empty() {
+            let (node, at) = (self.rng.pick(&others), self.delay(delay));
+            self.push(at, Event::Copy { node, from, to, bytes: bytes.clone() });
+        }
+    }
+
+    pub(super) fn copied(&mut self, i: usize, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        if !self.nodes[i].dead {
+            self.say(|| format!("    n{i} reads a copy of {}", first_line(&bytes)));
+            let path = Path { role: AddressRole::Anycast, transport: Transport::Udp, local: to, remote: from, flow: None };
+            self.input(i, Input::Received(Received { path, payload: bytes, at: self.time().mono }));
+        }
     }
 
     pub(super) fn transmit(&mut self, i: usize, transmit: Transmit) {

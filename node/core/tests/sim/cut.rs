@@ -1,0 +1,199 @@
+//! A node is cut off from the others for a minute, and from the log, while its SIP can be reached; copies of INVITEs reach both parts (AC-55).
+
+use sbc_core::io::Counter;
+
+use crate::cases::{callers, repeat_at, responses, world};
+use crate::invariants::{self, no_ghost_rings};
+use crate::phone::LegState;
+use crate::plan::{ContactHabit, Plan, PsapPlan, Who};
+use crate::rng::Rng;
+use crate::seeds;
+use crate::world::{Fault, Net, World, addr};
+use sbc_core::sip::Method;
+
+/// When the cut begins and ends, ms.
+const CUT: u64 = 2000;
+const HEALED: u64 = 62_000;
+/// All timers have run by then, ms.
+const AT_REST: u64 = 360_000;
+
+/// What is wrong with the world of a seed.
+fn wrong_with(seed: u64, trace: bool) -> Vec<String> {
+    let world = cut(seed, trace);
+    let mut wrong = invariants::check(&world);
+    no_ghost_rings::check(&world, &mut wrong);
+    wrong
+}
+
+fn cut(seed: u64, trace: bool) -> World {
+    let mut rng = Rng::new(seed ^ 0xc07);
+    let mut net = Net::calm();
+    net.delay = rng.pick(&[(500, 2000), (1000, 20_000)]);
+    net.commit = rng.pick(&[(1000, 5000), (10_000, 40_000), (30_000, 300_000)]);
+    net.apply = rng.pick(&[(100, 2000), (1000, 30_000)]);
+    net.loss = rng.pick(&[0, 0, 0, 10]);
+    let plans = (0..rng.range(6, 14)).map(|_| plan(&mut rng)).collect();
+    let mut w = World::new(seed, 3, plans, net);
+    w.trace = trace;
+    w.copies = Some(rng.pick(&[(100, 2000), (1000, 30_000), (100_000, 600_000)]));
+    w.speaking = vec![[Some(addr("198.18.10.1:20000")), Some(addr("198.18.20.1:20000"))]; 3];
+    let node = usize::try_from(rng.range(0, 3)).expect("few");
+    w.fault_at(CUT, Fault::Cut(node));
+    // The leader was cut off: the others elect one.
+    if rng.per_mille(600) {
+        w.fault_at(CUT, Fault::Leaderless);
+        w.fault_at(CUT + rng.range(1000, 4000), Fault::Elected);
+    }
+    // Links come back before the log, or after it.
+    let [links, log] = [0, 0].map(|_| HEALED + rng.range(0, 1500));
+    w.fault_at(links, Fault::HealLinks(node));
+    w.fault_at(log, Fault::HealLog(node));
+    for _ in 0..rng.range(2, 12) {
+        let at = rng.range(0, HEALED + 5000);
+        w.fault_at(at, Fault::Flip(usize::try_from(rng.range(0, 3)).expect("few")));
+    }
+    w.run_until(AT_REST);
+    w
+}
+
+fn plan(rng: &mut Rng) -> Plan {
+    let mut plan = Plan::plain(rng.range(500, HEALED + 3000));
+    plan.habit = rng.pick(&[ContactHabit::Honours, ContactHabit::Honours, ContactHabit::OutboundProxy, ContactHabit::Ignores]);
+    let ring = rng.range(10, 800);
+    let answer = ring + rng.pick(&[1, 300, 2500, 10_000, 40_000]);
+    plan.psap = match rng.range(0, 8) {
+        0 => PsapPlan::Busy { after: rng.range(1, 1500) },
+        _ => PsapPlan::Answer { ring, answer },
+    };
+    if rng.per_mille(150) {
+        plan.cancel = Some(rng.range(200, 4000));
+    }
+    plan.hang_up = (rng.pick(&[Who::Caller, Who::Psap]), rng.range(500, 60_000));
+    plan
+}
+
+#[test]
+fn ac_55_cut_seeds_hold() {
+    // A world takes as long as several ordinary ones.
+    seeds::hold(seeds::count() / 4, "one_cut_seed", |seed| wrong_with(seed, false));
+}
+
+/// One seed with its whole trace.
+#[test]
+fn one_cut_seed() {
+    let Some(seed) = seeds::one() else { return };
+    let wrong = wrong_with(seed, true);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A copy of each INVITE at either part; the call lasts for so long.
+fn copied(talk: u64, answer: u64) -> World {
+    let mut w =
+        world(Plan { psap: PsapPlan::Answer { ring: 100, answer }, hang_up: (Who::Caller, talk), ..Plan::plain(CUT + 1000) });
+    w.copies = Some((1000, 1001));
+    w.fault_at(CUT, Fault::Cut(0));
+    w
+}
+
+/// The PSAP rang for that call so many times.
+fn rang(w: &World) -> usize {
+    w.phones[1].legs.len()
+}
+
+#[test]
+fn ac_55_nobody_rings_at_healing_for_a_call_that_is_over() {
+    for (routed, no_leader) in [(0, false), (1, false), (0, true), (1, true)] {
+        let mut w = copied(3000, 1000);
+        w.fault_at(CUT, Fault::Flip(routed));
+        if no_leader {
+            w.fault_at(CUT, Fault::Leaderless);
+            w.fault_at(CUT + 4000, Fault::Elected);
+        }
+        w.run_until(HEALED - 100);
+        let before = rang(&w);
+        assert!((1..=2).contains(&before), "{before}");
+        w.fault_at(HEALED, Fault::Heal(0));
+        w.run_until(AT_REST);
+        assert_eq!(rang(&w), before, "at {routed}, a leader is elected: {no_leader}");
+        let mut wrong = invariants::check(&w);
+        no_ghost_rings::check(&w, &mut wrong);
+        assert!(wrong.is_empty(), "at {routed}, a leader is elected: {no_leader}: {wrong:#?}");
+    }
+}
+
+#[test]
+fn ac_55_the_log_comes_back_before_the_links() {
+    let mut w = copied(3000, 1000);
+    w.fault_at(CUT, Fault::Leaderless);
+    w.fault_at(CUT + 4000, Fault::Elected);
+    w.fault_at(HEALED, Fault::HealLog(0));
+    w.fault_at(HEALED + 3000, Fault::HealLinks(0));
+    w.run_until(AT_REST);
+    let mut wrong = invariants::check(&w);
+    no_ghost_rings::check(&w, &mut wrong);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn ac_55_a_short_cut_rings_nobody_who_has_hung_up() {
+    // The cut is over while the INVITE is young: what became of it at the other node decides.
+    for heal in [CUT + 8000, CUT + 15_000, CUT + 25_000] {
+        let mut w = copied(1500, 1000);
+        w.fault_at(CUT, Fault::Leaderless);
+        w.fault_at(CUT + 4000, Fault::Elected);
+        w.fault_at(heal, Fault::HealLog(0));
+        w.fault_at(heal + 2000, Fault::HealLinks(0));
+        w.run_until(AT_REST);
+        let mut wrong = invariants::check(&w);
+        no_ghost_rings::check(&w, &mut wrong);
+        assert!(wrong.is_empty(), "healed at {heal}: {wrong:#?}");
+    }
+}
+
+/// A caller whose ACK goes to a node that is cut off from the one that answered.
+fn ack_astray(speaks: bool) -> World {
+    let mut w = world(Plan { habit: ContactHabit::Ignores, hang_up: (Who::Caller, 90_000), ..Plan::plain(500) });
+    if speaks {
+        w.speaking[0][0] = Some(addr("198.18.10.1:20000"));
+    }
+    w.fault_at(1200, Fault::CutLinks(1));
+    w.fault_at(1300, Fault::Flip(1));
+    w.run_until(60_000);
+    assert!(w.phones[0].legs[0].answered);
+    w
+}
+
+#[test]
+fn ac_55_an_emergency_caller_that_is_heard_is_not_hung_up_on_for_its_ack() {
+    let mut w = ack_astray(true);
+    assert_eq!(w.phones[0].legs[0].state, LegState::Up);
+    assert_eq!(w.phones[1].legs[0].state, LegState::Up);
+    assert_eq!(w.counted(Counter::Misrouted("ACK", "missing")), 1);
+    w.fault_at(61_000, Fault::HealLinks(1));
+    crate::cases::at_rest(&mut w);
+}
+
+#[test]
+fn ac_55_one_that_is_not_heard_is() {
+    let w = ack_astray(false);
+    assert_eq!(w.phones[1].legs[0].state, LegState::Ended);
+    assert_eq!(w.counted(Counter::Misrouted("ACK", "missing")), 0);
+}
+
+#[test]
+fn ac_55_an_invite_that_waited_for_its_whole_life_is_not_dialled() {
+    let mut w = world(Plan::plain(100));
+    w.run_until(130);
+    let invite = callers(&w, &Method::Invite);
+    // A node whose owner is silent holds it; but it was paused meanwhile.
+    w.fault_at(140, Fault::Cut(0));
+    w.run_until(150);
+    repeat_at(&mut w, 1, invite);
+    w.run_until(160);
+    let held = w.nodes[1].counters.get(&Counter::Misrouted("INVITE", "hold")).copied();
+    assert_eq!(held, Some(1));
+    w.freeze(1, 40_000);
+    w.fault_at(45_000, Fault::Heal(0));
+    w.run_until(60_000);
+    assert_eq!(rang(&w), 1, "{:?}", responses(&w, 180, &Method::Invite));
+}
