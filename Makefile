@@ -7,7 +7,7 @@ SEEDS ?= 20000
 RATE ?= 300
 DURATION ?= 10
 
-.PHONY: help demo test lint unit sim processes compose bench build setup clean
+.PHONY: help demo test lint unit sim processes compose bench upgrade build setup clean
 
 help:
 	@echo 'make demo            three nodes, one emergency call, the route flips in mid-call'
@@ -15,6 +15,7 @@ help:
 	@echo 'make lint|unit|processes|compose    one group of it'
 	@echo 'make sim SEEDS=n     more seeds of the simulation (SEED=n runs that one only)'
 	@echo 'make bench           calls a second, CPU and memory a call [RATE=n DURATION=n]'
+	@echo 'make upgrade OLD=<commit>   three nodes of that commit, replaced one by one under calls'
 	@echo 'make build           target/release/sbcd and target/release/sbcctl'
 
 setup:
@@ -46,6 +47,14 @@ endif
 bench: build
 	$(CARGO) build --release --workspace --bins
 	target/$(TRIPLE)/release/bench --rate $(RATE) --seconds $(DURATION)
+
+# The version before is built beside this one, in target/upgrade, and kept there.
+upgrade: setup
+	@test -n '$(OLD)' || { echo 'usage: make upgrade OLD=<commit>' >&2; exit 2; }
+	@deploy/checkout.sh '$(OLD)' target/upgrade/src
+	cd target/upgrade/src && $(CARGO) build --workspace --bins --target-dir ../target
+	$(CARGO) build --workspace --bins
+	target/$(TRIPLE)/debug/upgrade target/upgrade/target/$(TRIPLE)/debug
 
 clean:
 	$(CARGO) clean

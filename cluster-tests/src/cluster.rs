@@ -58,12 +58,15 @@ pub struct Options {
     pub own_psap: bool,
     /// `--set` settings.
     pub set: Vec<String>,
+    /// Where the binaries are that it is started by, when not those of this build; later commands, and nodes that are started again, are of
+    /// this build.
+    pub first_bin_dir: Option<PathBuf>,
 }
 
 impl Options {
     /// Three nodes and the built-in PSAP phone.
     pub fn with_phone() -> Options {
-        Options { nodes: 3, own_psap: false, set: Vec::new() }
+        Options { nodes: 3, own_psap: false, set: Vec::new(), first_bin_dir: None }
     }
 
     /// Three nodes; the test answers the calls.
@@ -107,7 +110,10 @@ impl Cluster {
             "SBCCTL_CONFIG=\"$2/contexts.toml\" timeout 60 \"$1\" dev down --dir \"$2\"; [ -n \"$SBC_KEEP\" ] || rm -rf \"$2\"";
         let guard = Guard::take(clean_up, &[&sbcctl, &dir], &std::env::temp_dir().join("sbc-cluster-tests.log"));
         let cluster = Cluster { options, dir, guard: Some(guard) };
-        let mut up = cluster.sbcctl();
+        let mut up = match &cluster.options.first_bin_dir {
+            None => cluster.sbcctl(),
+            Some(dir) => cluster.sbcctl_of(dir),
+        };
         up.args(["dev", "up", "--nodes", &cluster.options.nodes.to_string(), "--dir"]).arg(&cluster.dir);
         if cluster.options.own_psap {
             up.args(["--psap", &PSAP.to_string()]);
@@ -146,7 +152,11 @@ impl Cluster {
 
     /// `sbcctl`, set to speak to this cluster.
     pub fn sbcctl(&self) -> Command {
-        let mut command = Command::new(process::bin_dir().join("sbcctl"));
+        self.sbcctl_of(&process::bin_dir())
+    }
+
+    fn sbcctl_of(&self, bin_dir: &std::path::Path) -> Command {
+        let mut command = Command::new(bin_dir.join("sbcctl"));
         command.env("SBCCTL_CONFIG", self.dir.join("contexts.toml"));
         command
     }

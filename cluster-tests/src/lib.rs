@@ -27,5 +27,6 @@ pub mod scrape;
 pub mod sipp;
 pub mod sites;
 pub mod stream;
+pub mod upgrade;
 pub mod wait;
 pub mod wav;

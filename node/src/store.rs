@@ -64,7 +64,9 @@ impl StateMachine for Store {
     }
 
     async fn install(&self, _index: u64, state: Bytes) -> io::Result<()> {
-        let restored = Replica::restore(Snapshot::decode(state).map_err(io::Error::other)?).map_err(io::Error::other)?;
+        let snapshot = Snapshot::decode(state).map_err(io::Error::other)?;
+        let knows = self.replica.read().unwrap_or_else(PoisonError::into_inner).knows();
+        let restored = Replica::restore_knowing(snapshot, knows).map_err(io::Error::other)?;
         *self.replica.write().unwrap_or_else(PoisonError::into_inner) = restored;
         let (done, known) = oneshot::channel();
         self.deliver(FromStore::Replaced { done }, known).await

@@ -95,6 +95,7 @@ fn text(e: &Event) -> String {
     if e.config_revision > 0 {
         parts.push(format!("configuration {}", e.config_revision));
     }
+    parts.extend([e.alarm.clone(), e.detail.clone()]);
     parts.retain(|p| !p.is_empty());
     parts.join(" ").replace(char::is_control, "\u{fffd}")
 }

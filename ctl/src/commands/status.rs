@@ -1,12 +1,12 @@
 //! `status`: the cluster in brief.
 
 use sbc_proto::v1::cluster_service_client::ClusterServiceClient;
-use sbc_proto::v1::{ClusterServiceGetStatusRequest, ClusterServiceGetStatusResponse, ClusterStatus};
+use sbc_proto::v1::{Alarm, ClusterServiceGetStatusRequest, ClusterServiceGetStatusResponse, ClusterStatus, Member};
 
 use crate::args::Watching;
 use crate::client::Cluster;
 use crate::error::Failure;
-use crate::output::{Out, Table, enum_name};
+use crate::output::{Out, Table, enum_name, time};
 
 pub(super) async fn run(cluster: &Cluster, out: Out, watching: Watching) -> Result<(), Failure> {
     super::rounds(out, watching, async || {
@@ -38,9 +38,10 @@ fn table(status: &ClusterStatus) -> String {
             m.peer_address.clone(),
         ]);
     }
+    let alarms: String = status.members.iter().map(alarms).collect();
     format!(
         "cluster {}  quorum {quorum}  leader {leader}  term {}  committed {}  configuration {}\n\
-         calls {}  emergency {}  (as {} sees it)\n\n{table}",
+         calls {}  emergency {}  (as {} sees it)\n{alarms}\n{table}",
         status.cluster_id,
         status.term,
         status.committed_index,
@@ -49,6 +50,15 @@ fn table(status: &ClusterStatus) -> String {
         status.emergency_calls,
         status.node,
     )
+}
+
+/// A line for each alarm of a member.
+fn alarms(member: &Member) -> String {
+    let line = |a: &Alarm| {
+        let text = format!("ALARM {} {} since {}: {}", member.name, a.kind, time(a.since.as_ref()), a.detail);
+        text.replace(char::is_control, "\u{fffd}") + "\n"
+    };
+    member.alarms.iter().map(line).collect()
 }
 
 fn yes(b: bool) -> String {

@@ -19,7 +19,7 @@ use crate::announce;
 use crate::config::NodeConfig;
 use crate::control::{self, AnnounceError, AuthLayer, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, Stopped};
 use crate::peer::LinkService;
-use crate::telemetry::Metrics;
+use crate::telemetry::{ActiveAlarm, Metrics};
 
 /// Longest wait for a linearizable read; the asker retries.
 const READ_LIMIT: Duration = Duration::from_secs(2);
@@ -128,6 +128,10 @@ impl NodeHandle for Node {
             },
             voters: status.voters.into_iter().filter_map(node).collect(),
         }
+    }
+
+    fn alarms(&self) -> Vec<ActiveAlarm> {
+        self.alarms.active()
     }
 
     fn metrics(&self) -> Metrics {

@@ -15,6 +15,18 @@ pub enum DiskError {
         /// Why.
         source: io::Error,
     },
+    /// The log beside it has gone beyond what this version knows.
+    #[error(
+        "{path}: the log here is of format level {level}, and this node takes part in {knows}: upgrade it, or let go of `format_level` in [cluster]"
+    )]
+    NewerLevel {
+        /// Which file says so.
+        path: PathBuf,
+        /// The log's level.
+        level: u32,
+        /// The newest that this node takes part in.
+        knows: u32,
+    },
     /// Its content is not what it must be.
     #[error("{path}: {what}")]
     Content {

@@ -1,21 +1,23 @@
 //! Puts a node together: parse, validate, build, spawn, drain. Nothing is bound before everything is read and checked.
 
+mod alarms;
 mod certificates;
 mod control;
 mod disk;
 mod grpc;
+mod level;
 mod readings;
 mod view;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{Incarnation, NodeId};
 use sbc_core::policy::ClusterConfig;
-use sbc_core::replica::Replica;
+use sbc_core::replica::{LEVEL, Replica};
 use sbc_core::sbc::Sbc;
 use sbc_core::token::ClusterKey;
 use sbc_raft::{Connector, PeerConfig, RaftConfig, RaftHandle};
@@ -36,9 +38,9 @@ use crate::control::NodeStatus;
 use crate::dns::{DnsConfig, Resolver};
 use crate::driver::{Clock, Driver, DriverHandle, ParseConfig, Parts, Queues};
 use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
-use crate::peer::{LinkService, Myself, PeerLinks};
+use crate::peer::{LinkService, LogLevel, Myself, PeerLinks};
 use crate::store::{Store, encode_entry};
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Alarms, Metrics};
 use crate::tls;
 use crate::transport::{AnycastMode, Ports, Transport, TransportConfig, TransportHandle};
 
@@ -190,6 +192,7 @@ pub(crate) struct Node {
     pub(crate) announced: watch::Receiver<AnnounceState>,
     pub(crate) draining: Draining,
     pub(crate) metrics: Metrics,
+    pub(crate) alarms: Alarms,
     pub(crate) clock: Clock,
     pub(crate) peer_channels: HashMap<NodeId, Channel>,
     pub(crate) certificates: Arc<Certificates>,
@@ -202,12 +205,15 @@ impl Node {
     async fn start(runtimes: &Runtimes, checked: Checked, options: &StartOptions) -> Result<Arc<Node>, AppError> {
         let Checked { config, pems, key, cluster_text, cluster } = checked;
         let metrics = Metrics::new();
+        let alarms = Alarms::new(&metrics);
+        let knows = config.cluster.format_level.map_or(LEVEL, |held| held.min(LEVEL));
+        level::check(&config.data_dir, knows)?;
         let certificates = Certificates::new(&config, &pems, &metrics)?;
         let grpc_tls = tls::grpc_server(&certificates.control)?;
         let listener = grpc::bind(config.grpc_listen).await.map_err(start_error("[grpc] listen"))?;
         let incarnation = disk::next_incarnation(&config.data_dir)?;
         let clock = Clock::default();
-        let replica = Arc::new(RwLock::new(Replica::new()));
+        let replica = Arc::new(RwLock::new(Replica::knowing(knows)));
         let (driver, orders) = DriverHandle::new();
         let (to_store, store) = mpsc::channel(STORE_QUEUE);
         let (to_peers, from_peers) = mpsc::channel(PEER_QUEUE);
@@ -222,7 +228,7 @@ impl Node {
         let raft_config = raft_config(&config, incarnation);
         let channel = |p: &PeerConfig| Some((NodeId(u16::try_from(p.id).ok()?), connector.channel(p)));
         let peer_channels = raft_config.peers.iter().filter_map(channel).collect();
-        let myself = Myself { node: config.id, incarnation, cluster_id: config.cluster.id.clone() };
+        let myself = Myself { node: config.id, incarnation, cluster_id: config.cluster.id.clone(), level: knows };
         let peers = PeerLinks::start(&myself, &raft_config.peers, &connector, raft_config.lease);
 
         // The core serves before the log does: a call that comes now goes on degraded, and is published later.
@@ -239,6 +245,10 @@ impl Node {
             raft: raft_slot.clone(),
             peers: peers.clone(),
             parse_config: parse_and_cache(&config),
+            alarm: {
+                let alarms = alarms.clone();
+                Arc::new(move |kind, raised| alarms.set(kind, raised))
+            },
             count: Arc::new(move |counter| counts.count(counter)),
             probed: Arc::new(move |trunk, up, rtt| probed.trunk_probed(trunk, up, rtt)),
         };
@@ -269,6 +279,7 @@ impl Node {
             announcer,
             draining: Draining::default(),
             metrics,
+            alarms,
             clock,
             peer_channels,
             certificates,
@@ -277,7 +288,8 @@ impl Node {
             shutdown: watch::Sender::new(false),
         });
         let members = config.cluster.members.iter().map(|m| m.id).collect();
-        let link_service = LinkService::new(myself, members, to_peers);
+        let log_level: LogLevel = Arc::new(move || replica.read().unwrap_or_else(PoisonError::into_inner).level());
+        let link_service = LinkService::new(myself, members, to_peers, log_level);
         control::serve(&node, listener, grpc_tls, raft_service, link_service);
         node.spawn_tasks(runtimes, cluster_text.filter(|_| options.init)).await?;
         if options.init {
@@ -309,6 +321,25 @@ impl Node {
             health,
         };
         runtimes.control.spawn(sources.run());
+        let own = self.config.id;
+        let levels = level::Levels {
+            raft: self.raft.clone(),
+            clock: self.clock,
+            replica: self.replica.clone(),
+            peers: self.peers.clone(),
+            others: self.config.cluster.members.iter().map(|m| m.id).filter(|id| *id != own).collect(),
+            data_dir: self.config.data_dir.clone(),
+        };
+        let reporter = alarms::Reporter {
+            raft: self.raft.clone(),
+            clock: self.clock,
+            replica: self.replica.clone(),
+            alarms: self.alarms.clone(),
+            node: own,
+            incarnation: self.incarnation,
+        };
+        runtimes.control.spawn(levels.run());
+        runtimes.control.spawn(reporter.run());
         runtimes.raft.spawn(view::tick(self.raft.clone(), self.clock));
         runtimes.raft.spawn(view::say_up(self.raft.clone(), self.clock, self.config.id, self.incarnation));
         if let Some(text) = first_config {

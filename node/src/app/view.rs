@@ -176,7 +176,7 @@ fn announce_state(state: &AnnounceState) -> control::AnnounceState {
     }
 }
 
-fn log_command(clock: Clock, kind: Kind) -> bytes::Bytes {
+pub(super) fn log_command(clock: Clock, kind: Kind) -> bytes::Bytes {
     store_pb::Command { unix_ms: clock.now().unix.0, kind: Some(kind) }.encode_to_vec().into()
 }
 

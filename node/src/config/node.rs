@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sbc_core::ids::NodeId;
 use sbc_core::io::Addresses;
+use sbc_core::replica::LEVEL;
 
 use super::fault::Faults;
 use super::reader::{Reader, Section};
@@ -60,6 +61,8 @@ pub struct ClusterSection {
     pub identity_key_file: Option<PathBuf>,
     /// The configuration that the first leader proposes when the log has none.
     pub config_file: Option<PathBuf>,
+    /// The format level of the log that this node is held at; `None`: the newest that it knows.
+    pub format_level: Option<u32>,
     /// All nodes, this one included.
     pub members: Vec<Member>,
 }
@@ -330,6 +333,7 @@ fn cluster(reader: &Reader<'_>, section: &Section<'_>, base: &Path) -> Option<Cl
         other_key_files: others.into_iter().flatten().map(|p| base.join(p.value)).collect(),
         identity_key_file: identity.map(|p| base.join(p.value)),
         config_file: config_file.map(|p| base.join(p.value)),
+        format_level: section.number("format_level", 1..=LEVEL.into()).and_then(|n| u32::try_from(n).ok()),
         members,
     })
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::config::NodeConfig;
-use crate::telemetry::Metrics;
+use crate::telemetry::{ActiveAlarm, Metrics};
 
 /// Where the anycast address stands with this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,6 +125,8 @@ pub trait NodeHandle: Send + Sync + 'static {
     fn status(&self) -> watch::Receiver<NodeStatus>;
     /// Raft's.
     fn raft_status(&self) -> RaftStatus;
+    /// What is wrong with it.
+    fn alarms(&self) -> Vec<ActiveAlarm>;
     /// Metrics.
     fn metrics(&self) -> Metrics;
     /// True once the node stops: streams end with Goodbye.

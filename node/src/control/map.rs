@@ -6,6 +6,7 @@ use sbc_core::store_pb;
 use sbc_proto::v1 as pb;
 
 use super::dispatch_map::{additional_data, locations};
+use crate::telemetry::ActiveAlarm;
 
 /// Names of nodes by id.
 #[derive(Clone, Debug)]
@@ -141,7 +142,19 @@ pub(crate) fn event(e: &store_pb::Event, names: &Names, pii: bool, resume_token:
         config_revision: e.config_revision,
         resume_token,
         emergency_info: emergency_info(e.emergency_info.as_ref()),
+        alarm: e.alarm.clone(),
+        detail: e.detail.clone(),
     }
+}
+
+/// An alarm as the log has it.
+pub(crate) fn alarm(a: &store_pb::AlarmState) -> pb::Alarm {
+    pb::Alarm { kind: a.kind.clone(), detail: a.detail.clone(), since: time(a.since_unix_ms) }
+}
+
+/// One of this node.
+pub(crate) fn active_alarm(a: ActiveAlarm) -> pb::Alarm {
+    pb::Alarm { kind: a.kind.as_str().to_owned(), detail: a.detail, since: time(a.since_unix_ms) }
 }
 
 pub(crate) fn cdr(c: &store_pb::Cdr, names: &Names, pii: bool) -> pb::Cdr {
@@ -183,7 +196,7 @@ pub(crate) fn emergency(e: &store_pb::Event, names: &Names, pii: bool, resume_to
         K::Updated => D::Updated,
         K::LocationUpdated => D::LocationUpdated,
         K::AdditionalData => D::AdditionalData,
-        K::Unspecified | K::Config | K::NodeUp => return None,
+        K::Unspecified | K::Config | K::NodeUp | K::AlarmRaised | K::AlarmCleared => return None,
     };
     let call = uid_text(&e.call);
     let caller = parties(e.parties.as_ref(), pii).map(|p| pb::CallerIdentity {

@@ -82,7 +82,8 @@ impl Nodes {
             grpc: m.peer.to_string(),
             sip_tls_port: sip.tls_port.into(),
         };
-        pb::Node { name: m.name.clone(), id: m.id.0.into(), addresses: Some(addresses), ..pb::Node::default() }
+        let alarms = self.0.read(|r| r.alarms().filter(|a| a.node == u32::from(m.id.0)).map(map::alarm).collect());
+        pb::Node { name: m.name.clone(), id: m.id.0.into(), addresses: Some(addresses), alarms, ..pb::Node::default() }
     }
 
     /// This node as it is now. Its calls are counted by the core, which also knows those that the log does not have.
@@ -113,6 +114,8 @@ impl Nodes {
             raft_role: raft_role(raft.role).into(),
             applied_index: self.0.read(Replica::applied_index).max(raft.applied),
             counters: node.metrics().totals(),
+            alarms: node.alarms().into_iter().map(map::active_alarm).collect(),
+            format_level: self.0.read(Replica::knows),
             ..self.configured(node.config().this_member())
         }
     }
@@ -391,8 +394,10 @@ impl ClusterService for Nodes {
         let caller = caller(&request)?;
         let members = self.members(&caller).await;
         let raft = self.0.node.raft_status();
-        let (config_revision, calls, emergency_calls) =
-            self.0.read(|r| (r.config().0, number(r.live_calls()), number(r.calls(None).filter(|c| c.emergency()).count())));
+        let (config_revision, calls, emergency_calls, format_level) = self.0.read(|r| {
+            let emergency = r.calls(None).filter(|c| c.emergency()).count();
+            (r.config().0, number(r.live_calls()), number(emergency), r.level())
+        });
         let status = pb::ClusterStatus {
             cluster_id: self.0.node.config().cluster.id.clone(),
             node: self.0.my_name().to_owned(),
@@ -404,6 +409,7 @@ impl ClusterService for Nodes {
             config_revision,
             calls,
             emergency_calls,
+            format_level,
         };
         Ok(Response::new(pb::ClusterServiceGetStatusResponse { status: Some(status) }))
     }
@@ -435,6 +441,7 @@ impl Nodes {
                 applied_index: n.applied_index,
                 announced: n.announced,
                 draining: n.draining,
+                alarms: n.alarms,
                 name: n.name,
                 id: n.id,
             }

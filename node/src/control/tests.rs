@@ -115,6 +115,10 @@ impl NodeHandle for Fake {
     fn raft_status(&self) -> RaftStatus {
         RaftStatus { leader: Some(NodeId(1)), term: 4, quorum_ok: true, voters: vec![NodeId(1)], ..Default::default() }
     }
+    fn alarms(&self) -> Vec<crate::telemetry::ActiveAlarm> {
+        Vec::new()
+    }
+
     fn metrics(&self) -> Metrics {
         self.metrics.clone()
     }

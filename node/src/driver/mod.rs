@@ -16,8 +16,8 @@ use futures::stream::FuturesUnordered;
 use prost::Message;
 use sbc_core::ids::{CallUid, CommandId, MediaId, ProposalId, ResolveId};
 use sbc_core::io::{
-    CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, PeerMessage, Received, ResolveError, SendFailure,
-    Target, View,
+    AlarmKind, CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, PeerMessage, Received, ResolveError,
+    SendFailure, Target, View,
 };
 use sbc_core::policy::ClusterConfig;
 use sbc_core::sbc::Sbc;
@@ -49,6 +49,9 @@ type Answered = (ResolveId, Result<Vec<Target>, ResolveError>);
 /// Is told of a trunk: its name, whether one of its targets is up, how long the answer took.
 pub type OnProbed = Arc<dyn Fn(&str, bool, Option<std::time::Duration>) + Send + Sync>;
 
+/// Is told of an alarm: what is wrong, for people; `None`: it is well.
+pub type OnAlarm = Arc<dyn Fn(AlarmKind, Option<String>) + Send + Sync>;
+
 /// What the driver works with.
 pub struct Parts {
     /// The core.
@@ -67,6 +70,8 @@ pub struct Parts {
     pub peers: PeerLinks,
     /// Turns a revision's text into values; an error keeps the old ones.
     pub parse_config: ParseConfig,
+    /// Is told what is wrong, and what is well again (`None`).
+    pub alarm: OnAlarm,
     /// Counts.
     pub count: Arc<dyn Fn(Counter) + Send + Sync>,
     /// Where it is told whether a trunk is up: its name, and how long the answer took.
@@ -289,6 +294,7 @@ impl Driver {
                 tracing::error!(%reason, "the log cannot be applied");
                 self.halted.send_replace(Some(reason));
             }
+            Output::Alarm { kind, raised } => (self.parts.alarm)(kind, raised),
             Output::EventsChanged => self.events.send_modify(|n| *n += 1),
         }
     }

@@ -56,12 +56,18 @@ impl Task {
             node: u32::from(self.myself.node.0),
             incarnation: self.myself.incarnation,
             cluster_id: self.myself.cluster_id.clone(),
+            level: self.myself.level,
         };
         frames.send(frame(Kind::Hello(hello))).await.map_err(|e| e.to_string())?;
         let mut client = PeerLinkServiceClient::new(channel);
         let mut incoming = match timeout(CONNECT, client.link(ReceiverStream::new(outgoing))).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return Err(status.to_string()),
+            Ok(Err(status)) => {
+                if status.code() == tonic::Code::FailedPrecondition {
+                    tracing::warn!(peer = %self.peer.name, why = status.message(), "the peer refuses the link");
+                }
+                return Err(status.to_string());
+            }
             Err(_) => return Err("connecting took too long".into()),
         };
         let mut pings = interval(PING_EVERY);
@@ -71,7 +77,10 @@ impl Task {
         loop {
             tokio::select! {
                 received = incoming.next() => match received {
-                    Some(Ok(_)) => {
+                    Some(Ok(received)) => {
+                        if let Some(Kind::Hello(hello)) = &received.kind {
+                            self.state.level.store(super::level_of(hello), Ordering::Relaxed);
+                        }
                         heard = Instant::now();
                         self.state.note_heard();
                         self.set_alive(true);

@@ -9,17 +9,17 @@ mod link;
 mod service;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sbc_core::ids::NodeId;
 use sbc_core::io::PeerMessage;
-use sbc_proto::peer::PeerFrame;
+use sbc_proto::peer::{Hello, PeerFrame};
 use sbc_raft::{Connector, PeerConfig};
 use tokio::sync::{mpsc, watch};
 
-pub use service::LinkService;
+pub use service::{LinkService, LogLevel};
 
 /// Frames that wait for one peer: two seconds of a thousand misrouted packets a second.
 const QUEUE: usize = 2048;
@@ -27,6 +27,11 @@ const QUEUE: usize = 2048;
 /// A link that has been down for the lease, within which the node behind it may still act, and so much longer leads to a node that is
 /// taken for dead: clocks run unevenly. Counted from when the peer was last heard, or from the start of this node.
 const MARGIN: Duration = Duration::from_secs(1);
+
+/// The level that a Hello says: before there were levels, nodes knew the first.
+fn level_of(hello: &Hello) -> u32 {
+    hello.level.max(1)
+}
 
 /// What the driver gets from peers.
 #[derive(Clone, Debug)]
@@ -48,6 +53,8 @@ pub struct Myself {
     pub incarnation: u32,
     /// Its cluster.
     pub cluster_id: String,
+    /// The newest format level of the log that it knows.
+    pub level: u32,
 }
 
 /// Links to all peers.
@@ -65,6 +72,8 @@ struct Link {
 /// What is known of the peer behind a link.
 struct LinkState {
     alive: AtomicBool,
+    /// The format level of its last Hello; 0: it has said none.
+    level: AtomicU32,
     /// When it was last heard; before that, when the link was first tried.
     heard: Mutex<Instant>,
     down_after: Duration,
@@ -72,7 +81,12 @@ struct LinkState {
 
 impl LinkState {
     fn new(lease: Duration) -> LinkState {
-        LinkState { alive: AtomicBool::new(false), heard: Mutex::new(Instant::now()), down_after: lease + MARGIN }
+        LinkState {
+            alive: AtomicBool::new(false),
+            level: AtomicU32::new(0),
+            heard: Mutex::new(Instant::now()),
+            down_after: lease + MARGIN,
+        }
     }
 
     fn is_alive(&self) -> bool {
@@ -118,6 +132,12 @@ impl PeerLinks {
         link.state.is_alive() && link.frames.try_send(convert::to_frame(message)).is_ok()
     }
 
+    /// The newest format level of the log that the peer knows, by its last Hello; `None`: it has not been heard.
+    pub fn level(&self, node: NodeId) -> Option<u32> {
+        let level = self.links.get(&node)?.state.level.load(Ordering::Relaxed);
+        (level > 0).then_some(level)
+    }
+
     /// True while the link to the peer works.
     pub fn is_alive(&self, node: NodeId) -> bool {
         self.links.get(&node).is_some_and(|l| l.state.is_alive())
@@ -137,6 +157,16 @@ impl PeerLinks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As the version before levels writes it: node 2, incarnation 7, cluster "emergency".
+    #[test]
+    fn a_hello_of_level_1_is_read() {
+        use prost::Message;
+        let recorded = b"\x0a\x0f\x08\x02\x10\x07\x1a\x09emergency";
+        let frame = PeerFrame::decode(&recorded[..]).unwrap();
+        let Some(sbc_proto::peer::peer_frame::Kind::Hello(hello)) = frame.kind else { panic!("a Hello") };
+        assert_eq!((hello.node, hello.incarnation, hello.cluster_id.as_str(), level_of(&hello)), (2, 7, "emergency", 1));
+    }
 
     #[test]
     fn a_link_that_blips_is_not_down() {

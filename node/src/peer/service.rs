@@ -1,6 +1,7 @@
 //! The receiving end of links.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sbc_core::ids::NodeId;
@@ -19,18 +20,22 @@ use super::{FromPeer, Myself, convert};
 /// Frames that go back to one peer: Hello and Pongs only.
 const BACK: usize = 16;
 
+/// The format level that this node's log has reached.
+pub type LogLevel = Arc<dyn Fn() -> u32 + Send + Sync>;
+
 /// What peers call.
 pub struct LinkService {
     myself: Myself,
     members: Vec<NodeId>,
     /// To the driver; what finds no room is dropped, and retransmitted by its far end.
     sink: mpsc::Sender<FromPeer>,
+    level: LogLevel,
 }
 
 impl LinkService {
-    /// `members`: who may link; `sink`: the driver's queue.
-    pub fn new(myself: Myself, members: Vec<NodeId>, sink: mpsc::Sender<FromPeer>) -> LinkService {
-        LinkService { myself, members, sink }
+    /// `members`: who may link; `sink`: the driver's queue; `level`: a node that does not know it is not linked with.
+    pub fn new(myself: Myself, members: Vec<NodeId>, sink: mpsc::Sender<FromPeer>, level: LogLevel) -> LinkService {
+        LinkService { myself, members, sink, level }
     }
 
     fn check(&self, hello: &Hello) -> Result<NodeId, Status> {
@@ -40,6 +45,12 @@ impl LinkService {
         let node = u16::try_from(hello.node).map(NodeId).map_err(|_| Status::invalid_argument("node id"))?;
         if !self.members.contains(&node) {
             return Err(Status::permission_denied(format!("node {node} is no member")));
+        }
+        let (level, knows) = ((self.level)(), super::level_of(hello));
+        if knows < level {
+            return Err(Status::failed_precondition(format!(
+                "the log of this cluster has reached format level {level}; node {node} takes part in {knows}: upgrade it"
+            )));
         }
         Ok(node)
     }
@@ -61,6 +72,7 @@ impl PeerLinkService for LinkService {
             node: u32::from(self.myself.node.0),
             incarnation: self.myself.incarnation,
             cluster_id: self.myself.cluster_id.clone(),
+            level: self.myself.level,
         };
         back.try_send(Ok(frame(Kind::Hello(own)))).map_err(|_| Status::internal("no room for Hello"))?;
         let sink = self.sink.clone();

@@ -15,7 +15,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter as PromCounter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
-use sbc_core::io::Counter;
+use sbc_core::io::{AlarmKind, Counter};
 
 /// One or two labels whose names are fixed by the metric and whose values are words of the program: bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -149,6 +149,7 @@ pub struct Metrics {
     limited: Counters<1>,
     banned: PromCounter<u64, AtomicU64>,
     probes: Counters<1>,
+    alarms: Family<Labels<1>, Gauge>,
     trunk_up: Family<TrunkLabel, Gauge>,
     trunk_rtt: Family<TrunkLabel, Gauge<f64, AtomicU64>>,
     handshakes: Counters<2>,
@@ -199,6 +200,8 @@ impl Metrics {
         r.register("trunk_probes", "OPTIONS to targets of trunks, by outcome", probes.clone());
         r.register("trunk_up", "1 while a target of a trunk with probes answers", Family::clone(&trunk_up));
         r.register("trunk_probe_seconds", "Round trip of the last OPTIONS that was answered", Family::clone(&trunk_rtt));
+        let alarms = Family::<Labels<1>, Gauge>::default();
+        r.register("alarm", "1 while an alarm stands", alarms.clone());
         let messages = Counters::<1>::default();
         r.register("messages_received", "MESSAGE outside of a dialog, by class of emergency service", messages.clone());
         let subscriptions = Counters::<1>::default();
@@ -226,6 +229,7 @@ impl Metrics {
             limited,
             banned,
             probes,
+            alarms,
             trunk_up,
             trunk_rtt,
             handshakes,
@@ -268,6 +272,11 @@ impl Metrics {
             }
             Counter::Auth(outcome) => one(&self.auth, "outcome", outcome),
         }
+    }
+
+    /// An alarm was raised or cleared.
+    pub fn alarm(&self, kind: AlarmKind, raised: bool) {
+        self.alarms.get_or_create(&Labels([("alarm", kind.as_str())])).set(i64::from(raised));
     }
 
     /// A target of a trunk was asked whether it is there. `up`: one of them is.
@@ -374,7 +383,8 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 38] = [
+    const NAMES: [&str; 39] = [
+        "sbc_alarm",
         "sbc_anycast_announced",
         "sbc_build_info",
         "sbc_calls_active",
@@ -440,6 +450,7 @@ mod tests {
         ] {
             m.count(c);
         }
+        m.alarm(AlarmKind::DiskLow, true);
         m.trunk_probed("psap", true, Some(Duration::from_millis(20)));
         m.rpc_failed("unavailable");
         m.certificates_reloaded(false);

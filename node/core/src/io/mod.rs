@@ -1,6 +1,7 @@
 //! What goes in and out of the core: plain values, one file a concern.
 
 mod addresses;
+mod alarm;
 mod dns;
 mod input;
 mod media;
@@ -10,6 +11,7 @@ mod view;
 mod wire;
 
 pub use addresses::Addresses;
+pub use alarm::AlarmKind;
 pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
 pub use input::{Command, Input};
 pub use media::{MediaCommand, MediaEvent, MediaStats, Place, Side, SideHeard, StreamPorts, StreamRemote, StreamStats};

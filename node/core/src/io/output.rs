@@ -1,6 +1,6 @@
 //! Everything that the core wants done.
 
-use super::{MediaCommand, PeerMessage, Realm, ResolveRequest, Transmit, Transport};
+use super::{AlarmKind, MediaCommand, PeerMessage, Realm, ResolveRequest, Transmit, Transport};
 use crate::ids::{CommandId, FlowId, NodeId, ProposalId, ResolveId};
 use crate::store_pb;
 use crate::time::UnixMs;
@@ -59,6 +59,13 @@ pub enum Output {
         up: bool,
         /// How long the answer took; `None`: there was none, or it said no.
         rtt: Option<std::time::Duration>,
+    },
+    /// Something is wrong, or well again.
+    Alarm {
+        /// What.
+        kind: AlarmKind,
+        /// `None`: it is well. For people.
+        raised: Option<String>,
     },
     /// The log holds something that this version cannot apply: stop the node, for it must not go on with a wrong state.
     Halt(String),

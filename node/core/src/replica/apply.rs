@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::blocks::BlockLog;
 use super::config_log::Applied;
+use super::level::{self, level_of};
 use super::{
     ApplyError, CLAIM_RETENTION_MS, CallEntry, ENTRY_VERSION, Effect, MAX_COMMANDS, Phase, REVISIONS_PER_ENTRY, Replica,
     StaleReason,
@@ -13,8 +14,8 @@ use super::{
 use crate::ids::{CallUid, Incarnation, NodeId};
 use crate::store_pb::command::Kind;
 use crate::store_pb::{
-    Answer, CallState, Cdr, Claim, Command, ConfigRevision, DialogRecord, End, EndCause, Entry, Event, EventKind, LegRecord,
-    MediaTotals, NodeUp, Notice, Progress, Refresh,
+    Alarm, Answer, CallState, Cdr, Claim, Command, ConfigRevision, DialogRecord, End, EndCause, Entry, Event, EventKind,
+    LegRecord, MediaTotals, NodeUp, Notice, Progress, Refresh,
 };
 
 /// What one entry has done so far.
@@ -58,6 +59,7 @@ impl Replica {
             return Ok(Vec::new());
         }
         check(index, entry)?;
+        level::check(index, entry, self.knows)?;
         let mut run = Run { index, position: 0, effects: Vec::new() };
         for command in &entry.commands {
             self.command(&mut run, command);
@@ -75,6 +77,9 @@ impl Replica {
         let at = self.advance(command);
         // `check` has seen to it that there is one.
         let Some(kind) = &command.kind else { return };
+        if level_of(kind) > self.level {
+            return run.stale(None, StaleReason::Level);
+        }
         match kind {
             Kind::Claim(c) => self.on_claim(run, c, at),
             Kind::Progress(c) => self.on_change(run, Change::Progress(c), at),
@@ -86,8 +91,33 @@ impl Replica {
             Kind::NodeUp(c) => self.on_node_up(run, *c, at),
             Kind::Block(b) => self.on_blocks(run, |blocks| blocks.block(b, at)),
             Kind::Unblock(u) => self.on_blocks(run, |blocks| blocks.unblock(&u.prefix)),
+            Kind::Level(l) => self.on_level(run, l.level),
+            Kind::Alarm(a) => self.on_alarm(run, a, at),
             Kind::Tick(_) => {}
         }
+    }
+
+    /// `check` has seen to it that this node knows it.
+    fn on_level(&mut self, run: &mut Run, level: u32) {
+        if level <= self.level {
+            return run.stale(None, StaleReason::Level);
+        }
+        self.level = level;
+        run.effects.push(Effect::Level(level));
+    }
+
+    fn on_alarm(&mut self, run: &mut Run, alarm: &Alarm, at: u64) {
+        // One that arose before the node started again says nothing of the node that it is now.
+        let node = u16::try_from(alarm.node).map(NodeId);
+        if node.is_ok_and(|n| self.nodes.get(&n).is_some_and(|now| now.0 > alarm.incarnation)) {
+            return run.stale(None, StaleReason::OldIncarnation);
+        }
+        if !self.alarms.change(alarm, at) {
+            return run.stale(None, StaleReason::SameAlarm);
+        }
+        let kind = if alarm.raised { EventKind::AlarmRaised } else { EventKind::AlarmCleared };
+        let (name, detail) = (alarm.kind.clone(), alarm.detail.clone());
+        self.event(run, Event { kind: kind.into(), unix_ms: at, node: alarm.node, alarm: name, detail, ..Event::default() });
     }
 
     fn on_claim(&mut self, run: &mut Run, claim: &Claim, at: u64) {
@@ -234,6 +264,7 @@ impl Replica {
             return run.stale(None, StaleReason::OldIncarnation);
         }
         self.nodes.insert(node, incarnation);
+        self.alarms.forget(node);
         let orphans: Vec<CallUid> =
             self.calls.values().filter(|c| c.is_live() && c.owner() == node && self.is_orphan(c)).map(|c| c.uid).collect();
         self.orphans.extend(orphans);

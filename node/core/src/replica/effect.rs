@@ -53,6 +53,8 @@ pub enum Effect {
     },
     /// Other sources are blocked than before.
     Blocks,
+    /// The log has reached a format level.
+    Level(u32),
     /// An event was derived.
     Event(u64),
     /// A node started.
@@ -86,6 +88,10 @@ pub enum StaleReason {
     OldIncarnation,
     /// There are too many blocks, or there is none of that prefix.
     NoBlock,
+    /// An alarm that stands so already.
+    SameAlarm,
+    /// Of a format level that the log has not reached, or has passed.
+    Level,
     /// A field has a length or value that no node writes.
     Malformed,
 }
@@ -102,6 +108,18 @@ pub enum ApplyError {
         version: u32,
         /// The newest version known here.
         known: u32,
+    },
+    /// The log has gone beyond what this node knows: upgrade this node.
+    #[error(
+        "entry {index} lifts the log to format level {level}; this node takes part in {knows}: upgrade it, or let go of `format_level` in [cluster]"
+    )]
+    NewerLevel {
+        /// Log index.
+        index: u64,
+        /// Its level.
+        level: u32,
+        /// The newest level that this node takes part in.
+        knows: u32,
     },
     /// A command of a kind that this node does not know: upgrade this node.
     #[error("entry {index} has a command of unknown kind at position {position}")]
@@ -132,9 +150,16 @@ pub struct Compacted {
 /// Why a snapshot cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
-    /// Written by another version of the software.
-    #[error("snapshot has format version {0}")]
-    UnknownVersion(u32),
+    /// The log was at a newer format level than this node takes part in: upgrade this node.
+    #[error(
+        "the snapshot is of format level {level}; this node takes part in {knows}: upgrade it, or let go of `format_level` in [cluster]"
+    )]
+    NewerLevel {
+        /// The snapshot's.
+        level: u32,
+        /// This node's.
+        knows: u32,
+    },
     /// A record in it is damaged.
     #[error("snapshot is damaged: {0}")]
     Damaged(&'static str),

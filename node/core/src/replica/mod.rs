@@ -6,6 +6,7 @@
 //! one call a claim key (anycast.md, rule B); one CDR a call (rule L); event sequences of a call without gaps; a command of
 //! another epoch than the call's changes nothing (rule J); a replayed command changes nothing.
 
+mod alarms;
 mod apply;
 mod blocks;
 mod clock;
@@ -14,6 +15,7 @@ mod effect;
 mod entry;
 mod journal;
 mod legs;
+mod level;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -26,10 +28,12 @@ pub use blocks::BLOCK_CAP;
 pub use config_log::{CONFIG_HISTORY_CAP, CONFIG_TEXT_CAP};
 pub use effect::{ApplyError, Compacted, Effect, RestoreError, StaleReason};
 pub use entry::{CallEntry, Phase, failed, left};
-pub use snapshot::{Frozen, SNAPSHOT_VERSION};
+pub use level::{LEVEL, level_of};
+pub use snapshot::Frozen;
 
 use crate::ids::{CallUid, Incarnation, NodeId};
-use crate::store_pb::{Block, Cdr, ConfigHistory, Event};
+use crate::store_pb::{AlarmState, Block, Cdr, ConfigHistory, Event};
+use alarms::AlarmLog;
 use blocks::BlockLog;
 use config_log::ConfigLog;
 use journal::{Journal, Limits};
@@ -62,6 +66,10 @@ const CDR_LIMITS: Limits = Limits { count: CDR_CAP, weight: 192 << 20, age_ms: 7
 #[derive(Debug)]
 pub struct Replica {
     applied_index: u64,
+    /// The newest format level that this node takes part in.
+    knows: u32,
+    /// The one that the log has reached.
+    level: u32,
     /// Live calls, and ended ones for [`CLAIM_RETENTION_MS`].
     calls: BTreeMap<CallUid, Arc<CallEntry>>,
     by_key: BTreeMap<[u8; 16], CallUid>,
@@ -75,6 +83,7 @@ pub struct Replica {
     events: Journal<Event>,
     config: ConfigLog,
     blocks: BlockLog,
+    alarms: AlarmLog,
     /// The log's clock, by which things expire: no command but a Tick sets it back, and that by a bounded step.
     clock_ms: u64,
     /// The same as the newest Tick left it.
@@ -93,8 +102,15 @@ impl Default for Replica {
 impl Replica {
     /// The state before the first entry.
     pub fn new() -> Replica {
+        Replica::knowing(LEVEL)
+    }
+
+    /// The same for a node that is held at a format level: it stops where the log goes beyond.
+    pub fn knowing(level: u32) -> Replica {
         Replica {
             applied_index: 0,
+            knows: level.min(LEVEL),
+            level: 1,
             calls: BTreeMap::new(),
             by_key: BTreeMap::new(),
             legs: Legs::default(),
@@ -105,6 +121,7 @@ impl Replica {
             events: Journal::new(EVENT_LIMITS),
             config: ConfigLog::default(),
             blocks: BlockLog::default(),
+            alarms: AlarmLog::default(),
             clock_ms: 0,
             stepped_ms: 0,
             tick_ms: 0,
@@ -115,6 +132,16 @@ impl Replica {
     /// Log index of the last entry applied; 0: none.
     pub fn applied_index(&self) -> u64 {
         self.applied_index
+    }
+
+    /// The format level that the log has reached: nothing of a newer one is proposed, and no old command means anything new.
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// The newest format level that this node takes part in.
+    pub fn knows(&self) -> u32 {
+        self.knows
     }
 
     /// The log's clock, milliseconds since the Unix epoch.
@@ -182,6 +209,11 @@ impl Replica {
     /// Sources that may not begin anything, in the order of their prefixes.
     pub fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.blocks.iter()
+    }
+
+    /// Alarms that stand, by node and word.
+    pub fn alarms(&self) -> impl Iterator<Item = &AlarmState> {
+        self.alarms.iter()
     }
 
     /// The newest incarnation that a node has reported.

@@ -3,25 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::alarms::AlarmLog;
 use super::blocks::BlockLog;
 use super::config_log::ConfigLog;
 use super::journal::Journal;
-use super::{CDR_LIMITS, CallEntry, EVENT_LIMITS, Replica, RestoreError};
+use super::{CDR_LIMITS, CallEntry, EVENT_LIMITS, LEVEL, Replica, RestoreError};
 use crate::ids::{CallUid, Incarnation, NodeId};
 use crate::store_pb::{Cdr, Event, NodeUp, Snapshot};
-
-/// Format version of snapshots.
-pub const SNAPSHOT_VERSION: u32 = 1;
 
 /// The replica at one log index, sharing its records.
 #[derive(Clone, Debug)]
 pub struct Frozen {
     last_index: u64,
+    level: u32,
     calls: Vec<Arc<CallEntry>>,
     cdrs: Journal<Cdr>,
     events: Journal<Event>,
     config: ConfigLog,
     blocks: BlockLog,
+    alarms: AlarmLog,
     clock_ms: u64,
     stepped_ms: u64,
     tick_ms: u64,
@@ -32,11 +32,13 @@ impl Frozen {
     pub(super) fn of(replica: &Replica) -> Frozen {
         Frozen {
             last_index: replica.applied_index,
+            level: replica.level,
             calls: replica.calls.values().cloned().collect(),
             cdrs: replica.cdrs.clone(),
             events: replica.events.clone(),
             config: replica.config.clone(),
             blocks: replica.blocks.clone(),
+            alarms: replica.alarms.clone(),
             clock_ms: replica.clock_ms,
             stepped_ms: replica.stepped_ms,
             tick_ms: replica.tick_ms,
@@ -52,7 +54,7 @@ impl Frozen {
     /// The record to write. Calls stand in the order of their identifiers, so that equal replicas give equal bytes.
     pub fn to_snapshot(&self) -> Snapshot {
         Snapshot {
-            version: SNAPSHOT_VERSION,
+            version: self.level,
             last_index: self.last_index,
             calls: self.calls.iter().map(|c| c.state().clone()).collect(),
             cdrs: self.cdrs.records().iter().map(|c| (**c).clone()).collect(),
@@ -67,6 +69,7 @@ impl Frozen {
             stepped_ms: self.stepped_ms,
             nodes: self.nodes.iter().map(|(n, i)| NodeUp { node: u32::from(n.0), incarnation: i.0 }).collect(),
             blocks: self.blocks.iter().cloned().collect(),
+            alarms: self.alarms.iter().cloned().collect(),
         }
     }
 }
@@ -84,10 +87,19 @@ impl Replica {
 
     /// The replica that wrote the snapshot. Every index is built anew.
     pub fn restore(snapshot: Snapshot) -> Result<Replica, RestoreError> {
-        if snapshot.version != SNAPSHOT_VERSION {
-            return Err(RestoreError::UnknownVersion(snapshot.version));
+        Replica::restore_knowing(snapshot, LEVEL)
+    }
+
+    /// The same for a node that is held at a format level.
+    pub fn restore_knowing(snapshot: Snapshot, knows: u32) -> Result<Replica, RestoreError> {
+        let (level, mut replica) = (snapshot.version, Replica::knowing(knows));
+        if level == 0 {
+            return Err(RestoreError::Damaged("the format level"));
         }
-        let mut replica = Replica::new();
+        if level > replica.knows {
+            return Err(RestoreError::NewerLevel { level, knows: replica.knows });
+        }
+        replica.level = level;
         replica.applied_index = snapshot.last_index;
         replica.clock_ms = snapshot.clock_ms;
         replica.tick_ms = snapshot.tick_ms;
@@ -99,6 +111,7 @@ impl Replica {
             replica.nodes.insert(NodeId(node), Incarnation(n.incarnation));
         }
         replica.blocks = BlockLog::restored(snapshot.blocks).ok_or(RestoreError::Damaged("a block stands twice"))?;
+        replica.alarms = AlarmLog::restored(snapshot.alarms).ok_or(RestoreError::Damaged("an alarm stands twice"))?;
         for state in snapshot.calls {
             let entry = CallEntry::restored(state)?;
             if replica.calls.contains_key(&entry.uid) || replica.by_key.contains_key(&entry.claim_key) {

@@ -420,7 +420,10 @@ fn damaged_snapshots_are_refused() {
     assert!(Replica::restore(good.clone()).is_ok());
     let twice = Snapshot { calls: [good.calls.clone(), good.calls.clone()].concat(), ..good.clone() };
     assert_eq!(Replica::restore(twice).unwrap_err(), RestoreError::Damaged("a call stands twice"));
-    assert_eq!(Replica::restore(Snapshot { version: 9, ..good.clone() }).unwrap_err(), RestoreError::UnknownVersion(9));
+    assert_eq!(
+        Replica::restore(Snapshot { version: 9, ..good.clone() }).unwrap_err(),
+        RestoreError::NewerLevel { level: 9, knows: LEVEL }
+    );
     let mut no_phase = good;
     no_phase.calls[0].phase = 17;
     assert_eq!(Replica::restore(no_phase).unwrap_err(), RestoreError::Damaged("a call's phase"));
@@ -449,4 +452,60 @@ fn blocks_stand_are_replaced_and_expire() {
     }
     assert_eq!(standing(&r).len(), BLOCK_CAP);
     assert_eq!(r.apply(99, &entry(6000, vec![long])).unwrap(), [Effect::Stale { call: None, reason: StaleReason::NoBlock }]);
+}
+
+fn level(n: u32) -> Kind {
+    Kind::Level(Level { level: n })
+}
+
+fn alarm(node: u32, incarnation: u32, raised: bool) -> Kind {
+    Kind::Alarm(Alarm { node, incarnation, kind: "disk-low".into(), raised, detail: "3 % free".into() })
+}
+
+#[test]
+fn nothing_of_a_level_counts_before_it_is_reached() {
+    let mut r = Replica::new();
+    let stale = |reason| Effect::Stale { call: None, reason };
+    let before = r.snapshot();
+    assert_eq!(r.apply(1, &entry(1, vec![alarm(1, 1, true)])).unwrap(), [stale(StaleReason::Level)]);
+    assert_eq!(Snapshot { last_index: 0, clock_ms: 0, ..r.snapshot() }, before);
+    assert_eq!(r.apply(2, &entry(1, vec![level(2), level(2), level(1)])).unwrap()[0], Effect::Level(2));
+    assert_eq!(r.level(), 2);
+    let effects = r.apply(3, &entry(5, vec![alarm(1, 1, true), alarm(1, 1, true)])).unwrap();
+    assert_eq!(effects[1], stale(StaleReason::SameAlarm));
+    assert_eq!(kinds(&r), [EventKind::AlarmRaised]);
+    let restored = Replica::restore(r.snapshot()).unwrap();
+    assert_eq!((restored.level(), restored.snapshot()), (2, r.snapshot()));
+}
+
+#[test]
+fn a_node_stops_where_the_log_goes_beyond_what_it_knows() {
+    let mut held = Replica::knowing(1);
+    let error = held.apply(1, &entry(1, vec![Kind::Tick(Tick {}), level(2)])).unwrap_err();
+    assert_eq!(error, ApplyError::NewerLevel { index: 1, level: 2, knows: 1 });
+    assert_eq!(held.snapshot(), Replica::new().snapshot(), "nothing has changed");
+    let mut new = Replica::new();
+    assert!(matches!(new.apply(1, &entry(1, vec![level(LEVEL + 1)])), Err(ApplyError::NewerLevel { .. })));
+    new.apply(1, &entry(1, vec![level(2)])).unwrap();
+    assert_eq!(Replica::restore_knowing(new.snapshot(), 1).unwrap_err(), RestoreError::NewerLevel { level: 2, knows: 1 });
+    assert_eq!(Replica::knowing(9).knows(), LEVEL);
+}
+
+#[test]
+fn alarms_stand_until_cleared_or_the_node_starts_again() {
+    let mut r = Replica::new();
+    let up = |n| Kind::NodeUp(NodeUp { node: 1, incarnation: n });
+    r.apply(1, &entry(1, vec![level(2), up(1), alarm(1, 1, true), alarm(2, 1, true)])).unwrap();
+    let standing = |r: &Replica| r.alarms().map(|a| (a.node, a.since_unix_ms)).collect::<Vec<_>>();
+    assert_eq!(standing(&r), [(1, 1), (2, 1)]);
+    r.apply(2, &entry(5, vec![alarm(2, 1, false), up(2)])).unwrap();
+    assert!(standing(&r).is_empty());
+    // Said by what the node was before.
+    let effects = r.apply(3, &entry(6, vec![alarm(1, 1, true)])).unwrap();
+    assert_eq!(effects, [Effect::Stale { call: None, reason: StaleReason::OldIncarnation }]);
+    r.apply(4, &entry(7, vec![alarm(1, 2, true)])).unwrap();
+    assert_eq!(standing(&r), [(1, 7)]);
+    // What no node says.
+    let long = Kind::Alarm(Alarm { node: 1, incarnation: 2, kind: "x".repeat(65), raised: true, detail: String::new() });
+    assert_eq!(r.apply(5, &entry(8, vec![long])).unwrap(), [Effect::Stale { call: None, reason: StaleReason::SameAlarm }]);
 }

@@ -36,6 +36,7 @@ impl Sbc {
                 Effect::Stale { call: None, .. }
                 | Effect::ConfigRefused { .. }
                 | Effect::ConfigRepeated { .. }
+                | Effect::Level(_)
                 | Effect::NodeUp { .. } => {}
             }
         }

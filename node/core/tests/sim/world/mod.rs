@@ -517,7 +517,7 @@ impl World {
             Output::Halt(reason) => self.violations.push(format!("node {i} halted: {reason}")),
             Output::Reply { reply, .. } => self.replies.push(reply),
             Output::TrunkProbed { trunk, up, rtt } => self.probed.push((i, trunk, up, rtt)),
-            Output::CloseFlow(_) | Output::ConfigChanged { .. } | Output::EventsChanged => {}
+            Output::CloseFlow(_) | Output::ConfigChanged { .. } | Output::Alarm { .. } | Output::EventsChanged => {}
         }
     }
 
