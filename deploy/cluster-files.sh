@@ -72,7 +72,7 @@ announce_at_start = true
 
 [media]
 engine = "embedded"
-ports = [20000, 29999]
+ports = [10000, 32767]
 
 [metrics]
 listen = "$peer:9464"

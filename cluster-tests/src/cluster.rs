@@ -61,12 +61,14 @@ pub struct Options {
     /// Where the binaries are that it is started by, when not those of this build; later commands, and nodes that are started again, are of
     /// this build.
     pub first_bin_dir: Option<PathBuf>,
+    /// Descriptors that each node may have; `None`: as many as the test itself.
+    pub descriptors: Option<u32>,
 }
 
 impl Options {
     /// Three nodes and the built-in PSAP phone.
     pub fn with_phone() -> Options {
-        Options { nodes: 3, own_psap: false, set: Vec::new(), first_bin_dir: None }
+        Options { nodes: 3, own_psap: false, set: Vec::new(), first_bin_dir: None, descriptors: None }
     }
 
     /// Three nodes; the test answers the calls.
@@ -110,10 +112,7 @@ impl Cluster {
             "SBCCTL_CONFIG=\"$2/contexts.toml\" timeout 60 \"$1\" dev down --dir \"$2\"; [ -n \"$SBC_KEEP\" ] || rm -rf \"$2\"";
         let guard = Guard::take(clean_up, &[&sbcctl, &dir], &std::env::temp_dir().join("sbc-cluster-tests.log"));
         let cluster = Cluster { options, dir, guard: Some(guard) };
-        let mut up = match &cluster.options.first_bin_dir {
-            None => cluster.sbcctl(),
-            Some(dir) => cluster.sbcctl_of(dir),
-        };
+        let mut up = cluster.up();
         up.args(["dev", "up", "--nodes", &cluster.options.nodes.to_string(), "--dir"]).arg(&cluster.dir);
         if cluster.options.own_psap {
             up.args(["--psap", &PSAP.to_string()]);
@@ -126,6 +125,16 @@ impl Cluster {
             Err(e) => panic!("sbcctl dev up: {e}"),
         }
         cluster
+    }
+
+    /// `sbcctl`, whose nodes are those of the options, and have as many descriptors as these say.
+    fn up(&self) -> Command {
+        let first = self.options.first_bin_dir.clone().unwrap_or_else(process::bin_dir);
+        let Some(most) = self.options.descriptors else { return self.sbcctl_of(&first) };
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &most.to_string()]);
+        limited.arg(first.join("sbcctl")).env("SBCCTL_CONFIG", self.dir.join("contexts.toml"));
+        limited
     }
 
     /// The cluster that the tests of one program take turns with: started once, replaced when a test left calls behind.

@@ -3,6 +3,7 @@
 mod alarms;
 mod certificates;
 mod control;
+mod descriptors;
 mod disk;
 mod grpc;
 mod level;
@@ -28,6 +29,7 @@ use tonic::transport::Channel;
 
 use certificates::{Certificates, CheckedPems};
 pub use control::Draining;
+use descriptors::{Shares, Wants};
 pub use disk::DiskError;
 
 use crate::announce::{AnnounceConfig, AnnounceState, Announcer, AnnouncerHandle, Driver as AnnounceBy, Exec};
@@ -35,14 +37,14 @@ use crate::config::{
     AnnounceDriver, KeyFault, MediaEngine as EngineChoice, NodeConfig, SecretsDir, builtin_cluster, parse_cluster,
 };
 use crate::control::NodeStatus;
-use crate::dns::{DnsConfig, Resolver};
+use crate::dns::{DnsConfig, QUERIES_MAX, Resolver};
 use crate::driver::{Clock, Driver, DriverHandle, ParseConfig, Parts, Queues};
 use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
 use crate::peer::{LinkService, LogLevel, Myself, PeerLinks};
 use crate::store::{Store, encode_entry};
 use crate::telemetry::{self, Alarms, Metrics};
 use crate::tls;
-use crate::transport::{AnycastMode, Ports, Transport, TransportConfig, TransportHandle};
+use crate::transport::{AnycastMode, Limits, Ports, Transport, TransportConfig, TransportHandle};
 
 /// Messages off sockets that wait for the core: a tenth of a second of its capacity. More would only answer later.
 const TRANSPORT_QUEUE: usize = 16_384;
@@ -220,8 +222,11 @@ impl Node {
         let (to_transport, from_transport) = mpsc::channel(TRANSPORT_QUEUE);
         let (to_media, from_media) = mpsc::channel(MEDIA_QUEUE);
 
-        let media = start_media(&config, &to_media)?;
-        let transport = Transport::start(transport_config(&config, &certificates), to_transport);
+        let media_config = media_config(&config);
+        let shares = share_out(&config, &media_config);
+        let sockets = usize::try_from(shares.media).unwrap_or(usize::MAX);
+        let media = MediaEngine::start(&MediaConfig { sockets, ..media_config }, &to_media).map_err(start_error("[media]"))?;
+        let transport = Transport::start(transport_config(&config, &certificates, &shares), to_transport);
         let transport = runtimes.sip.spawn(transport).await.map_err(start_error("SIP"))?.map_err(start_error("SIP sockets"))?;
         metrics.read_from(readings::readings(&transport, &media));
         let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector { pems: pems.control });
@@ -240,7 +245,7 @@ impl Node {
             sbc: Sbc::new(clock.now(), local_config(&config, incarnation), key, first, replica.clone()),
             clock,
             transport: transport.clone(),
-            resolver: Arc::new(Resolver::new(&DnsConfig { servers: config.dns_servers.clone() }).map_err(start_error("[dns]"))?),
+            resolver: Arc::new(Resolver::new(&dns_config(&config, &shares)).map_err(start_error("[dns]"))?),
             media: media.clone(),
             raft: raft_slot.clone(),
             peers: peers.clone(),
@@ -315,6 +320,7 @@ impl Node {
             driver: self.driver.clone(),
             transport: self.transport.clone(),
             media: self.media.clone(),
+            alarms: self.alarms.clone(),
             replica: self.replica.clone(),
             status: self.status.clone(),
             metrics: self.metrics.clone(),
@@ -403,7 +409,8 @@ fn local_config(config: &NodeConfig, incarnation: u32) -> LocalConfig {
     }
 }
 
-fn transport_config(config: &NodeConfig, certificates: &Certificates) -> TransportConfig {
+fn transport_config(config: &NodeConfig, certificates: &Certificates, shares: &Shares) -> TransportConfig {
+    let most = |share: u64| usize::try_from(share).unwrap_or(usize::MAX);
     let ports = Ports { sip: config.sip.port, sips: config.sip.tls_port };
     TransportConfig {
         unicast: config.sip.unicast,
@@ -416,13 +423,51 @@ fn transport_config(config: &NodeConfig, certificates: &Certificates) -> Transpo
             AnnounceDriver::Exec | AnnounceDriver::None => AnycastMode::Always,
         },
         tls: Some(certificates.sip.clone()),
-        limits: Default::default(),
+        limits: Limits { flows: most(shares.accepted), flows_opened: most(shares.opened), ..Limits::default() },
     }
 }
 
-fn start_media(config: &NodeConfig, events: &mpsc::Sender<sbc_core::io::MediaEvent>) -> Result<MediaHandle, AppError> {
+fn dns_config(config: &NodeConfig, shares: &Shares) -> DnsConfig {
+    // Of a name's IPv4 and IPv6 addresses each is a question on a socket of its own.
+    let questions = usize::try_from(shares.questions / 2).map_or(QUERIES_MAX, |n| n.min(QUERIES_MAX));
+    DnsConfig { servers: config.dns_servers.clone(), questions }
+}
+
+/// Says how many descriptors whoever grows with the load may have, and logs it.
+fn share_out(config: &NodeConfig, media: &MediaConfig) -> Shares {
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let limits = Limits::default();
+    let wants = Wants {
+        peers: count(config.cluster.members.len().saturating_sub(1)),
+        // The runtimes' own, and a few to spare.
+        threads: count(media.threads) + 8,
+        media: if media.kind == MediaKind::Embedded { count(media.sockets_wanted()) } else { 0 },
+        accepted: count(limits.flows),
+        opened: count(limits.flows_opened),
+    };
+    let shares = Shares::of(descriptors::raise(), &wants);
+    let Shares { limit, reserved, questions, accepted, opened, media: sockets } = shares;
+    let pairs = 2 * (config.sip.unicast.iter().count() + config.sip.core.iter().count());
+    let streams = sockets / count(pairs);
+    tracing::info!(
+        limit,
+        reserved,
+        questions,
+        accepted,
+        opened,
+        sockets,
+        streams,
+        "descriptors are shared out: so many media streams at once"
+    );
+    if sockets < wants.media {
+        tracing::warn!(limit, streams, "the limit of open files (LimitNOFILE) is too low for all media ports at once");
+    }
+    shares
+}
+
+fn media_config(config: &NodeConfig) -> MediaConfig {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let media = MediaConfig {
+    MediaConfig {
         kind: match config.media.engine {
             EngineChoice::Embedded => MediaKind::Embedded,
             EngineChoice::None => MediaKind::None,
@@ -432,8 +477,8 @@ fn start_media(config: &NodeConfig, events: &mpsc::Sender<sbc_core::io::MediaEve
         port_range: (config.media.ports[0], config.media.ports[1]),
         threads: config.media.threads.unwrap_or(threads),
         guard_window: MediaConfig::GUARD_WINDOW,
-    };
-    MediaEngine::start(&media, events).map_err(start_error("[media]"))
+        sockets: 0,
+    }
 }
 
 fn raft_config(config: &NodeConfig, incarnation: u32) -> RaftConfig {

@@ -17,7 +17,7 @@ pub(super) fn readings(transport: &TransportHandle, media: &MediaHandle) -> Vec<
 type Of<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 fn of_transport(stats: &Arc<TransportStats>) -> Vec<Reading> {
-    let counters: [Of<TransportStats>; 19] = [
+    let counters: [Of<TransportStats>; 20] = [
         ("transport_udp_received", "SIP datagrams received", |s| s.udp.received.get()),
         ("transport_udp_sent", "SIP datagrams sent", |s| s.udp.sent.get()),
         ("transport_tcp_received", "SIP messages received over TCP", |s| s.tcp.received.get()),
@@ -34,6 +34,9 @@ fn of_transport(stats: &Arc<TransportStats>) -> Vec<Reading> {
             s.refused_half_open.get()
         }),
         ("transport_timed_out", "Connections closed because nothing whole came in time", |s| s.timed_out.get()),
+        ("transport_accept_errors", "Connections that the kernel did not hand over, for want of descriptors", |s| {
+            s.accept_errors.get()
+        }),
         ("transport_accepted", "Connections accepted", |s| s.accepted.get()),
         ("transport_opened", "Connections opened, working", |s| s.opened.get()),
         ("transport_connect_failures", "Connections that could not be opened", |s| s.connect_failures.get()),
@@ -57,13 +60,14 @@ fn counter((name, help, of): Of<TransportStats>, stats: &Arc<TransportStats>) ->
 }
 
 fn of_media(media: &MediaHandle) -> Vec<Reading> {
-    let counters: [Of<MediaTotals>; 8] = [
+    let counters: [Of<MediaTotals>; 9] = [
         ("rtp_packets_forwarded", "RTP packets forwarded", |t| t.rtp_forwarded),
         ("rtcp_packets_forwarded", "RTCP packets forwarded", |t| t.rtcp_forwarded),
         ("rtp_dropped_foreign", "Media packets dropped: from another source than the stream's", |t| t.dropped_foreign),
         ("rtp_dropped_invalid", "Media packets dropped: neither RTP nor RTCP", |t| t.dropped_invalid),
         ("rtp_unroutable", "Media packets that the other side has no address for", |t| t.unroutable),
         ("rtp_socket_errors", "Media packets that the kernel refused", |t| t.socket_errors),
+        ("media_ports_exhausted", "Sessions for which no media ports or descriptors were left", |t| t.exhausted),
         ("media_open_failed", "Media ports that could not be had", |t| t.open_failed),
         ("media_commands_refused", "Orders that a media thread did not take", |t| t.commands_refused),
     ];
@@ -72,12 +76,20 @@ fn of_media(media: &MediaHandle) -> Vec<Reading> {
         Reading { name, help, counts: true, read: Box::new(move || of(&media.totals())) }
     };
     let mut all: Vec<Reading> = counters.into_iter().map(reading).collect();
-    let streams = media.clone();
-    all.push(Reading {
-        name: "rtp_streams",
-        help: "Streams that are open",
-        counts: false,
-        read: Box::new(move || streams.totals().streams),
-    });
+    let states: [Of<MediaHandle>; 5] = [
+        ("rtp_streams", "Streams that are open", |m| m.totals().streams),
+        ("media_port_pairs", "Media port pairs of the address with the fewest free", |m| number(m.room().pairs.0)),
+        ("media_port_pairs_free", "Those of them that are free or rest", |m| number(m.room().pairs.1)),
+        ("media_sockets", "Sockets that media may have, by their share of the descriptors", |m| number(m.room().sockets.0)),
+        ("media_sockets_free", "Those of them that are free", |m| number(m.room().sockets.1)),
+    ];
+    all.extend(states.map(|(name, help, read)| {
+        let media = media.clone();
+        Reading { name, help, counts: false, read: Box::new(move || read(&media)) }
+    }));
     all
+}
+
+fn number(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }

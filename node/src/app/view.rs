@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prost::Message;
 use sbc_core::ids::NodeId;
-use sbc_core::io::{Command, CommandReply, NodeView, View};
+use sbc_core::io::{AlarmKind, Command, CommandReply, NodeView, View};
 use sbc_core::replica::Replica;
 use sbc_core::store_pb::{self, ConfigRevision, NodeUp, Tick, command::Kind};
 use sbc_core::time::Instant;
@@ -18,9 +18,9 @@ use crate::announce::{AnnounceState, AnnouncerHandle, Health};
 use crate::config::NodeConfig;
 use crate::control::{self, NodeStatus};
 use crate::driver::{Clock, DriverHandle};
-use crate::media::MediaHandle;
+use crate::media::{MediaHandle, PortsWatch};
 use crate::peer::PeerLinks;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Alarms, Metrics};
 use crate::transport::TransportHandle;
 
 /// The view is renewed at least this often: leases in it are absolute, and end without an event.
@@ -46,6 +46,7 @@ pub(super) struct Sources {
     pub(super) driver: DriverHandle,
     pub(super) transport: TransportHandle,
     pub(super) media: MediaHandle,
+    pub(super) alarms: Alarms,
     pub(super) replica: Arc<RwLock<Replica>>,
     pub(super) status: watch::Sender<NodeStatus>,
     pub(super) metrics: Metrics,
@@ -60,6 +61,7 @@ impl Sources {
         let mut announced = self.announced.clone();
         let mut draining = self.draining.watch();
         let mut reported: Option<std::time::Instant> = None;
+        let mut shortages = Shortages::default();
         loop {
             let status = self.raft.status();
             if self.driver.set_view(self.view(&status)).await.is_err() {
@@ -69,6 +71,7 @@ impl Sources {
             if reported.is_none_or(|at| at.elapsed() >= REPORT) {
                 reported = Some(std::time::Instant::now());
                 self.report(&status).await;
+                shortages.look(&self);
             }
             tokio::time::sleep(SETTLE).await;
             tokio::select! {
@@ -161,6 +164,31 @@ impl Sources {
             gauge(&g.transactions_active, transactions);
             gauge(&g.load_percent, u64::from(load));
         }
+    }
+}
+
+/// What runs out under a load, as alarms.
+#[derive(Default)]
+struct Shortages {
+    ports: PortsWatch,
+    /// Connections that were not accepted for want of descriptors, and when there was a new one.
+    not_accepted: u64,
+    failed: Option<std::time::Instant>,
+}
+
+impl Shortages {
+    fn look(&mut self, sources: &Sources) {
+        /// How long nothing must have failed before the alarm ends.
+        const CALM: Duration = Duration::from_secs(10);
+        let now = std::time::Instant::now();
+        sources.alarms.set(AlarmKind::MediaPorts, self.ports.look(&sources.media.room(), now));
+        let failed = sources.transport.stats().accept_errors.get();
+        if failed > self.not_accepted {
+            (self.not_accepted, self.failed) = (failed, Some(now));
+        }
+        let recent = self.failed.filter(|at| now.saturating_duration_since(*at) < CALM);
+        let detail = recent.map(|_| format!("{failed} connections could not be accepted"));
+        sources.alarms.set(AlarmKind::Descriptors, detail);
     }
 }
 

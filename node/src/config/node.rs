@@ -393,7 +393,7 @@ fn announce(reader: &Reader<'_>, root: &Section<'_>) -> Option<AnnounceSection> 
 }
 
 fn media(reader: &Reader<'_>, root: &Section<'_>) -> Option<MediaSection> {
-    let default = MediaSection { engine: MediaEngine::Embedded, ports: [20_000, 29_999], threads: None };
+    let default = MediaSection { engine: MediaEngine::Embedded, ports: [10_000, 32_767], threads: None };
     let Some(s) = root.section("media") else { return Some(default) };
     let engine = s.word("engine", &[("embedded", MediaEngine::Embedded), ("none", MediaEngine::None)]);
     let pair = s.pair("ports", 1024..=65_535);

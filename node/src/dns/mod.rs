@@ -48,7 +48,7 @@ const STALE_WAIT: Duration = Duration::from_millis(150);
 const SERVER_LIMIT: Duration = Duration::from_millis(450);
 
 /// Questions under way; more means that servers are down, and waiting longer would not help a call.
-const QUERIES_MAX: usize = 256;
+pub const QUERIES_MAX: usize = 256;
 
 /// Targets in one answer: more are never tried within a caller's patience.
 const TARGETS_MAX: usize = 16;
@@ -64,10 +64,18 @@ const TTL_MIN: Duration = Duration::from_secs(1);
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
 /// Where to ask.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsConfig {
     /// Servers; empty: those of /etc/resolv.conf.
     pub servers: Vec<SocketAddr>,
+    /// Questions under way at the most; each may take two sockets.
+    pub questions: usize,
+}
+
+impl Default for DnsConfig {
+    fn default() -> DnsConfig {
+        DnsConfig { servers: Vec::new(), questions: QUERIES_MAX }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,8 +104,9 @@ pub struct Resolver {
 
 struct Shared {
     hickory: TokioResolver,
+    questions: usize,
     cache: Mutex<Cache<Key, Records>>,
-    /// Questions under way, at most [`QUERIES_MAX`].
+    /// Questions under way, at most `questions`.
     asking: Mutex<HashMap<Key, watch::Receiver<Option<Answer>>>>,
 }
 
@@ -118,7 +127,10 @@ impl Resolver {
         options.use_hosts_file = ResolveHosts::Always;
         let hickory = builder.build().map_err(|e| format!("DNS: {e}"))?;
         let (cache, asking) = (Mutex::new(Cache::new(cache::NAMES_MAX)), Mutex::default());
-        Ok(Resolver { shared: Arc::new(Shared { hickory, cache, asking }), seed: RandomState::new() })
+        Ok(Resolver {
+            shared: Arc::new(Shared { hickory, questions: config.questions, cache, asking }),
+            seed: RandomState::new(),
+        })
     }
 
     /// The targets of a request in the order to try, never empty.
@@ -272,7 +284,7 @@ impl Shared {
         if let Some(answer) = asking.get(key) {
             return Some(answer.clone());
         }
-        if asking.len() >= QUERIES_MAX {
+        if asking.len() >= self.questions {
             return None;
         }
         let (tell, answer) = watch::channel(None);

@@ -105,7 +105,7 @@ fn at(addr: &str, transport: Transport) -> Target {
 #[tokio::test]
 async fn literals_ask_nobody() {
     let server = serve(Zone::new()).await;
-    let r = Resolver::new(&DnsConfig { servers: vec![server.addr] }).unwrap();
+    let r = Resolver::new(&DnsConfig { servers: vec![server.addr], ..DnsConfig::default() }).unwrap();
     let any = TransportChoice::Any;
     assert_eq!(r.resolve(ask("127.0.0.9", None, any)).await, Ok(vec![at("127.0.0.9:5060", Transport::Udp)]));
     let secure = TransportChoice::Secure;
@@ -118,7 +118,7 @@ async fn literals_ask_nobody() {
 #[tokio::test]
 async fn names_go_by_srv_and_by_address() {
     let server = serve(zone()).await;
-    let r = Resolver::new(&DnsConfig { servers: vec![server.addr] }).unwrap();
+    let r = Resolver::new(&DnsConfig { servers: vec![server.addr], ..DnsConfig::default() }).unwrap();
     let any = TransportChoice::Any;
     // By priority; the first host has both families.
     let by_srv = r.resolve(ask("trunk.test", None, any)).await.unwrap();
@@ -155,7 +155,7 @@ async fn names_go_by_srv_and_by_address() {
 #[tokio::test]
 async fn a_server_that_fails_at_srv_still_has_addresses() {
     let server = serve(zone()).await;
-    let r = Resolver::new(&DnsConfig { servers: vec![server.addr] }).unwrap();
+    let r = Resolver::new(&DnsConfig { servers: vec![server.addr], ..DnsConfig::default() }).unwrap();
     server.poor.store(true, Ordering::SeqCst);
     let any = TransportChoice::Any;
     assert_eq!(r.resolve(ask("one.test", None, any)).await, Ok(vec![at("127.0.0.1:5060", Transport::Udp)]));
@@ -169,7 +169,7 @@ async fn a_server_that_fails_at_srv_still_has_addresses() {
 #[tokio::test]
 async fn an_outage_is_served_from_old_answers() {
     let server = serve(zone()).await;
-    let r = Resolver::new(&DnsConfig { servers: vec![server.addr] }).unwrap();
+    let r = Resolver::new(&DnsConfig { servers: vec![server.addr], ..DnsConfig::default() }).unwrap();
     let request = || ask("naptr.test", None, TransportChoice::Secure);
     let expected = Ok(vec![at("127.0.0.1:5091", Transport::Tls)]);
     assert_eq!(r.resolve(request()).await, expected);
@@ -195,7 +195,7 @@ async fn an_outage_is_served_from_old_answers() {
 #[tokio::test]
 async fn a_question_is_asked_once_for_all() {
     let server = serve(zone()).await;
-    let r = Resolver::new(&DnsConfig { servers: vec![server.addr] }).unwrap();
+    let r = Resolver::new(&DnsConfig { servers: vec![server.addr], ..DnsConfig::default() }).unwrap();
     let request = || r.resolve(ask("one.test", Some(5060), TransportChoice::Any));
     for answer in futures::future::join_all((0..50).map(|_| request())).await {
         assert_eq!(answer, Ok(vec![at("127.0.0.1:5060", Transport::Udp)]));
@@ -215,7 +215,7 @@ async fn a_question_is_asked_once_for_all() {
 #[tokio::test]
 async fn the_hosts_file_counts() {
     let server = serve(Zone::new()).await;
-    let r = Resolver::new(&DnsConfig { servers: vec![server.addr] }).unwrap();
+    let r = Resolver::new(&DnsConfig { servers: vec![server.addr], ..DnsConfig::default() }).unwrap();
     let targets = r.resolve(ask("localhost", Some(5060), TransportChoice::Any)).await.unwrap();
     assert!(targets.iter().all(|t| t.addr.ip().is_loopback()));
 }

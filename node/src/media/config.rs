@@ -29,6 +29,8 @@ pub struct MediaConfig {
     pub core: Addresses,
     /// First and last port, both included; RTP takes the even ones, RTCP the odd ones (RFC 3550 §11).
     pub port_range: (u16, u16),
+    /// Sockets that it may have at the most: its share of the process's descriptors.
+    pub sockets: usize,
     /// Event loops, 1..=256; one a core.
     pub threads: usize,
     /// How long after its first packet from elsewhere a stream still prefers its signalled address.
@@ -38,6 +40,13 @@ pub struct MediaConfig {
 impl MediaConfig {
     /// The default of `guard_window`.
     pub const GUARD_WINDOW: Duration = Duration::from_secs(2);
+
+    /// Sockets for all ports at once.
+    pub fn sockets_wanted(&self) -> usize {
+        let (first, last) = self.port_range;
+        // A pair is bound on each address of its realm, of the same family or not.
+        2 * usize::from(even_pairs(first, last)) * (self.external.iter().count() + self.core.iter().count())
+    }
 
     /// Whether the engine can start with it.
     ///
@@ -108,6 +117,7 @@ mod tests {
             external: IpAddr::from([127, 0, 42, 1]).into(),
             core: IpAddr::from([127, 0, 42, 2]).into(),
             port_range: (20_000, 20_100),
+            sockets: 1_000,
             threads: 1,
             guard_window: MediaConfig::GUARD_WINDOW,
         };

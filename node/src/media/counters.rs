@@ -102,6 +102,8 @@ totals! {
     socket_errors,
     /// `Open` orders that failed.
     open_failed,
+    /// Those of them for which there were no ports or descriptors left.
+    exhausted,
     /// `Remote` orders for a session or stream that is not open.
     remote_ignored,
     /// Orders refused because the queue was full or the thread down.

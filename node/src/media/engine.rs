@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use sbc_core::ids::MediaId;
 use sbc_core::io::{MediaCommand, MediaEvent, MediaStats};
@@ -10,8 +11,10 @@ use tokio::sync::mpsc;
 
 use super::config::{MediaConfig, MediaConfigError, MediaKind};
 use super::counters::MediaTotals;
+use super::leg::Supply;
 use super::ports::PortPools;
 use super::shard::{MediaRefused, Shard, media_of};
+use super::sockets::SocketShare;
 use super::worker::{Settings, WAKE, Worker};
 
 /// Why the engine did not start; ends the start of the node.
@@ -25,6 +28,20 @@ pub enum MediaStartError {
     Thread(#[from] io::Error),
 }
 
+/// What an engine has that is off.
+const NO_PORTS: (u16, u16) = (1, 0);
+
+/// What is left for further calls; of each first how many there are, then how many are free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MediaRoom {
+    /// Port pairs, of the address that has the fewest.
+    pub pairs: (usize, usize),
+    /// Sockets, by the engine's share of descriptors.
+    pub sockets: (usize, usize),
+    /// Sessions that there were none for, since the start.
+    pub refused: u64,
+}
+
 /// The media engine; see the module.
 #[derive(Debug)]
 pub struct MediaEngine;
@@ -36,16 +53,16 @@ impl MediaEngine {
     /// # Errors
     /// A bad setting, or a kernel out of descriptors or threads. Addresses are not tried: they may come later (`OpenFailed`).
     pub fn start(config: &MediaConfig, events: &mpsc::Sender<MediaEvent>) -> Result<MediaHandle, MediaStartError> {
-        let mut engine = Engine { shards: Vec::new(), threads: Mutex::default() };
+        let addresses: Vec<_> = config.external.iter().chain(config.core.iter()).collect();
+        let range = if config.kind == MediaKind::Embedded { config.port_range } else { NO_PORTS };
+        let supply = Supply {
+            pools: Arc::new(Mutex::new(PortPools::new(&addresses, range, Instant::now()))),
+            sockets: SocketShare::new(config.sockets),
+        };
+        let mut engine = Engine { shards: Vec::new(), threads: Mutex::default(), supply: supply.clone() };
         if config.kind == MediaKind::Embedded {
             config.validate()?;
-            let addresses: Vec<_> = config.external.iter().chain(config.core.iter()).collect();
-            let settings = Settings {
-                external: config.external,
-                core: config.core,
-                guard: config.guard_window,
-                pools: Arc::new(Mutex::new(PortPools::new(&addresses, config.port_range))),
-            };
+            let settings = Settings { external: config.external, core: config.core, guard: config.guard_window, supply };
             for n in 0..config.threads {
                 // On an error `engine` is dropped and ends the threads that run already.
                 engine.spawn(n, settings.clone(), events.clone())?;
@@ -60,6 +77,7 @@ impl MediaEngine {
 struct Engine {
     shards: Vec<Arc<Shard>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    supply: Supply,
 }
 
 impl Engine {
@@ -125,6 +143,16 @@ impl MediaHandle {
         self.engine.shard(media)?.stats(media)
     }
 
+    /// What is left for further calls.
+    pub fn room(&self) -> MediaRoom {
+        let supply = &self.engine.supply;
+        MediaRoom {
+            pairs: supply.pools.lock().unwrap_or_else(PoisonError::into_inner).room(),
+            sockets: supply.sockets.room(),
+            refused: self.totals().exhausted,
+        }
+    }
+
     /// The counters of the whole engine.
     pub fn totals(&self) -> MediaTotals {
         let mut sum = MediaTotals::default();
@@ -137,7 +165,7 @@ impl MediaHandle {
     /// True while every media thread takes its turns; an engine without threads (`none`) has nothing that could fail. Not
     /// for the packet path: each call may wake the threads.
     pub fn is_alive(&self) -> bool {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         // All are asked, whatever the first says.
         self.engine.shards.iter().filter(|s| !s.is_alive(now)).count() == 0
     }

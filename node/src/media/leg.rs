@@ -13,9 +13,17 @@ use super::latch::{Latch, Signalled, Verdict};
 use super::limits::BIND_TRIES;
 use super::packet::{Channel, PacketKind, classify};
 use super::ports::PortPools;
+use super::sockets::{SocketGrant, SocketShare};
 
 /// Expedited forwarding (RFC 4594 §4.1 for telephony), as the octet that holds the code point.
 const DSCP_EF: u32 = 46 << 2;
+
+/// What port pairs are made of; all threads of an engine share it.
+#[derive(Clone, Debug)]
+pub(super) struct Supply {
+    pub(super) pools: Arc<Mutex<PortPools>>,
+    pub(super) sockets: Arc<SocketShare>,
+}
 
 /// Why a port pair could not be had; becomes the reason of `OpenFailed`.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +34,23 @@ pub(super) enum BindError {
     /// Other processes hold the ports: the range overlaps with theirs.
     #[error("{BIND_TRIES} media port pairs of {0} are held by other processes")]
     Busy(IpAddr),
+    /// The engine's share of descriptors is used up.
+    #[error("no free media socket")]
+    Sockets,
     /// The kernel: no descriptors, or an address that this machine does not have.
     #[error("media port on {0}: {1}")]
     Io(IpAddr, io::Error),
+}
+
+impl BindError {
+    /// There are too few of something that comes back when calls end.
+    pub(super) fn is_exhaustion(&self) -> bool {
+        match self {
+            BindError::Exhausted(_) | BindError::Sockets | BindError::Busy(_) => true,
+            // EMFILE, ENFILE: the process's limit, or the machine's.
+            BindError::Io(_, e) => matches!(e.raw_os_error(), Some(24 | 23)),
+        }
+    }
 }
 
 /// The sockets of a port pair on one address.
@@ -61,16 +83,19 @@ struct PortPair {
     ip: IpAddr,
     port: u16,
     pools: Arc<Mutex<PortPools>>,
+    _grant: SocketGrant,
 }
 
 impl PortPair {
-    fn bind(addresses: Addresses, pools: &Arc<Mutex<PortPools>>) -> Result<PortPair, BindError> {
+    fn bind(addresses: Addresses, supply: &Supply, urgent: bool) -> Result<PortPair, BindError> {
         let ip = addresses.first();
+        let pools = &supply.pools;
         for _ in 0..BIND_TRIES {
-            let taken = pools.lock().unwrap_or_else(PoisonError::into_inner).take(ip, Instant::now());
+            let grant = supply.sockets.take(2 * addresses.iter().count(), urgent).ok_or(BindError::Sockets)?;
+            let taken = pools.lock().unwrap_or_else(PoisonError::into_inner).take(ip, urgent, Instant::now());
             let port = taken.ok_or(BindError::Exhausted(ip))?;
             // From here on the pair goes back to the pool however this ends.
-            let mut pair = PortPair { v4: None, v6: None, ip, port, pools: Arc::clone(pools) };
+            let mut pair = PortPair { v4: None, v6: None, ip, port, pools: Arc::clone(pools), _grant: grant };
             match pair.fill(addresses) {
                 Ok(()) => return Ok(pair),
                 Err((_, e)) if e.kind() == io::ErrorKind::AddrInUse => {}
@@ -150,8 +175,8 @@ pub(super) struct Leg {
 }
 
 impl Leg {
-    pub(super) fn bind(addresses: Addresses, pools: &Arc<Mutex<PortPools>>, guard: Duration) -> Result<Leg, BindError> {
-        let pair = PortPair::bind(addresses, pools)?;
+    pub(super) fn bind(addresses: Addresses, supply: &Supply, urgent: bool, guard: Duration) -> Result<Leg, BindError> {
+        let pair = PortPair::bind(addresses, supply, urgent)?;
         Ok(Leg { pair, rtp: Latch::new(guard), rtcp: Latch::new(guard), mux: false })
     }
 

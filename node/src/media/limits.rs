@@ -40,6 +40,12 @@ pub(super) const BACKLOG_RETRY: Duration = Duration::from_millis(5);
 /// the next one. Two seconds of network delay and as many of a far end that has not seen its BYE.
 pub(super) const PORT_REST: Duration = Duration::from_secs(4);
 
+/// How many of the last port pairs and sockets are kept for emergency calls: an eighth, for there are few of them, and they come at once
+/// when there is a reason.
+pub(super) fn reserve_of(most: usize) -> usize {
+    most / 8
+}
+
 /// Pairs tried for one side of one stream when other processes hold ports in the range.
 pub(super) const BIND_TRIES: usize = 128;
 

@@ -20,6 +20,7 @@ struct Bench {
     phones: IpAddr,
     handle: MediaHandle,
     events: mpsc::Receiver<MediaEvent>,
+    config: MediaConfig,
 }
 
 impl Bench {
@@ -35,12 +36,21 @@ impl Bench {
             external: external.into(),
             core: core.into(),
             port_range,
+            sockets: 100_000,
             threads,
             guard_window,
         };
         let (tx, events) = mpsc::channel(capacity);
         let handle = MediaEngine::start(&config, &tx).unwrap();
-        Bench { external, core, phones, handle, events }
+        Bench { external, core, phones, handle, events, config }
+    }
+
+    fn with_sockets(n: u8, range: (u16, u16), sockets: usize) -> Bench {
+        let mut bench = Bench::start(n, range, GUARD, 1);
+        let (tx, events) = mpsc::channel(1_024);
+        let config = MediaConfig { sockets, ..bench.config };
+        (bench.handle, bench.events, bench.config) = (MediaEngine::start(&config, &tx).unwrap(), events, config);
+        bench
     }
 
     fn event(&mut self) -> MediaEvent {
@@ -55,7 +65,7 @@ impl Bench {
     }
 
     fn order_open(&self, media: u64, first: u8, count: u8) {
-        self.handle.command(MediaCommand::Open { media: MediaId(media), first, count, realms: REALMS }).unwrap();
+        self.handle.command(MediaCommand::Open { media: MediaId(media), first, count, realms: REALMS, urgent: false }).unwrap();
     }
 
     fn open(&mut self, media: u64, first: u8, count: u8) -> Vec<StreamPorts> {
@@ -478,6 +488,27 @@ fn exhaustion_rolls_back_and_a_released_pair_rests() {
     }
 }
 
+/// Neither ports nor descriptors run out for the next emergency call because ordinary ones came before.
+#[test]
+fn the_last_ports_and_sockets_are_for_emergency_calls() {
+    // 16 pairs, 2 of them kept; then sockets for 8 sessions, 1 of them kept.
+    for (n, sockets, ordinary, urgent) in [(91, 100_000, 14, 2), (94, 32, 7, 1)] {
+        let mut b = Bench::with_sockets(n, (20_000, 20_031), sockets);
+        let open = |b: &mut Bench, media, urgent| {
+            b.handle.command(MediaCommand::Open { media: MediaId(media), first: 0, count: 1, realms: REALMS, urgent }).unwrap();
+            matches!(b.event(), MediaEvent::Opened { .. })
+        };
+        assert_eq!((0..20).filter(|i| open(&mut b, *i, false)).count(), ordinary, "ordinary calls");
+        assert_eq!((20..30).filter(|i| open(&mut b, *i, true)).count(), urgent, "emergency calls");
+        assert_eq!(b.handle.room().refused, 30 - ordinary as u64 - urgent as u64);
+        assert!(b.handle.room().pairs.1 == 0 || b.handle.room().sockets.1 == 0);
+        // One that ends makes room for one, of its own kind.
+        b.close(0);
+        assert!(!open(&mut b, 40, false));
+        assert!(open(&mut b, 41, true), "a pair that rests is better than none");
+    }
+}
+
 #[test]
 fn ports_of_other_processes_are_passed_over() {
     let mut b = Bench::start(22, (20_000, 20_007), GUARD, 1);
@@ -500,11 +531,12 @@ fn a_realm_of_both_families() {
         external: Addresses::pair(v4, v6).unwrap(),
         core: core.into(),
         port_range: (20_000, 20_099),
+        sockets: 100_000,
         threads: 1,
         guard_window: Duration::ZERO,
     };
     let handle = MediaEngine::start(&config, &tx).unwrap();
-    let mut b = Bench { external: v4, core, phones: core, handle, events };
+    let mut b = Bench { external: v4, core, phones: core, handle, events, config };
     for (media, own) in [(1, v4), (2, v6)] {
         let ports = b.open(media, 0, 1)[0];
         let caller = UdpSocket::bind((if own.is_ipv4() { core } else { v6 }, 0)).unwrap();
@@ -537,12 +569,13 @@ fn an_address_that_is_not_ours_is_a_failure_with_its_reason() {
         external: IpAddr::from([198, 51, 100, 1]).into(),
         core: IpAddr::from([127, 0, 42, 25]).into(),
         port_range: (20_000, 20_099),
+        sockets: 100_000,
         threads: 1,
         guard_window: GUARD,
     };
     let handle = MediaEngine::start(&config, &tx).unwrap();
     let [external, core] = [config.external.first(), config.core.first()];
-    let mut b = Bench { external, core, phones: core, handle, events };
+    let mut b = Bench { external, core, phones: core, handle, events, config };
     let reason = b.open_failure(1, 0, 1);
     assert!(reason.contains("198.51.100.1"), "{reason}");
 }
@@ -639,7 +672,7 @@ fn a_full_queue_refuses_all_but_close() {
     b.open(1, 0, 1);
     let mut taken = 0;
     let refused = loop {
-        match b.handle.command(MediaCommand::Open { media: MediaId(1), first: 0, count: 1, realms: REALMS }) {
+        match b.handle.command(MediaCommand::Open { media: MediaId(1), first: 0, count: 1, realms: REALMS, urgent: false }) {
             Ok(()) => taken += 1,
             Err(refused) => break refused,
         }
@@ -688,11 +721,12 @@ fn the_none_engine_refuses_every_order() {
         external: IpAddr::from([127, 0, 42, 43]).into(),
         core: IpAddr::from([127, 0, 42, 43]).into(),
         port_range: (0, 0),
+        sockets: 0,
         threads: 0,
         guard_window: GUARD,
     };
     let handle = MediaEngine::start(&config, &tx).unwrap();
-    let open = MediaCommand::Open { media: MediaId(5), first: 0, count: 1, realms: REALMS };
+    let open = MediaCommand::Open { media: MediaId(5), first: 0, count: 1, realms: REALMS, urgent: false };
     let event = handle.command(open).unwrap_err().into_event();
     assert_eq!(event, MediaEvent::OpenFailed { media: MediaId(5), reason: "media engine is off".into() });
     assert_eq!((handle.stats(MediaId(5)), handle.totals()), (None, super::MediaTotals::default()));

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -17,11 +18,10 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::counters::{SessionCounters, add};
-use super::leg::{BindError, Leg};
+use super::leg::{BindError, Leg, Supply};
 use super::limits::{
     BACKLOG_RETRY, COMMANDS_PER_WAKE, LATCHED_BACKLOG, MAX_DATAGRAM, MAX_SESSIONS_PER_THREAD, MAX_STREAMS, POLL_EVENTS,
 };
-use super::ports::PortPools;
 use super::shard::Shard;
 use super::stream::{Buffer, SocketIndex, Stream};
 
@@ -34,7 +34,7 @@ pub(super) struct Settings {
     pub(super) external: Addresses,
     pub(super) core: Addresses,
     pub(super) guard: Duration,
-    pub(super) pools: Arc<Mutex<PortPools>>,
+    pub(super) supply: Supply,
 }
 
 impl Settings {
@@ -49,14 +49,25 @@ impl Settings {
 /// Why an `Open` failed.
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
-    #[error("{count} streams from {first} are none, or more than {MAX_STREAMS}")]
-    Streams { first: u8, count: u8 },
+    #[error("streams {0:?} are none, or more than {MAX_STREAMS}")]
+    Streams(Range<u8>),
     #[error("{MAX_SESSIONS_PER_THREAD} media sessions on one thread")]
     Sessions,
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("media socket cannot be watched: {0}")]
     Register(io::Error),
+}
+
+impl OpenError {
+    /// There is too little of something that comes back when calls end.
+    fn is_exhaustion(&self) -> bool {
+        match self {
+            OpenError::Streams(_) | OpenError::Register(_) => false,
+            OpenError::Sessions => true,
+            OpenError::Bind(e) => e.is_exhaustion(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -204,12 +215,18 @@ impl Worker {
 
     fn on_command(&mut self, command: MediaCommand) {
         match command {
-            MediaCommand::Open { media, first, count, realms } => {
-                let event = match self.open(media, first, count, realms) {
+            MediaCommand::Open { media, first, count, realms, urgent } => {
+                let event = match self.open(media, first..first.saturating_add(count), realms, urgent) {
                     Ok(ports) => MediaEvent::Opened { media, first, ports },
                     Err(e) => {
                         add(&self.shard.totals.open_failed, 1);
-                        tracing::warn!(media = media.0, error = %e, "media ports not opened");
+                        if e.is_exhaustion() {
+                            // The alarm tells; a line for each call of a flood would be one more.
+                            add(&self.shard.totals.exhausted, 1);
+                            tracing::debug!(media = media.0, error = %e, "media ports not opened");
+                        } else {
+                            tracing::warn!(media = media.0, error = %e, "media ports not opened");
+                        }
                         MediaEvent::OpenFailed { media, reason: e.to_string().into() }
                     }
                 };
@@ -240,10 +257,16 @@ impl Worker {
         SideHeard { packets: session.counters.side(side).taken(), source: streams.filter_map(|s| s.leg(side).source()).next() }
     }
 
-    /// Opens what of `first..first + count` is not open; all or nothing.
-    fn open(&mut self, media: MediaId, first: u8, count: u8, realms: [Realm; 2]) -> Result<Vec<StreamPorts>, OpenError> {
-        if count == 0 || first.checked_add(count).is_none_or(|end| end > MAX_STREAMS) {
-            return Err(OpenError::Streams { first, count });
+    /// Opens what of `streams` is not open; all or nothing. `urgent`: also with what is kept for emergency calls.
+    fn open(
+        &mut self,
+        media: MediaId,
+        streams: Range<u8>,
+        realms: [Realm; 2],
+        urgent: bool,
+    ) -> Result<Vec<StreamPorts>, OpenError> {
+        if streams.is_empty() || streams.end > MAX_STREAMS {
+            return Err(OpenError::Streams(streams));
         }
         let mut session = match self.sessions.remove(&media) {
             Some(session) => session,
@@ -256,11 +279,11 @@ impl Worker {
         };
         let mut opened = Vec::new();
         let mut result = Ok(());
-        for index in first..first + count {
+        for index in streams.clone() {
             if session.streams.contains_key(&index) {
                 continue;
             }
-            match self.open_stream(media, index, realms, &session.counters) {
+            match self.open_stream(media, index, realms, urgent, &session.counters) {
                 Ok(place) => {
                     session.streams.insert(index, place);
                     opened.push(index);
@@ -276,7 +299,7 @@ impl Worker {
                 self.drop_stream(place);
             }
         }
-        let places = session.streams.range(first..first + count).map(|(_, &place)| place);
+        let places = session.streams.range(streams).map(|(_, &place)| place);
         let ports = places.filter_map(|p| self.streams[p].as_ref().map(Stream::ports)).collect();
         if session.streams.is_empty() {
             self.shard.withdraw(media);
@@ -292,9 +315,10 @@ impl Worker {
         media: MediaId,
         index: u8,
         [caller, callee]: [Realm; 2],
+        urgent: bool,
         counters: &Arc<SessionCounters>,
     ) -> Result<usize, OpenError> {
-        let bind = |realm| Leg::bind(self.settings.addresses(realm), &self.settings.pools, self.settings.guard);
+        let bind = |realm| Leg::bind(self.settings.addresses(realm), &self.settings.supply, urgent, self.settings.guard);
         let mut stream = Stream::new(media, index, bind(caller)?, bind(callee)?, Arc::clone(counters));
         let place = self.free.pop().unwrap_or_else(|| {
             self.streams.push(None);

@@ -140,6 +140,7 @@ pub struct Metrics {
     claims: Counters<1>,
     misrouted: Counters<2>,
     degraded: PromCounter<u64, AtomicU64>,
+    unanchored: Counters<1>,
     targets: Counters<1>,
     calls_ended: Counters<2>,
     calls_received: Counters<1>,
@@ -186,6 +187,9 @@ impl Metrics {
         r.register("claims", "Claims of initial INVITEs, by outcome", claims.clone());
         r.register("misrouted", "Misrouted packets, by method and action", misrouted.clone());
         r.register("calls_degraded", "Calls that went on without the store", degraded.clone());
+        let unanchored = Counters::<1>::default();
+        let help = "Calls that went on without media ports of ours, or with too few, by class of emergency service";
+        r.register("calls_unanchored", help, unanchored.clone());
         r.register("target_changes", "Targets that failed and were held down, and that answered again", targets.clone());
         r.register("calls_ended", "Calls that ended, by outcome and class of emergency service", calls_ended.clone());
         let (auth, calls_received) = (Counters::<1>::default(), Counters::<1>::default());
@@ -220,6 +224,7 @@ impl Metrics {
             claims,
             misrouted,
             degraded,
+            unanchored,
             targets,
             calls_ended,
             calls_received,
@@ -255,6 +260,7 @@ impl Metrics {
             Counter::Misrouted(method, action) => {
                 self.misrouted.get_or_create(&Labels([("method", method), ("action", action)])).inc();
             }
+            Counter::Unanchored(class) => one(&self.unanchored, "class", class),
             Counter::Degraded => {
                 self.degraded.inc();
             }
@@ -383,7 +389,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 39] = [
+    const NAMES: [&str; 40] = [
         "sbc_alarm",
         "sbc_anycast_announced",
         "sbc_build_info",
@@ -392,6 +398,7 @@ mod tests {
         "sbc_calls_ended_total",
         "sbc_calls_limited_total",
         "sbc_calls_received_total",
+        "sbc_calls_unanchored_total",
         "sbc_certificate_not_after_seconds",
         "sbc_certificate_reloads_total",
         "sbc_claims_total",
@@ -437,6 +444,7 @@ mod tests {
             Counter::Acl(7),
             Counter::Claim("won"),
             Counter::Misrouted("BYE", "relay"),
+            Counter::Unanchored("sos"),
             Counter::Degraded,
             Counter::Target("held"),
             Counter::MessageReceived("sos"),

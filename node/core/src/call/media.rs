@@ -51,6 +51,8 @@ pub(super) struct CallMedia {
     pub stats: MediaStats,
     asked: usize,
     realms: [Realm; 2],
+    /// Of an emergency call.
+    urgent: bool,
     remotes: Remotes,
     /// How many descriptions of each side there were.
     descriptions: [u32; 2],
@@ -64,7 +66,7 @@ pub(super) struct CallMedia {
 
 impl CallMedia {
     /// A session that has nothing yet.
-    pub(super) fn new(cx: &mut Services, realms: [Realm; 2]) -> CallMedia {
+    pub(super) fn new(cx: &mut Services, realms: [Realm; 2], urgent: bool) -> CallMedia {
         CallMedia {
             id: cx.mint_media(),
             phase: if cx.local.anchored { MediaPhase::Open } else { MediaPhase::Off },
@@ -72,6 +74,7 @@ impl CallMedia {
             stats: MediaStats::default(),
             asked: 0,
             realms,
+            urgent,
             remotes: Vec::new(),
             descriptions: [0; 2],
             left: 0,
@@ -109,7 +112,8 @@ impl CallMedia {
             let count = u8::try_from(wanted - self.asked).expect("below MAX_STREAMS");
             self.asked = wanted;
             self.phase = MediaPhase::Opening;
-            cx.out.push_back(Output::Media(MediaCommand::Open { media: self.id, first, count, realms: self.realms }));
+            let (media, realms, urgent) = (self.id, self.realms, self.urgent);
+            cx.out.push_back(Output::Media(MediaCommand::Open { media, first, count, realms, urgent }));
         }
         self.phase != MediaPhase::Opening
     }
@@ -281,7 +285,7 @@ impl Call {
         match event {
             MediaEvent::Opened { first, ports, .. } => self.media.on_opened(*first, ports),
             MediaEvent::OpenFailed { .. } => {
-                cx.count(Counter::Dropped("media_ports"));
+                cx.count(Counter::Unanchored(self.class()));
                 self.media.on_open_failed();
             }
             MediaEvent::Latched { .. } => return,

@@ -146,7 +146,7 @@ impl Call {
             emergency_info,
             phase: CallPhase::Preparing,
             claim: ClaimState::Pending,
-            media: CallMedia::new(cx, [realm, callee_realm]),
+            media: CallMedia::new(cx, [realm, callee_realm], new.service.is_some()),
             session_ids: super::session_id::SessionIds::of(&new.invite),
             invite: new.invite,
             arrived: cx.arrived,

@@ -96,6 +96,8 @@ pub enum MediaCommand {
         count: u8,
         /// Realm of the caller's side and of the called side.
         realms: [Realm; 2],
+        /// Of an emergency call: it gets what is kept for such.
+        urgent: bool,
     },
     /// Where `side`'s far end wants the stream; until a packet from there is seen (latching) packets go there. `None`: the
     /// stream is rejected or off: forward nothing to that side. Another description re-opens the latch.

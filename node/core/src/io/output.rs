@@ -168,6 +168,8 @@ pub enum Counter {
     Limited(&'static str),
     /// A source is to be blocked, for a scanner spoke from there.
     Banned,
+    /// A call went on without media ports of ours, or without all that it needed, by class as calls are.
+    Unanchored(&'static str),
     /// A call went on without the store.
     Degraded,
     /// An OPTIONS to a target of a trunk: up, down, unsent.

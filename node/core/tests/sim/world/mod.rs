@@ -523,7 +523,7 @@ impl World {
 
     fn media(&mut self, i: usize, command: MediaCommand) {
         let event = match command {
-            MediaCommand::Open { media, first, count, realms } => {
+            MediaCommand::Open { media, first, count, realms, .. } => {
                 let node = &mut self.nodes[i];
                 let ports =
                     (0..count).map(|_| StreamPorts { caller: node.bind(realms[0]), callee: node.bind(realms[1]) }).collect();
