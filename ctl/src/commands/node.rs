@@ -100,20 +100,33 @@ fn state(n: &Node) -> &'static str {
     }
 }
 
-/// "ok", or what is not.
-fn health(n: &Node) -> String {
-    let Some(h) = n.health.as_ref().filter(|_| n.reachable) else { return String::new() };
+/// "ok", or how it is and what is not good.
+pub(super) fn health(n: &Node) -> String {
+    n.health.as_ref().filter(|_| n.reachable).map(health_of).unwrap_or_default()
+}
+
+/// The same of a health that came.
+pub(super) fn health_of(h: &v1::NodeHealth) -> String {
+    // A version that does not say has no such parts either.
+    let says = h.state() != v1::HealthState::Unspecified;
     let bad: Vec<&str> = [
         ("sip-loop", h.sip_loop),
         ("raft", h.raft_caught_up),
         ("quorum", h.quorum),
         ("core", h.core_reachable),
         ("media", h.media),
+        ("disk", h.storage || !says),
+        ("apply", h.applying || !says),
     ]
     .into_iter()
     .filter_map(|(name, good)| (!good).then_some(name))
     .collect();
-    if bad.is_empty() { "ok".to_owned() } else { format!("bad: {}", bad.join(",")) }
+    let word = match h.state() {
+        v1::HealthState::Unspecified => "bad",
+        v1::HealthState::Ok | v1::HealthState::Degraded => "degraded",
+        v1::HealthState::NotServing => "not serving",
+    };
+    if bad.is_empty() { "ok".to_owned() } else { format!("{word}: {}", bad.join(",")) }
 }
 
 fn show(out: Out, node: &Node) -> Result<(), Failure> {
@@ -186,11 +199,31 @@ mod tests {
 
     #[test]
     fn health_names_what_is_bad() {
-        let good = v1::NodeHealth { sip_loop: true, raft_caught_up: true, quorum: true, core_reachable: true, media: true };
-        let mut node = Node { reachable: true, health: Some(good), ..Node::default() };
+        let good = v1::NodeHealth {
+            sip_loop: true,
+            raft_caught_up: true,
+            quorum: true,
+            core_reachable: true,
+            media: true,
+            storage: true,
+            applying: true,
+            state: v1::HealthState::Ok.into(),
+            reason: String::new(),
+        };
+        let mut node = Node { reachable: true, health: Some(good.clone()), ..Node::default() };
         assert_eq!(health(&node), "ok");
-        node.health = Some(v1::NodeHealth { quorum: false, media: false, ..good });
-        assert_eq!(health(&node), "bad: quorum,media");
+        let as_said = |state: v1::HealthState| v1::NodeHealth { state: state.into(), ..good.clone() };
+        let degraded = v1::NodeHealth { quorum: false, storage: false, ..as_said(v1::HealthState::Degraded) };
+        node.health = Some(degraded);
+        assert_eq!(health(&node), "degraded: quorum,disk");
+        node.health = Some(v1::NodeHealth { quorum: false, media: false, ..as_said(v1::HealthState::NotServing) });
+        assert_eq!(health(&node), "not serving: quorum,media");
+        // Of a version without the newer parts.
+        let old = v1::NodeHealth { storage: false, applying: false, ..as_said(v1::HealthState::Unspecified) };
+        node.health = Some(old.clone());
+        assert_eq!(health(&node), "ok");
+        node.health = Some(v1::NodeHealth { media: false, ..old });
+        assert_eq!(health(&node), "bad: media");
         node.reachable = false;
         assert_eq!(health(&node), "");
         assert_eq!(state(&node), "unreachable");

@@ -23,7 +23,8 @@ pub(super) async fn run(cluster: &Cluster, out: Out, watching: Watching) -> Resu
 fn table(status: &ClusterStatus) -> String {
     let quorum = if status.quorum_ok { "ok" } else { "LOST" };
     let leader = if status.leader.is_empty() { "none" } else { &status.leader };
-    let mut table = Table::new(&["NODE", "ID", "REACHABLE", "ROLE", "APPLIED", "ANYCAST", "DRAINING", "UNICAST", "CORE", "PEER"]);
+    let mut table =
+        Table::new(&["NODE", "ID", "REACHABLE", "ROLE", "APPLIED", "ANYCAST", "DRAINING", "HEALTH", "UNICAST", "CORE", "PEER"]);
     for m in &status.members {
         table.row([
             m.name.clone(),
@@ -33,6 +34,7 @@ fn table(status: &ClusterStatus) -> String {
             m.applied_index.to_string(),
             if m.announced { "announced".to_owned() } else { String::new() },
             if m.draining { "draining".to_owned() } else { String::new() },
+            m.health.as_ref().filter(|_| m.reachable).map(super::node::health_of).unwrap_or_default(),
             m.unicast_addresses.join(" "),
             m.core_addresses.join(" "),
             m.peer_address.clone(),

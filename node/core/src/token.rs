@@ -117,6 +117,34 @@ impl ClusterKey {
         open_with(&self.current, block).or_else(|| self.others.iter().find_map(|key| open_with(key, block)))
     }
 
+    /// What a node says of itself to a peer that asked with `challenge`: nobody but a member can read it, and it answers no other question.
+    pub fn seal_state(&self, node: NodeId, incarnation: Incarnation, bits: u8, challenge: &str) -> String {
+        let mut block = [0u8; 16];
+        block[0] = (VERSION << 4) | STATE_CODE;
+        block[1..3].copy_from_slice(&node.0.to_be_bytes());
+        block[3..7].copy_from_slice(&incarnation.0.to_be_bytes());
+        block[7] = bits;
+        block[8..12].copy_from_slice(&self.authenticate(&[b"state", challenge.as_bytes()])[..4]);
+        block[12..].copy_from_slice(&CHECK);
+        let mut block = GenericArray::from(block);
+        self.current.encrypt_block(&mut block);
+        encode(&block.into())
+    }
+
+    /// Reads what [`ClusterKey::seal_state`] has made for the same challenge.
+    pub fn open_state(&self, text: &str, challenge: &str) -> Option<(NodeId, Incarnation, u8)> {
+        let sealed = decode(text)?;
+        let asked = self.authenticate(&[b"state", challenge.as_bytes()]);
+        let open = |key: &Aes128| {
+            let mut block = GenericArray::from(sealed);
+            key.decrypt_block(&mut block);
+            let fits = block[0] == (VERSION << 4) | STATE_CODE && block[8..12] == asked[..4] && block[12..] == CHECK;
+            let incarnation = Incarnation(u32::from_be_bytes([block[3], block[4], block[5], block[6]]));
+            fits.then(|| (NodeId(u16::from_be_bytes([block[1], block[2]])), incarnation, block[7]))
+        };
+        open(&self.current).or_else(|| self.others.iter().find_map(open))
+    }
+
     /// The claim key of an initial INVITE.
     pub fn claim_key(&self, call_id: &str, from_tag: &str, cseq: u32) -> ClaimKey {
         ClaimKey(first16(&mac(&self.derive, &[b"claim", call_id.as_bytes(), from_tag.as_bytes(), &cseq.to_be_bytes()])))
@@ -155,6 +183,9 @@ fn kind_code(kind: TokenKind) -> u8 {
 
 /// Leaves room for kinds that have no number. The number stands in the check, which is then right once in 2^27.
 const FORK_CODE: u8 = 8;
+
+/// What a node says of itself is no owner token, and no owner token passes for it.
+const STATE_CODE: u8 = 9;
 
 fn open_with(key: &Aes128, block: [u8; 16]) -> Option<OwnerToken> {
     let mut block = GenericArray::from(block);
@@ -257,6 +288,20 @@ mod tests {
             assert!(seen.insert(text));
         }
         assert_eq!(key.open(&key.seal(of(TokenKind::CallerFork(0)))), None, "the first dialog has the leg's own");
+    }
+
+    #[test]
+    fn a_state_answers_its_question_and_no_other() {
+        let key = ClusterKey::new(&[7; 32], None);
+        let text = key.seal_state(NodeId(3), Incarnation(9), 0b101, "z9hG4bKa");
+        assert_eq!(text.len(), TOKEN_LEN);
+        assert_eq!(key.open_state(&text, "z9hG4bKa"), Some((NodeId(3), Incarnation(9), 0b101)));
+        assert_eq!(key.open_state(&text, "z9hG4bKb"), None, "an answer that was seen before");
+        assert_eq!(key.open(&text), None, "no owner token");
+        assert_eq!(key.open_state(&key.seal(token(5)), "z9hG4bKa"), None);
+        assert_eq!(ClusterKey::new(&[8; 32], None).open_state(&text, "z9hG4bKa"), None);
+        let exchanged = ClusterKey::ring(&[8; 32], [&[7; 32]], Some(&[7; 32]));
+        assert_eq!(exchanged.open_state(&text, "z9hG4bKa"), Some((NodeId(3), Incarnation(9), 0b101)));
     }
 
     #[test]

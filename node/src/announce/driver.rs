@@ -52,7 +52,7 @@ impl Driver {
         match self {
             Driver::Bind(t) => match t.bind_anycast().await {
                 Ok(()) => Attempt::Done,
-                Err(BindError::InUse) => Attempt::InUse,
+                Err(BindError::InUse { .. }) => Attempt::InUse,
                 Err(e) => Attempt::Failed(e.to_string()),
             },
             Driver::Exec(exec) => exec.run("announce").await.map_or_else(Attempt::Failed, |()| Attempt::Done),

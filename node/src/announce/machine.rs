@@ -141,6 +141,11 @@ impl Machine {
         &self.state
     }
 
+    /// It is to announce, by configuration or order.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted != Wanted::Off
+    }
+
     /// Wanted or not, by configuration or undrain; does not turn a standing order into a waiting one.
     pub(crate) fn handle_wanted(&mut self, wanted: bool) {
         match (wanted, self.wanted) {

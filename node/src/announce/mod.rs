@@ -96,8 +96,9 @@ impl Announcer {
         let machine = Machine::new(policy, config.wanted, Instant::default());
         let (orders, rx) = mpsc::channel(ORDERS_MAX);
         let (state_tx, state) = watch::channel(AnnounceState::NeverAnnounced);
-        tokio::spawn(Task { machine, driver, origin, orders: rx, state: state_tx }.run());
-        AnnouncerHandle { orders, state }
+        let (wanted_tx, wanted) = watch::channel(machine.is_wanted());
+        tokio::spawn(Task { machine, driver, origin, orders: rx, state: state_tx, wanted: wanted_tx }.run());
+        AnnouncerHandle { orders, state, wanted }
     }
 }
 
@@ -107,6 +108,7 @@ struct Task {
     origin: tokio::time::Instant,
     orders: mpsc::Receiver<Order>,
     state: watch::Sender<AnnounceState>,
+    wanted: watch::Sender<bool>,
 }
 
 impl Task {
@@ -172,6 +174,8 @@ impl Task {
     }
 
     fn publish(&self) {
+        let wanted = self.machine.is_wanted();
+        self.wanted.send_if_modified(|old| std::mem::replace(old, wanted) != wanted);
         self.state.send_if_modified(|state| {
             let changed = state != self.machine.state();
             if changed {
@@ -188,6 +192,7 @@ impl Task {
 pub struct AnnouncerHandle {
     orders: mpsc::Sender<Order>,
     state: watch::Receiver<AnnounceState>,
+    wanted: watch::Receiver<bool>,
 }
 
 impl AnnouncerHandle {
@@ -209,6 +214,11 @@ impl AnnouncerHandle {
     /// The state, and its changes.
     pub fn watch(&self) -> watch::Receiver<AnnounceState> {
         self.state.clone()
+    }
+
+    /// Whether this node is to announce, by configuration or order; drain and health apart.
+    pub fn wanted(&self) -> watch::Receiver<bool> {
+        self.wanted.clone()
     }
 
     /// Takes the address now, and returns when this node announces.

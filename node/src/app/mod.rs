@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{Incarnation, NodeId};
+use sbc_core::io::NodeState;
 use sbc_core::policy::ClusterConfig;
 use sbc_core::replica::{LEVEL, Replica};
 use sbc_core::sbc::Sbc;
@@ -42,7 +43,7 @@ use crate::driver::{Clock, Driver, DriverHandle, ParseConfig, Parts, Queues};
 use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
 use crate::peer::{LinkService, LogLevel, Myself, PeerLinks};
 use crate::store::{Store, encode_entry};
-use crate::telemetry::{self, Alarms, Metrics};
+use crate::telemetry::{self, Alarms, HealthPage, Metrics};
 use crate::tls;
 use crate::transport::{AnycastMode, Limits, Ports, Transport, TransportConfig, TransportHandle};
 
@@ -234,7 +235,8 @@ impl Node {
         let channel = |p: &PeerConfig| Some((NodeId(u16::try_from(p.id).ok()?), connector.channel(p)));
         let peer_channels = raft_config.peers.iter().filter_map(channel).collect();
         let myself = Myself { node: config.id, incarnation, cluster_id: config.cluster.id.clone(), level: knows };
-        let peers = PeerLinks::start(&myself, &raft_config.peers, &connector, raft_config.lease);
+        let own_state = watch::Sender::default();
+        let peers = PeerLinks::start(&myself, &raft_config.peers, &connector, raft_config.lease, &own_state.subscribe());
 
         // The core serves before the log does: a call that comes now goes on degraded, and is published later.
         let raft_slot = Arc::new(OnceLock::new());
@@ -278,7 +280,7 @@ impl Node {
             replica: replica.clone(),
             driver,
             raft: raft.clone(),
-            peers,
+            peers: peers.clone(),
             transport,
             media,
             announcer,
@@ -294,9 +296,9 @@ impl Node {
         });
         let members = config.cluster.members.iter().map(|m| m.id).collect();
         let log_level: LogLevel = Arc::new(move || replica.read().unwrap_or_else(PoisonError::into_inner).level());
-        let link_service = LinkService::new(myself, members, to_peers, log_level);
+        let link_service = LinkService::new(myself, members, to_peers, log_level, peers.words().clone(), own_state.subscribe());
         control::serve(&node, listener, grpc_tls, raft_service, link_service);
-        node.spawn_tasks(runtimes, cluster_text.filter(|_| options.init)).await?;
+        node.spawn_tasks(runtimes, own_state, cluster_text.filter(|_| options.init)).await?;
         if options.init {
             raft.initialize().await.map_err(start_error("--init"))?;
         }
@@ -304,8 +306,13 @@ impl Node {
     }
 
     /// The tasks that go on as long as the node does.
-    async fn spawn_tasks(&self, runtimes: &Runtimes, first_config: Option<String>) -> Result<(), AppError> {
-        let (health, healthy) = watch::channel(String::new());
+    async fn spawn_tasks(
+        &self,
+        runtimes: &Runtimes,
+        own: watch::Sender<NodeState>,
+        first_config: Option<String>,
+    ) -> Result<(), AppError> {
+        let (health, healthy) = watch::channel(HealthPage::default());
         if let Some(listen) = self.config.metrics_listen {
             telemetry::serve_http(listen, self.metrics.clone(), healthy).await.map_err(start_error("metrics"))?;
         }
@@ -325,6 +332,7 @@ impl Node {
             status: self.status.clone(),
             metrics: self.metrics.clone(),
             health,
+            own,
         };
         runtimes.control.spawn(sources.run());
         let own = self.config.id;

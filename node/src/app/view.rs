@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prost::Message;
 use sbc_core::ids::NodeId;
-use sbc_core::io::{AlarmKind, Command, CommandReply, NodeView, View};
+use sbc_core::io::{AlarmKind, Command, CommandReply, NodeState, NodeView, View};
 use sbc_core::replica::Replica;
 use sbc_core::store_pb::{self, ConfigRevision, NodeUp, Tick, command::Kind};
 use sbc_core::time::Instant;
@@ -15,12 +15,12 @@ use tokio::sync::watch;
 
 use super::control::{Draining, live_calls};
 use crate::announce::{AnnounceState, AnnouncerHandle, Health};
-use crate::config::NodeConfig;
-use crate::control::{self, NodeStatus};
+use crate::config::{AnnounceDriver, NodeConfig};
+use crate::control::{self, HealthState, NodeStatus};
 use crate::driver::{Clock, DriverHandle};
 use crate::media::{MediaHandle, PortsWatch};
 use crate::peer::PeerLinks;
-use crate::telemetry::{Alarms, Metrics};
+use crate::telemetry::{Alarms, HealthPage, Metrics};
 use crate::transport::TransportHandle;
 
 /// The view is renewed at least this often: leases in it are absolute, and end without an event.
@@ -50,7 +50,9 @@ pub(super) struct Sources {
     pub(super) replica: Arc<RwLock<Replica>>,
     pub(super) status: watch::Sender<NodeStatus>,
     pub(super) metrics: Metrics,
-    pub(super) health: watch::Sender<String>,
+    pub(super) health: watch::Sender<HealthPage>,
+    /// As peers are told.
+    pub(super) own: watch::Sender<NodeState>,
 }
 
 impl Sources {
@@ -59,15 +61,19 @@ impl Sources {
         let mut raft = self.raft.watch();
         let mut links = self.peers.watch();
         let mut announced = self.announced.clone();
+        let mut wanted = self.announcer.wanted();
         let mut draining = self.draining.watch();
         let mut reported: Option<std::time::Instant> = None;
         let mut shortages = Shortages::default();
         loop {
             let status = self.raft.status();
-            if self.driver.set_view(self.view(&status)).await.is_err() {
+            let node = self.judge(&status);
+            let own = self.own_state(&node);
+            self.own.send_if_modified(|old| std::mem::replace(old, own) != own);
+            if self.driver.set_view(self.view(&status, own)).await.is_err() {
                 return;
             }
-            self.tell(&status).await;
+            self.tell(node).await;
             if reported.is_none_or(|at| at.elapsed() >= REPORT) {
                 reported = Some(std::time::Instant::now());
                 self.report(&status).await;
@@ -78,13 +84,14 @@ impl Sources {
                 _ = raft.changed() => {}
                 _ = links.changed() => {}
                 _ = announced.changed() => {}
+                _ = wanted.changed() => {}
                 _ = draining.changed() => {}
                 () = tokio::time::sleep(RENEW) => {}
             }
         }
     }
 
-    fn view(&self, status: &RaftStatus) -> View {
+    fn view(&self, status: &RaftStatus, own_state: NodeState) -> View {
         let node = |id: u64| u16::try_from(id).ok().map(NodeId);
         let own = self.config.id;
         let nodes = self.config.cluster.members.iter().map(|m| NodeView {
@@ -106,37 +113,55 @@ impl Sources {
             caught_up,
             announced: *self.announced.borrow() == AnnounceState::Announced,
             draining: self.draining.get(),
+            own: own_state,
+        }
+    }
+
+    /// How this node is.
+    fn judge(&self, status: &RaftStatus) -> NodeStatus {
+        NodeStatus {
+            announce: announce_state(&self.announced.borrow()),
+            draining: self.draining.get(),
+            sip_loop: self.driver.is_alive(),
+            caught_up: status.caught_up,
+            quorum: status.has_lease,
+            core_reachable: self.transport.core_bound(),
+            media: self.media.is_alive(),
+            stuck: false,
+            disk_failed: false,
+        }
+    }
+
+    /// The same, as peers are told.
+    fn own_state(&self, node: &NodeStatus) -> NodeState {
+        let healthy = node.health().0 != HealthState::NotServing;
+        let wants = *self.announcer.wanted().borrow() && !node.draining;
+        let waits = matches!(*self.announced.borrow(), AnnounceState::Standby | AnnounceState::Announcing);
+        NodeState {
+            healthy,
+            quorum: node.quorum && !node.stuck,
+            wants,
+            announces: *self.announced.borrow() == AnnounceState::Announced,
+            stands_by: self.config.announce.driver == AnnounceDriver::Bind && wants && healthy && waits,
+            draining: node.draining,
+            disk_failed: node.disk_failed,
         }
     }
 
     /// Health for the announcement and the control plane.
-    async fn tell(&self, status: &RaftStatus) {
-        let alive = self.driver.is_alive();
-        let (core, media) = (self.transport.core_bound(), self.media.is_alive());
-        self.announcer.set_health(Health { sip_loop: alive, core_side: core, raft: status.caught_up, media }).await;
-        let next = NodeStatus {
-            announce: announce_state(&self.announced.borrow()),
-            draining: self.draining.get(),
-            sip_loop: alive,
-            caught_up: status.caught_up,
-            quorum: status.has_lease,
-            core_reachable: core,
-            media,
-        };
+    async fn tell(&self, next: NodeStatus) {
+        let health = Health { sip_loop: next.sip_loop, core_side: next.core_reachable, raft: next.caught_up, media: next.media };
+        self.announcer.set_health(health).await;
+        let (state, wrong) = next.health();
+        let page = HealthPage { serving: state != HealthState::NotServing, wrong };
+        self.health.send_if_modified(|old| {
+            let changed = *old != page;
+            *old = page;
+            changed
+        });
         self.status.send_if_modified(|old| {
             let changed = *old != next;
             *old = next;
-            changed
-        });
-        let faults = [
-            (alive, "the SIP loop does not turn"),
-            (core, "the core side's address or sockets are gone"),
-            (media, "the media engine does not answer"),
-        ];
-        let text = faults.iter().filter(|(good, _)| !good).map(|(_, fault)| *fault).collect::<Vec<_>>().join("; ");
-        self.health.send_if_modified(|old| {
-            let changed = *old != text;
-            *old = text;
             changed
         });
     }

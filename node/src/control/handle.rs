@@ -59,7 +59,7 @@ pub struct RaftStatus {
     pub voters: Vec<NodeId>,
 }
 
-/// What changes about a node; each part of `health` is true when good.
+/// What changes about a node; [`NodeStatus::health`] judges it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeStatus {
     /// The anycast address.
@@ -76,6 +76,10 @@ pub struct NodeStatus {
     pub core_reachable: bool,
     /// The media engine works.
     pub media: bool,
+    /// The log cannot be applied, and waiting does not help.
+    pub stuck: bool,
+    /// The disk does not take the log any more.
+    pub disk_failed: bool,
 }
 
 /// Why a proposal is not known to be committed.

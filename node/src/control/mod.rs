@@ -8,6 +8,7 @@ mod dispatch_map;
 mod error;
 mod events;
 mod handle;
+mod health;
 mod map;
 mod nodes;
 mod permission;
@@ -22,5 +23,6 @@ mod watch;
 
 pub use auth::{AuthLayer, AuthService, Caller, ON_BEHALF_OF};
 pub use handle::{AnnounceError, AnnounceState, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, Stopped};
+pub use health::HealthState;
 pub use permission::{Needs, PII_READ, allowed, needs};
 pub use server::{routes, serve};

@@ -18,6 +18,7 @@ use tonic::{Code, Request, Response, Status};
 use super::auth::Caller;
 use super::error::{fault, not_announced};
 use super::handle::{AnnounceState, NodeStatus, RaftRole};
+use super::health::HealthState;
 use super::map;
 use super::shared::{FORWARD_BUDGET, Place, Shared, bad_page_token, caller, forwarded, on_behalf, page_size};
 use super::watch::Answers;
@@ -42,6 +43,14 @@ fn announce_state(s: AnnounceState) -> pb::AnnounceState {
         AnnounceState::Standby => pb::AnnounceState::Standby,
         AnnounceState::Announced => pb::AnnounceState::Announced,
         AnnounceState::Blocked => pb::AnnounceState::Blocked,
+    }
+}
+
+fn health_state(s: HealthState) -> pb::HealthState {
+    match s {
+        HealthState::Ok => pb::HealthState::Ok,
+        HealthState::Degraded => pb::HealthState::Degraded,
+        HealthState::NotServing => pb::HealthState::NotServing,
     }
 }
 
@@ -91,6 +100,7 @@ impl Nodes {
         let node = &self.0.node;
         let status: NodeStatus = node.status().borrow().clone();
         let raft = node.raft_status();
+        let (state, reason) = status.health();
         let calls = match node.command(sbc_core::io::Command::Summary).await {
             Ok(sbc_core::io::CommandReply::Summary { calls, .. }) => u32::try_from(calls).unwrap_or(u32::MAX),
             _ => self.0.read(|r| owned(r, self.0.me())).0,
@@ -109,6 +119,10 @@ impl Nodes {
                 quorum: status.quorum,
                 core_reachable: status.core_reachable,
                 media: status.media,
+                storage: !status.disk_failed,
+                applying: !status.stuck,
+                state: health_state(state).into(),
+                reason,
             }),
             calls,
             raft_role: raft_role(raft.role).into(),
@@ -440,6 +454,8 @@ impl Nodes {
                 raft_role: n.raft_role,
                 applied_index: n.applied_index,
                 announced: n.announced,
+                announce_state: n.announce_state,
+                health: n.health,
                 draining: n.draining,
                 alarms: n.alarms,
                 name: n.name,

@@ -26,6 +26,7 @@ use super::calls::Calls;
 use super::configs::Configs;
 use super::events::Events;
 use super::handle::{AnnounceState, NodeHandle, NodeStatus};
+use super::health::HealthState;
 use super::nodes::Nodes;
 use super::policy::Policy;
 use super::routing::Routing;
@@ -66,16 +67,19 @@ pub fn routes(node: Arc<dyn NodeHandle>) -> Routes {
         .add_service(ConfigServiceServer::new(Configs(shared)))
 }
 
-/// `grpc.health.v1`: "" and sbc.sip follow the core, sbc.raft the log, sbc.anycast the announcement.
+/// `grpc.health.v1`: "" and sbc.sip are serving while the node serves new calls, degraded or not; sbc.raft follows the log, sbc.anycast the
+/// announcement; sbc.ok is serving while nothing is wrong.
 async fn report_health(reporter: HealthReporter, mut status: watch::Receiver<NodeStatus>, mut shutdown: watch::Receiver<bool>) {
     loop {
         let s = status.borrow_and_update().clone();
-        let sip = s.sip_loop && !s.draining;
+        let health = s.health().0;
+        let sip = health != HealthState::NotServing && !s.draining;
         let all = [
             ("", sip),
             ("sbc.sip", sip),
-            ("sbc.raft", s.caught_up && s.quorum),
+            ("sbc.raft", s.caught_up && s.quorum && !s.disk_failed),
             ("sbc.anycast", s.announce == AnnounceState::Announced),
+            ("sbc.ok", health == HealthState::Ok),
         ];
         for (service, good) in all {
             let serving = if good { ServingStatus::Serving } else { ServingStatus::NotServing };

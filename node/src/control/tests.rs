@@ -67,6 +67,8 @@ impl Fake {
             sip_loop: true,
             caught_up: true,
             quorum: true,
+            core_reachable: true,
+            media: true,
             ..Default::default()
         };
         Arc::new(Fake {
@@ -618,7 +620,7 @@ async fn health_follows_the_node() {
         };
         soon(until).await;
     };
-    for service in ["", "sbc.sip", "sbc.raft", "sbc.anycast"] {
+    for service in ["", "sbc.sip", "sbc.raft", "sbc.anycast", "sbc.ok"] {
         is(service, ServingStatus::Serving).await;
     }
     node.status.send_modify(|s| {
@@ -627,5 +629,15 @@ async fn health_follows_the_node() {
     });
     is("sbc.raft", ServingStatus::NotServing).await;
     is("sbc.anycast", ServingStatus::NotServing).await;
+    is("sbc.ok", ServingStatus::NotServing).await;
+    // Degraded is serving: nobody is to be sent elsewhere for the store's sake.
     is("sbc.sip", ServingStatus::Serving).await;
+    is("", ServingStatus::Serving).await;
+    node.status.send_modify(|s| s.media = false);
+    is("", ServingStatus::NotServing).await;
+    node.status.send_modify(|s| (s.media, s.quorum) = (true, true));
+    is("sbc.ok", ServingStatus::Serving).await;
+    node.status.send_modify(|s| s.disk_failed = true);
+    is("sbc.ok", ServingStatus::NotServing).await;
+    is("sbc.raft", ServingStatus::NotServing).await;
 }

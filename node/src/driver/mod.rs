@@ -295,6 +295,7 @@ impl Driver {
                 self.halted.send_replace(Some(reason));
             }
             Output::Alarm { kind, raised } => (self.parts.alarm)(kind, raised),
+            Output::PeerSaid { node, incarnation, state } => self.parts.peers.words().note(node, incarnation.0, state),
             Output::EventsChanged => self.events.send_modify(|n| *n += 1),
         }
     }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use sbc_core::ids::NodeId;
+use sbc_core::io::NodeState;
 use sbc_proto::peer::peer_frame::Kind;
 use sbc_proto::peer::peer_link_service_client::PeerLinkServiceClient;
 use sbc_proto::peer::{Hello, PeerFrame, Ping};
@@ -13,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::words::{self, Words};
 use super::{LinkState, Myself, delay};
 
 /// How often a peer is asked whether it is there.
@@ -32,6 +35,9 @@ pub(super) struct Task {
     pub(super) connector: Arc<dyn Connector>,
     pub(super) state: Arc<LinkState>,
     pub(super) changes: Arc<watch::Sender<u64>>,
+    pub(super) words: Words,
+    /// How this node is.
+    pub(super) own: watch::Receiver<NodeState>,
 }
 
 impl Task {
@@ -57,6 +63,7 @@ impl Task {
             incarnation: self.myself.incarnation,
             cluster_id: self.myself.cluster_id.clone(),
             level: self.myself.level,
+            state: Some(words::to_frame(*self.own.borrow())),
         };
         frames.send(frame(Kind::Hello(hello))).await.map_err(|e| e.to_string())?;
         let mut client = PeerLinkServiceClient::new(channel);
@@ -73,7 +80,8 @@ impl Task {
         let mut pings = interval(PING_EVERY);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
-        let mut nonce = 0u64;
+        let (mut nonce, mut incarnation) = (0u64, 0);
+        let mut own = self.own.clone();
         loop {
             tokio::select! {
                 received = incoming.next() => match received {
@@ -84,6 +92,7 @@ impl Task {
                         heard = Instant::now();
                         self.state.note_heard();
                         self.set_alive(true);
+                        self.note_word(&mut incarnation, received);
                     }
                     Some(Err(status)) => return Err(status.to_string()),
                     None => return Err("closed by the peer".into()),
@@ -97,10 +106,30 @@ impl Task {
                         return Err("no answer to pings".into());
                     }
                     nonce += 1;
-                    frames.try_send(frame(Kind::Ping(Ping { nonce, sent_us: delay::sender_us() }))).map_err(|e| e.to_string())?;
+                    frames.try_send(self.ping(nonce)).map_err(|e| e.to_string())?;
                 }
+                // Said at once; one that finds no room is said by the next ping. A sender that is gone is a node that stops.
+                Ok(()) = own.changed() => drop(frames.try_send(self.ping(nonce))),
             }
         }
+    }
+
+    fn ping(&self, nonce: u64) -> PeerFrame {
+        frame(Kind::Ping(Ping { nonce, sent_us: delay::sender_us(), state: Some(words::to_frame(*self.own.borrow())) }))
+    }
+
+    /// What the peer says of itself.
+    fn note_word(&self, incarnation: &mut u32, received: PeerFrame) {
+        let Ok(from) = u16::try_from(self.peer.id).map(NodeId) else { return };
+        let state = match received.kind {
+            Some(Kind::Hello(hello)) => {
+                *incarnation = hello.incarnation;
+                hello.state
+            }
+            Some(Kind::Pong(pong)) => pong.state,
+            _ => None,
+        };
+        self.words.note_frame(from, *incarnation, state);
     }
 
     fn set_alive(&self, alive: bool) {

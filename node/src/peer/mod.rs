@@ -1,12 +1,13 @@
 //! The peer link: how a misrouted packet gets to its owner, and the owner's answers back (anycast.md, rule D).
 //!
 //! Each node opens one stream to each other node and sends on it; what it receives there is only Hello and Pong. A full
-//! queue drops: SIP retransmits. A peer counts as alive while its Pongs come.
+//! queue drops: SIP retransmits. A peer counts as alive while its Pongs come. Pings and Pongs also say how their sender is.
 
 mod convert;
 mod delay;
 mod link;
 mod service;
+mod words;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,12 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sbc_core::ids::NodeId;
-use sbc_core::io::PeerMessage;
+use sbc_core::io::{NodeState, PeerMessage};
 use sbc_proto::peer::{Hello, PeerFrame};
 use sbc_raft::{Connector, PeerConfig};
 use tokio::sync::{mpsc, watch};
 
 pub use service::{LinkService, LogLevel};
+pub use words::{WORD_LIMIT, Word, Words};
 
 /// Frames that wait for one peer: two seconds of a thousand misrouted packets a second.
 const QUEUE: usize = 2048;
@@ -61,6 +63,7 @@ pub struct Myself {
 #[derive(Clone)]
 pub struct PeerLinks {
     links: Arc<HashMap<NodeId, Link>>,
+    words: Words,
     changed: watch::Receiver<u64>,
 }
 
@@ -104,10 +107,18 @@ impl LinkState {
 }
 
 impl PeerLinks {
-    /// Opens a link to each peer on the current runtime, and keeps it open. `lease`: how long a node acts on a quorum's word.
-    pub fn start(myself: &Myself, peers: &[PeerConfig], connector: &Arc<dyn Connector>, lease: Duration) -> PeerLinks {
+    /// Opens a link to each peer on the current runtime, and keeps it open. `lease`: how long a node acts on a quorum's word; `own`: how
+    /// this node is, which its peers hear at once when it changes.
+    pub fn start(
+        myself: &Myself,
+        peers: &[PeerConfig],
+        connector: &Arc<dyn Connector>,
+        lease: Duration,
+        own: &watch::Receiver<NodeState>,
+    ) -> PeerLinks {
         let (changes, changed) = watch::channel(0u64);
         let changes = Arc::new(changes);
+        let words = Words::new(changes.clone());
         let mut links = HashMap::new();
         for peer in peers {
             let Ok(id) = u16::try_from(peer.id) else { continue };
@@ -119,11 +130,13 @@ impl PeerLinks {
                 connector: connector.clone(),
                 state: state.clone(),
                 changes: changes.clone(),
+                words: words.clone(),
+                own: own.clone(),
             };
             tokio::spawn(task.run(queue));
             links.insert(NodeId(id), Link { frames, state });
         }
-        PeerLinks { links: Arc::new(links), changed }
+        PeerLinks { links: Arc::new(links), words, changed }
     }
 
     /// Sends; false when there is no link or its queue is full.
@@ -148,7 +161,12 @@ impl PeerLinks {
         self.links.get(&node).is_some_and(|l| l.state.is_down(Instant::now()))
     }
 
-    /// Changes whenever a link comes or goes.
+    /// What peers have said of themselves.
+    pub fn words(&self) -> &Words {
+        &self.words
+    }
+
+    /// Changes whenever a link comes or goes, or a peer says something new of itself.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.clone()
     }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sbc_core::ids::NodeId;
+use sbc_core::io::NodeState;
 use sbc_proto::peer::peer_frame::Kind;
 use sbc_proto::peer::peer_link_service_server::PeerLinkService;
 use sbc_proto::peer::{Hello, PeerFrame, Pong};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::delay::OneWay;
 use super::link::frame;
+use super::words::{self, Words};
 use super::{FromPeer, Myself, convert};
 
 /// Frames that go back to one peer: Hello and Pongs only.
@@ -30,12 +32,22 @@ pub struct LinkService {
     /// To the driver; what finds no room is dropped, and retransmitted by its far end.
     sink: mpsc::Sender<FromPeer>,
     level: LogLevel,
+    words: Words,
+    own: watch::Receiver<NodeState>,
 }
 
 impl LinkService {
-    /// `members`: who may link; `sink`: the driver's queue; `level`: a node that does not know it is not linked with.
-    pub fn new(myself: Myself, members: Vec<NodeId>, sink: mpsc::Sender<FromPeer>, level: LogLevel) -> LinkService {
-        LinkService { myself, members, sink, level }
+    /// `members`: who may link; `sink`: the driver's queue; `level`: a node that does not know it is not linked with; `words`: where it is
+    /// kept what peers say of themselves; `own`: how this node is.
+    pub fn new(
+        myself: Myself,
+        members: Vec<NodeId>,
+        sink: mpsc::Sender<FromPeer>,
+        level: LogLevel,
+        words: Words,
+        own: watch::Receiver<NodeState>,
+    ) -> LinkService {
+        LinkService { myself, members, sink, level, words, own }
     }
 
     fn check(&self, hello: &Hello) -> Result<NodeId, Status> {
@@ -73,9 +85,11 @@ impl PeerLinkService for LinkService {
             incarnation: self.myself.incarnation,
             cluster_id: self.myself.cluster_id.clone(),
             level: self.myself.level,
+            state: Some(words::to_frame(*self.own.borrow())),
         };
         back.try_send(Ok(frame(Kind::Hello(own)))).map_err(|_| Status::internal("no room for Hello"))?;
-        let sink = self.sink.clone();
+        let (sink, words, own) = (self.sink.clone(), self.words.clone(), self.own.clone());
+        words.note_frame(from, hello.incarnation, hello.state);
         tokio::spawn(async move {
             let mut delays = OneWay::default();
             while let Some(Ok(received)) = frames.next().await {
@@ -83,8 +97,10 @@ impl PeerLinkService for LinkService {
                 let waited = delays.excess(at, received.kind.as_ref().map_or(0, sent_us));
                 match received.kind {
                     Some(Kind::Ping(ping)) => {
+                        words.note_frame(from, hello.incarnation, ping.state);
+                        let pong = Pong { nonce: ping.nonce, state: Some(words::to_frame(*own.borrow())) };
                         // A peer that does not read its Pongs has none to miss.
-                        let _ = back.try_send(Ok(frame(Kind::Pong(Pong { nonce: ping.nonce }))));
+                        let _ = back.try_send(Ok(frame(Kind::Pong(pong))));
                     }
                     Some(kind) => {
                         if let Some(message) = convert::from_kind(from, kind)

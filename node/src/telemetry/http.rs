@@ -1,4 +1,7 @@
-//! `/metrics` and `/healthz`: two fixed answers over HTTP/1.1, one request a connection.
+//! `/metrics` and `/healthz`: fixed answers over HTTP/1.1, one request a connection.
+//!
+//! `/healthz` is for whoever sends calls here: 200 while the node serves them, whether all is well ("ok") or not ("degraded: ..."), else 503
+//! ("not serving: ..."). `/healthz/ok` is for whoever is to be woken: the same words, and 503 unless all is well.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,19 +34,43 @@ pub struct HttpError {
     pub source: io::Error,
 }
 
-/// Serves until the returned task is aborted. `health` is empty while the node is healthy, else it says why not: then
-/// `/healthz` answers 503 with it. Gives the address that is listened on.
+/// What `/healthz` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthPage {
+    /// Calls are served.
+    pub serving: bool,
+    /// What is wrong; empty: nothing.
+    pub wrong: String,
+}
+
+impl Default for HealthPage {
+    fn default() -> HealthPage {
+        HealthPage { serving: false, wrong: "starting".to_owned() }
+    }
+}
+
+impl HealthPage {
+    fn body(&self) -> String {
+        match (self.serving, self.wrong.is_empty()) {
+            (true, true) => "ok\n".to_owned(),
+            (true, false) => format!("degraded: {}\n", self.wrong),
+            (false, _) => format!("not serving: {}\n", self.wrong),
+        }
+    }
+}
+
+/// Serves until the returned task is aborted. Gives the address that is listened on.
 pub async fn serve_http(
     addr: SocketAddr,
     metrics: Metrics,
-    health: watch::Receiver<String>,
+    health: watch::Receiver<HealthPage>,
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), HttpError> {
     let listener = TcpListener::bind(addr).await.map_err(|source| HttpError { addr, source })?;
     let bound = listener.local_addr().map_err(|source| HttpError { addr, source })?;
     Ok((bound, tokio::spawn(accept(listener, metrics, health))))
 }
 
-async fn accept(listener: TcpListener, metrics: Metrics, health: watch::Receiver<String>) {
+async fn accept(listener: TcpListener, metrics: Metrics, health: watch::Receiver<HealthPage>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
@@ -60,7 +87,7 @@ async fn accept(listener: TcpListener, metrics: Metrics, health: watch::Receiver
     }
 }
 
-async fn answer(mut stream: TcpStream, metrics: &Metrics, health: &watch::Receiver<String>) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, metrics: &Metrics, health: &watch::Receiver<HealthPage>) -> io::Result<()> {
     let mut head = Vec::with_capacity(512);
     while !head.windows(4).any(|w| w == b"\r\n\r\n") {
         if head.len() >= HEAD_MAX {
@@ -80,18 +107,19 @@ async fn answer(mut stream: TcpStream, metrics: &Metrics, health: &watch::Receiv
     if method != b"GET" && with_body {
         return respond(&mut stream, "405 Method Not Allowed", "text/plain", "", true).await;
     }
-    match target.split(|b| *b == b'?').next().unwrap_or_default() {
+    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+    match path {
         b"/metrics" => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             respond(&mut stream, "200 OK", kind, &metrics.render(), with_body).await
         }
-        b"/healthz" => {
-            let why = health.borrow().clone();
-            let status = if why.is_empty() { "200 OK" } else { "503 Service Unavailable" };
-            let body = if why.is_empty() { "ok\n".to_owned() } else { format!("{why}\n") };
-            respond(&mut stream, status, "text/plain; charset=utf-8", &body, with_body).await
+        b"/healthz" | b"/healthz/ok" => {
+            let page = health.borrow().clone();
+            let good = page.serving && (page.wrong.is_empty() || path == b"/healthz");
+            let status = if good { "200 OK" } else { "503 Service Unavailable" };
+            respond(&mut stream, status, "text/plain; charset=utf-8", &page.body(), with_body).await
         }
-        _ => respond(&mut stream, "404 Not Found", "text/plain", "/metrics or /healthz\n", with_body).await,
+        _ => respond(&mut stream, "404 Not Found", "text/plain", "/metrics, /healthz or /healthz/ok\n", with_body).await,
     }
 }
 
@@ -119,16 +147,24 @@ mod tests {
 
     #[tokio::test]
     async fn two_pages_and_limits() {
-        let (say, health) = watch::channel(String::new());
+        let (say, health) = watch::channel(HealthPage::default());
         let metrics = Metrics::new();
         metrics.gauges.media_sessions.set(7);
         let (addr, task) = serve_http("127.0.0.1:0".parse().unwrap(), metrics, health).await.unwrap();
         let page = ask(addr, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("sbc_media_sessions 7\n"), "{page}");
-        assert!(ask(addr, "GET /healthz HTTP/1.1\r\n\r\n").await.ends_with("ok\n"));
-        say.send("no quorum".into()).unwrap();
-        let page = ask(addr, "GET /healthz HTTP/1.1\r\n\r\n").await;
-        assert!(page.starts_with("HTTP/1.1 503") && page.ends_with("no quorum\n"), "{page}");
+        for (serving, wrong, calls, well, words) in [
+            (false, "starting", 503, 503, "not serving: starting"),
+            (true, "", 200, 200, "\r\n\r\nok"),
+            (true, "no quorum", 200, 503, "degraded: no quorum"),
+            (false, "no media; no quorum", 503, 503, "not serving: no media; no quorum"),
+        ] {
+            say.send(HealthPage { serving, wrong: wrong.into() }).unwrap();
+            for (path, status) in [("/healthz", calls), ("/healthz/ok", well)] {
+                let page = ask(addr, &format!("GET {path} HTTP/1.1\r\n\r\n")).await;
+                assert!(page.starts_with(&format!("HTTP/1.1 {status} ")) && page.ends_with(&format!("{words}\n")), "{page}");
+            }
+        }
         assert!(ask(addr, "GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404"));
         assert!(ask(addr, "POST /metrics HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 405"));
         let long = ask(addr, &"x".repeat(HEAD_MAX)).await;

@@ -7,6 +7,6 @@ mod metrics;
 mod repeats;
 
 pub use alarms::{ActiveAlarm, Alarms};
-pub use http::{HttpError, serve_http};
+pub use http::{HealthPage, HttpError, serve_http};
 pub use log::init_logging;
 pub use metrics::{Gauges, Metrics, Reading};

@@ -29,28 +29,59 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a release waits for its connections' tasks to let go of their sockets; each needs one wake-up.
 const RELEASE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Why the anycast address could not be opened.
+/// Why the sockets of a role could not be opened.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Another process serves it. Try again when it may have gone.
-    #[error("the anycast address is held by another process")]
-    InUse,
+    /// Another process has the port. Of the anycast address: it serves it; try again when it may have gone.
+    #[error("the {} address {addr} ({}) is in use by another process", role_word(*.role), transport_word(*.transport))]
+    InUse {
+        /// Of which role.
+        role: AddressRole,
+        /// Which one.
+        addr: SocketAddr,
+        /// For what.
+        transport: Transport,
+    },
     /// This node has no anycast address: an error of its configuration.
     #[error("no anycast address is configured")]
     NotConfigured,
     /// Anything else, such as an address that this host does not have.
-    #[error("cannot bind {addr}: {source}")]
+    #[error("cannot bind the {} address {addr} ({}): {source}", role_word(*.role), transport_word(*.transport))]
     Io {
+        /// Of which role.
+        role: AddressRole,
         /// The address.
         addr: SocketAddr,
+        /// For what.
+        transport: Transport,
         /// The kernel's answer.
         source: io::Error,
     },
 }
 
 impl BindError {
-    fn from_io(addr: SocketAddr, source: io::Error) -> BindError {
-        if source.kind() == io::ErrorKind::AddrInUse { BindError::InUse } else { BindError::Io { addr, source } }
+    fn from_io(role: AddressRole, addr: SocketAddr, transport: Transport, source: io::Error) -> BindError {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse { role, addr, transport },
+            _ => BindError::Io { role, addr, transport, source },
+        }
+    }
+}
+
+/// As the configuration calls it.
+fn role_word(role: AddressRole) -> &'static str {
+    match role {
+        AddressRole::Anycast => "anycast",
+        AddressRole::Unicast => "unicast",
+        AddressRole::Core => "core",
+    }
+}
+
+fn transport_word(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "UDP",
+        Transport::Tcp => "TCP",
+        Transport::Tls => "TLS",
     }
 }
 
@@ -77,14 +108,15 @@ pub(crate) fn open(shared: &Arc<Shared>, role: AddressRole) -> Result<Bound, Bin
     let (mut udp, mut sockets) = (Vec::new(), Vec::new());
     for ip in addresses.iter() {
         let addr = SocketAddr::new(ip, shared.config.port(role, Transport::Udp));
-        udp.push(Arc::new(UdpEndpoint::bind(addr, role).map_err(|e| BindError::from_io(addr, e))?));
+        let bound = UdpEndpoint::bind(addr, role).map_err(|e| BindError::from_io(role, addr, Transport::Udp, e))?;
+        udp.push(Arc::new(bound));
     }
     for (ip, transport) in addresses.iter().flat_map(|ip| [(ip, Transport::Tcp), (ip, Transport::Tls)]) {
         if transport == Transport::Tls && shared.config.tls.is_none() {
             continue;
         }
         let addr = SocketAddr::new(ip, shared.config.port(role, transport));
-        let listener = listen(addr).map_err(|e| BindError::from_io(addr, e))?;
+        let listener = listen(addr).map_err(|e| BindError::from_io(role, addr, transport, e))?;
         sockets.push((transport, addr, listener));
     }
     let listeners = sockets
@@ -209,9 +241,10 @@ pub(crate) async fn probe(shared: &Arc<Shared>) -> Result<AnycastProbe, BindErro
     let addresses = shared.config.anycast.ok_or(BindError::NotConfigured)?;
     for ip in addresses.iter() {
         let addr = SocketAddr::new(ip, shared.config.port(AddressRole::Anycast, Transport::Udp));
-        match std::net::UdpSocket::bind(addr).map_err(|e| BindError::from_io(addr, e)) {
+        let role = AddressRole::Anycast;
+        match std::net::UdpSocket::bind(addr).map_err(|e| BindError::from_io(role, addr, Transport::Udp, e)) {
             Ok(_) => {}
-            Err(BindError::InUse) => return Ok(AnycastProbe::InUse),
+            Err(BindError::InUse { .. }) => return Ok(AnycastProbe::InUse),
             Err(other) => return Err(other),
         }
     }

@@ -523,7 +523,7 @@ async fn anycast_is_exclusive_and_release_resets() {
     a.handle.bind_anycast().await.unwrap();
     a.handle.bind_anycast().await.unwrap();
     assert_eq!(b.handle.probe_anycast().await.unwrap(), AnycastProbe::InUse);
-    assert!(matches!(b.handle.bind_anycast().await, Err(BindError::InUse)));
+    assert!(matches!(b.handle.bind_anycast().await, Err(BindError::InUse { .. })));
     let any = a.addr(AddressRole::Anycast, Proto::Tcp);
     let mut on_any = TcpStream::connect(any).await.unwrap();
     on_any.write_all(OPTIONS).await.unwrap();
@@ -566,10 +566,21 @@ async fn anycast_always_is_open_from_the_start_and_stays() {
 #[tokio::test]
 async fn a_taken_port_fails_the_start_and_leaves_nothing_bound() {
     let c = config();
-    let taken = UdpSocket::bind((c.core.first(), c.core_ports.sip)).await.unwrap();
     let (tx, _rx) = mpsc::channel(1);
-    assert!(matches!(Transport::start(c.clone(), tx.clone()).await, Err(BindError::InUse)));
+    let (core, unicast) =
+        (SocketAddr::new(c.core.first(), c.core_ports.sip), SocketAddr::new(c.unicast.first(), c.external_ports.sip));
+    // What is taken is named as the configuration names it.
+    let taken = UdpSocket::bind(core).await.unwrap();
+    let error = Transport::start(c.clone(), tx.clone()).await.map(drop).unwrap_err();
+    assert_eq!(error.to_string(), format!("the core address {core} (UDP) is in use by another process"));
     drop(taken);
+    let taken = TcpListener::bind(unicast).await.unwrap();
+    let error = Transport::start(c.clone(), tx.clone()).await.map(drop).unwrap_err();
+    assert_eq!(error.to_string(), format!("the unicast address {unicast} (TCP) is in use by another process"));
+    drop(taken);
+    let nowhere = TransportConfig { core: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)).into(), ..c.clone() };
+    let error = Transport::start(nowhere, tx.clone()).await.map(drop).unwrap_err().to_string();
+    assert!(error.starts_with("cannot bind the core address 203.0.113.1:") && error.contains("(UDP)"), "{error}");
     Transport::start(c, tx).await.unwrap();
 }
 

@@ -116,6 +116,7 @@ impl Lab {
             caught_up: true,
             announced: true,
             draining: false,
+            own: Default::default(),
         }));
         lab
     }

@@ -14,6 +14,8 @@ pub enum Timer {
     Undecided(u64),
     /// Targets of trunks may be due to be asked whether they are there.
     Probe,
+    /// Peers that this node has no link to may be due to be asked how they are.
+    Neighbours,
     /// The target of a request outside of a dialog has been silent for a while, by the request's number.
     Page(u64),
     /// A subscription was not refreshed in its time, by its serial.

@@ -7,6 +7,7 @@ mod input;
 mod media;
 mod output;
 mod peer;
+mod state;
 mod view;
 mod wire;
 
@@ -17,5 +18,6 @@ pub use input::{Command, Input};
 pub use media::{MediaCommand, MediaEvent, MediaStats, Place, Side, SideHeard, StreamPorts, StreamRemote, StreamStats};
 pub use output::{CommandReply, Counter, LadderEntry, Output, Verdict};
 pub use peer::{ClaimStage, Envelope, PeerMessage};
+pub use state::NodeState;
 pub use view::{NodeView, View};
 pub use wire::{AddressRole, Path, Realm, Received, ReturnPath, SendFailure, Transmit, Transport};

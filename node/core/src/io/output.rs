@@ -1,7 +1,7 @@
 //! Everything that the core wants done.
 
-use super::{AlarmKind, MediaCommand, PeerMessage, Realm, ResolveRequest, Transmit, Transport};
-use crate::ids::{CommandId, FlowId, NodeId, ProposalId, ResolveId};
+use super::{AlarmKind, MediaCommand, NodeState, PeerMessage, Realm, ResolveRequest, Transmit, Transport};
+use crate::ids::{CommandId, FlowId, Incarnation, NodeId, ProposalId, ResolveId};
 use crate::store_pb;
 use crate::time::UnixMs;
 
@@ -66,6 +66,15 @@ pub enum Output {
         kind: AlarmKind,
         /// `None`: it is well. For people.
         raised: Option<String>,
+    },
+    /// A peer that this node has no link to has answered its OPTIONS, and said how it is.
+    PeerSaid {
+        /// Which peer.
+        node: NodeId,
+        /// Its incarnation.
+        incarnation: Incarnation,
+        /// What it said.
+        state: NodeState,
     },
     /// The log holds something that this version cannot apply: stop the node, for it must not go on with a wrong state.
     Halt(String),

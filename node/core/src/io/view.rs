@@ -1,6 +1,6 @@
 //! What this node knows about the cluster at a moment: handed in whole whenever it changes.
 
-use super::Addresses;
+use super::{Addresses, NodeState};
 use crate::ids::NodeId;
 use crate::time::Instant;
 
@@ -37,6 +37,8 @@ pub struct View {
     pub announced: bool,
     /// This node drains: OPTIONS is answered 503, new calls are still accepted (AC-40, AC-43).
     pub draining: bool,
+    /// This node, as it tells its peers.
+    pub own: NodeState,
 }
 
 impl View {

@@ -16,6 +16,7 @@ mod initial;
 mod judge;
 mod loops;
 mod memory;
+mod neighbours;
 mod page;
 mod probe;
 mod receive;
@@ -81,6 +82,7 @@ pub struct Sbc {
     pages: page::Pages,
     subscriptions: subscription::Subscriptions,
     probes: probe::Probes,
+    neighbours: neighbours::Neighbours,
     /// Connections of this node whose far end has proved who it is. As many as the transport has connections.
     proved: HashMap<FlowId, Box<[Box<str>]>>,
 }
@@ -116,6 +118,7 @@ impl Sbc {
             pages: Default::default(),
             subscriptions: Default::default(),
             probes: Default::default(),
+            neighbours: Default::default(),
             proved: HashMap::new(),
         };
         sbc.plan_probes();
@@ -176,6 +179,7 @@ impl Sbc {
         for node in gone {
             self.cx.tx.on_node_gone(self.cx.now.mono, node);
         }
+        self.plan_neighbours();
     }
 
     /// Messages that were noted go into the ladder of their call, or the memory of it.
@@ -300,6 +304,7 @@ impl Sbc {
                 Timer::Hold(id) => self.on_hold_over(id),
                 Timer::Undecided(id) => self.on_undecided(id),
                 Timer::Probe => self.on_probe_tick(),
+                Timer::Neighbours => self.on_neighbours_tick(),
                 Timer::Left(tx) => self.cx.on_left_over(tx),
                 Timer::Page(id) => self.on_page_timer(id),
                 Timer::Subscription(id) => self.on_subscription_timer(id),
@@ -372,7 +377,7 @@ impl Sbc {
     }
 
     fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, loss: Loss) {
-        if self.on_probe_lost(tx) || self.on_page_lost(tx) || self.on_subscription_lost(tx, loss) {
+        if self.on_probe_lost(tx) || self.on_neighbour_lost(tx) || self.on_page_lost(tx) || self.on_subscription_lost(tx, loss) {
             return;
         }
         if let Some(serial) = self.call_of(tx)

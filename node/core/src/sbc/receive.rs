@@ -181,8 +181,8 @@ impl Sbc {
             return;
         };
         let action = self.cx.tx.on_response(self.cx.now.mono, tx, message.status().unwrap_or(500));
-        if self.on_probe_response(tx, message) || self.on_page_response(tx, message) || self.on_subscription_response(tx, message)
-        {
+        let asked = self.on_probe_response(tx, message) || self.on_neighbour_response(tx, message);
+        if asked || self.on_page_response(tx, message) || self.on_subscription_response(tx, message) {
             return;
         }
         if let Some(&call) = self.cx.alone_of.get(&tx) {
@@ -224,11 +224,13 @@ impl Sbc {
 
     /// OPTIONS to the node itself (RFC 3261 §11.2, AC-40).
     fn on_options(&mut self, back: ReturnPath, request: &Message) {
-        if !self.may_answer(&back) {
+        let of_member = self.is_a_members(&back, request);
+        if !of_member && !self.may_answer(&back) {
             return;
         }
+        let told: Vec<(&str, String)> = of_member.then(|| self.own_state(request)).into_iter().collect();
         if self.cx.view.draining {
-            self.cx.reject_stateless(back, request, 503);
+            self.cx.reject_with(back, request, 503, &told);
             return;
         }
         let mut draft = request.response(200, None);
@@ -242,6 +244,9 @@ impl Sbc {
         let port = self.cx.local.port_of(back.path.transport);
         let parameter = back.path.transport.contact_parameter();
         draft.push(crate::sip::HeaderId::Contact, format!("<sip:{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
+        for (name, value) in told {
+            draft.push_named(name, value);
+        }
         crate::call::fill_via(&mut draft, &back);
         if let Some(payload) = self.cx.encode(&draft) {
             self.cx.count(Counter::ResponseSent(2));

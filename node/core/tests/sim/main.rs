@@ -19,6 +19,7 @@ mod far;
 mod invariants;
 mod legs;
 mod loops;
+mod neighbours;
 mod outage;
 mod pages;
 mod patience;

@@ -54,6 +54,13 @@ impl World {
                 || self.has_quorum(i) && self.nodes[i].applied + 1 >= self.log.len(),
             announced: self.route == i,
             draining: false,
+            own: NodeState {
+                healthy: true,
+                quorum: self.now < self.nodes[i].lease_until,
+                wants: true,
+                announces: self.route == i,
+                ..NodeState::default()
+            },
         };
         self.input(i, Input::ViewChanged(view));
     }

@@ -16,8 +16,8 @@ use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, SendId};
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
-    MediaStats, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, SideHeard, StreamPorts, StreamRemote,
-    Target, Transmit, Transport, Verdict, View,
+    MediaStats, NodeState, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, SideHeard, StreamPorts,
+    StreamRemote, Target, Transmit, Transport, Verdict, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
@@ -121,6 +121,8 @@ pub(crate) struct World {
     pub(crate) replies: Vec<CommandReply>,
     /// What nodes found of trunks: node, trunk, up, round trip.
     pub(crate) probed: Vec<(usize, Box<str>, bool, Option<Duration>)>,
+    /// What nodes heard of peers by asking them: who heard, of whom, what.
+    pub(crate) said: Vec<(usize, NodeId, NodeState)>,
     /// Connections that far ends have opened to nodes, each with its far end.
     pub(crate) connections: BTreeMap<(usize, FlowId), SocketAddr>,
     /// Addresses where nobody takes a connection.
@@ -232,6 +234,7 @@ impl World {
             streams: Vec::new(),
             replies: Vec::new(),
             probed: Vec::new(),
+            said: Vec::new(),
             connections: BTreeMap::new(),
             refusing: Vec::new(),
             congested: false,
@@ -517,6 +520,7 @@ impl World {
             Output::Halt(reason) => self.violations.push(format!("node {i} halted: {reason}")),
             Output::Reply { reply, .. } => self.replies.push(reply),
             Output::TrunkProbed { trunk, up, rtt } => self.probed.push((i, trunk, up, rtt)),
+            Output::PeerSaid { node, state, .. } => self.said.push((i, node, state)),
             Output::CloseFlow(_) | Output::ConfigChanged { .. } | Output::Alarm { .. } | Output::EventsChanged => {}
         }
     }

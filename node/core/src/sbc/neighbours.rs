@@ -1,0 +1,141 @@
+//! How a peer is that this node has no link to: OPTIONS to its unicast and core address, and what its answer says under seal.
+//!
+//! Asked only while this node is cut off from the quorum, or its disk has failed: only then does it matter who else serves. One question to
+//! an address at a time. A member's question is known by its branch, which only members can mint, and by its source; nobody else is told
+//! anything, and a member's answer can be read by members alone, and for no other question.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Sbc;
+use crate::call::{BRANCH_COOKIE, Timer};
+use crate::ctx::bracketed;
+use crate::ids::NodeId;
+use crate::io::{NodeState, Output, Realm, ReturnPath, Transport};
+use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::time::Instant;
+use crate::timer::TimerId;
+use crate::token::TokenKind;
+use crate::transaction::ClientTxId;
+
+/// How often each address of a peer is asked: four times within the time that a word counts (`peer::WORD_LIMIT` in the node).
+const EVERY: Duration = Duration::from_millis(500);
+/// How long an answer may take: by UDP the question has had three copies by then (RFC 3261 §17.1.2.2: 0, 0.5, 1.5 s).
+const LIMIT: Duration = Duration::from_secs(2);
+/// Peers that are asked; a cluster has fewer.
+const MAX_PEERS: usize = 16;
+/// Where the answer says how the node is.
+const STATE: &str = "X-SBC-State";
+
+/// The questions under way.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    /// Set while somebody is to be asked.
+    timer: Option<TimerId>,
+    asked: HashMap<ClientTxId, Question>,
+}
+
+#[derive(Debug)]
+struct Question {
+    node: NodeId,
+    to: SocketAddr,
+    branch: Box<str>,
+    at: Instant,
+}
+
+impl Sbc {
+    /// The peers that have to be asked, each with its addresses: those without a link.
+    fn unheard(&self) -> Vec<(NodeId, [(Realm, SocketAddr); 2])> {
+        let view = &self.cx.view;
+        if self.cx.now.mono < view.lease_until && !view.own.disk_failed {
+            return Vec::new();
+        }
+        let others = view.nodes.iter().filter(|n| n.id != self.cx.local.node && !n.alive).take(MAX_PEERS);
+        let port = self.cx.local.port_of(Transport::Udp);
+        let at = |own: crate::io::Addresses, peers: crate::io::Addresses| SocketAddr::new(peers.like(own.first()), port);
+        others
+            .map(|n| {
+                let outside = (Realm::External, at(self.cx.local.unicast, n.unicast));
+                (n.id, [outside, (Realm::Core, at(self.cx.local.core, n.core))])
+            })
+            .collect()
+    }
+
+    /// The view is new: questions begin where there is somebody to ask.
+    pub(super) fn plan_neighbours(&mut self) {
+        if self.neighbours.timer.is_none() && !self.unheard().is_empty() {
+            self.neighbours.timer = Some(self.cx.start_timer(EVERY, Timer::Neighbours));
+        }
+    }
+
+    pub(super) fn on_neighbours_tick(&mut self) {
+        let now = self.cx.now.mono;
+        self.neighbours.timer = None;
+        let late: Vec<ClientTxId> =
+            self.neighbours.asked.iter().filter(|(_, q)| now >= q.at + LIMIT).map(|(tx, _)| *tx).collect();
+        for tx in late {
+            self.neighbours.asked.remove(&tx);
+            self.cx.tx.abandon_client(tx);
+        }
+        for (node, addresses) in self.unheard() {
+            for (realm, to) in addresses {
+                if !self.neighbours.asked.values().any(|q| q.to == to) {
+                    self.ask_neighbour(node, realm, to);
+                }
+            }
+        }
+        self.plan_neighbours();
+    }
+
+    fn ask_neighbour(&mut self, node: NodeId, realm: Realm, to: SocketAddr) {
+        let path = self.cx.path_to(realm, Transport::Udp, to);
+        let cx = &mut self.cx;
+        let (branch, serial) = (cx.mint_branch(), cx.serial());
+        let own = bracketed(cx.local.own_address(realm, to.ip()));
+        let mut draft = Draft::request(&Method::Options, &format!("sip:{to}"));
+        draft.push(HeaderId::Via, cx.via(&path, &branch));
+        draft.push(HeaderId::MaxForwards, "0");
+        draft.push(HeaderId::From, format!("<sip:node@{own}>;tag={serial}"));
+        draft.push(HeaderId::To, format!("<sip:{to}>"));
+        draft.push(HeaderId::CallId, format!("{}@{own}", &branch[BRANCH_COOKIE.len()..]));
+        draft.push(HeaderId::CSeq, "1 OPTIONS");
+        let Some(payload) = cx.encode(&draft) else { return };
+        let branch: Box<str> = branch.into();
+        if let Some(tx) = cx.tx.send_request(cx.now.mono, branch.clone(), false, path, None, payload) {
+            self.neighbours.asked.insert(tx, Question { node, to, branch, at: cx.now.mono });
+        }
+    }
+
+    /// A response to a question. False: it is none.
+    pub(super) fn on_neighbour_response(&mut self, tx: ClientTxId, response: &Message) -> bool {
+        let Some(question) = self.neighbours.asked.remove(&tx) else { return false };
+        let said = response.first_named(STATE).and_then(|text| self.cx.key.open_state(text, &question.branch));
+        if let Some((node, incarnation, bits)) = said.filter(|(node, ..)| *node == question.node) {
+            self.cx.out.push_back(Output::PeerSaid { node, incarnation, state: NodeState::from_bits(bits) });
+        }
+        true
+    }
+
+    /// A question got no response, or could not be sent. False: it is none.
+    pub(super) fn on_neighbour_lost(&mut self, tx: ClientTxId) -> bool {
+        self.neighbours.asked.remove(&tx).is_some()
+    }
+
+    /// True when this OPTIONS is a member's question.
+    pub(super) fn is_a_members(&self, back: &ReturnPath, request: &Message) -> bool {
+        let branch = request.top_via().branch().and_then(|b| self.cx.key.open(b.get(BRANCH_COOKIE.len()..)?));
+        let Some(token) = branch.filter(|t| t.kind == TokenKind::Branch && t.uid.node != self.cx.local.node) else {
+            return false;
+        };
+        let source = back.path.remote.ip();
+        self.cx.view.node(token.uid.node).is_some_and(|n| n.unicast.contains(source) || n.core.contains(source))
+    }
+
+    /// The header field that tells the asking member how this node is.
+    pub(super) fn own_state(&self, request: &Message) -> (&'static str, String) {
+        let local = &self.cx.local;
+        let challenge = request.top_via().branch().unwrap_or_default();
+        (STATE, self.cx.key.seal_state(local.node, local.incarnation, self.cx.view.own.to_bits(), challenge))
+    }
+}
