@@ -47,8 +47,8 @@ use crate::telemetry::{self, Alarms, HealthPage, Metrics};
 use crate::tls;
 use crate::transport::{AnycastMode, Limits, Ports, Transport, TransportConfig, TransportHandle};
 
-/// Messages off sockets that wait for the core: a tenth of a second of its capacity. More would only answer later.
-const TRANSPORT_QUEUE: usize = 16_384;
+/// Messages off sockets that the driver has not sorted yet: it takes all of them in each of its turns.
+const TRANSPORT_QUEUE: usize = 4096;
 /// Media events that wait: two for each call that could be set up in a second.
 const MEDIA_QUEUE: usize = 16_384;
 /// Packets and questions of peers that wait.

@@ -1,22 +1,23 @@
 //! The driver: one task that owns the core, stamps the time on what happens, and has done what the core decides.
 //!
-//! Everything comes through bounded queues. When they are full, datagrams and peer frames are dropped where they came in
-//! (SIP retransmits), streams and the log wait.
+//! Everything comes through bounded queues. When they are full, datagrams and peer frames are dropped (SIP retransmits): of datagrams those
+//! of whoever sends most (`intake`); streams and the log wait. `turn` has the order in which things are done.
 
 mod clock;
 mod handle;
-mod load;
+mod intake;
+mod judge;
+mod turn;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use prost::Message;
 use sbc_core::ids::{CallUid, CommandId, MediaId, ProposalId, ResolveId};
 use sbc_core::io::{
-    AlarmKind, CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, PeerMessage, Received, ResolveError,
+    AlarmKind, CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, PeerMessage, ResolveError,
     SendFailure, Target, View,
 };
 use sbc_core::policy::ClusterConfig;
@@ -31,10 +32,8 @@ use crate::dns::Resolver;
 use crate::media::MediaHandle;
 use crate::peer::{FromPeer, PeerLinks};
 use crate::store::FromStore;
-use crate::transport::{Arrived, TransportEvent, TransportHandle};
+use crate::transport::{TransportEvent, TransportHandle};
 
-/// Inputs taken from one queue before the others get their turn.
-const BATCH: usize = 64;
 /// Proposals whose fate is open; beyond it they fail at once, and calls go on degraded. Two seconds of the sizing goal.
 const MAX_PROPOSALS: usize = 20_000;
 /// DNS questions at once; beyond it they fail at once, and the next target is tried.
@@ -136,76 +135,8 @@ impl Driver {
         tokio::spawn(driver.run(queues))
     }
 
-    async fn run(mut self, mut queues: Queues) {
-        let mut packets = Vec::with_capacity(BATCH);
-        let mut frames = Vec::with_capacity(BATCH);
-        let mut reports = Vec::with_capacity(BATCH);
-        let mut meter = load::LoadMeter::new(std::time::Instant::now());
-        loop {
-            self.pulse.beat();
-            if let Some(percent) = meter.rests(std::time::Instant::now(), fullest(&queues)) {
-                self.input(Input::Load(percent));
-            }
-            let due = self.parts.sbc.poll_timeout().map(|at| self.parts.clock.to_tokio(at));
-            let alarm = tokio::time::Instant::now() + clock::BEAT;
-            let wake = due.map_or(alarm, |due| due.min(alarm));
-            tokio::select! {
-                message = queues.store.recv() => match message {
-                    Some(message) => {
-                        meter.wakes(std::time::Instant::now());
-                        self.on_store(message);
-                    }
-                    None => return,
-                },
-                n = queues.transport.recv_many(&mut packets, BATCH) => {
-                    meter.wakes(std::time::Instant::now());
-                    if n == 0 {
-                        return;
-                    }
-                    for event in packets.drain(..) {
-                        self.input(from_transport(&self.parts.clock, event));
-                    }
-                }
-                n = queues.peers.recv_many(&mut frames, BATCH), if !queues.peers.is_closed() || !queues.peers.is_empty() => {
-                    let _ = n;
-                    meter.wakes(std::time::Instant::now());
-                    for FromPeer { from, message, at } in frames.drain(..) {
-                        self.input(Input::Peer { from, message: message.aged(at.elapsed()) });
-                    }
-                }
-                n = queues.media.recv_many(&mut reports, BATCH), if !queues.media.is_closed() || !queues.media.is_empty() => {
-                    let _ = n;
-                    meter.wakes(std::time::Instant::now());
-                    for event in reports.drain(..) {
-                        self.input(Input::Media(event));
-                    }
-                }
-                order = queues.orders.recv() => match order {
-                    Some(order) => {
-                        meter.wakes(std::time::Instant::now());
-                        self.on_order(order);
-                    }
-                    None => return,
-                },
-                Some(failed) = self.proposals.next(), if !self.proposals.is_empty() => {
-                    meter.wakes(std::time::Instant::now());
-                    if let Some(id) = failed {
-                        self.input(Input::ProposeFailed { id });
-                    }
-                }
-                Some((id, result)) = self.questions.next(), if !self.questions.is_empty() => {
-                    meter.wakes(std::time::Instant::now());
-                    self.input(Input::Resolved { id, result });
-                }
-                () = tokio::time::sleep_until(wake) => {
-                    meter.wakes(std::time::Instant::now());
-                    self.input(Input::Timeout);
-                }
-            }
-            if self.halted.borrow().is_some() {
-                return;
-            }
-        }
+    fn dropped(&self, reason: &'static str) {
+        (self.parts.count)(Counter::Dropped(reason));
     }
 
     fn on_store(&mut self, message: FromStore) {
@@ -331,26 +262,5 @@ impl Driver {
         };
         let proposal = raft.propose(command.encode_to_vec().into());
         self.proposals.push(Box::pin(async move { proposal.await.err().map(|_| id) }));
-    }
-}
-
-/// How full the fuller one is of the queues that drop what does not fit.
-fn fullest(queues: &Queues) -> f32 {
-    fn share<T>(queue: &mpsc::Receiver<T>) -> f32 {
-        #[expect(clippy::cast_precision_loss, reason = "a share")]
-        let (waiting, room) = (queue.len() as f32, queue.max_capacity() as f32);
-        waiting / room
-    }
-    share(&queues.transport).max(share(&queues.peers))
-}
-
-fn from_transport(clock: &Clock, event: TransportEvent) -> Input {
-    match event {
-        TransportEvent::Received(Arrived { path, payload, at }) => {
-            Input::Received(Received { path, payload, at: clock.from_std(at) })
-        }
-        TransportEvent::SendFailed { id, reason } => Input::SendFailed { id, reason },
-        TransportEvent::FlowProved { flow, names } => Input::FlowProved { flow, names },
-        TransportEvent::FlowClosed(flow) => Input::FlowClosed(flow),
     }
 }

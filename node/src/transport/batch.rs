@@ -46,8 +46,8 @@ impl Batch {
         Batch { storage: vec![0; count * size], size, read: Vec::with_capacity(count), receipts }
     }
 
-    /// Reads what is there; never waits (`WouldBlock`).
-    pub(super) fn read(&mut self, socket: &(impl AsFd + AsRawFd)) -> io::Result<()> {
+    /// Reads what is there, and says how many; never waits (`WouldBlock`).
+    pub(super) fn read(&mut self, socket: &(impl AsFd + AsRawFd)) -> io::Result<usize> {
         self.read.clear();
         let asked = Instant::now();
         let mut slices: Vec<[IoSliceMut<'_>; 1]> = self.storage.chunks_mut(self.size).map(|c| [IoSliceMut::new(c)]).collect();
@@ -76,7 +76,7 @@ impl Batch {
         if seen < count {
             self.receipts.empty = asked;
         }
-        Ok(())
+        Ok(seen)
     }
 
     /// What was read last, in the order in which it came.

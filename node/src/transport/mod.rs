@@ -29,7 +29,7 @@ use bytes::Bytes;
 use sbc_core::ids::{FlowId, SendId};
 use sbc_core::io::{AddressRole, Path, SendFailure, Transmit, Transport as Proto};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, mpsc};
 
 pub use anycast::{AnycastProbe, BindError};
 pub use config::{AnycastMode, Limits, Ports, TransportConfig};
@@ -40,7 +40,7 @@ use table::{AcceptKey, FlowTable, OpenKey, Queued, Queueing};
 use udp::UdpEndpoint;
 
 /// One SIP message (a datagram, or one message framed out of a stream), as received.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Arrived {
     /// How it came.
     pub path: Path,
@@ -48,10 +48,12 @@ pub struct Arrived {
     pub payload: Bytes,
     /// When the kernel had it; of a stream, when it was read.
     pub at: Instant,
+    /// Of a connection: one of the few messages that it may have waiting; it reads on when they are dropped.
+    pub turn: Option<OwnedSemaphorePermit>,
 }
 
 /// What the transport tells the driver.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum TransportEvent {
     /// A message came in.
     Received(Arrived),
@@ -178,6 +180,16 @@ impl TransportHandle {
         match transmit.path.transport {
             Proto::Udp => self.shared.send_udp(&transmit),
             Proto::Tcp | Proto::Tls => self.shared.send_stream(Queued { transmit, moved: false }),
+        }
+    }
+
+    /// Reads what the UDP sockets hold into the driver's queue, so that nothing that is here already is taken for missing.
+    pub fn read_all(&self) {
+        let shared = &self.shared;
+        // Held while it is read: whoever closes a socket takes it out of here first.
+        let sockets = shared.sockets.read().expect("no panic while held");
+        for socket in [&sockets.core, &sockets.unicast, &sockets.anycast].into_iter().flatten() {
+            socket.read_all(&shared.sink, &shared.stats);
         }
     }
 

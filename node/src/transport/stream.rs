@@ -18,7 +18,7 @@ use sbc_core::sip::stream::{Frame, StreamFramer};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsStream;
 
@@ -27,6 +27,9 @@ use super::{Arrived, Shared, TransportEvent, last_words, tls};
 
 /// Read size. A message of usual length fits; more would be paid for by every idle connection.
 const READ_BUFFER: usize = 8 * 1024;
+
+/// Messages of one connection that wait for the SIP core: enough for one that many calls share, and a bound on what connections hold.
+const MAX_WAITING: usize = 32;
 
 /// How long a closing connection may take to say good-bye (TLS close_notify, FIN).
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
@@ -324,6 +327,7 @@ async fn read_named(
 
 async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pong: &Notify, ours: bool) -> End {
     let mut framer = StreamFramer::new();
+    let turns = Arc::new(Semaphore::new(MAX_WAITING));
     let mut buf = vec![0u8; READ_BUFFER];
     let mut used = if ours { Used::Sip } else { Used::Not };
     let mut last = Instant::now();
@@ -348,7 +352,7 @@ async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pon
             match frame {
                 Frame::Message(payload) => {
                     used = Used::Sip;
-                    if !deliver(shared, path, payload).await {
+                    if !deliver(shared, path, payload, &turns).await {
                         return End::Broken;
                     }
                 }
@@ -388,10 +392,13 @@ async fn read_loop(shared: &Shared, r: &mut ReadHalf<SipStream>, path: Path, pon
     }
 }
 
-/// Waits for room in the driver's queue: back-pressure on this connection. False: the driver is gone.
-async fn deliver(shared: &Shared, path: Path, payload: Bytes) -> bool {
+/// Waits for room in the driver's queue, and until few enough messages of this connection wait for their turn: back-pressure. False: the
+/// driver is gone.
+async fn deliver(shared: &Shared, path: Path, payload: Bytes, turns: &Arc<Semaphore>) -> bool {
     shared.stats.of(path.transport).received.inc();
-    shared.sink.send(TransportEvent::Received(Arrived { path, payload, at: Instant::now().into_std() })).await.is_ok()
+    let at = Instant::now().into_std();
+    let turn = Arc::clone(turns).acquire_owned().await.ok();
+    shared.sink.send(TransportEvent::Received(Arrived { path, payload, at, turn })).await.is_ok()
 }
 
 async fn write_loop(

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use quinn_udp::{UdpSockRef, UdpSocketState};
@@ -25,6 +25,8 @@ const DATAGRAM_MAX: usize = 65_535;
 
 /// Datagrams read by one system call.
 const BATCH_SIZE: usize = 32;
+/// Batches read from one socket in a row, before the others get their turn.
+const MAX_BATCHES: usize = 8;
 
 /// Kernel buffers: at 390,000 packets a second a core is busy for 10 ms with this much. The kernel caps it at rmem_max.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
@@ -35,6 +37,7 @@ pub(crate) struct UdpEndpoint {
     state: UdpSocketState,
     role: AddressRole,
     local: SocketAddr,
+    batch: Mutex<Batch>,
 }
 
 impl UdpEndpoint {
@@ -50,7 +53,8 @@ impl UdpEndpoint {
         let any = if local.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
         let throw_away = std::net::UdpSocket::bind((any, 0))?;
         let state = UdpSocketState::new(UdpSockRef::from(&throw_away))?;
-        Ok(UdpEndpoint { socket: UdpSocket::from_std(socket)?, state, role, local })
+        let batch = Batch::new(BATCH_SIZE, DATAGRAM_MAX);
+        Ok(UdpEndpoint { socket: UdpSocket::from_std(socket)?, state, role, local, batch: Mutex::new(batch) })
     }
 
     /// Whether it reaches IPv4 far ends; else IPv6.
@@ -68,41 +72,45 @@ impl UdpEndpoint {
 
     /// Reads until the driver's end of the queue is gone. Cancel-safe: to stop it, abort its task.
     pub(crate) async fn receive(self: Arc<UdpEndpoint>, sink: mpsc::Sender<TransportEvent>, stats: Arc<TransportStats>) {
-        let mut batch = Batch::new(BATCH_SIZE, DATAGRAM_MAX);
-        loop {
-            if self.socket.readable().await.is_err() {
-                // The reactor is shutting down.
-                return;
-            }
+        while self.socket.readable().await.is_ok() && !sink.is_closed() {
             // WouldBlock, or an ICMP error of an earlier send: nothing to do about either.
-            let Ok(()) = self.socket.try_io(Interest::READABLE, || batch.read(&self.socket)) else { continue };
-            for datagram in batch.datagrams() {
-                if !self.deliver(&datagram, &sink, &stats) {
-                    return;
-                }
+            let _ = self.socket.try_io(Interest::READABLE, || self.read(&sink, &stats).map(drop));
+        }
+    }
+
+    /// Reads what is there, without waiting for anybody to say so: the driver asks, before it takes something for missing.
+    pub(crate) fn read_all(&self, sink: &mpsc::Sender<TransportEvent>, stats: &TransportStats) {
+        for _ in 0..MAX_BATCHES {
+            if !self.read(sink, stats).is_ok_and(|n| n == BATCH_SIZE) {
+                return;
             }
         }
     }
 
-    /// Queues one datagram; false when nobody will ever read the queue again.
-    fn deliver(&self, datagram: &Datagram<'_>, sink: &mpsc::Sender<TransportEvent>, stats: &TransportStats) -> bool {
+    /// Queues one batch. Whoever reads, the order of the socket is that of the queue.
+    fn read(&self, sink: &mpsc::Sender<TransportEvent>, stats: &TransportStats) -> io::Result<usize> {
+        let mut batch = self.batch.lock().expect("no panic while held");
+        let read = batch.read(&self.socket)?;
+        for datagram in batch.datagrams() {
+            self.deliver(&datagram, sink, stats);
+        }
+        Ok(read)
+    }
+
+    /// Queues one datagram.
+    fn deliver(&self, datagram: &Datagram<'_>, sink: &mpsc::Sender<TransportEvent>, stats: &TransportStats) {
         let Datagram { payload, from: remote, at } = *datagram;
         // RFC 5626 §4.4.1 and the NULs that NATed phones send.
         if payload.is_empty() || sbc_core::sip::is_keepalive(payload) {
             stats.keep_alives.inc();
-            return true;
+            return;
         }
         stats.udp.received.inc();
         let path = Path { role: self.role, transport: Transport::Udp, local: self.local, remote, flow: None };
-        let arrived = Arrived { path, payload: Bytes::copy_from_slice(payload), at };
-        match sink.try_send(TransportEvent::Received(arrived)) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                // UDP's sender retransmits; holding packets back would only make them old.
-                stats.udp_queue_full.inc();
-                true
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        let arrived = Arrived { path, payload: Bytes::copy_from_slice(payload), at, turn: None };
+        if let Err(mpsc::error::TrySendError::Full(_)) = sink.try_send(TransportEvent::Received(arrived)) {
+            // UDP's sender retransmits; holding packets back would only make them old.
+            stats.udp_queue_full.inc();
         }
     }
 }

@@ -74,7 +74,8 @@ pub enum Input {
     },
     /// How busy this node's SIP loop is, in percent: 100 is all it can do, and more than that waits.
     Load(u8),
-    /// Time passed: the driver sends this when `poll_timeout` is due.
+    /// Time passed: the driver sends this when `poll_timeout` is due, and what has come in before then has been dealt with. No other
+    /// input makes a timer fire.
     Timeout,
 }
 

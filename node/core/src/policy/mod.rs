@@ -3,6 +3,7 @@
 mod acl;
 mod blocks;
 mod config;
+mod fair;
 mod header_rules;
 mod media;
 mod numbers;
@@ -15,6 +16,7 @@ mod trust;
 pub use acl::{AclAction, AclRule, acl_of};
 pub use blocks::{Blocked, Blocks};
 pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
+pub use fair::FairQueue;
 pub use header_rules::{Direction, HeaderAction, HeaderRule, MessageKind, Passing, apply_header_rules, is_protected};
 pub use media::{MediaPolicy, latches};
 pub use numbers::{NumberRange, Numbers};

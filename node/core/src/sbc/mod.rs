@@ -24,6 +24,7 @@ mod replaces;
 mod subscription;
 mod undecided;
 mod unsettled;
+mod urgency;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -39,6 +40,8 @@ use crate::replica::Replica;
 use crate::time::{Instant, Now};
 use crate::token::ClusterKey;
 use crate::transaction::{TxEvent, TxOutput};
+
+pub use urgency::Urgency;
 
 use cancel::Holds;
 use memory::{PastLadders, Recent};
@@ -129,6 +132,8 @@ impl Sbc {
     /// Takes one input, with the time it happened at. Time never goes back.
     pub fn handle_input(&mut self, now: Now, input: Input) {
         (self.cx.now, self.cx.arrived) = (now, now.mono);
+        // Timers fire by an input of their own: what has come in already, and may be what a timer waits for, is dealt with before.
+        let timeout = matches!(input, Input::Timeout);
         match input {
             Input::Received(received) => {
                 self.cx.flows.extend(received.path.flow);
@@ -166,7 +171,9 @@ impl Sbc {
             Input::Timeout => {}
         }
         self.cx.arrived = now.mono;
-        self.fire_timers();
+        if timeout {
+            self.fire_timers();
+        }
         self.drain_transactions();
         self.file_notes();
     }

@@ -1,0 +1,118 @@
+//! How urgent a message is, by a look at its first lines: what is under way comes before what would begin, and emergency calls before
+//! others. Nothing is decided by it but the order in which messages are dealt with, and what is dropped when there are too many.
+
+use super::Sbc;
+use crate::io::{Path, Realm};
+use crate::policy::Prefix;
+use crate::routing;
+use crate::sip::Uri;
+
+/// What waits apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Responses, and requests within a dialog, from the core side.
+    Core,
+    /// The same of callers.
+    Underway,
+    /// An INVITE that begins an emergency call, and its CANCEL.
+    Emergency,
+    /// Everything else that would begin something, or is no SIP.
+    Ordinary,
+}
+
+/// How many callers a neighbour stands for, where callers take turns.
+const NEIGHBOUR_WEIGHT: u32 = 64;
+
+impl Sbc {
+    /// How urgent a message is, and how many sources its source is worth.
+    pub fn urgency(&self, path: &Path, payload: &[u8]) -> (Urgency, u32) {
+        let urgency = match first_look(payload) {
+            Look::Underway if path.role.realm() == Realm::Core => Urgency::Core,
+            Look::Underway => Urgency::Underway,
+            Look::Invite(uri) if self.calls_emergency(uri) => Urgency::Emergency,
+            Look::Invite(_) | Look::Other => Urgency::Ordinary,
+        };
+        let weight = if self.is_neighbour(path.remote.ip().to_canonical()) { NEIGHBOUR_WEIGHT } else { 1 };
+        (urgency, weight)
+    }
+
+    fn calls_emergency(&self, uri: &str) -> bool {
+        Uri::parse(uri).is_ok_and(|uri| routing::is_emergency(&self.cx.config, &uri))
+    }
+
+    /// True for a source that many callers may stand behind: a peer, or a trunk whose `sources` name it, and not a network in which
+    /// callers are.
+    pub(super) fn is_neighbour(&self, source: std::net::IpAddr) -> bool {
+        let named = |p: &Prefix| p.contains(source) && p.len >= if p.addr.is_ipv4() { 28 } else { 64 };
+        self.is_of_a_peer(source) || self.cx.config.trunks.iter().any(|t| t.sources.iter().any(named))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Look<'a> {
+    Underway,
+    /// INVITE or CANCEL without a To-tag, with its Request-URI: both, so that the one does not overtake the other.
+    Invite(&'a str),
+    Other,
+}
+
+fn first_look(payload: &[u8]) -> Look<'_> {
+    let mut lines = payload.split(|octet| *octet == b'\n');
+    let first = lines.next().unwrap_or_default();
+    if first.get(..8).is_some_and(|p| p.eq_ignore_ascii_case(b"SIP/2.0 ")) || first.starts_with(b"ACK ") {
+        return Look::Underway;
+    }
+    if lines.take_while(|line| !line.trim_ascii().is_empty()).find_map(to_tag) == Some(true) {
+        return Look::Underway;
+    }
+    let mut words = first.split(|octet| *octet == b' ');
+    match (words.next(), words.next().map(std::str::from_utf8)) {
+        (Some(b"INVITE" | b"CANCEL"), Some(Ok(uri))) => Look::Invite(uri),
+        _ => Look::Other,
+    }
+}
+
+/// Of a To header field: whether it has a tag. One that is folded is taken as it stands: the message only waits longer.
+fn to_tag(line: &[u8]) -> Option<bool> {
+    let colon = line.iter().position(|octet| *octet == b':')?;
+    let name = line[..colon].trim_ascii_end();
+    if !name.eq_ignore_ascii_case(b"to") && !name.eq_ignore_ascii_case(b"t") {
+        return None;
+    }
+    // Behind the URI: a quoted display name or the URI itself may hold the word.
+    let value = line.iter().rposition(|octet| *octet == b'>').map_or(&line[colon..], |at| &line[at..]);
+    Some(
+        value
+            .split(|octet| *octet == b';')
+            .skip(1)
+            .any(|p| p.trim_ascii_start().get(..3).is_some_and(|p| p.eq_ignore_ascii_case(b"tag"))),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_is_told_from_what_begins() {
+        for (message, look) in [
+            ("SIP/2.0 200 OK\r\nTo: <sip:a@b>\r\n\r\n", Look::Underway),
+            ("ACK sip:a@b SIP/2.0\r\n\r\n", Look::Underway),
+            ("BYE sip:a@b SIP/2.0\r\nFrom: <sip:x@y>;tag=1\r\nTo: <sip:a@b>;tag=2\r\n\r\n", Look::Underway),
+            ("INVITE sip:a@b SIP/2.0\r\nt : \"; tag=\" <sip:a@b> ; TAG = 2\r\n\r\n", Look::Underway),
+            ("BYE sip:a@b SIP/2.0\nTo: sip:a@b;tag=2\n\n", Look::Underway),
+            ("INVITE sip:a@b SIP/2.0\r\nFrom: <sip:x@y>;tag=1\r\nTo: <sip:a@b;tag=2>\r\n\r\n", Look::Invite("sip:a@b")),
+            ("CANCEL urn:service:sos SIP/2.0\r\nTo: <urn:service:sos>\r\n\r\n", Look::Invite("urn:service:sos")),
+            ("INVITE sip:a@b SIP/2.0\r\nFrom: x\r\n\r\nTo: <sip:a@b>;tag=2\r\n", Look::Invite("sip:a@b")),
+            ("OPTIONS sip:a@b SIP/2.0\r\nTo: <sip:a@b>\r\n\r\n", Look::Other),
+            ("BYE sip:a@b SIP/2.0\r\nTo: <sip:a@b>\r\n\r\n", Look::Other),
+            ("INVITE", Look::Other),
+            ("INVITE \u{7f}", Look::Invite("\u{7f}")),
+            ("\r\n", Look::Other),
+            ("", Look::Other),
+        ] {
+            assert_eq!(first_look(message.as_bytes()), look, "{message}");
+        }
+        assert_eq!(first_look(b"INVITE sip:\xff SIP/2.0\r\n\r\n"), Look::Other);
+    }
+}
