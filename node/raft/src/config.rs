@@ -81,6 +81,8 @@ pub struct RaftConfig {
     pub snapshot_log_bytes: u64,
     /// Entries kept behind a snapshot, for followers that lag a little.
     pub keep_entries: u64,
+    /// The disk is called low when less is free, in bytes.
+    pub disk_low: u64,
     /// Makes an entry of commands.
     pub encode_entry: EncodeEntry,
 }
@@ -103,6 +105,8 @@ impl Default for RaftConfig {
             propose_timeout: Duration::from_secs(2),
             snapshot_log_bytes: 64 << 20,
             keep_entries: 1000,
+            // The log's own need: what lies between two snapshots, twice, and two snapshots.
+            disk_low: 512 << 20,
             encode_entry: Arc::new(|commands| commands.concat().into()),
         }
     }
@@ -162,6 +166,9 @@ impl RaftConfig {
             max_in_snapshot_log_to_keep: self.keep_entries,
             // The time for a whole snapshot: 1 GiB within 2 min are 72 Mbit/s.
             install_snapshot_timeout: 120_000,
+            // A follower that lost entries which it had acknowledged gets them again. Without it the leader would go on
+            // believing that they are there, and send nothing. See `reverted`, which tells of it.
+            allow_log_reversion: Some(true),
             // Bytes bound a request (`limited_get_log_entries`); this bounds the work for tiny entries.
             max_payload_entries: 256,
             ..openraft::Config::default()

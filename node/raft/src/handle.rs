@@ -123,6 +123,7 @@ impl RaftHandle {
             applied: applied.clone(),
             confirmed,
             status: status.clone(),
+            reverted: peers.reverted.clone(),
         };
         let confirm = monitor::confirm(raft.clone(), peers.clone(), node, config.heartbeat, confirmations);
         // The monitor ends by itself: it has to tell of the end.

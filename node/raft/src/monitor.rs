@@ -21,13 +21,17 @@ use tokio::sync::{mpsc, watch};
 
 use crate::error::ReadError;
 use crate::network::Peers;
+use crate::reverted::Reverted;
 use crate::status::{RaftStatus, Role};
-use crate::types::{Member, Raft};
+use crate::types::{Member, Raft, StoredMembership};
 
 /// Longest wait for a quorum, at the leader. Shorter than the asker's, so that it hears why.
 const QUORUM_WAIT: Duration = Duration::from_millis(700);
 /// Longest wait for the leader's answer. Half the default lease: one question may be lost.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// How long a node may apply nothing, while it knows of something to apply and hears a quorum, before it is called stuck: two
+/// leases. Whoever catches up applies something all the time, but for the installation of a snapshot.
+pub const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// Confirmations whose entries are not yet applied: eight are asked for within a default lease.
 const MAX_PENDING: usize = 64;
 
@@ -96,11 +100,14 @@ struct Confirmations {
     newest: Option<Instant>,
     caught_up: Option<Instant>,
     pending: VecDeque<(Instant, u64)>,
+    /// Highest index that is known to be committed.
+    known: Option<u64>,
 }
 
 impl Confirmations {
     fn confirmed(&mut self, asked: Instant, index: u64, applied: Option<u64>) {
         self.newest = self.newest.max(Some(asked));
+        self.known = self.known.max(Some(index));
         if self.pending.len() == MAX_PENDING {
             self.pending.pop_front();
         }
@@ -121,6 +128,24 @@ impl Confirmations {
     }
 }
 
+/// Whether this node applies what it knows to be committed.
+#[derive(Debug)]
+struct Progress {
+    applied: Option<u64>,
+    /// Since when it has stood still; now, while there is nothing to apply.
+    since: Instant,
+}
+
+impl Progress {
+    /// When the node is stuck, or will be if nothing changes; `None`: it has applied all that it knows of.
+    fn stuck_at(&mut self, now: Instant, applied: Option<u64>, known: Option<u64>) -> Option<Instant> {
+        if applied >= known || applied != self.applied {
+            *self = Progress { applied, since: now };
+        }
+        (applied < known).then(|| self.since + STUCK_AFTER)
+    }
+}
+
 /// Keeps the status. Ends when Raft does.
 pub(crate) struct Monitor {
     pub(crate) raft: Raft,
@@ -129,16 +154,23 @@ pub(crate) struct Monitor {
     pub(crate) applied: watch::Receiver<Option<u64>>,
     pub(crate) confirmed: mpsc::Receiver<(Instant, u64)>,
     pub(crate) status: Arc<watch::Sender<RaftStatus>>,
+    pub(crate) reverted: Reverted,
 }
 
 impl Monitor {
     pub(crate) async fn run(mut self) {
         let mut metrics = self.raft.metrics();
         let mut confirmations = Confirmations::default();
+        let mut progress = Progress { applied: None, since: Instant::now() };
         loop {
             let now = Instant::now();
-            let status = self.current(&confirmations).at(now);
-            let runs_out = [status.lease_until, status.caught_up_until].into_iter().flatten().filter(|at| *at > now).min();
+            let mut status = self.current(&confirmations).at(now);
+            let known = confirmations.known.max(status.committed);
+            let stuck_at = progress.stuck_at(now, status.applied, known);
+            // Without a quorum it is another fault, and told as such.
+            status.stuck = status.has_lease && stuck_at.is_some_and(|at| at <= now);
+            let times = [status.lease_until, status.caught_up_until, stuck_at];
+            let runs_out = times.into_iter().flatten().filter(|at| *at > now).min();
             let ended = status.role == Role::Stopped;
             self.status.send_if_modified(|old| {
                 let changed = *old != status;
@@ -195,9 +227,14 @@ impl Monitor {
             caught_up_until: until(confirmations.caught_up),
             voters: metrics.membership_config.voter_ids().collect(),
             learners: metrics.membership_config.membership().learner_ids().collect(),
+            reverted: if role == Role::Leader { self.reverted(&metrics.membership_config) } else { Vec::new() },
             fatal,
             ..RaftStatus::new(self.node)
         }
+    }
+
+    fn reverted(&self, members: &StoredMembership) -> Vec<u64> {
+        self.reverted.members(Instant::now()).into_iter().filter(|id| members.get_node(id).is_some()).collect()
     }
 
     /// Raft's task is gone without a word, as after a panic.
@@ -232,6 +269,21 @@ mod tests {
         state.applied(Some(9));
         assert_eq!(state.caught_up, Some(at(500)));
         assert!(state.pending.is_empty());
+    }
+
+    #[test]
+    fn stuck_is_who_knows_of_more_and_applies_nothing() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut progress = Progress { applied: None, since: start };
+        assert_eq!(progress.stuck_at(at(0), None, None), None);
+        assert_eq!(progress.stuck_at(at(60), Some(7), Some(7)), None);
+        assert_eq!(progress.stuck_at(at(61), Some(7), Some(9)), Some(at(60) + STUCK_AFTER));
+        assert_eq!(progress.stuck_at(at(64), Some(8), Some(90)), Some(at(64) + STUCK_AFTER), "it moves");
+        assert_eq!(progress.stuck_at(at(80), Some(8), Some(95)), Some(at(64) + STUCK_AFTER));
+        assert_eq!(progress.stuck_at(at(81), Some(95), Some(95)), None);
+        // As after a restart from an older copy.
+        assert_eq!(progress.stuck_at(at(82), Some(3), Some(95)), Some(at(82) + STUCK_AFTER));
     }
 
     #[test]

@@ -29,8 +29,9 @@ use tonic::{Code, Request, Status};
 use crate::config::{Connector, MAX_MESSAGE, PeerConfig};
 use crate::convert::{self, Malformed};
 use crate::error::StartError;
+use crate::reverted::Reverted;
 use crate::snapshot::SnapshotFile;
-use crate::types::{Member, Snapshot, TypeConfig, Vote};
+use crate::types::{LogId, Member, Snapshot, TypeConfig, Vote};
 
 /// Bytes of a snapshot in one message.
 const SNAPSHOT_CHUNK: usize = 256 << 10;
@@ -91,11 +92,12 @@ pub(crate) struct Peers {
     identity: Identity,
     connector: Arc<dyn Connector>,
     channels: Arc<Mutex<HashMap<u64, (PeerConfig, Channel)>>>,
+    pub(crate) reverted: Reverted,
 }
 
 impl Peers {
     pub(crate) fn new(identity: Identity, connector: Arc<dyn Connector>) -> Peers {
-        Peers { identity, connector, channels: Arc::default() }
+        Peers { identity, connector, channels: Arc::default(), reverted: Reverted::default() }
     }
 
     pub(crate) fn client(&self, id: u64, member: &Member) -> Client {
@@ -112,7 +114,7 @@ impl Peers {
 
     fn over(&self, id: u64, channel: Channel) -> Client {
         let rpc = RaftServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-        Client { identity: self.identity.clone(), to: id, rpc }
+        Client { identity: self.identity.clone(), to: id, rpc, reverted: self.reverted.clone() }
     }
 }
 
@@ -136,6 +138,7 @@ pub(crate) struct Client {
     identity: Identity,
     to: u64,
     rpc: RaftServiceClient<Channel>,
+    reverted: Reverted,
 }
 
 impl Client {
@@ -222,10 +225,18 @@ async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>
     Err(error)
 }
 
-/// Requests sent and not yet answered: when they left.
-type Outstanding = Arc<Mutex<VecDeque<Instant>>>;
+/// A request sent and not yet answered.
+struct Sent {
+    at: Instant,
+    leadership: Vote,
+    /// The entry before its own.
+    previous: Option<LogId>,
+}
 
-fn lock(outstanding: &Outstanding) -> std::sync::MutexGuard<'_, VecDeque<Instant>> {
+/// Requests sent and not yet answered, in order.
+type Outstanding = Arc<Mutex<VecDeque<Sent>>>;
+
+fn lock(outstanding: &Outstanding) -> std::sync::MutexGuard<'_, VecDeque<Sent>> {
     outstanding.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -234,17 +245,22 @@ async fn next_reply(
     replies: &mut tonic::Streaming<pb::AppendReply>,
     outstanding: &Outstanding,
     limit: Duration,
+    heard: impl Fn(&Sent, &StreamAppendResult<TypeConfig>),
 ) -> Option<Rpc<StreamAppendResult<TypeConfig>>> {
     loop {
-        let wait = lock(outstanding).front().map_or(limit, |sent| limit.saturating_sub(sent.elapsed()));
+        let wait = lock(outstanding).front().map_or(limit, |sent| limit.saturating_sub(sent.at.elapsed()));
         match timeout(wait, replies.message()).await {
             Ok(Ok(Some(reply))) => {
-                lock(outstanding).pop_front();
-                return Some(convert::append_reply_from(&reply).map_err(malformed));
+                let sent = lock(outstanding).pop_front();
+                let reply = convert::append_reply_from(&reply);
+                if let (Some(sent), Ok(reply)) = (&sent, &reply) {
+                    heard(sent, reply);
+                }
+                return Some(reply.map_err(malformed));
             }
             Ok(Ok(None)) => return None,
             Ok(Err(status)) => return Some(Err(rpc_error(&status))),
-            Err(_) if lock(outstanding).front().is_some_and(|sent| sent.elapsed() >= limit) => {
+            Err(_) if lock(outstanding).front().is_some_and(|sent| sent.at.elapsed() >= limit) => {
                 return Some(Err(RPCError::Unreachable(Unreachable::from_string("no answer in time"))));
             }
             Err(_) => {}
@@ -283,18 +299,25 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let outstanding = Outstanding::default();
             let sent = outstanding.clone();
             let requests = input.map(move |request| {
-                lock(&sent).push_back(Instant::now());
+                let (leadership, previous) = (request.vote, request.prev_log_id);
+                lock(&sent).push_back(Sent { at: Instant::now(), leadership, previous });
                 convert::append_to(&request)
             });
             let limit = option.soft_ttl();
             let begun = Instant::now();
             let request = self.request(requests);
             let replies = within(limit, self.rpc.append_entries(request)).await?.into_inner();
+            let (reverted, to) = (self.reverted.clone(), self.to);
             let stream = futures::stream::unfold(Some((replies, false)), move |state| {
-                let outstanding = outstanding.clone();
+                let (outstanding, reverted) = (outstanding.clone(), reverted.clone());
                 async move {
                     let (mut replies, answered) = state?;
-                    let reply = next_reply(&mut replies, &outstanding, limit).await;
+                    let heard = |sent: &Sent, reply: &StreamAppendResult<TypeConfig>| match reply {
+                        Ok(last) => reverted.acknowledged(to, sent.leadership, *last),
+                        Err(StreamAppendError::Conflict(_)) => reverted.lacks(to, sent.leadership, sent.previous),
+                        Err(StreamAppendError::HigherVote(_)) => {}
+                    };
+                    let reply = next_reply(&mut replies, &outstanding, limit, heard).await;
                     // A peer that ends the stream without an answer, or in the midst of it, has failed as well.
                     let ended_well = reply.is_none() && answered && lock(&outstanding).is_empty();
                     if !ended_well && !matches!(reply, Some(Ok(_))) {

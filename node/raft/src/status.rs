@@ -17,6 +17,22 @@ pub enum Role {
     Stopped,
 }
 
+/// How it stands with the disk that the log is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StorageState {
+    /// There is room.
+    #[default]
+    Good,
+    /// Less than [`RaftConfig::disk_low`](crate::RaftConfig::disk_low) is free: the time to act.
+    Low,
+    /// The log cannot be written. The node takes no part in Raft: it has no lease, gives no vote and acknowledges nothing. It
+    /// tries again by itself.
+    Failed {
+        /// What the system says.
+        why: String,
+    },
+}
+
 /// State of the group as seen by this node. Instants are this machine's monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RaftStatus {
@@ -48,7 +64,13 @@ pub struct RaftStatus {
     pub voters: Vec<u64>,
     /// Members without, ascending.
     pub learners: Vec<u64>,
-    /// Why Raft has stopped, where it did by an error. The process has to end: its log cannot be trusted to hold.
+    /// The disk that the log is on.
+    pub storage: StorageState,
+    /// What the cluster has committed is not applied here, and nothing has been for [`STUCK_AFTER`](crate::STUCK_AFTER).
+    pub stuck: bool,
+    /// At the leader: members that have lost entries which they had acknowledged, until they have them again, and for a minute.
+    pub reverted: Vec<u64>,
+    /// Why Raft has stopped, where it did by an error that is not the disk's. The process has to end.
     pub fatal: Option<String>,
 }
 
@@ -69,6 +91,9 @@ impl RaftStatus {
             caught_up: false,
             voters: Vec::new(),
             learners: Vec::new(),
+            storage: StorageState::Good,
+            stuck: false,
+            reverted: Vec::new(),
             fatal: None,
         }
     }

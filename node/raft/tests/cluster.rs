@@ -151,6 +151,55 @@ async fn a_node_that_lags_behind_the_log_gets_a_snapshot() {
     cluster.stop_all().await;
 }
 
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("readable").path();
+        let to = to.join(path.file_name().expect("a name"));
+        if path.is_dir() { copy(&path, &to) } else { std::fs::copy(&path, &to).map(drop).expect("a copy") }
+    }
+}
+
+/// An older copy of a follower's log, with and without the entries at the leader that it lacks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_lost_acknowledged_entries_is_noticed_and_gets_them_again() {
+    for (keep_entries, snapshot_log_bytes) in [(1000, 1 << 26), (1, 20_000)] {
+        let mut cluster = Cluster::configured(3, |config| {
+            (config.keep_entries, config.snapshot_log_bytes) = (keep_entries, snapshot_log_bytes);
+        })
+        .await;
+        let leader = cluster.leader().await;
+        let follower = leader % 3 + 1;
+        cluster.handle(leader).propose(command("early")).await.expect("a quorum");
+        cluster.all_applied(1).await;
+        cluster.stop(follower).await;
+        let old = cluster.data_dir(follower).with_extension("old");
+        copy(cluster.data_dir(follower), &old);
+        cluster.restart(follower).await;
+        let filler = "x".repeat(1000);
+        for round in 0..60 {
+            cluster.handle(leader).propose(command(&format!("{round}-{filler}"))).await.expect("a quorum");
+        }
+        cluster.all_applied(61).await;
+        if keep_entries == 1 {
+            until("a snapshot at the leader", async || cluster.handle(leader).status().snapshot_index > Some(30)).await;
+        }
+        assert_eq!(cluster.handle(leader).status().reverted, [0; 0]);
+        cluster.stop(follower).await;
+        std::fs::remove_dir_all(cluster.data_dir(follower)).expect("its log is lost");
+        std::fs::rename(&old, cluster.data_dir(follower)).expect("the copy is there");
+        cluster.restart(follower).await;
+        until("the leader notices", async || cluster.handle(leader).status().reverted == [follower]).await;
+        until("the same state", async || cluster.commands(follower) == cluster.commands(leader)).await;
+        cluster.caught_up(follower).await;
+        assert!(!cluster.handle(follower).status().stuck);
+        assert_eq!(cluster.leader().await, leader, "nobody fell over it");
+        cluster.handle(follower).propose(command("after")).await.expect("a quorum");
+        cluster.all_applied(62).await;
+        cluster.stop_all().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over() {
     let mut cluster = Cluster::start(3).await;

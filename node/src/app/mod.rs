@@ -7,6 +7,7 @@ mod descriptors;
 mod disk;
 mod grpc;
 mod level;
+mod log_health;
 mod readings;
 mod view;
 

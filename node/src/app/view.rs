@@ -10,10 +10,11 @@ use sbc_core::io::{AlarmKind, Command, CommandReply, NodeState, NodeView, View};
 use sbc_core::replica::Replica;
 use sbc_core::store_pb::{self, ConfigRevision, NodeUp, Tick, command::Kind};
 use sbc_core::time::Instant;
-use sbc_raft::{RaftHandle, RaftStatus, Role};
+use sbc_raft::{RaftHandle, RaftStatus, Role, StorageState};
 use tokio::sync::watch;
 
 use super::control::{Draining, live_calls};
+use super::log_health;
 use crate::announce::{AnnounceState, AnnouncerHandle, Health};
 use crate::config::{AnnounceDriver, NodeConfig};
 use crate::control::{self, HealthState, NodeStatus};
@@ -127,8 +128,8 @@ impl Sources {
             quorum: status.has_lease,
             core_reachable: self.transport.core_bound(),
             media: self.media.is_alive(),
-            stuck: false,
-            disk_failed: false,
+            stuck: status.stuck,
+            disk_failed: matches!(status.storage, StorageState::Failed { .. }),
         }
     }
 
@@ -167,6 +168,7 @@ impl Sources {
     }
 
     async fn report(&self, status: &RaftStatus) {
+        log_health::tell(&self.alarms, &self.config, status);
         let gauge = |g: &prometheus_client::metrics::gauge::Gauge, v: u64| {
             g.set(i64::try_from(v).unwrap_or(i64::MAX));
         };
@@ -179,6 +181,8 @@ impl Sources {
         gauge(&g.raft_committed_index, status.committed.unwrap_or(0));
         gauge(&g.raft_applied_index, status.applied.unwrap_or(0));
         gauge(&g.raft_quorum, u64::from(status.has_lease));
+        gauge(&g.raft_stuck, u64::from(status.stuck));
+        gauge(&g.raft_reverted_members, status.reverted.len() as u64);
         gauge(&g.replica_calls, live_calls(&self.replica));
         let stats = self.transport.stats();
         for (direction, handshakes) in [("accepted", &stats.tls_accepted), ("opened", &stats.tls_opened)] {

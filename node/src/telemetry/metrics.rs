@@ -116,6 +116,10 @@ pub struct Gauges {
     pub raft_applied_index: Gauge,
     /// 1 while a quorum has confirmed within the lease.
     pub raft_quorum: Gauge,
+    /// 1 while nothing of what is committed is applied here.
+    pub raft_stuck: Gauge,
+    /// Members that lost entries which they had acknowledged, at the leader.
+    pub raft_reverted_members: Gauge,
     /// End of the certificate's validity, seconds since the Unix epoch.
     pub certificate_not_after_seconds: Gauge,
     /// The same of the certificate that far ends of SIP see.
@@ -359,7 +363,7 @@ fn class_name(class: u8) -> &'static str {
 
 fn register_gauges(r: &mut Registry, g: &Gauges) {
     r.register("calls_active", "Calls that this node owns, by class of emergency service", g.calls_active.clone());
-    let all: [(&str, &str, &Gauge); 14] = [
+    let all: &[(&str, &str, &Gauge)] = &[
         ("transactions_active", "Live SIP transactions", &g.transactions_active),
         ("load_percent", "How busy the SIP loop is; from the setting shed_at on ordinary calls are refused", &g.load_percent),
         ("replica_calls", "Live calls in the replicated state", &g.replica_calls),
@@ -370,6 +374,12 @@ fn register_gauges(r: &mut Registry, g: &Gauges) {
         ("raft_committed_index", "Highest committed log index", &g.raft_committed_index),
         ("raft_applied_index", "Highest applied log index", &g.raft_applied_index),
         ("raft_quorum", "1 while a quorum has confirmed within the lease", &g.raft_quorum),
+        ("raft_stuck", "1 while what the cluster has committed is not applied here", &g.raft_stuck),
+        (
+            "raft_reverted_members",
+            "At the leader: members that lost entries which they had acknowledged",
+            &g.raft_reverted_members,
+        ),
         ("certificate_not_after_seconds", "End of the certificate's validity, Unix time", &g.certificate_not_after_seconds),
         (
             "sip_certificate_not_after_seconds",
@@ -380,7 +390,7 @@ fn register_gauges(r: &mut Registry, g: &Gauges) {
         ("event_watchers", "Streams of events that are being read", &g.event_watchers),
     ];
     for (name, help, gauge) in all {
-        r.register(name, help, gauge.clone());
+        r.register(*name, *help, (*gauge).clone());
     }
 }
 
@@ -389,7 +399,7 @@ mod tests {
     use super::*;
 
     /// Dashboards and alerts name these: renaming one breaks them.
-    const NAMES: [&str; 40] = [
+    const NAMES: &[&str] = &[
         "sbc_alarm",
         "sbc_anycast_announced",
         "sbc_build_info",
@@ -413,6 +423,8 @@ mod tests {
         "sbc_raft_committed_index",
         "sbc_raft_leader",
         "sbc_raft_quorum",
+        "sbc_raft_reverted_members",
+        "sbc_raft_stuck",
         "sbc_raft_term",
         "sbc_replica_calls",
         "sbc_sip_acl_hits_total",

@@ -16,6 +16,8 @@ pub enum AlarmKind {
     DiskLow,
     /// Events of emergency calls would have to go before their time.
     EventRetention,
+    /// A member has lost entries of the log that it had acknowledged; the leader tells.
+    LogReverted,
     /// This node's log lacks what the leader believes it has: what is applied here does not move.
     LogStuck,
     /// Calls go on without media relay, for the ports have run out.
@@ -28,13 +30,14 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All of them, in the order of their words.
-    pub const ALL: [AlarmKind; 10] = [
+    pub const ALL: [AlarmKind; 11] = [
         AlarmKind::CallsDegraded,
         AlarmKind::ClockSkew,
         AlarmKind::Descriptors,
         AlarmKind::DiskFault,
         AlarmKind::DiskLow,
         AlarmKind::EventRetention,
+        AlarmKind::LogReverted,
         AlarmKind::LogStuck,
         AlarmKind::MediaPorts,
         AlarmKind::NoQuorum,
@@ -50,6 +53,7 @@ impl AlarmKind {
             AlarmKind::DiskFault => "disk-fault",
             AlarmKind::DiskLow => "disk-low",
             AlarmKind::EventRetention => "event-retention",
+            AlarmKind::LogReverted => "log-reverted",
             AlarmKind::LogStuck => "log-stuck",
             AlarmKind::MediaPorts => "media-ports",
             AlarmKind::NoQuorum => "no-quorum",

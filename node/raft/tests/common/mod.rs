@@ -232,6 +232,10 @@ impl Cluster {
         std::fs::read_dir(dir).expect("a directory").count()
     }
 
+    pub(crate) fn data_dir(&self, id: u64) -> &std::path::Path {
+        &self.configs[&id].data_dir
+    }
+
     /// Kills a node: its tasks are dropped where they stand, its connections break.
     pub(crate) async fn stop(&mut self, id: u64) {
         let node = self.nodes.remove(&id).expect("running");
