@@ -1,6 +1,7 @@
 //! Certificate authorities of the world outside, and what they issue.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
@@ -65,6 +66,8 @@ impl Authority {
         let files = CertFiles { cert: dir.join(format!("{stem}.crt")), key: dir.join(format!("{stem}.key")) };
         fs::write(&files.cert, cert.pem()).expect("the directory is writable");
         fs::write(&files.key, key.serialize_pem()).expect("the directory is writable");
+        // A node refuses a key that others can read.
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).expect("it is ours");
         files
     }
 }

@@ -66,6 +66,9 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// The cluster in brief
     Status(Watching),
+    /// Who belongs to it
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// The nodes
     #[command(subcommand)]
     Node(NodeCommand),
@@ -126,6 +129,16 @@ pub(crate) struct Confirm {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Take a member back whose disk was wiped: it loses its vote, is waited for, gets the log, and votes again
+    Readmit {
+        node: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -158,6 +158,7 @@ fn hint_of(reason: ErrorReason) -> &'static str {
             "no other node would serve the anycast address: announce another one first, or repeat with --force"
         }
         ErrorReason::CallNotFound => "`sbcctl call list` shows the live calls, `sbcctl cdr list` those that ended",
+        ErrorReason::MemberInUse => "only a member that is down, with its disk lost, is readmitted: see `sbcctl node list`",
         ErrorReason::NodeNotFound => "`sbcctl node list` shows the names",
         ErrorReason::RouteNotFound => "`sbcctl route list` shows the names",
         ErrorReason::TrunkNotFound => "`sbcctl trunk list` shows the names",
@@ -211,8 +212,9 @@ mod tests {
     #[test]
     fn every_reason_has_a_hint_of_its_own() {
         let mut hints = HashMap::new();
-        for number in 1.. {
-            let Ok(reason) = ErrorReason::try_from(number) else { break };
+        // Their numbers have gaps.
+        for number in 1..1000 {
+            let Ok(reason) = ErrorReason::try_from(number) else { continue };
             let shown = Failure::from_status("x", &status(Code::Internal, reason, &[])).hint.unwrap_or_default();
             assert!(shown.len() > 15, "{} has no hint", reason.reason());
             assert_eq!(hints.insert(shown, reason), None, "{} shares its hint", reason.reason());

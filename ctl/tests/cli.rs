@@ -43,6 +43,16 @@ fn call(n: u32) -> v1::Call {
 
 #[tonic::async_trait]
 impl ClusterService for FakeNode {
+    type ReadmitMemberStream =
+        std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::ClusterServiceReadmitMemberResponse, Status>> + Send>>;
+
+    async fn readmit_member(
+        &self,
+        _: Request<v1::ClusterServiceReadmitMemberRequest>,
+    ) -> Result<Response<Self::ReadmitMemberStream>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
     async fn get_status(
         &self,
         _: Request<v1::ClusterServiceGetStatusRequest>,

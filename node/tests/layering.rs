@@ -6,20 +6,39 @@ use std::path::{Path, PathBuf};
 
 /// A module and the modules of the node that it may name. In the order of the layers: a line names only lines above it.
 const TABLE: &[(&str, &[&str])] = &[
-    ("config", &[]),
+    // Files with secrets.
+    ("key_file", &[]),
+    ("config", &["key_file"]),
     ("telemetry", &["config"]),
-    ("tls", &[]),
+    ("tls", &["key_file"]),
     ("transport", &["tls"]),
     ("dns", &[]),
     ("media", &[]),
     ("store", &[]),
-    ("peer", &[]),
+    // Who a certificate speaks for.
+    ("peer", &["tls"]),
     // `bind` announces by holding the anycast socket, which is a transport's.
     ("announce", &["transport"]),
     ("driver", &["dns", "media", "peer", "store", "transport"]),
     // The handle that `app` implements, and no more: it does not know the driver.
     ("control", &["config", "telemetry", "tls"]),
-    ("app", &["announce", "config", "control", "dns", "driver", "media", "peer", "store", "telemetry", "tls", "transport"]),
+    (
+        "app",
+        &[
+            "announce",
+            "config",
+            "control",
+            "dns",
+            "driver",
+            "key_file",
+            "media",
+            "peer",
+            "store",
+            "telemetry",
+            "tls",
+            "transport",
+        ],
+    ),
     ("main", &["app", "config", "telemetry"]),
 ];
 

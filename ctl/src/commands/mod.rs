@@ -2,6 +2,7 @@
 
 mod call;
 mod cdr;
+mod cluster;
 mod config;
 mod diff;
 mod dispatch;
@@ -40,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let cluster = || Cluster::new(&cli.global);
     match cli.command {
         Command::Status(watching) => status::run(&cluster()?, out, watching).await,
+        Command::Cluster(command) => cluster::run(&cluster()?, out, command).await,
         Command::Node(command) => node::run(&cluster()?, out, command).await,
         Command::Call(command) => call::run(&cluster()?, out, command).await,
         Command::Event(command) => event::run(&cluster()?, out, command).await,

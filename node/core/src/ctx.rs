@@ -6,6 +6,10 @@ use crate::ids::{Incarnation, NodeId};
 use crate::io::{AddressRole, Addresses, Realm, Transport, View};
 use crate::sip::Uri;
 
+/// What we call ourselves in SIP (Server, User-Agent, the agent of a Warning): the product, and nothing of node, version or site. A far end
+/// need not know which of several nodes it speaks to, and an attacker must not.
+pub const AGENT: &str = "AnycastSBC";
+
 /// This node: fixed for one start.
 #[derive(Clone, Debug)]
 pub struct LocalConfig {
@@ -13,7 +17,7 @@ pub struct LocalConfig {
     pub node: NodeId,
     /// The number of this start.
     pub incarnation: Incarnation,
-    /// Its name; stands in the Server header field.
+    /// Its name, for records and people.
     pub name: Box<str>,
     /// The address that all nodes serve.
     pub anycast: Addresses,

@@ -47,7 +47,7 @@ fn a_snapshot_of_level_1_goes_on_as_the_log_does() {
     let (mut restored, mut replayed) = (Replica::restore(snapshot).expect("restores"), replay(1));
     let command = |kind| store_pb::Command { unix_ms: 1_790_000_900_000, kind: Some(kind) };
     // The upgrade itself: the level rises, then an owner starts again.
-    let kinds = [Kind::Level(Level { level: 2 }), Kind::NodeUp(NodeUp { node: 1, incarnation: 90 })];
+    let kinds = [Kind::Level(Level { level: 2 }), Kind::NodeUp(NodeUp { node: 1, incarnation: 90, ..NodeUp::default() })];
     let next = Entry { version: 1, proposer: 1, incarnation: 1, commands: kinds.into_iter().map(command).collect() };
     assert_eq!(restored.apply(900, &next).expect("applies"), replayed.apply(900, &next).expect("applies"));
     assert_eq!(restored.snapshot(), replayed.snapshot());

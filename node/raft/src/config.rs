@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,6 +86,9 @@ pub struct RaftConfig {
     pub disk_low: u64,
     /// Makes an entry of commands.
     pub encode_entry: EncodeEntry,
+    /// Until it is set this node answers nothing that a peer asks: it gives no vote and acknowledges no entry. Set by whoever knows that the
+    /// data directory is the one that it voted with.
+    pub admitted: Arc<AtomicBool>,
 }
 
 impl Default for RaftConfig {
@@ -108,6 +112,7 @@ impl Default for RaftConfig {
             // The log's own need: what lies between two snapshots, twice, and two snapshots.
             disk_low: 512 << 20,
             encode_entry: Arc::new(|commands| commands.concat().into()),
+            admitted: Arc::new(AtomicBool::new(true)),
         }
     }
 }

@@ -63,7 +63,7 @@ pub async fn start(
     let raft = Raft::new(config.node_id, openraft, peers.clone(), log, machine)
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
-    let service = PeerService::new(raft.clone(), identity, snapshots);
+    let service = PeerService::new(raft.clone(), identity, snapshots, config.admitted.clone());
     Ok((RaftHandle::spawn(config, raft, peers, applied, snapshot_due), service))
 }
 

@@ -1,6 +1,7 @@
 //! The server side of `RaftService`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{Stream, StreamExt};
@@ -32,11 +33,12 @@ pub struct PeerService {
     snapshots: SnapshotStore,
     /// One snapshot is received at a time: the only leader there is sends one.
     receiving: Arc<tokio::sync::Semaphore>,
+    admitted: Arc<AtomicBool>,
 }
 
 impl PeerService {
-    pub(crate) fn new(raft: Raft, identity: Identity, snapshots: SnapshotStore) -> PeerService {
-        PeerService { raft, identity, snapshots, receiving: Arc::new(tokio::sync::Semaphore::new(1)) }
+    pub(crate) fn new(raft: Raft, identity: Identity, snapshots: SnapshotStore, admitted: Arc<AtomicBool>) -> PeerService {
+        PeerService { raft, identity, snapshots, receiving: Arc::new(tokio::sync::Semaphore::new(1)), admitted }
     }
 
     /// The tonic service with its message limits set: use this, not `RaftServiceServer::new`, whose 4 MiB are too few.
@@ -45,6 +47,9 @@ impl PeerService {
     }
 
     fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        if !self.admitted.load(Ordering::Acquire) {
+            return Err(Status::unavailable("this node has a new log directory, and is not admitted yet"));
+        }
         self.identity.check(request.metadata())
     }
 

@@ -57,6 +57,12 @@ impl CheckedPems {
                  connection within a call will refuse it"
             ));
         }
+        for core in config.sip.core.iter().filter(|ip| names.has_address(*ip)) {
+            let key = if config.sip.tls.is_some() { "sip.tls.cert" } else { "tls.cert" };
+            warnings.push(format!(
+                "{key}: the certificate bears {core}, and callers are shown it: they need not know the core side's addresses"
+            ));
+        }
         warnings
     }
 }

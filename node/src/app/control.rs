@@ -63,7 +63,7 @@ pub(super) fn serve(
     raft: PeerService,
     links: LinkService,
 ) {
-    let auth = AuthLayer::new(&node.config.cluster.id, node.metrics.clone());
+    let auth = AuthLayer::new(&node.config.cluster.id, &node.config.cluster.members, node.metrics.clone());
     let handle: Arc<dyn NodeHandle> = node.clone();
     let routes = control::routes(handle).add_service(raft.into_server()).add_service(PeerLinkServiceServer::new(links));
     let shutdown = node.shutdown.subscribe();
@@ -185,6 +185,20 @@ impl NodeHandle for Node {
     async fn set_draining(&self, draining: bool) -> Result<(), Stopped> {
         self.draining.set(draining);
         Ok(())
+    }
+
+    fn peer_is_alive(&self, node: NodeId) -> bool {
+        self.peers.is_alive(node)
+    }
+
+    async fn remove_member(&self, node: NodeId) -> Result<(), String> {
+        self.raft.remove(node.0.into()).await.map_err(|e| e.to_string())
+    }
+
+    async fn add_member(&self, node: NodeId) -> Result<(), String> {
+        let member = self.config.cluster.members.iter().find(|m| m.id == node).ok_or("it is not configured")?;
+        self.raft.add_learner(super::peer_config(member)).await.map_err(|e| e.to_string())?;
+        self.raft.promote(node.0.into()).await.map_err(|e| e.to_string())
     }
 
     fn peer(&self, node: NodeId) -> Option<Channel> {

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::key_file;
+
 /// A file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
@@ -44,7 +46,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DiskError {
 
 /// Reads 32 octets written as 64 hexadecimal digits.
 pub(super) fn read_key(path: &Path) -> Result<[u8; 32], DiskError> {
-    let text = fs::read_to_string(path).map_err(io_error(path))?;
+    let text = key_file::read_to_string(path).map_err(io_error(path))?;
     let bad = || DiskError::Content { path: path.to_owned(), what: "must hold 32 octets as 64 hexadecimal digits" };
     let digits = text.trim().as_bytes();
     if digits.len() != 64 {
@@ -58,15 +60,16 @@ pub(super) fn read_key(path: &Path) -> Result<[u8; 32], DiskError> {
     Ok(key)
 }
 
-/// Takes the next incarnation, and makes sure that no later start takes the same.
-pub(super) fn next_incarnation(data_dir: &Path) -> Result<u32, DiskError> {
+/// Takes the next incarnation, and makes sure that no later start takes the same. `first`: where a directory that has none begins; above
+/// all that a lost one may have counted.
+pub(super) fn next_incarnation(data_dir: &Path, first: u32) -> Result<u32, DiskError> {
     fs::create_dir_all(data_dir).map_err(io_error(data_dir))?;
     let path = data_dir.join("incarnation");
     let last = match fs::read_to_string(&path) {
         Ok(text) => {
             text.trim().parse::<u32>().map_err(|_| DiskError::Content { path: path.clone(), what: "must hold a number" })?
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => first.saturating_sub(1),
         Err(e) => return Err(io_error(&path)(e)),
     };
     let next = last.checked_add(1).ok_or_else(|| DiskError::Content {
@@ -106,10 +109,10 @@ mod tests {
     #[test]
     fn incarnations_rise() {
         let d = dir("inc");
-        assert_eq!(next_incarnation(&d).unwrap(), 1);
-        assert_eq!(next_incarnation(&d).unwrap(), 2);
+        assert_eq!(next_incarnation(&d, 70).unwrap(), 70);
+        assert_eq!(next_incarnation(&d, 90).unwrap(), 71);
         fs::write(d.join("incarnation"), "x").unwrap();
-        assert!(next_incarnation(&d).is_err(), "a damaged file must not start again from 1");
+        assert!(next_incarnation(&d, 90).is_err(), "a damaged file must not start again from 1");
         fs::remove_dir_all(d).unwrap();
     }
 
@@ -118,7 +121,7 @@ mod tests {
         let d = dir("key");
         fs::create_dir_all(&d).unwrap();
         let f = d.join("k");
-        fs::write(&f, format!("{}\n", "0f".repeat(32))).unwrap();
+        key_file::write(&f, format!("{}\n", "0f".repeat(32)));
         assert_eq!(read_key(&f).unwrap(), [15; 32]);
         for bad in ["", "0f", &"zz".repeat(32), &"0f".repeat(33)] {
             fs::write(&f, bad).unwrap();

@@ -8,11 +8,13 @@ mod disk;
 mod grpc;
 mod level;
 mod log_health;
+mod membership;
 mod readings;
 mod view;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use sbc_core::policy::ClusterConfig;
 use sbc_core::replica::{LEVEL, Replica};
 use sbc_core::sbc::Sbc;
 use sbc_core::token::ClusterKey;
+use sbc_proto::peer::AdmitResponse;
 use sbc_raft::{Connector, PeerConfig, RaftConfig, RaftHandle};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,13 +39,13 @@ pub use disk::DiskError;
 
 use crate::announce::{AnnounceConfig, AnnounceState, Announcer, AnnouncerHandle, Driver as AnnounceBy, Exec};
 use crate::config::{
-    AnnounceDriver, KeyFault, MediaEngine as EngineChoice, NodeConfig, SecretsDir, builtin_cluster, parse_cluster,
+    AnnounceDriver, KeyFault, MediaEngine as EngineChoice, Member, NodeConfig, SecretsDir, builtin_cluster, parse_cluster,
 };
 use crate::control::NodeStatus;
 use crate::dns::{DnsConfig, QUERIES_MAX, Resolver};
 use crate::driver::{Clock, Driver, DriverHandle, ParseConfig, Parts, Queues};
 use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
-use crate::peer::{LinkService, LogLevel, Myself, PeerLinks};
+use crate::peer::{LinkService, LogFacts, Myself, PeerLinks};
 use crate::store::{Store, encode_entry};
 use crate::telemetry::{self, Alarms, HealthPage, Metrics};
 use crate::tls;
@@ -203,6 +206,8 @@ pub(crate) struct Node {
     pub(crate) started_unix_ms: u64,
     pub(crate) status: watch::Sender<NodeStatus>,
     pub(crate) shutdown: watch::Sender<bool>,
+    /// Why it cannot go on, once that is so.
+    fatal: watch::Sender<Option<String>>,
 }
 
 impl Node {
@@ -215,8 +220,12 @@ impl Node {
         let certificates = Certificates::new(&config, &pems, &metrics)?;
         let grpc_tls = tls::grpc_server(&certificates.control)?;
         let listener = grpc::bind(config.grpc_listen).await.map_err(start_error("[grpc] listen"))?;
-        let incarnation = disk::next_incarnation(&config.data_dir)?;
         let clock = Clock::default();
+        let data = membership::data_id(&config.data_dir.join("raft"))?;
+        let admitted = Arc::new(AtomicBool::new(!data.fresh));
+        // Seconds: more than there can have been starts.
+        let first = u32::try_from(clock.now().unix.0 / 1000).unwrap_or(1);
+        let incarnation = disk::next_incarnation(&config.data_dir, first)?;
         let replica = Arc::new(RwLock::new(Replica::knowing(knows)));
         let (driver, orders) = DriverHandle::new();
         let (to_store, store) = mpsc::channel(STORE_QUEUE);
@@ -232,7 +241,7 @@ impl Node {
         let transport = runtimes.sip.spawn(transport).await.map_err(start_error("SIP"))?.map_err(start_error("SIP sockets"))?;
         metrics.read_from(readings::readings(&transport, &media));
         let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector { pems: pems.control });
-        let raft_config = raft_config(&config, incarnation);
+        let raft_config = RaftConfig { admitted: admitted.clone(), ..raft_config(&config, incarnation) };
         let channel = |p: &PeerConfig| Some((NodeId(u16::try_from(p.id).ok()?), connector.channel(p)));
         let peer_channels = raft_config.peers.iter().filter_map(channel).collect();
         let myself = Myself { node: config.id, incarnation, cluster_id: config.cluster.id.clone(), level: knows };
@@ -294,16 +303,47 @@ impl Node {
             started_unix_ms: clock.now().unix.0,
             status: watch::Sender::default(),
             shutdown: watch::Sender::new(false),
+            fatal: watch::Sender::new(None),
         });
-        let members = config.cluster.members.iter().map(|m| m.id).collect();
-        let log_level: LogLevel = Arc::new(move || replica.read().unwrap_or_else(PoisonError::into_inner).level());
-        let link_service = LinkService::new(myself, members, to_peers, log_level, peers.words().clone(), own_state.subscribe());
+        let members = config.cluster.members.iter().map(|m| (m.id, m.name.clone())).collect();
+        let facts = log_facts(&replica, &raft);
+        let link_service = LinkService::new(myself, members, to_peers, facts, peers.words().clone(), own_state.subscribe());
         control::serve(&node, listener, grpc_tls, raft_service, link_service);
         node.spawn_tasks(runtimes, own_state, cluster_text.filter(|_| options.init)).await?;
-        if options.init {
+        if options.init && !data.fresh {
             raft.initialize().await.map_err(start_error("--init"))?;
         }
+        runtimes.control.spawn(node.clone().join(data, admitted, options.init));
         Ok(node)
+    }
+
+    /// Takes part in Raft when it may, makes the cluster where it is to, and tells the log of this start.
+    async fn join(self: Arc<Node>, data: membership::DataId, admitted: Arc<AtomicBool>, init: bool) {
+        let (id, name) = (self.config.id, self.config.name.clone());
+        let own = (id, name.as_str(), self.config.cluster.id.as_str());
+        let dir = self.config.data_dir.join("raft");
+        if let Err(why) = membership::ask(own, &data, &dir, &self.peer_channels, &admitted).await {
+            self.fatal.send_replace(Some(why));
+            return;
+        }
+        if init
+            && data.fresh
+            && let Err(error) = self.raft.initialize().await
+        {
+            self.fatal.send_replace(Some(format!("--init: {error}")));
+            return;
+        }
+        let starting = membership::Starting {
+            raft: self.raft.clone(),
+            clock: self.clock,
+            replica: self.replica.clone(),
+            node: id,
+            name,
+            incarnation: self.incarnation,
+            data_id: data.id,
+            admitted,
+        };
+        self.fatal.send_replace(Some(membership::say_up(starting).await));
     }
 
     /// The tasks that go on as long as the node does.
@@ -356,7 +396,6 @@ impl Node {
         runtimes.control.spawn(levels.run());
         runtimes.control.spawn(reporter.run());
         runtimes.raft.spawn(view::tick(self.raft.clone(), self.clock));
-        runtimes.raft.spawn(view::say_up(self.raft.clone(), self.clock, self.config.id, self.incarnation));
         if let Some(text) = first_config {
             runtimes.raft.spawn(view::first_config(self.raft.clone(), self.clock, self.replica.clone(), text));
         }
@@ -369,7 +408,11 @@ impl Node {
         let mut int = signal(SignalKind::interrupt()).map_err(start_error("signals"))?;
         let mut halted = self.driver.halted();
         let mut raft = self.raft.watch();
+        let mut fatal = self.fatal.subscribe();
         loop {
+            if let Some(reason) = fatal.borrow_and_update().clone() {
+                return Err(AppError::Fatal(reason));
+            }
             if let Some(reason) = halted.borrow_and_update().clone() {
                 return Err(AppError::Fatal(reason));
             }
@@ -382,6 +425,7 @@ impl Node {
                 // A few small files: no reason for a thread of their own.
                 _ = hup.recv() => self.certificates.reload(),
                 _ = halted.changed() => {}
+                _ = fatal.changed() => {}
                 changed = raft.changed() => if changed.is_err() {
                     return Err(AppError::Fatal("Raft has stopped".into()));
                 },
@@ -490,17 +534,40 @@ fn media_config(config: &NodeConfig) -> MediaConfig {
     }
 }
 
+/// A member, as Raft knows it.
+fn peer_config(m: &Member) -> PeerConfig {
+    PeerConfig { id: m.id.0.into(), name: m.name.clone(), addr: m.peer.to_string() }
+}
+
+/// What a peer may ask of the log.
+fn log_facts(replica: &Arc<RwLock<Replica>>, raft: &RaftHandle) -> LogFacts {
+    let (of_level, of_nodes, raft) = (replica.clone(), replica.clone(), raft.clone());
+    LogFacts {
+        level: Box::new(move || of_level.read().unwrap_or_else(PoisonError::into_inner).level()),
+        admit: Box::new(move |node, data_id| {
+            let caught_up = raft.status().caught_up;
+            let replica = of_nodes.read().unwrap_or_else(PoisonError::into_inner);
+            let known = replica.node(node).filter(|n| !n.vacant);
+            AdmitResponse {
+                // Before data ids only its starts are known: one that has started before is not new.
+                known_otherwise: known.is_some_and(|n| n.data_id != data_id),
+                caught_up,
+                empty: replica.applied_index() == 0,
+            }
+        }),
+    }
+}
+
 fn raft_config(config: &NodeConfig, incarnation: u32) -> RaftConfig {
     let own = config.this_member();
     let node = u32::from(config.id.0);
-    let peer = |m: &crate::config::Member| PeerConfig { id: m.id.0.into(), name: m.name.clone(), addr: m.peer.to_string() };
     RaftConfig {
         node_id: config.id.0.into(),
         cluster_id: config.cluster.id.clone(),
         name: own.name.clone(),
         advertise: own.peer.to_string(),
         data_dir: config.data_dir.join("raft"),
-        peers: config.cluster.members.iter().filter(|m| m.id != config.id).map(peer).collect(),
+        peers: config.cluster.members.iter().filter(|m| m.id != config.id).map(peer_config).collect(),
         heartbeat: config.raft.heartbeat,
         election_min: config.raft.election[0],
         election_max: config.raft.election[1],

@@ -8,7 +8,7 @@ use prost::Message;
 use sbc_core::ids::NodeId;
 use sbc_core::io::{AlarmKind, Command, CommandReply, NodeState, NodeView, View};
 use sbc_core::replica::Replica;
-use sbc_core::store_pb::{self, ConfigRevision, NodeUp, Tick, command::Kind};
+use sbc_core::store_pb::{self, ConfigRevision, Tick, command::Kind};
 use sbc_core::time::Instant;
 use sbc_raft::{RaftHandle, RaftStatus, Role, StorageState};
 use tokio::sync::watch;
@@ -30,6 +30,10 @@ const RENEW: Duration = Duration::from_millis(200);
 const SETTLE: Duration = Duration::from_millis(25);
 /// How often gauges are brought up to date.
 const REPORT: Duration = Duration::from_secs(1);
+/// Clocks further apart than this raise an alarm, milliseconds: CDRs and events of two nodes are put in order by them.
+const SKEW: u64 = 1000;
+/// And below this it is cleared.
+const SKEW_OVER: u64 = 500;
 /// How often the leader writes its clock into the log.
 const TICK: Duration = Duration::from_secs(10);
 /// Pause between tries of what must get into the log once.
@@ -167,8 +171,15 @@ impl Sources {
         });
     }
 
+    fn judge_clocks(&self) {
+        let raised = self.alarms.active().iter().any(|a| a.kind == AlarmKind::ClockSkew);
+        let clocks = self.config.cluster.members.iter().map(|m| (m.name.as_str(), self.peers.clock_skew_ms(m.id)));
+        self.alarms.set(AlarmKind::ClockSkew, skewed(clocks, raised));
+    }
+
     async fn report(&self, status: &RaftStatus) {
         log_health::tell(&self.alarms, &self.config, status);
+        self.judge_clocks();
         let gauge = |g: &prometheus_client::metrics::gauge::Gauge, v: u64| {
             g.set(i64::try_from(v).unwrap_or(i64::MAX));
         };
@@ -221,6 +232,18 @@ impl Shortages {
     }
 }
 
+/// Which clocks are too far from ours, for people; `None`: none. `raised`: the alarm stands.
+fn skewed<'a>(clocks: impl Iterator<Item = (&'a str, Option<i64>)>, raised: bool) -> Option<String> {
+    let limit = if raised { SKEW_OVER } else { SKEW };
+    let far = clocks.filter_map(|(name, skew)| {
+        let ms = skew.filter(|ms| ms.unsigned_abs() > limit)?;
+        let way = if ms > 0 { "ahead" } else { "behind" };
+        Some(format!("the clock of {name} is {}.{:03} s {way}", ms.unsigned_abs() / 1000, ms.unsigned_abs() % 1000))
+    });
+    let far: Vec<String> = far.collect();
+    (!far.is_empty()).then(|| far.join("; "))
+}
+
 /// The announcer's state, as the control plane tells it.
 fn announce_state(state: &AnnounceState) -> control::AnnounceState {
     match state {
@@ -248,14 +271,6 @@ pub(super) async fn tick(raft: RaftHandle, clock: Clock) {
     }
 }
 
-/// Tells the log that this node has started, until it knows.
-pub(super) async fn say_up(raft: RaftHandle, clock: Clock, node: NodeId, incarnation: u32) {
-    let up = NodeUp { node: u32::from(node.0), incarnation };
-    while raft.propose(log_command(clock, Kind::NodeUp(up))).await.is_err() {
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
 /// Proposes the configuration file as the first revision, unless the log has one.
 pub(super) async fn first_config(raft: RaftHandle, clock: Clock, replica: Arc<RwLock<Replica>>, text: String) {
     loop {
@@ -275,5 +290,23 @@ pub(super) async fn first_config(raft: RaftHandle, clock: Clock, replica: Arc<Rw
             let _ = raft.propose(log_command(clock, Kind::Config(revision))).await;
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_differ_are_named_and_an_alarm_that_stands_stays_a_little_longer() {
+        let of = |b, c, raised| skewed([("node-a", None), ("node-b", b), ("node-c", c)].into_iter(), raised);
+        assert_eq!(of(None, Some(0), false), None);
+        assert_eq!(of(Some(900), Some(-900), false), None);
+        assert_eq!(of(Some(900), None, true).unwrap(), "the clock of node-b is 0.900 s ahead");
+        assert_eq!(
+            of(Some(1001), Some(-3_600_000), false).unwrap(),
+            "the clock of node-b is 1.001 s ahead; the clock of node-c is 3600.000 s behind"
+        );
+        assert_eq!(of(Some(499), Some(500), true), None);
     }
 }

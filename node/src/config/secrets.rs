@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sbc_core::policy::ClusterConfig;
 
+use crate::key_file;
+
 /// Longest content of a secret's file.
 const SIZE_CAP: u64 = 4096;
 
@@ -44,7 +46,7 @@ impl SecretsDir {
         if size > SIZE_CAP {
             return Err(format!("larger than {SIZE_CAP} octets"));
         }
-        std::fs::read_to_string(&path).map_err(|e| said(&e))
+        key_file::read_to_string(&path).map_err(|e| said(&e))
     }
 }
 
@@ -67,16 +69,16 @@ mod tests {
     fn found_missing_and_wrong() {
         let dir = std::env::temp_dir().join(format!("sbc-secrets-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("one"), "hunter2\n").unwrap();
+        key_file::write(&dir.join("one"), "hunter2\n");
         let mut config = parse_cluster(TEXT, 1).unwrap();
         let wrong = SecretsDir::new(Some(&dir), None).fill(&mut config);
         assert_eq!(wrong, [format!("secret \"two\": {}: not there", dir.join("two").display())]);
         assert!(config.trunks[0].credentials.as_ref().unwrap().secret.is_known());
         assert!(!format!("{config:?}").contains("hunter2"), "nothing shows it");
-        std::fs::write(dir.join("two"), "a\nb\n").unwrap();
+        key_file::write(&dir.join("two"), "a\nb\n");
         let wrong = SecretsDir::new(None, Some(&dir)).fill(&mut config);
         assert!(wrong.len() == 1 && wrong[0].contains("one line"), "{wrong:?}");
-        std::fs::write(dir.join("two"), "x".repeat(5000)).unwrap();
+        key_file::write(&dir.join("two"), "x".repeat(5000));
         assert!(SecretsDir::new(Some(&dir), None).fill(&mut config)[0].contains("larger"));
         assert_eq!(SecretsDir::default().fill(&mut config).len(), 2);
         std::fs::remove_dir_all(dir).unwrap();

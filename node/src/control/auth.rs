@@ -3,6 +3,7 @@
 //! The bearer is read from the client certificate, whose chain TLS has checked. A node that forwards an RPC names the asker
 //! in `sbc-on-behalf-of`; only a node's certificate is believed there, and what it names is authorised again here.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -16,6 +17,7 @@ use tower::{Layer, Service};
 
 use super::error::fault;
 use super::permission::{PII_READ, allowed, needs};
+use crate::config::Member;
 use crate::telemetry::Metrics;
 use crate::tls::{Identity, IdentityKind, Role, peer_identity};
 
@@ -74,13 +76,22 @@ fn parse_on_behalf(text: &str) -> Option<(IdentityKind, String, Option<Role>)> {
 #[derive(Clone)]
 pub struct AuthLayer {
     cluster: Arc<str>,
+    /// Ids as Raft's requests name them, with the names that the certificates bear.
+    members: Arc<HashMap<String, String>>,
     metrics: Metrics,
 }
 
 impl AuthLayer {
-    /// For bearers of this cluster.
-    pub fn new(cluster: &str, metrics: Metrics) -> AuthLayer {
-        AuthLayer { cluster: cluster.into(), metrics }
+    /// For bearers of this cluster, and its members.
+    pub fn new(cluster: &str, members: &[Member], metrics: Metrics) -> AuthLayer {
+        let members = members.iter().map(|m| (m.id.to_string(), m.name.clone())).collect();
+        AuthLayer { cluster: cluster.into(), members: Arc::new(members), metrics }
+    }
+
+    /// A node speaks for itself only: what is said in the name of another is of a node whose key is lost, or set up wrong.
+    fn speaks_for_itself(&self, request: &Request<Body>, bearer: &str) -> bool {
+        let said = request.headers().get("sbc-from").and_then(|id| id.to_str().ok());
+        said.is_none_or(|id| self.members.get(id).is_some_and(|name| name == bearer))
     }
 
     fn check(&self, request: &Request<Body>) -> Result<Caller, Status> {
@@ -108,7 +119,7 @@ impl AuthLayer {
             caller = Caller { kind, name, role, pii: false, forwarded: true };
         }
         if path.starts_with("/sbc.peer.") {
-            return if caller.kind == IdentityKind::Node && !caller.forwarded {
+            return if caller.kind == IdentityKind::Node && !caller.forwarded && self.speaks_for_itself(request, &caller.name) {
                 Ok(caller)
             } else {
                 Err(denied(&caller, "peer"))
@@ -161,6 +172,9 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.auth.check(&request) {
             Ok(caller) => {
+                if let Some(bearer) = identity(request.extensions()) {
+                    request.extensions_mut().insert(bearer);
+                }
                 request.extensions_mut().insert(caller);
                 Either::Left(self.inner.call(request))
             }

@@ -151,6 +151,12 @@ pub trait NodeHandle: Send + Sync + 'static {
     async fn withdraw(&self) -> Result<(), AnnounceError>;
     /// Starts or ends draining; the announcement is ordered apart from it.
     async fn set_draining(&self, draining: bool) -> Result<(), Stopped>;
+    /// True while the link to a peer works.
+    fn peer_is_alive(&self, node: NodeId) -> bool;
+    /// At the leader: it is no member of Raft any more. The error is for people.
+    async fn remove_member(&self, node: NodeId) -> Result<(), String>;
+    /// At the leader: gives a configured node the log, then its vote.
+    async fn add_member(&self, node: NodeId) -> Result<(), String>;
     /// A channel to a peer's gRPC listener with the node's own certificate; connects when used.
     fn peer(&self, node: NodeId) -> Option<Channel>;
 }

@@ -14,6 +14,7 @@ mod nodes;
 mod permission;
 mod pidf;
 mod policy;
+mod readmit;
 mod routing;
 mod server;
 mod shared;

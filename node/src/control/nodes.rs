@@ -428,6 +428,15 @@ impl ClusterService for Nodes {
         Ok(Response::new(pb::ClusterServiceGetStatusResponse { status: Some(status) }))
     }
 
+    type ReadmitMemberStream = Answers<pb::ClusterServiceReadmitMemberResponse>;
+
+    async fn readmit_member(
+        &self,
+        request: Request<pb::ClusterServiceReadmitMemberRequest>,
+    ) -> Result<Response<Self::ReadmitMemberStream>, Status> {
+        self.readmit(request).await
+    }
+
     async fn list_members(
         &self,
         request: Request<pb::ClusterServiceListMembersRequest>,

@@ -14,6 +14,7 @@ use super::auth::{Caller, ON_BEHALF_OF};
 use super::error::{fault, no_node, unreachable};
 use super::handle::NodeHandle;
 use super::map::Names;
+use crate::config::Member;
 
 /// Entries of one page: the default and the limit.
 pub(crate) const PAGE_MAX: usize = 1000;
@@ -64,8 +65,12 @@ impl Shared {
         if name.is_empty() || name == self.my_name() {
             return Ok(Place::Here);
         }
-        let member = self.node.config().cluster.members.iter().find(|m| m.name == name).ok_or_else(|| no_node(name))?;
-        self.place_of(member.id, caller)
+        self.place_of(self.member(name)?.id, caller)
+    }
+
+    /// The member of that name.
+    pub(crate) fn member(&self, name: &str) -> Result<&Member, Status> {
+        self.node.config().cluster.members.iter().find(|m| m.name == name).ok_or_else(|| no_node(name))
     }
 
     /// The same by id.

@@ -117,6 +117,15 @@ impl NodeHandle for Fake {
     fn raft_status(&self) -> RaftStatus {
         RaftStatus { leader: Some(NodeId(1)), term: 4, quorum_ok: true, voters: vec![NodeId(1)], ..Default::default() }
     }
+    fn peer_is_alive(&self, _: NodeId) -> bool {
+        false
+    }
+    async fn remove_member(&self, _: NodeId) -> Result<(), String> {
+        Ok(())
+    }
+    async fn add_member(&self, _: NodeId) -> Result<(), String> {
+        Ok(())
+    }
     fn alarms(&self) -> Vec<crate::telemetry::ActiveAlarm> {
         Vec::new()
     }
@@ -190,7 +199,7 @@ impl Lab {
         let paths = self.authority.issue(&self.dir.0, &stem, &["127.0.0.1"], &[&uri]);
         let tls = grpc_server(&reloader(&paths)).unwrap();
         let handle: Arc<dyn NodeHandle> = Arc::clone(node) as _;
-        let auth = AuthLayer::new("lab", node.metrics());
+        let auth = AuthLayer::new("lab", &node.config.cluster.members, node.metrics());
         tokio::spawn(serve(listener, tls, auth, routes(handle), node.shutdown()));
     }
 

@@ -16,7 +16,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::words::{self, Words};
-use super::{LinkState, Myself, delay};
+use super::{LinkState, Myself, delay, skew};
 
 /// How often a peer is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_millis(300);
@@ -82,12 +82,18 @@ impl Task {
         let mut heard = Instant::now();
         let (mut nonce, mut incarnation) = (0u64, 0);
         let mut own = self.own.clone();
+        let mut asked = Instant::now();
         loop {
             tokio::select! {
                 received = incoming.next() => match received {
                     Some(Ok(received)) => {
                         if let Some(Kind::Hello(hello)) = &received.kind {
                             self.state.level.store(super::level_of(hello), Ordering::Relaxed);
+                        }
+                        if let Some(Kind::Pong(pong)) = &received.kind
+                            && pong.nonce == nonce
+                        {
+                            self.state.skew.measure(asked.elapsed(), pong.unix_ms, skew::wall_ms());
                         }
                         heard = Instant::now();
                         self.state.note_heard();
@@ -106,6 +112,7 @@ impl Task {
                         return Err("no answer to pings".into());
                     }
                     nonce += 1;
+                    asked = Instant::now();
                     frames.try_send(self.ping(nonce)).map_err(|e| e.to_string())?;
                 }
                 // Said at once; one that finds no room is said by the next ping. A sender that is gone is a node that stops.

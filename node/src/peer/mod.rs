@@ -7,6 +7,7 @@ mod convert;
 mod delay;
 mod link;
 mod service;
+mod skew;
 mod words;
 
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ use sbc_proto::peer::{Hello, PeerFrame};
 use sbc_raft::{Connector, PeerConfig};
 use tokio::sync::{mpsc, watch};
 
-pub use service::{LinkService, LogLevel};
+pub use service::{Admit, LinkService, LogFacts};
 pub use words::{WORD_LIMIT, Word, Words};
 
 /// Frames that wait for one peer: two seconds of a thousand misrouted packets a second.
@@ -77,6 +78,8 @@ struct LinkState {
     alive: AtomicBool,
     /// The format level of its last Hello; 0: it has said none.
     level: AtomicU32,
+    /// How far its clock is from ours.
+    skew: skew::Skew,
     /// When it was last heard; before that, when the link was first tried.
     heard: Mutex<Instant>,
     down_after: Duration,
@@ -87,6 +90,7 @@ impl LinkState {
         LinkState {
             alive: AtomicBool::new(false),
             level: AtomicU32::new(0),
+            skew: skew::Skew::default(),
             heard: Mutex::new(Instant::now()),
             down_after: lease + MARGIN,
         }
@@ -149,6 +153,11 @@ impl PeerLinks {
     pub fn level(&self, node: NodeId) -> Option<u32> {
         let level = self.links.get(&node)?.state.level.load(Ordering::Relaxed);
         (level > 0).then_some(level)
+    }
+
+    /// How far the peer's wall clock is ahead of ours, milliseconds; `None`: it is not linked, or has not said.
+    pub fn clock_skew_ms(&self, node: NodeId) -> Option<i64> {
+        self.links.get(&node).filter(|l| l.state.is_alive())?.state.skew.get()
     }
 
     /// True while the link to the peer works.

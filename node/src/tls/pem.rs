@@ -10,6 +10,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
+use crate::key_file;
+
 /// Why certificates cannot be used: an error of the operator's files, so each variant names the file.
 #[derive(Debug, Error)]
 pub enum TlsError {
@@ -92,7 +94,7 @@ impl Pems {
         let mut faults = Vec::new();
         let cert = read(&paths.cert).and_then(|pem| Ok((certificates(&pem, &paths.cert)?, pem)));
         let cert = cert.map_err(|e| faults.push((PemPart::Cert, e))).ok();
-        let key = read(&paths.key).and_then(|pem| Ok((private_key(&pem, &paths.key)?, pem)));
+        let key = read_key(&paths.key).and_then(|pem| Ok((private_key(&pem, &paths.key)?, pem)));
         let key = key.map_err(|e| faults.push((PemPart::Key, e))).ok();
         let ca = read(&paths.ca).and_then(|pem| Ok((roots(&pem, &paths.ca)?, pem)));
         let ca = ca.map_err(|e| faults.push((PemPart::Ca, e))).ok();
@@ -122,6 +124,10 @@ impl Pems {
 /// The cryptography: ring, named in every configuration, so that no process-wide default is needed.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(crypto::ring::default_provider())
+}
+
+fn read_key(file: &Path) -> Result<Vec<u8>, TlsError> {
+    key_file::read(file).map_err(|source| TlsError::Read { file: file.to_owned(), source })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {

@@ -78,7 +78,7 @@ impl Authority {
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let file = |ext: &str| dir.join(format!("{stem}.{ext}"));
         std::fs::write(file("crt"), cert.pem()).unwrap();
-        std::fs::write(file("key"), key.serialize_pem()).unwrap();
+        crate::key_file::write(&file("key"), key.serialize_pem());
         std::fs::write(file("ca"), &self.pem).unwrap();
         PemPaths { cert: file("crt"), key: file("key"), ca: file("ca") }
     }

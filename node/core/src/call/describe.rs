@@ -8,6 +8,7 @@ use super::forward::Forward;
 use super::media::Remotes;
 use super::services::Services;
 use super::{Call, body, reliable};
+use crate::ctx::AGENT;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, Message, Method, Sdp};
 use crate::transaction::ServerTxId;
@@ -174,7 +175,7 @@ impl Call {
         fault: Unusable,
     ) {
         let mut draft = request.response(fault.status(), None);
-        let (name, value) = fault.field(&cx.local.name);
+        let (name, value) = fault.field(AGENT);
         draft.push_named(name, value);
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, back, &draft);

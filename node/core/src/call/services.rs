@@ -11,7 +11,7 @@ use super::challenge::NonceCounts;
 use super::ladder::Note;
 use super::left::Left;
 use super::timer::Timer;
-use crate::ctx::LocalConfig;
+use crate::ctx::{AGENT, LocalConfig};
 use crate::health::Health;
 use crate::ids::{CallUid, FlowId, MediaId, NodeId, ProposalId, ResolveId, SendId};
 use crate::io::{AddressRole, Counter, Output, Path, PeerMessage, ReturnPath, SendFailure, Transmit, Transport};
@@ -251,7 +251,7 @@ impl Services {
     /// A plain final response: tag, Allow and Retry-After where they belong.
     pub fn reject(&mut self, tx: ServerTxId, request: &Message, status: u16, local_tag: &str) {
         let mut draft = request.response(status, None);
-        finish_response(&mut draft, request, status, local_tag, &self.local.name);
+        finish_response(&mut draft, request, status, local_tag, AGENT);
         self.respond(tx, &mut draft);
     }
 
@@ -264,7 +264,7 @@ impl Services {
     pub fn reject_with(&mut self, back: ReturnPath, request: &Message, status: u16, fields: &[(&str, String)]) {
         let tag = self.stateless_tag(request);
         let mut draft = request.response(status, None);
-        finish_response(&mut draft, request, status, &tag, &self.local.name);
+        finish_response(&mut draft, request, status, &tag, AGENT);
         for (name, value) in fields {
             draft.remove_named(name);
             draft.push_named(name, value.as_str());

@@ -7,6 +7,7 @@ use super::outgoing::Purpose;
 use super::services::{Services, finish_response};
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause};
+use crate::ctx::AGENT;
 use crate::io::{Counter, Side};
 use crate::routing;
 use crate::sip::{Draft, HeaderId, Message, Method};
@@ -102,11 +103,11 @@ impl Call {
     pub(super) fn refuse(&mut self, cx: &mut Services, status: u16) {
         let Some(tx) = self.invite_tx.take() else { return };
         let mut draft = self.invite.response(status, None);
-        finish_response(&mut draft, &self.invite, status, self.tag(), &cx.local.name);
+        finish_response(&mut draft, &self.invite, status, self.tag(), AGENT);
         self.put_session_id(Side::Caller, &mut draft);
         if self.unsecured && self.attempts.is_empty() && status == 480 {
             // RFC 5630: what is there cannot be reached as was dialled.
-            draft.push(HeaderId::Warning, format!("380 {} \"SIPS Not Allowed\"", cx.local.name));
+            draft.push(HeaderId::Warning, format!("380 {AGENT} \"SIPS Not Allowed\""));
         }
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         cx.respond(tx, &mut draft);

@@ -88,7 +88,8 @@ impl Replica {
             Kind::Notice(c) => self.on_change(run, Change::Notice(c), at),
             Kind::End(c) => self.on_end(run, c, at),
             Kind::Config(c) => self.on_config(run, c, at),
-            Kind::NodeUp(c) => self.on_node_up(run, *c, at),
+            Kind::NodeUp(c) => self.on_node_up(run, c, at),
+            Kind::Readmit(c) => self.on_readmit(run, c.node),
             Kind::Block(b) => self.on_blocks(run, |blocks| blocks.block(b, at)),
             Kind::Unblock(u) => self.on_blocks(run, |blocks| blocks.unblock(&u.prefix)),
             Kind::Level(l) => self.on_level(run, l.level),
@@ -109,7 +110,7 @@ impl Replica {
     fn on_alarm(&mut self, run: &mut Run, alarm: &Alarm, at: u64) {
         // One that arose before the node started again says nothing of the node that it is now.
         let node = u16::try_from(alarm.node).map(NodeId);
-        if node.is_ok_and(|n| self.nodes.get(&n).is_some_and(|now| now.0 > alarm.incarnation)) {
+        if node.is_ok_and(|n| self.nodes.get(&n).is_some_and(|now| now.incarnation > alarm.incarnation)) {
             return run.stale(None, StaleReason::OldIncarnation);
         }
         if !self.alarms.change(alarm, at) {
@@ -255,21 +256,40 @@ impl Replica {
         }
     }
 
-    fn on_node_up(&mut self, run: &mut Run, up: NodeUp, at: u64) {
+    fn on_node_up(&mut self, run: &mut Run, up: &NodeUp, at: u64) {
         let (Ok(node @ 1..), incarnation @ 1..) = (u16::try_from(up.node), up.incarnation) else {
             return run.stale(None, StaleReason::Malformed);
         };
         let (node, incarnation) = (NodeId(node), Incarnation(incarnation));
-        if self.nodes.get(&node).is_some_and(|known| *known >= incarnation) {
-            return run.stale(None, StaleReason::OldIncarnation);
+        let data_id = if self.level >= 2 { Bytes::copy_from_slice(&up.data_id) } else { Bytes::new() };
+        if let Some(known) = self.nodes.get_mut(&node) {
+            if !known.vacant && !known.data_id.is_empty() && known.data_id != data_id {
+                return run.stale(None, StaleReason::OtherData);
+            }
+            if known.incarnation == incarnation.0 && known.data_id.is_empty() && !data_id.is_empty() && !known.vacant {
+                // It started before the log had reached the level of data ids.
+                known.data_id = data_id;
+                return;
+            }
+            if known.incarnation >= incarnation.0 {
+                return run.stale(None, StaleReason::OldIncarnation);
+            }
         }
-        self.nodes.insert(node, incarnation);
+        self.nodes.insert(node, NodeUp { node: up.node, incarnation: up.incarnation, data_id, vacant: false });
         self.alarms.forget(node);
         let orphans: Vec<CallUid> =
             self.calls.values().filter(|c| c.is_live() && c.owner() == node && self.is_orphan(c)).map(|c| c.uid).collect();
         self.orphans.extend(orphans);
         run.effects.push(Effect::NodeUp { node, incarnation });
         self.event(run, Event { kind: EventKind::NodeUp.into(), unix_ms: at, node: up.node, ..Event::default() });
+    }
+
+    /// The node's next start brings a new log directory.
+    fn on_readmit(&mut self, run: &mut Run, node: u32) {
+        let known = u16::try_from(node).ok().and_then(|n| self.nodes.get_mut(&NodeId(n)));
+        let Some(known) = known else { return run.stale(None, StaleReason::Malformed) };
+        known.vacant = true;
+        known.data_id = Bytes::new();
     }
 
     fn on_blocks(&mut self, run: &mut Run, change: impl FnOnce(&mut BlockLog) -> bool) {

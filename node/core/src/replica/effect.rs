@@ -86,6 +86,8 @@ pub enum StaleReason {
     Ended,
     /// The node has started again since.
     OldIncarnation,
+    /// The node has another log directory than the log knows it by: its disk was lost.
+    OtherData,
     /// There are too many blocks, or there is none of that prefix.
     NoBlock,
     /// An alarm that stands so already.

@@ -8,7 +8,7 @@ use super::ApplyError;
 use crate::store_pb::Entry;
 use crate::store_pb::command::Kind;
 
-/// The newest level that this version knows. 1: before there were levels. 2: alarms, and what else is marked so in [`level_of`].
+/// The newest level that this version knows. 1: before there were levels. 2: alarms, data ids of nodes, and what else is marked so in [`level_of`].
 pub const LEVEL: u32 = 2;
 
 /// The level from which on a kind of command may stand in the log.
@@ -27,7 +27,7 @@ pub fn level_of(kind: &Kind) -> u32 {
         | Kind::Unblock(_)
         // An older node stops at it for not knowing the kind, which is what it is for.
         | Kind::Level(_) => 1,
-        Kind::Alarm(_) => 2,
+        Kind::Alarm(_) | Kind::Readmit(_) => 2,
     }
 }
 

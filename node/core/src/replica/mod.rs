@@ -32,7 +32,7 @@ pub use level::{LEVEL, level_of};
 pub use snapshot::Frozen;
 
 use crate::ids::{CallUid, Incarnation, NodeId};
-use crate::store_pb::{AlarmState, Block, Cdr, ConfigHistory, Event};
+use crate::store_pb::{AlarmState, Block, Cdr, ConfigHistory, Event, NodeUp};
 use alarms::AlarmLog;
 use blocks::BlockLog;
 use config_log::ConfigLog;
@@ -90,7 +90,8 @@ pub struct Replica {
     stepped_ms: u64,
     /// The newest Tick.
     tick_ms: u64,
-    nodes: BTreeMap<NodeId, Incarnation>,
+    /// What each node has said of its last start.
+    nodes: BTreeMap<NodeId, NodeUp>,
 }
 
 impl Default for Replica {
@@ -218,12 +219,17 @@ impl Replica {
 
     /// The newest incarnation that a node has reported.
     pub fn node_incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        self.nodes.get(&node).copied()
+        self.nodes.get(&node).map(|n| Incarnation(n.incarnation))
+    }
+
+    /// What the log knows of a node: its newest start and its data id.
+    pub fn node(&self, node: NodeId) -> Option<&NodeUp> {
+        self.nodes.get(&node)
     }
 
     /// True when the call's owner has started again since it took the call.
     fn is_orphan(&self, entry: &CallEntry) -> bool {
-        let Some(now) = self.nodes.get(&entry.owner()) else { return false };
-        entry.uid.node != entry.owner() || entry.uid.incarnation < *now
+        let Some(now) = self.node_incarnation(entry.owner()) else { return false };
+        entry.uid.node != entry.owner() || entry.uid.incarnation < now
     }
 }

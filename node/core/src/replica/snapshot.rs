@@ -8,7 +8,7 @@ use super::blocks::BlockLog;
 use super::config_log::ConfigLog;
 use super::journal::Journal;
 use super::{CDR_LIMITS, CallEntry, EVENT_LIMITS, LEVEL, Replica, RestoreError};
-use crate::ids::{CallUid, Incarnation, NodeId};
+use crate::ids::{CallUid, NodeId};
 use crate::store_pb::{Cdr, Event, NodeUp, Snapshot};
 
 /// The replica at one log index, sharing its records.
@@ -25,7 +25,7 @@ pub struct Frozen {
     clock_ms: u64,
     stepped_ms: u64,
     tick_ms: u64,
-    nodes: BTreeMap<NodeId, Incarnation>,
+    nodes: BTreeMap<NodeId, NodeUp>,
 }
 
 impl Frozen {
@@ -67,7 +67,7 @@ impl Frozen {
             clock_ms: self.clock_ms,
             tick_ms: self.tick_ms,
             stepped_ms: self.stepped_ms,
-            nodes: self.nodes.iter().map(|(n, i)| NodeUp { node: u32::from(n.0), incarnation: i.0 }).collect(),
+            nodes: self.nodes.values().cloned().collect(),
             blocks: self.blocks.iter().cloned().collect(),
             alarms: self.alarms.iter().cloned().collect(),
         }
@@ -108,7 +108,7 @@ impl Replica {
         replica.stepped_ms = if snapshot.tick_ms == 0 { 0 } else { stepped };
         for n in snapshot.nodes {
             let node = u16::try_from(n.node).map_err(|_| RestoreError::Damaged("a node's id"))?;
-            replica.nodes.insert(NodeId(node), Incarnation(n.incarnation));
+            replica.nodes.insert(NodeId(node), n);
         }
         replica.blocks = BlockLog::restored(snapshot.blocks).ok_or(RestoreError::Damaged("a block stands twice"))?;
         replica.alarms = AlarmLog::restored(snapshot.alarms).ok_or(RestoreError::Damaged("an alarm stands twice"))?;

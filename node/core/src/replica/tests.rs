@@ -172,7 +172,7 @@ fn unknown_versions_and_kinds_stop_before_anything_changes() {
 #[test]
 fn a_restarted_owner_ends_its_calls_over_several_entries() {
     let mut r = Replica::new();
-    let up = |n| entry(5000, vec![Kind::NodeUp(NodeUp { node: 1, incarnation: n })]);
+    let up = |n| entry(5000, vec![Kind::NodeUp(NodeUp { node: 1, incarnation: n, ..Default::default() })]);
     r.apply(1, &up(1)).unwrap();
     let total: u64 = 5000;
     for n in 0..total {
@@ -335,7 +335,11 @@ fn random_entry(seed: &mut Seed, now: &mut u64) -> Entry {
                 7..=8 => answer(call, seq),
                 9 => refresh(call, seq),
                 10..=12 => end(call, ["caller", "callee"][usize::try_from(seed.below(2)).unwrap()]),
-                13 => Kind::NodeUp(NodeUp { node: node.into(), incarnation: u32::try_from(1 + seed.below(3)).unwrap() }),
+                13 => Kind::NodeUp(NodeUp {
+                    node: node.into(),
+                    incarnation: u32::try_from(1 + seed.below(3)).unwrap(),
+                    ..Default::default()
+                }),
                 14 => Kind::Config(ConfigRevision { base: seed.below(4), ..Default::default() }),
                 _ => Kind::Tick(Tick {}),
             }
@@ -494,7 +498,7 @@ fn a_node_stops_where_the_log_goes_beyond_what_it_knows() {
 #[test]
 fn alarms_stand_until_cleared_or_the_node_starts_again() {
     let mut r = Replica::new();
-    let up = |n| Kind::NodeUp(NodeUp { node: 1, incarnation: n });
+    let up = |n| Kind::NodeUp(NodeUp { node: 1, incarnation: n, ..Default::default() });
     r.apply(1, &entry(1, vec![level(2), up(1), alarm(1, 1, true), alarm(2, 1, true)])).unwrap();
     let standing = |r: &Replica| r.alarms().map(|a| (a.node, a.since_unix_ms)).collect::<Vec<_>>();
     assert_eq!(standing(&r), [(1, 1), (2, 1)]);
@@ -508,4 +512,34 @@ fn alarms_stand_until_cleared_or_the_node_starts_again() {
     // What no node says.
     let long = Kind::Alarm(Alarm { node: 1, incarnation: 2, kind: "x".repeat(65), raised: true, detail: String::new() });
     assert_eq!(r.apply(5, &entry(8, vec![long])).unwrap(), [Effect::Stale { call: None, reason: StaleReason::SameAlarm }]);
+}
+
+#[test]
+fn a_node_is_known_by_its_log_directory() {
+    let up = |incarnation, data: u8| {
+        Kind::NodeUp(NodeUp { node: 3, incarnation, data_id: vec![data; 16].into(), ..Default::default() })
+    };
+    let readmit = || Kind::Readmit(Readmit { node: 3 });
+    let refused = [Effect::Stale { call: None, reason: StaleReason::OtherData }];
+    let mut r = Replica::new();
+    // Before level 2 ids say nothing.
+    r.apply(1, &entry(1, vec![up(7, 1)])).unwrap();
+    assert!(r.node(NodeId(3)).unwrap().data_id.is_empty());
+    // Said again under level 2, the same start is known by it.
+    r.apply(2, &entry(2, vec![level(2), up(7, 1)])).unwrap();
+    assert_eq!(r.node(NodeId(3)).unwrap().data_id, vec![1; 16]);
+    assert_eq!(kinds(&r), [EventKind::NodeUp], "it did not start again");
+    // A wiped disk, whatever incarnation it counts.
+    assert_eq!(r.apply(3, &entry(3, vec![up(8, 2)])).unwrap(), refused);
+    assert_eq!(r.apply(4, &entry(3, vec![up(1, 2)])).unwrap(), refused);
+    assert_eq!(r.node_incarnation(NodeId(3)), Some(Incarnation(7)));
+    // The operator's word, through a snapshot.
+    r.apply(5, &entry(4, vec![readmit()])).unwrap();
+    let mut r = Replica::restore(r.snapshot()).unwrap();
+    r.apply(6, &entry(5, vec![up(7, 2)])).unwrap();
+    assert!(r.node(NodeId(3)).unwrap().vacant, "incarnations still rise");
+    r.apply(7, &entry(6, vec![up(9, 2)])).unwrap();
+    let known = r.node(NodeId(3)).unwrap();
+    assert_eq!((known.incarnation, known.vacant, &known.data_id[..]), (9, false, &[2; 16][..]));
+    assert_eq!(r.apply(8, &entry(7, vec![up(10, 1)])).unwrap(), refused, "the old directory is no longer its own");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Sbc;
 use crate::auth::{NonceState, check_nonce, mint_nonce, our_challenge, presented};
+use crate::ctx::AGENT;
 use crate::io::{Counter, ReturnPath};
 use crate::policy::Challenger;
 use crate::sip::Message;
@@ -109,7 +110,7 @@ impl Sbc {
         let status = challenger.asks.status();
         let mut draft = request.response(status, None);
         let tag = self.cx.stateless_tag(request);
-        crate::call::finish_response(&mut draft, request, status, &tag, &self.cx.local.name);
+        crate::call::finish_response(&mut draft, request, status, &tag, AGENT);
         for hash in challenger.offered() {
             draft.push(challenger.asks.asks(), our_challenge(&challenger.realm, hash, &nonce, stale));
         }

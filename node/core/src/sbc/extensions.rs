@@ -3,6 +3,7 @@
 
 use super::Sbc;
 use crate::call::unusable;
+use crate::ctx::AGENT;
 use crate::io::ReturnPath;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
@@ -49,7 +50,7 @@ impl Sbc {
     /// Answers 415 or 488 to an INVITE whose session description cannot be read, hence not be anchored.
     pub(super) fn refuses_body(&mut self, back: ReturnPath, request: &Message) -> bool {
         let Some(fault) = unusable(request) else { return false };
-        let fields = [fault.field(&self.cx.local.name)];
+        let fields = [fault.field(AGENT)];
         self.cx.reject_with(back, request, fault.status(), &fields);
         true
     }

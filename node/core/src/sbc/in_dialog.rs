@@ -3,6 +3,7 @@
 use super::Sbc;
 use crate::call::finish_response;
 use crate::call::server_key;
+use crate::ctx::AGENT;
 use crate::ids::{CallUid, NodeId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::placement::{self, Facts, Placement};
@@ -134,7 +135,7 @@ impl Sbc {
         let secure = secure && path.transport == Transport::Tls;
         let (scheme, parameter) = if secure { ("sips", "") } else { ("sip", path.transport.contact_parameter()) };
         let mut draft = message.response(302, None);
-        finish_response(&mut draft, message, 302, "", &self.cx.local.name);
+        finish_response(&mut draft, message, 302, "", AGENT);
         draft.push(HeaderId::Contact, format!("<{scheme}:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
         crate::call::fill_via(&mut draft, &back);
         self.cx.count(Counter::Misrouted(message.method().label(), "redirect"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Sbc;
 use crate::call::Timer;
-use crate::ctx::{LocalConfig, bracketed};
+use crate::ctx::{AGENT, LocalConfig, bracketed};
 use crate::ids::ResolveId;
 use crate::io::{AddressRole, Counter, Output, Realm, ResolveError, ResolveRequest, Target, Transport, TransportChoice};
 use crate::policy::Trunk;
@@ -198,7 +198,7 @@ impl Sbc {
         draft.push(HeaderId::CSeq, "1 OPTIONS");
         draft.push(HeaderId::Contact, format!("<sip:{own}:{}>", cx.local.port_of(target.transport)));
         draft.push(HeaderId::Accept, "application/sdp");
-        draft.push(HeaderId::UserAgent, &*cx.local.name);
+        draft.push(HeaderId::UserAgent, AGENT);
         let Some(payload) = cx.encode(&draft) else { return };
         match cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload) {
             Some(tx) => {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Sbc;
 pub(super) use crate::call::server_key;
 use crate::call::{ClientUse, allowed};
-use crate::ctx::is_private;
+use crate::ctx::{AGENT, is_private};
 use crate::ids::{CallUid, NodeId};
 use crate::io::{ClaimStage, Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::policy::Blocked;
@@ -235,7 +235,7 @@ impl Sbc {
         }
         let mut draft = request.response(200, None);
         let tag = self.cx.stateless_tag(request);
-        crate::call::finish_response(&mut draft, request, 200, &tag, &self.cx.local.name);
+        crate::call::finish_response(&mut draft, request, 200, &tag, AGENT);
         draft.push(crate::sip::HeaderId::Allow, crate::call::ALLOW);
         draft.push(crate::sip::HeaderId::Accept, "application/sdp");
         draft.push_named("Accept-Encoding", "identity");

@@ -341,7 +341,7 @@ fn after_a_restart_it_is_481() {
     assert_eq!(s.statuses(), [481]);
     s.notifies(&got, "far", 1, "active", None);
     assert_eq!(s.first.response(&s.w, &Method::Notify).status(), Some(481));
-    s.w.commit_all(Kind::NodeUp(NodeUp { node: 1, incarnation: 2 }));
+    s.w.commit_all(Kind::NodeUp(NodeUp { node: 1, incarnation: 2, ..Default::default() }));
     wait(&mut s.w, 20);
     assert!(s.refreshes(&ok, 3, "600", Some(1)).is_none());
     assert_eq!(s.statuses(), [481]);

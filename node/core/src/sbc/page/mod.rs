@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::Sbc;
 use crate::call::server_key;
 use crate::call::{ALLOW_NO_EVENTS, Asked, copy_through, finish_response, upstream};
+use crate::ctx::AGENT;
 use crate::ids::ResolveId;
 use crate::io::{Counter, HostAndPort, Path, Realm, ReturnPath, Target, TransportChoice};
 use crate::policy::SubscribePolicy;
@@ -233,7 +234,7 @@ impl Sbc {
                 draft.set_body(response.content_type(), response.body());
             }
         } else {
-            finish_response(&mut draft, &page.request, status, &tag, &self.cx.local.name);
+            finish_response(&mut draft, &page.request, status, &tag, AGENT);
         }
         self.cx.respond(page.tx, &mut draft);
         if page.subscribes() {

@@ -7,6 +7,7 @@ use crate::call::{
     Asked, Loss, MaxForwardsError, NextHop, Timer, Way, Ways, copy_through, finish_response, map_event_id, next_max_forwards,
     strip_our_credentials, upstream,
 };
+use crate::ctx::AGENT;
 use crate::dialog::{MAX_ROUTES, named_addresses};
 use crate::ids::ResolveId;
 use crate::io::{Counter, Output, ResolveError, ReturnPath, Side, Target};
@@ -140,7 +141,7 @@ impl Sbc {
 
     fn refuse_passing(&mut self, tx: ServerTxId, request: &Message, status: u16) {
         let mut draft = request.response(status, None);
-        finish_response(&mut draft, request, status, "", &self.cx.local.name);
+        finish_response(&mut draft, request, status, "", AGENT);
         if status == 405 {
             draft.set(HeaderId::Allow, ALLOW);
         }

@@ -92,7 +92,7 @@ impl World {
             self.push(self.now + 1000 * MS, Event::Started { node, life });
             return;
         }
-        let up = store_pb::NodeUp { node: u32::try_from(node + 1).expect("few nodes"), incarnation: life };
+        let up = store_pb::NodeUp { node: u32::try_from(node + 1).expect("few nodes"), incarnation: life, ..Default::default() };
         let kind = Some(store_pb::command::Kind::NodeUp(up));
         self.commit(node, life, ProposalId(0), store_pb::Command { unix_ms: UNIX + self.now / MS, kind });
     }
