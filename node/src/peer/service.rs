@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_node_is_who_its_certificate_says() {
-        let hello = |node, level| Hello { node, incarnation: 1, cluster_id: "lab".into(), level };
+        let hello = |node, level| Hello { node, incarnation: 1, cluster_id: "lab".into(), level, state: None };
         let node_c = bearer(IdentityKind::Node, "node-c");
         assert_eq!(service(1).check(&hello(3, 2), Some(&node_c)).unwrap(), NodeId(3));
         for (node, who) in
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_node_that_does_not_know_the_log_is_not_linked_with() {
-        let hello = |level| Hello { node: 3, incarnation: 1, cluster_id: "lab".into(), level };
+        let hello = |level| Hello { node: 3, incarnation: 1, cluster_id: "lab".into(), level, state: None };
         let node_c = bearer(IdentityKind::Node, "node-c");
         // 0: of a version that knew no levels.
         assert!(service(1).check(&hello(0), Some(&node_c)).is_ok());
