@@ -259,7 +259,7 @@ mod tests {
         assert!(first.fresh);
         assert_eq!(data_id(&dir).unwrap(), first, "until it is admitted");
         keep(&dir).unwrap();
-        assert_eq!(data_id(&dir).unwrap(), DataId { fresh: false, ..first.clone() });
+        assert_eq!(data_id(&dir).unwrap(), DataId { fresh: false, ..first });
         fs::remove_dir_all(&dir).unwrap();
         assert_ne!(data_id(&dir).unwrap().id, first.id);
         // Of the version before: a log, and no id.
