@@ -75,6 +75,9 @@ pub(crate) struct CallArgs {
     /// Send and count audio
     #[arg(long)]
     pub(crate) rtp: bool,
+    /// Send this location along (PIDF-LO; "-": standard input)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) location: Option<PathBuf>,
 }
 
 /// `key=value` with a dotted key.

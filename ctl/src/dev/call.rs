@@ -1,19 +1,25 @@
 //! `dev call` and the process of the built-in PSAP.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::dev::args::CallArgs;
 use crate::dev::handset::{Talk, start_phone};
-use crate::error::Failure;
+use crate::error::{Exit, Failure};
+use crate::files;
 use crate::output::{Out, Table, line, note};
-use crate::phone::{LadderDirection, LadderLine};
+use crate::phone::{LadderDirection, LadderLine, Location};
+
+/// Longest location: with the rest of its INVITE it fits a datagram.
+const LOCATION_MAX: usize = 32 * 1024;
 
 /// One call from this machine to the anycast address.
 pub(crate) async fn call(out: Out, args: &CallArgs) -> Result<(), Failure> {
-    let talk = Talk::place(IpAddr::V4(Ipv4Addr::LOCALHOST), &args.to, args.rtp).await?;
+    let location = args.location.as_deref().map(location).transpose()?;
+    let talk = Talk::place(IpAddr::V4(Ipv4Addr::LOCALHOST), &args.to, args.rtp, location).await?;
     note(&format!("answered after {} ms, talking for {} s", talk.setup().as_millis(), args.hold));
     tokio::time::sleep(Duration::from_secs(args.hold)).await;
     let hung_up = talk.bye().await;
@@ -37,6 +43,16 @@ pub(crate) async fn call(out: Out, args: &CallArgs) -> Result<(), Failure> {
         ));
     }
     hung_up.map(|_| ())
+}
+
+/// A location as the file has it: whether it is good PIDF-LO is for the cluster to say.
+fn location(path: &Path) -> Result<Location, Failure> {
+    let pidf = files::read(path)?;
+    if pidf.len() > LOCATION_MAX {
+        return Err(Failure::new(Exit::Usage, format!("{} is too long for one INVITE by UDP", path.display()))
+            .cause(format!("{} octets; the most is {LOCATION_MAX}", pidf.len())));
+    }
+    Ok(Location::new(pidf))
 }
 
 fn json(l: &LadderLine) -> serde_json::Value {

@@ -18,6 +18,9 @@ use crate::follow::{self, Seen};
 const SETTLE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 
+/// A node's name and the calls that it lists.
+pub(crate) type NodesCalls = (String, Vec<Call>);
+
 /// Each node by itself.
 pub(crate) struct Witnesses(Vec<(String, Cluster)>);
 
@@ -54,13 +57,9 @@ impl Witnesses {
         }
     }
 
-    /// The live calls of each node, once each has `count`.
-    pub(crate) async fn calls(&self, count: usize) -> Result<Vec<(String, Vec<Call>)>, Failure> {
-        self.ask(
-            async |c| all_calls(c.connect().await?, CallFilter::default(), 0).await,
-            |all| all.iter().all(|(_, c)| c.len() == count),
-        )
-        .await
+    /// The live calls of each node, once `enough` likes them; as they were last when the time is up.
+    pub(crate) async fn calls(&self, enough: impl Fn(&[NodesCalls]) -> bool) -> Result<Vec<NodesCalls>, Failure> {
+        self.ask(async |c| all_calls(c.connect().await?, CallFilter::default(), 0).await, enough).await
     }
 
     /// The records of each node, once each has one; then a moment longer, for a second one to show.

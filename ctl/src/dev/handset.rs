@@ -10,11 +10,12 @@ use tokio::task::JoinHandle;
 use crate::dev::stand::{ANYCAST, SIP_PORT};
 use crate::error::{Exit, Failure};
 use crate::phone::{
-    self, CallError, CallHandle, CallOptions, Caller, Direction, LadderLine, PsapEvent, PsapHandle, PsapOptions, Reply, RtpStats,
+    self, CallError, CallHandle, CallOptions, Caller, Direction, LadderLine, Location, PsapEvent, PsapHandle, PsapOptions, Reply,
+    RtpStats,
 };
 
-/// How long the PSAP may take to learn that the caller hung up.
-const HANG_UP: Duration = Duration::from_secs(5);
+/// How long the PSAP may take to learn what the caller did.
+const LEARN: Duration = Duration::from_secs(5);
 /// How long a demonstration's call may ring; the built-in PSAP answers at once.
 const RING: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
@@ -75,15 +76,23 @@ impl Psap {
         self.phone.stats().rtp.received
     }
 
-    /// Re-INVITEs that stopped it sending, and those that let it send again.
-    pub(crate) fn offers(&self) -> (u64, u64) {
-        let counts = *lock(&self.counts);
-        (counts.holds, counts.resumes)
+    /// Re-INVITEs that stopped it sending, and those that let it send again, once they are as many as wanted or the time is up: the
+    /// one who counts them is a task of its own.
+    pub(crate) async fn offers(&self, wanted: (u64, u64)) -> (u64, u64) {
+        let end = Instant::now() + LEARN;
+        loop {
+            let counts = *lock(&self.counts);
+            let seen = (counts.holds, counts.resumes);
+            if seen == wanted || Instant::now() > end {
+                return seen;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// BYEs, once there is one or the time is up.
     pub(crate) async fn byes(&self) -> Result<u64, Failure> {
-        let end = Instant::now() + HANG_UP;
+        let end = Instant::now() + LEARN;
         loop {
             let counts = *lock(&self.counts);
             if counts.missed > 0 {
@@ -114,10 +123,10 @@ pub(crate) struct Talk {
 
 impl Talk {
     /// Calls a number or URI and waits for the answer. A refusal is an error that has the ladder in its cause.
-    pub(crate) async fn place(from: IpAddr, to: &str, rtp: bool) -> Result<Talk, Failure> {
+    pub(crate) async fn place(from: IpAddr, to: &str, rtp: bool, location: Option<Location>) -> Result<Talk, Failure> {
         let begin = Instant::now();
         let mut options = CallOptions::new(anycast(), &uri(to));
-        (options.rtp, options.ignore_contact, options.ring) = (rtp, true, RING);
+        (options.rtp, options.ignore_contact, options.ring, options.location) = (rtp, true, RING, location);
         let call = Caller::new(from).invite(options).await.map_err(|e| Failure::failed(format!("the call to {to}")).cause(e))?;
         match call.answered().await {
             Ok(reply) if reply.is_success() => Ok(Talk { call, setup: begin.elapsed() }),
@@ -213,7 +222,7 @@ mod tests {
         talk.resume().await.unwrap();
         talk.bye().await.unwrap();
         assert_eq!(psap.byes().await.unwrap(), 1);
-        assert_eq!((psap.rang(), psap.offers()), (1, (1, 1)));
+        assert_eq!((psap.rang(), psap.offers((1, 1)).await), (1, (1, 1)));
         assert_eq!(talk.contact(), Some(psap.phone.local()));
         assert!(text(&talk.ladder()).contains("BYE"));
     }

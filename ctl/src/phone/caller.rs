@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::body::{Location, description};
 use super::dialog::Dialog;
 use super::endpoint::{CallError, Endpoint, Incoming, Reply, same_transaction};
 use super::ladder::{Ladder, LadderLine};
@@ -36,6 +37,8 @@ pub(crate) struct CallOptions {
     pub(crate) ignore_contact: bool,
     /// Further header fields of the INVITE.
     pub(crate) headers: Vec<(String, String)>,
+    /// Where the caller is; goes with the INVITE.
+    pub(crate) location: Option<Location>,
     /// How long to let it ring.
     pub(crate) ring: Duration,
 }
@@ -44,7 +47,7 @@ impl CallOptions {
     /// A call with RTP that does as the RFC says.
     pub(crate) fn new(target: SocketAddr, uri: &str) -> CallOptions {
         let (uri, user) = (uri.to_owned(), "caller".to_owned());
-        CallOptions { target, uri, user, rtp: true, ignore_contact: false, headers: Vec::new(), ring: RING }
+        CallOptions { target, uri, user, rtp: true, ignore_contact: false, headers: Vec::new(), location: None, ring: RING }
     }
 }
 
@@ -119,7 +122,10 @@ fn first_invite(endpoint: &Endpoint, options: &CallOptions, contact: &str, offer
     for (name, value) in &options.headers {
         invite.add(name, value.clone());
     }
-    invite.set_body("application/sdp", offer);
+    match &options.location {
+        Some(location) => location.attach(&mut invite, &offer),
+        None => invite.set_body("application/sdp", offer),
+    }
     invite
 }
 
@@ -169,7 +175,7 @@ impl Call {
         let to = self.destination(&dialog, None);
         *lock(&self.dialog) = Some(dialog);
         self.endpoint.acknowledge(&self.invite, ack, to?).await?;
-        self.apply(&reply.message.body);
+        self.apply(&reply.message);
         Ok(())
     }
 
@@ -182,8 +188,8 @@ impl Call {
     }
 
     /// Follows the far end's description; none, or one without our stream, stops the RTP.
-    fn apply(&self, body: &[u8]) {
-        let remote = RemoteSdp::parse(body);
+    fn apply(&self, message: &Message) {
+        let remote = description(message).and_then(RemoteSdp::parse);
         let audio = remote.as_ref().and_then(RemoteSdp::audio);
         let ours = lock(&self.sdp).direction.sends();
         self.rtp.set(audio.and_then(|a| a.target()), ours && audio.is_some_and(|a| a.direction.answer().sends()));
@@ -233,7 +239,7 @@ impl Call {
 
     /// A re-INVITE or UPDATE of the far end.
     async fn on_offer(self: &Arc<Call>, request: Incoming, is_invite: bool) {
-        let offer = RemoteSdp::parse(&request.message.body);
+        let offer = description(&request.message).and_then(RemoteSdp::parse);
         let body = {
             let mut sdp = lock(&self.sdp);
             match &offer {
@@ -255,7 +261,7 @@ impl Call {
                 dialog.refresh(&request.message);
             }
             if offer.is_some() {
-                self.apply(&request.message.body);
+                self.apply(&request.message);
             }
             if let Some(body) = body.filter(|b| !b.is_empty()) {
                 response.set_body("application/sdp", body);
@@ -399,7 +405,7 @@ impl CallHandle {
             (dialog.ack(&call.endpoint, &invite), call.destination(dialog, None)?)
         };
         call.endpoint.acknowledge(&invite, ack, address).await?;
-        call.apply(&reply.message.body);
+        call.apply(&reply.message);
         Ok(reply)
     }
 

@@ -9,11 +9,12 @@
 //!
 //! Absent: TCP, TLS, DNS, digest authentication, 100rel, RTCP reports.
 //!
-//! Files: message, sdp, rtp, ladder → endpoint (socket, transactions) → dialog → caller, psap_report, psap.
+//! Files: message, sdp, body, rtp, ladder → endpoint (socket, transactions) → dialog → caller, psap_report, psap.
 
 #![cfg_attr(not(test), allow(dead_code, reason = "the tests use all of a phone, `sbcctl dev` a part"))]
 #![allow(unused_imports, reason = "every type that the handles' methods name can be named")]
 
+mod body;
 mod caller;
 mod dialog;
 mod endpoint;
@@ -26,6 +27,7 @@ mod sdp;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use body::Location;
 pub(crate) use caller::{CallHandle, CallOptions, Caller, Phase};
 pub(crate) use endpoint::{CallError, Reply};
 pub(crate) use ladder::{LadderDirection, LadderLine};

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::sleep;
 
+use super::body::description;
 use super::dialog::Dialog;
 use super::endpoint::{CallError, Endpoint, Incoming, Recent, Reply};
 use super::message::Message;
@@ -242,10 +243,9 @@ impl Inner {
     /// Our description for an INVITE: the answer to its offer, or an offer if it has none. `None`: nothing in common.
     fn body_of(call: &UasCall, request: &Incoming) -> Option<String> {
         let mut sdp = lock(&call.sdp);
-        let body = if request.message.body.is_empty() {
-            sdp.offer(Direction::SendRecv)
-        } else {
-            sdp.answer(&RemoteSdp::parse(&request.message.body)?)?
+        let body = match description(&request.message) {
+            None => sdp.offer(Direction::SendRecv),
+            Some(offer) => sdp.answer(&RemoteSdp::parse(offer)?)?,
         };
         call.rtp.set(None, sdp.direction.sends());
         Some(body)
@@ -297,7 +297,7 @@ impl Inner {
     /// A re-INVITE or UPDATE.
     async fn on_offer(self: &Arc<Inner>, call: &Arc<UasCall>, request: Incoming) {
         let is_invite = request.message.method() == Some("INVITE");
-        let bare_update = !is_invite && request.message.body.is_empty();
+        let bare_update = !is_invite && description(&request.message).is_none();
         let body = if bare_update { Some(String::new()) } else { Self::body_of(call, &request) };
         let Some(body) = body else {
             let refusal = self.of_call(call, &request, 488, "Not Acceptable Here");

@@ -99,6 +99,15 @@ async fn a_call_with_echo_ends_with_the_callers_bye() {
 }
 
 #[tokio::test]
+async fn a_location_goes_along_and_the_call_is_answered() {
+    let mut b = Bench::start(51, fast()).await;
+    let call = b.answered(|o| o.location = Some(Location::new("<presence/>".into()))).await;
+    b.event(|e| matches!(e, PsapEvent::Acked { .. })).await;
+    eventually("echo", || call.rtp_stats().received >= 5).await;
+    assert_eq!(call.bye(None).await.unwrap().code, 200);
+}
+
+#[tokio::test]
 async fn hold_stops_the_echo_and_resume_brings_it_back() {
     let mut b = Bench::start(3, fast()).await;
     let call = b.answered(|_| ()).await;
