@@ -6,7 +6,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::args::Global;
 use crate::context::{self, Context};
-use crate::error::{Exit, Failure, chain};
+use crate::error::{Exit, Failure, chain, distrust};
 use crate::files;
 
 /// How long one endpoint may take to accept a connection before the next is tried.
@@ -55,12 +55,20 @@ impl Cluster {
     /// The first endpoint that accepts a connection.
     pub(crate) async fn connect(&self) -> Result<Channel, Failure> {
         let mut causes = Vec::new();
+        let mut denied = None;
         for endpoint in &self.endpoints {
             match self.connect_to(endpoint).await {
                 Ok(channel) => return Ok(channel),
                 Err(failure) if failure.exit == Exit::Usage => return Err(failure),
-                Err(failure) => causes.push(format!("{endpoint}: {}", failure.cause.unwrap_or_default())),
+                Err(failure) => {
+                    causes.push(format!("{endpoint}: {}", failure.cause.clone().unwrap_or_default()));
+                    denied = denied.or_else(|| Some(failure).filter(|f| f.exit == Exit::Denied));
+                }
             }
+        }
+        // Another endpoint may just be down: that one side does not believe the other is what is to be mended.
+        if let Some(denied) = denied {
+            return Err(denied);
         }
         let nodes = if causes.len() == 1 { "the node is" } else { "all nodes are" };
         Err(Failure::new(Exit::Unreachable, format!("{nodes} unreachable"))
@@ -82,7 +90,10 @@ impl Cluster {
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        let unreachable = |cause: String| Failure::new(Exit::Unreachable, format!("{endpoint} is unreachable")).cause(cause);
+        let unreachable = |cause: String| match distrust(&cause) {
+            Some(hint) => Failure::new(Exit::Denied, format!("no connection to {endpoint}")).cause(cause).hint(hint),
+            None => Failure::new(Exit::Unreachable, format!("{endpoint} is unreachable")).cause(cause),
+        };
         match tokio::time::timeout(CONNECT, connector.connect()).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(e)) => Err(unreachable(chain(&e))),

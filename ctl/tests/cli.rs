@@ -248,11 +248,29 @@ async fn exit_codes_and_hints() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_another_cluster_is_no_way_in() {
     let (ours, theirs) = (Stand::start().await, Stand::start().await);
-    let dir = theirs.dir.display();
-    let line = format!("call list --endpoint {} --ca {dir}/ca.crt --cert {dir}/ann.crt --key {dir}/ann.key", ours.address);
-    let output = ours.bare(&line).await;
-    assert_eq!(output.status.code(), Some(3), "{}", err(&output));
-    assert!(err(&output).contains("cause:"), "{}", err(&output));
+    let (own, other) = (ours.dir.display(), theirs.dir.display());
+    for (ca, cert, says) in
+        [(&other, &other, "--ca does not vouch"), (&other, &own, "--ca does not vouch"), (&own, &other, "believe --cert")]
+    {
+        let line = format!("call list --endpoint {} --ca {ca}/ca.crt --cert {cert}/ann.crt --key {cert}/ann.key", ours.address);
+        let output = ours.bare(&line).await;
+        assert_eq!(output.status.code(), Some(4), "{}", err(&output));
+        assert!(err(&output).contains("cause:") && err(&output).contains(says), "{}", err(&output));
+    }
+    // Nobody there is another matter.
+    let line = format!("call list --endpoint 127.0.0.1:1 --ca {own}/ca.crt --cert {own}/ann.crt --key {own}/ann.key");
+    assert_eq!(ours.bare(&line).await.status.code(), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn global_options_stand_under_a_heading_of_their_own() {
+    let stand = Stand::start().await;
+    for line in ["--help", "call list --help", "config apply --help"] {
+        let help = out(&stand.bare(line).await);
+        let (own, global) = help.split_once("Global options:").unwrap_or_else(|| panic!("{line}: {help}"));
+        assert!(global.contains("--endpoint") && global.contains("--request-id"), "{help}");
+        assert!(!own.contains("--endpoint") && !global.contains("--force"), "{help}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,6 +102,8 @@ fn started(stat: &str) -> Option<u64> {
 pub(crate) fn start(program: &Path, args: &[&str], dir: &Path, log: &Path, pid_file: &Path) -> Result<Process, Failure> {
     let output = OpenOptions::new().create(true).append(true).open(log).map_err(|e| files::failure("open", log, &e))?;
     let errors = output.try_clone().map_err(|e| files::failure("open", log, &e))?;
+    // It outlives this command: a lock or a pipe that somebody handed to us would stay held or open for as long as it runs.
+    close_fds::set_fds_cloexec(3, &[]);
     let child = Command::new(program)
         .args(args)
         .current_dir(dir)
@@ -136,6 +138,19 @@ mod tests {
         assert!(process.signal(Signal::KILL).unwrap());
         assert!(process.wait_end(Duration::from_secs(5)).await);
         assert!(!process.signal(Signal::KILL).unwrap());
+    }
+
+    #[test]
+    fn a_process_inherits_no_descriptors() {
+        let dir = TempDir::new();
+        let handed = fs::File::create(dir.0.join("lock")).unwrap();
+        rustix::io::fcntl_setfd(&handed, rustix::io::FdFlags::empty()).unwrap();
+        let process = sleeper(&dir);
+        let open = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().flatten();
+        let open: Vec<_> = open.filter_map(|fd| fs::read_link(fd.path()).ok()).collect();
+        process.signal(Signal::KILL).unwrap();
+        assert!(!open.contains(&dir.0.join("lock")), "{open:?}");
+        assert_eq!(open.iter().filter(|to| **to == dir.0.join("log")).count(), 2, "{open:?}");
     }
 
     #[test]
