@@ -200,6 +200,16 @@ impl Cluster {
             .ok(&format!("sbcctl {}", all.join(" ")))
     }
 
+    /// One call by `sbcctl dev call`, which hangs up at once; it is over and recorded everywhere when this returns.
+    ///
+    /// # Panics
+    /// It is not answered.
+    pub fn dev_call(&self, arguments: &[&str]) {
+        let before = self.cdrs().len();
+        self.ctl(&[&["dev", "call", "--hold", "0"], arguments].concat());
+        self.settled(before + 1);
+    }
+
     /// The JSON that a command prints, or nothing when it fails.
     pub fn try_json(&self, arguments: &[&str]) -> Option<Value> {
         let done = self.try_ctl(&[arguments, &["-o", "json"]].concat());
@@ -229,11 +239,12 @@ impl Cluster {
         text.expect("the configuration has a text").to_owned()
     }
 
-    /// Applies a configuration, and returns when every node has it: a read at a node waits for what is committed.
+    /// Applies a configuration, also one that takes no calls, and returns when every node has it: a read at a node waits for what is
+    /// committed.
     pub fn apply_config(&self, text: &str) {
         let file = command::scratch("cluster.toml");
         fs::write(&file, text).expect("the temporary directory is writable");
-        self.ctl(&["config", "apply", file.to_str().expect("scratch paths are UTF-8"), "--yes"]);
+        self.ctl(&["config", "apply", file.to_str().expect("scratch paths are UTF-8"), "--yes", "--force"]);
         let _ = fs::remove_file(&file);
         for node in 0..3 {
             self.json(&["config", "get", "--endpoint", &grpc(node)]);

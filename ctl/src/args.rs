@@ -20,6 +20,7 @@ pub(crate) struct Cli {
 
 /// What every command takes. Flags stand above SBCCTL_* variables, and those above the contexts file.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// gRPC address of a node, host:port; repeatable: the next one is tried when one is unreachable
     #[arg(long, global = true, env = "SBCCTL_ENDPOINT", value_delimiter = ',', value_name = "HOST:PORT")]
@@ -171,6 +172,8 @@ pub(crate) enum NodeCommand {
         #[arg(long)]
         exclusive: bool,
     },
+    /// Read a node's configuration file and certificates again: all or nothing, as SIGHUP does
+    Reload { node: String },
     /// Stop serving the anycast address from a node
     Withdraw {
         node: String,
@@ -451,28 +454,79 @@ pub(crate) enum DnsCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// The current configuration
+    /// The current configuration, or an earlier one
     Get {
         /// From the asked node's own state
         #[arg(long)]
         stale: bool,
+        /// One of `config history`
+        #[arg(long, value_name = "N")]
+        revision: Option<u64>,
     },
-    /// Say what is wrong with a file ("-": standard input)
+    /// Say what is wrong with a file ("-": standard input), and what it would do to callers
     Validate { file: PathBuf },
-    /// What applying a file would change; exit code 9 when it would
-    Diff { file: PathBuf },
+    /// What applying a file, or going back to a revision, would change; exit code 9 when it would
+    Diff(DiffArgs),
     /// Make a file the configuration
     Apply {
         file: PathBuf,
-        /// The etag that it is based on; default: the one current when it is shown
-        #[arg(long)]
-        etag: Option<String>,
         /// Do everything but change
         #[arg(long)]
         validate_only: bool,
         #[command(flatten)]
-        confirm: Confirm,
+        change: ChangeArgs,
     },
+    /// Keep what was applied with --confirm-within
+    Confirm {
+        /// The etag of what is to be kept; default: of what waits
+        #[arg(long)]
+        etag: Option<String>,
+    },
+    /// The newest revisions
+    History {
+        /// At most this many; 0: all that are kept
+        #[arg(long, default_value_t = 0)]
+        limit: usize,
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// Apply the text of an earlier revision once more, as a new revision
+    Rollback {
+        /// One of `config history`
+        revision: u64,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("to").required(true))]
+pub(crate) struct DiffArgs {
+    /// A file ("-": standard input)
+    #[arg(group = "to")]
+    pub(crate) file: Option<PathBuf>,
+    /// A revision instead
+    #[arg(long, group = "to", value_name = "N")]
+    pub(crate) revision: Option<u64>,
+    /// What it is compared with; default: the current configuration
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) from: u64,
+}
+
+/// How the configuration is changed.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChangeArgs {
+    /// The etag that it is based on; default: the one current when it is shown
+    #[arg(long)]
+    pub(crate) etag: Option<String>,
+    /// Also when an emergency number reaches no target by it, or a trunk never matches
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The cluster takes it back after this time (90s, 2m, 1h) unless `config confirm` comes
+    #[arg(long, value_name = "TIME", value_parser = crate::commands::seconds)]
+    pub(crate) confirm_within: Option<u32>,
+    #[command(flatten)]
+    pub(crate) confirm: Confirm,
 }
 
 #[derive(Debug, Subcommand)]

@@ -79,11 +79,15 @@ impl Failure {
         for violation in details.bad_request().iter().flat_map(|b| &b.field_violations) {
             cause += &format!("\n  {}: {}", violation.field, violation.description);
         }
+        let distrust = if info.is_none() { distrust(&cause) } else { None };
         Failure {
-            exit: exit_of(status.code(), reason),
+            exit: if distrust.is_some() { Exit::Denied } else { exit_of(status.code(), reason) },
             error: format!("{what} failed"),
+            hint: distrust
+                .or_else(|| Some(reason.map_or_else(|| hint_of_code(status.code()), hint_of)))
+                .map(str::to_owned)
+                .filter(|h| !h.is_empty()),
             cause: Some(cause),
-            hint: Some(reason.map_or_else(|| hint_of_code(status.code()), hint_of).to_owned()).filter(|h| !h.is_empty()),
         }
     }
 
@@ -93,7 +97,7 @@ impl Failure {
         let known = status.get_error_details().error_info().and_then(|i| ErrorReason::from_reason(&i.reason));
         let lost = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown);
         let mut failure = Failure::from_status(what, status);
-        if known == Some(ErrorReason::OutcomeUnknown) || known.is_none() && lost {
+        if known == Some(ErrorReason::OutcomeUnknown) || known.is_none() && lost && failure.exit != Exit::Denied {
             failure.exit = Exit::OutcomeUnknown;
             failure.error = format!("{what}: no answer; it may or may not have happened (request id {request_id})");
             failure.hint = Some(format!("repeat the command with --request-id {request_id}: it then happens at most once"));
@@ -114,6 +118,28 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What to do where one side does not believe the other's certificate, as the error of the TLS handshake tells; `None`: it is another error.
+pub(crate) fn distrust(cause: &str) -> Option<&'static str> {
+    // The node's words about ours (RFC 8446 §6.2).
+    const ALERTS: [&str; 7] = [
+        "UnknownCA",
+        "BadCertificate",
+        "UnsupportedCertificate",
+        "CertificateRevoked",
+        "CertificateExpired",
+        "CertificateUnknown",
+        "CertificateRequired",
+    ];
+    if ALERTS.iter().any(|alert| cause.contains(&format!("fatal alert: {alert}"))) || cause.contains("fatal alert: DecryptError")
+    {
+        return Some(
+            "the node does not believe --cert: it must be of this cluster's authority and not expired (`sbcctl pki issue`)",
+        );
+    }
+    let theirs = cause.contains("invalid peer certificate");
+    theirs.then_some("--ca does not vouch for this node: is it the authority of this cluster, and --endpoint a node of it?")
+}
+
 /// An error with all that is behind it, each part said once.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -132,6 +158,10 @@ fn exit_of(code: Code, reason: Option<ErrorReason>) -> Exit {
     match reason {
         Some(ErrorReason::NoLeader | ErrorReason::NoQuorum) => return Exit::NoQuorum,
         Some(ErrorReason::OutcomeUnknown) => return Exit::OutcomeUnknown,
+        // The command was right, the file is not.
+        Some(ErrorReason::InvalidConfig) => return Exit::Failed,
+        // What was to be changed is not there to be changed any more.
+        Some(ErrorReason::CallEnded | ErrorReason::NothingToConfirm) => return Exit::Conflict,
         _ => {}
     }
     match code {
@@ -139,6 +169,7 @@ fn exit_of(code: Code, reason: Option<ErrorReason>) -> Exit {
         Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
         Code::NotFound => Exit::NotFound,
         Code::Aborted | Code::AlreadyExists => Exit::Conflict,
+        Code::InvalidArgument => Exit::Usage,
         _ => Exit::Failed,
     }
 }
@@ -152,7 +183,9 @@ fn hint_of(reason: ErrorReason) -> &'static str {
         }
         ErrorReason::NoQuorum => "more than half of the nodes must run and reach each other: see `sbcctl node list`",
         ErrorReason::EtagMismatch => "someone changed the configuration: look at `sbcctl config diff FILE`, then apply again",
-        ErrorReason::InvalidConfig => "mend the lines that are named; `sbcctl config validate FILE` checks without applying",
+        ErrorReason::InvalidConfig => {
+            "mend the lines that are named; `sbcctl config validate FILE`, and `sbcd --check-config` on a node, check without applying"
+        }
         ErrorReason::EmergencyCall => "this ends an emergency call: repeat with --emergency if that is meant",
         ErrorReason::LastAnnouncer => {
             "no other node would serve the anycast address: announce another one first, or repeat with --force"
@@ -177,6 +210,14 @@ fn hint_of(reason: ErrorReason) -> &'static str {
         ErrorReason::OutcomeUnknown => "look whether it happened, or repeat with the same --request-id",
         ErrorReason::CallEnded => "the call is over already: `sbcctl cdr list --call UID` has its record",
         ErrorReason::ShuttingDown => "ask another node with --endpoint",
+        ErrorReason::RequestIdReused => "leave --request-id out, or name one that was not used yet",
+        ErrorReason::ConfigNeedsForce => {
+            "mend what is named; if it is meant so, repeat with --force, and with --confirm-within to have it taken back by itself"
+        }
+        ErrorReason::NothingToConfirm => "`sbcctl config history` shows what became of each revision",
+        ErrorReason::RevisionNotFound => "`sbcctl config history` shows the revisions that are kept",
+        ErrorReason::LevelTooLow => "`sbcctl node list` shows the versions: update the older nodes first",
+        ErrorReason::LadderNotKept => "`sbcctl cdr list --call UID` has its record; ladders end with the node's process",
         ErrorReason::Internal => "this is a fault of the node: keep its log and report it",
     }
 }
@@ -212,9 +253,8 @@ mod tests {
     #[test]
     fn every_reason_has_a_hint_of_its_own() {
         let mut hints = HashMap::new();
-        // Their numbers have gaps.
-        for number in 1..1000 {
-            let Ok(reason) = ErrorReason::try_from(number) else { continue };
+        // The numbers have gaps.
+        for reason in (1..1000).filter_map(|number| ErrorReason::try_from(number).ok()) {
             let shown = Failure::from_status("x", &status(Code::Internal, reason, &[])).hint.unwrap_or_default();
             assert!(shown.len() > 15, "{} has no hint", reason.reason());
             assert_eq!(hints.insert(shown, reason), None, "{} shares its hint", reason.reason());
@@ -244,6 +284,10 @@ mod tests {
         assert_eq!(exit(Code::NotFound, ErrorReason::CallNotFound), Exit::NotFound);
         assert_eq!(exit(Code::Aborted, ErrorReason::EtagMismatch), Exit::Conflict);
         assert_eq!(exit(Code::InvalidArgument, ErrorReason::InvalidConfig), Exit::Failed);
+        assert_eq!(exit(Code::InvalidArgument, ErrorReason::InvalidArgument), Exit::Usage);
+        assert_eq!(exit(Code::InvalidArgument, ErrorReason::InvalidResumeToken), Exit::Usage);
+        assert_eq!(exit(Code::FailedPrecondition, ErrorReason::CallEnded), Exit::Conflict);
+        assert_eq!(exit(Code::Aborted, ErrorReason::RequestIdReused), Exit::Conflict);
         assert_eq!(exit(Code::DeadlineExceeded, ErrorReason::OutcomeUnknown), Exit::OutcomeUnknown);
     }
 
@@ -254,6 +298,18 @@ mod tests {
         assert!(failure.to_string().contains("--request-id r-1"));
         let refused = Failure::from_change("applying", &status(Code::Unavailable, ErrorReason::NoLeader, &[]), "r-1");
         assert_eq!(refused.exit, Exit::NoQuorum);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_believed_is_no_lost_answer() {
+        for (message, about) in
+            [("transport error: received fatal alert: UnknownCA", "--cert"), ("invalid peer certificate: UnknownIssuer", "--ca")]
+        {
+            let failure = Failure::from_change("applying", &Status::unavailable(message), "r-1");
+            assert_eq!(failure.exit, Exit::Denied, "{message}");
+            assert!(failure.hint.unwrap().contains(about));
+        }
+        assert_eq!(distrust("connection refused"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod dns;
 pub mod driver;
+pub mod gate;
 pub mod key_file;
 pub mod media;
 pub mod peer;

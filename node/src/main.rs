@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sbc_node::app::{self, AppError, StartOptions};
-use sbc_node::config::{Faults, NodeConfig};
+use sbc_node::app::{self, StartOptions};
 use sbc_node::telemetry::init_logging;
 
 /// One node of a cluster of anycast session border controllers for emergency calls.
@@ -35,22 +34,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    let file = args.config.display().to_string();
-    let text = std::fs::read_to_string(&args.config).map_err(|e| format!("{file}: {e}"))?;
-    let base = args.config.parent().map(PathBuf::from).unwrap_or_default();
-    let config = NodeConfig::parse(&text, &base).map_err(|faults| faults.render(&file, &text))?;
-    let log = config.log.clone();
-    let checked = app::check(config).map_err(|e| match e {
-        AppError::Files(faults) => Faults::at_keys(&text, &faults).render(&file, &text),
-        other => other.to_string(),
-    })?;
+    let checked = app::read(&args.config)?;
     if args.check_config {
         for warning in checked.warnings() {
             eprintln!("warning: {warning}");
         }
-        println!("{file}: ok");
+        println!("{}: ok", args.config.display());
         return Ok(());
     }
-    init_logging(&log)?;
+    init_logging(checked.log())?;
     app::run(checked, &StartOptions { init: args.init }).map_err(|e| e.to_string())
 }

@@ -9,7 +9,8 @@ const TABLE: &[(&str, &[&str])] = &[
     // Files with secrets.
     ("key_file", &[]),
     ("config", &["key_file"]),
-    ("telemetry", &["config"]),
+    ("gate", &[]),
+    ("telemetry", &["config", "gate"]),
     ("tls", &["key_file"]),
     ("transport", &["tls"]),
     ("dns", &[]),
@@ -21,7 +22,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("announce", &["transport"]),
     ("driver", &["dns", "media", "peer", "store", "transport"]),
     // The handle that `app` implements, and no more: it does not know the driver.
-    ("control", &["config", "telemetry", "tls"]),
+    ("control", &["config", "gate", "telemetry", "tls"]),
     (
         "app",
         &[
@@ -39,7 +40,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("main", &["app", "config", "telemetry"]),
+    ("main", &["app", "telemetry"]),
 ];
 
 /// What tests of a module name besides, in files called `tests.rs`.

@@ -4,7 +4,6 @@ mod call;
 mod cdr;
 mod cluster;
 mod config;
-mod diff;
 mod dispatch;
 mod dns;
 mod event;

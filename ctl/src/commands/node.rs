@@ -1,4 +1,4 @@
-//! `node`: list, show, drain, undrain, announce, withdraw.
+//! `node`: list, show, drain, undrain, announce, withdraw, reload.
 
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub(super) async fn run(cluster: &Cluster, out: Out, command: NodeCommand) -> Re
             let answer = client(cluster).await?.announce(request).await;
             show(out, &answer.map_err(|s| Failure::from_change(&what, &s, &request_id))?.into_inner().node.unwrap_or_default())
         }
+        NodeCommand::Reload { node } => reload(cluster, out, node).await,
         NodeCommand::Withdraw { node, force, confirm } => {
             super::confirm(&format!("{node} stops serving the anycast address."), confirm)?;
             let request_id = cluster.request_id()?;
@@ -150,6 +151,25 @@ fn show(out: Out, node: &Node) -> Result<(), Failure> {
         }
         text
     })
+}
+
+async fn reload(cluster: &Cluster, out: Out, node: String) -> Result<(), Failure> {
+    let request_id = cluster.request_id()?;
+    let what = format!("reloading {node}");
+    let request = v1::NodeServiceReloadRequest { node: node.clone(), request_id: request_id.clone() };
+    let answer = client(cluster).await?.reload(request).await;
+    let answer = answer.map_err(|s| Failure::from_change(&what, &s, &request_id))?.into_inner();
+    answer.warnings.iter().for_each(|w| note(&format!("warning: {w}")));
+    out.message("sbc.v1.NodeServiceReloadResponse", &answer, || reloaded(&node, &answer))
+}
+
+fn reloaded(node: &str, answer: &v1::NodeServiceReloadResponse) -> String {
+    let changed = if answer.changed.is_empty() { "no key has changed".to_owned() } else { answer.changed.join(", ") };
+    let mut text = format!("{node} has read its configuration and certificates; in use now: {changed}");
+    if !answer.needs_restart.is_empty() {
+        text += &format!("\nneeds a restart: {}", answer.needs_restart.join(", "));
+    }
+    text
 }
 
 async fn drain(cluster: &Cluster, out: Out, node: String, wait: u32, force: bool) -> Result<(), Failure> {

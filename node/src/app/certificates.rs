@@ -1,4 +1,4 @@
-//! The node's certificates: read and checked before anything is bound, and read again on SIGHUP.
+//! The node's certificates: read and checked before anything is bound, and read again by a reload.
 //!
 //! Two sets of files: `[tls]` for the control plane and the peers, `[sip.tls]` for SIP; without the second the first serves both.
 //! A reload is all or nothing: one bad file, and everything stays as it was.
@@ -97,7 +97,6 @@ fn auths(config: &NodeConfig) -> ClientAuths {
 
 /// The certificates in use, and the way to others.
 pub(crate) struct Certificates {
-    config: Arc<NodeConfig>,
     metrics: Metrics,
     /// For gRPC.
     pub(super) control: Arc<TlsReloader>,
@@ -107,12 +106,11 @@ pub(crate) struct Certificates {
 
 impl Certificates {
     /// Those of the start.
-    pub(super) fn new(config: &Arc<NodeConfig>, pems: &CheckedPems, metrics: &Metrics) -> Result<Arc<Certificates>, AppError> {
+    pub(super) fn new(config: &NodeConfig, pems: &CheckedPems, metrics: &Metrics) -> Result<Arc<Certificates>, AppError> {
         for warning in pems.warnings(config) {
             tracing::warn!(%warning, "a certificate of this node");
         }
         let certificates = Certificates {
-            config: config.clone(),
             metrics: metrics.clone(),
             control: TlsReloader::new(&pems.control),
             sip: SipTls::new(SipConfigs::build(&pems.sip, auths(config))?),
@@ -121,35 +119,9 @@ impl Certificates {
         Ok(Arc::new(certificates))
     }
 
-    /// Reads all files again. Handshakes that begin from now on use what is in them; connections that live stay. After an error
-    /// nothing has changed.
-    pub(super) fn reload(&self) {
-        match self.read_again() {
-            Ok((pems, configs)) => {
-                let same_authorities = self.control.swap(&pems.control);
-                self.sip.swap(configs);
-                self.show(&pems);
-                self.metrics.certificates_reloaded(true);
-                for warning in pems.warnings(&self.config) {
-                    tracing::warn!(%warning, "a certificate of this node");
-                }
-                if !same_authorities {
-                    tracing::warn!("the authorities of [tls] have changed: gRPC takes them at the next start");
-                }
-                let names = SipNames::of(pems.sip.end_entity()).shown();
-                let until = not_after(pems.sip.end_entity());
-                tracing::info!(?names, until, "certificates read again: new handshakes use them, connections stay");
-            }
-            Err(error) => {
-                self.metrics.certificates_reloaded(false);
-                tracing::error!(%error, "certificates are not read again: those in use stay");
-            }
-        }
-    }
-
-    fn read_again(&self) -> Result<(CheckedPems, SipConfigs), AppError> {
-        let pems = CheckedPems::load(&self.config)?;
-        let sip = if self.config.sip.tls.is_some() { "sip.tls.cert" } else { "tls.cert" };
+    /// What other files give for SIP, before anything is changed by them.
+    pub(super) fn prepare(&self, config: &NodeConfig, pems: &CheckedPems) -> Result<SipConfigs, AppError> {
+        let sip = if config.sip.tls.is_some() { "sip.tls.cert" } else { "tls.cert" };
         for (key, set) in [("tls.cert", &pems.control), (sip, &pems.sip)] {
             // At the start it is a warning, for calls over UDP and TCP must go on. Here what is in use can be no worse.
             if expired(set) {
@@ -157,8 +129,24 @@ impl Certificates {
                 return Err(AppError::Files(vec![KeyFault { key, message, hint: String::new() }]));
             }
         }
-        let configs = SipConfigs::build(&pems.sip, auths(&self.config))?;
-        Ok((pems, configs))
+        Ok(SipConfigs::build(&pems.sip, auths(config))?)
+    }
+
+    /// Handshakes that begin from now on use what is in other files; connections that live stay. False: the authorities of gRPC are other
+    /// ones than at the start.
+    pub(super) fn swap(&self, pems: &CheckedPems, sip: SipConfigs) -> bool {
+        let same_authorities = self.control.swap(&pems.control);
+        self.sip.swap(sip);
+        self.show(pems);
+        self.metrics.certificates_reloaded(true);
+        let (names, until) = (SipNames::of(pems.sip.end_entity()).shown(), not_after(pems.sip.end_entity()));
+        tracing::debug!(?names, until, "certificates of SIP");
+        same_authorities
+    }
+
+    /// Other files were not taken.
+    pub(super) fn refused(&self) {
+        self.metrics.certificates_reloaded(false);
     }
 
     fn show(&self, pems: &CheckedPems) {
@@ -230,11 +218,13 @@ mod tests {
         let warnings = old.warnings(&config);
         assert!(warnings[0].contains("expired") && warnings[1].contains("127.0.0.11"), "{warnings:?}");
         assert!(Certificates::new(&config, &old, &metrics).is_ok(), "UDP and TCP go on");
-        certificates.reload();
+        assert_eq!(keys(certificates.prepare(&config, &old).err().unwrap()), ["sip.tls.cert"]);
         assert!(Arc::ptr_eq(&certificates.control.current(), &first));
         ca.issue(&dir.0, "s", &["127.0.0.11"], &[]);
-        certificates.reload();
+        let fresh = CheckedPems::load(&config).unwrap();
+        assert!(certificates.swap(&fresh, certificates.prepare(&config, &fresh).unwrap()), "the same authorities");
         assert!(!Arc::ptr_eq(&certificates.control.current(), &first));
+        certificates.refused();
         let text = metrics.render();
         for outcome in ["refused", "swapped"] {
             assert!(text.contains(&format!("sbc_certificate_reloads_total{{outcome=\"{outcome}\"}} 1")), "{text}");

@@ -14,10 +14,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use super::Node;
+use super::{Node, grpc};
 use crate::announce;
 use crate::config::NodeConfig;
-use crate::control::{self, AnnounceError, AuthLayer, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, Stopped};
+use crate::control::{
+    self, AnnounceError, AuthLayer, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, ReloadError, Reloaded, Stopped,
+};
 use crate::peer::LinkService;
 use crate::telemetry::{ActiveAlarm, Metrics};
 
@@ -66,9 +68,9 @@ pub(super) fn serve(
     let auth = AuthLayer::new(&node.config.cluster.id, &node.config.cluster.members, node.metrics.clone());
     let handle: Arc<dyn NodeHandle> = node.clone();
     let routes = control::routes(handle).add_service(raft.into_server()).add_service(PeerLinkServiceServer::new(links));
-    let shutdown = node.shutdown.subscribe();
+    let (shutdown, members) = (node.shutdown.subscribe(), grpc::member_addresses(&node.config));
     tokio::spawn(async move {
-        if let Err(error) = control::serve(listener, tls, auth, routes, shutdown).await {
+        if let Err(error) = control::serve(listener, tls, auth, routes, &members, shutdown).await {
             tracing::error!(%error, "the gRPC server has stopped");
         }
     });
@@ -199,6 +201,12 @@ impl NodeHandle for Node {
         let member = self.config.cluster.members.iter().find(|m| m.id == node).ok_or("it is not configured")?;
         self.raft.add_learner(super::peer_config(member)).await.map_err(|e| e.to_string())?;
         self.raft.promote(node.0.into()).await.map_err(|e| e.to_string())
+    }
+
+    async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let reload = self.reload.clone();
+        let done = tokio::task::spawn_blocking(move || reload.run()).await;
+        done.unwrap_or_else(|_| Err(ReloadError("the node stops".into())))
     }
 
     fn peer(&self, node: NodeId) -> Option<Channel> {

@@ -1,12 +1,13 @@
 //! The gRPC listener and the connections to peers: mutual TLS 1.3 under the cluster's CA.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sbc_raft::{Connector, PeerConfig};
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::config::NodeConfig;
 use crate::tls::{self, Pems};
 
 /// A connection that is silent for so long is asked whether its far end is there, three times.
@@ -17,9 +18,22 @@ pub(super) async fn bind(listen: SocketAddr) -> Result<TcpListener, std::io::Err
     TcpListener::bind(listen).await
 }
 
+/// Addresses from which members connect: those that they listen on.
+pub(super) fn member_addresses(config: &NodeConfig) -> Vec<IpAddr> {
+    config.cluster.members.iter().map(|m| m.peer.ip()).collect()
+}
+
 /// Opens channels to peers.
 pub(super) struct PeerConnector {
     pub(super) pems: Pems,
+    /// The address that we listen on, by which peers know a member before it has shown its certificate; `None`: the kernel chooses.
+    pub(super) from: Option<IpAddr>,
+}
+
+impl PeerConnector {
+    pub(super) fn new(pems: Pems, config: &NodeConfig) -> PeerConnector {
+        PeerConnector { pems, from: Some(config.grpc_listen.ip()).filter(|ip| !ip.is_unspecified()) }
+    }
 }
 
 impl Connector for PeerConnector {
@@ -39,6 +53,7 @@ impl Connector for PeerConnector {
             .http2_keep_alive_interval(Duration::from_millis(500))
             .keep_alive_timeout(Duration::from_millis(800))
             .keep_alive_while_idle(true)
+            .local_address(self.from)
             .connect_lazy()
     }
 }

@@ -10,6 +10,7 @@ mod level;
 mod log_health;
 mod membership;
 mod readings;
+mod reload;
 mod view;
 
 use std::collections::HashMap;
@@ -36,10 +37,12 @@ use certificates::{Certificates, CheckedPems};
 pub use control::Draining;
 use descriptors::{Shares, Wants};
 pub use disk::DiskError;
+use reload::Reload;
 
 use crate::announce::{AnnounceConfig, AnnounceState, Announcer, AnnouncerHandle, Driver as AnnounceBy, Exec};
 use crate::config::{
-    AnnounceDriver, KeyFault, MediaEngine as EngineChoice, Member, NodeConfig, SecretsDir, builtin_cluster, parse_cluster,
+    AnnounceDriver, Fault, Faults, KeyFault, LogSection, MediaEngine as EngineChoice, Member, NodeConfig, SecretsDir,
+    builtin_cluster, parse_cluster, review_cluster,
 };
 use crate::control::NodeStatus;
 use crate::dns::{DnsConfig, QUERIES_MAX, Resolver};
@@ -106,28 +109,83 @@ fn start_error<E: ToString>(what: &'static str) -> impl FnOnce(E) -> AppError {
     move |e| AppError::Start { what, why: e.to_string() }
 }
 
+/// The secret octets that `[cluster]` names, by their keys.
+#[derive(Clone, PartialEq, Eq)]
+struct Keys {
+    own: [u8; 32],
+    others: Vec<[u8; 32]>,
+    identity: Option<[u8; 32]>,
+}
+
+impl Keys {
+    fn load(config: &NodeConfig) -> Result<Keys, DiskError> {
+        Ok(Keys {
+            own: disk::read_key(&config.cluster.key_file)?,
+            others: config.cluster.other_key_files.iter().map(|p| disk::read_key(p)).collect::<Result<Vec<_>, _>>()?,
+            identity: config.cluster.identity_key_file.as_deref().map(disk::read_key).transpose()?,
+        })
+    }
+
+    fn ring(&self) -> ClusterKey {
+        ClusterKey::ring(&self.own, &self.others, self.identity.as_ref())
+    }
+
+    /// The keys whose files have another content.
+    fn differ(&self, other: &Keys) -> impl Iterator<Item = &'static str> {
+        let differ = [
+            ("cluster.key_file", self.own != other.own),
+            ("cluster.previous_key_file, cluster.next_key_file", self.others != other.others),
+            ("cluster.identity_key_file", self.identity != other.identity),
+        ];
+        differ.into_iter().filter_map(|(key, differs)| differs.then_some(key))
+    }
+}
+
 /// Everything that is read before anything is bound.
 pub struct Checked {
+    path: PathBuf,
+    text: String,
     config: Arc<NodeConfig>,
     pems: CheckedPems,
-    key: ClusterKey,
+    keys: Keys,
     cluster_text: Option<String>,
     cluster: ClusterConfig,
 }
 
 impl Checked {
+    /// How it logs.
+    pub fn log(&self) -> &LogSection {
+        &self.config.log
+    }
+
     /// What is no reason not to start, for people.
     pub fn warnings(&self) -> Vec<String> {
-        self.pems.warnings(&self.config)
+        let mut warnings = self.pems.warnings(&self.config);
+        if let (Some(path), Some(text)) = (&self.config.cluster.config_file, &self.cluster_text) {
+            let found = review_cluster(text, &self.cluster).into_iter().filter(Fault::needs_force);
+            warnings.extend(found.map(|f| format!("{}:{}: {}", path.display(), f.line, f.message)));
+        }
+        warnings
     }
 }
 
-/// Reads and checks all files that the configuration names: what `--check-config` does.
-pub fn check(config: NodeConfig) -> Result<Checked, AppError> {
+/// Reads and checks a node's configuration and all files that it names: what `--check-config` does. The error is for people, with places.
+pub fn read(path: &Path) -> Result<Checked, String> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{file}: {e}"))?;
+    let base = path.parent().map(PathBuf::from).unwrap_or_default();
+    let config = NodeConfig::parse(&text, &base).map_err(|faults| faults.render(&file, &text))?;
+    telemetry::check_log_filter(&config.log.filter).map_err(|e| format!("{file}: {e}"))?;
+    match check(path, &text, config) {
+        Ok(checked) => Ok(checked),
+        Err(AppError::Files(faults)) => Err(Faults::at_keys(&text, &faults).render(&file, &text)),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
+fn check(path: &Path, text: &str, config: NodeConfig) -> Result<Checked, AppError> {
     let pems = CheckedPems::load(&config)?;
-    let others = config.cluster.other_key_files.iter().map(|p| disk::read_key(p)).collect::<Result<Vec<_>, _>>()?;
-    let identity = config.cluster.identity_key_file.as_deref().map(disk::read_key).transpose()?;
-    let key = ClusterKey::ring(&disk::read_key(&config.cluster.key_file)?, &others, identity.as_ref());
+    let keys = Keys::load(&config)?;
     let (cluster_text, cluster) = match &config.cluster.config_file {
         None => (None, builtin_cluster()),
         Some(path) => {
@@ -143,7 +201,7 @@ pub fn check(config: NodeConfig) -> Result<Checked, AppError> {
             (Some(text), cluster)
         }
     };
-    Ok(Checked { config: Arc::new(config), pems, key, cluster_text, cluster })
+    Ok(Checked { path: path.to_owned(), text: text.to_owned(), config: Arc::new(config), pems, keys, cluster_text, cluster })
 }
 
 fn read_text(path: &Path) -> Result<String, AppError> {
@@ -202,7 +260,7 @@ pub(crate) struct Node {
     pub(crate) alarms: Alarms,
     pub(crate) clock: Clock,
     pub(crate) peer_channels: HashMap<NodeId, Channel>,
-    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) reload: Arc<Reload>,
     pub(crate) started_unix_ms: u64,
     pub(crate) status: watch::Sender<NodeStatus>,
     pub(crate) shutdown: watch::Sender<bool>,
@@ -212,7 +270,7 @@ pub(crate) struct Node {
 
 impl Node {
     async fn start(runtimes: &Runtimes, checked: Checked, options: &StartOptions) -> Result<Arc<Node>, AppError> {
-        let Checked { config, pems, key, cluster_text, cluster } = checked;
+        let Checked { path, text, config, pems, keys, cluster_text, cluster } = checked;
         let metrics = Metrics::new();
         let alarms = Alarms::new(&metrics);
         let knows = config.cluster.format_level.map_or(LEVEL, |held| held.min(LEVEL));
@@ -240,7 +298,7 @@ impl Node {
         let transport = Transport::start(transport_config(&config, &certificates, &shares), to_transport);
         let transport = runtimes.sip.spawn(transport).await.map_err(start_error("SIP"))?.map_err(start_error("SIP sockets"))?;
         metrics.read_from(readings::readings(&transport, &media));
-        let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector { pems: pems.control });
+        let connector: Arc<dyn Connector> = Arc::new(grpc::PeerConnector::new(pems.control, &config));
         let raft_config = RaftConfig { admitted: admitted.clone(), ..raft_config(&config, incarnation) };
         let channel = |p: &PeerConfig| Some((NodeId(u16::try_from(p.id).ok()?), connector.channel(p)));
         let peer_channels = raft_config.peers.iter().filter_map(channel).collect();
@@ -254,7 +312,7 @@ impl Node {
         let first = Arc::new(cached_cluster(&config).unwrap_or(cluster));
         let probed = metrics.clone();
         let parts = Parts {
-            sbc: Sbc::new(clock.now(), local_config(&config, incarnation), key, first, replica.clone()),
+            sbc: Sbc::new(clock.now(), local_config(&config, incarnation), keys.ring(), first, replica.clone()),
             clock,
             transport: transport.clone(),
             resolver: Arc::new(Resolver::new(&dns_config(&config, &shares)).map_err(start_error("[dns]"))?),
@@ -299,7 +357,7 @@ impl Node {
             alarms,
             clock,
             peer_channels,
-            certificates,
+            reload: Arc::new(Reload::new(path, text, keys, certificates)),
             started_unix_ms: clock.now().unix.0,
             status: watch::Sender::default(),
             shutdown: watch::Sender::new(false),
@@ -355,7 +413,9 @@ impl Node {
     ) -> Result<(), AppError> {
         let (health, healthy) = watch::channel(HealthPage::default());
         if let Some(listen) = self.config.metrics_listen {
-            telemetry::serve_http(listen, self.metrics.clone(), healthy).await.map_err(start_error("metrics"))?;
+            telemetry::serve_http(listen, self.metrics.clone(), healthy, &grpc::member_addresses(&self.config))
+                .await
+                .map_err(start_error("metrics"))?;
         }
         let sources = view::Sources {
             config: self.config.clone(),
@@ -395,14 +455,14 @@ impl Node {
         };
         runtimes.control.spawn(levels.run());
         runtimes.control.spawn(reporter.run());
-        runtimes.raft.spawn(view::tick(self.raft.clone(), self.clock));
+        runtimes.raft.spawn(view::tick(self.raft.clone(), self.clock, self.replica.clone()));
         if let Some(text) = first_config {
             runtimes.raft.spawn(view::first_config(self.raft.clone(), self.clock, self.replica.clone(), text));
         }
         Ok(())
     }
 
-    /// Until a signal, or until the node cannot go on. SIGHUP reads the certificates again.
+    /// Until a signal, or until the node cannot go on. SIGHUP reads the configuration and the certificates again.
     async fn wait(&self, mut hup: Signal) -> Result<(), AppError> {
         let mut term = signal(SignalKind::terminate()).map_err(start_error("signals"))?;
         let mut int = signal(SignalKind::interrupt()).map_err(start_error("signals"))?;
@@ -422,8 +482,11 @@ impl Node {
             tokio::select! {
                 _ = term.recv() => return Ok(()),
                 _ = int.recv() => return Ok(()),
-                // A few small files: no reason for a thread of their own.
-                _ = hup.recv() => self.certificates.reload(),
+                _ = hup.recv() => {
+                    let reload = self.reload.clone();
+                    // What came of it stands in the log.
+                    drop(tokio::task::spawn_blocking(move || reload.run()));
+                }
                 _ = halted.changed() => {}
                 _ = fatal.changed() => {}
                 changed = raft.changed() => if changed.is_err() {

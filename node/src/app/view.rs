@@ -36,6 +36,8 @@ const SKEW: u64 = 1000;
 const SKEW_OVER: u64 = 500;
 /// How often the leader writes its clock into the log.
 const TICK: Duration = Duration::from_secs(10);
+/// How often it looks whether it is time to: how late a configuration that was not confirmed may go.
+const TICK_LOOK: Duration = Duration::from_secs(1);
 /// Pause between tries of what must get into the log once.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -260,10 +262,17 @@ pub(super) fn log_command(clock: Clock, kind: Kind) -> bytes::Bytes {
     store_pb::Command { unix_ms: clock.now().unix.0, kind: Some(kind) }.encode_to_vec().into()
 }
 
-/// While this node leads, writes its clock into the log.
-pub(super) async fn tick(raft: RaftHandle, clock: Clock) {
+/// While this node leads, writes its clock into the log: regularly, and when a configuration that nobody has confirmed is to go.
+pub(super) async fn tick(raft: RaftHandle, clock: Clock, replica: Arc<RwLock<Replica>>) {
+    let mut last = std::time::Instant::now();
     loop {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(TICK_LOOK).await;
+        let pending = replica.read().unwrap_or_else(PoisonError::into_inner).config_pending();
+        let due = pending.is_some_and(|p| p.until_ms <= clock.now().unix.0);
+        if last.elapsed() < TICK && !due {
+            continue;
+        }
+        last = std::time::Instant::now();
         if raft.status().role == Role::Leader {
             // A lost Tick is followed by the next.
             let _ = raft.propose(log_command(clock, Kind::Tick(Tick {}))).await;
@@ -285,6 +294,7 @@ pub(super) async fn first_config(raft: RaftHandle, clock: Clock, replica: Arc<Rw
                 text: text.clone(),
                 author: "first start".into(),
                 request_id: "first-configuration".into(),
+                ..ConfigRevision::default()
             };
             // The same request id from every try: applied once.
             let _ = raft.propose(log_command(clock, Kind::Config(revision))).await;

@@ -1,8 +1,11 @@
-//! What is wrong with a configuration: all of it at once, each fault with its place and what to do.
+//! What is wrong with a configuration: all of it at once, each fault with its place and what to do; and what a configuration that is right
+//! in itself would do to callers.
 
 use std::fmt::Write as _;
 use std::ops::Range;
 
+use sbc_core::policy::ClusterConfig;
+use sbc_core::routing::{Severity, review};
 use toml::de::DeTable;
 
 /// Faults that are shown; a file with more is of another kind.
@@ -23,6 +26,10 @@ pub struct Fault {
     pub message: String,
     /// What to do; may be empty.
     pub hint: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The text is right in itself: who insists may have it.
+    pub forceable: bool,
 }
 
 /// All faults of one text, in the order of their places; never empty when it is an error.
@@ -68,8 +75,39 @@ impl Fault {
             width: first.chars().count().max(1),
             message,
             hint,
+            severity: Severity::Error,
+            forceable: false,
         }
     }
+
+    /// Whether a configuration with it is applied only by who insists.
+    pub fn needs_force(&self) -> bool {
+        self.forceable && self.severity != Severity::Info
+    }
+}
+
+/// What a good text would do to callers, each finding at its place, the worst first.
+pub fn review_cluster(text: &str, config: &ClusterConfig) -> Vec<Fault> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let fault = |f: sbc_core::routing::Finding| {
+        let found = Fault::at(text, place(table.get_ref(), &f.path), &f.path, f.message, f.hint.to_owned());
+        Fault { severity: f.severity, forceable: true, ..found }
+    };
+    review(config).into_iter().map(fault).collect()
+}
+
+/// Where a dotted path such as `trunks[1].realm` stands, as far as it is there.
+fn place(table: &DeTable<'_>, path: &str) -> Range<usize> {
+    let (mut at, mut span) = (Some(table), 0..0);
+    for part in path.split('.') {
+        let (key, index) = part.split_once('[').map_or((part, None), |(key, n)| (key, n.trim_end_matches(']').parse().ok()));
+        let Some(mut found) = at.and_then(|t| t.get(key)) else { break };
+        if let Some(element) = index.and_then(|n: usize| found.get_ref().as_array()?.get(n)) {
+            found = element;
+        }
+        (at, span) = (found.get_ref().as_table(), found.span());
+    }
+    span
 }
 
 impl Faults {
@@ -82,6 +120,8 @@ impl Faults {
             width: 1,
             message: format!("{node}: {message}"),
             hint: "each node has a file of that name in its [node] secrets_dir".to_owned(),
+            severity: Severity::Error,
+            forceable: false,
         };
         Faults(messages.into_iter().take(FAULT_CAP).map(fault).collect())
     }
@@ -89,15 +129,7 @@ impl Faults {
     /// What is wrong with files, at the keys of `text` that name them.
     pub fn at_keys(text: &str, faults: &[KeyFault]) -> Faults {
         let (table, _) = DeTable::parse_recoverable(text);
-        let place = |key: &str| {
-            let (mut at, mut span) = (Some(table.get_ref()), 0..0);
-            for part in key.split('.') {
-                let Some(found) = at.and_then(|t| t.get(part)) else { break };
-                (at, span) = (found.get_ref().as_table(), found.span());
-            }
-            span
-        };
-        let fault = |f: &KeyFault| Fault::at(text, place(f.key), f.key, f.message.clone(), f.hint.clone());
+        let fault = |f: &KeyFault| Fault::at(text, place(table.get_ref(), f.key), f.key, f.message.clone(), f.hint.clone());
         let mut faults: Vec<Fault> = faults.iter().take(FAULT_CAP).map(fault).collect();
         faults.sort_by_key(|f| (f.line, f.column));
         Faults(faults)
@@ -111,7 +143,7 @@ impl Faults {
             let number = f.line.to_string();
             let margin = " ".repeat(number.len());
             let at = if f.path.is_empty() { String::new() } else { format!("{}: ", f.path) };
-            let _ = writeln!(out, "error: {at}{}", f.message);
+            let _ = writeln!(out, "{}: {at}{}", f.severity, f.message);
             let _ = writeln!(out, "{margin}--> {file}:{}:{}", f.line, f.column);
             let _ = writeln!(out, "{margin} |\n{number} | {line}");
             let _ = writeln!(out, "{margin} | {}{}", " ".repeat(f.column - 1), "^".repeat(f.width));
@@ -170,6 +202,22 @@ mod tests {
         assert_eq!(did_you_mean("claim_bugdet_ms", ["claim_budget_ms", "max_calls"]), "did you mean `claim_budget_ms`?");
         assert_eq!(did_you_mean("colour", ["name", "realm"]), "");
         assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn findings_stand_where_they_are_about() {
+        let text = "[[trunks]]\nname = \"a\"\nrealm = \"external\"\nsources = [\"0.0.0.0/0\"]\n\n[[trunks]]\nname = \"b\"\n\
+            realm = \"external\"\nsources = [\"198.18.0.0/15\"]\n";
+        let found = review_cluster(text, &super::super::parse_cluster(text, 1).unwrap());
+        let shadowed = found.iter().find(|f| f.path == "trunks[1]").unwrap();
+        assert_eq!((shadowed.line, shadowed.column, shadowed.severity), (6, 1, Severity::Warning));
+        assert!(shadowed.needs_force());
+        let lost = found.iter().find(|f| f.path == "trunks[0]").unwrap();
+        assert_eq!((lost.line, lost.severity), (1, Severity::Error));
+        assert!(Faults(found.clone()).render("c.toml", text).contains("warning: trunks[1]: trunk \"b\" never matches"));
+        // The empty text has no places.
+        let empty = review_cluster("", &super::super::parse_cluster("", 1).unwrap());
+        assert_eq!(empty.iter().map(|f| (f.line, f.needs_force())).collect::<Vec<_>>(), [(1, true)]);
     }
 
     #[test]

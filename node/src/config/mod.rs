@@ -1,6 +1,7 @@
 //! Configuration: parsed and validated before a port is bound. All faults at once, each with line, caret and hint.
 
 mod admission;
+mod changes;
 mod cluster;
 mod emergency;
 mod fault;
@@ -16,8 +17,9 @@ mod sip_tls;
 mod tests;
 mod trunk_auth;
 
+pub use changes::{changed_keys, is_live};
 pub use cluster::{builtin_cluster, parse_cluster};
-pub use fault::{FAULT_CAP, Fault, Faults, KeyFault};
+pub use fault::{FAULT_CAP, Fault, Faults, KeyFault, review_cluster};
 pub use node::{
     AnnounceDriver, AnnounceSection, ClusterSection, LogFormat, LogSection, MediaEngine, MediaSection, Member, NodeConfig,
     RaftSection, SipSection, TlsSection,

@@ -1,6 +1,6 @@
 //! Blocked sources: written to the log by any node, read from its own state.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sbc_core::policy::Prefix;
 use sbc_core::store_pb;
@@ -9,14 +9,11 @@ use sbc_proto::v1 as pb;
 use tonic::{Code, Status};
 
 use super::auth::Caller;
-use super::error::{fault, invalid, not_proposed};
-use super::handle::ProposeError;
+use super::error::{fault, invalid};
 use super::map;
 use super::routing::current;
 use super::shared::{Shared, bad_page_token, page_size};
 
-/// For one proposal.
-const BUDGET: Duration = Duration::from_secs(5);
 /// What is meant to stay longer belongs into the access list.
 const LONGEST_S: u32 = 366 * 86_400;
 const REASON_MAX: usize = 200;
@@ -37,19 +34,13 @@ fn prefix(text: &str) -> Result<Prefix, Status> {
     parsed.map(Prefix::canonical).map_err(|()| invalid("prefix", format!("\"{text}\" is no address and no prefix")))
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0))
 }
 
 impl Shared {
     fn block_of(&self, prefix: &str) -> Option<store_pb::Block> {
         self.read(|r| r.blocks().find(|b| b.prefix == prefix).cloned())
-    }
-
-    async fn commit(&self, unix_ms: u64, kind: Kind, request_id: &str) -> Result<(), Status> {
-        let command = store_pb::Command { unix_ms, kind: Some(kind) };
-        let outcome = tokio::time::timeout(BUDGET, self.node.propose(command)).await.unwrap_or(Err(ProposeError::Unknown));
-        outcome.map(drop).map_err(|e| not_proposed(&e, &self.node.raft_status(), &self.leader_name(), request_id))
     }
 
     pub(super) async fn block(

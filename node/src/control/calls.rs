@@ -30,9 +30,11 @@ struct Filter {
 }
 
 impl Filter {
-    fn new(filter: Option<pb::CallFilter>) -> Filter {
+    /// An error when it names a node that there is not: nothing would ever pass, and nobody would know why.
+    fn new(filter: Option<pb::CallFilter>, shared: &Shared) -> Result<Filter, Status> {
         let f = filter.unwrap_or_default();
-        Filter { states: f.states, emergency: f.emergency, node: f.node }
+        shared.known_node(&f.node)?;
+        Ok(Filter { states: f.states, emergency: f.emergency, node: f.node })
     }
 
     /// `all`: without states ended calls pass too (a watch must say that a call is over).
@@ -49,6 +51,27 @@ impl Calls {
         let owner = self.0.read(|r| r.call(uid).map(|c| c.owner())).unwrap_or(uid.node);
         let member = self.0.node.config().cluster.members.iter().any(|m| m.id == owner);
         if member { self.0.place_of(owner, caller) } else { Err(no_call(&uid.to_string())) }
+    }
+
+    /// An error where a stream about a call would stay empty for ever. One that is resumed may have the call's events behind it.
+    async fn watchable(&self, uid: CallUid, from: Option<&pb::WatchFrom>) -> Result<(), Status> {
+        let resumed = matches!(from.and_then(|f| f.start.as_ref()), Some(pb::watch_from::Start::ResumeToken(_)));
+        if resumed || self.entry(uid, false).is_some() {
+            return Ok(());
+        }
+        // Another node may have told of it before this one has heard. Without a quorum it is as it is known here.
+        let _ = self.0.linearizable().await;
+        self.entry(uid, false).map(|_| ()).ok_or_else(|| no_call(&uid.to_string()))
+    }
+
+    /// Why there is no ladder of a call.
+    fn no_ladder(&self, uid: CallUid, text: &str) -> Status {
+        let forgotten = uid.node == self.0.me() && uid.incarnation < self.0.node.incarnation();
+        if !forgotten {
+            return no_call(text);
+        }
+        let message = format!("{} has started again since call {text}: ladders are kept in memory", self.0.my_name());
+        fault(Code::NotFound, pb::ErrorReason::LadderNotKept, message, &[("call", text), ("node", self.0.my_name())])
     }
 
     fn entry(&self, uid: CallUid, pii: bool) -> Option<pb::Call> {
@@ -85,7 +108,7 @@ impl CallService for Calls {
             "" => None,
             t => Some(t.parse().map_err(|()| bad_page_token())?),
         };
-        let (limit, filter) = (page_size(asked.page_size), Filter::new(asked.filter));
+        let (limit, filter) = (page_size(asked.page_size), Filter::new(asked.filter, &self.0)?);
         let (calls, next) = self.0.read(|r| {
             let mut calls = Vec::new();
             let (mut last, mut more) = (None, false);
@@ -139,7 +162,11 @@ impl CallService for Calls {
         let pii = caller(&request)?.pii;
         let asked = request.into_inner();
         let uid = if asked.uid.is_empty() { None } else { Some(parse_uid(&asked.uid)?) };
-        let watcher = CallWatcher { shared: self.0.clone(), uid, filter: Filter::new(asked.filter), pii, after: None };
+        if let Some(uid) = uid {
+            self.watchable(uid, asked.from.as_ref()).await?;
+        }
+        let filter = Filter::new(asked.filter, &self.0)?;
+        let watcher = CallWatcher { shared: self.0.clone(), uid, filter, pii, after: None };
         Ok(Response::new(watch(&self.0, asked.from, asked.heartbeat_ms, watcher)?))
     }
 
@@ -180,7 +207,7 @@ impl CallService for Calls {
             }
             Place::Here => self.0.node.command(Command::Ladder { call: uid }).await?,
         };
-        let CommandReply::Ladder { entries, dropped } = channel else { return Err(no_call(&asked.uid)) };
+        let CommandReply::Ladder { entries, dropped } = channel else { return Err(self.no_ladder(uid, &asked.uid)) };
         let realm = self.0.read(|r| r.call(uid).and_then(|c| caller_realm(c)));
         let message = |e: LadderEntry| ladder_message(e, realm, caller.pii, &self.0);
         let messages = entries.into_iter().map(message).collect();

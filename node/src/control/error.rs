@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use super::handle::{AnnounceError, ProposeError, RaftStatus, Stopped};
-use crate::config::Faults;
+use crate::config::{Fault, Faults};
 
 /// When to try again after UNAVAILABLE: an election is over by then.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -51,6 +51,25 @@ pub(crate) fn invalid_config(faults: &Faults) -> Status {
     );
     let first = faults.0.first().map(|f| format!(": line {}: {}", f.line, f.message)).unwrap_or_default();
     Status::with_error_details(Code::InvalidArgument, format!("{faults}{first}"), details)
+}
+
+/// A configuration is right in itself and harms callers: one violation a finding.
+pub(crate) fn needs_force(found: &[Fault]) -> Status {
+    let harmful: Vec<&Fault> = found.iter().filter(|f| f.needs_force()).collect();
+    let mut details = info(ErrorReason::ConfigNeedsForce, &[]);
+    let violation = |f: &&Fault| FieldViolation::new(f.path.clone(), format!("line {}: {}: {}", f.line, f.severity, f.message));
+    details.set_bad_request(harmful.iter().map(violation).collect::<Vec<_>>());
+    let message = match harmful.as_slice() {
+        [one] => format!("not applied: {}", one.message),
+        all => format!("not applied: {} and {} more", all.first().map_or("", |f| &f.message), all.len().saturating_sub(1)),
+    };
+    Status::with_error_details(Code::FailedPrecondition, message, details)
+}
+
+/// The id was used before, for something else.
+pub(crate) fn request_id_reused(request_id: &str) -> Status {
+    let message = "this request id stands for another change: nothing was done";
+    fault(Code::Aborted, ErrorReason::RequestIdReused, message, &[("request_id", request_id)])
 }
 
 /// The log did not take it.

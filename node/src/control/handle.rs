@@ -112,6 +112,22 @@ pub enum AnnounceError {
 #[error("the node stops")]
 pub struct Stopped;
 
+/// What a reload has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Keys of the node's configuration whose other values are in use now.
+    pub changed: Vec<String>,
+    /// Keys whose other values are taken at the next start.
+    pub needs_restart: Vec<String>,
+    /// What is no reason to refuse it, for people.
+    pub warnings: Vec<String>,
+}
+
+/// A reload has done nothing: what is wrong with which file, for people, with places.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ReloadError(pub String);
+
 /// The node, for the control plane. Implemented by the app.
 #[tonic::async_trait]
 pub trait NodeHandle: Send + Sync + 'static {
@@ -157,6 +173,8 @@ pub trait NodeHandle: Send + Sync + 'static {
     async fn remove_member(&self, node: NodeId) -> Result<(), String>;
     /// At the leader: gives a configured node the log, then its vote.
     async fn add_member(&self, node: NodeId) -> Result<(), String>;
+    /// Reads the node's configuration and the files that it names again, all or nothing.
+    async fn reload(&self) -> Result<Reloaded, ReloadError>;
     /// A channel to a peer's gRPC listener with the node's own certificate; connects when used.
     fn peer(&self, node: NodeId) -> Option<Channel>;
 }

@@ -196,7 +196,7 @@ pub(crate) fn emergency(e: &store_pb::Event, names: &Names, pii: bool, resume_to
         K::Updated => D::Updated,
         K::LocationUpdated => D::LocationUpdated,
         K::AdditionalData => D::AdditionalData,
-        K::Unspecified | K::Config | K::NodeUp | K::AlarmRaised | K::AlarmCleared => return None,
+        K::Unspecified | K::Config | K::ConfigRolledBack | K::NodeUp | K::AlarmRaised | K::AlarmCleared => return None,
     };
     let call = uid_text(&e.call);
     let caller = parties(e.parties.as_ref(), pii).map(|p| pb::CallerIdentity {

@@ -3,8 +3,13 @@
 mod auth;
 mod blocks;
 mod calls;
+mod config_map;
+#[cfg(test)]
+mod config_tests;
 mod configs;
+mod diff;
 mod dispatch_map;
+mod door;
 mod error;
 mod events;
 mod handle;
@@ -15,6 +20,7 @@ mod permission;
 mod pidf;
 mod policy;
 mod readmit;
+mod reload;
 mod routing;
 mod server;
 mod shared;
@@ -23,7 +29,9 @@ mod tests;
 mod watch;
 
 pub use auth::{AuthLayer, AuthService, Caller, ON_BEHALF_OF};
-pub use handle::{AnnounceError, AnnounceState, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, Stopped};
+pub use handle::{
+    AnnounceError, AnnounceState, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, ReloadError, Reloaded, Stopped,
+};
 pub use health::HealthState;
 pub use permission::{Needs, PII_READ, allowed, needs};
 pub use server::{routes, serve};

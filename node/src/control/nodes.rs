@@ -336,6 +336,13 @@ impl NodeService for Nodes {
         }
     }
 
+    async fn reload(
+        &self,
+        request: Request<pb::NodeServiceReloadRequest>,
+    ) -> Result<Response<pb::NodeServiceReloadResponse>, Status> {
+        self.0.reload(&caller(&request)?, request.into_inner()).await
+    }
+
     async fn withdraw(
         &self,
         request: Request<pb::NodeServiceWithdrawRequest>,

@@ -1,5 +1,6 @@
 //! The gRPC server: services, health, reflection, behind the auth layer, over mutual TLS.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,9 @@ use sbc_proto::v1::event_service_server::EventServiceServer;
 use sbc_proto::v1::node_service_server::NodeServiceServer;
 use sbc_proto::v1::policy_service_server::PolicyServiceServer;
 use sbc_proto::v1::routing_service_server::RoutingServiceServer;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -24,6 +24,7 @@ use tonic_health::server::HealthReporter;
 use super::auth::AuthLayer;
 use super::calls::Calls;
 use super::configs::Configs;
+use super::door::{CONNECTIONS, Door, HANDSHAKES};
 use super::events::Events;
 use super::handle::{AnnounceState, NodeHandle, NodeStatus};
 use super::health::HealthState;
@@ -31,13 +32,8 @@ use super::nodes::Nodes;
 use super::policy::Policy;
 use super::routing::Routing;
 use super::shared::Shared;
+use crate::gate::Gate;
 
-/// For a TLS handshake: a far end that says nothing is let go.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Handshakes at a time; each costs a signature.
-const HANDSHAKES: usize = 64;
-/// After a failed accept (no descriptors left).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// HTTP/2 keep-alive: a dead connection's streams end.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Streams of one connection.
@@ -49,14 +45,18 @@ pub fn routes(node: Arc<dyn NodeHandle>) -> Routes {
     let shared = Shared::new(Arc::clone(&node));
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(reporter, node.status(), node.shutdown()));
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(sbc_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("both descriptor sets were written by builds");
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(sbc_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let written = "both descriptor sets were written by builds";
+    let (v1, v1alpha) = (reflection().build_v1().expect(written), reflection().build_v1alpha().expect(written));
     let (nodes, events) = (Nodes(shared.clone()), Events(shared.clone()));
     Routes::new(health)
-        .add_service(reflection)
+        .add_service(v1)
+        // What many clients still ask first.
+        .add_service(v1alpha)
         .add_service(ClusterServiceServer::new(nodes.clone()))
         .add_service(NodeServiceServer::new(nodes))
         .add_service(CallServiceServer::new(Calls(shared.clone())))
@@ -92,16 +92,24 @@ async fn report_health(reporter: HealthReporter, mut status: watch::Receiver<Nod
     }
 }
 
-/// Serves until `shutdown` is true, then lets running RPCs end (watches say Goodbye).
+/// Serves until `shutdown` is true, then lets running RPCs end (watches say Goodbye). `members`: addresses of the cluster's nodes, for which
+/// there is always room.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     auth: AuthLayer,
     routes: Routes,
+    members: &[IpAddr],
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
-    let (tx, rx) = mpsc::channel(HANDSHAKES);
-    let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(tls), tx));
+    let (tx, rx) = mpsc::channel(HANDSHAKES.all);
+    let door = Door {
+        tls: TlsAcceptor::from(tls),
+        handshakes: Gate::new(HANDSHAKES, members),
+        connections: Gate::new(CONNECTIONS, members),
+        tx,
+    };
+    let accepting = tokio::spawn(door.accept(listener));
     let done = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -115,30 +123,4 @@ pub async fn serve(
         .await;
     accepting.abort();
     done
-}
-
-type Accepted = Result<TlsStream<TcpStream>, std::io::Error>;
-
-async fn accept(listener: TcpListener, tls: TlsAcceptor, tx: mpsc::Sender<Accepted>) {
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let Ok((stream, remote)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (tls, tx) = (tls.clone(), tx.clone());
-        tokio::spawn(async move {
-            // Without it a small answer waits 40 ms for the far end's delayed ACK.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%remote, %error, "no TCP_NODELAY");
-            }
-            match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                Ok(Ok(stream)) => drop(tx.send(Ok(stream)).await),
-                Ok(Err(error)) => tracing::info!(%remote, %error, "gRPC handshake failed"),
-                Err(_) => tracing::info!(%remote, "gRPC handshake timed out"),
-            }
-            drop(slot);
-        });
-    }
 }

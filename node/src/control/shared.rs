@@ -5,19 +5,23 @@ use std::time::Duration;
 
 use sbc_core::ids::{CallUid, NodeId};
 use sbc_core::replica::Replica;
+use sbc_core::store_pb;
+use sbc_core::store_pb::command::Kind;
 use sbc_proto::v1::ErrorReason;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::auth::{Caller, ON_BEHALF_OF};
-use super::error::{fault, no_node, unreachable};
-use super::handle::NodeHandle;
+use super::error::{fault, no_node, not_proposed, unreachable};
+use super::handle::{NodeHandle, ProposeError};
 use super::map::Names;
 use crate::config::Member;
 
 /// Entries of one page: the default and the limit.
 pub(crate) const PAGE_MAX: usize = 1000;
+/// For one proposal, or one linearizable read.
+const BUDGET: Duration = Duration::from_secs(5);
 /// For an RPC that is forwarded to another node.
 pub(crate) const FORWARD_BUDGET: Duration = Duration::from_secs(5);
 
@@ -48,6 +52,31 @@ impl Shared {
         f(&guard)
     }
 
+    /// Puts a command into the log.
+    pub(crate) async fn commit(&self, unix_ms: u64, kind: Kind, request_id: &str) -> Result<(), Status> {
+        let command = store_pb::Command { unix_ms, kind: Some(kind) };
+        let outcome = tokio::time::timeout(BUDGET, self.node.propose(command)).await.unwrap_or(Err(ProposeError::Unknown));
+        outcome.map(drop).map_err(|e| not_proposed(&e, &self.node.raft_status(), &self.leader_name(), request_id))
+    }
+
+    /// Returns when this node knows all that was committed at the time of the call.
+    pub(crate) async fn linearizable(&self) -> Result<(), Status> {
+        let done = tokio::time::timeout(BUDGET, self.node.linearizable()).await.unwrap_or(Err(ProposeError::NoQuorum));
+        done.map_err(|e| not_proposed(&e, &self.node.raft_status(), &self.leader_name(), ""))
+    }
+
+    /// An error while a node of an older version is a member: it could not read what this would write into the log.
+    pub(crate) fn needs_level(&self, needed: u32) -> Result<(), Status> {
+        let level = self.read(Replica::level);
+        if level >= needed {
+            return Ok(());
+        }
+        let message = format!("the log is at level {level}, this needs {needed}: a node of an older version is a member");
+        let facts = [("level", level.to_string()), ("needed", needed.to_string())];
+        let facts: Vec<(&str, &str)> = facts.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        Err(fault(Code::FailedPrecondition, ErrorReason::LevelTooLow, message, &facts))
+    }
+
     pub(crate) fn me(&self) -> NodeId {
         self.node.config().id
     }
@@ -58,6 +87,13 @@ impl Shared {
 
     pub(crate) fn leader_name(&self) -> String {
         self.node.raft_status().leader.map(|l| self.names.name(l)).unwrap_or_default()
+    }
+
+    /// An error when a filter names a node that there is not; empty: any. One that is a member no more goes by its number.
+    pub(crate) fn known_node(&self, name: &str) -> Result<(), Status> {
+        let gone = name.strip_prefix("node ").is_some_and(|id| id.parse::<u16>().is_ok());
+        let known = gone || name.is_empty() || self.node.config().cluster.members.iter().any(|m| m.name == name);
+        if known { Ok(()) } else { Err(no_node(name)) }
     }
 
     /// The place of a node named in a request; empty: this one. One hop: what was forwarded is done here or fails.

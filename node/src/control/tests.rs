@@ -14,7 +14,6 @@ use sbc_core::store_pb::{self, command::Kind};
 use sbc_proto::v1 as pb;
 use sbc_proto::v1::call_service_client::CallServiceClient;
 use sbc_proto::v1::cluster_service_client::ClusterServiceClient;
-use sbc_proto::v1::config_service_client::ConfigServiceClient;
 use sbc_proto::v1::dispatch_service_client::DispatchServiceClient;
 use sbc_proto::v1::event_service_client::EventServiceClient;
 use sbc_proto::v1::node_service_client::NodeServiceClient;
@@ -34,15 +33,15 @@ use crate::tls::tests::{Authority, Dir, reloader};
 use crate::tls::{Pems, grpc_client_tls, grpc_server};
 
 /// A node that is only its handle: the log is a counter, the core a switch.
-struct Fake {
+pub(super) struct Fake {
     config: NodeConfig,
-    replica: Arc<RwLock<Replica>>,
+    pub(super) replica: Arc<RwLock<Replica>>,
     events: watch::Sender<u64>,
     status: watch::Sender<NodeStatus>,
     shutdown: watch::Sender<bool>,
     metrics: Metrics,
     /// Without a quorum proposals fail.
-    quorum: Mutex<bool>,
+    pub(super) quorum: Mutex<bool>,
     commands: Mutex<Vec<Command>>,
     peers: Mutex<BTreeMap<NodeId, Channel>>,
 }
@@ -84,8 +83,12 @@ impl Fake {
         })
     }
 
-    fn commit(&self, kinds: Vec<Kind>) -> u64 {
-        let commands = kinds.into_iter().map(|k| store_pb::Command { unix_ms: 1_700_000_000_000, kind: Some(k) }).collect();
+    pub(super) fn commit(&self, kinds: Vec<Kind>) -> u64 {
+        self.commit_at(1_700_000_000_000, kinds)
+    }
+
+    pub(super) fn commit_at(&self, unix_ms: u64, kinds: Vec<Kind>) -> u64 {
+        let commands = kinds.into_iter().map(|k| store_pb::Command { unix_ms, kind: Some(k) }).collect();
         let mut r = self.replica.write().unwrap();
         let index = r.applied_index() + 1;
         r.apply(index, &store_pb::Entry { version: 1, proposer: 1, incarnation: 1, commands }).unwrap();
@@ -146,6 +149,7 @@ impl NodeHandle for Fake {
                 Some(_) => CommandReply::Done,
             },
             Command::Judge { .. } => CommandReply::Judged(sbc_core::io::Verdict::default()),
+            Command::Ladder { call } if replica.call(call).is_none() => CommandReply::NotFound,
             Command::Ladder { .. } => CommandReply::Ladder { entries: vec![], dropped: 0 },
             Command::Summary => {
                 let calls = replica.calls(None).filter(|c| c.owner() == self.config.id).count() as u64;
@@ -177,19 +181,26 @@ impl NodeHandle for Fake {
         self.status.send_modify(|s| s.draining = draining);
         Ok(())
     }
+    async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let changed = vec!["log.filter".to_owned()];
+        match self.config.id.0 {
+            1 => Ok(Reloaded { changed, needs_restart: vec!["sip.port".to_owned()], warnings: Vec::new() }),
+            _ => Err(ReloadError("n.toml: line 3".into())),
+        }
+    }
     fn peer(&self, node: NodeId) -> Option<Channel> {
         self.peers.lock().unwrap().get(&node).cloned()
     }
 }
 
 /// One authority, servers and clients.
-struct Lab {
+pub(super) struct Lab {
     dir: Dir,
     authority: Authority,
 }
 
 impl Lab {
-    fn new() -> Lab {
+    pub(super) fn new() -> Lab {
         Lab { dir: Dir::new(), authority: Authority::new() }
     }
 
@@ -200,11 +211,12 @@ impl Lab {
         let tls = grpc_server(&reloader(&paths)).unwrap();
         let handle: Arc<dyn NodeHandle> = Arc::clone(node) as _;
         let auth = AuthLayer::new("lab", &node.config.cluster.members, node.metrics());
-        tokio::spawn(serve(listener, tls, auth, routes(handle), node.shutdown()));
+        let shutdown = node.shutdown();
+        tokio::spawn(async move { serve(listener, tls, auth, routes(handle), &[], shutdown).await });
     }
 
     /// One node that serves alone.
-    async fn node(&self) -> (Arc<Fake>, SocketAddr) {
+    pub(super) async fn node(&self) -> (Arc<Fake>, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let node = Fake::new(1, &[], at);
@@ -218,12 +230,12 @@ impl Lab {
         Endpoint::from_shared(format!("https://{at}")).unwrap().tls_config(tls).unwrap().connect_lazy()
     }
 
-    fn user(&self, at: SocketAddr, role: &str) -> Channel {
+    pub(super) fn user(&self, at: SocketAddr, role: &str) -> Channel {
         self.channel(at, &["spiffe://lab/user/alice", &format!("sbc-role:{role}")])
     }
 }
 
-fn reason(s: &Status) -> String {
+pub(super) fn reason(s: &Status) -> String {
     s.get_details_error_info().map(|i| i.reason).unwrap_or_else(|| format!("no ErrorInfo: {s:?}"))
 }
 
@@ -256,7 +268,7 @@ fn end(call: CallUid, origin: &str) -> Kind {
 }
 
 /// A bound for every wait: a test that would hang fails.
-async fn soon<T>(f: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(f: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), f).await.expect("in time")
 }
 
@@ -347,7 +359,9 @@ async fn lists_page_through_everything_once() {
     let ended = pb::CallFilter { states: vec![pb::CallState::Ended.into()], ..Default::default() };
     assert_eq!(all(Some(ended)).await.len(), 10);
     assert_eq!(all(Some(pb::CallFilter { emergency: Some(true), ..Default::default() })).await.len(), 3);
-    assert_eq!(all(Some(pb::CallFilter { node: "n2".into(), ..Default::default() })).await.len(), 0);
+    assert_eq!(all(Some(pb::CallFilter { node: "n1".into(), ..Default::default() })).await.len(), 15);
+    // One that was a member once is known by its number only.
+    assert_eq!(all(Some(pb::CallFilter { node: "node 7".into(), ..Default::default() })).await.len(), 0);
     let mut events = EventServiceClient::new(lab.user(at, "auditor"));
     let (mut cdrs, mut token) = (Vec::new(), String::new());
     loop {
@@ -478,48 +492,99 @@ async fn a_watch_of_one_call_ends_with_it() {
 }
 
 #[tokio::test]
-async fn configuration_is_validated_compared_and_deduplicated() {
+async fn what_is_not_there_is_said_to_be_missing() {
     let lab = Lab::new();
     let (node, at) = lab.node().await;
-    let mut client = ConfigServiceClient::new(lab.user(at, "admin"));
-    let apply = |text: &str, etag: &str, id: &str| pb::ConfigServiceApplyRequest {
-        text: text.into(),
-        etag: etag.into(),
-        request_id: id.into(),
-        validate_only: false,
+    let mut client = CallServiceClient::new(lab.user(at, "operator"));
+    let known = uid(1, 1);
+    node.commit(vec![claim(known, false)]);
+    let watch = |uid: String, start| pb::CallServiceWatchRequest { uid, from: from(start), ..Default::default() };
+    let now = || pb::watch_from::Start::Now(pb::WatchNow {});
+    let missing = soon(client.watch(watch(uid(1, 9).to_string(), now()))).await.unwrap_err();
+    assert_eq!((missing.code(), reason(&missing).as_str()), (Code::NotFound, "CALL_NOT_FOUND"));
+    assert!(soon(client.watch(watch(known.to_string(), now()))).await.is_ok());
+    // What is resumed may have the call's end behind it.
+    let token = super::watch::token(node.replica.read().unwrap().last_event_revision());
+    let resumed = watch(uid(1, 9).to_string(), pb::watch_from::Start::ResumeToken(token));
+    assert!(soon(client.watch(resumed)).await.is_ok());
+
+    let filter = Some(pb::CallFilter { node: "n9".into(), ..Default::default() });
+    let list = pb::CallServiceListRequest { filter: filter.clone(), ..Default::default() };
+    let watch = pb::CallServiceWatchRequest { filter, ..Default::default() };
+    assert_eq!(reason(&soon(client.list(list)).await.unwrap_err()), "NODE_NOT_FOUND");
+    assert_eq!(reason(&soon(client.watch(watch)).await.unwrap_err()), "NODE_NOT_FOUND");
+
+    let mut ladder = async |uid: CallUid| {
+        let answer = soon(client.get_ladder(pb::CallServiceGetLadderRequest { uid: uid.to_string() })).await;
+        answer.map_err(|s| (s.code(), reason(&s)))
     };
-    let (good, better) = ("[settings]\nmax_calls = 10\n", "[settings]\nmax_calls = 20\n");
-    let bad = soon(client.apply(apply("[settings]\nmax_cals = 10\n", "", ""))).await.unwrap_err();
-    assert_eq!((bad.code(), reason(&bad).as_str()), (Code::InvalidArgument, "INVALID_CONFIG"));
-    let violations = bad.get_details_bad_request().unwrap().field_violations;
-    assert_eq!(violations[0].field, "settings.max_cals");
-    assert!(violations[0].description.contains("line 2") && violations[0].description.contains("max_calls"));
-    let validate = pb::ConfigServiceValidateRequest { text: "x = 1\ny = 2\n".into() };
-    assert_eq!(soon(client.validate(validate)).await.unwrap().into_inner().faults.len(), 2);
+    assert!(ladder(known).await.is_ok());
+    // This node is at its third start.
+    assert_eq!(ladder(uid(1, 9)).await.unwrap_err(), (Code::NotFound, "LADDER_NOT_KEPT".to_owned()));
+    let never = CallUid { incarnation: Incarnation(3), ..uid(1, 9) };
+    assert_eq!(ladder(never).await.unwrap_err(), (Code::NotFound, "CALL_NOT_FOUND".to_owned()));
+}
 
-    let only = pb::ConfigServiceApplyRequest { validate_only: true, ..apply(good, "", "") };
-    assert!(soon(client.apply(only)).await.unwrap().into_inner().changed);
-    assert_eq!(node.replica.read().unwrap().config().0, 0);
-    let first = soon(client.apply(apply(good, "rev-0", "one"))).await.unwrap().into_inner();
-    let config = first.config.unwrap();
-    assert_eq!((config.revision, config.etag.as_str(), config.author.as_str(), first.changed), (1, "rev-1", "user/alice", true));
-    // The same request again, also with its old etag, changes nothing and says what it did.
-    assert_eq!(soon(client.apply(apply(good, "rev-0", "one"))).await.unwrap().into_inner().config.unwrap().revision, 1);
-    let conflict = soon(client.apply(apply(better, "rev-0", "two"))).await.unwrap_err();
-    assert_eq!((conflict.code(), reason(&conflict).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
-    assert_eq!(conflict.get_details_error_info().unwrap().metadata["etag"], "rev-1");
-    assert!(!soon(client.apply(apply(good, "", ""))).await.unwrap().into_inner().changed);
-    assert_eq!(soon(client.apply(apply(better, "", ""))).await.unwrap().into_inner().config.unwrap().revision, 2);
+#[tokio::test]
+async fn a_reload_tells_what_it_did_at_the_node_that_is_meant() {
+    let lab = Lab::new();
+    let (_node, at) = lab.node().await;
+    let mut client = NodeServiceClient::new(lab.user(at, "operator"));
+    let done = soon(client.reload(pb::NodeServiceReloadRequest::default())).await.unwrap().into_inner();
+    assert_eq!((done.changed, done.needs_restart), (vec!["log.filter".to_owned()], vec!["sip.port".to_owned()]));
+    let missing = pb::NodeServiceReloadRequest { node: "n9".into(), ..Default::default() };
+    assert_eq!(reason(&soon(client.reload(missing)).await.unwrap_err()), "NODE_NOT_FOUND");
+    let mut viewer = NodeServiceClient::new(lab.user(at, "viewer"));
+    let denied = soon(viewer.reload(pb::NodeServiceReloadRequest::default())).await.unwrap_err();
+    assert_eq!(reason(&denied), "PERMISSION_DENIED");
 
-    *node.quorum.lock().unwrap() = false;
-    let lost = soon(client.apply(apply(good, "", "three"))).await.unwrap_err();
-    assert_eq!((lost.code(), reason(&lost).as_str()), (Code::Unavailable, "NO_LEADER"));
-    assert!(lost.get_details_retry_info().unwrap().retry_delay.is_some());
-    assert!(soon(client.get(pb::ConfigServiceGetRequest { stale: false })).await.is_err());
-    let stale = soon(client.get(pb::ConfigServiceGetRequest { stale: true })).await.unwrap().into_inner().config.unwrap();
-    assert_eq!((stale.revision, stale.text.as_str()), (2, better));
-    let mut operator = ConfigServiceClient::new(lab.user(at, "operator"));
-    assert_eq!(reason(&soon(operator.apply(apply(good, "", ""))).await.unwrap_err()), "PERMISSION_DENIED");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    lab.serve(&Fake::new(2, &[], at), listener).await;
+    let mut client = NodeServiceClient::new(lab.user(at, "operator"));
+    let refused = soon(client.reload(pb::NodeServiceReloadRequest::default())).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "INVALID_CONFIG"));
+    assert!(refused.message().contains("line 3"), "{}", refused.message());
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_shut_nobody_out() {
+    let lab = Lab::new();
+    let (_node, at) = lab.node().await;
+    // From one address, and from as many as there are places for handshakes.
+    let open = |n: u8| async move {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 44, n % 100], 0))).unwrap();
+        socket.connect(at).await.unwrap()
+    };
+    let mut silent = Vec::new();
+    for n in 0..200 {
+        silent.push(open(if n < 100 { 1 } else { n }).await);
+    }
+    let begin = std::time::Instant::now();
+    let mut client = NodeServiceClient::new(lab.user(at, "viewer"));
+    soon(client.list(pb::NodeServiceListRequest::default())).await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(3), "it did not wait for a handshake to time out");
+    drop(silent);
+}
+
+#[tokio::test]
+async fn reflection_is_there_by_both_names() {
+    use tonic_reflection::pb::{v1, v1alpha};
+    let lab = Lab::new();
+    let (_node, at) = lab.node().await;
+    let (mut new, mut old) = (
+        v1::server_reflection_client::ServerReflectionClient::new(lab.user(at, "viewer")),
+        v1alpha::server_reflection_client::ServerReflectionClient::new(lab.user(at, "viewer")),
+    );
+    let asked = v1::server_reflection_request::MessageRequest::ListServices(String::new());
+    let ask = v1::ServerReflectionRequest { host: String::new(), message_request: Some(asked) };
+    let mut answers = soon(new.server_reflection_info(tokio_stream::once(ask))).await.unwrap().into_inner();
+    assert!(format!("{:?}", next(&mut answers).await).contains("sbc.v1.ConfigService"));
+    let asked = v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
+    let ask = v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(asked) };
+    let mut answers = soon(old.server_reflection_info(tokio_stream::once(ask))).await.unwrap().into_inner();
+    assert!(format!("{:?}", next(&mut answers).await).contains("sbc.v1.ConfigService"));
 }
 
 #[tokio::test]

@@ -4,19 +4,18 @@
 //! ("not serving: ..."). `/healthz/ok` is for whoever is to be woken: the same words, and 503 unless all is well.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::sync::watch;
 
 use super::Metrics;
+use crate::gate::{Gate, Limits};
 
-/// Connections at a time: a scraper and a probe need one each.
-const CONNECTIONS: usize = 16;
+/// Connections at a time: a scraper and a probe need one each, for milliseconds. Where there are more, the oldest is the one that says nothing.
+const CONNECTIONS: Limits = Limits { all: 16, source: 8 };
 /// Request head: the two requests fit in a tenth of it.
 const HEAD_MAX: usize = 4096;
 /// For one request and its answer.
@@ -59,30 +58,33 @@ impl HealthPage {
     }
 }
 
-/// Serves until the returned task is aborted. Gives the address that is listened on.
+/// Serves until the returned task is aborted. `members`: addresses of the cluster's nodes, for which there is always room. Gives the address
+/// that is listened on.
 pub async fn serve_http(
     addr: SocketAddr,
     metrics: Metrics,
     health: watch::Receiver<HealthPage>,
+    members: &[IpAddr],
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), HttpError> {
     let listener = TcpListener::bind(addr).await.map_err(|source| HttpError { addr, source })?;
     let bound = listener.local_addr().map_err(|source| HttpError { addr, source })?;
-    Ok((bound, tokio::spawn(accept(listener, metrics, health))))
+    Ok((bound, tokio::spawn(accept(listener, metrics, health, Gate::new(CONNECTIONS, members)))))
 }
 
-async fn accept(listener: TcpListener, metrics: Metrics, health: watch::Receiver<HealthPage>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept(listener: TcpListener, metrics: Metrics, health: watch::Receiver<HealthPage>, gate: Gate) {
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, remote)) = listener.accept().await else {
+            gate.relieve();
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (metrics, health) = (metrics.clone(), health.clone());
+        let (metrics, health, seat) = (metrics.clone(), health.clone(), gate.enter(remote.ip()));
         tokio::spawn(async move {
             // A peer that is slow or rude loses its connection and nothing else happens.
-            let _ = tokio::time::timeout(DEADLINE, answer(stream, &metrics, &health)).await;
-            drop(slot);
+            tokio::select! {
+                _ = tokio::time::timeout(DEADLINE, answer(stream, &metrics, &health)) => {}
+                () = seat.evicted() => {}
+            }
         });
     }
 }
@@ -150,7 +152,7 @@ mod tests {
         let (say, health) = watch::channel(HealthPage::default());
         let metrics = Metrics::new();
         metrics.gauges.media_sessions.set(7);
-        let (addr, task) = serve_http("127.0.0.1:0".parse().unwrap(), metrics, health).await.unwrap();
+        let (addr, task) = serve_http("127.0.0.1:0".parse().unwrap(), metrics, health, &[]).await.unwrap();
         let page = ask(addr, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("sbc_media_sessions 7\n"), "{page}");
         for (serving, wrong, calls, well, words) in [
@@ -169,13 +171,15 @@ mod tests {
         assert!(ask(addr, "POST /metrics HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 405"));
         let long = ask(addr, &"x".repeat(HEAD_MAX)).await;
         assert!(long.starts_with("HTTP/1.1 431"), "{long}");
-        // Idle connections beyond the limit do not shut out those who wait for a slot.
-        let idle: Vec<TcpStream> = futures::future::join_all((0..CONNECTIONS - 1).map(|_| TcpStream::connect(addr)))
+        // Any number of connections that say nothing shut nobody out.
+        let idle: Vec<TcpStream> = futures::future::join_all((0..4 * CONNECTIONS.all).map(|_| TcpStream::connect(addr)))
             .await
             .into_iter()
             .collect::<Result<_, _>>()
             .unwrap();
+        let begin = std::time::Instant::now();
         assert!(ask(addr, "HEAD /healthz HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 503"));
+        assert!(begin.elapsed() < DEADLINE / 2, "it did not wait for one of them to end");
         drop(idle);
         task.abort();
     }

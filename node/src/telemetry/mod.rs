@@ -8,5 +8,5 @@ mod repeats;
 
 pub use alarms::{ActiveAlarm, Alarms};
 pub use http::{HealthPage, HttpError, serve_http};
-pub use log::init_logging;
+pub use log::{check_log_filter, init_logging, set_log_filter};
 pub use metrics::{Gauges, Metrics, Reading};

@@ -14,9 +14,12 @@ use super::{
 use crate::ids::{CallUid, Incarnation, NodeId};
 use crate::store_pb::command::Kind;
 use crate::store_pb::{
-    Alarm, Answer, CallState, Cdr, Claim, Command, ConfigRevision, DialogRecord, End, EndCause, Entry, Event, EventKind,
-    LegRecord, MediaTotals, NodeUp, Notice, Progress, Refresh,
+    Alarm, Answer, CallState, Cdr, Claim, Command, ConfigRevision, ConfirmConfig, DialogRecord, End, EndCause, Entry, Event,
+    EventKind, LegRecord, MediaTotals, NodeUp, Notice, Progress, Refresh,
 };
+
+/// The level of the log from which on configurations can wait for a confirmation.
+const CONFIRM_LEVEL: u32 = 2;
 
 /// What one entry has done so far.
 struct Run {
@@ -64,6 +67,7 @@ impl Replica {
         for command in &entry.commands {
             self.command(&mut run, command);
         }
+        self.roll_back(&mut run);
         self.end_orphans(&mut run);
         self.expire();
         if self.blocks.expire(self.clock_ms) {
@@ -94,6 +98,7 @@ impl Replica {
             Kind::Unblock(u) => self.on_blocks(run, |blocks| blocks.unblock(&u.prefix)),
             Kind::Level(l) => self.on_level(run, l.level),
             Kind::Alarm(a) => self.on_alarm(run, a, at),
+            Kind::ConfirmConfig(c) => self.on_confirm(run, c, at),
             Kind::Tick(_) => {}
         }
     }
@@ -244,16 +249,30 @@ impl Replica {
 
     fn on_config(&mut self, run: &mut Run, command: &ConfigRevision, at: u64) {
         let request_id = command.request_id.clone();
-        match self.config.apply(command, at) {
-            Applied::New => {
-                let revision = self.config.revision();
-                run.effects.push(Effect::Config { revision, text: command.text.clone(), request_id });
-                let event = Event { kind: EventKind::Config.into(), unix_ms: at, config_revision: revision, ..Event::default() };
-                self.event(run, event);
-            }
+        match self.config.apply(command, at, self.clock_ms, self.level() >= CONFIRM_LEVEL) {
+            Applied::New => self.changed_config(run, EventKind::Config, request_id, at),
             Applied::Repeated(revision) => run.effects.push(Effect::ConfigRepeated { request_id, revision }),
             Applied::Refused => run.effects.push(Effect::ConfigRefused { request_id, current: self.config.revision() }),
         }
+    }
+
+    fn on_confirm(&mut self, run: &mut Run, command: &ConfirmConfig, at: u64) {
+        if !self.config.confirm(command, at) {
+            run.stale(None, StaleReason::NothingToConfirm);
+        }
+    }
+
+    /// Takes a configuration back that nobody has confirmed in time.
+    fn roll_back(&mut self, run: &mut Run) {
+        if self.config.expire(self.clock_ms) {
+            self.changed_config(run, EventKind::ConfigRolledBack, String::new(), self.clock_ms);
+        }
+    }
+
+    fn changed_config(&mut self, run: &mut Run, kind: EventKind, request_id: String, at: u64) {
+        let (revision, text) = (self.config.revision(), self.config.text().to_owned());
+        run.effects.push(Effect::Config { revision, text, request_id });
+        self.event(run, Event { kind: kind.into(), unix_ms: at, config_revision: revision, ..Event::default() });
     }
 
     fn on_node_up(&mut self, run: &mut Run, up: &NodeUp, at: u64) {

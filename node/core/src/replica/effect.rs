@@ -94,6 +94,8 @@ pub enum StaleReason {
     SameAlarm,
     /// Of a format level that the log has not reached, or has passed.
     Level,
+    /// No configuration of that revision waits for its confirmation.
+    NothingToConfirm,
     /// A field has a length or value that no node writes.
     Malformed,
 }

@@ -11,6 +11,8 @@ mod apply;
 mod blocks;
 mod clock;
 mod config_log;
+#[cfg(test)]
+mod config_tests;
 mod effect;
 mod entry;
 mod journal;
@@ -32,7 +34,7 @@ pub use level::{LEVEL, level_of};
 pub use snapshot::Frozen;
 
 use crate::ids::{CallUid, Incarnation, NodeId};
-use crate::store_pb::{AlarmState, Block, Cdr, ConfigHistory, Event, NodeUp};
+use crate::store_pb::{AlarmState, Block, Cdr, ConfigHistory, ConfigPending, Event, NodeUp};
 use alarms::AlarmLog;
 use blocks::BlockLog;
 use config_log::ConfigLog;
@@ -205,6 +207,11 @@ impl Replica {
     /// The configuration in force: revision (0: built in), TOML text, and the history, newest last.
     pub fn config(&self) -> (u64, &str, &VecDeque<Arc<ConfigHistory>>) {
         (self.config.revision(), self.config.text(), self.config.history())
+    }
+
+    /// The newest configuration, while it waits for its confirmation.
+    pub fn config_pending(&self) -> Option<ConfigPending> {
+        self.config.pending()
     }
 
     /// Sources that may not begin anything, in the order of their prefixes.

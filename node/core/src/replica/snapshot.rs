@@ -62,6 +62,7 @@ impl Frozen {
             config_revision: self.config.revision(),
             config_text: self.config.text().to_owned(),
             config_history: self.config.history().iter().map(|h| (**h).clone()).collect(),
+            config_pending: self.config.pending(),
             events_compacted_to: self.events.compacted_to(),
             cdrs_compacted_to: self.cdrs.compacted_to(),
             clock_ms: self.clock_ms,
@@ -123,8 +124,8 @@ impl Replica {
             .ok_or(RestoreError::Damaged("the order of events"))?;
         replica.cdrs = Journal::restored(CDR_LIMITS, snapshot.cdrs, snapshot.cdrs_compacted_to)
             .ok_or(RestoreError::Damaged("the order of CDRs"))?;
-        replica.config =
-            ConfigLog::restored(snapshot.config_history).ok_or(RestoreError::Damaged("the order of configuration revisions"))?;
+        replica.config = ConfigLog::restored(snapshot.config_history, snapshot.config_pending)
+            .ok_or(RestoreError::Damaged("the order of configuration revisions"))?;
         if replica.config.revision() != snapshot.config_revision {
             return Err(RestoreError::Damaged("the configuration revision"));
         }

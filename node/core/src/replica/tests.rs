@@ -205,7 +205,8 @@ fn a_restarted_owner_ends_its_calls_over_several_entries() {
 fn configuration_is_compare_and_set_and_repeats_are_recognised() {
     let mut r = Replica::new();
     let apply = |r: &mut Replica, index, base, id: &str| {
-        let c = ConfigRevision { base, text: format!("t{index}"), author: "op".into(), request_id: id.into() };
+        let c =
+            ConfigRevision { base, text: format!("t{index}"), author: "op".into(), request_id: id.into(), ..Default::default() };
         r.apply(index, &entry(1, vec![Kind::Config(c)])).unwrap().remove(0)
     };
     assert_eq!(apply(&mut r, 1, 0, "a"), Effect::Config { revision: 1, text: "t1".into(), request_id: "a".into() });
@@ -329,7 +330,7 @@ fn random_entry(seed: &mut Seed, now: &mut u64) -> Entry {
             let node = u16::try_from(1 + seed.below(3)).unwrap();
             let call = uid(node, u32::try_from(1 + seed.below(3)).unwrap(), seed.below(12));
             let seq = u32::try_from(seed.below(8)).unwrap();
-            match seed.below(16) {
+            match seed.below(17) {
                 0..=4 => claim(call, u8::try_from(seed.below(60)).unwrap()),
                 5..=6 => progress(call, seq, 180),
                 7..=8 => answer(call, seq),
@@ -340,7 +341,12 @@ fn random_entry(seed: &mut Seed, now: &mut u64) -> Entry {
                     incarnation: u32::try_from(1 + seed.below(3)).unwrap(),
                     ..Default::default()
                 }),
-                14 => Kind::Config(ConfigRevision { base: seed.below(4), ..Default::default() }),
+                14 => Kind::Config(ConfigRevision {
+                    base: seed.below(4),
+                    confirm_within_ms: u32::try_from(seed.below(3) * 2000).unwrap(),
+                    ..Default::default()
+                }),
+                15 => Kind::ConfirmConfig(ConfirmConfig { revision: seed.below(4), author: String::new() }),
                 _ => Kind::Tick(Tick {}),
             }
         })

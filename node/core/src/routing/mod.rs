@@ -2,6 +2,7 @@
 
 mod emergency;
 mod explain;
+mod review;
 
 use std::net::IpAddr;
 
@@ -11,6 +12,7 @@ use crate::sip::{Scheme, Uri};
 
 pub use emergency::{class_label, classify, emergency_number, tested_service};
 pub use explain::{Explanation, Judged, Origin, explain};
+pub use review::{FINDING_CAP, Finding, Severity, review};
 
 /// Targets tried for one call at the most: beyond it a caller has given up.
 pub const MAX_TARGETS: usize = 16;

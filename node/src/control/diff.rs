@@ -2,8 +2,8 @@
 
 /// Lines kept around a change.
 const CONTEXT: usize = 3;
-/// Largest table of the comparison, in cells (32 MiB); larger texts are shown as replaced whole.
-const MAX_CELLS: usize = 8 << 20;
+/// Largest table of the comparison, in cells (8 MiB): two texts that differ in a thousand lines each; more are shown as replaced whole.
+const MAX_CELLS: usize = 2 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Edit<'a> {
