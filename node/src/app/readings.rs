@@ -60,9 +60,10 @@ fn counter((name, help, of): Of<TransportStats>, stats: &Arc<TransportStats>) ->
 }
 
 fn of_media(media: &MediaHandle) -> Vec<Reading> {
-    let counters: [Of<MediaTotals>; 9] = [
+    let counters: [Of<MediaTotals>; 10] = [
         ("rtp_packets_forwarded", "RTP packets forwarded", |t| t.rtp_forwarded),
         ("rtcp_packets_forwarded", "RTCP packets forwarded", |t| t.rtcp_forwarded),
+        ("media_datagrams_forwarded", "Datagrams forwarded that are no RTP: DTLS, STUN, T.38, BFCP", |t| t.other_forwarded),
         ("rtp_dropped_foreign", "Media packets dropped: from another source than the stream's", |t| t.dropped_foreign),
         ("rtp_dropped_invalid", "Media packets dropped: neither RTP nor RTCP", |t| t.dropped_invalid),
         ("rtp_unroutable", "Media packets that the other side has no address for", |t| t.unroutable),

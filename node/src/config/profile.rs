@@ -1,6 +1,6 @@
 //! How a trunk sees the other side (topology, identities, codecs, media), and what it proves itself with.
 
-use sbc_core::policy::{Codecs, IdentityPolicy, MediaPolicy, Topology, Trunk};
+use sbc_core::policy::{Codecs, IdentityPolicy, MediaPolicy, MethodPolicy, Topology, Trunk};
 
 use super::reader::{Reader, Section};
 
@@ -17,7 +17,8 @@ pub(super) fn read(reader: &Reader<'_>, section: &Section<'_>, trunk: &mut Trunk
     let identities = [("trust", IdentityPolicy::Trust), ("strip", IdentityPolicy::Strip)];
     trunk.identity = section.word("identity", &identities).unwrap_or_default();
     trunk.tls_names = tls_names(reader, section);
-    trunk.media = MediaPolicy { latching: section.boolean("latching") };
+    let passes = [("pass", MethodPolicy::Pass), ("refuse", MethodPolicy::Refuse)];
+    trunk.media = MediaPolicy { latching: section.boolean("latching"), tcp_media: section.word("tcp_media", &passes) };
     let listed = section.strings("codecs");
     if section.has("codecs") && (listed.is_empty() || listed.len() > CODECS_CAP) {
         section.fault("codecs", format!("expected 1 to {CODECS_CAP} encoding names"), "leave the key out to allow every codec");

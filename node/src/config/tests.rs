@@ -77,6 +77,7 @@ topology = "transparent"
 identity = "strip"
 codecs = ["PCMA", "opus"]
 latching = false
+tcp_media = "refuse"
 tls_names = ["GW.example.net"]
 [[routes]]
 name = "emergency"
@@ -121,6 +122,7 @@ fn a_good_cluster_is_read_whole() {
     assert_eq!((psap.topology, c.trunks[1].topology), (Topology::Hide, Topology::Transparent));
     assert_eq!((psap.identity, c.trunks[1].identity), (IdentityPolicy::Trust, IdentityPolicy::Strip));
     assert_eq!((&psap.codecs, &c.trunks[1].codecs), (&None, &Codecs::new(["PCMA".into(), "opus".into()])));
+    assert_eq!((psap.media.tcp_media, c.trunks[1].media.tcp_media), (None, Some(sbc_core::policy::MethodPolicy::Refuse)));
     assert_eq!((psap.media.latching, c.trunks[1].media.latching), (None, Some(false)));
     assert_eq!((psap.tls_names.len(), &*c.trunks[1].tls_names), (0, &["gw.example.net".into()][..]));
     assert_eq!(c.settings.shed_at, 90);

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use sbc_core::auth::AuthHeader;
 use sbc_core::io::{Command, CommandReply, Realm, Transport, Verdict};
 use sbc_core::policy::{
-    ClusterConfig, IdentityPolicy, MisroutePolicy, Numbers, Prefix, Route, RouteMatch, Topology, Trunk, TrunkTarget, latches,
+    ClusterConfig, IdentityPolicy, MisroutePolicy, Numbers, PastUs, Prefix, Route, RouteMatch, Topology, Trunk, TrunkTarget,
+    latches, past_us,
 };
 use sbc_core::routing::{self, Explanation, Origin};
 use sbc_core::sip::{Message, Method, Uri};
@@ -106,6 +107,7 @@ fn trunk(config: &ClusterConfig, trunk: &Trunk) -> pb::Trunk {
         },
         codecs: trunk.codecs.iter().flat_map(|c| c.names()).map(Into::into).collect(),
         latching: latches(Some(trunk), trunk.realm),
+        tcp_media: if past_us(Some(trunk), Some(trunk)) == PastUs::Refused { "refuse".into() } else { "pass".into() },
         tls_names: trunk.tls_names.iter().map(ToString::to_string).collect(),
         challenged_as: match trunk.challenger.as_ref().map(|c| c.asks) {
             None => String::new(),

@@ -92,6 +92,8 @@ totals! {
     rtp_forwarded,
     /// RTCP packets forwarded.
     rtcp_forwarded,
+    /// Datagrams of other media forwarded, and what keys SRTP.
+    other_forwarded,
     /// Dropped: from a source other than the latched one, or on a stream that is off.
     dropped_foreign,
     /// Dropped: neither RTP nor RTCP, or too long.

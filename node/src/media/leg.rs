@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::net::UdpSocket;
-use sbc_core::io::{Addresses, StreamRemote};
+use sbc_core::io::{Addresses, Carries, StreamRemote};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::latch::{Latch, Signalled, Verdict};
@@ -172,12 +172,13 @@ pub(super) struct Leg {
     rtp: Latch,
     rtcp: Latch,
     mux: bool,
+    carries: Carries,
 }
 
 impl Leg {
     pub(super) fn bind(addresses: Addresses, supply: &Supply, urgent: bool, guard: Duration) -> Result<Leg, BindError> {
         let pair = PortPair::bind(addresses, supply, urgent)?;
-        Ok(Leg { pair, rtp: Latch::new(guard), rtcp: Latch::new(guard), mux: false })
+        Ok(Leg { pair, rtp: Latch::new(guard), rtcp: Latch::new(guard), mux: false, carries: Carries::default() })
     }
 
     /// Our RTP port.
@@ -212,13 +213,14 @@ impl Leg {
         self.rtp.signal(remote.map(|r| said(r.rtp, r)));
         self.rtcp.signal(remote.map(|r| said(r.rtcp, r)));
         self.mux = remote.is_some_and(|r| r.rtcp_mux);
+        self.carries = remote.map_or(self.carries, |r| r.carries);
     }
 
     /// Judges a packet from the far end and moves the latches.
     pub(super) fn admit(&mut self, channel: Channel, packet: &[u8], source: SocketAddr, now: Instant) -> Admission {
-        let Some(kind) = classify(channel, self.mux, packet) else { return Admission::Invalid };
+        let Some(kind) = classify(self.carries, channel, self.mux, packet) else { return Admission::Invalid };
         let verdict = match (kind, channel) {
-            (PacketKind::Rtp, _) => {
+            (PacketKind::Rtp | PacketKind::Opaque(Channel::Rtp), _) => {
                 let verdict = self.rtp.admit(source, now);
                 if verdict == Verdict::Latched {
                     self.check_rtcp_source();
@@ -228,21 +230,24 @@ impl Leg {
             // RFC 5761: one source for both; RTCP alone does not latch the stream.
             (PacketKind::Rtcp, Channel::Rtp) if self.rtp.hears(source) => Verdict::Accept,
             (PacketKind::Rtcp, Channel::Rtp) => Verdict::Drop,
-            (PacketKind::Rtcp, Channel::Rtcp) if self.is_plausible_rtcp(source) => self.rtcp.admit(source, now),
-            (PacketKind::Rtcp, Channel::Rtcp) => Verdict::Drop,
+            (_, Channel::Rtcp) if self.is_plausible_rtcp(source) => self.rtcp.admit(source, now),
+            (_, Channel::Rtcp) => Verdict::Drop,
+            (PacketKind::Opaque(Channel::Rtcp), Channel::Rtp) => Verdict::Drop,
         };
         match verdict {
             Verdict::Drop => Admission::Foreign,
             Verdict::Accept => Admission::Forward { kind, latched: false },
-            Verdict::Latched => Admission::Forward { kind, latched: kind == PacketKind::Rtp },
+            Verdict::Latched => Admission::Forward { kind, latched: channel == Channel::Rtp },
         }
     }
 
     /// The socket and the address by which a packet of `kind` leaves to the far end; `None`: it is not sent.
     pub(super) fn route(&self, kind: PacketKind) -> Option<(&UdpSocket, SocketAddr)> {
         let (channel, target) = match kind {
-            PacketKind::Rtcp if !self.mux => (Channel::Rtcp, self.rtcp.target()?),
-            PacketKind::Rtp | PacketKind::Rtcp => (Channel::Rtp, self.rtp.target()?),
+            // Only to who expects such.
+            PacketKind::Opaque(_) if self.carries == Carries::Rtp => return None,
+            PacketKind::Rtcp | PacketKind::Opaque(Channel::Rtcp) if !self.mux => (Channel::Rtcp, self.rtcp.target()?),
+            PacketKind::Rtp | PacketKind::Rtcp | PacketKind::Opaque(_) => (Channel::Rtp, self.rtp.target()?),
         };
         Some((self.socket(Family::of(target.ip()), channel)?, target))
     }

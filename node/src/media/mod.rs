@@ -11,7 +11,7 @@
 //! - a port pair is bound by one stream at a time and rests before it is used again, unless an emergency call has no other;
 //! - there are never more sockets than the engine's share of descriptors, and the last of them and of the ports are emergency calls'.
 //!
-//! Absent: SRTP, transcoding, DTMF, quality figures, time-outs of silent streams.
+//! Absent: keys of SRTP (they cross, and their handshakes do), ICE, transcoding, DTMF, quality figures, time-outs of silent streams.
 //!
 //! Layers, each using only those before it: limits, config, counters, packet, latch, ports, sockets → leg → stream → shard → worker → engine → pressure.
 //!

@@ -1,5 +1,7 @@
 //! Is it RTP, is it RTCP: the checks that keep garbage out of the core network.
 
+use sbc_core::io::Carries;
+
 /// Which port of a pair a packet came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Channel {
@@ -16,11 +18,19 @@ pub(super) enum PacketKind {
     Rtp,
     /// RFC 3550 §6.1.
     Rtcp,
+    /// Something that is none of ours to read, on that port of its stream.
+    Opaque(Channel),
 }
 
-/// Judges `packet` by the port it came to and by whether its sender multiplexes (RFC 5761). `None`: neither (STUN, DTLS,
-/// T.38 and the like have another version in the first two bits).
-pub(super) fn classify(channel: Channel, mux: bool, packet: &[u8]) -> Option<PacketKind> {
+/// Judges `packet` by what its sender said that it sends, by the port it came to and by whether its sender multiplexes (RFC 5761).
+/// `None`: it does not belong there (STUN, DTLS, T.38 and the like have another version than RTP in the first two bits).
+pub(super) fn classify(carries: Carries, channel: Channel, mux: bool, packet: &[u8]) -> Option<PacketKind> {
+    match (carries, packet.first()) {
+        (Carries::Datagrams, _) => return (channel == Channel::Rtp).then_some(PacketKind::Opaque(channel)),
+        // RFC 7983 §7: STUN, DTLS, TURN's channels.
+        (Carries::DtlsRtp, Some(0..=3 | 20..=79)) => return Some(PacketKind::Opaque(channel)),
+        (Carries::Rtp | Carries::DtlsRtp, _) => {}
+    }
     match channel {
         // RFC 5761 §4: payload types 64-95 with the marker bit are RTCP packet types 192-223.
         Channel::Rtp if mux && is_rtcp(packet) => Some(PacketKind::Rtcp),
@@ -82,7 +92,27 @@ mod tests {
             (Odd, false, &stun[..], None),
             (Odd, false, &[], None),
         ] {
-            assert_eq!(classify(channel, mux, packet), want, "{channel:?} mux {mux} {packet:02x?}");
+            assert_eq!(classify(Carries::Rtp, channel, mux, packet), want, "{channel:?} mux {mux} {packet:02x?}");
+            // What DTLS-SRTP adds is never RTP.
+            let other = classify(Carries::DtlsRtp, channel, mux, packet);
+            assert!(other == want || (want.is_none() && other == Some(PacketKind::Opaque(channel))), "{packet:02x?}");
+            let datagram = (channel == Even).then_some(PacketKind::Opaque(Even));
+            assert_eq!(classify(Carries::Datagrams, channel, mux, packet), datagram);
         }
+    }
+
+    /// RFC 7983 §7.
+    #[test]
+    fn by_the_first_octet() {
+        for first in 0..=255 {
+            let packet = [[first].as_slice(), &RR[1..]].concat();
+            let want = match first {
+                0..=3 | 20..=63 | 64..=79 => Some(PacketKind::Opaque(Channel::Rtcp)),
+                128..=191 => Some(PacketKind::Rtcp),
+                _ => None,
+            };
+            assert_eq!(classify(Carries::DtlsRtp, Channel::Rtcp, false, &packet), want, "{first}");
+        }
+        assert_eq!(classify(Carries::DtlsRtp, Channel::Rtp, false, &[]), None);
     }
 }

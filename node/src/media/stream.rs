@@ -166,10 +166,10 @@ impl Stream {
             }
         };
         let forwarded = match kind {
-            PacketKind::Rtp => {
+            PacketKind::Rtp | PacketKind::Opaque(_) => {
                 add(&counters.rtp_packets, 1);
                 add(&counters.rtp_octets, packet.len() as u64);
-                &totals.rtp_forwarded
+                if kind == PacketKind::Rtp { &totals.rtp_forwarded } else { &totals.other_forwarded }
             }
             PacketKind::Rtcp => {
                 add(&counters.rtcp_packets, 1);

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use sbc_core::ids::MediaId;
-use sbc_core::io::{Addresses, MediaCommand, MediaEvent, MediaStats, Place, Realm, Side, SideHeard, StreamPorts, StreamRemote};
+use sbc_core::io::{
+    Addresses, Carries, MediaCommand, MediaEvent, MediaStats, Place, Realm, Side, SideHeard, StreamPorts, StreamRemote,
+};
 use tokio::sync::mpsc;
 
 use super::{MAX_STREAMS, MediaConfig, MediaEngine, MediaHandle, MediaKind};
@@ -151,12 +153,24 @@ impl Phone {
 
     fn remote(&self, rtcp_mux: bool) -> Option<StreamRemote> {
         let rtcp = if rtcp_mux { self.rtp_addr() } else { self.rtcp.local_addr().unwrap() };
-        Some(StreamRemote { rtp: Place::At(self.rtp_addr()), rtcp: Place::At(rtcp), rtcp_mux, description: 0, latching: true })
+        Some(StreamRemote {
+            rtp: Place::At(self.rtp_addr()),
+            rtcp: Place::At(rtcp),
+            rtcp_mux,
+            description: 0,
+            carries: Carries::Rtp,
+            latching: true,
+        })
     }
 
     /// The same in another description.
     fn again(&self, description: u32) -> Option<StreamRemote> {
         self.remote(false).map(|r| StreamRemote { description, ..r })
+    }
+
+    /// The same with other packets.
+    fn carrying(&self, carries: Carries) -> Option<StreamRemote> {
+        self.remote(false).map(|r| StreamRemote { carries, ..r })
     }
 
     /// The same from a far end that is where it says.
@@ -399,6 +413,58 @@ fn without_latching_media_go_where_the_description_says() {
     expect(&p.rtcp, &rtcp(4), (b.core, ports.callee + 1));
 }
 
+/// RFC 7983, RFC 5764: handshakes on both ports of a stream, before and beside its media.
+#[test]
+fn dtls_and_stun_cross_where_they_were_described() {
+    let mut b = Bench::start(85, (20_000, 20_099), GUARD, 1);
+    let (nat, x, p) = (b.phone(), b.phone(), b.phone());
+    let ports = b.open(1, 0, 1)[0];
+    b.remote(1, Side::Caller, x.carrying(Carries::DtlsRtp));
+    b.remote(1, Side::Callee, p.carrying(Carries::DtlsRtp));
+    b.settle(1);
+    let (hello, stun) = ([[22, 254, 253].as_slice(), &[7; 90]].concat(), b"\0\x01\0\0\x21\x12\xa4\x42stun".to_vec());
+    // From behind a NAT: the handshake latches, as there is nothing else before it ends.
+    nat.rtp.send_to(&hello, (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &hello, (b.core, ports.callee));
+    b.latched(1, Side::Caller, nat.rtp_addr());
+    p.rtp.send_to(&hello, (b.core, ports.callee)).unwrap();
+    expect(&nat.rtp, &hello, (b.external, ports.caller));
+    p.rtp.send_to(&stun, (b.core, ports.callee)).unwrap();
+    expect(&nat.rtp, &stun, (b.external, ports.caller));
+    nat.rtcp.send_to(&hello, (b.external, ports.caller + 1)).unwrap();
+    expect(&p.rtcp, &hello, (b.core, ports.callee + 1));
+    nat.rtp.send_to(&rtp(1), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(1), (b.core, ports.callee));
+    // Neither toward who did not say that it takes such, nor from there.
+    b.remote(1, Side::Callee, p.again(1));
+    b.settle(1);
+    nat.rtp.send_to(&hello, (b.external, ports.caller)).unwrap();
+    nat.rtp.send_to(&rtp(2), (b.external, ports.caller)).unwrap();
+    expect(&p.rtp, &rtp(2), (b.core, ports.callee));
+    p.rtp.send_to(&stun, (b.core, ports.callee)).unwrap();
+    b.wait(1, "STUN beside plain RTP is dropped", |s| s.callee.dropped == 1);
+}
+
+/// T.38, BFCP: any datagram, one port.
+#[test]
+fn other_datagrams_cross_untouched() {
+    let mut b = Bench::start(88, (20_000, 20_099), GUARD, 1);
+    let (x, p) = (b.phone(), b.phone());
+    let ports = b.open(1, 0, 1)[0];
+    b.remote(1, Side::Caller, x.carrying(Carries::Datagrams));
+    b.remote(1, Side::Callee, p.carrying(Carries::Datagrams));
+    b.settle(1);
+    for datagram in [&b"\0\x01\x01\x06\0\0"[..], b"x", b"", &[0x80; 300]] {
+        x.rtp.send_to(datagram, (b.external, ports.caller)).unwrap();
+        expect(&p.rtp, datagram, (b.core, ports.callee));
+        p.rtp.send_to(datagram, (b.core, ports.callee)).unwrap();
+        expect(&x.rtp, datagram, (b.external, ports.caller));
+    }
+    x.rtcp.send_to(b"x", (b.external, ports.caller + 1)).unwrap();
+    b.wait(1, "there is no second port", |s| s.caller.dropped == 1);
+    assert_eq!((b.stats(1).caller.rtp_packets, b.handle.totals().other_forwarded), (4, 8));
+}
+
 #[test]
 fn hold_and_rejected_streams() {
     let mut b = Bench::start(13, (20_000, 20_099), GUARD, 1);
@@ -414,7 +480,14 @@ fn hold_and_rejected_streams() {
     assert_eq!(b.handle.totals().unroutable, 1);
     // Old hold: 0.0.0.0. It keeps sending (music), gets nothing.
     let zero = |port| Place::At(SocketAddr::from(([0, 0, 0, 0], port)));
-    let held = StreamRemote { rtp: zero(4_000), rtcp: zero(4_001), rtcp_mux: false, description: 1, latching: true };
+    let held = StreamRemote {
+        rtp: zero(4_000),
+        rtcp: zero(4_001),
+        rtcp_mux: false,
+        description: 1,
+        carries: Carries::Rtp,
+        latching: true,
+    };
     b.remote(1, Side::Callee, Some(held));
     b.settle(1);
     p.rtp.send_to(&rtp(3), (b.core, ports.callee)).unwrap();
@@ -544,7 +617,14 @@ fn a_realm_of_both_families() {
         let at = |socket: &UdpSocket| {
             let rtp = socket.local_addr().unwrap();
             let rtcp = Place::new(Some(rtp.ip()), rtp.port() ^ 1);
-            Some(StreamRemote { rtp: Place::At(rtp), rtcp, rtcp_mux: false, description: 0, latching: true })
+            Some(StreamRemote {
+                rtp: Place::At(rtp),
+                rtcp,
+                rtcp_mux: false,
+                description: 0,
+                carries: Carries::Rtp,
+                latching: true,
+            })
         };
         b.remote(media, Side::Caller, at(&caller));
         b.remote(media, Side::Callee, at(&psap));

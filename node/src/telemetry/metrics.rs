@@ -145,6 +145,7 @@ pub struct Metrics {
     misrouted: Counters<2>,
     degraded: PromCounter<u64, AtomicU64>,
     unanchored: Counters<1>,
+    unread: Counters<1>,
     targets: Counters<1>,
     calls_ended: Counters<2>,
     calls_received: Counters<1>,
@@ -194,6 +195,8 @@ impl Metrics {
         let unanchored = Counters::<1>::default();
         let help = "Calls that went on without media ports of ours, or with too few, by class of emergency service";
         r.register("calls_unanchored", help, unanchored.clone());
+        let unread = Counters::<1>::default();
+        r.register("descriptions_unread", "Session descriptions not as they should be, by what came of it", unread.clone());
         r.register("target_changes", "Targets that failed and were held down, and that answered again", targets.clone());
         r.register("calls_ended", "Calls that ended, by outcome and class of emergency service", calls_ended.clone());
         let (auth, calls_received) = (Counters::<1>::default(), Counters::<1>::default());
@@ -229,6 +232,7 @@ impl Metrics {
             misrouted,
             degraded,
             unanchored,
+            unread,
             targets,
             calls_ended,
             calls_received,
@@ -265,6 +269,10 @@ impl Metrics {
                 self.misrouted.get_or_create(&Labels([("method", method), ("action", action)])).inc();
             }
             Counter::Unanchored(class) => one(&self.unanchored, "class", class),
+            Counter::Unread(outcome) => {
+                one(&self.unread, "outcome", outcome);
+                tracing::warn!(outcome, "a session description that is not as it should be");
+            }
             Counter::Degraded => {
                 self.degraded.inc();
             }
@@ -413,6 +421,7 @@ mod tests {
         "sbc_certificate_reloads_total",
         "sbc_claims_total",
         "sbc_control_rpc_errors_total",
+        "sbc_descriptions_unread_total",
         "sbc_draining",
         "sbc_event_watchers",
         "sbc_load_percent",
@@ -457,6 +466,7 @@ mod tests {
             Counter::Claim("won"),
             Counter::Misrouted("BYE", "relay"),
             Counter::Unanchored("sos"),
+            Counter::Unread("repaired"),
             Counter::Degraded,
             Counter::Target("held"),
             Counter::MessageReceived("sos"),

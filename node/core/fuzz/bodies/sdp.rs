@@ -1,12 +1,13 @@
 //! A session description: with our address and ports it has the same lines, can be read, and names nobody else.
 
-use sbc_core::sip::{Sdp, SdpRewrite};
+use sbc_core::sip::{LineRewrite, Sdp, SdpRewrite};
 
 /// The target. True when it was taken.
 pub(crate) fn run(octets: &[u8]) -> bool {
     let Ok(sdp) = Sdp::parse(octets) else { return false };
-    let ports: Vec<Option<u16>> = sdp.media().iter().map(|media| (media.port != 0).then_some(30_000)).collect();
-    let rewrite = SdpRewrite { origin: Some(("-".into(), 1, 2)), address: "127.0.0.1".parse().expect("address"), ports };
+    let line = |port| if port == 0 { LineRewrite::Keep } else { LineRewrite::Port(30_000) };
+    let lines: Vec<LineRewrite> = sdp.media().iter().map(|media| line(media.port)).collect();
+    let rewrite = SdpRewrite { origin: Some(("-".into(), 1, 2)), address: "127.0.0.1".parse().expect("address"), lines };
     let out = sdp.rewrite(&rewrite);
     let ours = Sdp::parse(&out).unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(octets)));
     assert_eq!(ours.media().len(), sdp.media().len());

@@ -9,7 +9,7 @@ use super::ways::{FarEnd, NextHop};
 use super::{Call, CallPhase, SentAck, body, headers};
 use crate::dialog::Dialog;
 use crate::io::{ReturnPath, Side};
-use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
+use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
 use crate::transaction::{ResponseAction, ServerTxId};
 
@@ -66,8 +66,7 @@ impl Call {
             self.reject_answer(cx, at, response);
             return;
         }
-        let streams =
-            body::find_sdp(response).and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok()).map_or(0, |sdp| sdp.media().len());
+        let streams = body::Descriptions::of(response).streams();
         if let Some((_, held)) = &self.held_answer {
             if held.to_tag() != response.to_tag() {
                 self.reject_answer(cx, at, response);

@@ -3,13 +3,13 @@
 
 use bytes::Bytes;
 
-use super::body::Unusable;
+use super::body::{Descriptions, Unusable};
 use super::forward::Forward;
-use super::media::Remotes;
+use super::media::{MediaPhase, Remotes};
 use super::services::Services;
 use super::{Call, body, reliable};
 use crate::ctx::AGENT;
-use crate::io::{ReturnPath, Side};
+use crate::io::{Counter, ReturnPath, Side};
 use crate::sip::{Draft, Message, Method, Sdp};
 use crate::transaction::ServerTxId;
 
@@ -62,32 +62,59 @@ impl Call {
             return;
         }
         let content_type = message.content_type().map(str::to_owned);
-        let Some(span) = body::find_sdp(message) else {
-            draft.set_body(content_type.as_deref(), original);
-            return;
-        };
-        let bytes = body::sdp_bytes(&span);
-        let Ok(sdp) = Sdp::parse(&bytes) else {
-            // Unreadable here, perhaps not there: a call with one-way audio beats none.
-            draft.set_body(content_type.as_deref(), original);
-            return;
-        };
+        let found = Descriptions::of(message);
         let counts = counts(message);
+        if counts {
+            self.note_unread(cx, &found);
+        }
+        let Some((first, sdp)) = found.first() else {
+            // Unreadable here, perhaps not there.
+            draft.set_body(content_type.as_deref(), original);
+            return;
+        };
         let offer = if answers && counts { Sdp::parse(&self.leg(from.other()).remote_sdp).ok() } else { None };
         if counts {
-            self.described(cx, from, &sdp, offer.as_ref());
+            self.described(cx, from, sdp, offer.as_ref());
         }
-        let (sdp, bytes) = self.fewer_codecs(cx, sdp, bytes);
+        let fewer = |sdp: &Sdp| self.fewer_codecs(cx, sdp.clone(), sdp.raw().clone());
+        let mut rest: Vec<Option<(Sdp, Bytes)>> = found.all.iter().map(|sdp| sdp.as_ref().map(fewer)).collect();
+        let Some((sdp, bytes)) = rest[first].take() else { return };
+        let past = self.past_us(cx);
         let to = match from.other() {
             Side::Caller => &mut self.caller,
             Side::Callee => &mut self.callee,
         };
         let rewritten = if counts {
-            self.media.rewrite_for(cx, to, &sdp, &bytes, offer.as_ref())
+            self.media.rewrite_for(cx, to, (&sdp, &bytes), offer.as_ref(), past)
         } else {
-            self.media.rewrite_aside(cx, to, &sdp, &bytes)
+            self.media.rewrite_aside(cx, to, (&sdp, &bytes), past)
         };
-        draft.set_body(content_type.as_deref(), body::replace_sdp(&span, rewritten));
+        // Whichever of them is taken leads here: of each line the same ports.
+        let others =
+            rest.iter().map(|other| other.as_ref().map(|(sdp, bytes)| self.media.rewrite_aside(cx, to, (sdp, bytes), past)));
+        let mut new: Vec<Option<Bytes>> = others.collect();
+        new[first] = Some(rewritten);
+        draft.set_body(content_type.as_deref(), body::exchange(message, &new));
+    }
+
+    /// Counts descriptions that are not as they should be. One that cannot be read goes past us: where nothing has crossed yet, neither
+    /// side is anchored, for one alone would not hear the other.
+    fn note_unread(&mut self, cx: &mut Services, found: &Descriptions) {
+        if !found.is_unread() {
+            if found.repaired {
+                cx.count(Counter::Unread("repaired"));
+            }
+            return;
+        }
+        let began = !self.caller.local_sdp.is_empty() || !self.callee.local_sdp.is_empty();
+        if self.media.phase == MediaPhase::Off {
+            return;
+        }
+        cx.count(Counter::Unread(if began { "one_sided" } else { "unanchored" }));
+        if !began {
+            cx.count(Counter::Unanchored(self.class()));
+            self.media.give_up(cx);
+        }
     }
 
     /// What stands now.
@@ -128,7 +155,7 @@ impl Call {
         self.media.set_remotes(cx, agreed.remotes);
         for (leg, (local, remote)) in [(&mut self.caller, agreed.caller), (&mut self.callee, agreed.callee)] {
             leg.remote_sdp = remote;
-            self.media.restate(cx, leg, local);
+            self.media.restate(leg, local);
         }
     }
 

@@ -11,7 +11,7 @@ use super::services::{ClientUse, Services};
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, body, describe, headers};
 use crate::io::{ReturnPath, Side};
-use crate::sip::{HeaderId, Message, Method, Sdp};
+use crate::sip::{HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
 
 /// Requests of one call under way at once: a UA has one of each kind open, and a broken one must not fill memory.
@@ -91,10 +91,10 @@ impl Call {
             self.leg_mut(side).dialog.on_target_refresh(request);
         }
         self.note_for_dispatch(cx, request);
-        let sdp = body::find_sdp(request)
-            .filter(|_| describe::counts(request))
-            .and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok());
-        let streams = sdp.map_or(0, |sdp| sdp.media().len());
+        let streams = if describe::counts(request) { body::Descriptions::of(request).streams() } else { 0 };
+        if matches!(request.method(), Method::Invite | Method::Update) {
+            self.media.on_offer();
+        }
         let ready = self.media.ensure(cx, streams);
         let id = cx.serial();
         let offered = match request.method() {

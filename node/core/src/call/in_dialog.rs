@@ -52,7 +52,9 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, 422);
             return;
         }
-        if let Some(fault) = body::unusable(request).filter(|_| matches!(request.method(), Method::Invite | Method::Update)) {
+        if let Some(fault) =
+            body::unusable_within(request).filter(|_| matches!(request.method(), Method::Invite | Method::Update))
+        {
             self.refuse_unusable(cx, side, tx, &back, request, fault);
             return;
         }

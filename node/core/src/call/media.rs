@@ -8,14 +8,15 @@ use super::describe::stands;
 use super::dial::Candidate;
 use super::hearing::Hearing;
 use super::leg::Leg;
+use super::remote::{Said, remote_of};
 use super::services::Services;
 use super::setup::PREPARE_LIMIT;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
 use crate::ids::MediaId;
-use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Place, Realm, Side, StreamPorts, StreamRemote};
-use crate::policy::latches;
-use crate::sip::{MediaLine, Sdp, SdpRewrite};
+use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Realm, Side, StreamPorts, StreamRemote};
+use crate::policy::{PastUs, latches, past_us};
+use crate::sip::{Carrier, LineRewrite, MediaLine, Sdp, SdpRewrite};
 
 /// Streams of one call at the most; further m-lines are passed on without being anchored.
 pub(super) const MAX_STREAMS: usize = 32;
@@ -56,6 +57,8 @@ pub(super) struct CallMedia {
     remotes: Remotes,
     /// How many descriptions of each side there were.
     descriptions: [u32; 2],
+    /// An offer crosses with fewer ports than it has lines: its answer must find as many.
+    short: bool,
     /// Sessions that were given up for one on other sides, and are not closed yet.
     left: u8,
     /// A target waits for the ports.
@@ -77,6 +80,7 @@ impl CallMedia {
             urgent,
             remotes: Vec::new(),
             descriptions: [0; 2],
+            short: false,
             left: 0,
             awaited: false,
             hearing: Hearing::default(),
@@ -106,7 +110,7 @@ impl CallMedia {
 
     /// Asks for ports until there are `streams`. True when there are, or when there is no engine.
     pub(super) fn ensure(&mut self, cx: &mut Services, streams: usize) -> bool {
-        let wanted = streams.min(MAX_STREAMS);
+        let wanted = if self.short { self.asked } else { streams.min(MAX_STREAMS) };
         if self.phase == MediaPhase::Open && wanted > self.asked {
             let first = u8::try_from(self.asked).expect("below MAX_STREAMS");
             let count = u8::try_from(wanted - self.asked).expect("below MAX_STREAMS");
@@ -116,6 +120,21 @@ impl CallMedia {
             cx.out.push_back(Output::Media(MediaCommand::Open { media, first, count, realms, urgent }));
         }
         self.phase != MediaPhase::Opening
+    }
+
+    /// A new offer: what there were no ports for may have some now.
+    pub(super) fn on_offer(&mut self) {
+        self.short = false;
+    }
+
+    /// A description has crossed that leads past us: so do all others.
+    pub(super) fn give_up(&mut self, cx: &mut Services) {
+        if std::mem::take(&mut self.asked) > 0 {
+            self.left += 1;
+            cx.out.push_back(Output::Media(MediaCommand::Close { media: self.id }));
+        }
+        self.phase = MediaPhase::Off;
+        (self.ports, self.remotes) = (Vec::new(), Vec::new());
     }
 
     /// The engine has ports.
@@ -133,6 +152,7 @@ impl CallMedia {
     pub(super) fn on_open_failed(&mut self) {
         if self.phase == MediaPhase::Opening {
             self.asked = self.ports.len();
+            self.short = true;
             self.phase = if self.ports.is_empty() { MediaPhase::Off } else { MediaPhase::Open };
         }
     }
@@ -182,12 +202,19 @@ impl CallMedia {
     }
 
     /// A description of one far end, as it goes to the far end of `leg`: our address, our ports, our `o=` line. `offer`: what it answers.
-    pub(super) fn rewrite_for(&self, cx: &Services, leg: &mut Leg, sdp: &Sdp, original: &Bytes, offer: Option<&Sdp>) -> Bytes {
+    pub(super) fn rewrite_for(
+        &self,
+        cx: &Services,
+        leg: &mut Leg,
+        (sdp, original): (&Sdp, &Bytes),
+        offer: Option<&Sdp>,
+        past: PastUs,
+    ) -> Bytes {
         if self.phase == MediaPhase::Off {
             leg.local_sdp = original.clone();
             return original.clone();
         }
-        let mut rewrite = self.rewrite(cx, leg, sdp, offer);
+        let mut rewrite = self.rewrite(cx, leg, sdp, offer, past);
         // RFC 3264 §8: the version rises exactly when the description changes.
         let mut out = sdp.rewrite(&rewrite);
         if out != leg.local_sdp {
@@ -200,42 +227,46 @@ impl CallMedia {
     }
 
     /// The same for a description that neither offers nor answers: it changes nothing here.
-    pub(super) fn rewrite_aside(&self, cx: &Services, leg: &Leg, sdp: &Sdp, original: &Bytes) -> Bytes {
+    pub(super) fn rewrite_aside(&self, cx: &Services, leg: &Leg, (sdp, original): (&Sdp, &Bytes), past: PastUs) -> Bytes {
         if self.phase == MediaPhase::Off {
             return original.clone();
         }
-        sdp.rewrite(&self.rewrite(cx, leg, sdp, None))
+        sdp.rewrite(&self.rewrite(cx, leg, sdp, None, past))
     }
 
     /// What was last said to the far end of `leg` was refused: `local` is what stands. RFC 3264 §8: its version is above that of the
     /// refused one, should it be said again.
-    pub(super) fn restate(&self, cx: &Services, leg: &mut Leg, local: Bytes) {
+    pub(super) fn restate(&self, leg: &mut Leg, local: Bytes) {
         if leg.local_sdp == local {
             return;
         }
         leg.local_sdp = match Sdp::parse(&local) {
             Ok(sdp) if self.phase != MediaPhase::Off => {
                 leg.sdp_version += 1;
-                let origin = Some(("sbc".into(), leg.sdp_id, leg.sdp_version));
-                sdp.rewrite(&SdpRewrite { origin, address: self.own_address(cx, leg), ports: Vec::new() })
+                sdp.with_origin("sbc", leg.sdp_id, leg.sdp_version)
             }
             _ => local,
         };
     }
 
-    fn rewrite(&self, cx: &Services, leg: &Leg, sdp: &Sdp, offer: Option<&Sdp>) -> SdpRewrite {
-        let port = |(i, line): (usize, &MediaLine)| {
-            if line.port == 0 || !stands(offer, i) {
-                return (line.port != 0).then_some(0);
-            }
-            let own = self.ports.get(i).filter(|_| line.is_rtp())?;
-            Some(match leg.side {
+    fn rewrite(&self, cx: &Services, leg: &Leg, sdp: &Sdp, offer: Option<&Sdp>, past: PastUs) -> SdpRewrite {
+        let rewritten = |(i, line): (usize, &MediaLine)| match (line.carrier(), self.ports.get(i)) {
+            _ if line.port == 0 => LineRewrite::Keep,
+            _ if !stands(offer, i) => LineRewrite::Refuse,
+            (Carrier::Other, _) => match past {
+                PastUs::All => LineRewrite::Direct,
+                PastUs::Unnamed if !line.path => LineRewrite::Direct,
+                PastUs::Unnamed | PastUs::Refused => LineRewrite::Refuse,
+            },
+            (_, Some(own)) => LineRewrite::Port(match leg.side {
                 Side::Caller => own.caller,
                 Side::Callee => own.callee,
-            })
+            }),
+            // There were no ports for it, and perhaps it works without.
+            (_, None) => LineRewrite::Direct,
         };
-        let ports = sdp.media().iter().enumerate().map(port).collect();
-        SdpRewrite { origin: Some(("sbc".into(), leg.sdp_id, leg.sdp_version)), address: self.own_address(cx, leg), ports }
+        let lines = sdp.media().iter().enumerate().map(rewritten).collect();
+        SdpRewrite { origin: Some(("sbc".into(), leg.sdp_id, leg.sdp_version)), address: self.own_address(cx, leg), lines }
     }
 
     /// Our media address on a leg: of the family in which its far end described its media, before that in which it signals. The ports
@@ -263,14 +294,15 @@ impl CallMedia {
         self.phase != MediaPhase::Opening && std::mem::take(&mut self.awaited)
     }
 
-    /// The engine closed it.
-    pub(super) fn on_closed(&mut self, stats: MediaStats) {
+    /// The engine closed it, or one that was given up before. True: it is over.
+    pub(super) fn on_closed(&mut self, stats: MediaStats) -> bool {
         self.stats.add(&stats);
         if self.left > 0 {
             self.left -= 1;
-        } else {
-            self.phase = MediaPhase::Closed;
+            return false;
         }
+        self.phase = MediaPhase::Closed;
+        true
     }
 
     /// Our RTP ports toward a side, for the record.
@@ -291,8 +323,7 @@ impl Call {
             MediaEvent::Latched { .. } => return,
             MediaEvent::Heard { caller, callee, .. } => return self.on_heard(cx, [*caller, *callee]),
             MediaEvent::Closed { stats, .. } => {
-                self.media.on_closed(*stats);
-                if self.media.phase == MediaPhase::Closed {
+                if self.media.on_closed(*stats) {
                     self.on_media_closed(cx);
                 }
                 return;
@@ -336,6 +367,11 @@ impl Call {
         leg.remote_sdp = sdp.raw().clone();
     }
 
+    /// What becomes of this call's media that are not relayed.
+    pub(super) fn past_us(&self, cx: &Services) -> PastUs {
+        past_us(cx.config.trunk(&self.caller.trunk), cx.config.trunk(&self.callee.trunk))
+    }
+
     /// A description without what the codec lists of the two trunks keep from crossing.
     pub(super) fn fewer_codecs(&self, cx: &Services, sdp: Sdp, bytes: Bytes) -> (Sdp, Bytes) {
         let lists = [&self.caller.trunk, &self.callee.trunk].map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
@@ -351,28 +387,6 @@ impl Call {
     pub fn is_media(&self, id: MediaId) -> bool {
         self.media.id == id
     }
-}
-
-/// What all media of one description have in common.
-#[derive(Clone, Copy, Debug)]
-struct Said {
-    description: u32,
-    latching: bool,
-}
-
-/// Where a far end wants one medium; `None`: refused, or nothing that is relayed.
-fn remote_of(line: &MediaLine, said: Said) -> Option<StreamRemote> {
-    if line.port == 0 || !line.is_rtp() {
-        return None;
-    }
-    let (rtcp_port, rtcp_ip) = line.rtcp.unwrap_or((line.port.saturating_add(1), None));
-    Some(StreamRemote {
-        rtp: Place::new(line.connection, line.port),
-        rtcp: Place::new(rtcp_ip.or(line.connection), rtcp_port),
-        rtcp_mux: line.rtcp_mux,
-        description: said.description,
-        latching: said.latching,
-    })
 }
 
 fn index(side: Side) -> usize {

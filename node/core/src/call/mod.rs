@@ -34,6 +34,7 @@ mod patience;
 mod provisional;
 mod refresh;
 mod reliable;
+mod remote;
 mod services;
 mod session;
 mod session_id;

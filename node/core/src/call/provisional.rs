@@ -35,7 +35,7 @@ impl Call {
     /// A response 101 to 199 to the INVITE of an attempt.
     pub(super) fn on_provisional(&mut self, cx: &mut Services, index: u32, response: &Message) {
         let sdp = body::find_sdp(response);
-        let streams = sdp.as_ref().and_then(|span| Sdp::parse(&body::sdp_bytes(span)).ok()).map_or(0, |s| s.media().len());
+        let streams = body::Descriptions::of(response).streams();
         if !self.media.ensure(cx, streams) {
             if self.held_provisional.len() < MAX_HELD {
                 self.held_provisional.push((index, response.clone()));

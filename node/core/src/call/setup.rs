@@ -11,7 +11,7 @@ use super::{Call, CallPhase, CallTimers, ClaimState, body};
 use crate::dialog::{Dialog, fit_to_send};
 use crate::ids::CallUid;
 use crate::io::{Realm, ReturnPath, Side};
-use crate::sip::{Message, Sdp};
+use crate::sip::Message;
 use crate::store_pb::command::Kind;
 use crate::token::{ClaimKey, OwnerToken, TokenKind};
 use crate::transaction::ServerTxId;
@@ -197,11 +197,8 @@ impl Call {
     }
 
     fn offered_streams(&self) -> usize {
-        let lines = body::find_sdp(&self.invite)
-            .and_then(|span| Sdp::parse(&body::sdp_bytes(&span)).ok())
-            .map_or(0, |sdp| sdp.media().len());
         // A delayed offer nearly always has one stream: have it ready.
-        lines.max(1)
+        body::Descriptions::of(&self.invite).streams().max(1)
     }
 }
 

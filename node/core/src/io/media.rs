@@ -79,8 +79,22 @@ pub struct StreamRemote {
     pub rtcp_mux: bool,
     /// Which of its descriptions said so, counted in this call: another one re-opens the latch, though it says the same address.
     pub description: u32,
+    /// What it sends.
+    pub carries: Carries,
     /// Packets go where the far end is heard from (RFC 7362 §4), else where it said (RFC 3264 §5.1).
     pub latching: bool,
+}
+
+/// What the packets of a stream are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Carries {
+    /// RTP and RTCP.
+    #[default]
+    Rtp,
+    /// These and what keys them on the same ports (RFC 7983): DTLS and STUN, untouched.
+    DtlsRtp,
+    /// Anything, on the even port alone.
+    Datagrams,
 }
 
 /// Orders to the engine. Orders for one session are carried out in their order.
@@ -126,9 +140,9 @@ pub enum MediaCommand {
 /// Counters of one direction of one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamStats {
-    /// RTP packets received from that side.
+    /// RTP packets, and datagrams of other media, received from that side.
     pub rtp_packets: u64,
-    /// RTP payload octets with headers received from that side.
+    /// Their octets, with RTP's headers.
     pub rtp_octets: u64,
     /// RTCP packets received from that side.
     pub rtcp_packets: u64,

@@ -15,7 +15,7 @@ pub use addresses::Addresses;
 pub use alarm::AlarmKind;
 pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
 pub use input::{Command, Input};
-pub use media::{MediaCommand, MediaEvent, MediaStats, Place, Side, SideHeard, StreamPorts, StreamRemote, StreamStats};
+pub use media::{Carries, MediaCommand, MediaEvent, MediaStats, Place, Side, SideHeard, StreamPorts, StreamRemote, StreamStats};
 pub use output::{CommandReply, Counter, LadderEntry, Output, Verdict};
 pub use peer::{ClaimStage, Envelope, PeerMessage};
 pub use state::NodeState;

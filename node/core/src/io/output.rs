@@ -179,6 +179,9 @@ pub enum Counter {
     Banned,
     /// A call went on without media ports of ours, or without all that it needed, by class as calls are.
     Unanchored(&'static str),
+    /// A session description was not as it should be, by what came of it: repaired, unanchored (the call's media go past us), one_sided (the
+    /// other side's does not).
+    Unread(&'static str),
     /// A call went on without the store.
     Degraded,
     /// An OPTIONS to a target of a trunk: up, down, unsent.

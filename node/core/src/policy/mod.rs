@@ -18,7 +18,7 @@ pub use blocks::{Blocked, Blocks};
 pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 pub use fair::FairQueue;
 pub use header_rules::{Direction, HeaderAction, HeaderRule, MessageKind, Passing, apply_header_rules, is_protected};
-pub use media::{MediaPolicy, latches};
+pub use media::{MediaPolicy, PastUs, latches, past_us};
 pub use numbers::{NumberRange, Numbers};
 pub use prack::PrackPolicy;
 pub use profile::{Codecs, IdentityPolicy, Topology, apply_profile};

@@ -77,6 +77,7 @@ impl Sbc {
             let why = match &fault {
                 Unusable::Encoded => "its session description is encoded".to_owned(),
                 Unusable::Sdp(error) => format!("its session description cannot be read: {error}"),
+                Unusable::Hidden => "its session description cannot be found in its body".to_owned(),
             };
             refused(fault.status(), &why)
         } else if let Err(status) = replaced {

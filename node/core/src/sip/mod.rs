@@ -28,7 +28,7 @@ pub use message::{Field, Message};
 pub use method::Method;
 pub use multipart::{Multipart, MultipartError};
 pub use name_addr::{AddrError, NameAddr, is_star};
-pub use sdp::{Direction, MediaLine, Origin, Sdp, SdpError, SdpRewrite};
+pub use sdp::{Carrier, Direction, LineRewrite, MediaLine, Origin, Sdp, SdpError, SdpRewrite};
 pub use status::reason_phrase;
 pub use stream::{Frame, FrameError, FrameErrorKind, StreamFramer, is_keepalive};
 pub use text::{Params, is_token, params, quote, split_list, unquote};

@@ -29,6 +29,8 @@ pub enum MultipartError {
 struct Part {
     head: std::ops::Range<usize>,
     content: std::ops::Range<usize>,
+    /// The blank line between the two is missing; it is put there with other content.
+    joined: bool,
 }
 
 /// A multipart body taken apart, one level deep.
@@ -36,6 +38,8 @@ struct Part {
 pub struct Multipart {
     body: Bytes,
     parts: Vec<Part>,
+    /// The last delimiter is there.
+    closed: bool,
 }
 
 /// Whether a Content-Type is that type (any case, parameters aside): `is_type(value, "application/sdp")`.
@@ -49,7 +53,8 @@ pub fn is_multipart(content_type: &str) -> bool {
 }
 
 impl Multipart {
-    /// Takes a body apart by the boundary in its Content-Type.
+    /// Takes a body apart by the boundary in its Content-Type. Lenient where what is meant is plain: a last delimiter that is missing, a
+    /// part without the blank line before an SDP or XML. What is between two delimiters and is no part is left out, and crosses all the same.
     pub fn parse(content_type: &str, body: Bytes) -> Result<Multipart, MultipartError> {
         let boundary =
             params(content_type).get("boundary").filter(|boundary| !boundary.is_empty() && boundary.len() <= MAX_BOUNDARY);
@@ -66,14 +71,23 @@ impl Multipart {
                 if parts.len() == MAX_PARTS {
                     return Err(MultipartError::TooManyParts);
                 }
-                parts.push(part(&body, start, end)?);
-            }
-            if last {
-                return if parts.is_empty() { Err(MultipartError::Structure) } else { Ok(Multipart { body, parts }) };
+                parts.extend(part(&body, start, end));
             }
             start = Some(next);
+            if last {
+                break;
+            }
         }
-        Err(MultipartError::Structure)
+        let closed = start.is_some_and(|start| body[..start].ends_with(b"--"));
+        if let Some(start) = start.filter(|_| !closed) {
+            parts.extend(part(&body, start, body.len()));
+        }
+        if parts.is_empty() { Err(MultipartError::Structure) } else { Ok(Multipart { body, parts, closed }) }
+    }
+
+    /// It was read other than as RFC 2046 has it, for the sake of this part.
+    pub fn is_repaired(&self, index: usize) -> bool {
+        self.parts.get(index).is_some_and(|part| part.joined || (!self.closed && index + 1 == self.parts.len()))
     }
 
     /// How many parts, at least one.
@@ -129,7 +143,7 @@ impl Multipart {
             }
         }
         out.extend_from_slice(head);
-        out.extend_from_slice(&self.body[part.head.end..part.content.start]);
+        out.extend_from_slice(if part.joined { b"\r\n" } else { &self.body[part.head.end..part.content.start] });
         out.extend_from_slice(content);
         out.extend_from_slice(&self.body[part.content.end..]);
         Bytes::from(out)
@@ -145,14 +159,27 @@ fn delimiter_end(body: &[u8], at: usize) -> Option<(bool, usize)> {
     body[at + space..].starts_with(b"\r\n").then_some((false, at + space + 2))
 }
 
-/// Splits `start..end` into header fields, each with its line break, and content.
-fn part(body: &[u8], start: usize, end: usize) -> Result<Part, MultipartError> {
-    let octets = body.get(start..end).ok_or(MultipartError::Structure)?;
+/// Splits `start..end` into header fields, each with its line break, and content. `None`: it has no content, or none that can be told.
+fn part(body: &[u8], start: usize, end: usize) -> Option<Part> {
+    let octets = body.get(start..end)?;
     if octets.starts_with(b"\r\n") {
-        return Ok(Part { head: start..start, content: start + 2..end });
+        return Some(Part { head: start..start, content: start + 2..end, joined: false });
     }
-    let head_end = memchr::memmem::find(octets, b"\r\n\r\n").ok_or(MultipartError::Structure)?;
-    Ok(Part { head: start..start + head_end + 2, content: start + head_end + 4..end })
+    let blank = memchr::memmem::find(octets, b"\r\n\r\n");
+    if let Some(at) = content_line(&octets[..blank.map_or(octets.len(), |at| at + 2)]) {
+        return Some(Part { head: start..start + at, content: start + at..end, joined: true });
+    }
+    let head_end = blank?;
+    Some(Part { head: start..start + head_end + 2, content: start + head_end + 4..end, joined: false })
+}
+
+/// Where among header fields a line stands that is none, but the first of an SDP or of an XML.
+fn content_line(head: &[u8]) -> Option<usize> {
+    let starts = memchr::memmem::find_iter(head, b"\r\n").map(|at| at + 2);
+    starts.into_iter().find(|at| {
+        let line = &head[*at..];
+        line.starts_with(b"<") || line.starts_with(b"v=0\r") || line.starts_with(b"v=0\n")
+    })
 }
 
 #[cfg(test)]
@@ -192,6 +219,33 @@ mod tests {
         assert_eq!(multipart.replace(9, b"x"), BODY);
     }
 
+    /// As some write them, NENA's own examples among them.
+    #[test]
+    fn repaired() {
+        let joined = "--b\r\nContent-Type: application/sdp\r\nv=0\r\no=x\r\n--b\r\nContent-Type: application/pidf+xml\r\nContent-ID: <x>\r\n<?xml?>\r\n--b--\r\n";
+        let parts = Multipart::parse("multipart/mixed;boundary=b", Bytes::from(joined)).expect("read");
+        assert_eq!((parts.content(0), parts.content(1)), (Some("v=0\r\no=x".into()), Some("<?xml?>".into())));
+        assert!(parts.is_repaired(0) && parts.is_repaired(1));
+        assert_eq!(parts.header(1, HeaderId::ContentType), Some("application/pidf+xml"));
+        assert_eq!(parts.replace(0, b"NEW"), joined.replace("sdp\r\nv=0\r\no=x", "sdp\r\n\r\nNEW"));
+        // The blank line comes later, or the last delimiter never.
+        let later = "--b\r\nContent-Type: application/sdp\r\nv=0\r\no=x\r\n\r\n\r\n--b--";
+        let parts = Multipart::parse("multipart/mixed;boundary=b", Bytes::from(later)).expect("read");
+        assert_eq!(parts.content(0), Some("v=0\r\no=x\r\n\r\n".into()));
+        for end in ["", "\r\n--b"] {
+            let open =
+                format!("--b\r\nContent-Type: text/plain\r\n\r\nx\r\n--b\r\nContent-Type: application/sdp\r\n\r\nv=0{end}");
+            let parts = Multipart::parse("multipart/mixed;boundary=b", Bytes::from(open.clone())).expect("read");
+            assert_eq!((parts.len(), parts.is_repaired(0), parts.is_repaired(1)), (2, false, true), "{open}");
+            assert!(parts.content(1).is_some_and(|content| content.starts_with(b"v=0")));
+        }
+        // What is no part hides none.
+        let broken = "--b\r\nContent-Type: text/plain\r\n--b\r\n--b\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n--b--";
+        let parts = Multipart::parse("multipart/mixed;boundary=b", Bytes::from(broken)).expect("read");
+        assert_eq!((parts.find("application/sdp"), parts.len()), (Some(0), 1));
+        assert_eq!(parts.replace(0, b"NEW"), broken.replace("v=0", "NEW"));
+    }
+
     #[test]
     fn refused() {
         use MultipartError::*;
@@ -201,7 +255,6 @@ mod tests {
             ("multipart/mixed;boundary=", "", Boundary),
             ("multipart/mixed;boundary=x", "", Structure),
             ("multipart/mixed;boundary=x", "--x--", Structure),
-            ("multipart/mixed;boundary=x", "--x\r\n\r\na\r\n--x", Structure),
             ("multipart/mixed;boundary=x", "--x\r\nA: b\r\n--x--", Structure),
             ("multipart/mixed;boundary=x", "--x\r\n--x--", Structure),
         ] {

@@ -20,6 +20,8 @@ pub struct Leaf {
     pub content_type: String,
     /// Its octets, decoded where they were encoded.
     pub content: Bytes,
+    /// It was read other than as it should be written.
+    pub repaired: bool,
     base64: bool,
     /// The multiparts that it is in, the outermost first, with its place in each.
     within: Vec<(Multipart, usize)>,
@@ -41,9 +43,34 @@ impl Leaf {
 /// The bodies in a body, in their order; a multipart that cannot be taken apart has none. An encoding that we do not read, or that is not
 /// what it says, hides the body that has it.
 pub fn leaves(content_type: &str, body: Bytes) -> Vec<Leaf> {
-    let mut found = Vec::new();
+    let mut found = Found::default();
     collect(content_type, body, false, &[], &mut found);
-    found
+    found.leaves
+}
+
+/// All bodies of that type, and whether there is, or seems to be, another that cannot be read.
+pub fn all(content_type: &str, body: Bytes, wanted: &str) -> (Vec<Leaf>, bool) {
+    let mut found = Found::default();
+    collect(content_type, body, false, &[], &mut found);
+    let hides = |(content_type, content): &(String, Bytes)| {
+        let multipart = multipart::is_multipart(content_type);
+        multipart::is_type(content_type, wanted) || (multipart && mentions(content, wanted))
+    };
+    let hidden = found.hidden.iter().any(hides);
+    found.leaves.retain(|leaf| leaf.is(wanted));
+    (found.leaves, hidden)
+}
+
+fn mentions(content: &[u8], wanted: &str) -> bool {
+    memchr::memmem::find(&content.to_ascii_lowercase(), wanted.as_bytes()).is_some()
+}
+
+/// What was found in a body.
+#[derive(Default)]
+struct Found {
+    leaves: Vec<Leaf>,
+    /// What cannot be read: its Content-Type, its octets.
+    hidden: Vec<(String, Bytes)>,
 }
 
 /// The first body of that type.
@@ -51,19 +78,24 @@ pub fn find(content_type: &str, body: Bytes, wanted: &str) -> Option<Leaf> {
     leaves(content_type, body).into_iter().find(|leaf| leaf.is(wanted))
 }
 
-fn collect(content_type: &str, content: Bytes, base64: bool, within: &[(Multipart, usize)], found: &mut Vec<Leaf>) {
-    if found.len() >= MAX_LEAVES {
+fn collect(content_type: &str, content: Bytes, base64: bool, within: &[(Multipart, usize)], found: &mut Found) {
+    if found.leaves.len() >= MAX_LEAVES {
+        if found.hidden.len() < MAX_LEAVES {
+            found.hidden.push((content_type.to_owned(), content));
+        }
         return;
     }
     if !multipart::is_multipart(content_type) {
         let (content_type, within) = (content_type.to_owned(), within.to_vec());
-        found.push(Leaf { content_type, content, base64, within });
+        let repaired = within.iter().any(|(parts, at)| parts.is_repaired(*at));
+        found.leaves.push(Leaf { content_type, content, repaired, base64, within });
         return;
     }
-    if within.len() >= MAX_DEPTH {
+    let parts = if within.len() < MAX_DEPTH { Multipart::parse(content_type, content.clone()).ok() } else { None };
+    let Some(parts) = parts else {
+        found.hidden.push((content_type.to_owned(), content));
         return;
-    }
-    let Ok(parts) = Multipart::parse(content_type, content) else { return };
+    };
     for at in 0..parts.len() {
         let inner_type = parts.header(at, HeaderId::ContentType).unwrap_or("text/plain");
         let Some(content) = parts.content(at) else { continue };
@@ -71,10 +103,16 @@ fn collect(content_type: &str, content: Bytes, base64: bool, within: &[(Multipar
             None | Some("7bit" | "8bit" | "binary") => false,
             // RFC 2045 §6.4: a multipart is never encoded itself.
             Some("base64") if !multipart::is_multipart(inner_type) => true,
-            _ => continue,
+            _ => {
+                found.hidden.push((inner_type.to_owned(), content));
+                continue;
+            }
         };
-        let content = if base64 { decode(&content).map(Bytes::from) } else { Some(content) };
-        let Some(content) = content else { continue };
+        let decoded = if base64 { decode(&content).map(Bytes::from) } else { Some(content.clone()) };
+        let Some(content) = decoded else {
+            found.hidden.push((inner_type.to_owned(), content));
+            continue;
+        };
         let inner_type = inner_type.to_owned();
         let within: Vec<_> = within.iter().cloned().chain([(parts.clone(), at)]).collect();
         collect(&inner_type, content, base64, &within, found);
@@ -147,6 +185,27 @@ mod tests {
         assert_eq!(leaf.replace(Bytes::from_static(b"v=0\r\no=x")), body("BASE64", "dj0wDQpvPXg="));
         assert!(find("binary", "v=0").is_some());
         assert!(find("base64", "v=0").is_none() && find("quoted-printable", "v=3D0").is_none());
+    }
+
+    #[test]
+    fn all_of_a_type_and_what_is_hidden() {
+        let all = |body: &str| {
+            let (found, hidden) = all("multipart/mixed;boundary=o", Bytes::from(body.to_owned()), "application/sdp");
+            (found.len(), hidden)
+        };
+        let sdp = "Content-Type: application/sdp";
+        let part = |head: &str| format!("--o\r\n{head}\r\n\r\nv=0\r\n");
+        let two = [part(sdp), part(sdp)].concat();
+        assert_eq!(all(&format!("{two}--o--")), (2, false));
+        let quoted = part(&format!("{sdp}\r\nContent-Transfer-Encoding: quoted-printable"));
+        assert_eq!(all(&format!("{two}{quoted}--o--")), (2, true));
+        let location = part("Content-Type: application/pidf+xml\r\nContent-Transfer-Encoding: quoted-printable");
+        assert_eq!(all(&format!("{two}{location}--o--")), (2, false));
+        let inner =
+            part("Content-Type: multipart/mixed").replace("v=0", "--i\r\ncontent-type: Application/SDP\r\n\r\nv=0\r\n--i--");
+        assert_eq!(all(&format!("{two}{inner}--o--")), (2, true), "a multipart without its boundary");
+        assert_eq!(all("no parts, application/sdp"), (0, true));
+        assert_eq!(all("no parts"), (0, false));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::sip::limits::{MAX_MEDIA, MAX_SDP};
 
-pub use edit::SdpRewrite;
+pub use edit::{LineRewrite, SdpRewrite};
 
 /// Why a body is no session description. The sender's fault: 400, or 488 in an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,13 +81,41 @@ pub struct MediaLine {
     pub rtcp_mux: bool,
     /// Of this medium, else of the session.
     pub direction: Direction,
+    /// It has an `a=path` (RFC 4975): the addresses of who speaks MSRP.
+    pub path: bool,
+}
+
+/// What a medium is carried by, as far as a relay must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// RTP over UDP, in the clear or keyed by the description (RFC 3711).
+    Rtp,
+    /// The same keyed by DTLS on its own ports (RFC 5764).
+    DtlsRtp,
+    /// Other datagrams on one port: T.38, BFCP, data channels.
+    Datagrams,
+    /// No datagrams: TCP, and what is not known.
+    Other,
 }
 
 impl MediaLine {
-    /// Whether this is RTP over UDP, plain or secured, which a relay can anchor.
+    /// By its transport protocol.
+    pub fn carrier(&self) -> Carrier {
+        let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&self.proto));
+        if is(&["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF"]) {
+            Carrier::Rtp
+        } else if is(&["UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF"]) {
+            Carrier::DtlsRtp
+        } else if is(&["udptl", "UDP"]) || self.proto.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("UDP/")) {
+            Carrier::Datagrams
+        } else {
+            Carrier::Other
+        }
+    }
+
+    /// Whether this is RTP, plain or secured.
     pub fn is_rtp(&self) -> bool {
-        const RTP: [&str; 6] = ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF"];
-        RTP.iter().any(|proto| proto.eq_ignore_ascii_case(&self.proto))
+        matches!(self.carrier(), Carrier::Rtp | Carrier::DtlsRtp)
     }
 }
 
@@ -132,6 +160,19 @@ impl Sdp {
         Ok(Sdp { raw: Bytes::copy_from_slice(raw), lines, origin, media })
     }
 
+    /// Reads one that [`parse`](Sdp::parse) refuses, without what nobody can read: lines that are none, and o-lines but one. `None` where
+    /// the media cannot be read, or there are none.
+    pub fn repair(raw: &[u8]) -> Option<Sdp> {
+        let lines = raw.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let good: Vec<&[u8]> = lines.filter(|line| is_line(line) && !line.starts_with(b"v=")).collect();
+        let origin = good.iter().copied().find(|line| line[0] == b'o' && parse_origin(&line[2..]).is_some());
+        let rest = good.iter().copied().filter(|line| line[0] != b'o');
+        // The address is written over.
+        let head = [b"v=0".as_slice(), origin.unwrap_or(b"o=- 0 0 IN IP4 0.0.0.0")];
+        let text: Vec<u8> = head.into_iter().chain(rest).flat_map(|line| [line, b"\r\n"].concat()).collect();
+        Sdp::parse(&text).ok().filter(|sdp| !sdp.media.is_empty())
+    }
+
     /// As received.
     pub fn raw(&self) -> &Bytes {
         &self.raw
@@ -164,8 +205,7 @@ fn split_lines(raw: &[u8]) -> Result<Vec<Line>, SdpError> {
             let rest_is_empty = raw[start..].iter().all(|octet| matches!(octet, b'\r' | b'\n'));
             return if rest_is_empty { Ok(lines) } else { Err(SdpError::Line) };
         }
-        let well_formed = text.len() >= 2 && text[0].is_ascii_lowercase() && text[1] == b'=';
-        if !well_formed || memchr::memchr2(b'\r', 0, text).is_some() {
+        if !is_line(text) {
             return Err(SdpError::Line);
         }
         if text[0] == b'm' {
@@ -179,6 +219,11 @@ fn split_lines(raw: &[u8]) -> Result<Vec<Line>, SdpError> {
         start = end;
     }
     Ok(lines)
+}
+
+/// `letter=value`, without its line break.
+fn is_line(text: &[u8]) -> bool {
+    text.len() >= 2 && text[0].is_ascii_lowercase() && text[1] == b'=' && memchr::memchr2(b'\r', 0, text).is_none()
 }
 
 fn words(value: &[u8]) -> Option<impl Iterator<Item = &str>> {
@@ -247,6 +292,7 @@ fn parse_media(value: &[u8], connection: Option<IpAddr>, direction: Direction) -
         rtcp: None,
         rtcp_mux: false,
         direction,
+        path: false,
     })
 }
 
@@ -257,6 +303,8 @@ fn read_attribute(media: &mut MediaLine, value: &[u8]) {
         media.rtcp_mux = true;
     } else if let Some(argument) = value.strip_prefix(b"rtcp:") {
         media.rtcp = parse_rtcp(argument);
+    } else if value.starts_with(b"path:") {
+        media.path = true;
     }
 }
 

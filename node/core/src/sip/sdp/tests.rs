@@ -9,7 +9,8 @@ const OFFER: &str = "v=0\r\no=alice 2890844526 2890844527 IN IP4 10.0.0.1\r\ns= 
     m=message 7000 TCP/MSRP *\r\n";
 
 fn rewrite(address: &str, ports: &[Option<u16>]) -> SdpRewrite {
-    SdpRewrite { origin: Some(("-".into(), 7, 9)), address: address.parse().expect("address"), ports: ports.to_vec() }
+    let lines = ports.iter().map(|port| port.map_or(LineRewrite::Keep, LineRewrite::Port)).collect();
+    SdpRewrite { origin: Some(("-".into(), 7, 9)), address: address.parse().expect("address"), lines }
 }
 
 #[test]
@@ -68,6 +69,52 @@ fn a_missing_connection_line_is_added_once() {
 }
 
 #[test]
+fn what_carries_a_medium() {
+    for (proto, carrier) in [
+        ("RTP/AVP", Carrier::Rtp),
+        ("rtp/savpf", Carrier::Rtp),
+        ("UDP/TLS/RTP/SAVP", Carrier::DtlsRtp),
+        ("UDP/TLS/RTP/SAVPF", Carrier::DtlsRtp),
+        ("udptl", Carrier::Datagrams),
+        ("UDPTL", Carrier::Datagrams),
+        ("udp", Carrier::Datagrams),
+        ("UDP/BFCP", Carrier::Datagrams),
+        ("UDP/TLS/UDPTL", Carrier::Datagrams),
+        ("UDP/DTLS/SCTP", Carrier::Datagrams),
+        ("TCP/MSRP", Carrier::Other),
+        ("TCP/TLS/BFCP", Carrier::Other),
+        ("TCP/RTP/AVP", Carrier::Other),
+        ("udp\u{e9}", Carrier::Other),
+    ] {
+        let text = format!("v=0\r\no=- 1 1 IN IP4 h\r\ns=-\r\nm=x 5 {proto} 0\r\n");
+        assert_eq!(Sdp::parse(text.as_bytes()).expect("valid").media()[0].carrier(), carrier, "{proto}");
+    }
+}
+
+/// Media that do not pass through us stay where they are, or are refused without a trace of where that is.
+#[test]
+fn media_past_us() {
+    let head = "v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1/127\r\nt=0 0\r\n";
+    let msrp = "m=message 7654/2 TCP/MSRP *\r\ni=chat\r\na=accept-types:text/plain\r\na=path:msrp://10.0.0.1:7654/x;tcp\r\n";
+    let own = "m=application 9 TCP/BFCP *\r\nc=IN IP4 10.0.0.2\r\na=setup:active\r\na=rtcp:5 IN IP4 10.0.0.3\r\n";
+    let sdp = Sdp::parse(format!("{head}{msrp}{own}").as_bytes()).expect("valid");
+    assert_eq!((sdp.media()[0].path, sdp.media()[1].path), (true, false));
+    let out = |lines: [LineRewrite; 2]| {
+        let out = sdp.rewrite(&SdpRewrite { lines: lines.to_vec(), ..rewrite("127.0.0.9", &[]) });
+        String::from_utf8(out.to_vec()).expect("text")
+    };
+    let ours = "v=0\r\no=- 7 9 IN IP4 127.0.0.9\r\ns=-\r\nc=IN IP4 127.0.0.9\r\nt=0 0\r\n";
+    let kept = msrp.replace("i=chat\r\n", "i=chat\r\nc=IN IP4 10.0.0.1/127\r\n");
+    assert_eq!(out([LineRewrite::Direct; 2]), format!("{ours}{kept}{own}"));
+    let refused = "m=message 0 TCP/MSRP *\r\ni=chat\r\na=accept-types:text/plain\r\n\
+        m=application 0 TCP/BFCP *\r\nc=IN IP4 127.0.0.9\r\na=setup:active\r\n";
+    assert_eq!(out([LineRewrite::Refuse; 2]), format!("{ours}{refused}"));
+    let again = sdp.with_origin("sbc", 3, 4);
+    let again = String::from_utf8(again.to_vec()).expect("text");
+    assert_eq!(again, format!("{}{msrp}{own}", head.replace("o=- 1 1", "o=sbc 3 4")));
+}
+
+#[test]
 fn refused() {
     let with = |line: &str| format!("v=0\r\no=- 1 1 IN IP4 h\r\ns=-\r\n{line}\r\n");
     for (text, error) in [
@@ -89,6 +136,27 @@ fn refused() {
         assert_eq!(Sdp::parse(text.as_bytes()).err(), Some(error), "{text:.80}");
     }
     assert!(Sdp::parse(with("a=x\r\n\r\n").as_bytes()).is_ok());
+}
+
+#[test]
+fn repaired() {
+    let good = "v=0\r\no=- 1 1 IN IP4 h\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nm=audio 5 RTP/AVP 0\r\na=x\r\n";
+    let repaired = |text: &str| Sdp::repair(text.as_bytes()).map(|sdp| String::from_utf8_lossy(sdp.raw()).into_owned());
+    for broken in [
+        good.to_owned(),
+        good.replace("s=-\r\n", "s=-\r\nnonsense\r\n\r\n"),
+        good.replace("v=0\r\n", ""),
+        good.replace("s=-\r\n", "s=-\r\no=- 2 2 IN IP4 h\r\n"),
+        good.replace("a=x\r\n", "a=x\r\na=a\rb\r\n=y\r\nA=z\n"),
+        good.replace("\r\n", "\n"),
+    ] {
+        assert_eq!(repaired(&broken).as_deref(), Some(good), "{broken}");
+    }
+    let nameless = good.replace("o=- 1 1 IN IP4 h\r\n", "");
+    assert_eq!(repaired(&nameless), Some(good.replace("o=- 1 1 IN IP4 h", "o=- 0 0 IN IP4 0.0.0.0")));
+    for lost in ["", "v=0\r\n", &good.replace("m=audio 5 ", "m=audio x "), &"a=x\r\n".repeat(MAX_SDP / 5)] {
+        assert_eq!(repaired(lost), None, "{lost:.80}");
+    }
 }
 
 /// Found by fuzzing: a description that ends within a line break still gets a whole line behind it.

@@ -1,6 +1,7 @@
 //! Before the answer: several early dialogs (RFC 3261 §12.1, §13.2.2.4), reliable provisional responses (RFC 3262), UPDATE
 //! (RFC 3311), early media and delayed offers. Both far ends are driven by hand, by the letter of the RFCs.
 
+mod bodies;
 mod broken;
 mod farewell;
 mod forks;
