@@ -7,7 +7,7 @@ use super::{AfterClaim, Call, CallPhase, ClaimState, Ended, Winner};
 use crate::ids::CallUid;
 use crate::io::{ClaimStage, Counter, PeerMessage};
 use crate::policy::IdentityPolicy;
-use crate::sip::{HeaderId, NameAddr};
+use crate::sip::{HeaderId, NameAddr, readable};
 use crate::store_pb;
 use crate::token::ClaimKey;
 
@@ -45,12 +45,12 @@ impl Call {
             trunk: self.caller.trunk.to_string(),
             emergency_info: self.emergency_info.clone(),
             parties: Some(store_pb::CallParties {
-                from_uri: from.as_ref().map(|n| n.uri.as_str().to_owned()).unwrap_or_default(),
-                from_display: from.and_then(|n| n.display).unwrap_or_default(),
-                to_uri: to.map(|n| n.uri.as_str().to_owned()).unwrap_or_default(),
+                from_uri: from.as_ref().map(|n| readable(n.uri.as_str()).into_owned()).unwrap_or_default(),
+                from_display: from.and_then(|n| n.display).map(|name| readable(&name).into_owned()).unwrap_or_default(),
+                to_uri: to.map(|n| readable(n.uri.as_str()).into_owned()).unwrap_or_default(),
                 request_uri: self.invite.request_uri().unwrap_or_default().to_owned(),
                 call_id: self.invite.call_id().to_owned(),
-                asserted_identity: self.asserted_identity(cx).to_owned(),
+                asserted_identity: readable(self.asserted_identity(cx)).into_owned(),
             }),
         }
     }

@@ -9,7 +9,7 @@ use crate::dialog::without_headers;
 use crate::io::{Counter, HostAndPort, Side};
 use crate::policy::RedirectPolicy;
 use crate::routing;
-use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri};
+use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri, readable};
 use crate::transaction::ResponseAction;
 
 /// 3xx that one call follows: a redirect server that sends in circles ends here.
@@ -140,7 +140,7 @@ impl Call {
         self.note_reason(response);
         self.caller.gone = true;
         self.callee.gone = true;
-        self.finish(cx, Cause { origin: "callee", status, reason: response.reason().to_owned() });
+        self.finish(cx, Cause { origin: "callee", status, reason: readable(response.reason()).into_owned() });
     }
 
     /// Puts the targets that a 3xx names before all others, where the trunk says so. False: the 3xx goes to the caller.

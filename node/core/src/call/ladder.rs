@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::io::{LadderEntry, Realm, ReturnPath};
-use crate::sip::{Draft, HeaderId, Message};
+use crate::sip::{Draft, HeaderId, Message, readable};
 use crate::time::UnixMs;
 
 /// Messages kept for one call; a call with more keeps its first ones, which tell how it was set up, and its last.
@@ -42,7 +42,7 @@ impl Note {
 
 fn said(message: &Message) -> Said {
     let summary = match message.status() {
-        Some(status) => format!("{status} {}", message.reason()),
+        Some(status) => format!("{status} {}", readable(message.reason())),
         None => message.method().as_str().to_owned(),
     };
     let mut hasher = DefaultHasher::new();

@@ -6,6 +6,7 @@ use super::header::HeaderId;
 use super::limits::{MAX_BODY, MAX_HEAD};
 use super::message::Field;
 use super::method::Method;
+use super::octets::unescape;
 use super::status::reason_phrase;
 
 /// Why a draft cannot go out. Our own fault or that of configured header rules: nothing is sent, the caller counts it.
@@ -238,7 +239,7 @@ impl Draft {
             check_line(name, &field.value)?;
             out.put_slice(name.as_bytes());
             out.put_slice(b": ");
-            out.put_slice(field.value.as_bytes());
+            out.put_slice(&unescape(&field.value));
             out.put_slice(b"\r\n");
         }
         out.put_slice(format!("Content-Length: {}\r\n\r\n", self.body.len()).as_bytes());
@@ -266,7 +267,7 @@ impl Draft {
                 if !(100..=699).contains(status) {
                     return Err(WriteError::StartLine);
                 }
-                out.put_slice(format!("SIP/2.0 {status} {reason}\r\n").as_bytes());
+                out.put_slice(&unescape(&format!("SIP/2.0 {status} {reason}\r\n")));
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use super::error::{ParseError, ParseErrorKind};
 use super::header::HeaderId;
 use super::method::Method;
 use super::name_addr;
+use super::octets::has_escapes;
 use super::scan::{FieldSpan, Scan, StartLine, head_len, scan};
 use super::text::{Span, has_hole, params, split_list};
 use super::via::Via;
@@ -52,8 +53,8 @@ struct Parts {
 
 impl Message {
     /// Reads a datagram or one framed message. Empty lines before it are skipped; what follows Content-Length octets of body is
-    /// cut off; without Content-Length the rest is the body (RFC 3261 §18.3). Octets that are no UTF-8 become U+FFFD, except
-    /// in the first line, Via, Call-ID and CSeq, where they are an error.
+    /// cut off; without Content-Length the rest is the body (RFC 3261 §18.3). Octets that are no UTF-8 stay what they are
+    /// (`octets`), except in the first line, Via, Call-ID and CSeq, where they are an error.
     pub fn parse(raw: Bytes) -> Result<Message, ParseError> {
         // RFC 3261 §7.5: CRLFs before the first line are ignored.
         let mut raw = raw;
@@ -276,7 +277,7 @@ impl Parts {
         if id.is_empty() || id.bytes().any(|byte| byte <= b' ') {
             return Err(ParseErrorKind::CallId);
         }
-        if scan.lossy {
+        if scan.escaped {
             check_octets(scan)?;
         }
         let method = match &start {
@@ -329,7 +330,7 @@ fn check_octets(scan: &Scan) -> Result<(), ParseErrorKind> {
     let first = text.lines().next().filter(|_| is_request).unwrap_or("");
     let ids = scan.fields.iter().filter(|field| matches!(field.id, HeaderId::Via | HeaderId::CallId | HeaderId::CSeq));
     let mut values = ids.map(|field| field.value.of(text)).chain([first]);
-    if values.any(|value| value.contains(char::REPLACEMENT_CHARACTER)) { Err(ParseErrorKind::Encoding) } else { Ok(()) }
+    if values.any(has_escapes) { Err(ParseErrorKind::Encoding) } else { Ok(()) }
 }
 
 /// RFC 3261 §20.16: a number below 2^31 and a method.

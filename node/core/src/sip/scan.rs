@@ -8,6 +8,7 @@ use super::error::{ParseError, ParseErrorKind, Salvage};
 use super::header::HeaderId;
 use super::limits::{MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_LINE, MAX_URI};
 use super::method::Method;
+use super::octets;
 use super::text::{Span, split_list, trim};
 use super::via::Via;
 
@@ -38,8 +39,8 @@ pub(crate) struct Scan {
     pub(crate) fields: Vec<FieldSpan>,
     /// The first fault.
     pub(crate) fault: Option<ParseErrorKind>,
-    /// Octets were replaced to make this UTF-8.
-    pub(crate) lossy: bool,
+    /// Octets are no UTF-8: characters stand for them.
+    pub(crate) escaped: bool,
 }
 
 /// Length of the head of `raw` with its empty line, if that is there and within the limit.
@@ -54,9 +55,9 @@ pub(crate) fn head_len(raw: &[u8]) -> Result<usize, ParseErrorKind> {
 
 /// Scans a head (with or without its empty line).
 pub(crate) fn scan(raw: Bytes) -> Scan {
-    let (head, lossy) = normalise(raw);
+    let (head, escaped) = normalise(raw);
     let mut scan =
-        Scan { head: head.clone(), start: None, answerable: false, fields: Vec::with_capacity(24), fault: None, lossy };
+        Scan { head: head.clone(), start: None, answerable: false, fields: Vec::with_capacity(24), fault: None, escaped };
     let text = std::str::from_utf8(&head).unwrap_or("");
     let mut at = 0;
     let mut first = true;
@@ -252,14 +253,13 @@ fn status_line(text: &str, line: &str) -> Result<StartLine, ParseErrorKind> {
     Ok(StartLine::Response { status, reason: Span::within(text, reason) })
 }
 
-/// The head as UTF-8 on unfolded lines, and whether octets had to be replaced (by U+FFFD: a display name in Latin-1 must not
-/// cost the call). Nothing is copied if it came like that.
+/// The head as UTF-8 on unfolded lines, and whether characters stand for octets that are none. Nothing is copied if it came like that.
 fn normalise(raw: Bytes) -> (Bytes, bool) {
     let folded = memchr::memchr_iter(b'\n', &raw).any(|at| matches!(raw.get(at + 1), Some(b' ' | b'\t')));
     let unfolded = if folded { Bytes::from(unfold(&raw)) } else { raw };
-    match std::str::from_utf8(&unfolded) {
-        Ok(_) => (unfolded, false),
-        Err(_) => (Bytes::from(String::from_utf8_lossy(&unfolded).into_owned()), true),
+    match octets::escape(&unfolded) {
+        None => (unfolded, false),
+        Some(text) => (Bytes::from(text), true),
     }
 }
 

@@ -241,7 +241,8 @@ pub(crate) fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok()
 }
 
-fn unescape(text: &str) -> Cow<'_, str> {
+/// A text of a URI with its escapes undone (RFC 3261 §19.1.2); one that would then be no UTF-8 stays as it is.
+pub fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }
