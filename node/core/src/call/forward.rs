@@ -68,6 +68,8 @@ pub(super) struct Forward {
     pub(super) before: Option<Agreed>,
     /// How often it was sent again with a longer interval (422).
     pub(super) raises: u8,
+    /// What our Contacts said of the far ends before it came, the caller's leg first; `None`: it changed nothing of that.
+    pub(super) contacts: Option<[Box<str>; 2]>,
 }
 
 impl Call {
@@ -86,9 +88,6 @@ impl Call {
         if let Some(status) = status {
             self.refuse_request(cx, side, tx, &back, request, status);
             return;
-        }
-        if describe::refreshes_target(request.method()) {
-            self.leg_mut(side).dialog.on_target_refresh(request);
         }
         self.note_for_dispatch(cx, request);
         let streams = if describe::counts(request) { body::Descriptions::of(request).streams() } else { 0 };
@@ -126,6 +125,7 @@ impl Call {
             own: false,
             before: None,
             raises: 0,
+            contacts: None,
         });
         if request.method() == &Method::Invite {
             self.leg_mut(side.other()).inviting = true;
@@ -147,6 +147,8 @@ impl Call {
             draft.set(HeaderId::MaxForwards, n.to_string());
         }
         if request.first(HeaderId::Contact).is_some() || matches!(request.method(), Method::Invite | Method::Update) {
+            let contacts = [Side::Caller, Side::Callee].map(|side| self.leg(side).contact_params.clone());
+            self.forwards[at].contacts.get_or_insert(contacts);
             draft.push(HeaderId::Contact, self.leg_mut(to).contact_for(cx, &request));
         }
         headers::copy_through(&request, &mut draft);
@@ -234,7 +236,15 @@ impl Call {
             return;
         }
         if (200..300).contains(&status) && describe::refreshes_target(response.method()) {
+            // RFC 3261 §12.2.2: with the acceptance, and not before: a request that is refused changes nothing.
+            if !self.forwards[at].own {
+                let request = self.forwards[at].request.clone();
+                self.leg_mut(to.other()).dialog.on_target_refresh(&request);
+            }
             self.leg_mut(to).dialog.on_target_refresh(response);
+        }
+        if status >= 300 {
+            self.take_contacts_back(at);
         }
         if !self.forwards[at].own {
             self.answer_forward(cx, at, status, response);
@@ -258,6 +268,13 @@ impl Call {
         }
         if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
             self.record_refresh(cx);
+        }
+    }
+
+    /// A request came to nothing: our Contacts say of the far ends what they said before.
+    fn take_contacts_back(&mut self, at: usize) {
+        if let Some([caller, callee]) = self.forwards[at].contacts.take() {
+            (self.caller.contact_params, self.callee.contact_params) = (caller, callee);
         }
     }
 
@@ -353,6 +370,7 @@ impl Call {
     /// A request that was passed on got no response, or could not be sent.
     pub fn on_forward_failed(&mut self, cx: &mut Services, id: u64, status: u16) {
         let Some(at) = self.forwards.iter().position(|f| f.id == id) else { return };
+        self.take_contacts_back(at);
         let forward = self.forwards.remove(at);
         self.leave_earlier(cx, &forward);
         self.focus_on(forward.fork);

@@ -71,6 +71,7 @@ impl Call {
             own: true,
             before: None,
             raises: 0,
+            contacts: None,
         });
         self.send_forward(cx, id);
     }

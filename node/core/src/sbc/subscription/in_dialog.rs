@@ -98,6 +98,7 @@ impl Subscription {
         let dialog = &mut self.end_mut(side).dialog;
         dialog.remote_tag = notify.from_tag().map(Into::into);
         dialog.route_set = notify.values(HeaderId::RecordRoute).take(MAX_ROUTES).map(Into::into).collect();
+        dialog.on_target_refresh(notify);
     }
 }
 
@@ -133,8 +134,6 @@ impl Sbc {
         }
         let end = subscription.end_mut(side);
         end.learn_path(&back);
-        // RFC 6665 §4.4.1: both methods tell where their sender is to be reached.
-        end.dialog.on_target_refresh(message);
         self.cx.drop_own_routes(&mut end.dialog);
         self.pass(id, side, tx, message);
     }
@@ -404,6 +403,12 @@ impl Sbc {
     /// What the outcome of a request means for the subscription.
     fn on_passed(&mut self, id: u64, request: &Message, status: u16, response: Option<&Message>) {
         let good = (200..300).contains(&status);
+        if let Some(subscription) = self.subscriptions.open.get_mut(&id).filter(|_| good) {
+            // RFC 6665 §4.4.1: both methods tell where their sender is to be reached; one that is refused changes nothing (RFC 3261 §12.2.2).
+            let by_notifier = request.method() == &Method::Notify;
+            let side = if by_notifier { subscription.subscriber.other() } else { subscription.subscriber };
+            subscription.end_mut(side).dialog.on_target_refresh(request);
+        }
         if request.method() == &Method::Notify {
             match told(request) {
                 Told::Terminated => self.end_subscription(id, "ended"),

@@ -166,7 +166,8 @@ fn which_requests_move_the_target() {
     let (mut s, ok) = Scene::answered(&[], &[]);
     for (method, moves) in [(Method::Options, false), (Method::Info, false), (Method::Notify, true)] {
         let fields = [("Contact", "<sip:moved@198.18.10.9>"), ("Event", "x")];
-        s.asks(&method, &ok, &fields, None);
+        let crossed = s.asks(&method, &ok, &fields, None).pop().expect("passed on");
+        s.called_answers(&crossed, 200, None);
         let got = s.called_asks(&Method::Info, "a", None);
         let target = got.iter().find(|(m, _)| m.is_request()).and_then(|(m, _)| m.request_uri().map(str::to_owned));
         assert_eq!(target.as_deref() == Some("sip:moved@198.18.10.9"), moves, "{method}: {target:?}");

@@ -75,6 +75,41 @@ fn a_new_description_is_told_to_the_engine() {
     s.calm();
 }
 
+/// RFC 3261 §12.2.2, §14.1: what a request would have changed, it changes with its acceptance.
+#[test]
+fn a_refused_request_changes_nothing() {
+    const MOVED: &str = "<sip:moved@198.18.10.7:5070>;isfocus";
+    for method in [Method::Invite, Method::Update, Method::Refer] {
+        for status in [488, 408, 503, 200] {
+            let (mut s, ok) = Scene::answered(&[], &[]);
+            let described = (method != Method::Refer).then_some(8);
+            let fields = [("Contact", MOVED), ("Refer-To", "<sip:113@198.18.20.44>")];
+            let asked = s.asks(&method, &ok, &fields, described).pop().expect("passed on");
+            assert!(asked.0.first(HeaderId::Contact).expect("ours").ends_with(";isfocus"), "it crosses");
+            let told = s.called_says(
+                &asked,
+                status,
+                &[("Contact", "<sip:a@198.18.20.9:5060>")],
+                described.map(sdp).as_deref().unwrap_or(b""),
+            );
+            let taken = status == 200;
+            if taken && method == Method::Invite {
+                s.acks(told.iter().find(|m| m.status() == Some(200)).expect("told"), None);
+            }
+            let info = s.asks(&Method::Info, &ok, &[], None).pop().expect("passed on");
+            assert!(info.0.first(HeaderId::Contact).is_none());
+            let before = s.w.sent.as_ref().expect("recorded").len();
+            s.called_asks(&Method::Bye, "a", None);
+            let sent = s.w.sent.as_ref().expect("recorded")[before..].iter();
+            let bye = sent.filter(|s| s.node.is_some()).find(|s| s.bytes.starts_with(b"BYE ")).expect("passed on");
+            let uri = Message::parse(bye.bytes.clone()).expect("ours").request_uri().expect("a request").to_owned();
+            let (there, at) = ("sip:moved@198.18.10.7:5070", "198.18.10.7:5070");
+            let moved = (uri == there, bye.to.to_string() == at);
+            assert_eq!(moved, (taken, taken), "{method} {status}: {uri} at {}", bye.to);
+        }
+    }
+}
+
 /// RFC 3262 §5: without an offer of its own the first reliable response has one, and the PRACK answers: where media go is settled.
 #[test]
 fn one_without_an_offer() {
