@@ -34,6 +34,9 @@ pub(super) fn to_frame(message: &PeerMessage) -> pb::PeerFrame {
             .into(),
         }),
         PeerMessage::AskClaim { key } => Kind::AskClaim(pb::AskClaim { key: key.to_vec().into() }),
+        PeerMessage::Cancelled { key, exact } => {
+            Kind::Cancelled(pb::Cancelled { key: key.to_vec().into(), exact: exact.to_vec().into() })
+        }
         PeerMessage::ClaimIs { key, call } => Kind::ClaimIs(pb::ClaimIs {
             key: key.to_vec().into(),
             call: call.map(|(c, _)| c.to_bytes().to_vec().into()),
@@ -75,6 +78,9 @@ pub(super) fn from_kind(from: NodeId, kind: Kind) -> Option<PeerMessage> {
             },
         }),
         Kind::AskClaim(ask) => Some(PeerMessage::AskClaim { key: ask.key[..].try_into().ok()? }),
+        Kind::Cancelled(cancelled) => {
+            Some(PeerMessage::Cancelled { key: cancelled.key[..].try_into().ok()?, exact: cancelled.exact[..].try_into().ok()? })
+        }
         Kind::ClaimIs(is) => {
             let call = match &is.call {
                 Some(bytes) => Some((CallUid::from_bytes(bytes)?, stage_from(is.stage()))),

@@ -67,21 +67,31 @@ impl Call {
         self.journal.on_applied(cx, self.serial, self.uid);
     }
 
+    /// Its caller has cancelled at another node, which did not know of the INVITE.
+    pub fn on_cancelled_elsewhere(&mut self, cx: &mut Services) {
+        if self.invite_tx.is_some() && matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {
+            self.cancelled(cx, None);
+        }
+    }
+
     /// CANCEL for the transaction `invite`. False: this call does not wait on it (any more).
     pub fn on_cancel(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
         if self.invite_tx != Some(invite) {
             return self.on_cancel_forward(cx, invite, request);
         }
-        self.refuse(cx, 487);
         self.note_reason(request);
-        let reason = Call::reasons(request);
+        self.cancelled(cx, Call::reasons(request).as_deref());
+        true
+    }
+
+    fn cancelled(&mut self, cx: &mut Services, reason: Option<&str>) {
+        self.refuse(cx, 487);
         for attempt in &mut self.attempts {
-            attempt.cancel(cx, reason.as_deref());
+            attempt.cancel(cx, reason);
         }
         self.caller.gone = true;
         self.callee.gone = true;
         self.finish(cx, Cause { origin: "caller", status: 487, reason: "cancelled".into() });
-        true
     }
 
     /// Ends the call before its answer with a status toward the caller.

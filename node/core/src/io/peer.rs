@@ -39,6 +39,13 @@ pub enum PeerMessage {
         /// The claim key, see `token::ClaimKey`.
         key: [u8; 16],
     },
+    /// The caller has cancelled this initial INVITE, of which nobody knew (AC-07): should it still come, it is answered 487.
+    Cancelled {
+        /// The key asked for.
+        key: [u8; 16],
+        /// The same with the top Via.
+        exact: [u8; 16],
+    },
     /// The answer to `AskClaim`; without a question too, from a node that finds another one at work on its call.
     ClaimIs {
         /// The key asked for.

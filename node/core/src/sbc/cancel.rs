@@ -112,7 +112,18 @@ impl Sbc {
         }
         self.tombstones.note(self.cx.now.mono, hold.exact);
         self.on_caller_served(&hold.key, Some(&hold.exact));
+        self.cx.tell_peers(&PeerMessage::Cancelled { key: hold.key, exact: hold.exact });
         self.refuse(hold.back, &hold.message, 481);
+    }
+
+    /// A peer could not find the INVITE of a CANCEL, whose caller was told so: it is dialled nowhere. It may have come here since that peer asked.
+    pub(super) fn on_cancelled_elsewhere(&mut self, key: &[u8; 16], exact: [u8; 16]) {
+        self.tombstones.note(self.cx.now.mono, exact);
+        self.on_caller_served(key, Some(&exact));
+        let Some(&serial) = self.by_claim.get(key) else { return };
+        if self.calls.get(&serial).is_some_and(|call| call.exact == exact) {
+            self.with_call(serial, |call, cx| call.on_cancelled_elsewhere(cx));
+        }
     }
 
     /// The caller of a claim has cancelled it, or has another node's answer: where this node is quiet about it, it stays so.

@@ -73,6 +73,7 @@ impl Sbc {
                 let call = self.what_it_has(&key);
                 self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
+            PeerMessage::Cancelled { key, exact } => self.on_cancelled_elsewhere(&key, exact),
             PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage),
             PeerMessage::ClaimIs { key, call: None } => {
                 if let Some(&serial) = self.by_claim.get(&key) {

@@ -338,6 +338,34 @@ fn ac_25_a_node_that_has_just_started_takes_nobody_for_dead() {
     assert_eq!(final_status(&w), Some(200));
 }
 
+/// CANCEL at one node, its INVITE at another: after the 481, or while the first one still asks.
+#[test]
+fn ac_07_a_cancelled_invite_rings_at_no_node() {
+    let table = [false, true].into_iter().flat_map(|quorum| [150, 190, 199, 230, 20_000].map(|after| (quorum, after)));
+    for (quorum, after) in table {
+        let mut w = World::new(3, 3, Vec::new(), Net::calm());
+        w.sent = Some(Vec::new());
+        w.no_quorum = !quorum;
+        w.run_until(5000);
+        let packet = |method: &str| {
+            Bytes::from(format!(
+                "{method} sip:112@198.18.112.112 SIP/2.0\r\nVia: SIP/2.0/UDP 198.18.10.9:5060;branch=z9hG4bKzz;rport\r\n\
+                 From: <sip:c9@x>;tag=9\r\nTo: <sip:112@198.18.112.112>\r\nCall-ID: over\r\nCSeq: 1 {method}\r\n\
+                 Max-Forwards: 70\r\nContact: <sip:c9@198.18.10.9>\r\nContent-Length: 0\r\n\r\n"
+            ))
+        };
+        let from = addr("198.18.10.9:5060");
+        let [first, second] = [w.nodes[1].unicast, w.nodes[2].unicast];
+        w.inject(from, first, packet("CANCEL"));
+        wait(&mut w, after);
+        w.inject(from, second, packet("INVITE"));
+        wait(&mut w, 3000);
+        let told = by_nodes(&w, |s, m| s.to == from && m.method() == &Method::Invite && m.status() > Some(100));
+        assert_eq!(told.first().and_then(|(_, m)| m.status()), Some(487), "quorum {quorum}, {after} ms later");
+        assert!(w.phones[1].legs.iter().all(|leg| leg.cancelled), "quorum {quorum}, {after} ms later");
+    }
+}
+
 #[test]
 fn ac_07_cancel_that_overtakes_its_invite_without_quorum() {
     let mut w = World::new(3, 3, Vec::new(), Net::calm());
