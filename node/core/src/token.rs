@@ -160,6 +160,34 @@ impl ClusterKey {
         first16(&mac(&self.derive, parts))
     }
 
+    /// Text that far ends carry without being able to read it, as letters and digits: the same text gives the same. The first part says
+    /// what for.
+    pub fn wrap(&self, label: &[u8], text: &str) -> String {
+        let seal = first16(&mac(&self.derive, &[b"wrap", label, text.as_bytes()]));
+        let mut octets = text.as_bytes().to_vec();
+        self.mask(label, &seal, &mut octets);
+        seal.iter().chain(&octets).map(|octet| format!("{octet:02x}")).collect()
+    }
+
+    /// The text of [`ClusterKey::wrap`]; `None`: it is none of this cluster's.
+    pub fn unwrap(&self, label: &[u8], wrapped: &str) -> Option<String> {
+        let digits = |at: usize| u8::from_str_radix(wrapped.get(at..at + 2)?, 16).ok();
+        let octets: Vec<u8> = (0..wrapped.len()).step_by(2).map(digits).collect::<Option<_>>()?;
+        let (seal, octets) = octets.split_first_chunk::<16>()?;
+        let mut octets = octets.to_vec();
+        self.mask(label, seal, &mut octets);
+        let text = String::from_utf8(octets).ok()?;
+        (first16(&mac(&self.derive, &[b"wrap", label, text.as_bytes()])) == *seal).then_some(text)
+    }
+
+    /// A key stream that the seal, which depends on the text, makes another one for each.
+    fn mask(&self, label: &[u8], seal: &[u8; 16], octets: &mut [u8]) {
+        for (n, block) in (0u32..).zip(octets.chunks_mut(32)) {
+            let stream = mac(&self.derive, &[b"stream", label, seal, &n.to_be_bytes()]);
+            block.iter_mut().zip(stream).for_each(|(octet, mask)| *octet ^= mask);
+        }
+    }
+
     /// Identity of the called leg of a call: the same on every node that dials it (rule C).
     pub fn callee_identity(&self, key: ClaimKey, epoch: u32, target: u32) -> CalleeIdentity {
         let material = |label: &[u8]| mac(&self.derive, &[label, &key.0, &epoch.to_be_bytes(), &target.to_be_bytes()]);
@@ -275,6 +303,19 @@ mod tests {
             assert_eq!(key.open(&text), Some(token(serial)));
             assert_eq!(key.open(&text.to_ascii_uppercase()), Some(token(serial)));
         }
+    }
+
+    #[test]
+    fn what_is_wrapped_is_read_by_the_cluster_alone() {
+        let key = ClusterKey::new(&[7; 32], None);
+        for text in ["", "a", &"call-id@198.18.0.1;to-tag=x;from-tag=y".repeat(4)] {
+            let wrapped = key.wrap(b"replaces", text);
+            assert!(wrapped.bytes().all(|b| b.is_ascii_alphanumeric()) && (text.is_empty() || !wrapped.contains(text)));
+            assert_eq!(key.unwrap(b"replaces", &wrapped).as_deref(), Some(text));
+            assert_eq!((key.unwrap(b"other", &wrapped), key.unwrap(b"replaces", &wrapped[2..])), (None, None));
+            assert_eq!(ClusterKey::new(&[8; 32], None).unwrap(b"replaces", &wrapped), None);
+        }
+        assert_eq!((key.unwrap(b"replaces", "x@y"), key.unwrap(b"replaces", "é0")), (None, None));
     }
 
     #[test]

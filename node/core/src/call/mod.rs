@@ -63,7 +63,7 @@ pub use leg::Leg;
 pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
-pub use transfer::{Refer, Replaced, Usage, map_event_id};
+pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
 pub use twin::INVITE_LIFE;
 pub use ways::{NextHop, Way, Ways, hop_to, keep_alive_after};
 

@@ -4,8 +4,9 @@ use super::services::Services;
 use super::{Call, NextHop, dial::Hop, end::End};
 use crate::ctx::bracketed;
 use crate::io::{HostAndPort, Path, Realm, Side, Target, Transport, TransportChoice};
-use crate::sip::{Draft, HeaderId, Message, Method, NameAddr};
+use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, unescape};
 use crate::store_pb::EmergencyInfo;
+use crate::token::ClusterKey;
 
 /// REFERs of one call whose notifications are told apart.
 const MAX_REFERS: usize = 8;
@@ -129,7 +130,8 @@ impl Call {
     }
 
     /// A Refer-To that leads to us leads there from the other side as well: to our own address on that side, never the anycast one
-    /// (rule F). A Replaces in it stays: it comes back to us, and is mapped then, by whichever node gets it.
+    /// (rule F). A Replaces in it names a dialog of the other side, of which this one learns nothing: it gets it wrapped, and brings it back
+    /// to whichever node it calls.
     fn map_refer_to(&self, cx: &Services, to: Side, draft: &mut Draft) {
         let Some(value) = draft.first(HeaderId::ReferTo).and_then(|v| NameAddr::parse(v).ok()) else { return };
         if !cx.leads_here(&value.uri) {
@@ -141,10 +143,33 @@ impl Call {
         // As our Contact on that leg says it: the other one's transport leads to a port that does not speak it.
         let secure = leg.secure && path.transport == Transport::Tls;
         let (scheme, transport) = if secure { ("sips", "") } else { ("sip", path.transport.contact_parameter()) };
-        let Some(uri) = lead_to(value.uri.as_str(), value.uri.user().is_some(), scheme, &ours, transport) else { return };
+        let target = hide_replaces(cx, value.uri.as_str());
+        let Some(uri) = lead_to(&target, value.uri.user().is_some(), scheme, &ours, transport) else { return };
         let display = value.display.as_deref().map(|d| format!("{} ", crate::sip::quote(d))).unwrap_or_default();
         draft.set(HeaderId::ReferTo, format!("{display}<{uri}>{}", value.params_str()));
     }
+}
+
+/// What wrapped values are for.
+const WRAP: &[u8] = b"replaces";
+
+/// A URI with the values of its Replaces headers wrapped. The tags are there for those that look for them (RFC 3891 §6.1).
+fn hide_replaces(cx: &Services, uri: &str) -> String {
+    let Some((address, headers)) = uri.split_once('?') else { return uri.to_owned() };
+    let hide = |header: &str| match header.split_once('=') {
+        Some((name, value)) if name.eq_ignore_ascii_case("Replaces") => {
+            format!("{name}={}%3Bto-tag%3D1%3Bfrom-tag%3D1", cx.key.wrap(WRAP, &unescape(value)))
+        }
+        _ => header.to_owned(),
+    };
+    let headers: Vec<String> = headers.split('&').map(hide).collect();
+    format!("{address}?{}", headers.join("&"))
+}
+
+/// The Replaces value that this one stands for: itself, where it is not wrapped.
+pub fn unwrapped(key: &ClusterKey, value: &str) -> String {
+    let wrapped = value.split(';').next().unwrap_or_default().trim();
+    key.unwrap(WRAP, wrapped).unwrap_or_else(|| value.to_owned())
 }
 
 /// The id of a REFER's notifications (RFC 3515 §2.4.6) in the other leg's terms.

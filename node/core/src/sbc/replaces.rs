@@ -3,7 +3,7 @@
 //! the far end that is called ends it as the RFC demands.
 
 use super::Sbc;
-use crate::call::{NextHop, Replaced, hop_to};
+use crate::call::{NextHop, Replaced, hop_to, unwrapped};
 use crate::dialog::uri_of;
 use crate::ids::FlowId;
 use crate::io::{AddressRole, Path, Side, Transport};
@@ -60,7 +60,8 @@ impl Sbc {
         if values.next().is_some() {
             return Err(400);
         }
-        let named = Named::parse(value).ok_or(400u16)?;
+        let value = unwrapped(&self.cx.key, value);
+        let named = Named::parse(&value).ok_or(400u16)?;
         let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Rule G holds for it as for a request within a dialog.
         let unknown = if self.cx.view.knows_all(self.cx.now.mono) { 481u16 } else { 503 };

@@ -29,7 +29,7 @@ fn a_refer_to_that_leads_to_us_leads_there_from_the_other_side() {
     let ours = contact(&ok);
     let token = ours.split_once('@').expect("a user").0.to_owned();
     for (given, expected) in [
-        (format!("<{ours}?Replaces=x%40y>"), format!("<{token}@198.18.1.1:5060?Replaces=x%40y>")),
+        (format!("<{ours}?X=1>"), format!("<{token}@198.18.1.1:5060?X=1>")),
         ("\"Desk\" <sip:113@198.18.112.112;x=y>;z".into(), "\"Desk\" <sip:113@198.18.1.1:5060;x=y>;z".into()),
         ("<sip:desk@198.18.20.44>".into(), "<sip:desk@198.18.20.44>".into()),
         ("<tel:113>".into(), "<tel:113>".into()),
@@ -40,6 +40,32 @@ fn a_refer_to_that_leads_to_us_leads_there_from_the_other_side() {
         s.called_answers(&crossed[0], 202, None);
     }
     s.calm();
+}
+
+/// An attended transfer: the other side learns nothing of the dialog that it is to replace, and brings its name back to any node.
+#[test]
+fn a_replaces_in_refer_to_is_wrapped() {
+    for node in 0..3 {
+        let (mut s, ok) = answered();
+        let (invite, _) = s.invite.clone().expect("called");
+        let (id, local, remote) = names(&ok);
+        let value = format!("{id}%3Bfrom-tag%3D{remote}%3bto-tag%3D{local}%3Bearly-only");
+        let refer_to = format!("<{}?Subject=x&replaces={value}>", contact(&ok));
+        let crossed = s.asks(&Method::Refer, &ok, &[("Refer-To", &refer_to)], None).pop().expect("passed on");
+        let told = crossed.0.first(HeaderId::ReferTo).expect("one").to_owned();
+        let header = told.split_once("&replaces=").expect("it stays").1.trim_end_matches('>');
+        assert!(!header.starts_with(&format!("{id}%3B")), "{told}");
+        for own in [format!("%3D{remote}"), local.clone()] {
+            assert!(!header.contains(&own), "{told}");
+        }
+        s.called_answers(&crossed, 202, None);
+        let brought = header.replace("%3B", ";").replace("%3D", "=");
+        let (told, got) = replace(&mut s, node, &contact(&ok), "third", &[("Replaces", &*brought)]);
+        assert_eq!(told.and_then(|m| m.status()), None);
+        let theirs = format!("{};to-tag=a;from-tag={};early-only", invite.call_id(), invite.from_tag().expect("ours"));
+        assert_eq!(got[0].first(HeaderId::Replaces), Some(&*theirs));
+        s.calm();
+    }
 }
 
 /// RFC 3515 §2.4.6: the id of a notification is the CSeq number of its REFER, which is another on each leg.
