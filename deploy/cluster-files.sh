@@ -99,6 +99,7 @@ targets = ["$PSAP;transport=udp"]
 [[trunks]]
 name = "callers"
 realm = "external"
+# Everybody. A request within a call is heard from where its far end is: from elsewhere once it is no more where it was.
 sources = ["0.0.0.0/0", "::/0"]
 targets = []
 

@@ -34,6 +34,28 @@ fn ac52_a_forged_bye_does_not_end_the_call() {
     cluster.settled(before + 1);
 }
 
+/// The callers' trunk is everybody's: where a caller was last seen it is asked whether it is still there.
+#[test]
+fn ac52_a_caller_from_anywhere_is_asked_where_it_was() {
+    let cluster = cluster();
+    let before = cluster.cdrs().len();
+    let mut scene = Scene::new();
+    let mut call = scene.established(unicast(0));
+    let mut elsewhere = Phone::bind("127.0.4.2:0");
+    elsewhere.send(&call.from_caller.clone().request("BYE"), unicast(1));
+    let (options, from) = scene.caller.expect_request("OPTIONS");
+    scene.caller.send(&options.response(405, "Method Not Allowed", "caller"), from);
+    assert!(elsewhere.gather(QUIET, |_| true).is_empty(), "a forger learns nothing");
+    assert!(scene.psap.gather(Duration::ZERO, |m| m.method() == "BYE").is_empty(), "the call lives");
+    // The caller has moved, and is silent where it was.
+    let bye = call.from_caller.request("BYE");
+    elsewhere.send(&bye, unicast(0));
+    scene.caller.expect_request("OPTIONS");
+    elsewhere.expect_response(200, "BYE");
+    scene.psap_confirms("BYE");
+    cluster.settled(before + 1);
+}
+
 #[test]
 fn the_access_list_denies_and_rejects() {
     let cluster = cluster();

@@ -106,6 +106,7 @@ pub(crate) fn cluster(stand: &Stand) -> Result<String, Failure> {
                     ("targets", list(&[&format!("{psap};transport=udp")])),
                 ]),
                 section([
+                    // Everybody: a request within a call is heard from where its far end is.
                     ("name", text("callers")),
                     ("realm", text("external")),
                     ("sources", list(&["0.0.0.0/0", "::/0"])),

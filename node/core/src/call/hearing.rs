@@ -44,12 +44,18 @@ impl Call {
     }
 
     pub(super) fn on_heard(&mut self, cx: &Services, sides: [SideHeard; 2]) {
+        self.on_heard_in_doubt(sides);
         for (heard, now) in self.media.hearing.sides.iter_mut().zip(sides) {
             if now.packets > heard.last.packets {
                 heard.rose = Some(cx.now.mono);
             }
             heard.last = now;
         }
+    }
+
+    /// What the engine has said last of a side.
+    pub(super) fn last_heard(&self, side: Side) -> SideHeard {
+        self.media.hearing.of(side).last
     }
 
     /// Media came from that side lately. `None`: nobody can tell, for they do not pass here.

@@ -13,6 +13,7 @@ mod challenge;
 mod claim;
 mod describe;
 mod dial;
+mod doubt;
 mod early;
 mod emergency;
 mod end;
@@ -214,6 +215,8 @@ pub struct Call {
     early: early::Early,
     /// What the far ends want to know of us.
     auth: challenge::CallAuth,
+    /// Whether it is the far end that asks, the caller's leg first.
+    doubts: [Option<Box<doubt::Doubt>>; 2],
     end: Option<Cause>,
     ended_in_log: bool,
     timers: CallTimers,

@@ -221,7 +221,7 @@ impl Call {
                 let asked = |f: &Forward| f.id == id && !f.cancelled && (f.own || loss != Loss::TimedOut);
                 self.forwards.iter().any(asked)
             }
-            Purpose::Use(ClientUse::Dial(_)) | Purpose::Ack(_) => false,
+            Purpose::Use(ClientUse::Dial(_) | ClientUse::Doubt(_)) | Purpose::Ack(_) => false,
             Purpose::Alone => true,
         };
         if !wanted || (!over_flow && again.ways.is_empty()) {

@@ -37,6 +37,8 @@ pub enum ClientUse {
     Dial(u32),
     /// A request passed from one leg to the other, by its number in the call.
     Forward(u64),
+    /// An OPTIONS of ours: is the far end of that leg still where it was?
+    Doubt(crate::io::Side),
 }
 
 /// Shared by all calls of a node.

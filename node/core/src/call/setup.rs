@@ -190,6 +190,7 @@ impl Call {
             held_provisional: Vec::new(),
             early: Default::default(),
             auth: Default::default(),
+            doubts: [None, None],
             end: None,
             ended_in_log: false,
             timers: CallTimers::default(),

@@ -33,6 +33,8 @@ impl Call {
             CallTimer::Stale(id) => self.on_stale(cx, id),
             CallTimer::KeepAlive(side) => self.on_keep_alive(cx, side),
             CallTimer::Quiet => self.on_quiet(cx),
+            // The owner of the packets that are held asks for itself.
+            CallTimer::Doubt(_) => {}
             CallTimer::Outlived => self.on_outlived(cx),
             CallTimer::Failover(index) => self.on_failover(cx, index),
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),

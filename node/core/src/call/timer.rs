@@ -41,6 +41,8 @@ pub enum CallTimer {
     KeepAlive(Side),
     /// The claim is this call's while another node has its called side: does that one still?
     Quiet,
+    /// A request on that leg is held that may be anybody's: where do its far end's media come from, and whose is it then?
+    Doubt(Side),
     /// The INVITE is too old to be dialled, should nobody have asked for that.
     Outlived,
     /// The target of this attempt has been silent for too long.

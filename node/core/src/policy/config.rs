@@ -197,6 +197,12 @@ impl Prefix {
         Prefix { addr, len: if addr.is_ipv4() { 32 } else { 64 } }.canonical()
     }
 
+    /// True for one of so many addresses that it says nothing about who has one: below /8, or /16 of IPv6.
+    pub fn is_anybody(&self) -> bool {
+        let Prefix { addr, len } = self.canonical();
+        len < if addr.is_ipv4() { 8 } else { 16 }
+    }
+
     /// True when the two have an address in common.
     pub fn overlaps(&self, other: &Prefix) -> bool {
         if self.len <= other.len { self.contains(other.addr) } else { other.contains(self.addr) }

@@ -16,21 +16,39 @@ pub enum SourceCheck {
     Off,
 }
 
-/// True when a request from `source` may act on a leg of `trunk` whose far end was last seen at `seen`, and has `named` addresses of
+/// What the source of a request says of who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The far end, as far as a source can tell.
+    Known,
+    /// Anybody: the trunk's `sources` are everybody's. The far end may have moved there.
+    Doubtful,
+    /// Somebody else.
+    Foreign,
+}
+
+/// Whether a request from `source` may act on a leg of `trunk` whose far end was last seen at `seen`, and has `named` addresses of
 /// its own for requests to it: behind a proxy that leaves the path, requests come from there (RFC 3261 §16.6 step 4).
 ///
 /// A trunk that is no longer configured, or has no sources, gives nothing to judge by: then the tags have to do.
-pub fn may_act(trunk: Option<&Trunk>, seen: IpAddr, named: &[IpAddr], source: IpAddr) -> bool {
-    let Some(trunk) = trunk else { return true };
+pub fn standing(trunk: Option<&Trunk>, seen: IpAddr, named: &[IpAddr], source: IpAddr) -> Standing {
+    let Some(trunk) = trunk else { return Standing::Known };
     if seen.to_canonical() == source.to_canonical() {
-        return true;
+        return Standing::Known;
     }
     match trunk.source_check {
-        SourceCheck::Off => true,
-        SourceCheck::Strict => false,
+        SourceCheck::Off => Standing::Known,
+        SourceCheck::Strict => Standing::Foreign,
         SourceCheck::Trunk => {
             let by_name = named.iter().any(|ip| ip.to_canonical() == source.to_canonical());
-            by_name || trunk.sources.is_empty() || trunk.sources.iter().any(|p| p.contains(source))
+            let of_trunk = |anybody| trunk.sources.iter().any(|p| p.is_anybody() == anybody && p.contains(source));
+            if by_name || trunk.sources.is_empty() || of_trunk(false) {
+                Standing::Known
+            } else if of_trunk(true) {
+                Standing::Doubtful
+            } else {
+                Standing::Foreign
+            }
         }
     }
 }
@@ -58,11 +76,17 @@ mod tests {
             (SourceCheck::Strict, far, false, false),
             (SourceCheck::Off, far, true, true),
         ] {
-            let ask =
-                |t: &Trunk| may_act(Some(t), seen.parse().unwrap(), &["198.18.40.1".parse().unwrap()], source.parse().unwrap());
-            assert_eq!(ask(&trunk(check, vec![prefix])), listed, "{check:?} {source}");
-            assert_eq!(ask(&trunk(check, vec![])), unlisted, "{check:?} {source}, no sources");
+            let named = ["198.18.40.1".parse().unwrap()];
+            let ask = |t: &Trunk| standing(Some(t), seen.parse().unwrap(), &named, source.parse().unwrap());
+            let of = |known| if known { Standing::Known } else { Standing::Foreign };
+            assert_eq!(ask(&trunk(check, vec![prefix])), of(listed), "{check:?} {source}");
+            assert_eq!(ask(&trunk(check, vec![])), of(unlisted), "{check:?} {source}, no sources");
+            // Everybody's network says nothing.
+            let anybody = Prefix { addr: "198.0.0.0".parse().unwrap(), len: 7 };
+            let doubtful = if check == SourceCheck::Trunk && !listed { Standing::Doubtful } else { of(listed) };
+            assert_eq!(ask(&trunk(check, vec![anybody, prefix])), doubtful, "{check:?} {source}, everybody");
         }
-        assert!(may_act(None, seen.parse().unwrap(), &[], far.parse().unwrap()), "the trunk is gone from the configuration");
+        let gone = standing(None, seen.parse().unwrap(), &[], far.parse().unwrap());
+        assert_eq!(gone, Standing::Known, "the trunk is gone from the configuration");
     }
 }

@@ -7,7 +7,7 @@ use super::Sbc;
 use crate::dialog::named_addresses;
 use crate::ids::CallUid;
 use crate::io::{Counter, Path, ReturnPath, Side};
-use crate::policy::{AclAction, acl_of, may_act};
+use crate::policy::{AclAction, Standing, acl_of, standing};
 use crate::sip::{HeaderId, Message, Method};
 
 /// Requests a second of one source that are relayed for calls of others, or of which nothing is known yet.
@@ -156,20 +156,20 @@ impl Sbc {
             leg.is_some_and(|leg| {
                 let seen = leg.path.as_ref().and_then(|path| path.remote.parse::<std::net::SocketAddr>().ok());
                 let named = named_addresses(&leg.remote_target, leg.route_set.first().map(String::as_str));
-                seen.is_some_and(|seen| may_act(self.cx.config.trunk(&leg.trunk), seen.ip(), &named, source))
+                seen.is_some_and(|seen| standing(self.cx.config.trunk(&leg.trunk), seen.ip(), &named, source) == Standing::Known)
             })
         };
         !known && !self.relay_rates.admit(self.cx.now.mono, source, STRANGER_RATE)
     }
 
-    /// True when a request of this source may act on this leg (AC-52). The source is the original one, also of a relayed request.
-    pub(super) fn source_fits(&self, uid: CallUid, side: Side, source: IpAddr, request: &Message) -> bool {
-        let Some(call) = self.calls.get(&uid.serial) else { return true };
+    /// Whether a request of this source may act on this leg (AC-52). The source is the original one, also of a relayed request.
+    pub(super) fn source_standing(&self, uid: CallUid, side: Side, source: IpAddr, request: &Message) -> Standing {
+        let Some(call) = self.calls.get(&uid.serial) else { return Standing::Known };
         let leg = call.leg(side);
         let trunk = self.cx.config.trunks.iter().find(|t| t.name == leg.trunk);
         let dialog = call.dialog_for(side, request);
         let named = named_addresses(&dialog.remote_target, dialog.route_set.first().map(|route| &**route));
-        may_act(trunk, leg.path.remote.ip(), &named, source)
+        standing(trunk, leg.path.remote.ip(), &named, source)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::call::{Heard, Timer};
 use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, Output, Path, PeerMessage, ReturnPath};
 use crate::placement::{self, Facts};
+use crate::policy::Standing;
 use crate::sip::{HeaderId, Message, Method};
 use crate::time::Instant;
 use crate::transaction::ServerKey;
@@ -67,7 +68,8 @@ impl Sbc {
             let source = back.path.remote.ip();
             let (uid, sides) = (self.cx.own_uid(serial), [crate::io::Side::Caller, crate::io::Side::Callee]);
             // Of a re-INVITE the transaction alone does not tell the side.
-            sides.into_iter().any(|side| self.source_fits(uid, side, source, message))
+            // What can come from anybody is judged by its key, which found the INVITE: top Via and branch.
+            sides.into_iter().any(|side| self.source_standing(uid, side, source, message) != Standing::Foreign)
         };
         if serial.is_some_and(|serial| !fits(serial)) {
             // As for every request that acts on a call (AC-52): no answer, and the call goes on.

@@ -7,7 +7,7 @@ use crate::ctx::AGENT;
 use crate::ids::{CallUid, NodeId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::placement::{self, Facts, Placement};
-use crate::policy::MisroutePolicy;
+use crate::policy::{MisroutePolicy, Standing};
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 
 impl Sbc {
@@ -82,11 +82,22 @@ impl Sbc {
             return self.on_subscription_request(uid.serial, side, back, message);
         }
         let known = self.calls.get(&uid.serial).is_some_and(|c| c.fits(side, message));
-        if known && !self.source_fits(uid, side, back.path.remote.ip(), message) {
-            // No answer: to the far end a lost packet, to a forger no news. The call lives (AC-52).
-            self.cx.count(Counter::Dropped("source"));
-            return;
+        let standing = self.source_standing(uid, side, back.path.remote.ip(), message);
+        match standing {
+            _ if !known => {}
+            Standing::Known => {}
+            Standing::Doubtful => return self.doubt(uid.serial, side, back, message),
+            Standing::Foreign => {
+                // No answer: to the far end a lost packet, to a forger no news. The call lives (AC-52).
+                self.cx.count(Counter::Dropped("source"));
+                return;
+            }
         }
+        self.on_own_known(uid, side, back, message, known);
+    }
+
+    /// A request of the far end itself. `known`: it fits its leg.
+    pub(super) fn on_own_known(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message, known: bool) {
         if message.method() == &Method::Ack {
             self.with_call(uid.serial, |call, cx| {
                 if call.fits(side, message) {

@@ -9,6 +9,7 @@ mod authenticate;
 mod bans;
 mod cancel;
 mod commands;
+mod doubt;
 mod emits;
 mod extensions;
 mod in_dialog;
@@ -306,6 +307,9 @@ impl Sbc {
                     if timer == CallTimer::Journal {
                         self.with_unsettled(serial, |ended, cx| ended.journal.on_retry(cx, serial, ended.uid));
                     }
+                    if let CallTimer::Doubt(side) = timer {
+                        self.on_doubt_due(serial, side);
+                    }
                     self.with_call(serial, |call, cx| call.on_timer(cx, timer));
                 }
                 Timer::Hold(id) => self.on_hold_over(id),
@@ -395,6 +399,8 @@ impl Sbc {
         let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };
         self.with_call(serial, |call, cx| match purpose {
             ClientUse::Dial(index) => call.on_dial_lost(cx, index, loss.status()),
+            // Silence, or a connection that is gone: the time of the question tells.
+            ClientUse::Doubt(_) => {}
             ClientUse::Forward(id) if call.has_other_ways(cx, id, tx) => {}
             ClientUse::Forward(id) => call.on_forward_failed(cx, id, loss.status()),
         });

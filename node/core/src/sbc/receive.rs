@@ -199,6 +199,7 @@ impl Sbc {
         self.with_call(serial, |call, cx| match purpose {
             ClientUse::Dial(index) => call.on_dial_response(cx, index, action, &back, message),
             ClientUse::Forward(id) => call.on_forward_response(cx, id, (tx, action), &back, message),
+            ClientUse::Doubt(side) => call.on_doubt_answer(cx, side, message.status().unwrap_or(0)),
         });
         let done = message.status().is_some_and(|s| s >= 200) && action != ResponseAction::Absorb;
         if done && !invite {

@@ -74,6 +74,83 @@ fn ac_52_a_far_end_that_moved_within_its_trunk_is_heard() {
     }
 }
 
+/// A trunk whose sources are everybody's: a BYE from elsewhere ends a call of it only where its far end is no more where it was.
+#[test]
+fn ac_52_of_everybody_the_far_end_is_asked_first() {
+    const FORGER: &str = "198.18.30.1:5060";
+    let [old, new] = ["198.18.10.1:20000", "198.18.30.1:30000"].map(|at| Some(addr(at)));
+    // Whether the far end answers at its old address, where its media come from before and after, and whether the request counts.
+    for (answers_there, before, after, counts) in [
+        (true, None, None, false),
+        (true, old, new, false),
+        (false, None, None, true),
+        (false, old, old, false),
+        (false, old, new, true),
+        (false, old, None, true),
+        (false, None, new, true),
+    ] {
+        let mut w = world();
+        w.reconfigure(|c| c.trunks[0].sources = vec![Prefix { addr: addr("0.0.0.0:0").ip(), len: 0 }]);
+        w.run_until(STANDS);
+        w.speaking[0][0] = before;
+        let bye = forged_bye(&w);
+        w.unreachable = Some(w.phones[0].addr).filter(|_| !answers_there);
+        // At another node, which relays it, and a copy at the owner.
+        for node in [1, 0] {
+            let to = w.nodes[node].unicast;
+            w.inject(addr(FORGER), to, bye.clone());
+        }
+        w.run_until(STANDS + 1000);
+        assert!(!w.phones[1].legs[0].bye_received && answers(&w, FORGER).is_empty(), "held");
+        w.speaking[0][0] = after;
+        w.run_until(STANDS + 2500);
+        let what = format!("answers {answers_there}, media {before:?} {after:?}");
+        assert_eq!(w.phones[1].legs[0].bye_received, counts, "{what}");
+        assert_eq!(w.counted(Counter::Dropped("source")), u64::from(!counts), "{what}");
+        assert_eq!(answers(&w, FORGER).contains(&Some(200)), counts, "{what}");
+        assert_eq!(w.counted(Counter::Misrouted("BYE", "doubt")), 1, "{what}");
+    }
+}
+
+/// One question a leg at a time, however many requests come.
+#[test]
+fn ac_52_a_flood_of_forged_requests_asks_one_question_in_two_seconds() {
+    let mut w = world();
+    w.reconfigure(|c| c.trunks[0].sources = vec![Prefix { addr: addr("0.0.0.0:0").ip(), len: 0 }]);
+    w.run_until(STANDS);
+    let (to, bye) = (w.nodes[0].unicast, String::from_utf8(forged_bye(&w).to_vec()).expect("text"));
+    for n in 0..200u64 {
+        let other = bye.replace("branch=z9hG4bKx", &format!("branch=z9hG4bKx{n}"));
+        w.inject(addr("198.18.30.1:5060"), to, Bytes::from(other));
+        w.run_until(STANDS + n * 20);
+    }
+    w.run_until(STANDS + 6000);
+    let asked =
+        w.sent.as_ref().expect("recorded").iter().filter(|s| s.node.is_some() && s.bytes.starts_with(b"OPTIONS ")).count();
+    assert!((2..=3).contains(&asked), "{asked}");
+    assert_eq!(w.counted(Counter::Dropped("source")), 200);
+    assert!(!w.phones[1].legs[0].bye_received);
+    at_rest(w);
+}
+
+/// A CANCEL has no dialog to ask in: it is heard where it has the branch and the Via of its INVITE, which are no tags.
+#[test]
+fn ac_52_of_everybody_a_cancel_is_judged_by_its_key() {
+    for (branch, heard) in [("a", true), ("other", false)] {
+        let mut w = limited(|c| c.trunks[0].sources = vec![Prefix { addr: addr("0.0.0.0:0").ip(), len: 0 }]);
+        let (from, to) = ("198.18.10.7:5060", w.anycast);
+        w.inject(addr(from), to, call(from, "a", "112", ""));
+        w.run_until(200);
+        let cancel = String::from_utf8(call(from, "a", "112", "").to_vec()).expect("text");
+        let cancel = cancel.replacen("INVITE ", "CANCEL ", 1).replace("CSeq: 1 INVITE", "CSeq: 1 CANCEL");
+        let cancel = cancel.replace("branch=z9hG4bKa", &format!("branch=z9hG4bK{branch}"));
+        assert!(cancel.contains(&format!("z9hG4bK{branch};")), "{cancel}");
+        w.inject(addr("198.18.30.66:5060"), to, Bytes::from(cancel));
+        w.run_until(900);
+        assert_eq!(answers(&w, from).contains(&Some(487)), heard, "{branch}");
+    }
+}
+
 fn invite(from: &str, id: &str) -> Bytes {
     Bytes::from(format!(
         "INVITE sip:112@198.18.112.112 SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{id};rport\r\n\

@@ -11,7 +11,7 @@ use crate::ctx::AGENT;
 use crate::dialog::{MAX_ROUTES, named_addresses};
 use crate::ids::ResolveId;
 use crate::io::{Counter, Output, ResolveError, ReturnPath, Side, Target};
-use crate::policy::may_act;
+use crate::policy::{Standing, standing};
 use crate::sbc::Sbc;
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::timer::TimerId;
@@ -111,7 +111,8 @@ impl Sbc {
             return;
         }
         let named = named_addresses(&end.dialog.remote_target, end.dialog.route_set.first().map(|route| &**route));
-        if fits && !may_act(self.cx.config.trunk(&end.trunk), end.path.remote.ip(), &named, back.path.remote.ip()) {
+        let from = standing(self.cx.config.trunk(&end.trunk), end.path.remote.ip(), &named, back.path.remote.ip());
+        if fits && from == Standing::Foreign {
             // As within a call (AC-52).
             self.cx.count(Counter::Dropped("source"));
             return;

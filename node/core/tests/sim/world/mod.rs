@@ -477,7 +477,8 @@ impl World {
     }
 
     fn input(&mut self, i: usize, input: Input) {
-        if self.nodes[i].dead {
+        // What a node that is stopped would be told of the others it is told again.
+        if self.nodes[i].dead || (self.now < self.nodes[i].frozen && matches!(input, Input::ViewChanged(_))) {
             return;
         }
         let now = self.time();
