@@ -103,7 +103,7 @@ fn a_sips_call_does_not_go_by_udp() {
     l.dials("sips:112@198.18.112.112", "<sips:c@198.18.10.9:5061>", &[]);
     assert!(Far::at(UDP).inbox(&l.w).is_empty());
     let told = l.caller.response(&l.w, &Method::Invite);
-    assert_eq!((told.status(), told.first(HeaderId::Warning)), (Some(480), Some("380 n0 \"SIPS Not Allowed\"")));
+    assert_eq!((told.status(), told.first(HeaderId::Warning)), (Some(480), Some("380 AnycastSBC \"SIPS Not Allowed\"")));
     // The next target may have TLS.
     let mut l = line(false, &[(UDP, Transport::Udp), (TLS, Transport::Tls)]);
     l.dials("sips:112@198.18.112.112", "<sips:c@198.18.10.9:5061>", &[]);

@@ -30,7 +30,7 @@ fn a_reinvite_that_nobody_can_read() {
             let told = s.caller_got().pop().expect("told");
             assert_eq!(told.status(), Some(488));
             assert!(
-                told.first(HeaderId::Warning).is_some_and(|w| w.starts_with("399 n0 ")),
+                told.first(HeaderId::Warning).is_some_and(|w| w.starts_with("399 AnycastSBC ")),
                 "{:?}",
                 told.first(HeaderId::Warning)
             );
