@@ -107,9 +107,6 @@ pub(crate) struct Certificates {
 impl Certificates {
     /// Those of the start.
     pub(super) fn new(config: &NodeConfig, pems: &CheckedPems, metrics: &Metrics) -> Result<Arc<Certificates>, AppError> {
-        for warning in pems.warnings(config) {
-            tracing::warn!(%warning, "a certificate of this node");
-        }
         let certificates = Certificates {
             metrics: metrics.clone(),
             control: TlsReloader::new(&pems.control),

@@ -230,6 +230,9 @@ impl Runtimes {
 
 /// Runs the node until it is told to stop (SIGTERM, SIGINT) or cannot go on.
 pub fn run(checked: Checked, options: &StartOptions) -> Result<(), AppError> {
+    for warning in checked.warnings() {
+        tracing::warn!(%warning, "of this node's configuration");
+    }
     let runtimes = Runtimes::new()?;
     // From here on SIGHUP does not end the process any more; one that comes while the node starts is heard afterwards.
     let hup = runtimes.control.block_on(async { signal(SignalKind::hangup()) }).map_err(start_error("signals"))?;
