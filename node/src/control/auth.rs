@@ -192,6 +192,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_node_speaks_for_itself_only() {
+        let members = [("1".to_owned(), "node-a".to_owned()), ("3".to_owned(), "node-c".to_owned())].into();
+        let auth = AuthLayer { cluster: "lab".into(), members: Arc::new(members), metrics: Metrics::new() };
+        let request = |from: &str| Request::builder().header("sbc-from", from).body(Body::empty()).expect("a request");
+        assert!(auth.speaks_for_itself(&request("1"), "node-a") && auth.speaks_for_itself(&request("3"), "node-c"));
+        for (from, bearer) in [("3", "node-a"), ("1", "node-c"), ("9", "node-a"), ("", "node-a"), ("one", "node-a")] {
+            assert!(!auth.speaks_for_itself(&request(from), bearer), "{from} by {bearer}");
+        }
+        // A link names its node in its Hello, which is compared there.
+        assert!(auth.speaks_for_itself(&Request::new(Body::empty()), "node-a"));
+    }
+
+    #[test]
     fn on_behalf_round_trips() {
         let caller =
             Caller { kind: IdentityKind::User, name: "alice".into(), role: Some(Role::Operator), pii: true, forwarded: false };
