@@ -19,8 +19,8 @@ pub enum StartError {
         /// What the configuration says.
         wanted: String,
     },
-    /// The data directory cannot be used: permissions, another process, damage that is not a torn tail.
-    #[error("raft data in {path}")]
+    /// The data directory cannot be used. A disk in trouble is no reason not to start: Raft is then tried again and again.
+    #[error("raft data in {path}: {source}")]
     Data {
         /// The directory.
         path: PathBuf,
@@ -28,9 +28,25 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// The log begins after what the newest sound snapshot covers. The node has to join anew under another id.
-    #[error("log begins after index {purged}, but the newest sound snapshot ends at {snapshot:?}")]
+    /// The log cannot be read: another process has it, or it is damaged, and not at its torn end.
+    #[error(
+        "the log in {path} cannot be read: {source}. If no other process has it, it is damaged: keep a copy, move the directory above \
+         it away, and start; the node then counts as one with a new disk, and says what the others need to be told"
+    )]
+    Log {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The log begins after what the newest sound snapshot covers.
+    #[error(
+        "the log in {path} begins after index {purged}, but the newest sound snapshot ends at {snapshot:?}: its state is lost. Keep a copy, \
+         move the directory away, and start; the node then counts as one with a new disk, and says what the others need to be told"
+    )]
     SnapshotLost {
+        /// The directory.
+        path: PathBuf,
         /// Last index that the log no longer has.
         purged: u64,
         /// Last index of the snapshot found.
@@ -39,6 +55,13 @@ pub enum StartError {
     /// Raft itself refused.
     #[error("raft: {0}")]
     Raft(String),
+}
+
+impl StartError {
+    /// The disk is full, broken or read-only: it may be written again one day.
+    pub(crate) fn is_disk_trouble(&self) -> bool {
+        matches!(self, StartError::Data { source, .. } if crate::storage::is_disk_trouble(source))
+    }
 }
 
 /// A proposal has no known place in the log.

@@ -1,7 +1,7 @@
 //! The log on disk: `raft-log` behind openraft's storage traits.
 //!
 //! An append is reported done when its bytes are flushed, by the callback of the flush worker; an error there goes the same
-//! way and stops Raft. At open a record cut short at the end of the newest file is cut off (it was never acknowledged);
+//! way and stops Raft, and is noted as the disk's. Nothing is written after it: the flush worker has ended. At open a record cut short at the end of the newest file is cut off (it was never acknowledged);
 //! any other damage is an error.
 
 use std::fmt::Debug;
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{APPEND_BYTES, MAX_ENTRY};
 use crate::convert;
+use crate::storage::Storage;
 use crate::types::{Entry, LeaderId, LogId, Payload, TypeConfig, Vote};
 
 /// Size of one log file. Small against the snapshot threshold (64 MiB), so that purging frees space.
@@ -126,14 +127,14 @@ impl Decode for Stored {
 
 /// Who is told of a flush.
 enum Flushed {
-    Append(IOFlushed<TypeConfig>),
+    Append(IOFlushed<TypeConfig>, Storage),
     Waiter(oneshot::Sender<io::Result<()>>),
 }
 
 impl Callback for Flushed {
     fn send(self, result: io::Result<()>) {
         match self {
-            Flushed::Append(callback) => callback.io_completed(result),
+            Flushed::Append(callback, storage) => callback.io_completed(storage.noted("append", result)),
             Flushed::Waiter(sender) => {
                 // The waiter is gone with its runtime.
                 let _ = sender.send(result);
@@ -173,11 +174,12 @@ fn payload_size(payload: &Payload) -> usize {
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: Arc<Mutex<RaftLog<LogTypes>>>,
+    storage: Storage,
 }
 
 impl LogStore {
     /// Opens or creates the log in a directory that no other process has open.
-    pub(crate) fn open(dir: &Path) -> io::Result<LogStore> {
+    pub(crate) fn open(dir: &Path, storage: Storage) -> io::Result<LogStore> {
         std::fs::create_dir_all(dir)?;
         let dir = dir.to_str().ok_or_else(|| io::Error::other("the path of the log is not UTF-8"))?;
         let mut config = raft_log::Config::new(dir);
@@ -186,7 +188,34 @@ impl LogStore {
         config.wal.read_buffer_size = Some(READ_BYTES);
         config.wal.flush_batch_wait = Some(FLUSH_WAIT);
         config.wal.truncate_incomplete_record = Some(true);
-        Ok(LogStore { log: Arc::new(Mutex::new(RaftLog::open(Arc::new(config))?)) })
+        Ok(LogStore { log: Arc::new(Mutex::new(RaftLog::open(Arc::new(config))?)), storage })
+    }
+
+    /// Whether any copy of it is still held.
+    pub(crate) fn held(&self) -> impl Fn() -> bool + Send + 'static {
+        let log = Arc::downgrade(&self.log);
+        move || log.strong_count() > 0
+    }
+
+    /// Cuts off what contradicts the state that has been applied already: entries that were not committed, whose replacement did
+    /// not get to the disk before it failed.
+    pub(crate) async fn fit(&self, applied: Option<LogId>) -> io::Result<()> {
+        let Some(applied) = applied else { return Ok(()) };
+        let index = applied.index;
+        if self.read(index, index + 1, usize::MAX)?.first().is_none_or(|entry| entry.log_id == applied) {
+            return Ok(());
+        }
+        self.lock().truncate(index)?;
+        self.flush().await
+    }
+
+    /// Nothing more is begun where the disk has failed.
+    fn usable(&self) -> io::Result<()> {
+        self.storage.touch()?;
+        match self.storage.failed() {
+            None => Ok(()),
+            Some(why) => Err(io::Error::other(why)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, RaftLog<LogTypes>> {
@@ -212,6 +241,22 @@ impl LogStore {
         Ok(entries)
     }
 
+    async fn save(&self, vote: VoteKey) -> io::Result<()> {
+        self.usable()?;
+        self.lock().save_vote(vote)?;
+        self.flush().await
+    }
+
+    fn commit(&self, key: &LogKey) -> io::Result<()> {
+        let mut log = self.lock();
+        let state = log.log_state();
+        if Some(key) > state.committed() && Some(key) <= state.last() {
+            log.commit(*key)?;
+            log.flush(false, None)?;
+        }
+        Ok(())
+    }
+
     /// Waits until everything written is on disk.
     async fn flush(&self) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
@@ -235,7 +280,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(index) => *index,
             Bound::Unbounded => u64::MAX,
         };
-        let entries = self.read(start, end, usize::MAX)?;
+        let entries = self.storage.noted("read", self.read(start, end, usize::MAX))?;
         // What is applied must not have a gap at its beginning.
         match entries.first() {
             Some(first) if first.log_id.index != start && start > 0 => {
@@ -251,7 +296,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let entries = self.read(start, end, APPEND_BYTES)?;
+        let entries = self.storage.noted("read", self.read(start, end, APPEND_BYTES))?;
         // Purged meanwhile: openraft takes nothing for a heartbeat and comes to the snapshot by itself.
         Ok(if entries.first().is_some_and(|first| first.log_id.index == start) { entries } else { Vec::new() })
     }
@@ -272,20 +317,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.lock().save_vote(VoteKey(vote.leader_id.term, vote.leader_id.node_id, vote.committed))?;
-        self.flush().await
+        let key = VoteKey(vote.leader_id.term, vote.leader_id.node_id, vote.committed);
+        self.storage.noted("vote", self.save(key).await)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         // Only where replay begins after a restart: not flushed, and left out where the log has not come so far.
         let Some(key) = committed.as_ref().map(LogKey::from) else { return Ok(()) };
-        let mut log = self.lock();
-        let state = log.log_state();
-        if Some(&key) > state.committed() && Some(&key) <= state.last() {
-            log.commit(key)?;
-            log.flush(false, None)?;
-        }
-        Ok(())
+        self.storage.noted("commit index", self.commit(&key))
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -297,21 +336,34 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let mut log = self.lock();
-        log.append(entries.into_iter().map(|entry| (LogKey::from(&entry.log_id), Stored(entry.payload))))?;
-        log.flush(true, Some(Flushed::Append(callback)))
+        let entries = entries.into_iter().map(|entry| (LogKey::from(&entry.log_id), Stored(entry.payload)));
+        let append = || {
+            self.usable()?;
+            let mut log = self.lock();
+            log.append(entries)?;
+            log.flush(true, Some(Flushed::Append(callback, self.storage.clone())))
+        };
+        self.storage.noted("append", append())
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
         // The entries that follow are flushed after this record, in order.
-        let mut log = self.lock();
-        log.truncate(last_log_id.map_or(0, |id| id.index + 1))?;
-        log.flush(false, None)
+        let truncate = || {
+            self.usable()?;
+            let mut log = self.lock();
+            log.truncate(last_log_id.map_or(0, |id| id.index + 1))?;
+            log.flush(false, None)
+        };
+        self.storage.noted("truncate", truncate())
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        self.lock().purge(LogKey::from(&log_id))?;
-        self.flush().await
+        let purged = self.usable().and_then(|()| self.lock().purge(LogKey::from(&log_id)).map(drop));
+        let flushed = match purged {
+            Ok(()) => self.flush().await,
+            Err(error) => Err(error),
+        };
+        self.storage.noted("purge", flushed)
     }
 }
 
@@ -341,6 +393,10 @@ mod tests {
         }
     }
 
+    fn open(dir: &Path) -> io::Result<LogStore> {
+        LogStore::open(dir, Storage::new(dir, 0))
+    }
+
     fn id(term: u64, index: u64) -> LogId {
         LogId { leader_id: LeaderId { term, node_id: 1 }, index }
     }
@@ -361,7 +417,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_written_is_read_again() {
         let dir = Dir::new("reopen");
-        let mut log = LogStore::open(&dir.0).unwrap();
+        let mut log = open(&dir.0).unwrap();
         log.save_vote(&VOTE).await.unwrap();
         append(&mut log, (0..10).map(|index| entry(1, index)).collect()).await;
         log.truncate_after(Some(id(1, 6))).await.unwrap();
@@ -370,7 +426,7 @@ mod tests {
         log.save_committed(Some(id(2, 99))).await.unwrap();
         log.purge(id(1, 2)).await.unwrap();
         drop(log);
-        let mut log = LogStore::open(&dir.0).unwrap();
+        let mut log = open(&dir.0).unwrap();
         assert_eq!(log.read_vote().await.unwrap(), Some(VOTE));
         let state = log.get_log_state().await.unwrap();
         assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(1, 2)), Some(id(2, 8))));
@@ -384,14 +440,14 @@ mod tests {
         log.purge(id(4, 50)).await.unwrap();
         append(&mut log, vec![entry(4, 51)]).await;
         assert_eq!(log.try_get_log_entries(51..52).await.unwrap(), vec![entry(4, 51)]);
-        assert!(LogStore::open(&dir.0).is_err(), "one process at a time");
+        assert!(open(&dir.0).is_err(), "one process at a time");
     }
 
     #[tokio::test]
     async fn a_log_cut_anywhere_opens_with_what_is_whole() {
         let dir = Dir::new("torn");
         let source = dir.0.join("source");
-        let mut log = LogStore::open(&source).unwrap();
+        let mut log = open(&source).unwrap();
         log.save_vote(&VOTE).await.unwrap();
         for index in 0..4 {
             append(&mut log, vec![entry(1, index)]).await;
@@ -405,7 +461,7 @@ mod tests {
             let torn = dir.0.join(format!("torn-{cut}"));
             std::fs::create_dir_all(&torn).unwrap();
             std::fs::write(torn.join(file.file_name().unwrap()), &bytes[..cut]).unwrap();
-            let mut log = LogStore::open(&torn).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+            let mut log = open(&torn).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
             let entries = log.try_get_log_entries(0..).await.unwrap();
             let wanted: Vec<_> = (0..entries.len() as u64).map(|index| entry(1, index)).collect();
             assert_eq!(entries, wanted, "cut at {cut}");
@@ -417,7 +473,7 @@ mod tests {
             let next = longest as u64;
             append(&mut log, vec![entry(5, next)]).await;
             drop(log);
-            let mut log = LogStore::open(&torn).unwrap();
+            let mut log = open(&torn).unwrap();
             assert_eq!(log.try_get_log_entries(next..).await.unwrap(), vec![entry(5, next)], "cut at {cut}");
         }
         assert_eq!(longest, 4);
@@ -427,7 +483,7 @@ mod tests {
     async fn damage_is_no_torn_tail() {
         let dir = Dir::new("damage");
         let source = dir.0.join("source");
-        let mut log = LogStore::open(&source).unwrap();
+        let mut log = open(&source).unwrap();
         append(&mut log, (0..3).map(|index| entry(1, index)).collect()).await;
         drop(log);
         let file = std::fs::read_dir(&source).unwrap().map(|file| file.unwrap().path());
@@ -442,7 +498,32 @@ mod tests {
             let target = dir.0.join(format!("damaged-{position}"));
             std::fs::create_dir_all(&target).unwrap();
             std::fs::write(target.join(file.file_name().unwrap()), &damaged).unwrap();
-            assert!(LogStore::open(&target).is_err(), "flipped at {position}");
+            assert!(open(&target).is_err(), "flipped at {position}");
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_after_a_failure_and_what_contradicts_the_state_is_cut_off() {
+        let dir = Dir::new("broken");
+        let mut log = open(&dir.0).unwrap();
+        append(&mut log, (0..3).map(|index| entry(1, index)).collect()).await;
+        log.storage.break_disk(true);
+        assert!(log.save_vote(&VOTE).await.is_err());
+        assert!(log.storage.failed().is_some_and(|why| why.starts_with("vote: ")));
+        log.storage.break_disk(false);
+        let (sender, _receiver) = <TypeConfig as openraft::type_config::TypeConfigExt>::oneshot();
+        assert!(log.append([entry(1, 3)], IOFlushed::signal(sender)).await.is_err(), "until it is opened again");
+        let held = log.held();
+        assert!(held());
+        drop(log);
+        assert!(!held());
+        let mut log = open(&dir.0).unwrap();
+        assert_eq!(log.read_vote().await.unwrap(), None);
+        // Entry 2 of term 2 was applied, but its place on the disk has still what it replaced.
+        log.fit(Some(id(1, 1))).await.unwrap();
+        log.fit(Some(id(9, 30))).await.unwrap();
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(id(1, 2)));
+        log.fit(Some(id(2, 2))).await.unwrap();
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(id(1, 1)));
     }
 }

@@ -23,6 +23,7 @@ use crate::error::ReadError;
 use crate::network::Peers;
 use crate::reverted::Reverted;
 use crate::status::{RaftStatus, Role};
+use crate::storage::Storage;
 use crate::types::{Member, Raft, StoredMembership};
 
 /// Longest wait for a quorum, at the leader. Shorter than the asker's, so that it hears why.
@@ -155,6 +156,7 @@ pub(crate) struct Monitor {
     pub(crate) confirmed: mpsc::Receiver<(Instant, u64)>,
     pub(crate) status: Arc<watch::Sender<RaftStatus>>,
     pub(crate) reverted: Reverted,
+    pub(crate) storage: Storage,
 }
 
 impl Monitor {
@@ -203,6 +205,8 @@ impl Monitor {
         let metrics = metrics.borrow_watched();
         let fatal = match &metrics.running_state {
             Ok(()) | Err(openraft::errors::Fatal::Stopped) => None,
+            // It begins again.
+            Err(_) if self.storage.failed().is_some() => None,
             Err(fatal) => Some(fatal.to_string()),
         };
         let role = match metrics.state {
@@ -228,6 +232,7 @@ impl Monitor {
             voters: metrics.membership_config.voter_ids().collect(),
             learners: metrics.membership_config.membership().learner_ids().collect(),
             reverted: if role == Role::Leader { self.reverted(&metrics.membership_config) } else { Vec::new() },
+            storage: self.storage.state(),
             fatal,
             ..RaftStatus::new(self.node)
         }
@@ -240,7 +245,7 @@ impl Monitor {
     /// Raft's task is gone without a word, as after a panic.
     fn stopped(&self) {
         let mut status = self.current(&Confirmations::default());
-        if status.role != Role::Stopped {
+        if status.role != Role::Stopped && self.storage.failed().is_none() {
             status.fatal = Some("raft's task has ended without a word".to_owned());
         }
         status.role = Role::Stopped;

@@ -111,6 +111,24 @@ struct Command {
     waiter: Waiter,
 }
 
+/// Where commands come out.
+pub(crate) struct Commands(mpsc::Receiver<Command>);
+
+impl Commands {
+    /// The two ends of a queue whose commands are answered within `timeout`.
+    pub(crate) fn channel(timeout: Duration) -> (Queue, Commands) {
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+        (Queue { sender, timeout }, Commands(receiver))
+    }
+
+    /// Fails all that comes, at once: a call that waits for its claim goes on without it.
+    pub(crate) async fn refuse(&mut self) {
+        while let Some(command) = self.0.recv().await {
+            let _ = command.waiter.send(Err(ProposeError::Stopped));
+        }
+    }
+}
+
 /// Where commands are put in; clones share the queue.
 #[derive(Clone)]
 pub(crate) struct Queue {
@@ -168,7 +186,7 @@ pub(crate) struct Proposer {
     peers: Peers,
     node: u64,
     encode: EncodeEntry,
-    queue: mpsc::Receiver<Command>,
+    queue: Commands,
     batch: Vec<Command>,
     batch_bytes: usize,
     batch_begun: Instant,
@@ -187,10 +205,9 @@ pub(crate) struct Proposer {
 }
 
 impl Proposer {
-    pub(crate) fn new(raft: Raft, peers: Peers, node: u64, encode: EncodeEntry, timeout: Duration) -> (Queue, Proposer) {
-        let (sender, queue) = mpsc::channel(MAX_QUEUED);
+    pub(crate) fn new(raft: Raft, peers: Peers, node: u64, encode: EncodeEntry, queue: Commands) -> Proposer {
         let (reporter, reports) = mpsc::channel(MAX_IN_FLIGHT);
-        let proposer = Proposer {
+        Proposer {
             raft,
             peers,
             node,
@@ -208,12 +225,16 @@ impl Proposer {
             broken: 0,
             reports,
             reporter,
-        };
-        (Queue { sender, timeout }, proposer)
+        }
     }
 
-    /// Runs until every queue handle is dropped, or Raft stops.
-    pub(crate) async fn run(mut self) {
+    /// Runs until every queue handle is dropped, or Raft stops; the queue is for the next run. What is not answered fails.
+    pub(crate) async fn run(mut self) -> Commands {
+        self.serve().await;
+        self.queue
+    }
+
+    async fn serve(&mut self) {
         let mut metrics = self.raft.metrics();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -231,7 +252,7 @@ impl Proposer {
                 _ = tick.tick(), if !self.flights.is_empty() || !self.batch.is_empty() => self.on_tick(),
                 () = tokio::time::sleep_until(linger.unwrap_or_else(Instant::now)),
                     if linger.is_some() && self.flights.len() < MAX_IN_FLIGHT => self.seal(),
-                command = self.queue.recv(), if !self.batch_full() => match command {
+                command = self.queue.0.recv(), if !self.batch_full() => match command {
                     Some(command) => self.on_command(command),
                     None => return,
                 },
@@ -255,7 +276,7 @@ impl Proposer {
         self.take(command);
         // Whatever waits already goes along.
         while !self.batch_full() {
-            match self.queue.try_recv() {
+            match self.queue.0.try_recv() {
                 Ok(command) => self.take(command),
                 Err(_) => return,
             }

@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use sbc_proto::peer as pb;
 use sbc_proto::peer::raft_service_server::{RaftService, RaftServiceServer};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -28,7 +28,7 @@ const MAX_FORWARDED: usize = proposer::MAX_IN_FLIGHT;
 /// What the peers call; mount it on the gRPC server that checks their certificates.
 #[derive(Clone)]
 pub struct PeerService {
-    raft: Raft,
+    running: watch::Receiver<Option<Raft>>,
     identity: Identity,
     snapshots: SnapshotStore,
     /// One snapshot is received at a time: the only leader there is sends one.
@@ -37,13 +37,23 @@ pub struct PeerService {
 }
 
 impl PeerService {
-    pub(crate) fn new(raft: Raft, identity: Identity, snapshots: SnapshotStore, admitted: Arc<AtomicBool>) -> PeerService {
-        PeerService { raft, identity, snapshots, receiving: Arc::new(tokio::sync::Semaphore::new(1)), admitted }
+    pub(crate) fn new(
+        running: watch::Receiver<Option<Raft>>,
+        identity: Identity,
+        snapshots: SnapshotStore,
+        admitted: Arc<AtomicBool>,
+    ) -> PeerService {
+        PeerService { running, identity, snapshots, receiving: Arc::new(tokio::sync::Semaphore::new(1)), admitted }
     }
 
     /// The tonic service with its message limits set: use this, not `RaftServiceServer::new`, whose 4 MiB are too few.
     pub fn into_server(self) -> RaftServiceServer<PeerService> {
         RaftServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// Refuses while the log cannot be written: no vote, no acknowledgement.
+    fn raft(&self) -> Result<Raft, Status> {
+        self.running.borrow().clone().ok_or_else(|| Status::unavailable("this node takes no part in raft: its log has failed"))
     }
 
     fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
@@ -56,7 +66,7 @@ impl PeerService {
     /// For what only members may ask. A node that was removed would else be told of a lease, and no more of entries.
     fn check_member<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let from = self.check(request)?;
-        let member = self.raft.metrics().borrow_watched().membership_config.get_node(&from).is_some();
+        let member = self.raft()?.metrics().borrow_watched().membership_config.get_node(&from).is_some();
         if member { Ok(()) } else { Err(Status::permission_denied("no member")) }
     }
 
@@ -138,7 +148,7 @@ impl RaftService for PeerService {
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendEntriesStream>, Status> {
         self.check(&request)?;
-        let replies = self.raft.stream_append(requests(request.into_inner(), convert::append_from));
+        let replies = self.raft()?.stream_append(requests(request.into_inner(), convert::append_from));
         let replies = replies.map(|result| match result {
             Ok(result) => Ok(convert::append_reply_to(&result)),
             Err(fatal) => Err(stopped(fatal)),
@@ -149,7 +159,7 @@ impl RaftService for PeerService {
     async fn append_once(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendReply>, Status> {
         self.check(&request)?;
         let request = convert::append_from(request.into_inner()).map_err(malformed)?;
-        let mut replies = self.raft.stream_append(futures::stream::iter([request])).boxed();
+        let mut replies = self.raft()?.stream_append(futures::stream::iter([request])).boxed();
         let result = replies.next().await.ok_or_else(|| stopped("no reply"))?.map_err(stopped)?;
         Ok(Response::new(convert::append_reply_to(&result)))
     }
@@ -157,14 +167,14 @@ impl RaftService for PeerService {
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let request = convert::vote_request_from(request.get_ref()).map_err(malformed)?;
-        let reply = self.raft.vote(request).await.map_err(stopped)?;
+        let reply = self.raft()?.vote(request).await.map_err(stopped)?;
         Ok(Response::new(convert::vote_reply_to(&reply)))
     }
 
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let request = convert::vote_request_from(request.get_ref()).map_err(malformed)?;
-        let reply = self.raft.pre_vote(request).await.map_err(stopped)?;
+        let reply = self.raft()?.pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(convert::vote_reply_to(&reply)))
     }
 
@@ -175,7 +185,7 @@ impl RaftService for PeerService {
         self.check(&request)?;
         let _one = self.receiving.try_acquire().map_err(|_| Status::unavailable("a snapshot is being received"))?;
         let (vote, meta, snapshot) = self.receive(request.into_inner()).await?;
-        let reply = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.map_err(stopped)?;
+        let reply = self.raft()?.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.map_err(stopped)?;
         Ok(Response::new(pb::SnapshotReply { ballot: Some(convert::vote_to(&reply.vote)) }))
     }
 
@@ -185,20 +195,20 @@ impl RaftService for PeerService {
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         self.check(&request)?;
         let request = convert::transfer_from(request.get_ref()).map_err(malformed)?;
-        let reply = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        let reply = self.raft()?.handle_transfer_leader(request).await.map_err(stopped)?;
         Ok(Response::new(convert::transfer_reply_to(&reply)))
     }
 
     async fn forward(&self, request: Request<Streaming<pb::ForwardRequest>>) -> Result<Response<Self::ForwardStream>, Status> {
         self.check_member(&request)?;
         let (replies, receiver) = mpsc::channel(MAX_FORWARDED);
-        tokio::spawn(serve_forward(self.raft.clone(), request.into_inner(), replies));
+        tokio::spawn(serve_forward(self.raft()?, request.into_inner(), replies));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexReply>, Status> {
         self.check_member(&request)?;
-        match monitor::read_index(&self.raft).await {
+        match monitor::read_index(&self.raft()?).await {
             Ok(index) => Ok(Response::new(pb::ReadIndexReply { index })),
             Err(ReadError::NoLeader) => Err(Status::failed_precondition("not the leader")),
             Err(error) => Err(Status::unavailable(error.to_string())),

@@ -60,16 +60,21 @@ pub(crate) struct SnapshotStore {
 }
 
 impl SnapshotStore {
-    /// Opens the directory and removes what an earlier run left unfinished.
-    pub(crate) fn open(dir: PathBuf) -> io::Result<SnapshotStore> {
-        fs::create_dir_all(&dir)?;
-        for entry in fs::read_dir(&dir)? {
+    /// Those in this directory. Does not touch the disk.
+    pub(crate) fn new(dir: PathBuf) -> SnapshotStore {
+        SnapshotStore { dir: Arc::new(dir), temporary: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// Makes the directory, and removes what an earlier run left unfinished.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        fs::create_dir_all(self.dir.as_path())?;
+        for entry in fs::read_dir(self.dir.as_path())? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "tmp") {
                 fs::remove_file(path)?;
             }
         }
-        Ok(SnapshotStore { dir: Arc::new(dir), temporary: Arc::new(AtomicU64::new(0)) })
+        Ok(())
     }
 
     /// Writes a snapshot and makes it the newest.
@@ -220,7 +225,8 @@ mod tests {
 
     fn store(name: &str) -> (Dir, SnapshotStore) {
         let dir = std::env::temp_dir().join(format!("sbc-raft-snapshot-{}-{name}", std::process::id()));
-        let store = SnapshotStore::open(dir.clone()).unwrap();
+        let store = SnapshotStore::new(dir.clone());
+        store.prepare().unwrap();
         (Dir(dir), store)
     }
 
@@ -242,7 +248,8 @@ mod tests {
         assert_eq!((found, &content[..]), (meta(200), &b"state 200"[..]));
         fs::write(&file.path, b"nonsense").unwrap();
         fs::write(dir.0.join("9.tmp"), b"unfinished").unwrap();
-        let store = SnapshotStore::open(dir.0.clone()).unwrap();
+        let store = SnapshotStore::new(dir.0.clone());
+        store.prepare().unwrap();
         let (_, found, content) = store.newest().unwrap().unwrap();
         assert_eq!((found, &content[..]), (meta(30), &b"state 30"[..]));
         assert!(file.path.with_extension("damaged").exists());

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::key_file;
 
@@ -60,24 +61,46 @@ pub(super) fn read_key(path: &Path) -> Result<[u8; 32], DiskError> {
     Ok(key)
 }
 
-/// Takes the next incarnation, and makes sure that no later start takes the same. `first`: where a directory that has none begins; above
-/// all that a lost one may have counted.
-pub(super) fn next_incarnation(data_dir: &Path, first: u32) -> Result<u32, DiskError> {
-    fs::create_dir_all(data_dir).map_err(io_error(data_dir))?;
+/// Takes the next incarnation, and makes sure that no later start takes the same.
+///
+/// It is the time, `now_s` in seconds since the Unix epoch, or one more than the last, whichever is higher: so a wiped disk, and one
+/// that cannot be written, begin above all that has been. It is written in place, where a full disk has the room that it has had.
+pub(super) fn next_incarnation(data_dir: &Path, now_s: u32) -> Result<u32, DiskError> {
     let path = data_dir.join("incarnation");
     let last = match fs::read_to_string(&path) {
         Ok(text) => {
             text.trim().parse::<u32>().map_err(|_| DiskError::Content { path: path.clone(), what: "must hold a number" })?
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => first.saturating_sub(1),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
         Err(e) => return Err(io_error(&path)(e)),
     };
     let next = last.checked_add(1).ok_or_else(|| DiskError::Content {
         path: path.clone(),
         what: "has run out of numbers; wipe the disk and take a new id",
     })?;
-    replace(&path, next.to_string().as_bytes())?;
-    Ok(next)
+    let next = next.max(now_s);
+    match fs::create_dir_all(data_dir).and_then(|()| write_in_place(&path, &format!("{next:010}\n"))) {
+        Ok(()) => Ok(next),
+        // A full or broken disk keeps no node from serving. The next start is at a later second.
+        Err(error) if last < now_s => {
+            tracing::error!(path = %path.display(), %error, "the incarnation is not kept: it is taken from the clock");
+            std::thread::sleep(Duration::from_secs(1));
+            Ok(next)
+        }
+        Err(error) => Err(io_error(&path)(error)),
+    }
+}
+
+/// Overwrites a short file, always of the same length, without asking the disk for room. What lies within one sector is written
+/// whole or not at all.
+fn write_in_place(path: &Path, content: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    match path.parent() {
+        Some(dir) => fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Writes a file whole, durably, or not at all.
@@ -110,10 +133,17 @@ mod tests {
     fn incarnations_rise() {
         let d = dir("inc");
         assert_eq!(next_incarnation(&d, 70).unwrap(), 70);
-        assert_eq!(next_incarnation(&d, 90).unwrap(), 71);
+        assert_eq!(next_incarnation(&d, 70).unwrap(), 71);
+        assert_eq!(next_incarnation(&d, 3).unwrap(), 72, "whatever the clock does");
+        // As earlier versions wrote it.
+        fs::write(d.join("incarnation"), "80").unwrap();
+        assert_eq!(next_incarnation(&d, 3).unwrap(), 81);
+        assert_eq!(next_incarnation(&d, 90).unwrap(), 90);
         fs::write(d.join("incarnation"), "x").unwrap();
         assert!(next_incarnation(&d, 90).is_err(), "a damaged file must not start again from 1");
-        fs::remove_dir_all(d).unwrap();
+        fs::remove_dir_all(&d).unwrap();
+        // Where nothing can be written it is the clock's.
+        assert_eq!(next_incarnation(Path::new("/proc/no-such-directory"), 90).unwrap(), 90);
     }
 
     #[test]

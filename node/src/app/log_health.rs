@@ -1,13 +1,13 @@
 //! Alarms that the log's state gives rise to.
 
 use sbc_core::io::AlarmKind;
-use sbc_raft::{RaftStatus, StorageState};
+use sbc_raft::{RaftStatus, Space, StorageState};
 
 use crate::config::NodeConfig;
 use crate::telemetry::Alarms;
 
 /// Raises and clears what the status says.
-pub(super) fn tell(alarms: &Alarms, config: &NodeConfig, status: &RaftStatus) {
+pub(super) fn tell(alarms: &Alarms, config: &NodeConfig, status: &RaftStatus, space: Option<Space>) {
     let disk = config.data_dir.display();
     let fault = match &status.storage {
         StorageState::Failed { why } => {
@@ -16,8 +16,9 @@ pub(super) fn tell(alarms: &Alarms, config: &NodeConfig, status: &RaftStatus) {
         StorageState::Good | StorageState::Low => None,
     };
     alarms.set(AlarmKind::DiskFault, fault);
+    let free = space.map_or(0, |space| space.free >> 20);
     let low = (status.storage == StorageState::Low)
-        .then(|| format!("little is free in {disk}: when it is full this node leaves the log"));
+        .then(|| format!("{free} MiB are free in {disk}: when it is full this node leaves the log"));
     alarms.set(AlarmKind::DiskLow, low);
     let shown = |index: Option<u64>| index.map_or("nothing".to_owned(), |index| index.to_string());
     let stuck =

@@ -27,7 +27,7 @@ use sbc_core::replica::{LEVEL, Replica};
 use sbc_core::sbc::Sbc;
 use sbc_core::token::ClusterKey;
 use sbc_proto::peer::AdmitResponse;
-use sbc_raft::{Connector, PeerConfig, RaftConfig, RaftHandle};
+use sbc_raft::{Connector, PeerConfig, RaftConfig, RaftHandle, StorageState};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -284,9 +284,8 @@ impl Node {
         let clock = Clock::default();
         let data = membership::data_id(&config.data_dir.join("raft"))?;
         let admitted = Arc::new(AtomicBool::new(!data.fresh));
-        // Seconds: more than there can have been starts.
-        let first = u32::try_from(clock.now().unix.0 / 1000).unwrap_or(1);
-        let incarnation = disk::next_incarnation(&config.data_dir, first)?;
+        let now_s = u32::try_from(clock.now().unix.0 / 1000).unwrap_or(0);
+        let incarnation = disk::next_incarnation(&config.data_dir, now_s)?;
         let replica = Arc::new(RwLock::new(Replica::knowing(knows)));
         let (driver, orders) = DriverHandle::new();
         let (to_store, store) = mpsc::channel(STORE_QUEUE);
@@ -371,7 +370,9 @@ impl Node {
         let link_service = LinkService::new(myself, members, to_peers, facts, peers.words().clone(), own_state.subscribe());
         control::serve(&node, listener, grpc_tls, raft_service, link_service);
         node.spawn_tasks(runtimes, own_state, cluster_text.filter(|_| options.init)).await?;
-        if options.init && !data.fresh {
+        if options.init && matches!(raft.status().storage, StorageState::Failed { .. }) {
+            tracing::warn!("--init is left out: the log cannot be written");
+        } else if options.init && !data.fresh {
             raft.initialize().await.map_err(start_error("--init"))?;
         }
         runtimes.control.spawn(node.clone().join(data, admitted, options.init));

@@ -180,7 +180,7 @@ impl Sources {
     }
 
     async fn report(&self, status: &RaftStatus) {
-        log_health::tell(&self.alarms, &self.config, status);
+        log_health::tell(&self.alarms, &self.config, status, self.raft.space());
         self.judge_clocks();
         let gauge = |g: &prometheus_client::metrics::gauge::Gauge, v: u64| {
             g.set(i64::try_from(v).unwrap_or(i64::MAX));
@@ -194,6 +194,7 @@ impl Sources {
         gauge(&g.raft_committed_index, status.committed.unwrap_or(0));
         gauge(&g.raft_applied_index, status.applied.unwrap_or(0));
         gauge(&g.raft_quorum, u64::from(status.has_lease));
+        gauge(&g.storage_free_bytes, self.raft.space().map_or(0, |space| space.free));
         gauge(&g.raft_stuck, u64::from(status.stuck));
         gauge(&g.raft_reverted_members, status.reverted.len() as u64);
         gauge(&g.replica_calls, live_calls(&self.replica));

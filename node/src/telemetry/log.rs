@@ -21,7 +21,8 @@ static FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Installs the process's subscriber. The error is for the operator: the filter, or that one is installed already.
 pub fn init_logging(config: &LogSection) -> Result<(), String> {
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // Where standard error is a file on a full disk a line is lost. The layer's own complaint would go there too, and panic.
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = match config.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.with_ansi(false).boxed(),

@@ -116,6 +116,8 @@ pub struct Gauges {
     pub raft_applied_index: Gauge,
     /// 1 while a quorum has confirmed within the lease.
     pub raft_quorum: Gauge,
+    /// Free octets of the disk that the log is on.
+    pub storage_free_bytes: Gauge,
     /// 1 while nothing of what is committed is applied here.
     pub raft_stuck: Gauge,
     /// Members that lost entries which they had acknowledged, at the leader.
@@ -382,6 +384,7 @@ fn register_gauges(r: &mut Registry, g: &Gauges) {
         ("raft_committed_index", "Highest committed log index", &g.raft_committed_index),
         ("raft_applied_index", "Highest applied log index", &g.raft_applied_index),
         ("raft_quorum", "1 while a quorum has confirmed within the lease", &g.raft_quorum),
+        ("storage_free_bytes", "Free octets of the disk that the log is on", &g.storage_free_bytes),
         ("raft_stuck", "1 while what the cluster has committed is not applied here", &g.raft_stuck),
         (
             "raft_reverted_members",
@@ -444,6 +447,7 @@ mod tests {
         "sbc_sip_requests_received_total",
         "sbc_sip_responses_sent_total",
         "sbc_sources_banned_total",
+        "sbc_storage_free_bytes",
         "sbc_subscriptions_total",
         "sbc_target_changes_total",
         "sbc_tls_handshakes_total",

@@ -91,7 +91,9 @@ async fn started(config: RaftConfig, machine: Arc<Record>) -> (RaftHandle, PeerS
     loop {
         match sbc_raft::start(config.clone(), Arc::new(Plaintext), machine.clone()).await {
             Ok(started) => return started,
-            Err(StartError::Data { .. }) if start.elapsed() < DEADLINE => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(StartError::Log { .. } | StartError::Data { .. }) if start.elapsed() < DEADLINE => {
+                tokio::time::sleep(Duration::from_millis(10)).await
+            }
             Err(error) => panic!("{error:?}"),
         }
     }
