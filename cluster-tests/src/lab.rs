@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::baresip::Baresip;
-use crate::cluster::list;
+use crate::cluster::{list, number};
 use crate::command::{self, Running, scratch, spawn};
 use crate::dnsmasq::DNS;
 use crate::netns::Namespace;
@@ -106,10 +106,12 @@ impl Lab {
             }
             lab.nodes.push(spawn(&mut sbcd).unwrap_or_else(|e| panic!("{e}")));
         }
-        wait::until("three nodes, one at the anycast address", LIMIT, || {
+        wait::until("three nodes, one at the anycast address, with a configuration", LIMIT, || {
             let nodes = lab.ctl(&["node", "list"]).map(|v| list(&v, "nodes")).unwrap_or_default();
             let count = |field: &str| nodes.iter().filter(|n| n[field] == true).count();
-            if (count("reachable"), count("announced")) == (3, 1) { Ok(()) } else { Err((nodes, lab.logs())) }
+            // The file is proposed once there is a leader: a test that applies another one would meet it on the way.
+            let configured = lab.ctl(&["config", "get"]).is_some_and(|c| number(&c["revision"]) > 0);
+            if configured && (count("reachable"), count("announced")) == (3, 1) { Ok(()) } else { Err((nodes, lab.logs())) }
         });
         lab
     }
