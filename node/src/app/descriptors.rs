@@ -13,7 +13,7 @@ const PEER: u64 = 8;
 /// An event loop and what wakes it.
 const THREAD: u64 = 3;
 /// Connections to the control plane, those in handshake included, and to the metrics.
-const CONTROL: u64 = 144;
+const CONTROL: u64 = 600;
 /// Sockets of DNS questions under way, at the most.
 const QUESTIONS: u64 = 512;
 /// More than all ports of a node and all connections that it takes.
@@ -105,7 +105,7 @@ mod tests {
         let few = Shares::of(600, &WANTS);
         assert_eq!((few.reserved, few.questions, few.accepted, few.opened, few.media), (300, 37, 65, 32, 166));
         let usual = Shares::of(20_000, &WANTS);
-        assert_eq!((usual.reserved, usual.media), (332, 11_973));
+        assert_eq!((usual.reserved, usual.media), (788, 11_688));
         let plenty = Shares::of(262_144, &WANTS);
         assert_eq!((plenty.accepted, plenty.opened, plenty.media), (20_000, 10_000, 90_000));
     }

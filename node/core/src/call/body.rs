@@ -7,6 +7,11 @@ use crate::sip::{HeaderId, Message, Sdp, SdpError};
 
 const SDP: &str = "application/sdp";
 
+/// What a body is. Without a Content-Type (RFC 3261 §20.15 wants one) it is what it begins as.
+fn type_of(message: &Message) -> Option<&str> {
+    message.content_type().or_else(|| message.body().starts_with(b"v=0").then_some(SDP))
+}
+
 /// Where a body's session description lies.
 #[derive(Clone, Debug)]
 pub struct SdpSpan(Leaf);
@@ -17,7 +22,7 @@ pub fn find_sdp(message: &Message) -> Option<SdpSpan> {
     if body.is_empty() {
         return None;
     }
-    parts::find(message.content_type()?, body, SDP).map(SdpSpan)
+    parts::find(type_of(message)?, body, SDP).map(SdpSpan)
 }
 
 /// The session descriptions of a message. Mostly there is one; who sends more means that any of them may be taken (RFC 5621 §3, NENA-STA-010's
@@ -38,12 +43,12 @@ const MAX_DESCRIPTIONS: usize = 8;
 impl Descriptions {
     /// Reads all of them, and mends what can be mended.
     pub(super) fn of(message: &Message) -> Descriptions {
-        let Some(content_type) = message.content_type().filter(|_| !message.body().is_empty()) else {
+        let Some(content_type) = type_of(message).filter(|_| !message.body().is_empty()) else {
             return Descriptions::default();
         };
         let (leaves, hidden) = parts::all(content_type, message.body(), SDP);
         let encoded = is_encoded(message) && !leaves.is_empty();
-        let mut repaired = false;
+        let mut repaired = message.content_type().is_none();
         let read = |leaf: &Leaf| {
             let strict = Sdp::parse(&leaf.content).ok();
             repaired |= leaf.repaired || strict.is_none();
@@ -72,7 +77,7 @@ impl Descriptions {
 /// The body with each description exchanged for that in its place; `None` leaves it.
 pub(super) fn exchange(message: &Message, descriptions: &[Option<Bytes>]) -> Bytes {
     let mut body = message.body();
-    let Some(content_type) = message.content_type() else { return body };
+    let Some(content_type) = type_of(message) else { return body };
     for (at, new) in descriptions.iter().enumerate() {
         let Some(new) = new else { continue };
         // Each exchange moves what is behind it.

@@ -101,6 +101,7 @@ impl CallMedia {
         }
         self.realms[1] = realm;
         let streams = std::mem::take(&mut self.asked);
+        self.short = false;
         (self.ports, self.remotes) = (Vec::new(), Vec::new());
         self.left += 1;
         cx.out.push_back(Output::Media(MediaCommand::Close { media: self.id }));
@@ -139,7 +140,7 @@ impl CallMedia {
 
     /// The engine has ports.
     pub(super) fn on_opened(&mut self, first: u8, ports: &[StreamPorts]) {
-        if usize::from(first) == self.ports.len() {
+        if usize::from(first) == self.ports.len() && self.phase == MediaPhase::Opening {
             self.ports.extend_from_slice(ports);
         }
         if self.phase == MediaPhase::Opening && self.ports.len() >= self.asked {
