@@ -9,6 +9,7 @@ pub mod command;
 pub mod compose;
 pub mod digest;
 pub mod dnsmasq;
+pub mod flood;
 pub mod gateway;
 pub mod guard;
 pub mod kamailio;

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use cluster_tests::cluster::{ANYCAST, Cluster, Options, PSAP, SETTLE, SIPS_PORT, anycast, core, unicast};
+use cluster_tests::flood::{self, Callers, Flood, Psap};
 use cluster_tests::message::{Message, sdp};
 use cluster_tests::phone::{ANSWER, Phone};
 use cluster_tests::scene::Scene;
@@ -26,6 +27,15 @@ const MAX_GROWTH: u64 = 64 << 20;
 const INVITES: usize = 2_000;
 /// Of them, sent before it is waited for the answer to a whole one.
 const ROUND: usize = 50;
+
+/// How long callers call beside a flood.
+const FLOOD: Duration = Duration::from_secs(6);
+/// And how many.
+const CALLERS: u32 = 12;
+/// An INVITE that waits so long has been sent three times.
+const REPEATED_TWICE: Duration = Duration::from_millis(1500);
+/// INVITEs at the PSAP for a hundred calls.
+const MOST_ASKED: u64 = 102;
 
 /// When a call that the PSAP never saw or that it could not refuse is over: timer B, and what is left of the call after it.
 const GIVEN_UP: Duration = Duration::from_secs(60);
@@ -168,7 +178,9 @@ fn a_hundred_thousand_datagrams_and_a_few_hundred_streams() {
 /// Mutated initial INVITEs at a live node, whose PSAP refuses what is a call still. The PSAP may get no more calls than were sent.
 #[test]
 fn two_thousand_invites_of_which_many_are_calls_still() {
-    let cluster = Cluster::start(Options::with_own_psap());
+    // All of them are of one address, as fast as they are answered.
+    let set = ["settings.emergency_source_rate=0".to_owned()].into();
+    let cluster = Cluster::start(Options { set, ..Options::with_own_psap() });
     let mut random = Random(0x5bc0_2026_1128_0002);
     let mut caller = Phone::bind("127.0.3.8:0");
     let mut psap = Phone::bind(PSAP);
@@ -226,6 +238,37 @@ fn refuse_calls(psap: &mut Phone, rung: &mut HashSet<String>) {
 fn acknowledgement(invite: &Message, answer: &Message) -> Message {
     let ack = Message { start: invite.start.replacen("INVITE", "ACK", 1), body: Vec::new(), ..invite.clone() };
     ack.without("Content-Type").replace("CSeq", "1 ACK").replace("To", answer.header("To"))
+}
+
+/// Callers beside a flood of more than the nodes can do: how many a second that is changes with the machine, what they get does not.
+fn beside_a_flood(uri: &str, rate: u32) {
+    let cluster = Cluster::start(Options::with_own_psap());
+    let psap = Psap::start(PSAP);
+    let pids: Vec<_> = (0..3).map(|n| cluster.pid(n).expect("it runs")).collect();
+    let flood = Flood { to: anycast(), uri, rate, sources: 200, time: FLOOD };
+    let callers = Callers { to: anycast(), uri: "sip:112@127.0.0.100", every: FLOOD / CALLERS, count: CALLERS };
+    let figures = flood::run(flood, callers);
+    let (invites, calls) = psap.asked();
+    println!("{:.0} a second, median {:?}, p99 {:?}", figures.rate(), figures.quantile(0.5), figures.quantile(0.99));
+    println!("{invites} INVITEs at the PSAP for {calls} calls");
+    assert!(figures.flooded > u64::from(rate), "no flood: {figures:?}");
+    assert_eq!(figures.connected, figures.callers, "{figures:?}");
+    assert!(figures.quantile(0.9) < REPEATED_TWICE, "{figures:?}");
+    assert!(invites * 100 <= calls * MOST_ASKED, "{invites} INVITEs for {calls} calls");
+    for (node, pid) in (0..3).zip(pids) {
+        assert!(cluster.pid(node) == Some(pid) && cluster.is_up(node), "node {node} ended:\n{}", cluster.logs());
+    }
+}
+
+/// Its callers are of many addresses, each with a flood of its own; who is not of them is connected.
+#[test]
+fn who_does_not_flood_is_connected_beside_a_flood_of_emergency_calls() {
+    beside_a_flood("urn:service:sos", 2500);
+}
+
+#[test]
+fn emergency_calls_are_connected_beside_a_flood_of_ordinary_calls() {
+    beside_a_flood("sip:service@127.0.0.100", 2500);
 }
 
 fn flood_streams(random: &mut Random, listeners: &[SocketAddr], seeds: &[Vec<u8>]) {

@@ -1,5 +1,6 @@
 //! What a call costs: CPU, set-up latency and memory of `sbcd` alone, of three with replication, and of Kamailio in turns.
 //!
+//! `bench --flood emergency|ordinary [--rate INVITES_A_SECOND] [--sources N] [--seconds N] [--rounds N]`: what becomes of emergency callers beside a flood.
 //! `bench [--rate CALLS_A_SECOND] [--seconds N] [--rounds N] [--hold CALLS] [--only "sbcd x1"]`. Compare only figures of one run: they change with
 //! the machine, the rate and what else runs.
 
@@ -8,8 +9,9 @@ use std::net::SocketAddr;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use cluster_tests::cluster::{Cluster, Options, PSAP, unicast};
+use cluster_tests::cluster::{Cluster, Options, PSAP, anycast, unicast};
 use cluster_tests::command::{self, Running, scratch};
+use cluster_tests::flood::{self, Callers, Flood, Psap};
 use cluster_tests::load::{self, Answerer, Load};
 use cluster_tests::process;
 
@@ -24,7 +26,16 @@ const KAMAILIO: &str = "127.0.4.1:5060";
 /// How long Kamailio may take to start.
 const KAMAILIO_START: Duration = Duration::from_secs(10);
 
+/// What a flood calls when it means to be taken for ordinary calls, and that there is a route for.
+const ORDINARY: &str = "sip:service@127.0.0.100";
+/// The callers beside a flood.
+const EMERGENCY: &str = "sip:112@127.0.0.100";
+/// How many of them a second.
+const CALLERS: u32 = 2;
+
 struct Arguments {
+    flood: Option<bool>,
+    sources: u32,
     rate: u32,
     seconds: u32,
     rounds: u32,
@@ -33,11 +44,19 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut parsed = Arguments { rate: 300, seconds: 10, rounds: 2, hold: 1000, only: None };
+    let mut parsed = Arguments { flood: None, sources: 300, rate: 300, seconds: 10, rounds: 2, hold: 1000, only: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--only" {
             parsed.only = words.next();
+            continue;
+        }
+        if word == "--flood" {
+            parsed.flood = match words.next().as_deref() {
+                Some("emergency") => Some(true),
+                Some("ordinary") => Some(false),
+                _ => return Err("--flood needs emergency or ordinary".into()),
+            };
             continue;
         }
         let value = words
@@ -46,11 +65,12 @@ fn arguments() -> Result<Arguments, String> {
             .filter(|v| *v > 0)
             .ok_or(format!("{word} needs a number above 0"))?;
         match word.as_str() {
+            "--sources" => parsed.sources = value.min(10_000),
             "--rate" => parsed.rate = value,
             "--seconds" => parsed.seconds = value,
             "--rounds" => parsed.rounds = value,
             "--hold" => parsed.hold = value,
-            other => return Err(format!("unknown: {other}; known: --rate --seconds --rounds --hold --only")),
+            other => return Err(format!("unknown: {other}; known: --flood --sources --rate --seconds --rounds --hold --only")),
         }
     }
     match u64::from(parsed.rate) * u64::from(parsed.seconds) <= u64::from(MAX_CALLS) && parsed.hold <= MAX_CALLS {
@@ -75,7 +95,9 @@ struct Stand {
 impl Stand {
     fn start(name: &str) -> Stand {
         let nodes = |count| {
-            let cluster = Cluster::start(Options { nodes: count, ..Options::with_own_psap() });
+            // All calls come from one address here, and all are emergency calls that last.
+            let set = ["settings.emergency_source_rate=0".to_owned()].into();
+            let cluster = Cluster::start(Options { nodes: count, set, ..Options::with_own_psap() });
             Stand { subject: Subject::Nodes(cluster, count), _answerer: Answerer::start(PSAP) }
         };
         match name {
@@ -178,6 +200,45 @@ fn measure_memory(name: &str, arguments: &Arguments) -> u32 {
     outcome.failed
 }
 
+/// Callers beside a flood: a row of figures. Returns the number of callers who were not connected.
+fn measure_flood(emergency: bool, arguments: &Arguments) -> u32 {
+    let cluster = Cluster::start(Options::with_own_psap());
+    let psap = Psap::start(PSAP);
+    let pids: Vec<Option<u32>> = (0..3).map(|n| cluster.pid(n)).collect();
+    let spent = || pids.iter().flatten().filter_map(|p| process::cpu_time(*p)).sum::<Duration>();
+    let before = spent();
+    let flood = Flood {
+        to: anycast(),
+        uri: if emergency { EMERGENCY } else { ORDINARY },
+        rate: arguments.rate,
+        sources: u16::try_from(arguments.sources).unwrap_or(u16::MAX),
+        time: Duration::from_secs(arguments.seconds.into()),
+    };
+    let callers =
+        Callers { to: anycast(), uri: EMERGENCY, every: Duration::from_secs(1) / CALLERS, count: arguments.seconds * CALLERS };
+    let figures = flood::run(flood, callers);
+    let (asked, calls) = psap.asked();
+    let alive = (0..3).all(|n| cluster.pid(n).is_some() && cluster.pid(n) == pids[usize::from(n)] && cluster.is_up(n));
+    println!(
+        "{:<10} {:>8.0} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7.3} {:>7.1} {:>6}",
+        if emergency { "emergency" } else { "ordinary" },
+        figures.rate(),
+        figures.callers,
+        figures.connected,
+        figures.quantile(0.5).as_millis(),
+        figures.quantile(0.99).as_millis(),
+        calls,
+        asked,
+        asked as f64 / (calls.max(1)) as f64,
+        (spent() - before).as_secs_f64(),
+        alive
+    );
+    if !figures.refused.is_empty() {
+        println!("           not connected, by final answer (0: none): {:?}", figures.refused);
+    }
+    figures.callers - figures.connected + u32::from(!alive)
+}
+
 fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
@@ -186,6 +247,19 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(emergency) = arguments.flood {
+        println!(
+            "a flood of {} INVITEs a second from {} addresses that hears nothing, and {CALLERS} emergency callers a second, each at an address of its own; \
+             set-up is INVITE to 200, milliseconds; CPU is that of three nodes\n",
+            arguments.rate, arguments.sources
+        );
+        println!(
+            "{:<10} {:>8} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>6}",
+            "flood of", "sent/s", "callers", "connected", "p50 ms", "p99 ms", "at PSAP", "INVITEs", "a call", "CPU s", "alive"
+        );
+        let failed: u32 = (0..arguments.rounds).map(|_| measure_flood(emergency, &arguments)).sum();
+        return if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let mut subjects = vec!["sbcd x1", "sbcd x3"];
     match command::run(Command::new("kamailio").arg("-v"), KAMAILIO_START) {
         Ok(done) if done.code == Some(0) => subjects.push("kamailio"),

@@ -113,6 +113,11 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
         session_expires,
         max_calls: limit("max_calls"),
         max_rate: limit("max_rate"),
+        max_emergency_calls: if section.has("max_emergency_calls") {
+            limit("max_emergency_calls")
+        } else {
+            default.max_emergency_calls
+        },
         probe,
         ..default
     })

@@ -48,12 +48,23 @@ impl EventService for Events {
         let pii = caller(&request)?.pii;
         let asked = request.into_inner();
         let (limit, call) = (page_size(asked.page_size), uid(&asked.call)?.map(|u| u.to_bytes()));
-        let after = match asked.page_token.as_str() {
-            "" => None,
-            t => Some(t.strip_prefix('c').and_then(|t| u64::from_str_radix(t, 16).ok()).ok_or_else(bad_page_token)?),
+        let (after, left) = match asked.page_token.as_str() {
+            "" => (0, true),
+            // `o`: of what was there when the list began, in which CDRs of ordinary calls may be missing that those of emergency calls outlived.
+            t => {
+                let (kind, after) = t.split_at_checked(1).ok_or_else(bad_page_token)?;
+                let after = u64::from_str_radix(after, 16).map_err(|_| bad_page_token())?;
+                match kind {
+                    "c" => (after, false),
+                    "o" => (after, true),
+                    _ => return Err(bad_page_token()),
+                }
+            }
         };
         let scan = if call.is_some() { SCAN_MAX } else { limit };
-        let page = self.0.read(|r| r.cdrs(after.unwrap_or_else(|| r.compacted_to().1), scan + 1));
+        let gaps_to = self.0.read(|r| r.compacted_to().1);
+        let left = left && after < gaps_to;
+        let page = self.0.read(|r| if left { Ok(r.cdrs_left(after, scan + 1)) } else { r.cdrs(after, scan + 1) });
         let page = page.map_err(|c| fault(Code::OutOfRange, pb::ErrorReason::Compacted, c.to_string(), &[]))?;
         let more = page.len() > scan;
         let (mut cdrs, mut last, mut full) = (Vec::new(), 0, false);
@@ -67,7 +78,8 @@ impl EventService for Events {
                 cdrs.push(map::cdr(c, &self.0.names, pii));
             }
         }
-        let next_page_token = if more || full { format!("c{last:x}") } else { String::new() };
+        let next_page_token =
+            if more || full { format!("{}{last:x}", if last < gaps_to { 'o' } else { 'c' }) } else { String::new() };
         Ok(Response::new(pb::EventServiceListCdrsResponse { cdrs, next_page_token }))
     }
 }
@@ -125,8 +137,7 @@ impl Events {
         let uid = parse_uid(call)?;
         let raw = uid.to_bytes();
         let (known, events) = self.0.read(|r| {
-            let (after, _) = r.compacted_to();
-            let all = r.events(after, usize::MAX).unwrap_or_default();
+            let all = r.emergency_events(r.emergency_events_compacted_to(), usize::MAX).unwrap_or_default();
             let of_call: Vec<_> = all.into_iter().filter(|e| e.call[..] == raw[..] && e.emergency).collect();
             (r.call(uid).is_some_and(|c| c.emergency()) || !of_call.is_empty(), of_call)
         });
@@ -160,6 +171,10 @@ pub(crate) struct EventWatcher {
 impl Watcher for EventWatcher {
     type Message = pb::EventServiceWatchResponse;
 
+    fn emergencies(&self) -> bool {
+        self.emergency == Some(true)
+    }
+
     fn event(&mut self, _: &Replica, e: &store_pb::Event) -> (Option<Self::Message>, bool) {
         let wanted = (self.kinds.is_empty() || self.kinds.contains(&e.kind))
             && self.call.is_none_or(|u| e.call[..] == u.to_bytes()[..])
@@ -180,6 +195,10 @@ struct EmergencyWatcher {
 
 impl Watcher for EmergencyWatcher {
     type Message = pb::DispatchServiceStreamEmergencyEventsResponse;
+
+    fn emergencies(&self) -> bool {
+        true
+    }
 
     fn event(&mut self, _: &Replica, e: &store_pb::Event) -> (Option<Self::Message>, bool) {
         if !e.emergency || self.call.is_some_and(|u| e.call[..] != u.to_bytes()[..]) {

@@ -153,7 +153,7 @@ fn limits(config: &ClusterConfig) -> Vec<pb::RateLimit> {
         trunk: trunk.into(),
         value,
         unit: unit.into(),
-        emergency: limit == "emergency_source_rate",
+        emergency: limit == "emergency_source_rate" || limit == "emergency_crowd",
     };
     let mut all = vec![
         limit("max_calls", "", settings.max_calls, "calls"),
@@ -164,6 +164,9 @@ fn limits(config: &ClusterConfig) -> Vec<pb::RateLimit> {
     for t in &config.trunks {
         all.push(limit("trunk_max_calls", &t.name, t.max_calls, "calls"));
         all.push(limit("trunk_max_rate", &t.name, t.max_rate, "calls/s"));
+        if !t.targets.is_empty() {
+            all.push(limit("emergency_crowd", &t.name, t.max_emergency_calls, "calls"));
+        }
     }
     all.retain(|l| l.value > 0);
     all

@@ -46,6 +46,10 @@ pub(crate) trait Watcher: Send + Sync + 'static {
     fn snapshot(&mut self, _replica: &Replica, _limit: usize) -> Option<(Vec<Self::Message>, bool)> {
         None
     }
+    /// Whether it wants nothing but events of emergency calls, which last longer than others.
+    fn emergencies(&self) -> bool {
+        false
+    }
     /// An event, if it is asked for, and whether the watch is finished with it.
     fn event(&mut self, replica: &Replica, event: &store_pb::Event) -> (Option<Self::Message>, bool);
 }
@@ -89,7 +93,8 @@ pub(crate) fn watch_with<W: Watcher>(
         Some(watch_from::Start::Snapshot(_)) => Begin::Snapshot,
         Some(watch_from::Start::ResumeToken(t)) => {
             let after = parse_token(&t)?;
-            shared.read(|r| r.events(after, 1)).map_err(|c| {
+            let emergencies = watcher.emergencies();
+            shared.read(|r| if emergencies { r.emergency_events(after, 1) } else { r.events(after, 1) }).map_err(|c| {
                 let facts = [("oldest", token(c.oldest))];
                 fault(Code::OutOfRange, ErrorReason::Compacted, c.to_string(), &[(facts[0].0, &facts[0].1)])
             })?;
@@ -99,7 +104,15 @@ pub(crate) fn watch_with<W: Watcher>(
     let (low, default, high) = HEARTBEAT;
     let heartbeat = if heartbeat_ms == 0 { default } else { heartbeat_ms.clamp(low, high) };
     let (tx, rx) = mpsc::channel(QUEUE);
-    let task = Task { shared: shared.clone(), watcher, tx, cursor: 0, heartbeat: Duration::from_millis(heartbeat.into()), slow };
+    let task = Task {
+        shared: shared.clone(),
+        watcher,
+        tx,
+        cursor: 0,
+        gaps_to: 0,
+        heartbeat: Duration::from_millis(heartbeat.into()),
+        slow,
+    };
     tokio::spawn(task.run(begin));
     Ok(Box::pin(ReceiverStream::new(rx)))
 }
@@ -110,6 +123,8 @@ struct Task<W: Watcher> {
     tx: mpsc::Sender<Result<W::Message, Status>>,
     /// Everything up to this revision has been sent.
     cursor: u64,
+    /// Up to this revision it was asked for what is there, not for everything.
+    gaps_to: u64,
     heartbeat: Duration,
     slow: Duration,
 }
@@ -170,7 +185,10 @@ impl<W: Watcher> Task<W> {
                 from.get_or_insert_with(|| guard.last_event_revision());
                 match self.watcher.snapshot(&guard, BATCH) {
                     Some(page) => page,
-                    None => return Ok(guard.compacted_to().0),
+                    None => {
+                        self.gaps_to = guard.compacted_to().0;
+                        return Ok(0);
+                    }
                 }
             };
             for message in page.0 {
@@ -189,7 +207,14 @@ impl<W: Watcher> Task<W> {
         {
             let guard = replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let events: Vec<Arc<store_pb::Event>> =
-                guard.events(self.cursor, BATCH).map_err(|_| Some(WatchGoodbyeReason::Compacted))?;
+                if self.watcher.emergencies() && self.cursor >= guard.emergency_events_compacted_to() {
+                    guard.emergency_events(self.cursor, BATCH)
+                } else if self.cursor < self.gaps_to {
+                    Ok(guard.events_left(self.cursor, BATCH))
+                } else {
+                    guard.events(self.cursor, BATCH)
+                }
+                .map_err(|_| Some(WatchGoodbyeReason::Compacted))?;
             for e in &events {
                 let (message, finished) = self.watcher.event(&guard, e);
                 out.push((e.revision, message, finished));

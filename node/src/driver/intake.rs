@@ -23,6 +23,9 @@ const STALE_EMERGENCY: Duration = Duration::from_secs(2);
 /// Datagrams that wait at the most: two seconds of responses at the sizing goal, and a second of calls that begin on a small machine.
 const MOST: [usize; 4] = [4096, 1024, 1024, 512];
 
+/// Commands that wait for the log and are no queue: what is under way at once while it keeps up, on a slow disk too.
+const FEW_PROPOSALS: usize = 64;
+
 /// The reasons under which what was dropped is counted.
 const REASONS: [&str; 4] = ["late_core", "late_underway", "late_emergency", "late_ordinary"];
 
@@ -32,6 +35,8 @@ pub(super) struct Intake {
     queues: [FairQueue<Arrived>; 4],
     /// Of emergency and of ordinary calls.
     judges: [Judge; 2],
+    /// Of what waits for the log: each call has several commands in it, so a log that is late makes every call late.
+    log: Judge,
     /// Messages of each connection that wait, and whether it is closed.
     flows: HashMap<FlowId, (u32, bool)>,
     /// Connections that are closed, and of which nothing waits any more.
@@ -43,6 +48,7 @@ impl Intake {
         Intake {
             queues: MOST.map(FairQueue::new),
             judges: [Judge::new(now), Judge::new(now)],
+            log: Judge::of_log(now),
             flows: HashMap::new(),
             closed: Vec::new(),
         }
@@ -98,11 +104,24 @@ impl Intake {
         }
     }
 
+    /// The log has committed what waited for so long.
+    pub(super) fn committed(&mut self, waited: Duration) {
+        self.log.took(waited);
+    }
+
+    /// So many commands wait for the log.
+    pub(super) fn proposed(&mut self, waiting: usize) {
+        if waiting < FEW_PROPOSALS {
+            self.log.emptied();
+        }
+    }
+
     /// The load, when it has been judged again.
     pub(super) fn load(&mut self, now: Instant) -> Option<u8> {
-        let [emergency, ordinary] = &mut self.judges;
-        let (a, b) = (emergency.at(now), ordinary.at(now));
-        if a.is_none() && b.is_none() { None } else { Some(emergency.load().max(ordinary.load())) }
+        let judges = self.judges.iter_mut().chain([&mut self.log]);
+        let judged: Vec<bool> = judges.map(|judge| judge.at(now).is_some()).collect();
+        let [emergency, ordinary] = &self.judges;
+        judged.contains(&true).then(|| emergency.load().max(ordinary.load()).max(self.log.load()))
     }
 
     /// True while something that is under way waits.
@@ -195,6 +214,24 @@ mod tests {
             let now = start + ms(100_000);
             intake.push(urgency, 1, arrived(1, "x", now - ms(waited)));
             assert_eq!(intake.pop(urgency, now).expect("it is there").is_ok(), kept, "{urgency:?} after {waited} ms, {standing}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_late_under_many_commands_is_load() {
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        for (waiting, waited, load) in [(64, 125, 75), (63, 125, 0), (64, 25, 15), (1000, 500, 75)] {
+            let mut intake = Intake::new(start);
+            for n in 1..=3 {
+                if n > 1 {
+                    intake.committed(ms(waited));
+                    intake.proposed(waiting);
+                }
+                intake.turned();
+                intake.load(start + ms(100) * n);
+            }
+            assert_eq!(intake.log.load(), load, "{waiting} {waited}");
         }
     }
 

@@ -16,12 +16,20 @@ pub(super) struct Judge {
     emptied: bool,
     waited: Duration,
     taken: u32,
+    /// What a queue is that stands while nothing is taken: 1 where it is ours to take, 0 where it is another's, which may have failed.
+    stuck: f64,
     load: u8,
 }
 
 impl Judge {
+    /// Of a queue that this node serves.
     pub(super) fn new(now: Instant) -> Judge {
-        Judge { began: now, emptied: true, waited: Duration::ZERO, taken: 0, load: 0 }
+        Judge { began: now, emptied: true, waited: Duration::ZERO, taken: 0, stuck: 1.0, load: 0 }
+    }
+
+    /// Of what the cluster's log is to decide: without a quorum it decides nothing, and that is no load.
+    pub(super) fn of_log(now: Instant) -> Judge {
+        Judge { stuck: 0.0, ..Judge::new(now) }
     }
 
     /// Something was taken out that had waited so long.
@@ -42,8 +50,7 @@ impl Judge {
         }
         let late = match (self.emptied, self.taken) {
             (true, _) => 0.0,
-            // It stands, and nobody gets to it.
-            (false, 0) => 1.0,
+            (false, 0) => self.stuck,
             (false, taken) => (self.waited.as_secs_f64() / f64::from(taken) / LATE.as_secs_f64()).min(1.0),
         };
         (self.began, self.emptied, self.waited, self.taken) = (now, false, Duration::ZERO, 0);
@@ -91,5 +98,11 @@ mod tests {
         assert_eq!(loads(&[(false, &[125, 125]), (false, &[200]), (false, &[300]), (true, &[1])]), [50, 75, 88, 44]);
         assert_eq!(loads(&[(false, &[50, 0]), (false, &[25])]), [10, 15], "it stands, but nobody waits for long");
         assert_eq!(loads(&[(false, &[])]), [50], "nobody got to it");
+        let start = Instant::now();
+        let mut log = Judge::of_log(start);
+        assert_eq!(log.at(start + INTERVAL), Some(0));
+        assert_eq!(log.at(start + INTERVAL * 2), Some(0), "it decides nothing");
+        log.took(LATE);
+        assert_eq!(log.at(start + INTERVAL * 3), Some(50));
     }
 }

@@ -11,6 +11,7 @@ mod turn;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -46,7 +47,7 @@ pub type ParseConfig = Arc<dyn Fn(u64, &str) -> Result<ClusterConfig, String> + 
 type Answered = (ResolveId, Result<Vec<Target>, ResolveError>);
 
 /// Is told of a trunk: its name, whether one of its targets is up, how long the answer took.
-pub type OnProbed = Arc<dyn Fn(&str, bool, Option<std::time::Duration>) + Send + Sync>;
+pub type OnProbed = Arc<dyn Fn(&str, bool, Option<Duration>) + Send + Sync>;
 
 /// Is told of an alarm: what is wrong, for people; `None`: it is well.
 pub type OnAlarm = Arc<dyn Fn(AlarmKind, Option<String>) + Send + Sync>;
@@ -107,7 +108,7 @@ pub enum Order {
 /// Driver, running.
 pub struct Driver {
     parts: Parts,
-    proposals: FuturesUnordered<BoxFuture<'static, Option<ProposalId>>>,
+    proposals: FuturesUnordered<BoxFuture<'static, Result<Duration, ProposalId>>>,
     questions: FuturesUnordered<BoxFuture<'static, Answered>>,
     waiting: HashMap<CommandId, oneshot::Sender<CommandReply>>,
     next_command: u64,
@@ -261,6 +262,7 @@ impl Driver {
             return;
         };
         let proposal = raft.propose(command.encode_to_vec().into());
-        self.proposals.push(Box::pin(async move { proposal.await.err().map(|_| id) }));
+        let began = Instant::now();
+        self.proposals.push(Box::pin(async move { proposal.await.map(|_| began.elapsed()).map_err(|_| id) }));
     }
 }

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
+use sbc_core::ids::ProposalId;
 use sbc_core::io::{Input, Received};
 use sbc_core::sbc::Urgency;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -51,7 +52,7 @@ impl Driver {
     /// Does what there is to do, without waiting. False: there was nothing, or nothing is left.
     fn turn(&mut self, queues: &mut Queues, intake: &mut Intake) -> Result<bool, Stopped> {
         let mut busy = self.take_in(queues, intake)?;
-        busy |= self.hear(queues)?;
+        busy |= self.hear(queues, intake)?;
         if let Some(percent) = intake.load(Instant::now()) {
             self.input(Input::Load(percent));
         }
@@ -97,7 +98,7 @@ impl Driver {
     }
 
     /// What the log, the peers, the engine and the operators say.
-    fn hear(&mut self, queues: &mut Queues) -> Result<bool, Stopped> {
+    fn hear(&mut self, queues: &mut Queues, intake: &mut Intake) -> Result<bool, Stopped> {
         let mut busy = false;
         for _ in 0..BATCH {
             match queues.store.try_recv() {
@@ -126,18 +127,24 @@ impl Driver {
             busy = true;
         }
         for _ in 0..BATCH {
-            let Some(Some(failed)) = self.proposals.next().now_or_never() else { break };
-            if let Some(id) = failed {
-                self.input(Input::ProposeFailed { id });
-            }
+            let Some(Some(proposed)) = self.proposals.next().now_or_never() else { break };
+            self.on_proposed(intake, proposed);
             busy = true;
         }
+        intake.proposed(self.proposals.len());
         for _ in 0..BATCH {
             let Some(Some((id, result))) = self.questions.next().now_or_never() else { break };
             self.input(Input::Resolved { id, result });
             busy = true;
         }
         Ok(busy)
+    }
+
+    fn on_proposed(&mut self, intake: &mut Intake, proposed: Result<Duration, ProposalId>) {
+        match proposed {
+            Ok(waited) => intake.committed(waited),
+            Err(id) => self.input(Input::ProposeFailed { id }),
+        }
     }
 
     fn on_peer(&mut self, FromPeer { from, message, at }: FromPeer) {
@@ -181,11 +188,7 @@ impl Driver {
             Some(frame) = queues.peers.recv() => self.on_peer(frame),
             Some(event) = queues.media.recv() => self.input(Input::Media(event)),
             order = queues.orders.recv() => self.on_order(order.ok_or(Stopped)?),
-            Some(failed) = self.proposals.next(), if !self.proposals.is_empty() => {
-                if let Some(id) = failed {
-                    self.input(Input::ProposeFailed { id });
-                }
-            }
+            Some(proposed) = self.proposals.next(), if !self.proposals.is_empty() => self.on_proposed(intake, proposed),
             Some((id, result)) = self.questions.next(), if !self.questions.is_empty() => {
                 self.input(Input::Resolved { id, result });
             }

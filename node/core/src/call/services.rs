@@ -278,6 +278,16 @@ impl Services {
         }
     }
 
+    /// 100, without a transaction (RFC 3261 §8.2.6.1): its sender need not repeat it.
+    pub fn answer_trying(&mut self, back: ReturnPath, request: &Message) {
+        let mut draft = request.response(100, None);
+        fill_via(&mut draft, &back);
+        if let Some(payload) = self.encode(&draft) {
+            self.count(Counter::ResponseSent(1));
+            self.send(back, None, payload);
+        }
+    }
+
     /// The same tag for each copy of a request (RFC 3261 §8.2.7).
     pub fn stateless_tag(&self, request: &Message) -> String {
         let key = self.key.claim_key(request.call_id(), request.from_tag().unwrap_or(""), request.cseq());

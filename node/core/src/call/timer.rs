@@ -12,6 +12,8 @@ pub enum Timer {
     Hold(u64),
     /// The owner of a held INVITE may have become reachable, or be known to be gone, by the number of the hold.
     Undecided(u64),
+    /// There may be room for emergency calls that wait.
+    Crowd,
     /// Targets of trunks may be due to be asked whether they are there.
     Probe,
     /// Peers that this node has no link to may be due to be asked how they are.

@@ -50,6 +50,9 @@ impl ClusterConfig {
     }
 }
 
+/// Emergency calls toward one trunk that a node has at once where nothing is said: more than the PSAPs of a large city have lines.
+const MAX_EMERGENCY_CALLS: u32 = 1000;
+
 /// A peer, or a group of peers that are treated alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trunk {
@@ -91,6 +94,8 @@ pub struct Trunk {
     pub max_calls: u32,
     /// Calls a second that a node takes from it; 0: no limit. Not for emergency calls.
     pub max_rate: u32,
+    /// Emergency calls toward it that a node has at once, beyond which only sources with none there begin one, and others wait; 0: no limit.
+    pub max_emergency_calls: u32,
     /// Every how long its targets are asked whether they are there; `None`: not at all.
     pub probe: Option<Duration>,
     /// What of the other side's dialog it sees.
@@ -129,6 +134,7 @@ impl Trunk {
             session_expires: None,
             max_calls: 0,
             max_rate: 0,
+            max_emergency_calls: MAX_EMERGENCY_CALLS,
             probe: None,
             topology: Topology::default(),
             identity: IdentityPolicy::default(),
@@ -287,7 +293,7 @@ pub struct Settings {
     pub max_calls: u32,
     /// The load in percent from which on a node refuses ordinary calls, more of them the nearer it is to 100; 0: never.
     pub shed_at: u8,
-    /// Initial requests a second that one node takes from one source, or answers without state; 0: no limit.
+    /// Initial requests a second that one node takes from one source that is no neighbour, or answers without state; 0: no limit.
     pub source_rate: u32,
     /// The same for emergency calls: what no caller in distress comes near; 0: no limit.
     pub emergency_source_rate: u32,
@@ -314,8 +320,10 @@ impl Default for Settings {
             session_expires: Duration::from_secs(1800),
             max_calls: 200_000,
             shed_at: 90,
-            source_rate: 0,
-            emergency_source_rate: 0,
+            // An address with 10,000 subscribers behind it makes ten calls a second in its busiest hour; a neighbour has no such limit.
+            source_rate: 100,
+            // As many as a country makes in its worst minute.
+            emergency_source_rate: 100,
             // A source of UDP can be forged: whoever wants bans says so.
             scanner_ban: Duration::ZERO,
             own_names: Vec::new(),

@@ -8,8 +8,8 @@ use super::blocks::BlockLog;
 use super::config_log::Applied;
 use super::level::{self, level_of};
 use super::{
-    ApplyError, CLAIM_RETENTION_MS, CallEntry, ENTRY_VERSION, Effect, MAX_COMMANDS, Phase, REVISIONS_PER_ENTRY, Replica,
-    StaleReason,
+    ApplyError, BUDGETS_LEVEL, CDR_LIMITS, CLAIM_RETENTION_MS, CallEntry, EMERGENCY_CDR_LIMITS, ENTRY_VERSION, EVENT_LIMITS,
+    Effect, MAX_COMMANDS, ORDINARY_EVENT_LIMITS, Phase, REVISIONS_PER_ENTRY, Replica, StaleReason,
 };
 use crate::ids::{CallUid, Incarnation, NodeId};
 use crate::store_pb::command::Kind;
@@ -109,6 +109,10 @@ impl Replica {
             return run.stale(None, StaleReason::Level);
         }
         self.level = level;
+        if level >= BUDGETS_LEVEL {
+            self.events.split(ORDINARY_EVENT_LIMITS, EVENT_LIMITS);
+            self.cdrs.split(CDR_LIMITS, EMERGENCY_CDR_LIMITS);
+        }
         run.effects.push(Effect::Level(level));
     }
 

@@ -15,6 +15,8 @@ pub(super) trait Record {
     fn weight(&self) -> usize;
     /// When it happened.
     fn unix_ms(&self) -> u64;
+    /// Of an emergency call, or of the cluster itself.
+    fn urgent(&self) -> bool;
 }
 
 impl Record for Event {
@@ -27,6 +29,9 @@ impl Record for Event {
     fn unix_ms(&self) -> u64 {
         self.unix_ms
     }
+    fn urgent(&self) -> bool {
+        self.emergency || self.call.is_empty()
+    }
 }
 
 impl Record for Cdr {
@@ -38,6 +43,9 @@ impl Record for Cdr {
     }
     fn unix_ms(&self) -> u64 {
         self.ended_unix_ms
+    }
+    fn urgent(&self) -> bool {
+        self.emergency
     }
 }
 
@@ -72,6 +80,11 @@ impl<T: Record> Journal<T> {
         Journal { limits, records: VecDeque::new(), weight: 0, compacted_to: 0 }
     }
 
+    /// Empty, for what comes after this revision.
+    pub(super) fn marked(limits: Limits, compacted_to: u64) -> Journal<T> {
+        Journal { compacted_to, ..Journal::new(limits) }
+    }
+
     /// From a snapshot's records; `None` when their revisions do not rise.
     pub(super) fn restored(limits: Limits, records: Vec<T>, compacted_to: u64) -> Option<Journal<T>> {
         let mut journal = Journal { compacted_to, ..Journal::new(limits) };
@@ -85,23 +98,27 @@ impl<T: Record> Journal<T> {
         Some(journal)
     }
 
-    pub(super) fn push(&mut self, record: T) {
+    pub(super) fn push(&mut self, record: Arc<T>) {
         debug_assert!(record.revision() > self.last_revision());
         self.weight += record.weight();
-        self.records.push_back(Arc::new(record));
+        self.records.push_back(record);
     }
 
-    /// Drops what is over the limits.
-    pub(super) fn compact(&mut self, clock_ms: u64) {
+    /// Drops what is over the limits. Of what was dropped before it was old enough: when the last would have been.
+    pub(super) fn compact(&mut self, clock_ms: u64) -> Option<u64> {
+        let mut young = None;
         while let Some(oldest) = self.records.front() {
-            let too_old = oldest.unix_ms().saturating_add(self.limits.age_ms) <= clock_ms;
+            let old_at = oldest.unix_ms().saturating_add(self.limits.age_ms);
+            let too_old = old_at <= clock_ms;
             if !too_old && self.records.len() <= self.limits.count && self.weight <= self.limits.weight {
                 break;
             }
             self.weight -= oldest.weight();
             self.compacted_to = oldest.revision();
+            young = young.max((!too_old).then_some(old_at));
             self.records.pop_front();
         }
+        young
     }
 
     /// Up to `limit` records after a revision, oldest first.
@@ -109,8 +126,13 @@ impl<T: Record> Journal<T> {
         if revision < self.compacted_to {
             return Err(Compacted { oldest: self.compacted_to });
         }
+        Ok(self.left(revision).take(limit).cloned().collect())
+    }
+
+    /// Those after a revision that are still there, oldest first.
+    pub(super) fn left(&self, revision: u64) -> impl Iterator<Item = &Arc<T>> {
         let from = self.records.partition_point(|r| r.revision() <= revision);
-        Ok(self.records.iter().skip(from).take(limit).cloned().collect())
+        self.records.range(from..)
     }
 
     pub(super) fn last_revision(&self) -> u64 {

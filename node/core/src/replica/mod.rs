@@ -9,6 +9,7 @@
 mod alarms;
 mod apply;
 mod blocks;
+mod budgets;
 mod clock;
 mod config_log;
 #[cfg(test)]
@@ -37,8 +38,9 @@ use crate::ids::{CallUid, Incarnation, NodeId};
 use crate::store_pb::{AlarmState, Block, Cdr, ConfigHistory, ConfigPending, Event, NodeUp};
 use alarms::AlarmLog;
 use blocks::BlockLog;
+use budgets::Budgets;
 use config_log::ConfigLog;
-use journal::{Journal, Limits};
+use journal::Limits;
 use legs::Legs;
 
 /// Format version of entries.
@@ -59,10 +61,17 @@ pub const EVENT_CAP: usize = 100_000;
 /// CDRs kept.
 pub const CDR_CAP: usize = 200_000;
 
-/// Events are promised for 24 h (control.md); RECEIVED carries the INVITE, so octets are bounded too.
+/// Events are promised for 24 h (control.md); RECEIVED carries the INVITE, so octets are bounded too. All of them before level 2, from then on
+/// those of emergency calls and of the cluster.
 const EVENT_LIMITS: Limits = Limits { count: EVENT_CAP, weight: 256 << 20, age_ms: 24 * 3_600_000 };
-/// CDRs are kept for a week at the most: billing collects them long before.
+/// Those of ordinary calls from level 2 on: nobody is sent out by them.
+const ORDINARY_EVENT_LIMITS: Limits = Limits { count: EVENT_CAP / 2, weight: 64 << 20, ..EVENT_LIMITS };
+/// CDRs are kept for a week at the most: billing collects them long before. All of them before level 2, from then on those of ordinary calls.
 const CDR_LIMITS: Limits = Limits { count: CDR_CAP, weight: 192 << 20, age_ms: 7 * 24 * 3_600_000 };
+/// Those of emergency calls from level 2 on: a country's week is 20,000 a node.
+const EMERGENCY_CDR_LIMITS: Limits = Limits { count: CDR_CAP / 2, weight: 96 << 20, ..CDR_LIMITS };
+/// The level from which on ordinary records have a budget of their own.
+const BUDGETS_LEVEL: u32 = 2;
 
 /// The replicated state at one log index.
 #[derive(Debug)]
@@ -81,8 +90,8 @@ pub struct Replica {
     /// Live calls whose owner has started again: ended a bounded number an entry.
     orphans: BTreeSet<CallUid>,
     live: usize,
-    cdrs: Journal<Cdr>,
-    events: Journal<Event>,
+    cdrs: Budgets<Cdr>,
+    events: Budgets<Event>,
     config: ConfigLog,
     blocks: BlockLog,
     alarms: AlarmLog,
@@ -120,8 +129,8 @@ impl Replica {
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
             live: 0,
-            cdrs: Journal::new(CDR_LIMITS),
-            events: Journal::new(EVENT_LIMITS),
+            cdrs: Budgets::new(CDR_LIMITS),
+            events: Budgets::new(EVENT_LIMITS),
             config: ConfigLog::default(),
             blocks: BlockLog::default(),
             alarms: AlarmLog::default(),
@@ -186,12 +195,38 @@ impl Replica {
 
     /// Up to `limit` CDRs after a revision, oldest first.
     pub fn cdrs(&self, after_revision: u64, limit: usize) -> Result<Vec<Arc<Cdr>>, Compacted> {
-        self.cdrs.after(after_revision, limit)
+        self.cdrs.after(after_revision, limit, false)
     }
 
     /// Up to `limit` events after a revision, oldest first.
     pub fn events(&self, after_revision: u64, limit: usize) -> Result<Vec<Arc<Event>>, Compacted> {
-        self.events.after(after_revision, limit)
+        self.events.after(after_revision, limit, false)
+    }
+
+    /// The same, where only those of emergency calls are wanted. They last longer than those of ordinary calls, which from level 2 of the
+    /// log on are not among them.
+    pub fn emergency_events(&self, after_revision: u64, limit: usize) -> Result<Vec<Arc<Event>>, Compacted> {
+        self.events.after(after_revision, limit, true)
+    }
+
+    /// The lowest revision after which all events of emergency calls are still there.
+    pub fn emergency_events_compacted_to(&self) -> u64 {
+        self.events.urgent_compacted_to()
+    }
+
+    /// True while events of emergency calls had to go that are not as old as they should become.
+    pub fn is_short_of_events(&self) -> bool {
+        self.events.is_short(self.clock_ms)
+    }
+
+    /// Up to `limit` of the events after a revision that are still there, whatever has gone.
+    pub fn events_left(&self, after_revision: u64, limit: usize) -> Vec<Arc<Event>> {
+        self.events.left(after_revision, limit)
+    }
+
+    /// The same for CDRs.
+    pub fn cdrs_left(&self, after_revision: u64, limit: usize) -> Vec<Arc<Cdr>> {
+        self.cdrs.left(after_revision, limit)
     }
 
     /// Revision of the newest event; 0: none yet.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::alarms::AlarmLog;
 use super::blocks::BlockLog;
+use super::budgets::{Budgets, Marks};
 use super::config_log::ConfigLog;
-use super::journal::Journal;
-use super::{CDR_LIMITS, CallEntry, EVENT_LIMITS, LEVEL, Replica, RestoreError};
+use super::{
+    BUDGETS_LEVEL, CDR_LIMITS, CallEntry, EMERGENCY_CDR_LIMITS, EVENT_LIMITS, LEVEL, ORDINARY_EVENT_LIMITS, Replica, RestoreError,
+};
 use crate::ids::{CallUid, NodeId};
 use crate::store_pb::{Cdr, Event, NodeUp, Snapshot};
 
@@ -17,8 +19,8 @@ pub struct Frozen {
     last_index: u64,
     level: u32,
     calls: Vec<Arc<CallEntry>>,
-    cdrs: Journal<Cdr>,
-    events: Journal<Event>,
+    cdrs: Budgets<Cdr>,
+    events: Budgets<Event>,
     config: ConfigLog,
     blocks: BlockLog,
     alarms: AlarmLog,
@@ -57,14 +59,17 @@ impl Frozen {
             version: self.level,
             last_index: self.last_index,
             calls: self.calls.iter().map(|c| c.state().clone()).collect(),
-            cdrs: self.cdrs.records().iter().map(|c| (**c).clone()).collect(),
-            events: self.events.records().iter().map(|e| (**e).clone()).collect(),
+            cdrs: self.cdrs.records().map(|c| (**c).clone()).collect(),
+            events: self.events.records().map(|e| (**e).clone()).collect(),
             config_revision: self.config.revision(),
             config_text: self.config.text().to_owned(),
             config_history: self.config.history().iter().map(|h| (**h).clone()).collect(),
             config_pending: self.config.pending(),
-            events_compacted_to: self.events.compacted_to(),
-            cdrs_compacted_to: self.cdrs.compacted_to(),
+            events_compacted_to: self.events.marks().ordinary,
+            cdrs_compacted_to: self.cdrs.marks().ordinary,
+            emergency_events_compacted_to: self.events.marks().urgent,
+            emergency_cdrs_compacted_to: self.cdrs.marks().urgent,
+            events_short_until_ms: self.events.marks().short_until_ms,
             clock_ms: self.clock_ms,
             tick_ms: self.tick_ms,
             stepped_ms: self.stepped_ms,
@@ -120,10 +125,14 @@ impl Replica {
             }
             replica.index(entry);
         }
-        replica.events = Journal::restored(EVENT_LIMITS, snapshot.events, snapshot.events_compacted_to)
-            .ok_or(RestoreError::Damaged("the order of events"))?;
-        replica.cdrs = Journal::restored(CDR_LIMITS, snapshot.cdrs, snapshot.cdrs_compacted_to)
-            .ok_or(RestoreError::Damaged("the order of CDRs"))?;
+        let events = Marks {
+            ordinary: snapshot.events_compacted_to,
+            urgent: snapshot.emergency_events_compacted_to,
+            short_until_ms: snapshot.events_short_until_ms,
+        };
+        let cdrs =
+            Marks { ordinary: snapshot.cdrs_compacted_to, urgent: snapshot.emergency_cdrs_compacted_to, short_until_ms: 0 };
+        (replica.events, replica.cdrs) = records(level, (snapshot.events, events), (snapshot.cdrs, cdrs))?;
         replica.config = ConfigLog::restored(snapshot.config_history, snapshot.config_pending)
             .ok_or(RestoreError::Damaged("the order of configuration revisions"))?;
         if replica.config.revision() != snapshot.config_revision {
@@ -149,4 +158,22 @@ impl Replica {
         }
         self.calls.insert(uid, Arc::new(entry));
     }
+}
+
+/// Events and CDRs with their marks, in the budgets of the level.
+fn records(
+    level: u32,
+    (events, event_marks): (Vec<Event>, Marks),
+    (cdrs, cdr_marks): (Vec<Cdr>, Marks),
+) -> Result<(Budgets<Event>, Budgets<Cdr>), RestoreError> {
+    let (events, cdrs) = if level >= BUDGETS_LEVEL {
+        (
+            Budgets::restored_split([ORDINARY_EVENT_LIMITS, EVENT_LIMITS], events, event_marks),
+            Budgets::restored_split([CDR_LIMITS, EMERGENCY_CDR_LIMITS], cdrs, cdr_marks),
+        )
+    } else {
+        (Budgets::restored(EVENT_LIMITS, events, event_marks.ordinary), Budgets::restored(CDR_LIMITS, cdrs, cdr_marks.ordinary))
+    };
+    let events = events.ok_or(RestoreError::Damaged("the order of events"))?;
+    Ok((events, cdrs.ok_or(RestoreError::Damaged("the order of CDRs"))?))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message;
 
+use super::journal::Journal;
 use super::*;
 use crate::store_pb::command::Kind;
 use crate::store_pb::*;
@@ -288,13 +289,54 @@ fn a_first_tick_far_ahead_is_found_back_from() {
     assert!(r.clock_ms() <= 5_000_000 + 3_400 * 10_000 + MAX_CLOCK_LEAD_MS, "{}", r.clock_ms());
 }
 
+/// 70,000 INVITEs of ordinary calls after 80 emergency calls, in the old format and in that of level 2.
+#[test]
+fn ordinary_calls_cost_no_event_of_an_emergency_call() {
+    const EMERGENCIES: u64 = 80;
+    const INVITE: &[u8] = &[b'x'; 4000];
+    for (level, left) in [(1, 0), (2, EMERGENCIES)] {
+        let mut r = Replica::new();
+        let mut index = 1;
+        let mut apply = |r: &mut Replica, kinds| {
+            r.apply(index, &entry(1_000_000, kinds)).unwrap();
+            index += 1;
+        };
+        apply(&mut r, vec![Kind::Tick(Tick {})]);
+        if level > 1 {
+            apply(&mut r, vec![Kind::Level(Level { level })]);
+        }
+        let call = |serial: u64, emergency| {
+            let Kind::Claim(claim) = claim(uid(1, 1, serial), 0) else { unreachable!() };
+            let key = Bytes::copy_from_slice(&u128::from(serial).to_be_bytes());
+            Kind::Claim(Claim { key: key.clone(), exact: key, emergency, invite: Bytes::from_static(INVITE), ..claim })
+        };
+        apply(&mut r, (1..=EMERGENCIES).map(|n| call(n, true)).collect());
+        let before = r.last_event_revision();
+        for batch in 0..70 {
+            apply(&mut r, (0..1000).map(|n| call(1000 + batch * 1000 + n, false)).collect());
+        }
+        let (all, _) = r.compacted_to();
+        assert!(all > before, "some had to go, and who reads all is told");
+        let events = r.emergency_events(r.emergency_events_compacted_to(), 1000).unwrap();
+        let kept = events.iter().filter(|e| e.emergency).count() as u64;
+        assert_eq!((kept, r.is_short_of_events()), (left, false), "at level {level}");
+        assert!(r.events(before - 1, 10).is_err());
+        let again = Replica::restore(r.snapshot()).unwrap();
+        assert_eq!(again.snapshot().encode_to_vec(), r.snapshot().encode_to_vec());
+        assert_eq!(
+            (again.compacted_to(), again.emergency_events_compacted_to()),
+            (r.compacted_to(), r.emergency_events_compacted_to())
+        );
+    }
+}
+
 #[test]
 fn events_are_bounded_in_number_age_and_octets_and_readers_are_told() {
     let limits = Limits { count: 10, weight: 100_000, age_ms: 1000 };
     let event = |revision, unix_ms, size: usize| Event { revision, unix_ms, invite: vec![0; size].into(), ..Default::default() };
     let mut j = Journal::new(limits);
     for i in 1..=20 {
-        j.push(event(i, 0, 0));
+        j.push(event(i, 0, 0).into());
         j.compact(0);
     }
     assert_eq!((j.records().len(), j.compacted_to()), (10, 10));
@@ -304,7 +346,7 @@ fn events_are_bounded_in_number_age_and_octets_and_readers_are_told() {
     j.compact(1000);
     assert_eq!((j.records().len(), j.compacted_to(), j.last_revision(), j.weight()), (0, 20, 20, 0));
     for i in 21..=24 {
-        j.push(event(i, 1000, 40_000));
+        j.push(event(i, 1000, 40_000).into());
         j.compact(1000);
     }
     assert_eq!(j.records().len(), 2);

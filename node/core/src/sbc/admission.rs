@@ -65,8 +65,10 @@ impl Sbc {
     pub(super) fn over_limit(&mut self, trunk: &str, source: IpAddr, emergency: bool) -> Option<&'static str> {
         let (now, config) = (self.cx.now.mono, self.cx.config.clone());
         let settings = &config.settings;
+        let single = !self.is_neighbour(source.to_canonical());
         if emergency {
-            return (!self.emergency_rates.admit(now, source, settings.emergency_source_rate)).then_some("emergency_source_rate");
+            return (single && !self.emergency_rates.admit(now, source, settings.emergency_source_rate))
+                .then_some("emergency_source_rate");
         }
         if self.shedding.sheds(settings.shed_at) {
             return Some("load");
@@ -82,7 +84,7 @@ impl Sbc {
             return Some("trunk_max_calls");
         }
         // The source first: what it is refused for is not taken from the others of its trunk.
-        if !self.rates.admit(now, source, settings.source_rate) {
+        if single && !self.rates.admit(now, source, settings.source_rate) {
             return Some("source_rate");
         }
         (!self.trunk_rates.admit(now, trunk.into(), max_rate)).then_some("trunk_max_rate")
@@ -94,7 +96,7 @@ impl Sbc {
     /// while an answer no longer than the request is nothing to reflect.
     pub(super) fn may_answer(&mut self, back: &ReturnPath) -> bool {
         let (rate, source) = (self.cx.config.settings.source_rate, back.path.remote.ip().to_canonical());
-        if rate == 0 || back.ingress.is_some() || self.is_of_a_peer(source) || self.rates.admit(self.cx.now.mono, source, rate) {
+        if rate == 0 || back.ingress.is_some() || self.is_neighbour(source) || self.rates.admit(self.cx.now.mono, source, rate) {
             return true;
         }
         self.cx.count(Counter::Dropped("source_rate"));

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use super::Sbc;
 use crate::call::Winner;
 use crate::ids::CallUid;
-use crate::io::Output;
+use crate::io::{AlarmKind, Output};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::replica::Effect;
 use crate::store_pb;
@@ -46,6 +46,17 @@ impl Sbc {
         if events {
             self.cx.out.push_back(Output::EventsChanged);
         }
+        self.watch_retention();
+    }
+
+    /// Raises or clears the alarm for events of emergency calls that had to go before their time.
+    fn watch_retention(&mut self) {
+        let short = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner).is_short_of_events();
+        if std::mem::replace(&mut self.short_of_events, short) != short {
+            let detail = "more emergency calls than the journal holds: events younger than 24 h are gone";
+            let raised = short.then(|| detail.to_owned());
+            self.cx.out.push_back(Output::Alarm { kind: AlarmKind::EventRetention, raised });
+        }
     }
 
     /// A snapshot took the place of the state: what calls of this node had recorded may be in it, or not.
@@ -67,6 +78,7 @@ impl Sbc {
             self.cx.out.push_back(Output::ConfigChanged { revision: config.0, text: config.1 });
         }
         self.cx.out.push_back(Output::EventsChanged);
+        self.watch_retention();
     }
 
     fn on_claimed(&mut self, call: CallUid, won: bool, winner: CallUid, exact: bool) {

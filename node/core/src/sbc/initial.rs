@@ -135,6 +135,12 @@ impl Sbc {
             }
             replaced => replaced.unwrap_or_default(),
         };
+        let toward = admitted.service.as_deref().and_then(|s| self.crowd_of(&admitted.trunk, Some(s), message));
+        if let Some(trunk) = &toward
+            && !self.makes_room(trunk, keys.exact, path, back, message)
+        {
+            return;
+        }
         let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), true, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;
@@ -162,6 +168,9 @@ impl Sbc {
         self.by_claim.insert(keys.key.0, serial);
         self.by_media.insert(call.media_id(), serial);
         self.count_in(&call.caller.trunk, call.class());
+        if let Some(trunk) = toward {
+            self.crowds.enter(serial, trunk, path.remote.ip());
+        }
         self.calls.insert(serial, call);
         self.with_call(serial, |_, _| ());
         // A CANCEL that overtook it.

@@ -9,6 +9,7 @@ mod authenticate;
 mod bans;
 mod cancel;
 mod commands;
+mod crowd;
 mod doubt;
 mod emits;
 mod extensions;
@@ -72,6 +73,10 @@ pub struct Sbc {
     relay_rates: SourceRates,
     trunk_rates: Rates<Box<str>>,
     shedding: admission::Shedding,
+    /// Emergency calls by the trunk that they go to.
+    crowds: crowd::Crowds,
+    /// Events of emergency calls are missing that should be there.
+    short_of_events: bool,
     blocks: Blocks,
     /// Sources for whose block this node has asked lately.
     bans: Recent<IpAddr>,
@@ -112,6 +117,8 @@ impl Sbc {
             relay_rates: SourceRates::default(),
             trunk_rates: Rates::default(),
             shedding: Default::default(),
+            crowds: Default::default(),
+            short_of_events: false,
             blocks: Blocks::default(),
             bans: Recent::default(),
             ban_rate: Rates::default(),
@@ -254,6 +261,7 @@ impl Sbc {
             // A limit is for calls that are up; what the log has to hear of others, it may hear late.
             let (trunk, class) = (call.caller.trunk.clone(), call.class());
             self.uncount(&trunk, class);
+            self.crowds.leave(serial);
         }
         if done {
             self.forget(serial);
@@ -269,6 +277,7 @@ impl Sbc {
         let Some(call) = self.calls.remove(&serial) else { return };
         if call.counted {
             self.uncount(&call.caller.trunk, call.class());
+            self.crowds.leave(serial);
         }
         self.by_media.remove(&call.media_id());
         let lost = call.lost_to();
@@ -314,6 +323,7 @@ impl Sbc {
                 }
                 Timer::Hold(id) => self.on_hold_over(id),
                 Timer::Undecided(id) => self.on_undecided(id),
+                Timer::Crowd => self.on_crowd_tick(),
                 Timer::Probe => self.on_probe_tick(),
                 Timer::Neighbours => self.on_neighbours_tick(),
                 Timer::Left(tx) => self.cx.on_left_over(tx),

@@ -1,6 +1,8 @@
 //! How urgent a message is, by a look at its first lines: what is under way comes before what would begin, and emergency calls before
 //! others. Nothing is decided by it but the order in which messages are dealt with, and what is dropped when there are too many.
 
+use std::net::IpAddr;
+
 use super::Sbc;
 use crate::io::{Path, Realm};
 use crate::policy::Prefix;
@@ -32,8 +34,12 @@ impl Sbc {
             Look::Invite(uri) if self.calls_emergency(uri) => Urgency::Emergency,
             Look::Invite(_) | Look::Other => Urgency::Ordinary,
         };
-        let weight = if self.is_neighbour(path.remote.ip().to_canonical()) { NEIGHBOUR_WEIGHT } else { 1 };
-        (urgency, weight)
+        (urgency, self.source_weight(path.remote.ip()))
+    }
+
+    /// How many callers stand behind a source.
+    pub(super) fn source_weight(&self, source: IpAddr) -> u32 {
+        if self.is_neighbour(source.to_canonical()) { NEIGHBOUR_WEIGHT } else { 1 }
     }
 
     fn calls_emergency(&self, uri: &str) -> bool {
@@ -42,7 +48,7 @@ impl Sbc {
 
     /// True for a source that many callers may stand behind: a peer, or a trunk whose `sources` name it, and not a network in which
     /// callers are.
-    pub(super) fn is_neighbour(&self, source: std::net::IpAddr) -> bool {
+    pub(super) fn is_neighbour(&self, source: IpAddr) -> bool {
         let named = |p: &Prefix| p.contains(source) && p.len >= if p.addr.is_ipv4() { 28 } else { 64 };
         self.is_of_a_peer(source) || self.cx.config.trunks.iter().any(|t| t.sources.iter().any(named))
     }

@@ -9,6 +9,7 @@ mod auth;
 mod basic;
 mod cases;
 mod claims;
+mod crowd;
 mod cut;
 mod dialling;
 mod early;

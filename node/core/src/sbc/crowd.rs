@@ -1,0 +1,231 @@
+//! How many emergency calls go toward one trunk at once, and who waits when there are more.
+//!
+//! A PSAP has so many lines. When a flood has taken them, a caller from where nothing has come yet is still put through, twice as many in
+//! all; a source that has calls there already waits, with a 100, in turn with the others, and for a bounded time. Only what finds no
+//! room in that line, and what has waited to no end while other calls of its source are up, is refused: from the source with most of it
+//! first. Each node counts its own calls.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Sbc;
+use crate::call::Timer;
+use crate::io::{Counter, Path, ReturnPath};
+use crate::policy::{FairQueue, Prefix};
+use crate::routing;
+use crate::sip::{Message, Uri};
+use crate::time::Instant;
+
+/// INVITEs that wait for one trunk at the most.
+const MOST_WAITING: usize = 256;
+/// For how long: half of the time in which their caller gives up.
+const LONGEST: Duration = Duration::from_secs(16);
+/// How often it is looked whether there is room.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The crowds before each trunk.
+#[derive(Debug, Default)]
+pub(super) struct Crowds {
+    by_trunk: HashMap<Box<str>, Crowd>,
+    /// The calls that are counted, by serial.
+    counted: HashMap<u64, (Box<str>, IpAddr)>,
+    waiting: HashMap<[u8; 16], Waiting>,
+    /// The one whose wait is over.
+    through: Option<[u8; 16]>,
+    looking: bool,
+}
+
+#[derive(Debug)]
+struct Crowd {
+    calls: u32,
+    by_source: HashMap<IpAddr, u32>,
+    line: FairQueue<[u8; 16]>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    path: Path,
+    back: ReturnPath,
+    message: Message,
+    arrived: Instant,
+    source: IpAddr,
+    weight: u32,
+    until: Instant,
+}
+
+impl Default for Crowd {
+    fn default() -> Crowd {
+        Crowd { calls: 0, by_source: HashMap::new(), line: FairQueue::new(MOST_WAITING) }
+    }
+}
+
+impl Crowd {
+    /// Whether one more of this source may begin. `weight`: how many callers stand behind the source.
+    fn has_room(&self, most: u32, source: IpAddr, weight: u32) -> bool {
+        most == 0 || self.calls < most || (self.calls < most.saturating_mul(2) && self.is_new(source, weight))
+    }
+
+    fn is_new(&self, source: IpAddr, weight: u32) -> bool {
+        self.by_source.get(&source).is_none_or(|calls| *calls < weight)
+    }
+}
+
+impl Crowds {
+    /// An emergency call began.
+    pub(super) fn enter(&mut self, serial: u64, trunk: Box<str>, source: IpAddr) {
+        let source = Prefix::of_source(source).addr;
+        let crowd = self.by_trunk.entry(trunk.clone()).or_default();
+        crowd.calls += 1;
+        *crowd.by_source.entry(source).or_default() += 1;
+        self.counted.insert(serial, (trunk, source));
+    }
+
+    /// It is over.
+    pub(super) fn leave(&mut self, serial: u64) {
+        let Some((trunk, source)) = self.counted.remove(&serial) else { return };
+        let Some(crowd) = self.by_trunk.get_mut(&trunk) else { return };
+        crowd.calls = crowd.calls.saturating_sub(1);
+        if let Some(calls) = crowd.by_source.get_mut(&source) {
+            *calls -= 1;
+            if *calls == 0 {
+                crowd.by_source.remove(&source);
+            }
+        }
+        if crowd.calls == 0 && crowd.line.is_empty() {
+            self.by_trunk.remove(&trunk);
+        }
+    }
+
+    /// Those that may go on, or wait no longer: with whether they begin.
+    fn due(&mut self, now: Instant, most: impl Fn(&str) -> u32) -> Vec<([u8; 16], Waiting, bool)> {
+        let mut due = Vec::new();
+        for (trunk, crowd) in &mut self.by_trunk {
+            // What begins is counted when it has begun.
+            let mut room = most(trunk).saturating_sub(crowd.calls);
+            let mut kept = Vec::new();
+            while let Some(exact) = crowd.line.pop() {
+                let Some(waiting) = self.waiting.remove(&exact) else { continue };
+                let late = now >= waiting.until;
+                let begins = room > 0 || most(trunk) == 0 || (late && crowd.is_new(waiting.source, waiting.weight));
+                if begins || late {
+                    room = room.saturating_sub(u32::from(begins));
+                    due.push((exact, waiting, begins));
+                } else {
+                    kept.push((exact, waiting));
+                }
+            }
+            for (exact, waiting) in kept {
+                crowd.line.push(waiting.source, waiting.weight, true, exact);
+                self.waiting.insert(exact, waiting);
+            }
+        }
+        due
+    }
+}
+
+impl Sbc {
+    /// Where an emergency call would go first: what it is counted for.
+    pub(super) fn crowd_of(&self, from: &str, service: Option<&str>, message: &Message) -> Option<Box<str>> {
+        let uri = Uri::parse(message.request_uri()?).ok()?;
+        let config = &self.cx.config;
+        let route = routing::route(config, &uri, service, from)?;
+        routing::targets(config, route).first().map(|(trunk, _)| trunk.name.clone())
+    }
+
+    /// Whether an emergency call toward this trunk may begin. If not, it waits, or was refused.
+    pub(super) fn makes_room(&mut self, trunk: &str, exact: [u8; 16], path: Path, back: ReturnPath, message: &Message) -> bool {
+        if self.crowds.through.take_if(|through| *through == exact).is_some() {
+            return true;
+        }
+        if self.crowds.waiting.contains_key(&exact) {
+            // A copy of one that waits.
+            self.cx.answer_trying(back, message);
+            return false;
+        }
+        let most = self.cx.config.trunk(trunk).map_or(0, |t| t.max_emergency_calls);
+        let source = Prefix::of_source(path.remote.ip()).addr;
+        let weight = self.source_weight(path.remote.ip());
+        let crowd = self.crowds.by_trunk.entry(trunk.into()).or_default();
+        if crowd.has_room(most, source, weight) {
+            return true;
+        }
+        self.cx.count(Counter::Limited("emergency_waits"));
+        self.cx.answer_trying(back, message);
+        let (now, arrived) = (self.cx.now.mono, self.cx.arrived);
+        let waiting = Waiting { path, back, message: message.clone(), arrived, source, weight, until: now + LONGEST };
+        let crowd = self.crowds.by_trunk.entry(trunk.into()).or_default();
+        let shed = crowd.line.push(source, weight, true, exact);
+        self.crowds.waiting.insert(exact, waiting);
+        if let Some(shed) = shed.and_then(|exact| self.crowds.waiting.remove(&exact)) {
+            self.shed(&shed);
+        }
+        if !std::mem::replace(&mut self.crowds.looking, true) {
+            self.cx.start_timer(LOOK_EVERY, Timer::Crowd);
+        }
+        false
+    }
+
+    /// Time to look who may go on.
+    pub(super) fn on_crowd_tick(&mut self) {
+        let config = self.cx.config.clone();
+        let due = self.crowds.due(self.cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.max_emergency_calls));
+        for (exact, waiting, begins) in due {
+            if !begins {
+                self.shed(&waiting);
+                continue;
+            }
+            self.cx.arrived = waiting.arrived;
+            self.crowds.through = Some(exact);
+            self.place_invite(waiting.path, waiting.back, &waiting.message, Some(self.cx.now.mono));
+            self.crowds.through = None;
+        }
+        self.cx.arrived = self.cx.now.mono;
+        self.crowds.looking = !self.crowds.waiting.is_empty();
+        if self.crowds.looking {
+            self.cx.start_timer(LOOK_EVERY, Timer::Crowd);
+        }
+    }
+
+    fn shed(&mut self, waiting: &Waiting) {
+        self.cx.count(Counter::Limited("emergency_crowd"));
+        self.cx.reject_stateless(waiting.back, &waiting.message, 503);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(n: u8) -> IpAddr {
+        IpAddr::from([198, 51, 100, n])
+    }
+
+    #[test]
+    fn a_new_source_finds_room_where_one_that_has_calls_waits() {
+        let mut crowds = Crowds::default();
+        let room = |crowds: &Crowds, most, source, weight| crowds.by_trunk["psap"].has_room(most, ip(source), weight);
+        for serial in 0..10 {
+            crowds.enter(serial, "psap".into(), ip(1));
+        }
+        for (most, source, weight, expected) in [
+            (0, 1, 1, true),
+            (11, 1, 1, true),
+            (10, 1, 1, false),
+            (10, 2, 1, true),
+            (6, 2, 1, true),
+            (5, 2, 1, false),
+            (10, 1, 64, true),
+            (10, 1, 10, false),
+        ] {
+            assert_eq!(room(&crowds, most, source, weight), expected, "{most} {source} {weight}");
+        }
+        crowds.leave(3);
+        crowds.leave(3);
+        assert!(room(&crowds, 10, 1, 1));
+        for serial in 0..10 {
+            crowds.leave(serial);
+        }
+        assert!(crowds.by_trunk.is_empty() && crowds.counted.is_empty(), "nothing is remembered");
+    }
+}

@@ -1,0 +1,131 @@
+//! More emergency calls than a PSAP takes: who has none there is put through, the others wait in turn, and nobody is refused who need not be.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use sbc_core::io::Counter;
+use sbc_core::policy::{Prefix, Settings};
+use sbc_core::sip::Message;
+
+use crate::world::{Net, World, addr};
+
+const FLOOD: &str = "198.18.10.7:5060";
+const OTHER: &str = "198.18.10.8:5060";
+/// The PSAP: nobody answers there, so what begins stays.
+const SILENT: &str = "198.18.20.9:5060";
+
+fn world(most: u32) -> World {
+    let mut w = World::new(5, 1, Vec::new(), Net::calm());
+    w.sent = Some(Vec::new());
+    w.reconfigure(|c| {
+        c.trunks[1].targets[0].host.host = "198.18.20.9".into();
+        c.trunks[1].max_emergency_calls = most;
+        c.settings.emergency_source_rate = 0;
+    });
+    w.run_until(100);
+    w
+}
+
+fn request(method: &str, from: &str, id: &str) -> Bytes {
+    Bytes::from(format!(
+        "{method} sip:112@198.18.112.112 SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{id};rport\r\n\
+         From: <sip:c9@x>;tag=9\r\nTo: <sip:112@198.18.112.112>\r\nCall-ID: {id}\r\nCSeq: 1 {method}\r\n\
+         Max-Forwards: 70\r\nContact: <sip:c9@{from}>\r\nContent-Length: 0\r\n\r\n"
+    ))
+}
+
+fn calls(w: &mut World, from: &str, ids: std::ops::Range<u32>) {
+    let to = w.anycast;
+    for n in ids {
+        w.inject(addr(from), to, request("INVITE", from, &format!("{}n{n}x", &from[..12])));
+    }
+}
+
+/// Calls that the PSAP was asked for.
+fn rung(w: &World) -> usize {
+    let sent = w.sent.as_ref().expect("recorded").iter().filter(|s| s.to == addr(SILENT) && s.bytes.starts_with(b"INVITE "));
+    let ids = sent.map(|s| Message::parse(s.bytes.clone()).expect("well formed").call_id().to_owned());
+    ids.collect::<BTreeSet<_>>().len()
+}
+
+/// Answers of this status.
+fn heard(w: &World, to: &str, status: u16) -> usize {
+    let sent = w.sent.as_ref().expect("recorded").iter().filter(|s| s.to == addr(to) && s.node.is_some());
+    sent.filter(|s| Message::parse(s.bytes.clone()).expect("well formed").status() == Some(status)).count()
+}
+
+#[test]
+fn who_has_no_call_there_is_put_through_and_the_others_wait() {
+    let mut w = world(4);
+    calls(&mut w, FLOOD, 0..10);
+    w.run_until(1000);
+    assert_eq!((rung(&w), heard(&w, FLOOD, 100), heard(&w, FLOOD, 503)), (4, 10, 0), "six wait, and know it");
+    assert_eq!(w.counted(Counter::Limited("emergency_waits")), 6);
+    calls(&mut w, OTHER, 0..1);
+    w.run_until(1100);
+    assert_eq!(rung(&w), 5);
+    // A copy of one that waits is one that waits.
+    calls(&mut w, FLOOD, 9..10);
+    w.run_until(1500);
+    assert_eq!((rung(&w), heard(&w, FLOOD, 100), w.counted(Counter::Limited("emergency_waits"))), (5, 11, 6));
+    // One that ends makes room, for one.
+    for id in [FLOOD, OTHER].map(|from| format!("{}n0x", &from[..12])) {
+        let from = if id.contains("10.7") { FLOOD } else { OTHER };
+        let to = w.anycast;
+        w.inject(addr(from), to, request("CANCEL", from, &id));
+    }
+    w.run_until(12_000);
+    assert_eq!((rung(&w), heard(&w, FLOOD, 503)), (6, 0), "four of five were there, and one of those is over");
+    w.run_until(20_000);
+    assert_eq!((heard(&w, FLOOD, 503), w.counted(Counter::Limited("emergency_crowd"))), (5, 5), "it has waited for 16 s");
+    assert_eq!(heard(&w, OTHER, 503), 0);
+}
+
+#[test]
+fn who_waits_without_a_call_there_is_never_refused() {
+    let mut w = world(2);
+    // More sources than twice the limit, each with one call: the last wait.
+    let sources: Vec<String> = (20..26).map(|n| format!("198.18.10.{n}:5060")).collect();
+    for source in &sources {
+        calls(&mut w, source, 0..1);
+    }
+    w.run_until(1000);
+    assert_eq!(rung(&w), 4);
+    w.run_until(18_000);
+    assert_eq!(rung(&w), 6, "dialled anyway");
+    assert!(sources.iter().all(|s| heard(&w, s, 503) == 0));
+}
+
+#[test]
+fn what_finds_no_room_to_wait_costs_the_source_that_has_most_waiting() {
+    let mut w = world(1);
+    calls(&mut w, FLOOD, 0..250);
+    w.run_until(600);
+    calls(&mut w, OTHER, 0..8);
+    w.run_until(1000);
+    // One of each source is up; 249 + 7 wait, as many as there is room for.
+    assert_eq!((rung(&w), heard(&w, FLOOD, 503), heard(&w, OTHER, 503)), (2, 0, 0));
+    calls(&mut w, OTHER, 8..20);
+    w.run_until(1500);
+    assert_eq!((heard(&w, FLOOD, 503), heard(&w, OTHER, 503)), (12, 0));
+}
+
+#[test]
+fn a_flood_of_one_source_is_cut_by_default_and_a_neighbour_is_not_one_caller() {
+    let rate = Settings::default().emergency_source_rate;
+    assert!(rate > 0 && Settings::default().source_rate > 0);
+    let all = rate * 3;
+    for (neighbour, refused) in [(false, all - 2 * rate), (true, 0)] {
+        let mut w = world(0);
+        w.reconfigure(|c| {
+            c.settings.emergency_source_rate = rate;
+            if neighbour {
+                c.trunks[0].sources.push(Prefix { addr: addr(FLOOD).ip(), len: 32 });
+            }
+        });
+        calls(&mut w, FLOOD, 0..all);
+        w.run_until(200);
+        let counted = w.counted(Counter::Limited("emergency_source_rate"));
+        assert!(counted.abs_diff(refused.into()) <= 20, "{counted} of {all}, {neighbour}");
+    }
+}
