@@ -190,6 +190,7 @@ fn hint_of(reason: ErrorReason) -> &'static str {
         ErrorReason::LastAnnouncer => {
             "no other node would serve the anycast address: announce another one first, or repeat with --force"
         }
+        ErrorReason::NotAnnouncing => "`sbcctl node list` shows who announces; --force takes a node out of the standbys",
         ErrorReason::CallNotFound => "`sbcctl call list` shows the live calls, `sbcctl cdr list` those that ended",
         ErrorReason::MemberInUse => "only a member that is down, with its disk lost, is readmitted: see `sbcctl node list`",
         ErrorReason::NodeNotFound => "`sbcctl node list` shows the names",

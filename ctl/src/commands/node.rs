@@ -127,7 +127,11 @@ pub(super) fn health_of(h: &v1::NodeHealth) -> String {
         v1::HealthState::Ok | v1::HealthState::Degraded => "degraded",
         v1::HealthState::NotServing => "not serving",
     };
-    if bad.is_empty() { "ok".to_owned() } else { format!("{word}: {}", bad.join(",")) }
+    match (bad.is_empty(), h.reason.is_empty()) {
+        (true, true) => "ok".to_owned(),
+        (true, false) => format!("{word}: {}", h.reason),
+        (false, _) => format!("{word}: {}", bad.join(",")),
+    }
 }
 
 fn show(out: Out, node: &Node) -> Result<(), Failure> {
@@ -238,6 +242,8 @@ mod tests {
         assert_eq!(health(&node), "degraded: quorum,disk");
         node.health = Some(v1::NodeHealth { quorum: false, media: false, ..as_said(v1::HealthState::NotServing) });
         assert_eq!(health(&node), "not serving: quorum,media");
+        node.health = Some(v1::NodeHealth { reason: "disk low".into(), ..as_said(v1::HealthState::Degraded) });
+        assert_eq!(health(&node), "degraded: disk low");
         // Of a version without the newer parts.
         let old = v1::NodeHealth { storage: false, applying: false, ..as_said(v1::HealthState::Unspecified) };
         node.health = Some(old.clone());

@@ -3,11 +3,14 @@
 //! Three things decide: what the operator wants, whether the node drains, whether it is healthy. With a driver that excludes
 //! other holders (`bind`) there is a fourth: a node that merely *may* hold the address takes it only after it has seen it free
 //! for `preference`, so that after a failure the nodes take over in their order, and after a flip the target of the flip wins:
-//! it tries at once and often, while the node that gave up waits for its preference and a second more.
+//! it tries at once and often, while the node that gave up waits for its preference and a second more. Whether a node that is not well leaves
+//! the address to one that is, the `leave` module decides.
 
 use std::time::Duration;
 
 use sbc_core::time::Instant;
+
+use super::leave::{Leaving, Others, STAY, TAKE_LIMIT};
 
 /// Look-out for a free address: a take-over begins within this time. 50 looks a second cost nothing measurable.
 pub const STANDBY_RETRY: Duration = Duration::from_millis(20);
@@ -34,6 +37,10 @@ pub struct Health {
     pub core_side: bool,
     /// Raft is caught up under a quorum.
     pub raft: bool,
+    /// A quorum has confirmed this node within the lease.
+    pub quorum: bool,
+    /// The disk takes the log.
+    pub disk: bool,
     /// The media engine carries out orders: without it calls connect and nobody hears anything.
     pub media: bool,
 }
@@ -117,6 +124,10 @@ pub(crate) struct Machine {
     next: Instant,
     /// The driver may hold something: a failed withdrawal is tried again.
     holding: bool,
+    /// Whether it has left the address to a peer that is well.
+    leaving: Leaving,
+    /// When the driver failed to announce last.
+    failed_at: Option<Instant>,
     state: AnnounceState,
 }
 
@@ -133,6 +144,8 @@ impl Machine {
             free_since: None,
             next: now,
             holding: false,
+            leaving: Leaving::new(now),
+            failed_at: None,
             state: AnnounceState::NeverAnnounced,
         }
     }
@@ -158,6 +171,7 @@ impl Machine {
     /// The operator orders this node to take the address.
     pub(crate) fn handle_now(&mut self, now: Instant) {
         self.wanted = Wanted::Now { until: now + NOW_LIMIT };
+        self.leaving.ordered(now);
         self.next = now;
     }
 
@@ -179,10 +193,32 @@ impl Machine {
             (true, None) => Some(now),
             (true, since) => since,
         };
+        self.leaving.handle_well(self.is_well(), now);
+    }
+
+    /// What peers say of themselves.
+    pub(crate) fn handle_others(&mut self, others: Others, now: Instant) {
+        self.leaving.handle_others(others, now);
+    }
+
+    /// It has left the address to a peer that is well, and does not hold it.
+    pub(crate) fn has_left(&self) -> bool {
+        self.leaving.has_left() && !self.holding
+    }
+
+    /// It takes the address as soon as it is free, as far as it knows: peers that are not well may leave it to this node.
+    pub(crate) fn stands_by(&self, now: Instant) -> bool {
+        let failed = self.failed_at.is_some_and(|at| now < at + STAY);
+        self.policy.exclusive && self.state == AnnounceState::Standby && self.may_take() && !self.leaving.has_left() && !failed
+    }
+
+    /// Nothing is wrong with it: it leaves the address to nobody.
+    fn is_well(&self) -> bool {
+        self.is_healthy() && self.health.quorum && self.health.disk
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
-        let Health { sip_loop, core_side, raft, media } = self.health;
+        let Health { sip_loop, core_side, raft, media, .. } = self.health;
         sip_loop && core_side && media && (raft || self.policy.allow_degraded)
     }
 
@@ -198,15 +234,18 @@ impl Machine {
             Wanted::Standby { stepped_back } => !stepped_back,
             Wanted::Now { .. } => true,
         };
-        wanted && !self.draining && self.is_healthy()
+        wanted && !self.draining && self.is_healthy() && !self.leaving.has_left()
     }
 
+    /// Where one node holds the address, one that has left it may take it again: when nobody else does.
     fn may_take(&self) -> bool {
-        self.wanted != Wanted::Off && !self.draining && self.is_healthy()
+        let left = self.leaving.has_left() && !self.policy.exclusive;
+        self.wanted != Wanted::Off && !self.draining && self.is_healthy() && !left
     }
 
     /// The next thing to do at `now`. Whatever it is must be carried out and answered before the next call.
     pub(crate) fn poll_action(&mut self, now: Instant) -> Option<Action> {
+        self.leaving.handle_timeout(now);
         if let Wanted::Now { until } = self.wanted
             && now >= until
             && !self.holding
@@ -247,13 +286,13 @@ impl Machine {
 
     /// When to poll again if nothing else happens.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        if self.holding && self.state == AnnounceState::Announced {
-            return None;
+        let leaving = self.leaving.poll_timeout();
+        let holds = self.holding && self.state == AnnounceState::Announced;
+        if holds || !self.may_take() && !self.holding {
+            return leaving;
         }
-        if !self.may_take() && !self.holding {
-            return None;
-        }
-        Some(self.ready_at().map_or(self.next, |at| at.max(self.next)))
+        let own = self.ready_at().map_or(self.next, |at| at.max(self.next));
+        Some(leaving.map_or(own, |at| at.min(own)))
     }
 
     fn on_not_taking(&mut self) {
@@ -264,7 +303,12 @@ impl Machine {
     }
 
     fn free_for_long_enough(&self, now: Instant) -> bool {
-        let extra = if self.wanted == (Wanted::Standby { stepped_back: true }) { STEP_BACK } else { Duration::ZERO };
+        let stepped_back = self.wanted == (Wanted::Standby { stepped_back: true });
+        let extra = match (self.leaving.has_left(), stepped_back) {
+            (true, _) => TAKE_LIMIT,
+            (false, true) => STEP_BACK,
+            (false, false) => Duration::ZERO,
+        };
         self.free_since.is_some_and(|since| now >= since + self.policy.preference + extra)
     }
 
@@ -298,6 +342,10 @@ impl Machine {
             Attempt::Done => {
                 self.holding = true;
                 self.state = AnnounceState::Announced;
+                if self.leaving.has_left() {
+                    // Nobody else took it.
+                    self.leaving.stay(now);
+                }
                 if self.wanted == (Wanted::Standby { stepped_back: true }) || matches!(self.wanted, Wanted::Now { .. }) {
                     self.wanted = Wanted::Standby { stepped_back: false };
                 }
@@ -307,6 +355,7 @@ impl Machine {
                 self.next = now + if matches!(self.wanted, Wanted::Now { .. }) { NOW_RETRY } else { STANDBY_RETRY };
             }
             Attempt::Failed(reason) => {
+                self.failed_at = Some(now);
                 // A command that failed half-way may have announced: withdraw it when it is no longer wanted.
                 self.holding = !self.policy.exclusive;
                 self.state = AnnounceState::Failed { reason };
@@ -329,169 +378,5 @@ impl Machine {
                 self.next = now + FAILURE_PAUSE;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: Health = Health { sip_loop: true, core_side: true, raft: true, media: true };
-
-    fn ms(n: u64) -> Instant {
-        Instant::from_micros(n * 1000)
-    }
-
-    fn policy(preference: u64) -> Policy {
-        let preference = Duration::from_millis(preference);
-        Policy { exclusive: true, preference, up_after: Duration::ZERO, allow_degraded: false }
-    }
-
-    /// Each state by the shortest way.
-    fn in_state(name: &str) -> Machine {
-        let mut m = Machine::new(policy(0), true, ms(0));
-        if name == "never" {
-            return m;
-        }
-        m.handle_health(GOOD, ms(0));
-        assert_eq!(m.poll_action(ms(0)), Some(Action::Probe));
-        if name == "standby" {
-            m.on_probe(Ok(false), ms(0));
-            return m;
-        }
-        m.on_probe(Ok(true), ms(0));
-        assert_eq!(m.poll_action(ms(0)), Some(Action::Announce));
-        if name == "failed" {
-            m.on_announced(Attempt::Failed("x".into()), ms(0));
-            return m;
-        }
-        m.on_announced(Attempt::Done, ms(0));
-        if name == "withdrawn" {
-            m.handle_wanted(false);
-            assert_eq!(m.poll_action(ms(0)), Some(Action::Withdraw));
-            m.on_withdrawn(Ok(()), ms(0));
-        }
-        m
-    }
-
-    /// The whole table: (state, event) → the next action, long after.
-    #[test]
-    fn table() {
-        type Event = (&'static str, fn(&mut Machine));
-        let events: [Event; 9] = [
-            ("nothing", |_| {}),
-            ("wanted", |m| m.handle_wanted(true)),
-            ("not wanted", |m| m.handle_wanted(false)),
-            ("now", |m| m.handle_now(ms(10_000))),
-            ("step back", Machine::handle_step_back),
-            ("drain", |m| m.handle_draining(true)),
-            ("undrain", |m| m.handle_draining(false)),
-            ("healthy", |m| m.handle_health(GOOD, ms(10_000))),
-            ("ill", |m| m.handle_health(Health { sip_loop: false, ..GOOD }, ms(10_000))),
-        ];
-        let (p, a, w) = (Some(Action::Probe), Some(Action::Announce), Some(Action::Withdraw));
-        let rows = [
-            // nothing, wanted, not wanted, now, step back, drain, undrain, healthy, ill
-            ("never", [None, None, None, None, None, None, None, p, None]),
-            ("standby", [p, p, None, a, p, None, p, p, None]),
-            ("announced", [None, None, w, None, w, w, None, None, w]),
-            ("withdrawn", [None, p, None, a, p, None, None, None, None]),
-            ("failed", [p, p, None, a, p, None, p, p, None]),
-        ];
-        for (state, expected) in rows {
-            for ((event, apply), expected) in events.iter().zip(expected) {
-                let mut m = in_state(state);
-                apply(&mut m);
-                assert_eq!(m.poll_action(ms(10_000)), expected, "{state} + {event}");
-            }
-        }
-    }
-
-    /// Runs `m` against an address that is free from `free_at` on; when it announces.
-    fn takes_at(m: &mut Machine, from: u64, free_at: u64) -> u64 {
-        for t in from..from + 20_000 {
-            while let Some(action) = m.poll_action(ms(t)) {
-                match action {
-                    Action::Probe => m.on_probe(Ok(t >= free_at), ms(t)),
-                    Action::Announce if t >= free_at => {
-                        m.on_announced(Attempt::Done, ms(t));
-                        return t;
-                    }
-                    Action::Announce => m.on_announced(Attempt::InUse, ms(t)),
-                    Action::Withdraw => m.on_withdrawn(Ok(()), ms(t)),
-                }
-            }
-        }
-        panic!("never announced");
-    }
-
-    #[test]
-    fn preferences_order_the_takeover_and_a_flip_lands_on_its_target() {
-        let standby = |preference| {
-            let mut m = Machine::new(policy(preference), true, ms(0));
-            m.handle_health(GOOD, ms(0));
-            m
-        };
-        assert_eq!(takes_at(&mut standby(0), 0, 0), 0);
-        let (mut a, mut b, mut c) = (standby(0), standby(150), standby(300));
-        let (ta, tb, tc) = (takes_at(&mut a, 0, 1000), takes_at(&mut b, 0, 1000), takes_at(&mut c, 0, 1000));
-        assert!((1000..1020).contains(&ta) && (1150..1190).contains(&tb) && (1300..1340).contains(&tc), "{ta} {tb} {tc}");
-        // Flip from a (preference 0) to b.
-        a.handle_step_back();
-        assert_eq!(a.poll_action(ms(5000)), Some(Action::Withdraw));
-        a.on_withdrawn(Ok(()), ms(5000));
-        let mut b = standby(150);
-        b.handle_now(ms(5000));
-        assert!(takes_at(&mut b, 5000, 5001) <= 5006);
-        // b is killed at 9000: a comes back, a second later than it would else; then it is an ordinary holder.
-        let back = takes_at(&mut a, 5000, 9000);
-        assert!((10_000..10_040).contains(&back), "{back}");
-        assert_eq!(a.poll_action(ms(20_000)), None);
-    }
-
-    #[test]
-    fn an_order_is_pursued_for_its_limit_only() {
-        let mut m = in_state("standby");
-        m.handle_now(ms(0));
-        let mut last = None;
-        for t in 0..10_000 {
-            match m.poll_action(ms(t)) {
-                Some(Action::Announce) => {
-                    last = Some(t);
-                    m.on_announced(Attempt::InUse, ms(t));
-                }
-                Some(Action::Probe) => m.on_probe(Ok(false), ms(t)),
-                _ => {}
-            }
-        }
-        assert_eq!(last, Some(4995));
-    }
-
-    #[test]
-    fn health_comes_back_after_the_hold() {
-        let mut m = Machine::new(Policy { up_after: Duration::from_secs(3), ..policy(0) }, true, ms(0));
-        m.handle_health(Health { raft: false, ..GOOD }, ms(0));
-        assert!(!m.is_healthy());
-        m.handle_health(GOOD, ms(1000));
-        assert_eq!((m.poll_action(ms(3999)), m.poll_timeout()), (None, Some(ms(4000))));
-        assert_eq!(m.poll_action(ms(4000)), Some(Action::Probe));
-        let mut degraded = Machine::new(Policy { allow_degraded: true, ..policy(0) }, true, ms(0));
-        degraded.handle_health(Health { raft: false, ..GOOD }, ms(0));
-        assert!(degraded.is_healthy());
-        for ill in [Health { media: false, ..GOOD }, Health { core_side: false, ..GOOD }, Health { sip_loop: false, ..GOOD }] {
-            degraded.handle_health(ill, ms(0));
-            assert!(!degraded.is_healthy(), "{ill:?}");
-        }
-    }
-
-    #[test]
-    fn a_failed_withdrawal_is_tried_again() {
-        let mut m = in_state("announced");
-        m.handle_draining(true);
-        assert_eq!(m.poll_action(ms(0)), Some(Action::Withdraw));
-        m.on_withdrawn(Err("no".into()), ms(0));
-        assert_eq!(m.state(), &AnnounceState::Failed { reason: "no".into() });
-        assert_eq!((m.poll_action(ms(999)), m.poll_timeout()), (None, Some(ms(1000))));
-        assert_eq!(m.poll_action(ms(1000)), Some(Action::Withdraw));
     }
 }

@@ -7,10 +7,16 @@
 //! - a flip is [`AnnouncerHandle::step_back`] on the holder and [`AnnouncerHandle::announce_now`] on the target. The target
 //!   tries every 5 ms for 5 s; the old holder takes the address again only after it was free for its preference and a second;
 //! - [`AnnouncerHandle::withdraw`] is the operator's lasting word: withdrawn until `announce_now` or `set_wanted(true)`;
-//! - drain withdraws, and undrain makes the node an ordinary standby again.
+//! - drain withdraws, and undrain makes the node an ordinary standby again;
+//! - a node that is cut off from the quorum, or whose disk failed, leaves the address to a peer that is well, and to nobody else (`leave`).
 
 mod driver;
+mod leave;
 mod machine;
+#[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
+mod random_tests;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 pub use driver::{Driver, Exec};
+pub use leave::{LEAVE_AFTER, Others, RETURN_AFTER, STAY, TAKE_LIMIT};
 pub use machine::{AnnounceState, FAILURE_PAUSE, Health, NOW_LIMIT, NOW_RETRY, Policy, STANDBY_RETRY, STEP_BACK};
 
 use machine::{Action, Machine};
@@ -78,6 +85,7 @@ enum Order {
     StepBack,
     Draining(bool),
     Health(Health),
+    Others(Others),
 }
 
 /// Starts the task; all else is at the handle.
@@ -96,9 +104,9 @@ impl Announcer {
         let machine = Machine::new(policy, config.wanted, Instant::default());
         let (orders, rx) = mpsc::channel(ORDERS_MAX);
         let (state_tx, state) = watch::channel(AnnounceState::NeverAnnounced);
-        let (wanted_tx, wanted) = watch::channel(machine.is_wanted());
-        tokio::spawn(Task { machine, driver, origin, orders: rx, state: state_tx, wanted: wanted_tx }.run());
-        AnnouncerHandle { orders, state, wanted }
+        let (wish_tx, wish) = watch::channel(Wish { wanted: machine.is_wanted(), ..Wish::default() });
+        tokio::spawn(Task { machine, driver, origin, orders: rx, state: state_tx, wish: wish_tx }.run());
+        AnnouncerHandle { orders, state, wish }
     }
 }
 
@@ -108,7 +116,7 @@ struct Task {
     origin: tokio::time::Instant,
     orders: mpsc::Receiver<Order>,
     state: watch::Sender<AnnounceState>,
-    wanted: watch::Sender<bool>,
+    wish: watch::Sender<Wish>,
 }
 
 impl Task {
@@ -153,6 +161,7 @@ impl Task {
             Order::StepBack => self.machine.handle_step_back(),
             Order::Draining(draining) => self.machine.handle_draining(draining),
             Order::Health(health) => self.machine.handle_health(health, now),
+            Order::Others(others) => self.machine.handle_others(others, now),
         }
     }
 
@@ -174,8 +183,14 @@ impl Task {
     }
 
     fn publish(&self) {
-        let wanted = self.machine.is_wanted();
-        self.wanted.send_if_modified(|old| std::mem::replace(old, wanted) != wanted);
+        let (now, m) = (self.now(), &self.machine);
+        let wish = Wish { wanted: m.is_wanted(), left: m.has_left(), stands_by: m.stands_by(now) };
+        self.wish.send_if_modified(|old| {
+            if old.left != wish.left {
+                tracing::warn!(left = wish.left, "the anycast address is left to a node that is well, or no longer");
+            }
+            std::mem::replace(old, wish) != wish
+        });
         self.state.send_if_modified(|state| {
             let changed = state != self.machine.state();
             if changed {
@@ -187,12 +202,23 @@ impl Task {
     }
 }
 
+/// What is wanted of this node, drain and health apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// It is to announce, by configuration or order.
+    pub wanted: bool,
+    /// It is not well, and has left the address to a peer that is.
+    pub left: bool,
+    /// It takes the address as soon as whoever holds it lets go.
+    pub stands_by: bool,
+}
+
 /// Orders to the announcer. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AnnouncerHandle {
     orders: mpsc::Sender<Order>,
     state: watch::Receiver<AnnounceState>,
-    wanted: watch::Receiver<bool>,
+    wish: watch::Receiver<Wish>,
 }
 
 impl AnnouncerHandle {
@@ -206,6 +232,11 @@ impl AnnouncerHandle {
         self.order(Order::Health(health)).await;
     }
 
+    /// What peers say of themselves; decides at once.
+    pub async fn set_others(&self, others: Others) {
+        self.order(Order::Others(others)).await;
+    }
+
     /// Draining withdraws; the end of it restores what was wanted before.
     pub async fn set_draining(&self, draining: bool) {
         self.order(Order::Draining(draining)).await;
@@ -216,9 +247,9 @@ impl AnnouncerHandle {
         self.state.clone()
     }
 
-    /// Whether this node is to announce, by configuration or order; drain and health apart.
-    pub fn wanted(&self) -> watch::Receiver<bool> {
-        self.wanted.clone()
+    /// What is wanted of this node, and its changes.
+    pub fn wish(&self) -> watch::Receiver<Wish> {
+        self.wish.clone()
     }
 
     /// Takes the address now, and returns when this node announces.

@@ -9,7 +9,7 @@ use super::*;
 use crate::tls::tests::Dir;
 use crate::transport::{AnycastMode, Limits, Ports, Transport, TransportConfig, TransportHandle};
 
-const GOOD: Health = Health { sip_loop: true, core_side: true, raft: true, media: true };
+const GOOD: Health = Health { sip_loop: true, core_side: true, raft: true, quorum: true, disk: true, media: true };
 
 const WAIT: Duration = Duration::from_secs(10);
 

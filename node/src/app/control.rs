@@ -18,7 +18,8 @@ use super::{Node, grpc};
 use crate::announce;
 use crate::config::NodeConfig;
 use crate::control::{
-    self, AnnounceError, AuthLayer, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, ReloadError, Reloaded, Stopped,
+    self, AnnounceError, AuthLayer, Intents, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, ReloadError, Reloaded,
+    Stopped,
 };
 use crate::peer::LinkService;
 use crate::telemetry::{ActiveAlarm, Metrics};
@@ -182,6 +183,10 @@ impl NodeHandle for Node {
     async fn withdraw(&self) -> Result<(), AnnounceError> {
         // The control plane has asked whether this node is the last one.
         self.announcer.withdraw(true, 0).await.map_err(announce_error)
+    }
+
+    fn intents(&self) -> &Intents {
+        &self.intents
     }
 
     async fn set_draining(&self, draining: bool) -> Result<(), Stopped> {

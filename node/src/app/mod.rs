@@ -11,6 +11,7 @@ mod log_health;
 mod membership;
 mod readings;
 mod reload;
+mod reports;
 mod view;
 
 use std::collections::HashMap;
@@ -44,7 +45,7 @@ use crate::config::{
     AnnounceDriver, Fault, Faults, KeyFault, LogSection, MediaEngine as EngineChoice, Member, NodeConfig, SecretsDir,
     builtin_cluster, parse_cluster, review_cluster,
 };
-use crate::control::NodeStatus;
+use crate::control::{Intents, NodeStatus};
 use crate::dns::{DnsConfig, QUERIES_MAX, Resolver};
 use crate::driver::{Clock, Driver, DriverHandle, ParseConfig, Parts, Queues};
 use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
@@ -259,6 +260,7 @@ pub(crate) struct Node {
     pub(crate) announcer: AnnouncerHandle,
     pub(crate) announced: watch::Receiver<AnnounceState>,
     pub(crate) draining: Draining,
+    pub(crate) intents: Arc<Intents>,
     pub(crate) metrics: Metrics,
     pub(crate) alarms: Alarms,
     pub(crate) clock: Clock,
@@ -355,6 +357,7 @@ impl Node {
             media,
             announcer,
             draining: Draining::default(),
+            intents: Arc::default(),
             metrics,
             alarms,
             clock,
@@ -439,6 +442,18 @@ impl Node {
             health,
             own,
         };
+        let reports = reports::Reports {
+            raft: self.raft.clone(),
+            clock: self.clock,
+            replica: self.replica.clone(),
+            intents: self.intents.clone(),
+            announcer: self.announcer.clone(),
+            draining: self.draining.clone(),
+            own: sources.own.subscribe(),
+            node: self.config.id,
+            incarnation: self.incarnation,
+        };
+        runtimes.control.spawn(reports.run());
         runtimes.control.spawn(sources.run());
         let own = self.config.id;
         let levels = level::Levels {

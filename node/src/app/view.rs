@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use super::control::{Draining, live_calls};
 use super::log_health;
-use crate::announce::{AnnounceState, AnnouncerHandle, Health};
-use crate::config::{AnnounceDriver, NodeConfig};
+use crate::announce::{AnnounceState, AnnouncerHandle, Health, Others, Wish};
+use crate::config::NodeConfig;
 use crate::control::{self, HealthState, NodeStatus};
 use crate::driver::{Clock, DriverHandle};
 use crate::media::{MediaHandle, PortsWatch};
@@ -68,7 +68,7 @@ impl Sources {
         let mut raft = self.raft.watch();
         let mut links = self.peers.watch();
         let mut announced = self.announced.clone();
-        let mut wanted = self.announcer.wanted();
+        let mut wish = self.announcer.wish();
         let mut draining = self.draining.watch();
         let mut reported: Option<std::time::Instant> = None;
         let mut shortages = Shortages::default();
@@ -91,7 +91,7 @@ impl Sources {
                 _ = raft.changed() => {}
                 _ = links.changed() => {}
                 _ = announced.changed() => {}
-                _ = wanted.changed() => {}
+                _ = wish.changed() => {}
                 _ = draining.changed() => {}
                 () = tokio::time::sleep(RENEW) => {}
             }
@@ -127,7 +127,7 @@ impl Sources {
     /// How this node is.
     fn judge(&self, status: &RaftStatus) -> NodeStatus {
         NodeStatus {
-            announce: announce_state(&self.announced.borrow()),
+            announce: announce_state(&self.announced.borrow(), *self.announcer.wish().borrow()),
             draining: self.draining.get(),
             sip_loop: self.driver.is_alive(),
             caught_up: status.caught_up,
@@ -136,20 +136,21 @@ impl Sources {
             media: self.media.is_alive(),
             stuck: status.stuck,
             disk_failed: matches!(status.storage, StorageState::Failed { .. }),
+            disk_low: status.storage == StorageState::Low,
         }
     }
 
     /// The same, as peers are told.
     fn own_state(&self, node: &NodeStatus) -> NodeState {
         let healthy = node.health().0 != HealthState::NotServing;
-        let wants = *self.announcer.wanted().borrow() && !node.draining;
-        let waits = matches!(*self.announced.borrow(), AnnounceState::Standby | AnnounceState::Announcing);
+        let wish = *self.announcer.wish().borrow();
+        let wants = wish.wanted && !node.draining;
         NodeState {
             healthy,
             quorum: node.quorum && !node.stuck,
             wants,
             announces: *self.announced.borrow() == AnnounceState::Announced,
-            stands_by: self.config.announce.driver == AnnounceDriver::Bind && wants && healthy && waits,
+            stands_by: wish.stands_by,
             draining: node.draining,
             disk_failed: node.disk_failed,
         }
@@ -157,8 +158,16 @@ impl Sources {
 
     /// Health for the announcement and the control plane.
     async fn tell(&self, next: NodeStatus) {
-        let health = Health { sip_loop: next.sip_loop, core_side: next.core_reachable, raft: next.caught_up, media: next.media };
+        let health = Health {
+            sip_loop: next.sip_loop,
+            core_side: next.core_reachable,
+            raft: next.caught_up,
+            quorum: next.quorum && !next.stuck,
+            disk: !next.disk_failed,
+            media: next.media,
+        };
         self.announcer.set_health(health).await;
+        self.announcer.set_others(Others { serve_instead: self.another_serves() }).await;
         let (state, wrong) = next.health();
         let page = HealthPage { serving: state != HealthState::NotServing, wrong };
         self.health.send_if_modified(|old| {
@@ -177,6 +186,12 @@ impl Sources {
         let raised = self.alarms.active().iter().any(|a| a.kind == AlarmKind::ClockSkew);
         let clocks = self.config.cluster.members.iter().map(|m| (m.name.as_str(), self.peers.clock_skew_ms(m.id)));
         self.alarms.set(AlarmKind::ClockSkew, skewed(clocks, raised));
+    }
+
+    /// A member says, and lately, that it is well and serves the anycast address, or will as soon as it is free.
+    fn another_serves(&self) -> bool {
+        let others = self.config.cluster.members.iter().filter(|m| m.id != self.config.id);
+        others.filter_map(|m| self.peers.words().of(m.id)).any(|word| word.state.serves_instead())
     }
 
     async fn report(&self, status: &RaftStatus) {
@@ -248,8 +263,9 @@ fn skewed<'a>(clocks: impl Iterator<Item = (&'a str, Option<i64>)>, raised: bool
 }
 
 /// The announcer's state, as the control plane tells it.
-fn announce_state(state: &AnnounceState) -> control::AnnounceState {
+fn announce_state(state: &AnnounceState, wish: Wish) -> control::AnnounceState {
     match state {
+        AnnounceState::Standby | AnnounceState::Withdrawn if wish.left => control::AnnounceState::Left,
         AnnounceState::Announced => control::AnnounceState::Announced,
         AnnounceState::Standby | AnnounceState::Announcing => control::AnnounceState::Standby,
         AnnounceState::NeverAnnounced | AnnounceState::Withdrawing | AnnounceState::Withdrawn => {

@@ -9,6 +9,7 @@ use sbc_core::store_pb;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
+use super::intents::Intents;
 use crate::config::NodeConfig;
 use crate::telemetry::{ActiveAlarm, Metrics};
 
@@ -24,6 +25,8 @@ pub enum AnnounceState {
     Announced,
     /// Wanted; the driver failed or health forbids it.
     Blocked,
+    /// Wanted; the node is not well, and has left the address to one that is.
+    Left,
 }
 
 /// This node's part in Raft.
@@ -80,6 +83,8 @@ pub struct NodeStatus {
     pub stuck: bool,
     /// The disk does not take the log any more.
     pub disk_failed: bool,
+    /// The disk that the log is on is nearly full.
+    pub disk_low: bool,
 }
 
 /// Why a proposal is not known to be committed.
@@ -165,6 +170,8 @@ pub trait NodeHandle: Send + Sync + 'static {
     async fn announce(&self, now: bool) -> Result<(), AnnounceError>;
     /// From now on it does not. Returns when it no longer serves it.
     async fn withdraw(&self) -> Result<(), AnnounceError>;
+    /// Orders about the announcement, one at a time.
+    fn intents(&self) -> &Intents;
     /// Starts or ends draining; the announcement is ordered apart from it.
     async fn set_draining(&self, draining: bool) -> Result<(), Stopped>;
     /// True while the link to a peer works.

@@ -23,6 +23,7 @@ impl NodeStatus {
         ];
         let no_log = [
             (!self.disk_failed, "the disk does not take the log"),
+            (!self.disk_low, "the log's disk is nearly full"),
             (self.quorum, "no quorum"),
             (!self.stuck, "the log cannot be applied"),
             // Who has no quorum cannot know what there is to apply.
@@ -60,6 +61,7 @@ mod tests {
             (NodeStatus { quorum: false, caught_up: false, ..well.clone() }, Degraded, "no quorum"),
             (NodeStatus { caught_up: false, ..well.clone() }, Degraded, "behind the log"),
             (NodeStatus { stuck: true, caught_up: false, ..well.clone() }, Degraded, "the log cannot be applied"),
+            (NodeStatus { disk_low: true, ..well.clone() }, Degraded, "the log's disk is nearly full"),
             (NodeStatus { disk_failed: true, ..well.clone() }, Degraded, "the disk does not take the log"),
             (NodeStatus { media: false, ..well.clone() }, NotServing, "the media engine does not answer"),
             (NodeStatus { core_reachable: false, ..well.clone() }, NotServing, "the core side's address or sockets are gone"),

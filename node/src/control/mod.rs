@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod handle;
 mod health;
+mod intents;
 mod map;
 mod nodes;
 mod permission;
@@ -27,11 +28,13 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod withdrawal;
 
 pub use auth::{AuthLayer, AuthService, Caller, ON_BEHALF_OF};
 pub use handle::{
     AnnounceError, AnnounceState, NodeHandle, NodeStatus, ProposeError, RaftRole, RaftStatus, ReloadError, Reloaded, Stopped,
 };
 pub use health::HealthState;
+pub use intents::Intents;
 pub use permission::{Needs, PII_READ, allowed, needs};
 pub use server::{routes, serve};

@@ -43,6 +43,7 @@ fn announce_state(s: AnnounceState) -> pb::AnnounceState {
         AnnounceState::Standby => pb::AnnounceState::Standby,
         AnnounceState::Announced => pb::AnnounceState::Announced,
         AnnounceState::Blocked => pb::AnnounceState::Blocked,
+        AnnounceState::Left => pb::AnnounceState::Left,
     }
 }
 
@@ -146,44 +147,18 @@ impl Nodes {
         answer.ok().and_then(|a| a.into_inner().node).unwrap_or_else(|| self.configured(m))
     }
 
-    async fn all(&self, caller: &Caller) -> Vec<pb::Node> {
+    pub(super) async fn all(&self, caller: &Caller) -> Vec<pb::Node> {
         let mut nodes = join_all(self.0.node.config().cluster.members.iter().map(|m| self.ask(m, caller))).await;
         nodes.sort_by_key(|n| n.id);
         nodes
     }
 
-    /// Refuses to take the address from the last node that serves it.
-    async fn not_the_last(&self, caller: &Caller, force: bool) -> Result<(), Status> {
-        let holds = self.0.node.status().borrow().announce == AnnounceState::Announced;
-        if force || !holds {
-            return Ok(());
-        }
-        // A forwarded request's hop is used up; peers answer this node's own question.
-        let own = Caller { forwarded: false, ..caller.clone() };
-        let serves = |n: &pb::Node| {
-            let state = n.announce_state();
-            n.reachable && !n.draining && matches!(state, pb::AnnounceState::Announced | pb::AnnounceState::Standby)
-        };
-        let others = self.all(&own).await;
-        if others.iter().any(|n| n.id != u32::from(self.0.me().0) && serves(n)) {
-            return Ok(());
-        }
-        let message = "no other node would serve the anycast address";
-        Err(fault(Code::FailedPrecondition, pb::ErrorReason::LastAnnouncer, message, &[("node", self.0.my_name())]))
-    }
-
-    fn driver(&self) -> &'static str {
+    pub(super) fn driver(&self) -> &'static str {
         match self.0.node.config().announce.driver {
             AnnounceDriver::Bind => "bind",
             AnnounceDriver::Exec => "exec",
             AnnounceDriver::None => "none",
         }
-    }
-
-    async fn withdraw_here(&self, caller: &Caller, force: bool) -> Result<(), Status> {
-        self.not_the_last(caller, force).await?;
-        self.0.node.withdraw().await.map_err(|e| not_announced(&e, self.0.my_name(), self.driver()))?;
-        self.settled(|s| s.announce != AnnounceState::Announced, "still serves").await
     }
 
     async fn announce_here(&self, exclusive: bool) -> Result<(), Status> {
@@ -197,7 +172,7 @@ impl Nodes {
         self.settled(good, "does not serve").await
     }
 
-    async fn settled(&self, good: impl FnMut(&NodeStatus) -> bool, what: &str) -> Result<(), Status> {
+    pub(super) async fn settled(&self, good: impl FnMut(&NodeStatus) -> bool, what: &str) -> Result<(), Status> {
         let mut status = self.0.node.status();
         let done = tokio::time::timeout(ANNOUNCE_BUDGET, status.wait_for(good)).await;
         if matches!(done, Ok(Ok(_))) {
@@ -215,7 +190,9 @@ impl Nodes {
         let me = self.0.me();
         let others: Vec<&Member> = self.0.node.config().cluster.members.iter().filter(|m| m.id != me).collect();
         let nodes = join_all(others.iter().map(|m| self.ask(m, &own))).await;
-        let wants = |n: &pb::Node| matches!(n.announce_state(), pb::AnnounceState::Announced | pb::AnnounceState::Standby);
+        let wants = |n: &pb::Node| {
+            matches!(n.announce_state(), pb::AnnounceState::Announced | pb::AnnounceState::Standby | pb::AnnounceState::Left)
+        };
         let holders: Vec<&Member> =
             others.into_iter().zip(&nodes).filter(|(_, n)| n.reachable && wants(n)).map(|(m, _)| m).collect();
         let let_go = join_all(holders.iter().map(|m| async {
@@ -274,7 +251,7 @@ impl NodeService for Nodes {
             let answer = forwarded(&name, FORWARD_BUDGET * 2, client.drain(on_behalf(asked, &caller))).await?;
             return Ok(Response::new(Box::pin(answer.into_inner())));
         }
-        self.not_the_last(&caller, asked.force).await?;
+        let held = self.may_withdraw(&caller, asked.force, &asked.request_id).await?;
         let limit = match asked.timeout_ms {
             0 => DRAIN_MAX,
             ms => Duration::from_millis(ms.into()).min(DRAIN_MAX),
@@ -284,6 +261,7 @@ impl NodeService for Nodes {
         let (tx, rx) = mpsc::channel(2);
         let nodes = self.clone();
         self.0.node.set_draining(true).await?;
+        drop(held);
         tokio::spawn(async move { nodes.drain_here(&caller, limit, tx).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(rx))))
     }
@@ -351,7 +329,7 @@ impl NodeService for Nodes {
         let asked = request.into_inner();
         match self.0.place(&asked.node, &caller)? {
             Place::Here => {
-                self.withdraw_here(&caller, asked.force).await?;
+                self.withdraw_here(&caller, asked.force, &asked.request_id).await?;
                 tracing::info!(by = %caller.display(), request_id = %asked.request_id, "withdrawn");
                 Ok(Response::new(pb::NodeServiceWithdrawResponse { node: Some(self.here().await) }))
             }
@@ -373,7 +351,7 @@ impl Nodes {
         let mut said = left();
         // A reader that has left does not end the draining: the address is withdrawn all the same.
         let _ = say(pb::DrainPhase::Withdrawing, said).await;
-        if let Err(e) = self.withdraw_here(caller, true).await {
+        if let Err(e) = self.withdraw_here(caller, true, "").await {
             let _ = tx.send(Err(e)).await;
             return;
         }

@@ -44,6 +44,7 @@ pub(super) struct Fake {
     pub(super) quorum: Mutex<bool>,
     commands: Mutex<Vec<Command>>,
     peers: Mutex<BTreeMap<NodeId, Channel>>,
+    intents: Intents,
 }
 
 impl Fake {
@@ -80,6 +81,7 @@ impl Fake {
             quorum: Mutex::new(true),
             commands: Mutex::default(),
             peers: Mutex::default(),
+            intents: Intents::default(),
         })
     }
 
@@ -187,6 +189,9 @@ impl NodeHandle for Fake {
             1 => Ok(Reloaded { changed, needs_restart: vec!["sip.port".to_owned()], warnings: Vec::new() }),
             _ => Err(ReloadError("n.toml: line 3".into())),
         }
+    }
+    fn intents(&self) -> &Intents {
+        &self.intents
     }
     fn peer(&self, node: NodeId) -> Option<Channel> {
         self.peers.lock().unwrap().get(&node).cloned()
@@ -639,6 +644,63 @@ async fn any_node_answers_for_any_node_and_for_any_call() {
     soon(nodes.withdraw(withdraw("", true))).await.unwrap();
     assert_eq!(b.status.borrow().announce, AnnounceState::Withdrawn);
     assert_eq!(reason(&soon(nodes.withdraw(withdraw("n9", false))).await.unwrap_err()), "NODE_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn of_two_that_withdraw_at_once_the_log_keeps_one() {
+    let lab = Lab::new();
+    let (la, lb) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let (aa, ab) = (la.local_addr().unwrap(), lb.local_addr().unwrap());
+    let (a, mut b) = (Fake::new(1, &[(2, ab)], aa), Fake::new(2, &[(1, aa)], ab));
+    // One log.
+    Arc::get_mut(&mut b).unwrap().replica = Arc::clone(&a.replica);
+    for (node, listener) in [(&a, la), (&b, lb)] {
+        lab.serve(node, listener).await;
+    }
+    let link = |own: &str, at| lab.channel(at, &[&format!("spiffe://lab/node/{own}")]);
+    a.peers.lock().unwrap().insert(NodeId(2), link("n1", ab));
+    b.peers.lock().unwrap().insert(NodeId(1), link("n2", aa));
+    a.commit(vec![Kind::Level(store_pb::Level { level: 2 })]);
+    let report = |node: u32, seq| store_pb::NodeReport { node, incarnation: 3, seq, wants: true, healthy: true };
+    for (node, of) in [(1, &a), (2, &b)] {
+        let up = store_pb::NodeUp { node, incarnation: 3, ..Default::default() };
+        a.commit(vec![Kind::NodeUp(up), Kind::NodeReport(report(node, of.intents.next()))]);
+    }
+    let clients = [aa, ab].map(|at| NodeServiceClient::new(lab.user(at, "operator")));
+    let withdraw = |force| pb::NodeServiceWithdrawRequest { force, request_id: "w1".into(), ..Default::default() };
+    let [mut ca, mut cb] = clients.clone();
+    let (at_a, at_b) = soon(async { tokio::join!(ca.withdraw(withdraw(false)), cb.withdraw(withdraw(false))) }).await;
+    let announced = [&a, &b].map(|n| n.status.borrow().announce == AnnounceState::Announced);
+    assert_eq!([at_a.is_err(), at_b.is_err()], announced);
+    let (gone, kept, refused) = if at_a.is_ok() { (0, 1, at_b) } else { (1, 0, at_a) };
+    assert_eq!(reason(&refused.expect_err("one of the two")), "LAST_ANNOUNCER");
+    let [mut gone_client, mut kept_client] = [gone, kept].map(|i| clients[i].clone());
+    // The order whose answer was lost is no error; another one has nothing to do.
+    soon(gone_client.withdraw(withdraw(false))).await.unwrap();
+    let other = pb::NodeServiceWithdrawRequest { request_id: "w2".into(), ..Default::default() };
+    assert_eq!(reason(&soon(gone_client.withdraw(other)).await.unwrap_err()), "NOT_ANNOUNCING");
+    // A drain is decided in the same way, also of a node that stands by.
+    let drain = pb::NodeServiceDrainRequest::default();
+    assert_eq!(reason(&soon(kept_client.drain(drain.clone())).await.unwrap_err()), "LAST_ANNOUNCER");
+    let nodes = [&a, &b];
+    nodes[kept].status.send_modify(|s| s.announce = AnnounceState::Standby);
+    assert_eq!(reason(&soon(kept_client.drain(drain)).await.unwrap_err()), "LAST_ANNOUNCER");
+    assert_eq!(reason(&soon(kept_client.withdraw(withdraw(false))).await.unwrap_err()), "NOT_ANNOUNCING");
+    // One that is well and wants counts; one that has lost its quorum meanwhile does not.
+    nodes[kept].status.send_modify(|s| s.announce = AnnounceState::Announced);
+    nodes[gone].status.send_modify(|s| (s.announce, s.quorum) = (AnnounceState::Announced, false));
+    a.commit(vec![Kind::NodeReport(report(u32::from(nodes[gone].config.id.0), nodes[gone].intents.next()))]);
+    assert_eq!(reason(&soon(kept_client.withdraw(withdraw(false))).await.unwrap_err()), "LAST_ANNOUNCER");
+    nodes[gone].status.send_modify(|s| s.quorum = true);
+    soon(kept_client.withdraw(withdraw(false))).await.unwrap();
+    // Without a quorum nobody can say; a forced order needs nobody.
+    let last = nodes[gone];
+    *last.quorum.lock().unwrap() = false;
+    let unsaid = soon(gone_client.withdraw(pb::NodeServiceWithdrawRequest::default())).await.unwrap_err();
+    assert_eq!((unsaid.code(), reason(&unsaid).as_str()), (Code::Unavailable, "NO_LEADER"));
+    assert!(unsaid.message().contains("forced"), "{}", unsaid.message());
+    soon(gone_client.withdraw(withdraw(true))).await.unwrap();
+    assert_eq!(last.status.borrow().announce, AnnounceState::Withdrawn);
 }
 
 #[tokio::test]

@@ -99,6 +99,8 @@ impl Replica {
             Kind::Level(l) => self.on_level(run, l.level),
             Kind::Alarm(a) => self.on_alarm(run, a, at),
             Kind::ConfirmConfig(c) => self.on_confirm(run, c, at),
+            Kind::Withdraw(w) => self.on_withdraw(w).unwrap_or_else(|reason| run.stale(None, reason)),
+            Kind::NodeReport(r) => self.on_node_report(r).unwrap_or_else(|reason| run.stale(None, reason)),
             Kind::Tick(_) => {}
         }
     }
@@ -300,6 +302,7 @@ impl Replica {
         }
         self.nodes.insert(node, NodeUp { node: up.node, incarnation: up.incarnation, data_id, vacant: false });
         self.alarms.forget(node);
+        self.announcers.forget(node);
         let orphans: Vec<CallUid> =
             self.calls.values().filter(|c| c.is_live() && c.owner() == node && self.is_orphan(c)).map(|c| c.uid).collect();
         self.orphans.extend(orphans);

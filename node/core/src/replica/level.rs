@@ -27,7 +27,7 @@ pub fn level_of(kind: &Kind) -> u32 {
         | Kind::Unblock(_)
         // An older node stops at it for not knowing the kind, which is what it is for.
         | Kind::Level(_) => 1,
-        Kind::Alarm(_) | Kind::Readmit(_) | Kind::ConfirmConfig(_) => 2,
+        Kind::Alarm(_) | Kind::Readmit(_) | Kind::ConfirmConfig(_) | Kind::Withdraw(_) | Kind::NodeReport(_) => 2,
     }
 }
 

@@ -7,6 +7,7 @@
 //! another epoch than the call's changes nothing (rule J); a replayed command changes nothing.
 
 mod alarms;
+mod announcers;
 mod apply;
 mod blocks;
 mod budgets;
@@ -37,6 +38,7 @@ pub use snapshot::Frozen;
 use crate::ids::{CallUid, Incarnation, NodeId};
 use crate::store_pb::{AlarmState, Block, Cdr, ConfigHistory, ConfigPending, Event, NodeUp};
 use alarms::AlarmLog;
+use announcers::AnnouncerLog;
 use blocks::BlockLog;
 use budgets::Budgets;
 use config_log::ConfigLog;
@@ -95,6 +97,7 @@ pub struct Replica {
     config: ConfigLog,
     blocks: BlockLog,
     alarms: AlarmLog,
+    announcers: AnnouncerLog,
     /// The log's clock, by which things expire: no command but a Tick sets it back, and that by a bounded step.
     clock_ms: u64,
     /// The same as the newest Tick left it.
@@ -134,6 +137,7 @@ impl Replica {
             config: ConfigLog::default(),
             blocks: BlockLog::default(),
             alarms: AlarmLog::default(),
+            announcers: AnnouncerLog::default(),
             clock_ms: 0,
             stepped_ms: 0,
             tick_ms: 0,

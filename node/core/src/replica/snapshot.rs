@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::alarms::AlarmLog;
+use super::announcers::AnnouncerLog;
 use super::blocks::BlockLog;
 use super::budgets::{Budgets, Marks};
 use super::config_log::ConfigLog;
@@ -24,6 +25,7 @@ pub struct Frozen {
     config: ConfigLog,
     blocks: BlockLog,
     alarms: AlarmLog,
+    announcers: AnnouncerLog,
     clock_ms: u64,
     stepped_ms: u64,
     tick_ms: u64,
@@ -41,6 +43,7 @@ impl Frozen {
             config: replica.config.clone(),
             blocks: replica.blocks.clone(),
             alarms: replica.alarms.clone(),
+            announcers: replica.announcers.clone(),
             clock_ms: replica.clock_ms,
             stepped_ms: replica.stepped_ms,
             tick_ms: replica.tick_ms,
@@ -76,6 +79,7 @@ impl Frozen {
             nodes: self.nodes.values().cloned().collect(),
             blocks: self.blocks.iter().cloned().collect(),
             alarms: self.alarms.iter().cloned().collect(),
+            announcers: self.announcers.states().collect(),
         }
     }
 }
@@ -118,6 +122,8 @@ impl Replica {
         }
         replica.blocks = BlockLog::restored(snapshot.blocks).ok_or(RestoreError::Damaged("a block stands twice"))?;
         replica.alarms = AlarmLog::restored(snapshot.alarms).ok_or(RestoreError::Damaged("an alarm stands twice"))?;
+        replica.announcers =
+            AnnouncerLog::restored(snapshot.announcers).ok_or(RestoreError::Damaged("an announcer stands twice"))?;
         for state in snapshot.calls {
             let entry = CallEntry::restored(state)?;
             if replica.calls.contains_key(&entry.uid) || replica.by_key.contains_key(&entry.claim_key) {
