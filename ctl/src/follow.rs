@@ -10,6 +10,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::client::Cluster;
 use crate::error::{Exit, Failure};
+use crate::output::note;
 
 /// Attempts in a row to resume a broken stream before it is given up: ten seconds, longer than an election.
 const MAX_RESUMES: u32 = 20;
@@ -18,8 +19,9 @@ const RESUME_PAUSE: Duration = Duration::from_millis(500);
 /// One message of a watch, whatever it watches.
 pub(crate) enum Step<E> {
     Event(E, String),
-    Synced(String),
-    Progress(String),
+    /// With whether the node has a quorum, where it says so.
+    Synced(String, Option<bool>),
+    Progress(String, Option<bool>),
     Goodbye(WatchGoodbyeReason, String),
 }
 
@@ -49,8 +51,8 @@ macro_rules! watch_response {
                         let token = e.resume_token.clone();
                         Step::Event(e, token)
                     }
-                    Kind::Synced(s) => Step::Synced(s.resume_token),
-                    Kind::Progress(p) => Step::Progress(p.resume_token),
+                    Kind::Synced(s) => Step::Synced(s.resume_token, s.quorum),
+                    Kind::Progress(p) => Step::Progress(p.resume_token, p.quorum),
                     Kind::Goodbye(g) => Step::Goodbye(g.reason(), g.resume_token),
                 })
             }
@@ -87,13 +89,13 @@ pub(crate) async fn follow<R: WatchResponse>(
     mut sink: impl FnMut(Seen<R::Event>) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<(), Failure> {
     let mut start = start;
-    let mut failures = 0;
+    let (mut failures, mut quorum) = (0, true);
     loop {
         let broken = match cluster.connect().await {
             Err(failure) => failure,
             Ok(channel) => match open(channel, start.clone()).await {
                 Err(status) => refused(what, &status)?,
-                Ok(mut stream) => match read(what, &mut stream, &mut start, &mut failures, &mut sink).await? {
+                Ok(mut stream) => match read(what, &mut stream, &mut start, (&mut failures, &mut quorum), &mut sink).await? {
                     ControlFlow::Break(()) => return Ok(()),
                     ControlFlow::Continue(failure) => failure,
                 },
@@ -112,7 +114,7 @@ async fn read<R: WatchResponse>(
     what: &str,
     stream: &mut Streaming<R>,
     start: &mut WatchFrom,
-    failures: &mut u32,
+    (failures, quorum): (&mut u32, &mut bool),
     sink: &mut impl FnMut(Seen<R::Event>) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<ControlFlow<(), Failure>, Failure> {
     while let Some(message) = stream.next().await {
@@ -124,8 +126,14 @@ async fn read<R: WatchResponse>(
         let (token, seen) = match step {
             None => continue,
             Some(Step::Event(event, token)) => (token, Some(Seen::Event(event))),
-            Some(Step::Synced(token)) => (token, Some(Seen::Synced)),
-            Some(Step::Progress(token)) => (token, None),
+            Some(Step::Synced(token, has)) => {
+                tell_quorum(quorum, has);
+                (token, Some(Seen::Synced))
+            }
+            Some(Step::Progress(token, has)) => {
+                tell_quorum(quorum, has);
+                (token, None)
+            }
             Some(Step::Goodbye(reason, token)) => {
                 resume(start, token);
                 return goodbye(what, reason);
@@ -140,6 +148,16 @@ async fn read<R: WatchResponse>(
         resume(start, token);
     }
     Ok(ControlFlow::Continue(Failure::new(Exit::Unreachable, format!("{what}: the node closed the stream"))))
+}
+
+/// Says so when the node has lost its quorum, or has one again.
+fn tell_quorum(known: &mut bool, now: Option<bool>) {
+    let Some(now) = now else { return };
+    match (std::mem::replace(known, now), now) {
+        (true, false) => note("the node has no quorum: it tells of its own calls alone, before they are committed"),
+        (false, true) => note("the node has a quorum again"),
+        _ => {}
+    }
 }
 
 fn resume(start: &mut WatchFrom, token: String) {

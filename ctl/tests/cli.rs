@@ -97,7 +97,7 @@ impl CallService for FakeNode {
             |n: u32| Kind::Change(v1::CallChange { revision: n.into(), call: Some(call(n)), resume_token: format!("t{n}") });
         // The first stream breaks off after two changes; the second must be asked to go on from there.
         let kinds = match self.watches.fetch_add(1, Ordering::SeqCst) {
-            0 => vec![change(1), change(2), Kind::Progress(v1::WatchProgress { resume_token: "t2".into() })],
+            0 => vec![change(1), change(2), Kind::Progress(v1::WatchProgress { resume_token: "t2".into(), quorum: None })],
             _ => match request.into_inner().from.and_then(|f| f.start) {
                 Some(Start::ResumeToken(token)) if token == "t2" => vec![change(3), change(4)],
                 other => return Err(Status::invalid_argument(format!("resumed with {other:?}"))),

@@ -61,7 +61,7 @@ fn filter_of(args: &CallFilterArgs) -> v1::CallFilter {
 pub(crate) async fn all_calls(channel: Channel, filter: v1::CallFilter, limit: usize) -> Result<Vec<Call>, Failure> {
     let client = CallServiceClient::new(channel);
     super::pages("listing the calls", limit, async |page_size, page_token| {
-        let request = v1::CallServiceListRequest { filter: Some(filter.clone()), page_size, page_token };
+        let request = v1::CallServiceListRequest { filter: Some(filter.clone()), page_size, page_token, uncommitted_only: false };
         let answer = client.clone().list(request).await;
         let answer = answer.map_err(|s| Failure::from_status("listing the calls", &s))?.into_inner();
         Ok((answer.calls, answer.next_page_token))
@@ -76,13 +76,24 @@ async fn get(cluster: &Cluster, uid: &str) -> Result<Call, Failure> {
     Ok(answer.into_inner().call.unwrap_or_default())
 }
 
+/// How far it is; whether its owner is down or has started again, and whether only its owner says so.
+fn state(c: &Call) -> String {
+    let mut state = enum_name(c.state().as_str_name(), "CALL_STATE_");
+    for (what, is) in [("owner-lost", c.owner_lost), ("uncommitted", c.committed == Some(false))] {
+        if is {
+            state = format!("{state}, {what}");
+        }
+    }
+    state
+}
+
 fn table(calls: &[Call]) -> Table {
     let mut table = Table::new(&["CALL", "STATE", "EMERGENCY", "OWNER", "EPOCH", "FROM", "TO", "TRUNK", "TARGET", "RECEIVED"]);
     for c in calls {
         let p = c.parties.clone().unwrap_or_default();
         table.row([
             c.uid.clone(),
-            enum_name(c.state().as_str_name(), "CALL_STATE_"),
+            state(c),
             super::class(c.emergency, c.emergency_info.as_ref()),
             c.owner.clone(),
             c.epoch.to_string(),
@@ -100,7 +111,7 @@ fn details(c: &Call) -> String {
     let p = c.parties.clone().unwrap_or_default();
     let m = c.media.unwrap_or_default();
     let mut table = Table::new(&["CALL", &c.uid]);
-    table.row(["state", &enum_name(c.state().as_str_name(), "CALL_STATE_")]);
+    table.row(["state", &state(c)]);
     table.row(["emergency", if c.emergency { "yes" } else { "no" }]);
     if let Some(info) = &c.emergency_info {
         table.row(["service", &info.service]);
@@ -176,7 +187,7 @@ async fn watch(cluster: &Cluster, out: Out, uid: String, filter: &CallFilterArgs
         out.event("sbc.v1.CallChange", &change, || {
             let c = change.call.clone().unwrap_or_default();
             let p = c.parties.clone().unwrap_or_default();
-            let state = enum_name(c.state().as_str_name(), "CALL_STATE_");
+            let state = state(&c);
             format!(
                 "{} {} {state} owner {} epoch {} {} {}",
                 change.revision,
@@ -231,6 +242,16 @@ mod tests {
         assert_eq!(filter.emergency, Some(false));
         assert_eq!(filter.node, "node-b");
         assert_eq!(filter_of(&CallFilterArgs::default()), v1::CallFilter::default());
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_stands_beside_the_state() {
+        let call = Call { state: CallState::Answered.into(), committed: Some(true), ..Call::default() };
+        assert_eq!(state(&call), "answered");
+        // A node of an earlier version does not say.
+        assert_eq!(state(&Call { committed: None, ..call.clone() }), "answered");
+        assert_eq!(state(&Call { committed: Some(false), ..call.clone() }), "answered, uncommitted");
+        assert_eq!(state(&Call { owner_lost: true, ..call }), "answered, owner-lost");
     }
 
     #[test]

@@ -35,15 +35,17 @@ pub(super) async fn run(cluster: &Cluster, out: Out, command: DispatchCommand) -
 
 fn text(e: &EmergencyCallEvent) -> String {
     let kind = enum_name(e.kind().as_str_name(), "EMERGENCY_EVENT_KIND_");
-    let mut parts = vec![time(e.occurred_at.as_ref()), e.node.clone(), format!("{}#{}", e.call, e.call_sequence), kind];
+    let number = super::event::number(e.committed, e.call_sequence);
+    let mut parts = vec![time(e.occurred_at.as_ref()), e.node.clone(), format!("{}{number}", e.call), kind];
     if let Some(c) = &e.caller {
         parts.push(format!("{} -> {}", party(&c.from_display, &c.from_uri), c.request_uri));
     }
-    parts.extend(e.emergency_info.iter().filter(|_| e.call_sequence == 1).map(|i| i.service.clone()));
+    parts.extend(e.emergency_info.iter().filter(|_| e.kind() == v1::EmergencyEventKind::Received).map(|i| i.service.clone()));
     parts.extend(e.locations.iter().map(|place| format!("location {}", place_text(place))));
     parts.extend(e.additional_data.iter().map(|data| format!("data {}", data.purpose)));
     parts.push(e.target.clone());
     parts.push(cause(e.cause.as_ref()));
+    parts.extend(e.retracted.iter().cloned());
     parts.retain(|p| !p.is_empty());
     parts.join(" ").replace(char::is_control, "\u{fffd}")
 }

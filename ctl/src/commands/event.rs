@@ -55,17 +55,23 @@ async fn tail(cluster: &Cluster, out: Out, stream: &StreamArgs, call: Option<Str
 
 /// What the node keeps, by revision. A stream that broke and began again brings some events twice.
 async fn kept(cluster: &Cluster, call: Option<String>) -> Result<Vec<Event>, Failure> {
-    let mut events = BTreeMap::new();
+    let (mut events, mut early) = (BTreeMap::new(), BTreeMap::new());
     watch(cluster, "snapshot", call, |seen| {
         let Seen::Event(event) = seen else { return Ok(ControlFlow::Break(())) };
-        events.insert(event.revision, event);
+        // What is not committed comes again with its revision once it is.
+        if event.committed == Some(false) {
+            early.insert(event.event_id.clone(), event);
+        } else {
+            early.remove(&event.event_id);
+            events.insert(event.revision, event);
+        }
         if events.len() > MAX_LISTED {
             return Err(Failure::failed(format!("more than {MAX_LISTED} events")).hint("use `sbcctl event tail --from snapshot`"));
         }
         Ok(ControlFlow::Continue(()))
     })
     .await?;
-    Ok(events.into_values().collect())
+    Ok(events.into_values().chain(early.into_values()).collect())
 }
 
 /// Counts down to the last event that was asked for; 0 at the start: there is none.
@@ -80,17 +86,24 @@ pub(super) fn countdown(left: &mut u64) -> ControlFlow<()> {
     }
 }
 
+/// An event's place among those of its call; what is not committed has none.
+pub(super) fn number(committed: Option<bool>, sequence: u32) -> String {
+    if committed == Some(false) { " (not committed)".to_owned() } else { format!("#{sequence}") }
+}
+
 fn text(e: &Event) -> String {
     let kind = enum_name(e.kind().as_str_name(), "EVENT_KIND_");
-    let mut parts = vec![time(e.occurred_at.as_ref()), e.revision.to_string(), e.node.clone(), kind];
+    let revision = if e.revision > 0 { e.revision.to_string() } else { String::new() };
+    let mut parts = vec![time(e.occurred_at.as_ref()), revision, e.node.clone(), kind];
     if !e.call.is_empty() {
-        parts.push(format!("{}#{}", e.call, e.call_sequence));
+        parts.push(format!("{}{}", e.call, number(e.committed, e.call_sequence)));
         parts.push(if e.emergency { "emergency".to_owned() } else { String::new() });
         if let Some(p) = &e.parties {
             parts.push(format!("{} -> {}", party(&p.from_display, &p.from_uri), p.request_uri));
         }
         parts.push(e.target.clone());
         parts.push(cause(e.cause.as_ref()));
+        parts.extend(e.retracted.iter().cloned());
     }
     if e.config_revision > 0 {
         parts.push(format!("configuration {}", e.config_revision));

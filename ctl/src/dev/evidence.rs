@@ -86,6 +86,8 @@ async fn emergency_events(cluster: &Cluster, call: &str) -> Result<Vec<Emergency
     follow::follow(cluster, "watching emergency calls", follow::from("snapshot"), open, |seen| {
         Ok(match seen {
             Seen::Synced => ControlFlow::Break(()),
+            // What was told before its commit comes again.
+            Seen::Event(event) if event.committed == Some(false) => ControlFlow::Continue(()),
             Seen::Event(event) => {
                 events.push(event);
                 ControlFlow::Continue(())

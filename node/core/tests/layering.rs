@@ -13,15 +13,15 @@ const TABLE: &[(&str, &[&str])] = &[
     ("token", &["ids"]),
     ("sip", &[]),
     ("auth", &["sip", "token"]),
-    // `Input::Reconfigured` carries the configuration, whose values name realms and transports.
-    ("io", &["ids", "time", "store_pb", "policy"]),
+    ("replica", &["ids", "store_pb"]),
+    // `Output::Uncommitted` carries what an owner would have the log say. `Input::Reconfigured` carries the configuration, whose values name realms and transports.
+    ("io", &["ids", "time", "store_pb", "policy", "replica"]),
     ("policy", &["auth", "io", "sip", "time"]),
     ("ctx", &["ids", "io", "sip"]),
     ("transaction", &["ids", "time", "io", "timer"]),
     ("dialog", &["sip"]),
     ("health", &["io", "time"]),
     ("routing", &["io", "policy", "sip"]),
-    ("replica", &["ids", "store_pb"]),
     ("placement", &["ctx", "ids", "io", "replica", "sip", "time", "token"]),
     (
         "call",

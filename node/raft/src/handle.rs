@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::metrics::WaitError;
+use openraft::{ChangeMembers, Instant as _};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
@@ -139,6 +140,14 @@ impl RaftHandle {
     /// [`status`](RaftHandle::status), or [`RaftStatus::at`], where a lease decides.
     pub fn watch(&self) -> watch::Receiver<RaftStatus> {
         self.status.subscribe()
+    }
+
+    /// At the leader: when a member last acknowledged a heartbeat or entries of this leader; `None`: it has not, or another leads.
+    pub fn last_acknowledged(&self, node: u64) -> Option<Instant> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acknowledged = (*metrics.heartbeat.as_ref()?.get(&node)?)?;
+        Instant::now().checked_sub(acknowledged.elapsed())
     }
 
     /// Waits until this node has applied everything that was committed when this was called: a linearizable read of the

@@ -6,7 +6,7 @@ use std::time::Duration;
 use prost::Message;
 use sbc_core::ids::{CallUid, Incarnation, NodeId};
 use sbc_core::io::{Command, CommandReply, MediaStats};
-use sbc_core::replica::Replica;
+use sbc_core::replica::{EarlyCalls, Replica};
 use sbc_core::store_pb;
 use sbc_proto::peer::peer_link_service_server::PeerLinkServiceServer;
 use sbc_raft::{PeerService, ReadError, Role};
@@ -104,6 +104,10 @@ impl NodeHandle for Node {
 
     fn replica(&self) -> Arc<RwLock<Replica>> {
         self.replica.clone()
+    }
+
+    fn early(&self) -> Arc<RwLock<EarlyCalls>> {
+        self.driver.early()
     }
 
     fn events_changed(&self) -> watch::Receiver<u64> {

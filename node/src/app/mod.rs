@@ -7,6 +7,7 @@ mod descriptors;
 mod disk;
 mod grpc;
 mod level;
+mod life;
 mod log_health;
 mod membership;
 mod readings;
@@ -475,6 +476,16 @@ impl Node {
         runtimes.control.spawn(levels.run());
         runtimes.control.spawn(reporter.run());
         runtimes.raft.spawn(view::tick(self.raft.clone(), self.clock, self.replica.clone()));
+        let life = life::Life {
+            node: self.config.id,
+            incarnation: self.incarnation,
+            members: self.config.cluster.members.iter().map(|m| m.id).collect(),
+            raft: self.raft.clone(),
+            peers: self.peers.clone(),
+            replica: self.replica.clone(),
+            clock: self.clock,
+        };
+        runtimes.raft.spawn(life.run());
         if let Some(text) = first_config {
             runtimes.raft.spawn(view::first_config(self.raft.clone(), self.clock, self.replica.clone(), text));
         }

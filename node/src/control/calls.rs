@@ -1,4 +1,6 @@
-//! `sbc.v1.CallService`: reads from this node's index, control by the call's owner.
+//! `sbc.v1.CallService`: reads from this node's index and from what owners tell before the log has it, control by the call's owner.
+
+use std::collections::BTreeMap;
 
 use sbc_core::ids::CallUid;
 use sbc_core::io::{Command, CommandReply, LadderEntry, Realm};
@@ -75,12 +77,13 @@ impl Calls {
     }
 
     fn entry(&self, uid: CallUid, pii: bool) -> Option<pb::Call> {
-        self.0.read(|r| r.call(uid).map(|c| map::call(c, &self.0.names, pii)))
+        let early = self.0.early_call(uid, pii);
+        early.or_else(|| self.0.read(|r| r.call(uid).map(|c| map::call(r, c, &self.0.names, pii))))
     }
 
     async fn terminate_here(&self, uid: CallUid, asked: &pb::CallServiceTerminateRequest, pii: bool) -> Result<pb::Call, Status> {
         let facts = [("call", asked.uid.as_str())];
-        if self.0.read(|r| r.call(uid).is_some_and(|c| !c.is_live())) {
+        if self.entry(uid, false).is_some_and(|c| c.state == i32::from(pb::CallState::Ended)) {
             return Err(fault(Code::FailedPrecondition, pb::ErrorReason::CallEnded, "the call is over", &facts));
         }
         let command = Command::Terminate { call: uid, reason: asked.reason.as_str().into(), emergency: asked.emergency };
@@ -102,29 +105,45 @@ impl Calls {
 #[tonic::async_trait]
 impl CallService for Calls {
     async fn list(&self, request: Request<pb::CallServiceListRequest>) -> Result<Response<pb::CallServiceListResponse>, Status> {
-        let pii = caller(&request)?.pii;
+        let caller = caller(&request)?;
+        let pii = caller.pii;
         let asked = request.into_inner();
         let after: Option<CallUid> = match asked.page_token.as_str() {
             "" => None,
             t => Some(t.parse().map_err(|()| bad_page_token())?),
         };
         let (limit, filter) = (page_size(asked.page_size), Filter::new(asked.filter, &self.0)?);
-        let (calls, next) = self.0.read(|r| {
-            let mut calls = Vec::new();
+        let early = match asked.uncommitted_only {
+            true => self.0.early_calls(after, pii),
+            false => self.0.all_early_calls(after, &caller).await,
+        };
+        let (mut calls, last) = self.0.read(|r| {
+            let mut calls = BTreeMap::new();
             let (mut last, mut more) = (None, false);
-            for (looked, entry) in r.all_calls(after).enumerate() {
+            for (looked, entry) in r.all_calls(after).enumerate().take_while(|_| !asked.uncommitted_only) {
                 if calls.len() == limit || looked == SCAN_MAX {
                     more = true;
                     break;
                 }
                 last = Some(entry.uid);
-                let call = map::call(entry, &self.0.names, pii);
+                // Its owner knows better.
+                if early.contains_key(&entry.uid) {
+                    continue;
+                }
+                let call = map::call(r, entry, &self.0.names, pii);
                 if filter.passes(&call, false) {
-                    calls.push(call);
+                    calls.insert(entry.uid, call);
                 }
             }
             (calls, last.filter(|_| more))
         });
+        let told = early.into_iter().filter(|(uid, call)| last.is_none_or(|last| *uid <= last) && filter.passes(call, false));
+        calls.extend(told);
+        let mut next = last;
+        if calls.len() > limit {
+            next = calls.keys().nth(limit - 1).copied();
+        }
+        let calls = calls.into_values().take(limit).collect();
         let next_page_token = next.map(|u| u.to_string()).unwrap_or_default();
         Ok(Response::new(pb::CallServiceListResponse { calls, next_page_token }))
     }
@@ -133,10 +152,10 @@ impl CallService for Calls {
         let caller = caller(&request)?;
         let asked = request.into_inner();
         let uid = parse_uid(&asked.uid)?;
-        let mut call = self.entry(uid, caller.pii).ok_or_else(|| no_call(&asked.uid))?;
-        // Only the owner counts packets; when it does not answer, the rest is still true.
-        match self.owner(uid, &caller) {
-            Ok(Place::Here) => {
+        let mut call = self.entry(uid, caller.pii);
+        // Only the owner counts packets, and knows what is not committed; when it does not answer, the rest is still true.
+        match (self.owner(uid, &caller), &mut call) {
+            (Ok(Place::Here), Some(call)) => {
                 call.media = self.0.node.media_stats(uid).await.map(|m| pb::MediaCounters {
                     caller_packets: m.caller.rtp_packets,
                     caller_octets: m.caller.rtp_octets,
@@ -144,25 +163,37 @@ impl CallService for Calls {
                     callee_octets: m.callee.rtp_octets,
                 });
             }
-            Ok(Place::There(name, channel)) => {
-                let mut client = CallServiceClient::new(channel);
-                let answer = client.get(on_behalf(pb::CallServiceGetRequest { uid: asked.uid }, &caller));
-                if let Ok(answer) = forwarded(&name, super::nodes::PEER_BUDGET, answer).await {
-                    call.media = answer.into_inner().call.and_then(|c| c.media);
+            (Ok(Place::There(name, channel)), call) => match (self.0.ask_owner(uid, (name, channel), &caller).await, call) {
+                (Ok(theirs), Some(ours)) if theirs.committed != Some(false) => ours.media = theirs.media,
+                (Ok(theirs), call) => *call = Some(theirs),
+                // Whoever has no quorum does not know what there is.
+                (Err(status), None) if status.code() != Code::NotFound && !self.0.node.status().borrow().quorum => {
+                    return Err(status);
                 }
-            }
-            Err(_) => {}
+                (Err(_), _) => {}
+            },
+            (Ok(Place::Here) | Err(_), _) => {}
         }
+        let call = call.ok_or_else(|| no_call(&asked.uid))?;
         Ok(Response::new(pb::CallServiceGetResponse { call: Some(call) }))
     }
 
     type WatchStream = Answers<pb::CallServiceWatchResponse>;
 
     async fn watch(&self, request: Request<pb::CallServiceWatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let pii = caller(&request)?.pii;
+        let caller = caller(&request)?;
+        let pii = caller.pii;
         let asked = request.into_inner();
         let uid = if asked.uid.is_empty() { None } else { Some(parse_uid(&asked.uid)?) };
-        if let Some(uid) = uid {
+        if let Some(uid) = uid.filter(|uid| self.entry(*uid, false).is_none()) {
+            if let Ok(Place::There(name, channel)) = self.owner(uid, &caller)
+                && self.0.ask_owner(uid, (name.clone(), channel.clone()), &caller).await.is_ok()
+            {
+                // Only its owner knows it.
+                let mut client = CallServiceClient::new(channel);
+                let answer = forwarded(&name, FORWARD_BUDGET, client.watch(on_behalf(asked, &caller))).await?;
+                return Ok(Response::new(Box::pin(answer.into_inner())));
+            }
             self.watchable(uid, asked.from.as_ref()).await?;
         }
         let filter = Filter::new(asked.filter, &self.0)?;
@@ -256,8 +287,25 @@ struct CallWatcher {
 }
 
 impl CallWatcher {
-    fn change(&self, revision: u64, call: pb::Call) -> pb::CallServiceWatchResponse {
-        let change = pb::CallChange { revision, call: Some(call), resume_token: token(revision) };
+    /// A call as it is after an event, and whether that is all there is to watch.
+    fn changed(
+        &self,
+        uid: CallUid,
+        event: &store_pb::Event,
+        mut call: pb::Call,
+        resume: String,
+    ) -> (Option<pb::CallServiceWatchResponse>, bool) {
+        use store_pb::EventKind as K;
+        if self.uid.is_some_and(|u| u != uid) {
+            return (None, false);
+        }
+        call.revision = event.revision;
+        let over = matches!(event.kind(), K::Ended | K::Abandoned | K::Retracted);
+        (self.filter.passes(&call, true).then(|| self.change(call, resume)), over && self.uid.is_some())
+    }
+
+    fn change(&self, call: pb::Call, resume_token: String) -> pb::CallServiceWatchResponse {
+        let change = pb::CallChange { revision: call.revision, call: Some(call), resume_token };
         pb::CallServiceWatchResponse { kind: Some(pb::call_service_watch_response::Kind::Change(change)) }
     }
 }
@@ -272,22 +320,36 @@ impl Watcher for CallWatcher {
         };
         let more = self.uid.is_none() && page.len() == limit;
         self.after = page.last().map(|c| c.uid).or(self.after);
-        let calls = page.into_iter().map(|c| map::call(c, &self.shared.names, self.pii));
-        Some((calls.filter(|c| self.filter.passes(c, true)).map(|c| self.change(c.revision, c)).collect(), more))
+        let calls = page.into_iter().map(|c| map::call(replica, c, &self.shared.names, self.pii));
+        let calls = calls.filter(|c| self.filter.passes(c, true)).map(|c| {
+            let resume = token(c.revision);
+            self.change(c, resume)
+        });
+        Some((calls.collect(), more))
     }
 
-    fn event(&mut self, replica: &Replica, event: &store_pb::Event) -> (Option<Self::Message>, bool) {
+    fn event(&mut self, replica: &Replica, event: &store_pb::Event, resume: String) -> (Option<Self::Message>, bool) {
         let Some(uid) = CallUid::from_bytes(&event.call) else { return (None, false) };
-        if self.uid.is_some_and(|u| u != uid) {
-            return (None, false);
-        }
-        let over = matches!(event.kind(), store_pb::EventKind::Ended | store_pb::EventKind::Abandoned);
         let call = match replica.call(uid) {
-            Some(entry) => map::call(entry, &self.shared.names, self.pii),
+            Some(entry) => map::call(replica, entry, &self.shared.names, self.pii),
             None => map::call_of_event(event, &self.shared.names, self.pii),
         };
-        let message = self.filter.passes(&call, true).then(|| self.change(event.revision, call));
-        (message, over && self.uid.is_some())
+        self.changed(uid, event, call, resume)
+    }
+
+    fn early(
+        &mut self,
+        replica: &Replica,
+        call: Option<&CallEntry>,
+        event: &store_pb::Event,
+        resume: String,
+    ) -> (Option<Self::Message>, bool) {
+        let Some(uid) = CallUid::from_bytes(&event.call) else { return (None, false) };
+        let call = match call {
+            Some(entry) => map::early_call(replica, entry, &self.shared.names, self.pii),
+            None => map::call_of_event(event, &self.shared.names, self.pii),
+        };
+        self.changed(uid, event, call, resume)
     }
 }
 

@@ -15,7 +15,7 @@ use super::error::fault;
 use super::map;
 use super::permission::PII_READ;
 use super::shared::{Shared, bad_page_token, caller, page_size, parse_uid};
-use super::watch::{Answers, WatchMessage, Watcher, token, watch};
+use super::watch::{Answers, WatchMessage, Watcher, watch};
 
 /// CDRs looked at for one page.
 const SCAN_MAX: usize = 20_000;
@@ -138,7 +138,12 @@ impl Events {
         let raw = uid.to_bytes();
         let (known, events) = self.0.read(|r| {
             let all = r.emergency_events(r.emergency_events_compacted_to(), usize::MAX).unwrap_or_default();
-            let of_call: Vec<_> = all.into_iter().filter(|e| e.call[..] == raw[..] && e.emergency).collect();
+            let mut of_call: Vec<_> = all.into_iter().filter(|e| e.call[..] == raw[..] && e.emergency).collect();
+            of_call.extend(self.0.read_early(|early| {
+                let told =
+                    early.events(0).filter(|(_, call, told)| *call == uid && told.event.emergency && !told.is_committed(r, uid));
+                told.map(|(_, _, told)| Arc::clone(&told.event)).collect::<Vec<_>>()
+            }));
             (r.call(uid).is_some_and(|c| c.emergency()) || !of_call.is_empty(), of_call)
         });
         if !known {
@@ -175,12 +180,12 @@ impl Watcher for EventWatcher {
         self.emergency == Some(true)
     }
 
-    fn event(&mut self, _: &Replica, e: &store_pb::Event) -> (Option<Self::Message>, bool) {
+    fn event(&mut self, _: &Replica, e: &store_pb::Event, resume: String) -> (Option<Self::Message>, bool) {
         let wanted = (self.kinds.is_empty() || self.kinds.contains(&e.kind))
             && self.call.is_none_or(|u| e.call[..] == u.to_bytes()[..])
             && self.emergency.is_none_or(|x| x == e.emergency && !e.call.is_empty());
         let message = || {
-            let event = map::event(e, &self.shared.names, self.pii, token(e.revision));
+            let event = map::event(e, &self.shared.names, self.pii, resume);
             pb::EventServiceWatchResponse { kind: Some(pb::event_service_watch_response::Kind::Event(event)) }
         };
         (wanted.then(message), false)
@@ -200,11 +205,11 @@ impl Watcher for EmergencyWatcher {
         true
     }
 
-    fn event(&mut self, _: &Replica, e: &store_pb::Event) -> (Option<Self::Message>, bool) {
+    fn event(&mut self, _: &Replica, e: &store_pb::Event, resume: String) -> (Option<Self::Message>, bool) {
         if !e.emergency || self.call.is_some_and(|u| e.call[..] != u.to_bytes()[..]) {
             return (None, false);
         }
-        let event = map::emergency(e, &self.shared.names, self.pii, token(e.revision));
+        let event = map::emergency(e, &self.shared.names, self.pii, resume);
         let message = event.map(|e| pb::DispatchServiceStreamEmergencyEventsResponse {
             kind: Some(pb::dispatch_service_stream_emergency_events_response::Kind::Event(e)),
         });

@@ -4,7 +4,7 @@ use std::sync::{Arc, RwLock};
 
 use sbc_core::ids::{CallUid, Incarnation, NodeId};
 use sbc_core::io::{Command, CommandReply, MediaStats};
-use sbc_core::replica::Replica;
+use sbc_core::replica::{EarlyCalls, Replica};
 use sbc_core::store_pb;
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -144,7 +144,9 @@ pub trait NodeHandle: Send + Sync + 'static {
     fn started_unix_ms(&self) -> u64;
     /// The replicated state. Locked for short reads only: the node applies entries under the write lock.
     fn replica(&self) -> Arc<RwLock<Replica>>;
-    /// The revision of the newest event; changes after the replica has it.
+    /// What the log does not have of this node's calls.
+    fn early(&self) -> Arc<RwLock<EarlyCalls>>;
+    /// Changes after the replica, or what stands beside it, has new events.
     fn events_changed(&self) -> watch::Receiver<u64>;
     /// The node's state.
     fn status(&self) -> watch::Receiver<NodeStatus>;

@@ -1,7 +1,7 @@
 //! Replicated records as `sbc.v1` messages. Personal data only where the asker may see it.
 
 use sbc_core::ids::{CallUid, NodeId};
-use sbc_core::replica::{CallEntry, Phase};
+use sbc_core::replica::{CallEntry, Phase, Replica, event_id};
 use sbc_core::store_pb;
 use sbc_proto::v1 as pb;
 
@@ -78,7 +78,7 @@ fn cause(c: Option<&store_pb::EndCause>) -> Option<pb::Cause> {
     Some(pb::Cause { origin: origin.into(), sip_status: c.status, reason: c.reason.clone(), q850: c.q850 })
 }
 
-pub(crate) fn call(entry: &CallEntry, names: &Names, pii: bool) -> pb::Call {
+pub(crate) fn call(replica: &Replica, entry: &CallEntry, names: &Names, pii: bool) -> pb::Call {
     let s = entry.state();
     pb::Call {
         uid: entry.uid.to_string(),
@@ -97,7 +97,14 @@ pub(crate) fn call(entry: &CallEntry, names: &Names, pii: bool) -> pb::Call {
         media: None,
         revision: s.revision,
         emergency_info: emergency_info(entry.claim().emergency_info.as_ref()),
+        owner_lost: replica.is_owner_lost(entry),
+        committed: Some(true),
     }
+}
+
+/// A call as its owner has it, before the log has all of it.
+pub(crate) fn early_call(replica: &Replica, entry: &CallEntry, names: &Names, pii: bool) -> pb::Call {
+    pb::Call { committed: Some(false), ..call(replica, entry, names, pii) }
 }
 
 /// A call that is no longer kept, as far as one of its events tells.
@@ -120,6 +127,7 @@ pub(crate) fn call_of_event(event: &store_pb::Event, names: &Names, pii: bool) -
         ended_at: if state == pb::CallState::Ended { time(event.unix_ms) } else { None },
         cause: cause(event.cause.as_ref()),
         revision: event.revision,
+        committed: Some(event.revision > 0),
         emergency_info: emergency_info(event.emergency_info.as_ref()),
         ..pb::Call::default()
     }
@@ -144,6 +152,9 @@ pub(crate) fn event(e: &store_pb::Event, names: &Names, pii: bool, resume_token:
         emergency_info: emergency_info(e.emergency_info.as_ref()),
         alarm: e.alarm.clone(),
         detail: e.detail.clone(),
+        committed: Some(e.revision > 0),
+        event_id: event_id(e),
+        retracted: e.retracted.clone(),
     }
 }
 
@@ -196,7 +207,9 @@ pub(crate) fn emergency(e: &store_pb::Event, names: &Names, pii: bool, resume_to
         K::Updated => D::Updated,
         K::LocationUpdated => D::LocationUpdated,
         K::AdditionalData => D::AdditionalData,
-        K::Unspecified | K::Config | K::ConfigRolledBack | K::NodeUp | K::AlarmRaised | K::AlarmCleared => return None,
+        K::Retracted => D::Retracted,
+        K::Unspecified | K::Config | K::ConfigRolledBack | K::AlarmRaised | K::AlarmCleared => return None,
+        K::NodeUp | K::NodeDown | K::NodeBack => return None,
     };
     let call = uid_text(&e.call);
     let caller = parties(e.parties.as_ref(), pii).map(|p| pb::CallerIdentity {
@@ -207,7 +220,7 @@ pub(crate) fn emergency(e: &store_pb::Event, names: &Names, pii: bool, resume_to
         sip_call_id: p.sip_call_id,
     });
     Some(pb::EmergencyCallEvent {
-        event_id: format!("{call}.{}", e.call_sequence),
+        event_id: event_id(e),
         call,
         call_sequence: e.call_sequence,
         revision: e.revision,
@@ -221,6 +234,8 @@ pub(crate) fn emergency(e: &store_pb::Event, names: &Names, pii: bool, resume_to
         cause: cause(e.cause.as_ref()),
         target: e.target.clone(),
         resume_token,
+        committed: Some(e.revision > 0),
+        retracted: e.retracted.clone(),
     })
 }
 

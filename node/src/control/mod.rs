@@ -10,6 +10,7 @@ mod configs;
 mod diff;
 mod dispatch_map;
 mod door;
+mod early;
 mod error;
 mod events;
 mod handle;

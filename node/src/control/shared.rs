@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLockReadGuard};
 use std::time::Duration;
 
 use sbc_core::ids::{CallUid, NodeId};
-use sbc_core::replica::Replica;
+use sbc_core::replica::{EarlyCalls, Replica};
 use sbc_core::store_pb;
 use sbc_core::store_pb::command::Kind;
 use sbc_proto::v1::ErrorReason;
@@ -75,6 +75,11 @@ impl Shared {
         let facts = [("level", level.to_string()), ("needed", needed.to_string())];
         let facts: Vec<(&str, &str)> = facts.iter().map(|(k, v)| (*k, v.as_str())).collect();
         Err(fault(Code::FailedPrecondition, ErrorReason::LevelTooLow, message, &facts))
+    }
+
+    /// Reads what the log does not have of this node's calls; not across an await.
+    pub(crate) fn read_early<T>(&self, f: impl FnOnce(&EarlyCalls) -> T) -> T {
+        f(&self.node.early().read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn me(&self) -> NodeId {

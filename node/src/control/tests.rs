@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sbc_core::ids::{CallUid, Incarnation, NodeId};
 use sbc_core::io::{Command, CommandReply, MediaStats, StreamStats};
-use sbc_core::replica::Replica;
+use sbc_core::replica::{EarlyCalls, Replica};
 use sbc_core::store_pb::{self, command::Kind};
 use sbc_proto::v1 as pb;
 use sbc_proto::v1::call_service_client::CallServiceClient;
@@ -36,6 +36,7 @@ use crate::tls::{Pems, grpc_client_tls, grpc_server};
 pub(super) struct Fake {
     config: NodeConfig,
     pub(super) replica: Arc<RwLock<Replica>>,
+    early: Arc<RwLock<EarlyCalls>>,
     events: watch::Sender<u64>,
     status: watch::Sender<NodeStatus>,
     shutdown: watch::Sender<bool>,
@@ -74,6 +75,7 @@ impl Fake {
         Arc::new(Fake {
             config,
             replica: Arc::default(),
+            early: Arc::default(),
             events: watch::channel(0).0,
             status: watch::channel(status).0,
             shutdown: watch::channel(false).0,
@@ -112,6 +114,9 @@ impl NodeHandle for Fake {
     }
     fn replica(&self) -> Arc<RwLock<Replica>> {
         Arc::clone(&self.replica)
+    }
+    fn early(&self) -> Arc<RwLock<EarlyCalls>> {
+        Arc::clone(&self.early)
     }
     fn events_changed(&self) -> watch::Receiver<u64> {
         self.events.subscribe()
@@ -269,7 +274,12 @@ fn claim(call: CallUid, emergency: bool) -> Kind {
 
 fn end(call: CallUid, origin: &str) -> Kind {
     let cause = store_pb::EndCause { origin: origin.into(), status: 487, reason: "gone".into(), q850: 0 };
-    Kind::End(store_pb::End { call: Bytes::copy_from_slice(&call.to_bytes()), epoch: 1, cause: Some(cause), media: None })
+    Kind::End(store_pb::End {
+        call: Bytes::copy_from_slice(&call.to_bytes()),
+        epoch: 1,
+        cause: Some(cause),
+        ..store_pb::End::default()
+    })
 }
 
 /// A bound for every wait: a test that would hang fails.
@@ -350,7 +360,8 @@ async fn lists_page_through_everything_once() {
     let mut all = async |filter: Option<pb::CallFilter>| {
         let (mut seen, mut token) = (Vec::new(), String::new());
         loop {
-            let asked = pb::CallServiceListRequest { filter: filter.clone(), page_size: 4, page_token: token };
+            let asked =
+                pb::CallServiceListRequest { filter: filter.clone(), page_size: 4, page_token: token, uncommitted_only: false };
             let page = soon(client.list(asked)).await.unwrap().into_inner();
             assert!(page.calls.len() <= 4);
             seen.extend(page.calls.into_iter().map(|c| c.uid));

@@ -1,5 +1,8 @@
 //! The one shape of every watch: events of the replica's journal from a revision on, each with a token to resume after it.
 //!
+//! What the log does not have of this node's calls comes between, with the token of the last that it has: who resumes gets it again, or what
+//! has become of it.
+//!
 //! A reader holds no memory of ours but a short queue: what it has not read yet stands in the journal. One that does not
 //! read is told Goodbye with its token; what the journal no longer has is said to be gone.
 
@@ -7,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sbc_core::replica::Replica;
+use sbc_core::replica::{CallEntry, EarlyCalls, Replica};
 use sbc_core::store_pb;
 use sbc_proto::v1::{ErrorReason, WatchFrom, WatchGoodbye, WatchGoodbyeReason, WatchProgress, WatchSynced, watch_from};
 use tokio::sync::mpsc;
@@ -50,8 +53,18 @@ pub(crate) trait Watcher: Send + Sync + 'static {
     fn emergencies(&self) -> bool {
         false
     }
-    /// An event, if it is asked for, and whether the watch is finished with it.
-    fn event(&mut self, replica: &Replica, event: &store_pb::Event) -> (Option<Self::Message>, bool);
+    /// An event, if it is asked for, and whether the watch is finished with it. `resume`: the token that resumes after it.
+    fn event(&mut self, replica: &Replica, event: &store_pb::Event, resume: String) -> (Option<Self::Message>, bool);
+    /// The same of one that is not committed, with its call as its owner has it.
+    fn early(
+        &mut self,
+        replica: &Replica,
+        _call: Option<&CallEntry>,
+        event: &store_pb::Event,
+        resume: String,
+    ) -> (Option<Self::Message>, bool) {
+        self.event(replica, event, resume)
+    }
 }
 
 /// The token that resumes after a revision.
@@ -67,7 +80,8 @@ fn parse_token(text: &str) -> Result<u64, Status> {
 }
 
 enum Begin {
-    Journal(u64),
+    Now { revision: u64, early: u64 },
+    After(u64),
     Snapshot,
 }
 
@@ -89,7 +103,10 @@ pub(crate) fn watch_with<W: Watcher>(
     slow: Duration,
 ) -> Result<Answers<W::Message>, Status> {
     let begin = match from.and_then(|f| f.start) {
-        None | Some(watch_from::Start::Now(_)) => Begin::Journal(shared.read(Replica::last_event_revision)),
+        None | Some(watch_from::Start::Now(_)) => {
+            let early = shared.read_early(EarlyCalls::last_number);
+            Begin::Now { revision: shared.read(Replica::last_event_revision), early }
+        }
         Some(watch_from::Start::Snapshot(_)) => Begin::Snapshot,
         Some(watch_from::Start::ResumeToken(t)) => {
             let after = parse_token(&t)?;
@@ -98,21 +115,14 @@ pub(crate) fn watch_with<W: Watcher>(
                 let facts = [("oldest", token(c.oldest))];
                 fault(Code::OutOfRange, ErrorReason::Compacted, c.to_string(), &[(facts[0].0, &facts[0].1)])
             })?;
-            Begin::Journal(after)
+            Begin::After(after)
         }
     };
     let (low, default, high) = HEARTBEAT;
     let heartbeat = if heartbeat_ms == 0 { default } else { heartbeat_ms.clamp(low, high) };
     let (tx, rx) = mpsc::channel(QUEUE);
-    let task = Task {
-        shared: shared.clone(),
-        watcher,
-        tx,
-        cursor: 0,
-        gaps_to: 0,
-        heartbeat: Duration::from_millis(heartbeat.into()),
-        slow,
-    };
+    let heartbeat = Duration::from_millis(heartbeat.into());
+    let task = Task { shared: shared.clone(), watcher, tx, cursor: 0, gaps_to: 0, early: 0, heartbeat, slow };
     tokio::spawn(task.run(begin));
     Ok(Box::pin(ReceiverStream::new(rx)))
 }
@@ -125,9 +135,14 @@ struct Task<W: Watcher> {
     cursor: u64,
     /// Up to this revision it was asked for what is there, not for everything.
     gaps_to: u64,
+    /// The same of what is not committed, by its number.
+    early: u64,
     heartbeat: Duration,
     slow: Duration,
 }
+
+/// An answer, the revision that has then been sent, and whether the watch is finished.
+type Next<M> = (Option<u64>, Option<M>, bool);
 
 /// Why a watch ends; `None`: the reader is gone.
 type Over = Option<WatchGoodbyeReason>;
@@ -149,11 +164,14 @@ impl<W: Watcher> Task<W> {
     async fn follow(&mut self, begin: Begin) -> Result<(), Over> {
         let mut changed = self.shared.node.events_changed();
         let mut shutdown = self.shared.node.shutdown();
-        self.cursor = match begin {
-            Begin::Journal(after) => after,
-            Begin::Snapshot => self.snapshot().await?,
+        let mut status = self.shared.node.status();
+        (self.cursor, self.early) = match begin {
+            Begin::Now { revision, early } => (revision, early),
+            Begin::After(revision) => (revision, 0),
+            Begin::Snapshot => (self.snapshot().await?, 0),
         };
         let mut synced = false;
+        let mut quorum = status.borrow_and_update().quorum;
         loop {
             changed.borrow_and_update();
             if self.batch().await? {
@@ -161,17 +179,25 @@ impl<W: Watcher> Task<W> {
             }
             if !synced {
                 synced = true;
-                self.send(W::Message::synced(WatchSynced { resume_token: token(self.cursor) })).await?;
+                self.send(W::Message::synced(WatchSynced { resume_token: token(self.cursor), quorum: Some(quorum) })).await?;
             }
             tokio::select! {
                 r = changed.changed() => if r.is_err() { return Err(Some(WatchGoodbyeReason::Shutdown)) },
                 () = super::shared::stopping(&mut shutdown) => return Err(Some(WatchGoodbyeReason::Shutdown)),
                 () = self.tx.closed() => return Err(None),
-                () = tokio::time::sleep(self.heartbeat) => {
-                    self.send(W::Message::progress(WatchProgress { resume_token: token(self.cursor) })).await?;
+                Ok(()) = status.changed() => {
+                    let now = status.borrow_and_update().quorum;
+                    if std::mem::replace(&mut quorum, now) != now {
+                        self.progress(now).await?;
+                    }
                 }
+                () = tokio::time::sleep(self.heartbeat) => self.progress(quorum).await?,
             }
         }
+    }
+
+    async fn progress(&self, quorum: bool) -> Result<(), Over> {
+        self.send(W::Message::progress(WatchProgress { resume_token: token(self.cursor), quorum: Some(quorum) })).await
     }
 
     /// Sends what stands before the journal; gives the revision to follow from.
@@ -203,7 +229,7 @@ impl<W: Watcher> Task<W> {
     /// Sends the next events; false: there are none.
     async fn batch(&mut self) -> Result<bool, Over> {
         let replica = self.shared.node.replica();
-        let mut out: Vec<(u64, Option<W::Message>, bool)> = Vec::new();
+        let mut out: Vec<Next<W::Message>> = Vec::new();
         {
             let guard = replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let events: Vec<Arc<store_pb::Event>> =
@@ -216,8 +242,11 @@ impl<W: Watcher> Task<W> {
                 }
                 .map_err(|_| Some(WatchGoodbyeReason::Compacted))?;
             for e in &events {
-                let (message, finished) = self.watcher.event(&guard, e);
-                out.push((e.revision, message, finished));
+                let (message, finished) = self.watcher.event(&guard, e, token(e.revision));
+                out.push((Some(e.revision), message, finished));
+            }
+            if events.is_empty() {
+                self.early(&guard, &mut out);
             }
         }
         let any = !out.is_empty();
@@ -225,12 +254,26 @@ impl<W: Watcher> Task<W> {
             if let Some(message) = message {
                 self.send(message).await?;
             }
-            self.cursor = revision;
+            self.cursor = revision.unwrap_or(self.cursor);
             if finished {
                 return Err(Some(WatchGoodbyeReason::Finished));
             }
         }
         Ok(any)
+    }
+
+    /// The next of what the log does not have, while it has nothing more itself.
+    fn early(&mut self, replica: &Replica, out: &mut Vec<Next<W::Message>>) {
+        let early = self.shared.node.early();
+        let early = early.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (number, call, told) in early.events(self.early).take(BATCH) {
+            self.early = number;
+            if !told.is_committed(replica, call) {
+                let entry = early.call(call).map(|entry| &**entry);
+                let (message, finished) = self.watcher.early(replica, entry, &told.event, token(self.cursor));
+                out.push((None, message, finished));
+            }
+        }
     }
 
     async fn send(&self, message: W::Message) -> Result<(), Over> {

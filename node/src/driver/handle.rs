@@ -1,11 +1,12 @@
 //! How others reach the driver.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use sbc_core::ids::{CallUid, MediaId};
 use sbc_core::io::{Command, CommandReply, View};
 use sbc_core::policy::ClusterConfig;
+use sbc_core::replica::EarlyCalls;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Order;
@@ -23,6 +24,7 @@ pub struct DriverHandle {
     pub(super) events: watch::Sender<u64>,
     pub(super) halted: watch::Sender<Option<String>>,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) early: Arc<RwLock<EarlyCalls>>,
 }
 
 /// The driver is gone: the node is stopping.
@@ -34,8 +36,13 @@ impl DriverHandle {
     /// A handle, and the queue for [`super::Queues::orders`].
     pub fn new() -> (DriverHandle, mpsc::Receiver<Order>) {
         let (orders, queue) = mpsc::channel(QUEUE);
-        let handle =
-            DriverHandle { orders, events: watch::Sender::new(0), halted: watch::Sender::new(None), pulse: Arc::default() };
+        let handle = DriverHandle {
+            orders,
+            events: watch::Sender::new(0),
+            halted: watch::Sender::new(None),
+            pulse: Arc::default(),
+            early: Arc::default(),
+        };
         (handle, queue)
     }
 
@@ -63,7 +70,12 @@ impl DriverHandle {
         answer.await.map_err(|_| DriverStopped)
     }
 
-    /// Changes when the replicated state has new events.
+    /// What the log does not have of this node's calls.
+    pub fn early(&self) -> Arc<RwLock<EarlyCalls>> {
+        self.early.clone()
+    }
+
+    /// Changes when the replicated state, or what stands beside it, has new events.
     pub fn events(&self) -> watch::Receiver<u64> {
         self.events.subscribe()
     }

@@ -10,7 +10,7 @@ mod judge;
 mod turn;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -22,6 +22,7 @@ use sbc_core::io::{
     SendFailure, Target, View,
 };
 use sbc_core::policy::ClusterConfig;
+use sbc_core::replica::EarlyCalls;
 use sbc_core::sbc::Sbc;
 use sbc_raft::RaftHandle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -117,6 +118,7 @@ pub struct Driver {
     events: watch::Sender<u64>,
     halted: watch::Sender<Option<String>>,
     pulse: Arc<clock::Pulse>,
+    early: Arc<RwLock<EarlyCalls>>,
 }
 
 impl Driver {
@@ -132,6 +134,7 @@ impl Driver {
             events: handle.events.clone(),
             halted: handle.halted.clone(),
             pulse: handle.pulse.clone(),
+            early: handle.early.clone(),
         };
         tokio::spawn(driver.run(queues))
     }
@@ -228,6 +231,13 @@ impl Driver {
             }
             Output::Alarm { kind, raised } => (self.parts.alarm)(kind, raised),
             Output::PeerSaid { node, incarnation, state } => self.parts.peers.words().note(node, incarnation.0, state),
+            Output::Uncommitted(told) => {
+                let told = *told;
+                let mut early = self.early.write().unwrap_or_else(PoisonError::into_inner);
+                early.set(told.call, told.entry, told.events, told.last);
+                drop(early);
+                self.events.send_modify(|n| *n += 1);
+            }
             Output::EventsChanged => self.events.send_modify(|n| *n += 1),
         }
     }

@@ -66,6 +66,7 @@ pub struct PeerLinks {
     links: Arc<HashMap<NodeId, Link>>,
     words: Words,
     changed: watch::Receiver<u64>,
+    down_after: Duration,
 }
 
 struct Link {
@@ -140,7 +141,7 @@ impl PeerLinks {
             tokio::spawn(task.run(queue));
             links.insert(NodeId(id), Link { frames, state });
         }
-        PeerLinks { links: Arc::new(links), words, changed }
+        PeerLinks { links: Arc::new(links), words, changed, down_after: lease + MARGIN }
     }
 
     /// Sends; false when there is no link or its queue is full.
@@ -173,6 +174,16 @@ impl PeerLinks {
     /// What peers have said of themselves.
     pub fn words(&self) -> &Words {
         &self.words
+    }
+
+    /// When the peer was last heard on its link; before that, when the link was first tried.
+    pub fn last_heard(&self, node: NodeId) -> Option<Instant> {
+        self.links.get(&node).map(|l| *l.state.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How long a peer may be silent before it is taken for dead.
+    pub fn down_after(&self) -> Duration {
+        self.down_after
     }
 
     /// Changes whenever a link comes or goes, or a peer says something new of itself.

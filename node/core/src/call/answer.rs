@@ -118,6 +118,7 @@ impl Call {
         let has_offer = body::find_sdp(&self.invite).is_some();
         let owed = agreed && self.caller.offer == Some(Side::Caller);
         self.phase = CallPhase::Answered;
+        self.course.answer(cx.now.mono);
         cx.stop_timer(&mut self.timers.ring);
         cx.stop_timer(&mut self.timers.progress);
         self.settle_early(cx);
@@ -163,6 +164,7 @@ impl Call {
             epoch: 1,
             seq: self.journal.next_seq(),
             dialog: Some(self.record()),
+            after_ms: Some(self.course.after_ms(cx.now.mono)),
         };
         self.journal.push(cx, self.serial, Kind::Answer(record));
     }

@@ -20,7 +20,8 @@ impl Ended {
         if !self.failed && !self.left {
             tell_answered(cx, self.claim_key, self.uid);
         }
-        self.journal.abandon();
+        let serial = self.uid.serial;
+        if self.left { self.journal.leave(cx, serial) } else { self.journal.abandon(cx, serial) }
     }
 }
 
@@ -113,7 +114,12 @@ impl Call {
                 if !self.has_failed() && !self.left {
                     tell_answered(cx, self.claim_key, self.uid);
                 }
-                self.journal.abandon();
+                // What it told of a call that is another node's, it takes back.
+                if self.left {
+                    self.journal.leave(cx, self.serial)
+                } else {
+                    self.journal.abandon(cx, self.serial)
+                }
                 AfterClaim::Nothing
             }
         }
@@ -125,7 +131,7 @@ impl Call {
             Winner::Gone => {
                 // Nobody serves it: the caller must not pay for that.
                 cx.count(Counter::Claim("orphaned"));
-                self.journal.abandon();
+                self.journal.abandon(cx, self.serial);
                 self.claim = ClaimState::Pending;
                 self.await_peers(cx);
                 AfterClaim::Nothing
@@ -169,7 +175,7 @@ impl Call {
             Winner::Left | Winner::Gone | Winner::Unsure => {
                 // It may ring by now. A node that does not answer is no reason to take that from the caller.
                 cx.count(Counter::Claim("late_orphaned"));
-                self.journal.abandon();
+                self.journal.abandon(cx, self.serial);
                 AfterClaim::Nothing
             }
             Winner::At(node) => {

@@ -2,6 +2,7 @@
 //! the call, location and additional data (RFC 6442, RFC 7852). None of it is needed for the call itself.
 
 use super::Call;
+use super::journal::Counted;
 use super::services::Services;
 use crate::io::Counter;
 use crate::sip::parts::leaves;
@@ -116,6 +117,8 @@ impl Call {
             location: carried.location,
             data: carried.data,
             message: request.raw().clone(),
+            location_number: if carried.location { self.journal.count(Counted::Location) } else { 0 },
+            data_number: if carried.data { self.journal.count(Counted::Data) } else { 0 },
         };
         self.journal.push(cx, self.serial, Kind::Notice(notice));
     }

@@ -1,5 +1,6 @@
 //! Requests within the dialog: refused, answered here (BYE), or passed to the other leg (`forward`).
 
+use super::journal::Counted;
 use super::services::Services;
 use super::{Call, CallPhase, Cause, body};
 use crate::io::{ReturnPath, Side};
@@ -152,6 +153,7 @@ impl Call {
             epoch: 1,
             seq: self.journal.next_seq(),
             dialog: Some(self.record()),
+            number: self.journal.count(Counted::Update),
         };
         self.journal.push(cx, self.serial, Kind::Refresh(record));
     }

@@ -3,6 +3,9 @@
 //! Records go out the moment they arise, so that nothing waits for the store. What fails, or is applied without effect
 //! because an earlier record is missing, is proposed again in order: after a lost quorum this republishes live calls. Each keeps the time
 //! it arose at, however late it is committed: a CDR tells when a call was, not when the quorum came back.
+//!
+//! What the log has not taken within a claim's budget, or cannot take, is told by this node itself (`Output::Uncommitted`): each time the
+//! whole of it, until the log has it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,8 +13,11 @@ use std::time::Duration;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::ids::CallUid;
+use crate::io::{Output, Uncommitted};
+use crate::replica::{CallEntry, EarlyEvent, UNCOMMITTED_LEVEL, event_id};
 use crate::store_pb::command::Kind;
-use crate::time::UnixMs;
+use crate::store_pb::{Event, EventKind};
+use crate::time::{Instant, UnixMs};
 
 /// How long to wait before proposing again; spread over twice this time by call, which limits the rate.
 const RETRY: Duration = Duration::from_secs(1);
@@ -27,7 +33,16 @@ struct Record {
     seq: u32,
     /// When it arose.
     at: UnixMs,
+    since: Instant,
     kind: Kind,
+}
+
+/// What is numbered besides records, for the ids of events.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Counted {
+    Update,
+    Location,
+    Data,
 }
 
 /// The records of one call that are not known to be applied.
@@ -42,6 +57,16 @@ pub struct Journal {
     abandoned: bool,
     /// Its claim is proposed no more; only where the log has it after all is it told the rest.
     waits: Option<u32>,
+    /// How many of each kind there were.
+    counts: [u32; 3],
+    /// The log is late, or has no place for the call: what is here is told.
+    early: bool,
+    /// Something of the call was told that stands.
+    shown: bool,
+    /// A timer will see whether it is.
+    awaited: bool,
+    /// Events that were told: their records and ids.
+    told: Vec<(u32, EventKind, String)>,
 }
 
 impl Journal {
@@ -50,9 +75,16 @@ impl Journal {
         self.next_seq
     }
 
-    /// True when everything is applied.
+    /// True when everything is applied that the log can take.
     pub fn is_settled(&self) -> bool {
-        self.records.is_empty()
+        self.abandoned || self.records.is_empty()
+    }
+
+    /// The next number of that kind.
+    pub(super) fn count(&mut self, what: Counted) -> u32 {
+        let count = &mut self.counts[what as usize];
+        *count += 1;
+        *count
     }
 
     /// True once a proposal of this call failed or came late.
@@ -72,20 +104,101 @@ impl Journal {
 
     /// Keeps a record and proposes it.
     pub(super) fn push(&mut self, cx: &mut Services, call: u64, kind: Kind) {
-        if self.abandoned {
-            return;
-        }
         if self.records.len() >= MAX_RECORDS
             && let Some(at) = self.records.iter().position(|r| matches!(r.kind, Kind::Refresh(_) | Kind::Notice(_)))
         {
             self.records.remove(at);
         }
-        self.records.push_back(Record { seq: self.next_seq, at: cx.now.unix, kind: kind.clone() });
+        self.records.push_back(Record { seq: self.next_seq, at: cx.now.unix, since: cx.now.mono, kind: kind.clone() });
         self.next_seq += 1;
         // While earlier ones wait for their retry, this one waits with them: out of order it would have no effect.
-        if !self.retrying && self.waits.is_none() {
+        if !self.retrying && !self.abandoned && self.waits.is_none() {
             cx.propose(call, cx.now.unix, kind);
         }
+        if self.early || self.abandoned || self.retrying || !cx.has_lease() {
+            self.tell(cx, call);
+        } else if !self.awaited {
+            self.awaited = true;
+            cx.start_timer(cx.config.settings.claim_budget, Timer::Call(call, CallTimer::Early));
+        }
+    }
+
+    /// The oldest record may be late.
+    pub fn on_early(&mut self, cx: &mut Services, call: u64) {
+        self.awaited = false;
+        let Some(oldest) = self.records.front() else { return };
+        let (budget, waited) = (cx.config.settings.claim_budget, cx.now.mono.since(oldest.since));
+        if waited >= budget || !cx.has_lease() {
+            self.tell(cx, call);
+        } else {
+            self.awaited = true;
+            cx.start_timer(budget.saturating_sub(waited), Timer::Call(call, CallTimer::Early));
+        }
+    }
+
+    /// Tells what the log does not have.
+    fn tell(&mut self, cx: &mut Services, call: u64) {
+        let uid = cx.own_uid(call);
+        let preview = {
+            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if replica.level() < UNCOMMITTED_LEVEL {
+                return;
+            }
+            replica.preview(uid, self.records.iter().map(|r| (r.seq, r.at.0, &r.kind)))
+        };
+        self.early = !self.records.is_empty();
+        let Some(preview) = preview.filter(|_| self.early) else { return self.untell(cx, uid) };
+        for early in &preview.events {
+            let id = event_id(&early.event);
+            if self.told.iter().all(|(_, _, known)| *known != id) {
+                self.told.push((early.seq, early.event.kind(), id));
+            }
+        }
+        let (entry, events) = (Some(preview.entry), preview.events);
+        self.shown = true;
+        let last = self.abandoned && entry.as_ref().is_some_and(|entry| !entry.is_live());
+        cx.out.push_back(Output::Uncommitted(Box::new(Uncommitted { call: uid, entry, events, last })));
+    }
+
+    /// The log has what was told.
+    fn untell(&mut self, cx: &mut Services, uid: CallUid) {
+        self.told.clear();
+        if std::mem::take(&mut self.shown) {
+            cx.out.push_back(Output::Uncommitted(Box::new(Uncommitted {
+                call: uid,
+                entry: None,
+                events: Vec::new(),
+                last: false,
+            })));
+        }
+    }
+
+    /// Another node has the call: takes back what was told of it here.
+    fn retract(&mut self, cx: &mut Services, call: u64) {
+        let uid = cx.own_uid(call);
+        let told: Vec<String> = std::mem::take(&mut self.told).into_iter().map(|(_, _, id)| id).collect();
+        if told.is_empty() {
+            return;
+        }
+        let known = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).call(uid).map(|c| c.claim().clone());
+        let of_record = |r: &Record| if let Kind::Claim(claim) = &r.kind { Some(claim.clone()) } else { None };
+        let Some(claim) = known.or_else(|| self.records.iter().find_map(of_record)) else { return };
+        let event = Event {
+            kind: EventKind::Retracted.into(),
+            kind_number: 1,
+            unix_ms: cx.now.unix.0,
+            call: claim.call,
+            node: claim.owner,
+            epoch: claim.epoch,
+            emergency: claim.emergency,
+            parties: claim.parties,
+            emergency_info: claim.emergency_info,
+            retracted: told,
+            ..Event::default()
+        };
+        self.shown = false;
+        let events = vec![EarlyEvent { seq: self.next_seq, event: std::sync::Arc::new(event) }];
+        cx.out.push_back(Output::Uncommitted(Box::new(Uncommitted { call: uid, entry: None, events, last: true })));
     }
 
     /// The call is another node's. What was proposed of it may still be committed, and then has to end; nothing is proposed anew.
@@ -100,9 +213,20 @@ impl Journal {
         }
         let recorded = {
             let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            replica.call(uid).map(|c| (c.state().seq, !c.is_live()))
+            replica.call(uid).map(|c| {
+                if !c.is_live() {
+                    self.told.retain(|told| !stands(c, told));
+                }
+                (c.state().seq, !c.is_live())
+            })
         };
         match recorded {
+            Some((_, true)) if !self.told.is_empty() => {
+                // The end came before what was to come before it.
+                self.retract(cx, call);
+                self.early = false;
+                self.records.clear();
+            }
             Some((_, true)) => self.records.clear(),
             Some((seq, false)) => {
                 self.records.retain(|r| r.seq > seq || matches!(r.kind, Kind::End(_)));
@@ -113,20 +237,26 @@ impl Journal {
             // Not even the claim: an entry of ours came through out of order.
             None => self.retry_later(cx, call, uid),
         }
+        if self.early {
+            self.tell(cx, call);
+        }
     }
 
     /// A proposal failed, or its fate is unknown.
     pub fn on_failed(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
         self.degraded = true;
-        if !self.records.is_empty() {
+        if !self.is_settled() {
             self.retry_later(cx, call, uid);
+            if !self.early {
+                self.tell(cx, call);
+            }
         }
     }
 
     /// Proposes again everything that is not applied, in order. Without a quorum it would fail again: that is tried ever more rarely.
     pub fn on_retry(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
         self.retrying = false;
-        if self.records.is_empty() {
+        if self.is_settled() {
             return;
         }
         if !cx.has_lease() {
@@ -136,7 +266,7 @@ impl Journal {
         self.fruitless = 0;
         match &mut self.waits {
             None => self.propose_all(cx, call),
-            Some(looks) if *looks >= LOOKS => self.abandon(),
+            Some(looks) if *looks >= LOOKS => self.leave(cx, call),
             Some(looks) => {
                 *looks += 1;
                 self.retry_later(cx, call, uid);
@@ -150,10 +280,26 @@ impl Journal {
         }
     }
 
-    /// Gives up for good: the claim is another call's, and no record of this one can take effect.
-    pub fn abandon(&mut self) {
+    /// Gives the log up for good: the claim is another call's, and no record of this one can take effect. The call itself goes on here.
+    pub fn abandon(&mut self, cx: &mut Services, call: u64) {
         self.abandoned = true;
+        if !self.records.is_empty() {
+            self.tell(cx, call);
+        }
+    }
+
+    /// The same for a call that another node has.
+    pub fn leave(&mut self, cx: &mut Services, call: u64) {
+        self.abandoned = true;
+        self.retract(cx, call);
+        self.early = false;
         self.records.clear();
+    }
+
+    /// Its records are dropped, for there are too many of others.
+    pub fn drop_records(&mut self, cx: &mut Services, call: u64) {
+        self.records.clear();
+        self.untell(cx, cx.own_uid(call));
     }
 
     fn retry_later(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
@@ -162,6 +308,16 @@ impl Journal {
         }
         self.retrying = true;
         cx.start_timer(retry_after(self.fruitless, uid.serial), Timer::Call(call, CallTimer::Journal));
+    }
+}
+
+/// True when an event that was told is one of those that the log has of this call, which is over.
+fn stands(entry: &CallEntry, (seq, kind, _): &(u32, EventKind, String)) -> bool {
+    match kind {
+        EventKind::Ended => !entry.was_abandoned(),
+        EventKind::Abandoned => entry.was_abandoned(),
+        EventKind::Answered => entry.state().answered_unix_ms > 0,
+        _ => *seq <= entry.state().seq,
     }
 }
 

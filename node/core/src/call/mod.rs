@@ -11,6 +11,7 @@ mod attempt;
 mod body;
 mod challenge;
 mod claim;
+mod course;
 mod describe;
 mod dial;
 mod doubt;
@@ -217,6 +218,7 @@ pub struct Call {
     auth: challenge::CallAuth,
     /// Whether it is the far end that asks, the caller's leg first.
     doubts: [Option<Box<doubt::Doubt>>; 2],
+    course: course::Course,
     end: Option<Cause>,
     ended_in_log: bool,
     timers: CallTimers,

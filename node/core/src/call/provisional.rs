@@ -129,6 +129,7 @@ impl Call {
             status: u32::from(status),
             target: self.early_target.clone(),
             callee: Some(self.callee.record(self.media.ports_toward(Side::Callee))),
+            after_ms: Some(self.course.after_ms(cx.now.mono)),
         };
         self.journal.push(cx, self.serial, Kind::Progress(progress));
     }

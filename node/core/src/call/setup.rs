@@ -59,8 +59,10 @@ impl Call {
         let streams = call.offered_streams();
         call.media.ensure(cx, streams);
         if orphan {
-            // The log has no place for a second call under the claim.
-            call.journal.abandon();
+            // The log has no place for a second call under the claim; its owner knows it all the same.
+            call.journal.abandon(cx, call.serial);
+            let claim = call.claim_record(cx);
+            call.journal.push(cx, call.serial, Kind::Claim(claim));
             call.await_peers(cx);
         } else {
             let claim = call.claim_record(cx);
@@ -191,6 +193,7 @@ impl Call {
             early: Default::default(),
             auth: Default::default(),
             doubts: [None, None],
+            course: super::course::Course::begun(cx.now.mono),
             end: None,
             ended_in_log: false,
             timers: CallTimers::default(),

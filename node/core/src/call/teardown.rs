@@ -46,6 +46,7 @@ impl Call {
             CallTimer::Session(side) => self.on_session_due(cx, side),
             CallTimer::Repeat18x(fork) => self.on_repeat_18x(cx, fork),
             CallTimer::Journal => self.journal.on_retry(cx, self.serial, self.uid),
+            CallTimer::Early => self.journal.on_early(cx, self.serial),
             CallTimer::MediaClose => {
                 self.timers.media = None;
                 if self.media.phase == MediaPhase::Closing {
@@ -217,6 +218,7 @@ impl Call {
             return;
         }
         self.phase = CallPhase::Over;
+        self.course.end(cx.now.mono);
         cx.stop_timer(&mut self.timers.claim);
         cx.stop_timer(&mut self.timers.prepare);
         cx.stop_timer(&mut self.timers.ring);
@@ -265,6 +267,8 @@ impl Call {
                 callee_packets: callee.rtp_packets,
                 callee_octets: callee.rtp_octets,
             }),
+            after_ms: Some(self.course.after_ms(cx.now.mono)),
+            duration_ms: self.course.duration_ms(cx.now.mono),
         };
         self.journal.push(cx, self.serial, Kind::End(end));
     }

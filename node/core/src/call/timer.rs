@@ -14,6 +14,8 @@ pub enum Timer {
     Undecided(u64),
     /// There may be room for emergency calls that wait.
     Crowd,
+    /// Calls of an earlier start of this node wait for their end.
+    Farewell,
     /// Targets of trunks may be due to be asked whether they are there.
     Probe,
     /// Peers that this node has no link to may be due to be asked how they are.
@@ -69,6 +71,8 @@ pub enum CallTimer {
     Session(Side),
     /// Propose again what did not commit.
     Journal,
+    /// The log may be late: what it does not have is told here.
+    Early,
     /// The media engine did not answer a close.
     MediaClose,
     /// The media engine or the DNS did not answer before dialling.

@@ -162,7 +162,7 @@ impl Call {
     /// Another node has the call: nothing more is said to either side from here.
     pub(super) fn lose(&mut self, cx: &mut Services) {
         self.claim = ClaimState::Lost;
-        self.journal.abandon();
+        self.journal.leave(cx, self.serial);
         self.leave(cx);
         self.ended_in_log = true;
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });

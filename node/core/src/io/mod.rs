@@ -16,7 +16,7 @@ pub use alarm::AlarmKind;
 pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
 pub use input::{Command, Input};
 pub use media::{Carries, MediaCommand, MediaEvent, MediaStats, Place, Side, SideHeard, StreamPorts, StreamRemote, StreamStats};
-pub use output::{CommandReply, Counter, LadderEntry, Output, Verdict};
+pub use output::{CommandReply, Counter, LadderEntry, Output, Uncommitted, Verdict};
 pub use peer::{ClaimStage, Envelope, PeerMessage};
 pub use state::NodeState;
 pub use view::{NodeView, View};

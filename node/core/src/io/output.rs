@@ -1,7 +1,8 @@
 //! Everything that the core wants done.
 
 use super::{AlarmKind, MediaCommand, NodeState, PeerMessage, Realm, ResolveRequest, Transmit, Transport};
-use crate::ids::{CommandId, FlowId, Incarnation, NodeId, ProposalId, ResolveId};
+use crate::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, ResolveId};
+use crate::replica::{CallEntry, EarlyEvent};
 use crate::store_pb;
 use crate::time::UnixMs;
 
@@ -78,8 +79,23 @@ pub enum Output {
     },
     /// The log holds something that this version cannot apply: stop the node, for it must not go on with a wrong state.
     Halt(String),
+    /// What the log does not have of a call of this node; takes the place of what was said of it before.
+    Uncommitted(Box<Uncommitted>),
     /// A call event was derived from the log; it stands in the replica, this only wakes watchers.
     EventsChanged,
+}
+
+/// A call of this node as far as the log does not have it.
+#[derive(Clone, Debug)]
+pub struct Uncommitted {
+    /// Which.
+    pub call: CallUid,
+    /// As it stands; `None`: the log has it, or another node has the call.
+    pub entry: Option<CallEntry>,
+    /// Its events that the log does not have, in order.
+    pub events: Vec<EarlyEvent>,
+    /// The log will never have them, and nothing more is said of the call.
+    pub last: bool,
 }
 
 /// Answers to commands.

@@ -78,8 +78,9 @@ pub fn of_call(facts: &Facts<'_>, uid: CallUid, mine: bool) -> Placement {
     let knows = facts.view.knows_all(facts.now);
     let unknown = if knows { Placement::Nowhere } else { Placement::Unsure };
     if owner == facts.local.node {
-        // Ours once, and not here: over, or of an earlier start of this node.
-        return unknown;
+        // Ours once, and not here: over, or of an earlier start of this node, which has still to tell its far ends.
+        let untold = entry.is_some_and(|e| facts.replica.is_owner_lost(e));
+        return if untold { Placement::Unsure } else { unknown };
     }
     let restarted = facts.replica.node_incarnation(owner).is_some_and(|i| i > uid.incarnation);
     if restarted && entry.is_none_or(|e| !e.is_live()) && owner == uid.node {

@@ -7,26 +7,28 @@ use bytes::Bytes;
 use super::blocks::BlockLog;
 use super::config_log::Applied;
 use super::level::{self, level_of};
+use super::records::{DURATIONS, cdr, detached, detached_leg, moment};
 use super::{
     ApplyError, BUDGETS_LEVEL, CDR_LIMITS, CLAIM_RETENTION_MS, CallEntry, EMERGENCY_CDR_LIMITS, ENTRY_VERSION, EVENT_LIMITS,
-    Effect, MAX_COMMANDS, ORDINARY_EVENT_LIMITS, Phase, REVISIONS_PER_ENTRY, Replica, StaleReason,
+    Effect, MAX_COMMANDS, ORDINARY_EVENT_LIMITS, OWNER_LOST_LEVEL, Phase, REVISIONS_PER_ENTRY, Replica, StaleReason,
+    UNCOMMITTED_LEVEL,
 };
-use crate::ids::{CallUid, Incarnation, NodeId};
+use crate::ids::{CallUid, NodeId};
 use crate::store_pb::command::Kind;
 use crate::store_pb::{
-    Alarm, Answer, CallState, Cdr, Claim, Command, ConfigRevision, ConfirmConfig, DialogRecord, End, EndCause, Entry, Event,
-    EventKind, LegRecord, MediaTotals, NodeUp, Notice, Progress, Refresh,
+    Alarm, Answer, Cdr, Claim, Command, ConfigRevision, ConfirmConfig, DialogRecord, End, EndCause, Entry, Event, EventKind,
+    MediaTotals, Notice, Progress, Refresh,
 };
 
 /// The level of the log from which on configurations can wait for a confirmation.
 const CONFIRM_LEVEL: u32 = 2;
 
 /// What one entry has done so far.
-struct Run {
+pub(super) struct Run {
     index: u64,
     /// Next free position among the entry's revisions.
     position: u64,
-    effects: Vec<Effect>,
+    pub(super) effects: Vec<Effect>,
 }
 
 impl Run {
@@ -40,9 +42,17 @@ impl Run {
         self.position >= REVISIONS_PER_ENTRY
     }
 
-    fn stale(&mut self, call: Option<CallUid>, reason: StaleReason) {
+    pub(super) fn stale(&mut self, call: Option<CallUid>, reason: StaleReason) {
         self.effects.push(Effect::Stale { call, reason });
     }
+}
+
+/// The end of a call.
+struct Over {
+    cause: EndCause,
+    media: MediaTotals,
+    /// When, as its record says it.
+    ended: u64,
 }
 
 /// Which of the three dialog records a command is.
@@ -68,7 +78,9 @@ impl Replica {
             self.command(&mut run, command);
         }
         self.roll_back(&mut run);
-        self.end_orphans(&mut run);
+        if self.level() < OWNER_LOST_LEVEL {
+            self.end_orphans(&mut run);
+        }
         self.expire();
         if self.blocks.expire(self.clock_ms) {
             run.effects.push(Effect::Blocks);
@@ -102,6 +114,8 @@ impl Replica {
             Kind::Withdraw(w) => self.on_withdraw(w).unwrap_or_else(|reason| run.stale(None, reason)),
             Kind::NodeReport(r) => self.on_node_report(r).unwrap_or_else(|reason| run.stale(None, reason)),
             Kind::Tick(_) => {}
+            Kind::NodeDown(c) => self.on_node_down(run, *c, at),
+            Kind::NodeBack(c) => self.on_node_back(run, *c, at),
         }
     }
 
@@ -147,7 +161,8 @@ impl Replica {
             // The same call under another key: no node does that.
             return run.stale(Some(uid), StaleReason::Malformed);
         }
-        let entry = CallEntry::claimed(uid, key, claim, at);
+        let mut entry = CallEntry::claimed(uid, key, claim, at);
+        entry.state_mut().lost_unix_ms = self.down_since(NodeId(owner)).unwrap_or(0);
         self.by_key.insert(key, uid);
         self.live += 1;
         // Proposed before the owner started again, committed after: it is recorded, and ends with this entry.
@@ -156,7 +171,7 @@ impl Replica {
         }
         self.calls.insert(uid, Arc::new(entry));
         run.effects.push(Effect::Claimed { call: uid, won: true, winner: uid, exact_match: true });
-        self.call_event(run, uid, EventKind::Received, at);
+        self.call_event(run, uid, (EventKind::Received, 1), at);
     }
 
     fn on_change(&mut self, run: &mut Run, change: Change<'_>, at: u64) {
@@ -167,6 +182,7 @@ impl Replica {
             Change::Notice(c) => (&c.call, c.epoch, c.seq),
         };
         let Some(uid) = CallUid::from_bytes(call) else { return run.stale(None, StaleReason::Malformed) };
+        let level = self.level();
         let Some(entry) = self.calls.get_mut(&uid) else { return run.stale(Some(uid), StaleReason::UnknownCall) };
         if !entry.is_live() {
             return run.stale(Some(uid), StaleReason::Ended);
@@ -182,30 +198,34 @@ impl Replica {
         let old = entry.callee().cloned();
         entry.state_mut().seq = seq;
         let event = match change {
-            Change::Progress(p) => progress(entry, p, at),
+            Change::Progress(p) => progress(entry, p, moment(level, entry.state(), p.after_ms, at)),
             Change::Answer(a) => {
                 entry.state_mut().dialog = a.dialog.as_ref().map(detached);
                 if answered {
-                    Some(EventKind::Updated)
+                    // The first one that is not a Refresh's own.
+                    Some((EventKind::Updated, 0))
                 } else {
                     entry.set_phase(Phase::Answered);
-                    entry.state_mut().answered_unix_ms = at;
-                    Some(EventKind::Answered)
+                    entry.state_mut().answered_unix_ms = moment(level, entry.state(), a.after_ms, at);
+                    Some((EventKind::Answered, 1))
                 }
             }
             Change::Refresh(r) => {
                 entry.state_mut().dialog = r.dialog.as_ref().map(detached);
-                Some(EventKind::Updated)
+                Some((EventKind::Updated, r.number))
             }
             Change::Notice(_) => None,
         };
         self.legs.insert(uid, old.as_ref(), entry.callee());
         run.effects.push(Effect::Recorded { call: uid, seq });
-        if let Some(kind) = event {
-            self.call_event(run, uid, kind, at);
+        if let Some(event) = event {
+            self.call_event(run, uid, event, at);
         }
         if let Change::Notice(notice) = change {
-            let kinds = [(notice.location, EventKind::LocationUpdated), (notice.data, EventKind::AdditionalData)];
+            let kinds = [
+                (notice.location, (EventKind::LocationUpdated, notice.location_number)),
+                (notice.data, (EventKind::AdditionalData, notice.data_number)),
+            ];
             for (_, kind) in kinds.into_iter().filter(|(there, _)| *there) {
                 // A copy: the record shares the buffer of its whole batch.
                 self.message_event(run, uid, kind, at, Bytes::copy_from_slice(&notice.message));
@@ -222,12 +242,35 @@ impl Replica {
         if end.epoch != entry.state().epoch {
             return run.stale(Some(uid), StaleReason::Fenced);
         }
-        self.finish(run, uid, end.cause.clone().unwrap_or_default(), end.media.unwrap_or_default(), at);
+        if self.level() >= DURATIONS && entry.phase() != Phase::Answered {
+            self.answer_by_end(run, uid, end);
+        }
+        let Some(state) = self.calls.get(&uid).map(|entry| entry.state()) else { return };
+        let talked = end.duration_ms.filter(|_| self.level() >= DURATIONS && state.answered_unix_ms > 0);
+        let ended = match talked {
+            Some(ms) => state.answered_unix_ms.saturating_add(ms),
+            // Of a call whose owner has started again, nobody knows better.
+            None if end.after_ms.is_none() && state.lost_unix_ms > 0 => state.lost_unix_ms,
+            None => moment(self.level(), state, end.after_ms, at),
+        };
+        let over = Over { cause: end.cause.clone().unwrap_or_default(), media: end.media.unwrap_or_default(), ended };
+        self.finish(run, uid, over, at);
+    }
+
+    /// Of a call that was answered, and whose Answer is not here, for it failed or comes later: its end says when that was.
+    fn answer_by_end(&mut self, run: &mut Run, uid: CallUid, end: &End) {
+        let (Some(after), Some(talked)) = (end.after_ms, end.duration_ms) else { return };
+        let Some(entry) = self.calls.get_mut(&uid).map(Arc::make_mut) else { return };
+        let answered = entry.state().claimed_unix_ms.saturating_add(after.saturating_sub(talked));
+        entry.set_phase(Phase::Answered);
+        entry.state_mut().answered_unix_ms = answered;
+        self.call_event(run, uid, (EventKind::Answered, 1), answered);
     }
 
     /// Ends a live call: phase, event, the one CDR.
-    fn finish(&mut self, run: &mut Run, uid: CallUid, cause: EndCause, media: MediaTotals, at: u64) {
-        let clock = self.clock_ms;
+    fn finish(&mut self, run: &mut Run, uid: CallUid, over: Over, at: u64) {
+        let Over { cause, media, ended } = over;
+        let (clock, level) = (self.clock_ms, self.level());
         let Some(entry) = self.calls.get_mut(&uid).map(Arc::make_mut).filter(|e| e.is_live()) else { return };
         let abandoned = entry.phase() != Phase::Answered && cause.origin == "caller";
         if let Some(leg) = entry.callee() {
@@ -235,17 +278,18 @@ impl Replica {
         }
         entry.set_phase(Phase::Ended);
         let state = entry.state_mut();
-        state.ended_unix_ms = at.max(state.claimed_unix_ms).max(state.answered_unix_ms);
+        state.ended_unix_ms = ended.max(state.claimed_unix_ms).max(state.answered_unix_ms);
         state.ended_log_ms = clock;
         state.cause = Some(cause);
         self.ended.insert((clock, uid));
         self.orphans.remove(&uid);
         self.live -= 1;
         run.effects.push(Effect::Ended { call: uid });
-        let revision = self.call_event(run, uid, if abandoned { EventKind::Abandoned } else { EventKind::Ended }, at);
+        let revision = self.call_event(run, uid, (if abandoned { EventKind::Abandoned } else { EventKind::Ended }, 1), at);
         let Some(entry) = self.calls.get_mut(&uid).map(Arc::make_mut) else { return };
         let state = entry.state_mut();
-        self.cdrs.push(cdr(revision, state, media));
+        let recorded_unix_ms = if level >= DURATIONS { clock } else { 0 };
+        self.cdrs.push(Cdr { recorded_unix_ms, ..cdr(revision, state, media) });
         // What only a live call needs.
         state.dialog = None;
         if let Some(claim) = &mut state.claim {
@@ -281,43 +325,6 @@ impl Replica {
         self.event(run, Event { kind: kind.into(), unix_ms: at, config_revision: revision, ..Event::default() });
     }
 
-    fn on_node_up(&mut self, run: &mut Run, up: &NodeUp, at: u64) {
-        let (Ok(node @ 1..), incarnation @ 1..) = (u16::try_from(up.node), up.incarnation) else {
-            return run.stale(None, StaleReason::Malformed);
-        };
-        let (node, incarnation) = (NodeId(node), Incarnation(incarnation));
-        let data_id = if self.level >= 2 { Bytes::copy_from_slice(&up.data_id) } else { Bytes::new() };
-        if let Some(known) = self.nodes.get_mut(&node) {
-            if !known.vacant && !known.data_id.is_empty() && known.data_id != data_id {
-                return run.stale(None, StaleReason::OtherData);
-            }
-            if known.incarnation == incarnation.0 && known.data_id.is_empty() && !data_id.is_empty() && !known.vacant {
-                // It started before the log had reached the level of data ids.
-                known.data_id = data_id;
-                return;
-            }
-            if known.incarnation >= incarnation.0 {
-                return run.stale(None, StaleReason::OldIncarnation);
-            }
-        }
-        self.nodes.insert(node, NodeUp { node: up.node, incarnation: up.incarnation, data_id, vacant: false });
-        self.alarms.forget(node);
-        self.announcers.forget(node);
-        let orphans: Vec<CallUid> =
-            self.calls.values().filter(|c| c.is_live() && c.owner() == node && self.is_orphan(c)).map(|c| c.uid).collect();
-        self.orphans.extend(orphans);
-        run.effects.push(Effect::NodeUp { node, incarnation });
-        self.event(run, Event { kind: EventKind::NodeUp.into(), unix_ms: at, node: up.node, ..Event::default() });
-    }
-
-    /// The node's next start brings a new log directory.
-    fn on_readmit(&mut self, run: &mut Run, node: u32) {
-        let known = u16::try_from(node).ok().and_then(|n| self.nodes.get_mut(&NodeId(n)));
-        let Some(known) = known else { return run.stale(None, StaleReason::Malformed) };
-        known.vacant = true;
-        known.data_id = Bytes::new();
-    }
-
     fn on_blocks(&mut self, run: &mut Run, change: impl FnOnce(&mut BlockLog) -> bool) {
         if change(&mut self.blocks) { run.effects.push(Effect::Blocks) } else { run.stale(None, StaleReason::NoBlock) }
     }
@@ -328,7 +335,7 @@ impl Replica {
         while !run.is_full() {
             let Some(uid) = self.orphans.pop_first() else { return };
             let cause = EndCause { origin: "node".to_owned(), status: 0, reason: "owner restarted".to_owned(), q850: 0 };
-            self.finish(run, uid, cause, MediaTotals::default(), at);
+            self.finish(run, uid, Over { cause, media: MediaTotals::default(), ended: at }, at);
         }
     }
 
@@ -348,19 +355,21 @@ impl Replica {
     }
 
     /// Derives an event of a call, with the call's next sequence number.
-    fn call_event(&mut self, run: &mut Run, uid: CallUid, kind: EventKind, at: u64) -> u64 {
-        let claim = self.calls.get(&uid).filter(|_| kind == EventKind::Received).map(|c| c.claim().invite.clone());
+    fn call_event(&mut self, run: &mut Run, uid: CallUid, kind: (EventKind, u32), at: u64) -> u64 {
+        let claim = self.calls.get(&uid).filter(|_| kind.0 == EventKind::Received).map(|c| c.claim().invite.clone());
         self.message_event(run, uid, kind, at, claim.unwrap_or_default())
     }
 
     /// The same with the message that brought it.
-    fn message_event(&mut self, run: &mut Run, uid: CallUid, kind: EventKind, at: u64, message: Bytes) -> u64 {
+    fn message_event(&mut self, run: &mut Run, uid: CallUid, kind: (EventKind, u32), at: u64, message: Bytes) -> u64 {
+        let kind_number = if self.level() >= UNCOMMITTED_LEVEL { kind.1 } else { 0 };
         let Some(entry) = self.calls.get_mut(&uid).map(Arc::make_mut) else { return 0 };
         entry.state_mut().event_sequence += 1;
         let state = entry.state();
         let claim = entry.claim();
         let event = Event {
-            kind: kind.into(),
+            kind: kind.0.into(),
+            kind_number,
             unix_ms: at,
             call: claim.call.clone(),
             call_sequence: state.event_sequence,
@@ -381,7 +390,7 @@ impl Replica {
         revision
     }
 
-    fn event(&mut self, run: &mut Run, mut event: Event) -> u64 {
+    pub(super) fn event(&mut self, run: &mut Run, mut event: Event) -> u64 {
         let revision = run.revision();
         event.revision = revision;
         self.events.push(event);
@@ -405,7 +414,7 @@ fn check(index: u64, entry: &Entry) -> Result<(), ApplyError> {
 }
 
 /// A call is asked at a target, or rings there. The first 18x makes the one RINGING event.
-fn progress(entry: &mut CallEntry, progress: &Progress, at: u64) -> Option<EventKind> {
+fn progress(entry: &mut CallEntry, progress: &Progress, at: u64) -> Option<(EventKind, u32)> {
     let state = entry.state_mut();
     state.target = progress.target.clone();
     if let Some(callee) = &progress.callee {
@@ -417,43 +426,5 @@ fn progress(entry: &mut CallEntry, progress: &Progress, at: u64) -> Option<Event
     }
     entry.set_phase(Phase::Ringing);
     entry.state_mut().ringing_unix_ms = at;
-    Some(EventKind::Ringing)
-}
-
-fn cdr(revision: u64, state: &CallState, media: MediaTotals) -> Cdr {
-    let claim = state.claim.as_ref();
-    Cdr {
-        revision,
-        call: claim.map(|c| c.call.clone()).unwrap_or_default(),
-        owner: state.owner,
-        epoch: state.epoch,
-        emergency: claim.is_some_and(|c| c.emergency),
-        trunk: claim.map(|c| c.trunk.clone()).unwrap_or_default(),
-        target: state.target.clone(),
-        parties: claim.and_then(|c| c.parties.clone()),
-        received_unix_ms: state.claimed_unix_ms,
-        ringing_unix_ms: state.ringing_unix_ms,
-        answered_unix_ms: state.answered_unix_ms,
-        ended_unix_ms: state.ended_unix_ms,
-        cause: state.cause.clone(),
-        media: Some(media),
-        emergency_info: claim.and_then(|c| c.emergency_info.clone()),
-    }
-}
-
-/// Octet fields of a decoded entry share its whole buffer: what is kept must not.
-fn detached(dialog: &DialogRecord) -> DialogRecord {
-    DialogRecord {
-        caller: dialog.caller.as_ref().map(detached_leg),
-        callee: dialog.callee.as_ref().map(detached_leg),
-        media_profile: dialog.media_profile.clone(),
-    }
-}
-
-fn detached_leg(leg: &LegRecord) -> LegRecord {
-    LegRecord {
-        local_sdp: Bytes::copy_from_slice(&leg.local_sdp),
-        remote_sdp: Bytes::copy_from_slice(&leg.remote_sdp),
-        ..leg.clone()
-    }
+    Some((EventKind::Ringing, 1))
 }

@@ -64,6 +64,13 @@ pub enum Effect {
         /// Its new incarnation.
         incarnation: Incarnation,
     },
+    /// A node is down.
+    NodeDown {
+        /// Which node.
+        node: NodeId,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
     /// A command changed nothing.
     Stale {
         /// The call it names, where it names one.

@@ -125,6 +125,12 @@ impl CallEntry {
         cause.is_some_and(|c| left(&c.origin, c.status))
     }
 
+    /// True when the caller gave up before the answer.
+    pub fn was_abandoned(&self) -> bool {
+        let by_caller = self.state.cause.as_ref().is_some_and(|c| c.origin == "caller");
+        !self.is_live() && self.state.answered_unix_ms == 0 && by_caller
+    }
+
     /// An emergency call.
     pub fn emergency(&self) -> bool {
         self.claim().emergency

@@ -42,7 +42,7 @@ impl Record for Cdr {
         384 + parties_weight(self.parties.as_ref()) + self.target.len() + self.trunk.len()
     }
     fn unix_ms(&self) -> u64 {
-        self.ended_unix_ms
+        self.ended_unix_ms.max(self.recorded_unix_ms)
     }
     fn urgent(&self) -> bool {
         self.emergency

@@ -8,7 +8,8 @@ use super::ApplyError;
 use crate::store_pb::Entry;
 use crate::store_pb::command::Kind;
 
-/// The newest level that this version knows. 1: before there were levels. 2: alarms, data ids of nodes, and what else is marked so in [`level_of`].
+/// The newest level that this version knows. 1: before there were levels. 2: alarms, data ids of nodes, and what else is marked so in [`level_of`];
+/// times of calls by their owners' monotonic clocks; calls that lost their owner live until it has told their far ends; ids of events.
 pub const LEVEL: u32 = 2;
 
 /// The level from which on a kind of command may stand in the log.
@@ -27,7 +28,13 @@ pub fn level_of(kind: &Kind) -> u32 {
         | Kind::Unblock(_)
         // An older node stops at it for not knowing the kind, which is what it is for.
         | Kind::Level(_) => 1,
-        Kind::Alarm(_) | Kind::Readmit(_) | Kind::ConfirmConfig(_) | Kind::Withdraw(_) | Kind::NodeReport(_) => 2,
+        Kind::Alarm(_)
+        | Kind::Readmit(_)
+        | Kind::ConfirmConfig(_)
+        | Kind::Withdraw(_)
+        | Kind::NodeReport(_)
+        | Kind::NodeDown(_)
+        | Kind::NodeBack(_) => 2,
     }
 }
 

@@ -15,14 +15,18 @@ mod clock;
 mod config_log;
 #[cfg(test)]
 mod config_tests;
+mod early;
 mod effect;
 mod entry;
 mod journal;
 mod legs;
 mod level;
+mod nodes;
+mod records;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod uncommitted;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -30,12 +34,15 @@ use std::sync::Arc;
 
 pub use blocks::BLOCK_CAP;
 pub use config_log::{CONFIG_HISTORY_CAP, CONFIG_TEXT_CAP};
+pub use early::EarlyCalls;
 pub use effect::{ApplyError, Compacted, Effect, RestoreError, StaleReason};
 pub use entry::{CallEntry, Phase, failed, left};
 pub use level::{LEVEL, level_of};
+pub use nodes::OWNER_LOST_LEVEL;
 pub use snapshot::Frozen;
+pub use uncommitted::{EarlyEvent, Preview, UNCOMMITTED_LEVEL, event_id};
 
-use crate::ids::{CallUid, Incarnation, NodeId};
+use crate::ids::{CallUid, NodeId};
 use crate::store_pb::{AlarmState, Block, Cdr, ConfigHistory, ConfigPending, Event, NodeUp};
 use alarms::AlarmLog;
 use announcers::AnnouncerLog;
@@ -89,7 +96,7 @@ pub struct Replica {
     legs: Legs,
     /// Ended calls by the log's clock at their end.
     ended: BTreeSet<(u64, CallUid)>,
-    /// Live calls whose owner has started again: ended a bounded number an entry.
+    /// Live calls whose owner has started again. At level 1 they are ended a bounded number an entry, later by their owner.
     orphans: BTreeSet<CallUid>,
     live: usize,
     cdrs: Budgets<Cdr>,
@@ -106,6 +113,8 @@ pub struct Replica {
     tick_ms: u64,
     /// What each node has said of its last start.
     nodes: BTreeMap<NodeId, NodeUp>,
+    /// Nodes that are down, and since when.
+    down: BTreeMap<NodeId, u64>,
 }
 
 impl Default for Replica {
@@ -142,6 +151,7 @@ impl Replica {
             stepped_ms: 0,
             tick_ms: 0,
             nodes: BTreeMap::new(),
+            down: BTreeMap::new(),
         }
     }
 
@@ -261,21 +271,5 @@ impl Replica {
     /// Alarms that stand, by node and word.
     pub fn alarms(&self) -> impl Iterator<Item = &AlarmState> {
         self.alarms.iter()
-    }
-
-    /// The newest incarnation that a node has reported.
-    pub fn node_incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        self.nodes.get(&node).map(|n| Incarnation(n.incarnation))
-    }
-
-    /// What the log knows of a node: its newest start and its data id.
-    pub fn node(&self, node: NodeId) -> Option<&NodeUp> {
-        self.nodes.get(&node)
-    }
-
-    /// True when the call's owner has started again since it took the call.
-    fn is_orphan(&self, entry: &CallEntry) -> bool {
-        let Some(now) = self.node_incarnation(entry.owner()) else { return false };
-        entry.uid.node != entry.owner() || entry.uid.incarnation < now
     }
 }

@@ -12,7 +12,7 @@ use super::{
     BUDGETS_LEVEL, CDR_LIMITS, CallEntry, EMERGENCY_CDR_LIMITS, EVENT_LIMITS, LEVEL, ORDINARY_EVENT_LIMITS, Replica, RestoreError,
 };
 use crate::ids::{CallUid, NodeId};
-use crate::store_pb::{Cdr, Event, NodeUp, Snapshot};
+use crate::store_pb::{Cdr, Event, NodeDown, NodeUp, Snapshot};
 
 /// The replica at one log index, sharing its records.
 #[derive(Clone, Debug)]
@@ -30,6 +30,7 @@ pub struct Frozen {
     stepped_ms: u64,
     tick_ms: u64,
     nodes: BTreeMap<NodeId, NodeUp>,
+    down: BTreeMap<NodeId, u64>,
 }
 
 impl Frozen {
@@ -48,7 +49,13 @@ impl Frozen {
             stepped_ms: replica.stepped_ms,
             tick_ms: replica.tick_ms,
             nodes: replica.nodes.clone(),
+            down: replica.down.clone(),
         }
+    }
+
+    fn down_record(&self, node: NodeId, unix_ms: u64) -> Option<NodeDown> {
+        let incarnation = self.nodes.get(&node)?.incarnation;
+        Some(NodeDown { node: u32::from(node.0), incarnation, unix_ms })
     }
 
     /// Log index of the last entry in it.
@@ -80,6 +87,7 @@ impl Frozen {
             blocks: self.blocks.iter().cloned().collect(),
             alarms: self.alarms.iter().cloned().collect(),
             announcers: self.announcers.states().collect(),
+            down: self.down.iter().filter_map(|(node, at)| self.down_record(*node, *at)).collect(),
         }
     }
 }
@@ -119,6 +127,10 @@ impl Replica {
         for n in snapshot.nodes {
             let node = u16::try_from(n.node).map_err(|_| RestoreError::Damaged("a node's id"))?;
             replica.nodes.insert(NodeId(node), n);
+        }
+        for d in snapshot.down {
+            let node = u16::try_from(d.node).map_err(|_| RestoreError::Damaged("a node's id"))?;
+            replica.down.insert(NodeId(node), d.unix_ms);
         }
         replica.blocks = BlockLog::restored(snapshot.blocks).ok_or(RestoreError::Damaged("a block stands twice"))?;
         replica.alarms = AlarmLog::restored(snapshot.alarms).ok_or(RestoreError::Damaged("an alarm stands twice"))?;

@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::journal::Journal;
 use super::*;
+use crate::ids::Incarnation;
 use crate::store_pb::command::Kind;
 use crate::store_pb::*;
 
@@ -37,27 +38,34 @@ fn leg(n: u64) -> LegRecord {
 }
 
 fn progress(call: CallUid, seq: u32, status: u32) -> Kind {
-    Kind::Progress(Progress { call: raw(call), epoch: 1, seq, status, target: "psap".into(), callee: Some(leg(call.serial)) })
+    let callee = Some(leg(call.serial));
+    Kind::Progress(Progress { call: raw(call), epoch: 1, seq, status, target: "psap".into(), callee, after_ms: None })
 }
 
 fn answer(call: CallUid, seq: u32) -> Kind {
     let dialog = DialogRecord { callee: Some(leg(call.serial)), caller: Some(leg(0)), ..Default::default() };
-    Kind::Answer(Answer { call: raw(call), epoch: 1, seq, dialog: Some(dialog) })
+    Kind::Answer(Answer { call: raw(call), epoch: 1, seq, dialog: Some(dialog), after_ms: None })
 }
 
 fn refresh(call: CallUid, seq: u32) -> Kind {
     let dialog = DialogRecord { callee: Some(leg(call.serial)), ..Default::default() };
-    Kind::Refresh(Refresh { call: raw(call), epoch: 1, seq, dialog: Some(dialog) })
+    Kind::Refresh(Refresh { call: raw(call), epoch: 1, seq, dialog: Some(dialog), number: seq })
 }
 
 fn end(call: CallUid, origin: &str) -> Kind {
     let cause = EndCause { origin: origin.into(), status: 200, ..EndCause::default() };
-    Kind::End(End { call: raw(call), epoch: 1, cause: Some(cause), media: None })
+    Kind::End(End { call: raw(call), epoch: 1, cause: Some(cause), ..End::default() })
 }
 
 fn entry(unix_ms: u64, kinds: Vec<Kind>) -> Entry {
     let commands = kinds.into_iter().map(|k| Command { unix_ms, kind: Some(k) }).collect();
     Entry { version: 1, proposer: 1, incarnation: 1, commands }
+}
+
+fn raise(replica: &mut Replica, level: u32) {
+    if level > 1 {
+        replica.apply(1, &entry(1, vec![Kind::Level(Level { level })])).unwrap();
+    }
 }
 
 fn kinds(replica: &Replica) -> Vec<EventKind> {
@@ -113,6 +121,56 @@ fn a_call_from_claim_to_cdr() {
     assert_eq!(times, (1000, 1200, 2000, 9000));
     assert_eq!(cdrs[0].target, "psap");
     assert_eq!(cdrs[0].cause.as_ref().unwrap().origin, "caller");
+}
+
+/// A wall clock that jumps by an hour makes no call longer, at whatever moment of it.
+#[test]
+fn durations_are_those_of_the_monotonic_clock() {
+    const HOUR: u64 = 3_600_000;
+    let c = uid(1, 1, 5);
+    let set = |kind: Kind, after: u64, talked: Option<u64>| match kind {
+        Kind::Progress(p) => Kind::Progress(Progress { after_ms: Some(after), ..p }),
+        Kind::Answer(a) => Kind::Answer(Answer { after_ms: Some(after), ..a }),
+        Kind::End(e) => Kind::End(End { after_ms: Some(after), duration_ms: talked, ..e }),
+        other => other,
+    };
+    let call = |level: u32, jumps: [i64; 3], answered: bool| {
+        let mut r = Replica::new();
+        raise(&mut r, level);
+        let at = |ms: u64, jump: i64| (10 * HOUR + ms).checked_add_signed(jump).unwrap();
+        r.apply(2, &entry(at(0, 0), vec![claim(c, 1)])).unwrap();
+        r.apply(3, &entry(at(200, jumps[0]), vec![set(progress(c, 1, 180), 200, None)])).unwrap();
+        if answered {
+            r.apply(4, &entry(at(1000, jumps[1]), vec![set(answer(c, 2), 1000, None)])).unwrap();
+        }
+        let talked = answered.then_some(8000);
+        r.apply(5, &entry(at(9000, jumps[2]), vec![set(end(c, "caller"), 9000, talked)])).unwrap();
+        let cdr = r.cdrs(0, 9).unwrap().remove(0);
+        [cdr.received_unix_ms, cdr.ringing_unix_ms, cdr.answered_unix_ms, cdr.ended_unix_ms].map(|t| t.saturating_sub(10 * HOUR))
+    };
+    let hour = 3_600_000;
+    for jumps in [[0, 0, 0], [hour; 3], [0, hour, hour], [0, 0, hour], [0, 0, -hour], [-hour; 3]] {
+        assert_eq!(call(2, jumps, true), [0, 200, 1000, 9000], "{jumps:?}");
+        assert_eq!(call(2, jumps, false), [0, 200, 0, 9000], "{jumps:?}");
+    }
+    // As it was at level 1.
+    assert_eq!(call(1, [0, 0, hour], true), [0, 200, 1000, 9000 + HOUR]);
+}
+
+/// Whose owner's clock was years behind at its beginning: its record is as old as the log says, not as it says itself.
+#[test]
+fn a_record_is_kept_however_old_its_times_are() {
+    let mut r = Replica::new();
+    raise(&mut r, 2);
+    let c = uid(1, 1, 5);
+    let tick = |at| entry(at, vec![Kind::Tick(Tick {})]);
+    let now = 1_800_000_000_000;
+    r.apply(2, &tick(now)).unwrap();
+    r.apply(3, &entry(1000, vec![claim(c, 1)])).unwrap();
+    let Kind::End(over) = end(c, "caller") else { unreachable!() };
+    r.apply(4, &entry(now, vec![Kind::End(End { after_ms: Some(5000), ..over })])).unwrap();
+    r.apply(5, &tick(now + 10_000)).unwrap();
+    assert_eq!(r.cdrs(0, 9).unwrap()[0].ended_unix_ms, 6000);
 }
 
 #[test]
@@ -590,4 +648,118 @@ fn a_node_is_known_by_its_log_directory() {
     let known = r.node(NodeId(3)).unwrap();
     assert_eq!((known.incarnation, known.vacant, &known.data_id[..]), (9, false, &[2; 16][..]));
     assert_eq!(r.apply(8, &entry(7, vec![up(10, 1)])).unwrap(), refused, "the old directory is no longer its own");
+}
+
+/// A node that is down takes its calls out of nobody's hands: they are marked, and marked no more when it is back.
+#[test]
+fn a_node_is_down_until_it_is_back_or_starts_again() {
+    let up = |node, incarnation| Kind::NodeUp(NodeUp { node, incarnation, ..NodeUp::default() });
+    let down = |node, incarnation| Kind::NodeDown(NodeDown { node, incarnation, unix_ms: 0 });
+    let back = |node, incarnation| Kind::NodeBack(NodeBack { node, incarnation });
+    let (a, b, later) = (uid(1, 1, 1), uid(2, 1, 1), uid(1, 1, 2));
+    let mut r = Replica::new();
+    raise(&mut r, 2);
+    let lost = |r: &Replica| [a, b, later].map(|c| r.call(c).is_some_and(|entry| r.is_owner_lost(entry)));
+    r.apply(2, &entry(1000, vec![up(1, 1), up(2, 1), claim(a, 1), claim(b, 2)])).unwrap();
+    let stale = |r: &mut Replica, index, kind, why| {
+        assert_eq!(r.apply(index, &entry(2000, vec![kind])).unwrap(), [Effect::Stale { call: None, reason: why }]);
+    };
+    stale(&mut r, 3, down(1, 2), StaleReason::OldIncarnation);
+    stale(&mut r, 4, down(3, 1), StaleReason::OldIncarnation);
+    stale(&mut r, 5, down(0, 1), StaleReason::Malformed);
+    stale(&mut r, 6, back(1, 1), StaleReason::Replay);
+    let effects = r.apply(7, &entry(5000, vec![down(1, 1)])).unwrap();
+    assert_eq!(effects[0], Effect::NodeDown { node: NodeId(1), incarnation: Incarnation(1) });
+    stale(&mut r, 8, down(1, 1), StaleReason::Replay);
+    // Proposed before, committed after.
+    r.apply(9, &entry(900, vec![claim(later, 3)])).unwrap();
+    assert_eq!(lost(&r), [true, false, true]);
+    assert_eq!(Replica::restore(r.snapshot()).map(|again| (lost(&again), again.snapshot())), Ok((lost(&r), r.snapshot())));
+    r.apply(10, &entry(6000, vec![back(1, 1)])).unwrap();
+    assert_eq!((lost(&r), r.down_since(NodeId(1))), ([false; 3], None));
+    // What it ends then ends as ever.
+    r.apply(11, &entry(7000, vec![end(later, "caller")])).unwrap();
+    assert_eq!(r.cdrs(0, 9).unwrap()[0].ended_unix_ms, 7000);
+    // Down again, and started again: its call lives until it says so, and was over when the node was.
+    r.apply(12, &entry(8000, vec![down(1, 1)])).unwrap();
+    r.apply(13, &entry(9000, vec![up(1, 2)])).unwrap();
+    assert_eq!(r.orphans_of(NodeId(1)).map(|c| c.uid).collect::<Vec<_>>(), [a]);
+    assert_eq!(lost(&r), [true, false, false]);
+    r.apply(14, &entry(9500, vec![down(1, 2)])).unwrap();
+    r.apply(15, &entry(9600, vec![up(1, 3), end(a, "node")])).unwrap();
+    assert_eq!(r.cdrs(0, 9).unwrap()[1].ended_unix_ms, 8000);
+    assert_eq!(r.orphans_of(NodeId(1)).count(), 0);
+    use EventKind::{Abandoned, Ended, NodeBack as Back, NodeDown as Down, NodeUp as Up, Received};
+    assert_eq!(kinds(&r)[2..], [Received, Received, Down, Received, Back, Abandoned, Down, Up, Down, Up, Ended]);
+}
+
+/// At level 1 there is no such command, and an owner that starts again ends its calls by that.
+#[test]
+fn below_its_level_no_node_is_down() {
+    let mut r = Replica::new();
+    let a = uid(1, 1, 1);
+    r.apply(1, &entry(1000, vec![Kind::NodeUp(NodeUp { node: 1, incarnation: 1, ..NodeUp::default() }), claim(a, 1)])).unwrap();
+    let down = Kind::NodeDown(NodeDown { node: 1, incarnation: 1, unix_ms: 0 });
+    let effects = r.apply(2, &entry(2000, vec![down])).unwrap();
+    assert_eq!(effects, [Effect::Stale { call: None, reason: StaleReason::Level }]);
+    r.apply(3, &entry(3000, vec![Kind::NodeUp(NodeUp { node: 1, incarnation: 2, ..NodeUp::default() })])).unwrap();
+    assert_eq!(r.cdrs(0, 9).unwrap()[0].ended_unix_ms, 3000);
+}
+
+/// Before and after its commit an event has the same id, and says the same.
+#[test]
+fn what_an_owner_tells_early_is_what_the_log_says_later() {
+    let mut r = Replica::new();
+    raise(&mut r, 2);
+    let c = uid(1, 1, 5);
+    let notice = Kind::Notice(Notice {
+        call: raw(c),
+        epoch: 1,
+        seq: 5,
+        location: true,
+        data: true,
+        message: Bytes::from_static(b"INFO sip:x SIP/2.0\r\n\r\n"),
+        location_number: 4,
+        data_number: 2,
+    });
+    let Kind::Refresh(second) = refresh(c, 4) else { unreachable!() };
+    let second = Kind::Refresh(Refresh { number: 7, ..second });
+    let records = [claim(c, 1), progress(c, 1, 180), answer(c, 2), refresh(c, 3), second, notice, end(c, "caller")];
+    let numbered = || (0..).zip(&records).map(|(seq, kind)| (seq, 1000 + u64::from(seq), kind));
+    let early = r.preview(c, numbered()).expect("it claims");
+    assert!(r.call(c).is_none() && r.last_event_revision() == 0, "nothing has changed");
+    let ids: Vec<String> = early.events.iter().map(|e| event_id(&e.event)).collect();
+    let of_kind = |kinds: &[&str]| kinds.iter().map(|k| format!("1-1-5.1.{k}")).collect::<Vec<_>>();
+    let kinds =
+        ["received.1", "ringing.1", "answered.1", "updated.3", "updated.7", "location_updated.4", "additional_data.2", "ended.1"];
+    assert_eq!(ids, of_kind(&kinds));
+    for (index, (seq, at, kind)) in (2..).zip(numbered()) {
+        // What is left to say begins where the log ends, and nothing of it is said to be there before it is.
+        let rest = r.preview(c, numbered().skip(seq as usize)).expect("a call");
+        assert_eq!(rest.entry.state().phase, early.entry.state().phase);
+        assert!(rest.events.iter().all(|e| !e.is_committed(&r, c)), "{seq}");
+        r.apply(index, &entry(at, vec![kind.clone()])).unwrap();
+        assert!(early.events.iter().filter(|e| e.seq <= seq).all(|e| e.is_committed(&r, c)), "{seq}");
+    }
+    let said: Vec<Event> = r.events(0, 99).unwrap().iter().map(|e| (**e).clone()).collect();
+    assert_eq!(said.iter().map(|e| e.call_sequence).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    let bare = said.into_iter().map(|e| Event { revision: 0, call_sequence: 0, ..e });
+    assert_eq!(bare.collect::<Vec<_>>(), early.events.iter().map(|e| (*e.event).clone()).collect::<Vec<_>>());
+}
+
+/// The Answer failed, or comes after the End: the call was answered all the same.
+#[test]
+fn an_end_tells_of_an_answer_that_the_log_does_not_have() {
+    let c = uid(1, 1, 5);
+    let Kind::End(over) = end(c, "caller") else { unreachable!() };
+    let over = Kind::End(End { after_ms: Some(9000), duration_ms: Some(8000), ..over });
+    let mut r = Replica::new();
+    raise(&mut r, 2);
+    r.apply(2, &entry(1000, vec![claim(c, 1), progress(c, 1, 180), over.clone(), answer(c, 2)])).unwrap();
+    assert_eq!(kinds(&r), [EventKind::Received, EventKind::Ringing, EventKind::Answered, EventKind::Ended]);
+    let cdr = r.cdrs(0, 9).unwrap().remove(0);
+    assert_eq!((cdr.answered_unix_ms, cdr.ended_unix_ms), (2000, 10_000));
+    let mut old = Replica::new();
+    old.apply(2, &entry(1000, vec![claim(c, 1), over])).unwrap();
+    assert_eq!(kinds(&old), [EventKind::Received, EventKind::Abandoned]);
 }

@@ -37,7 +37,8 @@ impl Sbc {
                 | Effect::ConfigRefused { .. }
                 | Effect::ConfigRepeated { .. }
                 | Effect::Level(_)
-                | Effect::NodeUp { .. } => {}
+                | Effect::NodeUp { .. }
+                | Effect::NodeDown { .. } => {}
             }
         }
         if blocks {

@@ -53,8 +53,9 @@ impl Sbc {
                 // RFC 5407 §3.2.1: it crosses ours, for which the dialog is there until that is answered.
                 self.cx.note_received(uid.serial, back, message);
                 self.cx.note_sent(uid.serial, back, &message.response(200, None));
-                self.cx.reject_stateless(back, message, 200);
+                self.answer_crossed(back, message);
             }
+            (Placement::Nowhere | Placement::Unsure, Some((uid, side))) if self.on_farewell_bye(uid, side, back, message) => {}
             (Placement::Nowhere, _) => {
                 self.cx.count(Counter::Misrouted(label, "481"));
                 self.refuse(back, message, 481);
@@ -68,6 +69,14 @@ impl Sbc {
                     self.cx.reject_stateless(back, message, 503);
                 }
             }
+        }
+    }
+
+    /// 200 to a BYE that crosses ours, and to its copies, whatever becomes of ours meanwhile.
+    pub(super) fn answer_crossed(&mut self, back: ReturnPath, bye: &Message) {
+        match self.cx.tx.create_server(self.cx.now.mono, server_key(bye, &Method::Bye), false, back) {
+            Some(tx) => self.cx.reject(tx, bye, 200, ""),
+            None => self.cx.reject_stateless(back, bye, 200),
         }
     }
 

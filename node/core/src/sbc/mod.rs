@@ -13,6 +13,7 @@ mod crowd;
 mod doubt;
 mod emits;
 mod extensions;
+mod farewell;
 mod in_dialog;
 mod initial;
 mod judge;
@@ -90,6 +91,7 @@ pub struct Sbc {
     ladders: PastLadders,
     pages: page::Pages,
     subscriptions: subscription::Subscriptions,
+    farewells: farewell::Farewells,
     probes: probe::Probes,
     neighbours: neighbours::Neighbours,
     /// Connections of this node whose far end has proved who it is. As many as the transport has connections.
@@ -128,6 +130,7 @@ impl Sbc {
             ladders: PastLadders::default(),
             pages: Default::default(),
             subscriptions: Default::default(),
+            farewells: Default::default(),
             probes: Default::default(),
             neighbours: Default::default(),
             proved: HashMap::new(),
@@ -152,7 +155,10 @@ impl Sbc {
             Input::Resolved { id, result } => {
                 if let Some(serial) = self.cx.resolving.remove(&id) {
                     self.with_call(serial, |call, cx| call.on_resolved(cx, id, result));
-                } else if !self.on_page_resolved(id, &result) && !self.on_subscription_resolved(id, &result) {
+                } else if !self.on_page_resolved(id, &result)
+                    && !self.on_subscription_resolved(id, &result)
+                    && !self.on_farewell_resolved(id, &result)
+                {
                     self.on_probe_resolved(id, result);
                 }
             }
@@ -195,6 +201,7 @@ impl Sbc {
             self.cx.tx.on_node_gone(self.cx.now.mono, node);
         }
         self.plan_neighbours();
+        self.look_for_orphans();
     }
 
     /// Messages that were noted go into the ladder of their call, or the memory of it.
@@ -313,8 +320,12 @@ impl Sbc {
         while let Some(timer) = self.cx.timers.pop_expired(now) {
             match timer {
                 Timer::Call(serial, timer) => {
-                    if timer == CallTimer::Journal {
-                        self.with_unsettled(serial, |ended, cx| ended.journal.on_retry(cx, serial, ended.uid));
+                    match timer {
+                        CallTimer::Journal => {
+                            self.with_unsettled(serial, |ended, cx| ended.journal.on_retry(cx, serial, ended.uid));
+                        }
+                        CallTimer::Early => self.with_unsettled(serial, |ended, cx| ended.journal.on_early(cx, serial)),
+                        _ => {}
                     }
                     if let CallTimer::Doubt(side) = timer {
                         self.on_doubt_due(serial, side);
@@ -324,6 +335,7 @@ impl Sbc {
                 Timer::Hold(id) => self.on_hold_over(id),
                 Timer::Undecided(id) => self.on_undecided(id),
                 Timer::Crowd => self.on_crowd_tick(),
+                Timer::Farewell => self.on_farewell_tick(),
                 Timer::Probe => self.on_probe_tick(),
                 Timer::Neighbours => self.on_neighbours_tick(),
                 Timer::Left(tx) => self.cx.on_left_over(tx),
@@ -398,7 +410,12 @@ impl Sbc {
     }
 
     fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, loss: Loss) {
-        if self.on_probe_lost(tx) || self.on_neighbour_lost(tx) || self.on_page_lost(tx) || self.on_subscription_lost(tx, loss) {
+        if self.on_probe_lost(tx)
+            || self.on_neighbour_lost(tx)
+            || self.on_page_lost(tx)
+            || self.on_subscription_lost(tx, loss)
+            || self.on_farewell_lost(tx, loss)
+        {
             return;
         }
         if let Some(serial) = self.call_of(tx)

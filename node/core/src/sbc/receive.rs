@@ -183,7 +183,11 @@ impl Sbc {
         };
         let action = self.cx.tx.on_response(self.cx.now.mono, tx, message.status().unwrap_or(500));
         let asked = self.on_probe_response(tx, message) || self.on_neighbour_response(tx, message);
-        if asked || self.on_page_response(tx, message) || self.on_subscription_response(tx, message) {
+        if asked
+            || self.on_page_response(tx, message)
+            || self.on_subscription_response(tx, message)
+            || self.on_farewell_response(tx, message)
+        {
             return;
         }
         if let Some(&call) = self.cx.alone_of.get(&tx) {

@@ -53,7 +53,8 @@ impl Unsettled {
 impl Sbc {
     /// Keeps what the log has still to hear of a call that is over.
     pub(super) fn keep_unsettled(&mut self, serial: u64, ended: Ended) {
-        if let Some(dropped) = self.unsettled.keep(serial, ended) {
+        if let Some(mut dropped) = self.unsettled.keep(serial, ended) {
+            dropped.journal.drop_records(&mut self.cx, dropped.uid.serial);
             self.cx.count(Counter::Dropped("unsettled_call"));
             if self.by_claim.get(&dropped.claim_key.0) == Some(&dropped.uid.serial) {
                 self.by_claim.remove(&dropped.claim_key.0);

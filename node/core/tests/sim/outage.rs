@@ -61,3 +61,19 @@ fn a_cdr_tells_when_the_call_was_not_when_the_quorum_came_back() {
     assert_eq!(since(cdrs[0].answered_unix_ms) / 100, 61);
     assert_eq!(since(cdrs[0].ended_unix_ms) / 100, 91);
 }
+
+/// The wall clock jumps by an hour in mid-call, on or back: the call is as long as it was.
+#[test]
+fn a_clock_that_jumps_makes_no_call_longer() {
+    for hour in [3_600_000, -3_600_000] {
+        let mut w = World::new(3, 3, calls(1, 0), Net::calm());
+        w.raise_level();
+        w.run_until(7500);
+        w.wall_off_ms = hour;
+        w.run_until(200_000);
+        let cdrs = w.nodes[1].replica.read().expect("no thread of ours panics").cdrs(0, 10).expect("none was compacted");
+        let [cdr] = &cdrs[..] else { panic!("{cdrs:?}") };
+        let since = |at: u64| (at - UNIX) / 100;
+        assert_eq!([since(cdr.received_unix_ms), since(cdr.answered_unix_ms), since(cdr.ended_unix_ms)], [50, 60, 90], "{hour}");
+    }
+}

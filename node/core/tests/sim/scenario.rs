@@ -33,6 +33,10 @@ pub(crate) fn run(seed: u64, trace: bool) -> World {
     }
     let mut world = World::new(seed, nodes, plans, net);
     world.trace = trace;
+    // Half of them with a log as the version before wrote it.
+    if Rng::new(seed ^ 0x1e7e1).per_mille(500) {
+        world.raise_level();
+    }
     if nodes > 1 {
         for _ in 0..rng.range(0, 8) {
             let at = rng.range(0, HEALED);

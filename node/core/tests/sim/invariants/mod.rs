@@ -8,6 +8,7 @@ pub(crate) mod no_ghost_rings;
 pub(crate) mod one_cdr_per_call;
 pub(crate) mod one_final_answer;
 pub(crate) mod one_invite_rings_once;
+pub(crate) mod what_is_told_stands;
 
 use crate::world::World;
 
@@ -22,5 +23,6 @@ pub(crate) fn check(world: &World) -> Vec<String> {
     one_final_answer::check(world, &mut wrong);
     no_call_left_over::check(world, &mut wrong);
     one_cdr_per_call::check(world, &mut wrong);
+    what_is_told_stands::check(world, &mut wrong);
     wrong
 }

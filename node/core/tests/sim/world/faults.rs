@@ -74,9 +74,10 @@ impl World {
         let sbc = Sbc::new(self.time(), local, self.key.clone(), Arc::clone(&self.config), Arc::clone(&replica));
         let (applied, up) = (known, self.now + 300 * MS);
         let node = &mut self.nodes[i];
-        (node.sbc, node.replica, node.applied) = (sbc, replica, applied);
+        (node.sbc, node.replica, node.applied, node.early) = (sbc, replica, applied, EarlyCalls::default());
         (node.dead, node.lease_until, node.links_at, node.timer) = (false, 0, up, None);
         node.life += 1;
+        node.told.clear();
         node.unheard = vec![None; node.unheard.len()];
         let life = node.life;
         self.push(up, Event::Started { node: i, life });
@@ -94,6 +95,6 @@ impl World {
         }
         let up = store_pb::NodeUp { node: u32::try_from(node + 1).expect("few nodes"), incarnation: life, ..Default::default() };
         let kind = Some(store_pb::command::Kind::NodeUp(up));
-        self.commit(node, life, ProposalId(0), store_pb::Command { unix_ms: UNIX + self.now / MS, kind });
+        self.commit(node, life, ProposalId(0), store_pb::Command { unix_ms: self.unix_ms(), kind });
     }
 }

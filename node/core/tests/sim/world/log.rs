@@ -14,7 +14,60 @@ impl World {
             self.nodes[i].lease_until = self.now + 2000 * MS;
         }
         self.send_view(i);
+        self.watch_lives(i);
         self.push(self.now + LEASE_TICK, Event::Lease(i));
+    }
+
+    /// The log as this version writes it, with all nodes in it.
+    pub(crate) fn raise_level(&mut self) {
+        let nodes = 1..=u32::try_from(self.nodes.len()).expect("few nodes");
+        let up = |node| store_pb::command::Kind::NodeUp(store_pb::NodeUp { node, incarnation: 1, ..Default::default() });
+        let level = store_pb::command::Kind::Level(store_pb::Level { level: LEVEL });
+        let level = store_pb::Command { unix_ms: self.unix_ms(), kind: Some(level) };
+        let mut commands = vec![level];
+        commands.extend(nodes.map(|node| store_pb::Command { unix_ms: self.unix_ms(), kind: Some(up(node)) }));
+        // Not by `commit`, which throws dice: a seed's world is the same with it, but for the log.
+        self.log.push(Arc::new(store_pb::Entry { version: ENTRY_VERSION, proposer: 1, incarnation: 1, commands }));
+        for i in 0..self.nodes.len() {
+            self.apply(i);
+        }
+    }
+
+    /// Of the nodes that have the log the first one leads: it declares down what has neither links nor the log for too long. A node that
+    /// is not dead and finds itself down says so.
+    fn watch_lives(&mut self, i: usize) {
+        if self.nodes[i].dead || !self.has_quorum(i) {
+            return;
+        }
+        let (level, lives) = {
+            let replica = self.nodes[i].replica.read().expect("one thread");
+            let of = |j: usize| {
+                let id = NodeId(u16::try_from(j + 1).expect("few nodes"));
+                (replica.node_incarnation(id), replica.down_since(id).is_some())
+            };
+            (replica.level(), (0..self.nodes.len()).map(of).collect::<Vec<_>>())
+        };
+        if level < OWNER_LOST_LEVEL {
+            return;
+        }
+        let life = self.nodes[i].life;
+        let unix_ms = self.unix_ms();
+        if lives[i] == (Some(Incarnation(life)), true) {
+            let back = store_pb::NodeBack { node: u32::try_from(i + 1).expect("few nodes"), incarnation: life };
+            let kind = Some(store_pb::command::Kind::NodeBack(back));
+            self.commit(i, life, ProposalId(0), store_pb::Command { unix_ms, kind });
+        }
+        if (0..i).any(|j| !self.nodes[j].dead && !self.nodes[j].cut_log) {
+            return;
+        }
+        for j in (0..self.nodes.len()).filter(|j| *j != i) {
+            let silent = self.sees(i, j).1 && (self.nodes[j].dead || self.nodes[j].cut_log);
+            if let (true, (Some(Incarnation(incarnation)), false)) = (silent, lives[j]) {
+                let down = store_pb::NodeDown { node: u32::try_from(j + 1).expect("few nodes"), incarnation, unix_ms: 0 };
+                let kind = Some(store_pb::command::Kind::NodeDown(down));
+                self.commit(i, life, ProposalId(0), store_pb::Command { unix_ms, kind });
+            }
+        }
     }
 
     pub(super) fn send_views(&mut self) {
@@ -90,7 +143,7 @@ impl World {
 
     /// What the control plane of the first node proposes: committed and applied everywhere at once.
     pub(crate) fn commit_all(&mut self, kind: store_pb::command::Kind) {
-        let unix_ms = UNIX + self.now / MS;
+        let unix_ms = self.unix_ms();
         self.commit(0, 1, ProposalId(0), store_pb::Command { unix_ms, kind: Some(kind) });
         for i in 0..self.nodes.len() {
             self.apply(i);

@@ -20,7 +20,7 @@ use sbc_core::io::{
     StreamRemote, Target, Transmit, Transport, Verdict, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
-use sbc_core::replica::{ENTRY_VERSION, Replica};
+use sbc_core::replica::{ENTRY_VERSION, EarlyCalls, LEVEL, OWNER_LOST_LEVEL, Replica, event_id};
 use sbc_core::sbc::Sbc;
 use sbc_core::sip::Message;
 use sbc_core::store_pb;
@@ -54,6 +54,10 @@ const MAX_STEPS: u64 = 400_000;
 pub(crate) struct Node {
     pub(crate) sbc: Sbc,
     pub(crate) replica: Arc<RwLock<Replica>>,
+    /// What it tells of its calls without the log.
+    pub(crate) early: EarlyCalls,
+    /// Ids of all events that it told so in this life.
+    pub(crate) told: BTreeSet<String>,
     /// Its peer links are cut.
     pub(crate) cut_links: bool,
     /// It has no part in the log.
@@ -152,6 +156,8 @@ pub(crate) struct World {
     pub(crate) unrecorded: BTreeSet<usize>,
     key: ClusterKey,
     pub(crate) config: Arc<ClusterConfig>,
+    /// The wall clocks are off by so much.
+    pub(crate) wall_off_ms: i64,
     /// Print as it happens.
     pub(crate) trace: bool,
     log: Vec<Arc<store_pb::Entry>>,
@@ -251,6 +257,7 @@ impl World {
             unrecorded: BTreeSet::new(),
             key,
             config,
+            wall_off_ms: 0,
             trace: false,
             log: Vec::new(),
             queue: BinaryHeap::new(),
@@ -299,6 +306,12 @@ impl World {
             Some(CommandReply::Ladder { entries, .. }) => entries,
             other => panic!("no ladder: {other:?}"),
         }
+    }
+
+    /// An operator's order, and what the node says.
+    pub(crate) fn command(&mut self, node: usize, id: CommandId, command: Command) -> CommandReply {
+        self.input(node, Input::Command { id, command });
+        self.replies.pop().expect("each command has its answer")
     }
 
     /// What a node says that it would do with an INVITE, as an operator asks.
@@ -466,7 +479,11 @@ impl World {
     }
 
     pub(crate) fn time(&self) -> Now {
-        Now { mono: Instant::from_micros(self.now), unix: UnixMs(UNIX + self.now / MS) }
+        Now { mono: Instant::from_micros(self.now), unix: UnixMs(self.unix_ms()) }
+    }
+
+    fn unix_ms(&self) -> u64 {
+        (UNIX + self.now / MS).saturating_add_signed(self.wall_off_ms)
     }
 
     /// What a node asked for in that life of its own.
@@ -522,6 +539,11 @@ impl World {
             Output::Reply { reply, .. } => self.replies.push(reply),
             Output::TrunkProbed { trunk, up, rtt } => self.probed.push((i, trunk, up, rtt)),
             Output::PeerSaid { node, state, .. } => self.said.push((i, node, state)),
+            Output::Uncommitted(told) => {
+                let told = *told;
+                self.nodes[i].told.extend(told.events.iter().map(|early| event_id(&early.event)));
+                self.nodes[i].early.set(told.call, told.entry, told.events, told.last);
+            }
             Output::CloseFlow(_) | Output::ConfigChanged { .. } | Output::Alarm { .. } | Output::EventsChanged => {}
         }
     }
@@ -605,6 +627,8 @@ fn make_node(i: usize, count: usize, key: &ClusterKey, config: &Arc<ClusterConfi
     Node {
         sbc: Sbc::new(now, local, key.clone(), config.clone(), replica.clone()),
         replica,
+        early: EarlyCalls::default(),
+        told: BTreeSet::new(),
         cut_links: false,
         cut_log: false,
         dead: false,

@@ -1,0 +1,369 @@
+//! Calls that this node had before it started again: nobody serves them any more, and their far ends do not know. Each gets a BYE, whose
+//! CSeq number is above all that the earlier start may have used (rule J); then the log is told. The node that was started again does it,
+//! for it has the addresses that the far ends know.
+//!
+//! Kept true: nothing is said of a call before this node knows under a lease that the call is its own orphan (rules G and I); a far end that
+//! speaks meanwhile hears 503, or 200 to its own BYE; whatever becomes of the BYEs, the log hears of the end.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::Sbc;
+use crate::call::{Asked, End, Loss, NextHop, Timer, Way, Ways};
+use crate::dialog::Dialog;
+use crate::ids::{CallUid, FlowId, NodeId, ProposalId, ResolveId};
+use crate::io::{AddressRole, Counter, Output, Path, ResolveError, ReturnPath, Side, Target, Transport};
+use crate::replica::{CallEntry, OWNER_LOST_LEVEL};
+use crate::sip::{HeaderId, Message, Method};
+use crate::store_pb::{self, Arrival, LegRecord, command::Kind};
+use crate::time::Instant;
+use crate::transaction::ClientTxId;
+
+/// Rule J: so far above the recorded ceiling.
+const CSEQ_JUMP: u32 = 65_536;
+/// The greatest CSeq number (RFC 3261 §8.1.1.5).
+const CSEQ_MAX: u32 = (1 << 31) - 1;
+/// How often calls are begun with.
+const PACE: Duration = Duration::from_millis(100);
+/// Calls that are begun with at once: 400 BYEs a second, which a PSAP's border takes beside its calls.
+const AT_ONCE: usize = 20;
+/// Calls whose BYEs are under way, each for 32 s at the most.
+const MAX_OPEN: usize = 2_000;
+/// The log is told when both far ends have answered, or after so long: four of a BYE's repetitions.
+const SETTLE: Duration = Duration::from_secs(4);
+/// An end that did not commit is proposed again after this time.
+const AGAIN: Duration = Duration::from_secs(2);
+/// What the far ends are told (RFC 3326; cause 41 is a temporary failure).
+const REASON: &str = "Q.850;cause=41;text=\"The call was lost with its node\"";
+
+/// Those that are being told, and those that wait for their turn.
+#[derive(Debug, Default)]
+pub(super) struct Farewells {
+    open: BTreeMap<CallUid, Farewell>,
+    waiting: VecDeque<CallUid>,
+    by_tx: HashMap<ClientTxId, (CallUid, Side)>,
+    resolving: HashMap<ResolveId, (CallUid, Side)>,
+    ticking: bool,
+}
+
+/// One call.
+#[derive(Debug)]
+struct Farewell {
+    epoch: u32,
+    since: Instant,
+    legs: Vec<Parting>,
+    proposed: Option<Instant>,
+}
+
+/// One far end.
+#[derive(Debug)]
+struct Parting {
+    side: Side,
+    end: End,
+    /// The BYE as it is sent, without Via and credentials.
+    bye: crate::sip::Draft,
+    asked: Option<Asked>,
+    ways: Ways,
+    way: Option<Way>,
+    host: Box<str>,
+    settled: bool,
+}
+
+impl Farewell {
+    fn is_settled(&self) -> bool {
+        self.legs.iter().all(|leg| leg.settled)
+    }
+}
+
+impl Sbc {
+    /// Looks whether there are such calls, and begins with them.
+    pub(super) fn look_for_orphans(&mut self) {
+        if self.farewells.ticking || !self.cx.view.knows_all(self.cx.now.mono) {
+            return;
+        }
+        if !self.farewells.open.is_empty() || self.refill() {
+            self.farewells.ticking = true;
+            self.cx.start_timer(PACE, Timer::Farewell);
+        }
+    }
+
+    /// Queues those that are not begun with: emergency calls first, then the oldest. False: there are none.
+    fn refill(&mut self) -> bool {
+        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if replica.level() < OWNER_LOST_LEVEL {
+            return false;
+        }
+        let open = &self.farewells.open;
+        let of_mine = replica.orphans_of(self.cx.local.node);
+        let mut found: Vec<_> = of_mine
+            .filter(|entry| entry.uid.incarnation < self.cx.local.incarnation && !open.contains_key(&entry.uid))
+            .map(|entry| (!entry.emergency(), entry.state().claimed_unix_ms, entry.uid))
+            .collect();
+        found.sort_unstable();
+        self.farewells.waiting = found.into_iter().map(|(_, _, uid)| uid).collect();
+        !self.farewells.waiting.is_empty()
+    }
+
+    /// Time to begin with some more, and to tell the log of those that are done.
+    pub(super) fn on_farewell_tick(&mut self) {
+        self.farewells.ticking = false;
+        if !self.cx.view.knows_all(self.cx.now.mono) {
+            // The view that brings a lease back begins again.
+            return;
+        }
+        self.tell_log();
+        if self.farewells.waiting.is_empty() {
+            self.refill();
+        }
+        for _ in 0..AT_ONCE.min(MAX_OPEN.saturating_sub(self.farewells.open.len())) {
+            let Some(uid) = self.farewells.waiting.pop_front() else { break };
+            self.bid_farewell(uid, None);
+        }
+        if !self.farewells.open.is_empty() || !self.farewells.waiting.is_empty() {
+            self.farewells.ticking = true;
+            self.cx.start_timer(PACE, Timer::Farewell);
+        }
+    }
+
+    fn tell_log(&mut self) {
+        let now = self.cx.now.mono;
+        let live = |uid: CallUid| {
+            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            replica.call(uid).is_some_and(|entry| entry.is_live())
+        };
+        let mut ends = Vec::new();
+        self.farewells.open.retain(|uid, farewell| {
+            let due = farewell.is_settled() || now.since(farewell.since) >= SETTLE;
+            let again = farewell.proposed.is_none_or(|at| now.since(at) >= AGAIN);
+            let live = live(*uid);
+            if live && due && again {
+                farewell.proposed = Some(now);
+                ends.push((*uid, farewell.epoch));
+            }
+            live || !farewell.is_settled()
+        });
+        for (call, epoch) in ends {
+            let cause = store_pb::EndCause { origin: "node".into(), reason: "owner restarted".into(), ..Default::default() };
+            let end = store_pb::End { call: call.to_bytes().to_vec().into(), epoch, cause: Some(cause), ..Default::default() };
+            let command = store_pb::Command { unix_ms: self.cx.now.unix.0, kind: Some(Kind::End(end)) };
+            // No call of this start has that number.
+            self.cx.out.push_back(Output::Propose { id: ProposalId(0), command: Box::new(command) });
+        }
+    }
+
+    /// Tells the far ends of a call, but the one that has said so itself. False: it is no such call.
+    fn bid_farewell(&mut self, uid: CallUid, from: Option<Side>) -> bool {
+        let entry = {
+            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mine = |entry: &CallEntry| {
+                entry.owner() == self.cx.local.node && entry.uid.incarnation < self.cx.local.incarnation && entry.is_live()
+            };
+            replica.call(uid).filter(|entry| mine(entry) && replica.level() >= OWNER_LOST_LEVEL).cloned()
+        };
+        let Some(entry) = entry else { return false };
+        let records = [(Side::Caller, entry.caller()), (Side::Callee, entry.callee())];
+        let records = records.into_iter().filter(|(side, _)| from != Some(*side));
+        let legs: Vec<Parting> = records.filter_map(|(side, record)| self.parting(side, record?)).collect();
+        let sides: Vec<Side> = legs.iter().map(|leg| leg.side).collect();
+        let farewell = Farewell { epoch: entry.state().epoch, since: self.cx.now.mono, legs, proposed: None };
+        self.farewells.open.insert(uid, farewell);
+        for side in sides {
+            self.say_farewell(uid, side);
+        }
+        self.cx.count(Counter::CallEnded(
+            "lost",
+            crate::routing::class_label(entry.claim().emergency_info.as_ref().map(|i| i.service.as_str())),
+        ));
+        true
+    }
+
+    /// The dialog of a leg as it was recorded, and its BYE. `None`: there is no dialog yet, or nothing that leads to its far end.
+    fn parting(&mut self, side: Side, record: &LegRecord) -> Option<Parting> {
+        let (path, ingress) = path_of(record.path.as_ref()?, self.cx.local.node)?;
+        if record.remote_tag.is_empty() || record.local_tag.is_empty() {
+            return None;
+        }
+        let mut dialog = Dialog {
+            call_id: record.call_id.as_str().into(),
+            local_tag: record.local_tag.as_str().into(),
+            remote_tag: Some(record.remote_tag.as_str().into()),
+            local_uri: record.local_uri.as_str().into(),
+            remote_uri: record.remote_uri.as_str().into(),
+            remote_target: record.remote_target.as_str().into(),
+            guessed: false,
+            route_set: record.route_set.iter().map(|route| route.as_str().into()).collect(),
+            local_cseq: record.local_cseq_ceiling.saturating_add(CSEQ_JUMP - 1).min(CSEQ_MAX - 1),
+            remote_cseq: None,
+        };
+        let mut bye = dialog.request(&Method::Bye);
+        bye.push(HeaderId::Reason, REASON);
+        let end = End {
+            realm: path.role.realm(),
+            trunk: record.trunk.as_str().into(),
+            dialog,
+            path,
+            ingress,
+            secure: false,
+            tls_name: None,
+            token: "".into(),
+            known: Default::default(),
+        };
+        let asked = Asked::of(&self.cx, &end.trunk, Default::default(), &bye);
+        Some(Parting { side, end, bye, asked, ways: Ways::default(), way: None, host: "".into(), settled: false })
+    }
+
+    fn parting_mut(&mut self, uid: CallUid, side: Side) -> Option<&mut Parting> {
+        self.farewells.open.get_mut(&uid)?.legs.iter_mut().find(|leg| leg.side == side)
+    }
+
+    /// Sends the BYE, now or when its next hop is known.
+    fn say_farewell(&mut self, uid: CallUid, side: Side) {
+        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return };
+        let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return };
+        match leg.end.far().next_hop(&self.cx) {
+            NextHop::Known { path, ingress } => {
+                leg.ways = Ways::one(leg.end.far().way(path, ingress));
+                self.transmit_farewell(uid, side);
+            }
+            NextHop::Ask(request) => {
+                leg.host = request.target.host.clone();
+                let id = ResolveId(self.cx.serial());
+                self.farewells.resolving.insert(id, (uid, side));
+                self.cx.out.push_back(Output::Resolve { id, request });
+            }
+        }
+    }
+
+    /// The DNS answered for such a BYE. False: it was for none.
+    pub(super) fn on_farewell_resolved(&mut self, id: ResolveId, result: &Result<Vec<Target>, ResolveError>) -> bool {
+        let Some((uid, side)) = self.farewells.resolving.remove(&id) else { return false };
+        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return true };
+        if let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) {
+            leg.ways = leg.end.far().ways(&mut self.cx, &leg.host, result);
+            self.transmit_farewell(uid, side);
+        }
+        true
+    }
+
+    /// Sends it the next way that there is.
+    fn transmit_farewell(&mut self, uid: CallUid, side: Side) {
+        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return };
+        let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return };
+        let cx = &mut self.cx;
+        let mut draft = leg.asked.as_ref().map_or_else(|| leg.bye.clone(), |asked| asked.again(cx));
+        let written = leg.ways.write(cx, leg.end.far(), &mut draft);
+        let sent = written.and_then(|written| {
+            leg.way = Some(written.way.clone());
+            let (back, tls_name) = (written.way.back, written.way.tls_name);
+            cx.tx.send_request_by(cx.now.mono, written.branch, false, back, tls_name, written.payload)
+        });
+        match sent {
+            Some(tx) => drop(self.farewells.by_tx.insert(tx, (uid, side))),
+            None => leg.settled = true,
+        }
+    }
+
+    /// A response to such a BYE. False: it is to another request.
+    pub(super) fn on_farewell_response(&mut self, tx: ClientTxId, message: &Message) -> bool {
+        let Some(&(uid, side)) = self.farewells.by_tx.get(&tx) else { return false };
+        let status = message.status().unwrap_or(0);
+        if status < 200 {
+            return true;
+        }
+        self.farewells.by_tx.remove(&tx);
+        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return true };
+        let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return true };
+        let asked = leg.asked.as_mut().filter(|_| matches!(status, 401 | 407));
+        let again = asked.is_some_and(|asked| {
+            let cseq = asked.next_cseq();
+            asked.learn(&mut self.cx, message, cseq).is_ok()
+        });
+        match leg.way.clone() {
+            Some(way) if again => {
+                leg.ways = Ways::one(way);
+                self.transmit_farewell(uid, side);
+            }
+            _ => leg.settled = true,
+        }
+        true
+    }
+
+    /// Nothing comes of it by the way that it went. False: it is another request.
+    pub(super) fn on_farewell_lost(&mut self, tx: ClientTxId, loss: Loss) -> bool {
+        let Some((uid, side)) = self.farewells.by_tx.remove(&tx) else { return false };
+        let Some(leg) = self.parting_mut(uid, side) else { return true };
+        let over_flow = leg.way.take().filter(Way::is_connection);
+        if let Some(way) = over_flow.filter(|_| loss != Loss::Congested) {
+            // Its connection is gone: by its URI.
+            leg.end.forget_flow(&way);
+            self.say_farewell(uid, side);
+        } else if !leg.ways.is_empty() {
+            self.transmit_farewell(uid, side);
+        } else {
+            leg.settled = true;
+        }
+        true
+    }
+
+    /// The far end of an old call hangs up by itself: it hears 200 (RFC 5407 §3.2.1, the BYEs cross), and the other one BYE. False: it is no
+    /// such call.
+    pub(super) fn on_farewell_bye(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) -> bool {
+        if message.method() != &Method::Bye || !self.is_own_past(uid) {
+            return false;
+        }
+        if let Some(leg) = self.parting_mut(uid, side) {
+            leg.settled = true;
+        } else if !self.farewells.open.contains_key(&uid)
+            && !(self.cx.view.knows_all(self.cx.now.mono)
+                && self.fits_record(uid, side, message)
+                && self.bid_farewell(uid, Some(side)))
+        {
+            return false;
+        }
+        self.look_for_orphans();
+        self.answer_crossed(back, message);
+        true
+    }
+
+    /// A call of an earlier start of this node.
+    fn is_own_past(&self, uid: CallUid) -> bool {
+        uid.node == self.cx.local.node && uid.incarnation < self.cx.local.incarnation
+    }
+
+    /// RFC 3261 §12.2.2: Call-ID and both tags are those of the leg as it was recorded.
+    fn fits_record(&self, uid: CallUid, side: Side, message: &Message) -> bool {
+        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let entry = replica.call(uid);
+        let leg = entry.and_then(|entry| if side == Side::Caller { entry.caller() } else { entry.callee() });
+        leg.is_some_and(|leg| {
+            let same = |a: Option<&str>, b: &str| a.is_some_and(|a| a.eq_ignore_ascii_case(b));
+            leg.call_id == message.call_id()
+                && same(message.to_tag(), &leg.local_tag)
+                && same(message.from_tag(), &leg.remote_tag)
+        })
+    }
+}
+
+/// The path of a record, as this start of the node `own` can use it: its own connections are gone.
+fn path_of(arrival: &Arrival, own: NodeId) -> Option<(Path, Option<NodeId>)> {
+    let node = u16::try_from(arrival.ingress).ok().map(NodeId);
+    let ingress = node.filter(|node| *node != own && node.0 != 0);
+    let path = Path {
+        role: match arrival.role {
+            1 => AddressRole::Anycast,
+            2 => AddressRole::Unicast,
+            3 => AddressRole::Core,
+            _ => return None,
+        },
+        transport: match arrival.transport {
+            1 => Transport::Udp,
+            2 => Transport::Tcp,
+            3 => Transport::Tls,
+            _ => return None,
+        },
+        local: arrival.local.parse().ok()?,
+        remote: arrival.remote.parse().ok()?,
+        flow: ingress.and_then(|_| (arrival.flow != 0).then_some(FlowId(arrival.flow))),
+    };
+    Some((path, ingress))
+}
