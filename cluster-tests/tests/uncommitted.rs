@@ -16,7 +16,7 @@ const AT_ONCE: Duration = Duration::from_millis(1500);
 fn events(cluster: &Cluster, node: u8) -> Vec<(String, String, u64)> {
     let all = list(&cluster.json(&["event", "list", "--endpoint", &grpc(node)]), "events");
     let text = |e: &Value, key: &str| e[key].as_str().unwrap_or_default().to_owned();
-    let of_calls = all.iter().filter(|e| e["call"].is_string());
+    let of_calls = all.iter().filter(|e| !text(e, "call").is_empty());
     of_calls.map(|e| (text(e, "eventId"), text(e, "kind"), number(&e["callSequence"]))).collect()
 }
 

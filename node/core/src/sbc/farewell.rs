@@ -178,7 +178,7 @@ impl Sbc {
     }
 
     /// The dialog of a leg as it was recorded, and its BYE. `None`: there is no dialog yet, or nothing that leads to its far end.
-    fn parting(&mut self, side: Side, record: &LegRecord) -> Option<Parting> {
+    fn parting(&self, side: Side, record: &LegRecord) -> Option<Parting> {
         let (path, ingress) = path_of(record.path.as_ref()?, self.cx.local.node)?;
         if record.remote_tag.is_empty() || record.local_tag.is_empty() {
             return None;
@@ -313,12 +313,11 @@ impl Sbc {
         }
         if let Some(leg) = self.parting_mut(uid, side) {
             leg.settled = true;
-        } else if !self.farewells.open.contains_key(&uid)
-            && !(self.cx.view.knows_all(self.cx.now.mono)
-                && self.fits_record(uid, side, message)
-                && self.bid_farewell(uid, Some(side)))
-        {
-            return false;
+        } else if !self.farewells.open.contains_key(&uid) {
+            let known = self.cx.view.knows_all(self.cx.now.mono) && self.fits_record(uid, side, message);
+            if !known || !self.bid_farewell(uid, Some(side)) {
+                return false;
+            }
         }
         self.look_for_orphans();
         self.answer_crossed(back, message);
