@@ -144,7 +144,7 @@ impl RaftHandle {
 
     /// At the leader: when a member last acknowledged a heartbeat or entries of this leader; `None`: it has not, or another leads.
     pub fn last_acknowledged(&self, node: u64) -> Option<Instant> {
-        let metrics = self.raft.metrics();
+        let metrics = self.raft()?.metrics();
         let metrics = metrics.borrow_watched();
         let acknowledged = (*metrics.heartbeat.as_ref()?.get(&node)?)?;
         Instant::now().checked_sub(acknowledged.elapsed())
