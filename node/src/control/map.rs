@@ -191,6 +191,7 @@ pub(crate) fn cdr(c: &store_pb::Cdr, names: &Names, pii: bool) -> pb::Cdr {
             callee_octets: media.callee_octets,
         }),
         emergency_info: emergency_info(c.emergency_info.as_ref()),
+        twin: if c.twin.is_empty() { String::new() } else { uid_text(&c.twin) },
     }
 }
 

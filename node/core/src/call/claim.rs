@@ -16,12 +16,16 @@ const ASK_AFTER: u32 = 3;
 
 impl Ended {
     /// The log gave the claim to another call.
-    pub fn lose(&mut self, cx: &mut Services) {
+    pub fn lose(&mut self, cx: &mut Services, winner: CallUid, was_left: bool) {
         if !self.failed && !self.left {
             tell_answered(cx, self.claim_key, self.uid);
         }
         let serial = self.uid.serial;
-        if self.left { self.journal.leave(cx, serial) } else { self.journal.abandon(cx, serial) }
+        match self.left {
+            true => self.journal.leave(cx, serial),
+            false if self.answered || (was_left && !self.failed) => self.journal.stand_beside(cx, serial, winner),
+            false => self.journal.abandon(cx, serial),
+        }
     }
 }
 
@@ -45,6 +49,7 @@ impl Call {
             arrival: Some(arrival(&self.back.path, self.back.ingress.or(Some(self.uid.node)))),
             trunk: self.caller.trunk.to_string(),
             emergency_info: self.emergency_info.clone(),
+            beside: Default::default(),
             parties: Some(store_pb::CallParties {
                 from_uri: from.as_ref().map(|n| readable(n.uri.as_str()).into_owned()).unwrap_or_default(),
                 from_display: from.and_then(|n| n.display).map(|name| readable(&name).into_owned()).unwrap_or_default(),
@@ -92,9 +97,9 @@ impl Call {
     }
 
     /// The log decided the claim. `winner`: another call, and what is known of it; `None`: this one won.
-    pub fn on_claimed(&mut self, cx: &mut Services, winner: Option<Winner>) -> AfterClaim {
+    pub fn on_claimed(&mut self, cx: &mut Services, winner: Option<(CallUid, Winner)>) -> AfterClaim {
         cx.stop_timer(&mut self.timers.claim);
-        let Some(winner) = winner else {
+        let Some((uid, winner)) = winner else {
             if self.claim == ClaimState::Pending {
                 cx.count(Counter::Claim("won"));
                 self.claim = ClaimState::Won;
@@ -108,17 +113,20 @@ impl Call {
         };
         match self.phase {
             CallPhase::Preparing => self.on_lost(cx, winner),
-            CallPhase::Dialling => self.on_lost_late(cx, winner),
+            CallPhase::Dialling => self.on_lost_late(cx, uid, winner),
             // Answered here: the far ends talk through this node, whatever the log says. Cancelled here: the winner must not ring on.
             CallPhase::Answered | CallPhase::Over => {
                 if !self.has_failed() && !self.left {
                     tell_answered(cx, self.claim_key, self.uid);
                 }
                 // What it told of a call that is another node's, it takes back.
-                if self.left {
-                    self.journal.leave(cx, self.serial)
-                } else {
-                    self.journal.abandon(cx, self.serial)
+                let served = self.phase == CallPhase::Answered || self.was_answered();
+                match self.left {
+                    true => self.journal.leave(cx, self.serial),
+                    false if served || (winner == Winner::Left && !self.has_failed()) => {
+                        self.journal.stand_beside(cx, self.serial, uid);
+                    }
+                    false => self.journal.abandon(cx, self.serial),
                 }
                 AfterClaim::Nothing
             }
@@ -165,7 +173,7 @@ impl Call {
     }
 
     /// The called side was asked without the log.
-    fn on_lost_late(&mut self, cx: &mut Services, winner: Winner) -> AfterClaim {
+    fn on_lost_late(&mut self, cx: &mut Services, uid: CallUid, winner: Winner) -> AfterClaim {
         match winner {
             // The winner has left the caller to this call.
             Winner::Left if self.quiet => {
@@ -175,7 +183,10 @@ impl Call {
             Winner::Left | Winner::Gone | Winner::Unsure => {
                 // It may ring by now. A node that does not answer is no reason to take that from the caller.
                 cx.count(Counter::Claim("late_orphaned"));
-                self.journal.abandon(cx, self.serial);
+                match self.quiet {
+                    true => self.journal.abandon(cx, self.serial),
+                    false => self.journal.stand_beside(cx, self.serial, uid),
+                }
                 AfterClaim::Nothing
             }
             Winner::At(node) => {
@@ -218,6 +229,10 @@ impl Call {
         cx.count(Counter::Degraded);
         self.claim = ClaimState::Late;
         self.journal.set_degraded();
+        if self.journal.is_abandoned() {
+            // The key is that of a call which nobody serves: this one goes on beside it.
+            self.journal.stand_beside(cx, self.serial, self.uid);
+        }
         self.try_dial(cx);
     }
 }

@@ -239,7 +239,7 @@ impl Call {
         self.session_ids.forget_callee();
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the exact key, for a caller that
         // tries one node after the other is dialled again each time; copies of one packet are still one request (rule C).
-        let (key, epoch) = if self.journal.is_abandoned() { (ClaimKey(self.exact), 2) } else { (self.claim_key, 1) };
+        let (key, epoch) = if self.journal.has_no_key() { (ClaimKey(self.exact), 2) } else { (self.claim_key, 1) };
         let Target { addr, transport } = candidate.target;
         let here = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport);
         let tries = candidate.again.map_or_else(|| here.count(), |again| again.tries);

@@ -14,7 +14,7 @@ use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::ids::CallUid;
 use crate::io::{Output, Uncommitted};
-use crate::replica::{CallEntry, EarlyEvent, UNCOMMITTED_LEVEL, event_id};
+use crate::replica::{BESIDE_LEVEL, CallEntry, EarlyEvent, UNCOMMITTED_LEVEL, event_id};
 use crate::store_pb::command::Kind;
 use crate::store_pb::{Event, EventKind};
 use crate::time::{Instant, UnixMs};
@@ -55,6 +55,8 @@ pub struct Journal {
     fruitless: u32,
     degraded: bool,
     abandoned: bool,
+    /// The key is another call's: this one is recorded beside it.
+    beside: bool,
     /// Its claim is proposed no more; only where the log has it after all is it told the rest.
     waits: Option<u32>,
     /// How many of each kind there were.
@@ -95,6 +97,16 @@ impl Journal {
     /// True once the log has no place for this call.
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned
+    }
+
+    /// True for a call that is recorded beside the one that has its key.
+    pub(super) fn is_beside(&self) -> bool {
+        self.beside
+    }
+
+    /// True for a call that has not its key, and another identity toward the called side.
+    pub(super) fn has_no_key(&self) -> bool {
+        self.abandoned || self.beside
     }
 
     /// Notes that the call went on without the store.
@@ -269,7 +281,8 @@ impl Journal {
             Some(looks) if *looks >= LOOKS => self.leave(cx, call),
             Some(looks) => {
                 *looks += 1;
-                self.retry_later(cx, call, uid);
+                // It may be there already: nobody tells a call that has lost.
+                self.on_applied(cx, call, uid);
             }
         }
     }
@@ -285,6 +298,18 @@ impl Journal {
         self.abandoned = true;
         if !self.records.is_empty() {
             self.tell(cx, call);
+        }
+    }
+
+    /// The key is that of `winner`, and this call is served all the same: it is recorded beside that one, where the log has a place for it.
+    pub(super) fn stand_beside(&mut self, cx: &mut Services, call: u64, winner: CallUid) {
+        let level = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).level();
+        let claim = self.records.iter_mut().find_map(|r| if let Kind::Claim(claim) = &mut r.kind { Some(claim) } else { None });
+        let Some(claim) = claim.filter(|_| level >= BESIDE_LEVEL) else { return self.abandon(cx, call) };
+        claim.beside = winner.to_bytes().to_vec().into();
+        (self.beside, self.abandoned) = (true, false);
+        if !self.retrying {
+            self.propose_all(cx, call);
         }
     }
 

@@ -274,9 +274,9 @@ impl Call {
 
     /// What the log has still to hear of a call that is done.
     pub fn into_ended(self) -> (Ended, Ladder) {
-        let failed = self.has_failed();
+        let (failed, answered) = (self.has_failed(), self.was_answered());
         let Call { uid, claim_key, exact, emergency, left, journal, ladder, .. } = self;
-        (Ended { uid, claim_key, exact, emergency, failed, left, journal }, ladder)
+        (Ended { uid, claim_key, exact, emergency, failed, answered, left, journal }, ladder)
     }
 
     /// The present media session.
@@ -308,6 +308,11 @@ impl Call {
     pub fn has_failed(&self) -> bool {
         let end = self.end.as_ref().filter(|_| self.phase == CallPhase::Over);
         end.is_some_and(|end| crate::replica::failed(end.origin, u32::from(end.status)))
+    }
+
+    /// True once it is over and was answered.
+    fn was_answered(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| (200..300).contains(&end.status))
     }
 
     /// The INVITE's way back.
@@ -352,6 +357,8 @@ pub struct Ended {
     pub emergency: bool,
     /// It ended without having reached the user.
     pub failed: bool,
+    /// It was answered.
+    pub answered: bool,
     /// It was left to another node.
     pub left: bool,
     /// What the log does not have.

@@ -162,16 +162,25 @@ impl Call {
     /// Another node has the call: nothing more is said to either side from here.
     pub(super) fn lose(&mut self, cx: &mut Services) {
         self.claim = ClaimState::Lost;
-        self.journal.leave(cx, self.serial);
         self.leave(cx);
-        self.ended_in_log = true;
+        if self.journal.is_beside() {
+            // What was proposed of it may be in the log by now, and has to end there.
+            self.journal.wait();
+            self.left = true;
+        } else {
+            self.journal.leave(cx, self.serial);
+            self.ended_in_log = true;
+        }
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
     }
 
     /// Another node has served the caller, or serves it still: this call's record, where the log has one, ends with it.
     fn leave_to_twin(&mut self, cx: &mut Services) {
         cx.count(Counter::Claim("answered_elsewhere"));
-        if self.claim != ClaimState::Won {
+        if self.journal.is_abandoned() {
+            self.journal.leave(cx, self.serial);
+            self.ended_in_log = true;
+        } else if self.claim != ClaimState::Won {
             self.journal.wait();
         }
         self.left = true;

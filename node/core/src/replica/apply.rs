@@ -9,9 +9,9 @@ use super::config_log::Applied;
 use super::level::{self, level_of};
 use super::records::{DURATIONS, cdr, detached, detached_leg, moment};
 use super::{
-    ApplyError, BUDGETS_LEVEL, CDR_LIMITS, CLAIM_RETENTION_MS, CallEntry, EMERGENCY_CDR_LIMITS, ENTRY_VERSION, EVENT_LIMITS,
-    Effect, MAX_COMMANDS, ORDINARY_EVENT_LIMITS, OWNER_LOST_LEVEL, Phase, REVISIONS_PER_ENTRY, Replica, StaleReason,
-    UNCOMMITTED_LEVEL,
+    ApplyError, BESIDE_LEVEL, BUDGETS_LEVEL, CDR_LIMITS, CLAIM_RETENTION_MS, CallEntry, EMERGENCY_CDR_LIMITS, ENTRY_VERSION,
+    EVENT_LIMITS, Effect, MAX_COMMANDS, ORDINARY_EVENT_LIMITS, OWNER_LOST_LEVEL, Phase, REVISIONS_PER_ENTRY, Replica,
+    StaleReason, UNCOMMITTED_LEVEL,
 };
 use crate::ids::{CallUid, NodeId};
 use crate::store_pb::command::Kind;
@@ -81,7 +81,7 @@ impl Replica {
         if self.level() < OWNER_LOST_LEVEL {
             self.end_orphans(&mut run);
         }
-        self.expire();
+        self.expire(&mut run);
         if self.blocks.expire(self.clock_ms) {
             run.effects.push(Effect::Blocks);
         }
@@ -152,25 +152,28 @@ impl Replica {
         if owner == 0 || claim.epoch == 0 || claim.exact.len() != 16 {
             return run.stale(Some(uid), StaleReason::Malformed);
         }
-        if let Some(winner) = self.claim(&key) {
+        let beside = self.level() >= BESIDE_LEVEL && !claim.beside.is_empty();
+        if let Some(winner) = self.claim(&key).filter(|winner| !beside || winner.uid == uid) {
             let won = winner.uid == uid;
             let exact_match = winner.exact() == &claim.exact[..];
             return run.effects.push(Effect::Claimed { call: uid, won, winner: winner.uid, exact_match });
         }
         if self.calls.contains_key(&uid) {
             // The same call under another key: no node does that.
-            return run.stale(Some(uid), StaleReason::Malformed);
+            return run.stale(Some(uid), if beside { StaleReason::Replay } else { StaleReason::Malformed });
         }
         let mut entry = CallEntry::claimed(uid, key, claim, at);
         entry.state_mut().lost_unix_ms = self.down_since(NodeId(owner)).unwrap_or(0);
-        self.by_key.insert(key, uid);
         self.live += 1;
         // Proposed before the owner started again, committed after: it is recorded, and ends with this entry.
         if self.is_orphan(&entry) {
             self.orphans.insert(uid);
         }
-        self.calls.insert(uid, Arc::new(entry));
-        run.effects.push(Effect::Claimed { call: uid, won: true, winner: uid, exact_match: true });
+        self.place(run, entry);
+        run.effects.push(match beside {
+            true => Effect::Recorded { call: uid, seq: 0 },
+            false => Effect::Claimed { call: uid, won: true, winner: uid, exact_match: true },
+        });
         self.call_event(run, uid, (EventKind::Received, 1), at);
     }
 
@@ -286,10 +289,13 @@ impl Replica {
         self.live -= 1;
         run.effects.push(Effect::Ended { call: uid });
         let revision = self.call_event(run, uid, (if abandoned { EventKind::Abandoned } else { EventKind::Ended }, 1), at);
+        let due = self.on_ended(uid);
         let Some(entry) = self.calls.get_mut(&uid).map(Arc::make_mut) else { return };
         let state = entry.state_mut();
         let recorded_unix_ms = if level >= DURATIONS { clock } else { 0 };
-        self.cdrs.push(Cdr { recorded_unix_ms, ..cdr(revision, state, media) });
+        if due {
+            self.cdrs.push(Cdr { recorded_unix_ms, ..cdr(revision, state, media) });
+        }
         // What only a live call needs.
         state.dialog = None;
         if let Some(claim) = &mut state.claim {
@@ -340,14 +346,16 @@ impl Replica {
     }
 
     /// Forgets ended calls after their retention, and old events and CDRs.
-    fn expire(&mut self) {
+    fn expire(&mut self, run: &mut Run) {
         while let Some((ended, uid)) = self.ended.first().copied() {
-            if ended.saturating_add(CLAIM_RETENTION_MS) > self.clock_ms {
+            // A CDR takes a revision.
+            if ended.saturating_add(CLAIM_RETENTION_MS) > self.clock_ms || run.is_full() {
                 break;
             }
             self.ended.pop_first();
-            if let Some(entry) = self.calls.remove(&uid) {
-                self.by_key.remove(&entry.claim_key);
+            if let Some(state) = self.forget(uid) {
+                let recorded_unix_ms = self.clock_ms;
+                self.cdrs.push(Cdr { recorded_unix_ms, ..cdr(run.revision(), &state, MediaTotals::default()) });
             }
         }
         self.events.compact(self.clock_ms);

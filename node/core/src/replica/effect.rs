@@ -23,7 +23,14 @@ pub enum Effect {
         /// Up to which of its records.
         seq: u32,
     },
-    /// A call is over; its CDR is written.
+    /// A call was recorded beside the one that has its key: its owner has it answered, or it rings there.
+    Beside {
+        /// Which call.
+        call: CallUid,
+        /// The one that has the key.
+        winner: CallUid,
+    },
+    /// A call is over; its CDR is written, unless another call of the same INVITE has it.
     Ended {
         /// Which call.
         call: CallUid,

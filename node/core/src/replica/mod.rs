@@ -26,6 +26,7 @@ mod records;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod twins;
 mod uncommitted;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,6 +41,7 @@ pub use entry::{CallEntry, Phase, failed, left};
 pub use level::{LEVEL, level_of};
 pub use nodes::OWNER_LOST_LEVEL;
 pub use snapshot::Frozen;
+pub use twins::BESIDE_LEVEL;
 pub use uncommitted::{EarlyEvent, Preview, UNCOMMITTED_LEVEL, event_id};
 
 use crate::ids::{CallUid, NodeId};

@@ -32,6 +32,7 @@ pub(super) fn cdr(revision: u64, state: &CallState, media: MediaTotals) -> Cdr {
         media: Some(media),
         emergency_info: claim.and_then(|c| c.emergency_info.clone()),
         recorded_unix_ms: 0,
+        twin: state.twin.clone(),
     }
 }
 

@@ -138,7 +138,8 @@ impl Replica {
             AnnouncerLog::restored(snapshot.announcers).ok_or(RestoreError::Damaged("an announcer stands twice"))?;
         for state in snapshot.calls {
             let entry = CallEntry::restored(state)?;
-            if replica.calls.contains_key(&entry.uid) || replica.by_key.contains_key(&entry.claim_key) {
+            let twice = !entry.state().keyless && replica.by_key.contains_key(&entry.claim_key);
+            if twice || replica.calls.contains_key(&entry.uid) {
                 return Err(RestoreError::Damaged("a call stands twice"));
             }
             replica.index(entry);
@@ -162,7 +163,9 @@ impl Replica {
     /// Takes an entry of a snapshot into all indexes.
     fn index(&mut self, entry: CallEntry) {
         let uid: CallUid = entry.uid;
-        self.by_key.insert(entry.claim_key, uid);
+        if !entry.state().keyless {
+            self.by_key.insert(entry.claim_key, uid);
+        }
         if entry.is_live() {
             self.live += 1;
             if let Some(leg) = entry.callee() {

@@ -30,6 +30,12 @@ impl Sbc {
                 Effect::Recorded { call, .. } | Effect::Ended { call } | Effect::Stale { call: Some(call), .. } => {
                     self.on_recorded(call);
                 }
+                Effect::Beside { winner, .. } => {
+                    // Another node has the caller: where this one is quiet about it, it stays so.
+                    if self.own_call(winner).is_some() {
+                        self.with_call(winner.serial, |call, cx| call.on_caller_served(cx));
+                    }
+                }
                 Effect::Config { revision, text, .. } => self.cx.out.push_back(Output::ConfigChanged { revision, text }),
                 Effect::Event(_) => events = true,
                 Effect::Blocks => blocks = true,
@@ -102,13 +108,13 @@ impl Sbc {
         if self.own_call(call).is_some() {
             let serial = call.serial;
             let Some(waiting) = self.calls.get_mut(&serial) else { return };
-            let after = waiting.on_claimed(&mut self.cx, (!won).then_some(standing));
+            let after = waiting.on_claimed(&mut self.cx, (!won).then_some((winner, standing)));
             self.after_claim(serial, after);
             self.with_call(serial, |call, cx| call.on_recorded(cx));
         } else if self.is_unsettled(call) {
             self.with_unsettled(call.serial, |ended, cx| match won {
                 true => ended.journal.on_applied(cx, call.serial, call),
-                false => ended.lose(cx),
+                false => ended.lose(cx, winner, left),
             });
         }
         self.release_holds(&key, owner);

@@ -94,6 +94,7 @@ mod tests {
             exact: [0; 16],
             emergency,
             failed: false,
+            answered: false,
             left: false,
             journal: Default::default(),
         };

@@ -35,6 +35,9 @@ fn cut(seed: u64, trace: bool) -> World {
     let plans = (0..rng.range(6, 14)).map(|_| plan(&mut rng)).collect();
     let mut w = World::new(seed, 3, plans, net);
     w.trace = trace;
+    if rng.per_mille(800) {
+        w.raise_level();
+    }
     w.copies = Some(rng.pick(&[(100, 2000), (1000, 30_000), (100_000, 600_000)]));
     w.speaking = vec![[Some(addr("198.18.10.1:20000")), Some(addr("198.18.20.1:20000"))]; 3];
     let node = usize::try_from(rng.range(0, 3)).expect("few");
@@ -53,6 +56,7 @@ fn cut(seed: u64, trace: bool) -> World {
         w.fault_at(at, Fault::Flip(usize::try_from(rng.range(0, 3)).expect("few")));
     }
     w.run_until(AT_REST);
+    w.outlive();
     w
 }
 
@@ -147,6 +151,29 @@ fn ac_55_a_short_cut_rings_nobody_who_has_hung_up() {
         let mut wrong = invariants::check(&w);
         no_ghost_rings::check(&w, &mut wrong);
         assert!(wrong.is_empty(), "healed at {heal}: {wrong:#?}");
+    }
+}
+
+/// What was answered at the node that was cut off has its CDR, though the others had the claim.
+#[test]
+fn ac_55_each_answered_call_has_its_cdr() {
+    for (talk, cancelled) in [(3000, false), (90_000, false), (3000, true)] {
+        let mut w = copied(talk, 1000);
+        w.raise_level();
+        w.fault_at(CUT, Fault::Leaderless);
+        w.fault_at(CUT + 500, Fault::Elected);
+        w.fault_at(HEALED, Fault::Heal(0));
+        if cancelled {
+            // Copies of the INVITE went to a third one too, while the first spoke.
+            w.fault_at(CUT + 2000, Fault::Flip(2));
+        }
+        w.run_until(AT_REST);
+        w.outlive();
+        let mut wrong = invariants::check(&w);
+        no_ghost_rings::check(&w, &mut wrong);
+        assert!(wrong.is_empty(), "{talk} ms: {wrong:#?}");
+        let cdrs = w.nodes[1].replica.read().expect("one thread").cdrs(0, 10).expect("none was compacted");
+        assert_eq!(cdrs.iter().filter(|c| c.answered_unix_ms > 0).count(), 1, "{talk} ms");
     }
 }
 

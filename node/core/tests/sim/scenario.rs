@@ -58,6 +58,7 @@ pub(crate) fn run(seed: u64, trace: bool) -> World {
         hardships(&mut world, &mut deaths);
     }
     world.run_until(AT_REST);
+    world.outlive();
     world
 }
 

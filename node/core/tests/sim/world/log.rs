@@ -141,6 +141,14 @@ impl World {
         }
     }
 
+    /// The leader's clock goes on for longer than the log remembers calls that are over.
+    pub(crate) fn outlive(&mut self) {
+        for _ in 0..8 {
+            self.run_until(self.now / MS + 10_000);
+            self.commit_all(store_pb::command::Kind::Tick(store_pb::Tick {}));
+        }
+    }
+
     /// What the control plane of the first node proposes: committed and applied everywhere at once.
     pub(crate) fn commit_all(&mut self, kind: store_pb::command::Kind) {
         let unix_ms = self.unix_ms();
