@@ -310,7 +310,7 @@ mod tests {
         let key = ClusterKey::new(&[7; 32], None);
         for text in ["", "a", &"call-id@198.18.0.1;to-tag=x;from-tag=y".repeat(4)] {
             let wrapped = key.wrap(b"replaces", text);
-            assert!(wrapped.bytes().all(|b| b.is_ascii_alphanumeric()) && (text.is_empty() || !wrapped.contains(text)));
+            assert!(wrapped.bytes().all(|b| b.is_ascii_alphanumeric()) && (text.len() < 8 || !wrapped.contains(text)));
             assert_eq!(key.unwrap(b"replaces", &wrapped).as_deref(), Some(text));
             assert_eq!((key.unwrap(b"other", &wrapped), key.unwrap(b"replaces", &wrapped[2..])), (None, None));
             assert_eq!(ClusterKey::new(&[8; 32], None).unwrap(b"replaces", &wrapped), None);

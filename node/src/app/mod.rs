@@ -13,6 +13,7 @@ mod membership;
 mod readings;
 mod reload;
 mod reports;
+mod service_alarms;
 mod view;
 
 use std::collections::HashMap;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::control::{Draining, live_calls};
 use super::log_health;
+use super::service_alarms::{Seen, ServiceAlarms};
 use crate::announce::{AnnounceState, AnnouncerHandle, Health, Others, Wish};
 use crate::config::NodeConfig;
 use crate::control::{self, HealthState, NodeStatus};
@@ -70,6 +71,7 @@ impl Sources {
         let mut announced = self.announced.clone();
         let mut wish = self.announcer.wish();
         let mut draining = self.draining.watch();
+        let mut service = ServiceAlarms::default();
         let mut reported: Option<std::time::Instant> = None;
         let mut shortages = Shortages::default();
         loop {
@@ -83,7 +85,7 @@ impl Sources {
             self.tell(node).await;
             if reported.is_none_or(|at| at.elapsed() >= REPORT) {
                 reported = Some(std::time::Instant::now());
-                self.report(&status).await;
+                self.report(&status, &mut service).await;
                 shortages.look(&self);
             }
             tokio::time::sleep(SETTLE).await;
@@ -194,7 +196,7 @@ impl Sources {
         others.filter_map(|m| self.peers.words().of(m.id)).any(|word| word.state.serves_instead())
     }
 
-    async fn report(&self, status: &RaftStatus) {
+    async fn report(&self, status: &RaftStatus, service: &mut ServiceAlarms) {
         log_health::tell(&self.alarms, &self.config, status, self.raft.space());
         self.judge_clocks();
         let gauge = |g: &prometheus_client::metrics::gauge::Gauge, v: u64| {
@@ -221,6 +223,8 @@ impl Sources {
             self.metrics.calls_active(&by_class);
             gauge(&g.transactions_active, transactions);
             gauge(&g.load_percent, u64::from(load));
+            let seen = Seen { quorum: status.has_lease, degraded: self.metrics.degraded_calls(), load };
+            service.look(&self.alarms, std::time::Instant::now(), seen);
         }
     }
 }

@@ -294,6 +294,11 @@ impl Metrics {
         }
     }
 
+    /// Calls that went on without the store, since the start.
+    pub fn degraded_calls(&self) -> u64 {
+        self.degraded.get()
+    }
+
     /// An alarm was raised or cleared.
     pub fn alarm(&self, kind: AlarmKind, raised: bool) {
         self.alarms.get_or_create(&Labels([("alarm", kind.as_str())])).set(i64::from(raised));

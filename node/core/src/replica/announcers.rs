@@ -148,7 +148,7 @@ mod tests {
     use super::super::LEVEL;
     use super::*;
     use crate::store_pb::command::Kind;
-    use crate::store_pb::{Command, Entry, Level, NodeUp};
+    use crate::store_pb::{Command, Entry, Level, NodeDown, NodeUp};
 
     struct Log {
         replica: Replica,
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn who_counts_is_well_wants_is_up_and_was_just_heard() {
         type Change = fn(&mut Log);
-        let rows: [(&str, Change, &[u32], bool); 7] = [
+        let rows: [(&str, Change, &[u32], bool); 8] = [
             ("well and heard", |_| {}, &[2], true),
             ("not heard: it may have died a moment ago", |_| {}, &[], false),
             ("another was heard", |_| {}, &[3], false),
@@ -221,6 +221,12 @@ mod tests {
             (
                 "it has started again, and not said how it is",
                 |log| log.apply(Kind::NodeUp(NodeUp { node: 2, incarnation: 2, ..NodeUp::default() })),
+                &[2],
+                false,
+            ),
+            (
+                "it is down, and was heard a moment before",
+                |log| log.apply(Kind::NodeDown(NodeDown { node: 2, incarnation: 1, ..NodeDown::default() })),
                 &[2],
                 false,
             ),

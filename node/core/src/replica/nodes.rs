@@ -91,6 +91,8 @@ impl Replica {
         }
         self.down.insert(node, at.max(1));
         self.set_lost(node, at.max(1));
+        // What it said of itself is over: who withdraws must not count on it. One that is back says it again.
+        self.announcers.forget(node);
         run.effects.push(Effect::NodeDown { node, incarnation });
         self.event(run, Event { kind: EventKind::NodeDown.into(), unix_ms: at, node: down.node, ..Event::default() });
     }
