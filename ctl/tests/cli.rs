@@ -253,7 +253,16 @@ async fn a_certificate_of_another_cluster_is_no_way_in() {
         [(&other, &other, "--ca does not vouch"), (&other, &own, "--ca does not vouch"), (&own, &other, "believe --cert")]
     {
         let line = format!("call list --endpoint {} --ca {ca}/ca.crt --cert {cert}/ann.crt --key {cert}/ann.key", ours.address);
-        let output = ours.bare(&line).await;
+        // In TLS 1.3 the server refuses a client's certificate when the client has begun to send; where what it sent lies unread, the
+        // kernel resets the connection, and the alert may be lost with it. That is rare: of some tries one says why.
+        let mut output = ours.bare(&line).await;
+        for _ in 0..5 {
+            if output.status.code() == Some(4) {
+                break;
+            }
+            assert!(err(&output).contains("connection closed") || err(&output).contains("reset"), "{}", err(&output));
+            output = ours.bare(&line).await;
+        }
         assert_eq!(output.status.code(), Some(4), "{}", err(&output));
         assert!(err(&output).contains("cause:") && err(&output).contains(says), "{}", err(&output));
     }
