@@ -147,3 +147,13 @@ impl Finished {
         self
     }
 }
+
+/// Writes a file that nobody else can read: a node refuses a secret that others could.
+///
+/// # Panics
+/// It cannot be written.
+pub fn write_secret(path: &std::path::Path, content: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, content).expect("the temporary directory is writable");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+}

@@ -24,8 +24,8 @@ const RURI: &str = "sip:bob@127.0.0.100:5060";
 static SECRETS: LazyLock<PathBuf> = LazyLock::new(|| {
     let secrets = command::scratch("secrets");
     fs::create_dir_all(&secrets).expect("the temporary directory is writable");
-    fs::write(secrets.join("alice.sip"), SECRET).expect("written");
-    fs::write(secrets.join("own.sip"), OWN_SECRET).expect("written");
+    command::write_secret(&secrets.join("alice.sip"), SECRET);
+    command::write_secret(&secrets.join("own.sip"), OWN_SECRET);
     secrets
 });
 

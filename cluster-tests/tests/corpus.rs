@@ -190,7 +190,7 @@ fn replaced(octets: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 fn cluster() -> (Cluster, PathBuf) {
     let secrets = command::scratch("secrets");
     fs::create_dir_all(&secrets).expect("the temporary directory is writable");
-    fs::write(secrets.join("alice.sip"), "wonderland").expect("written");
+    command::write_secret(&secrets.join("alice.sip"), "wonderland");
     let set = vec![format!("node.secrets_dir={}", secrets.display())];
     let cluster = Cluster::start(Options { set, ..Options::with_own_psap() });
     let text = cluster.config_text();

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +18,8 @@ use crate::tls::{IdentityKind, peer_identity};
 
 /// For a TLS handshake: a far end that says nothing is let go.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a client that is refused is heard out, so that it learns why.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Handshakes at a time; each costs a signature. A real one takes milliseconds, so the oldest is the one that says nothing.
 pub(super) const HANDSHAKES: Limits = Limits { all: 64, source: 16 };
 /// Connections of identified clients at a time: an operator's tools have a few each, a dispatch system one a desk, all perhaps behind one
@@ -58,15 +60,23 @@ impl Door {
                 tracing::debug!(%remote, %error, "no TCP_NODELAY");
             }
             let shaken = tokio::select! {
-                shaken = tokio::time::timeout(HANDSHAKE, tls.accept(stream)) => shaken,
+                shaken = tokio::time::timeout(HANDSHAKE, tls.accept(stream).into_fallible()) => shaken,
                 () = waiting.evicted() => return tracing::debug!(%remote, "gRPC handshake given up for another"),
             };
-            drop(waiting);
             let stream = match shaken {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::info!(%remote, %error, "gRPC handshake failed"),
+                Ok(Err((error, stream))) => {
+                    tracing::info!(%remote, %error, "gRPC handshake failed");
+                    // Whoever waits for a place is let in: this one is told why, and no more.
+                    drop(tokio::select! {
+                        done = tokio::time::timeout(FAREWELL, hear_out(stream)) => done,
+                        () = waiting.evicted() => return,
+                    });
+                    return;
+                }
                 Err(_) => return tracing::info!(%remote, "gRPC handshake timed out"),
             };
+            drop(waiting);
             match connections.admit(remote.ip(), is_node(&stream)) {
                 // A server that is gone takes none.
                 Some(seat) => drop(tx.send(Ok(Seated { stream, seat })).await),
@@ -74,6 +84,15 @@ impl Door {
             }
         });
     }
+}
+
+/// Reads what a refused client has sent already: where it lies unread, the kernel resets the connection, and the alert that says why is lost
+/// with it. In TLS 1.3 a client begins to send before its certificate is judged.
+async fn hear_out(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut unread = [0; 1024];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 fn is_node(stream: &TlsStream<TcpStream>) -> bool {
