@@ -136,7 +136,7 @@ fn a_whole_message_is_judged_as_the_entry_does() {
     cluster.ctl(&["policy", "unblock", "127.0.3.77"]);
     std::fs::write(&file, scene.caller.alone("OPTIONS", unicast(0)).bytes()).expect("writable");
     let options = cluster.try_ctl(&["route", "explain", "--message", path, "--source", "127.0.3.1"]);
-    assert!(options.code == Some(1) && options.stderr.contains("only an INVITE"), "{}", options.stderr);
+    assert!(options.code == Some(2) && options.stderr.contains("only an INVITE"), "{}", options.stderr);
     std::fs::remove_file(&file).expect("it is ours");
 }
 
@@ -153,8 +153,8 @@ fn numbers_and_names_that_are_not_there() {
         (&["route", "explain", "sip:112@x", "--trunk", "nowhere"], 6, "there is no trunk nowhere"),
         (&["route", "explain", "sip:112@x"], 2, "--source"),
         (&["route", "explain", "--source", "127.0.3.1"], 2, "--message"),
-        (&["route", "explain", "no uri", "--source", "127.0.3.1"], 1, "request_uri"),
-        (&["number", "lookup", "one"], 1, "number"),
+        (&["route", "explain", "no uri", "--source", "127.0.3.1"], 2, "request_uri"),
+        (&["number", "lookup", "one"], 2, "number"),
     ] {
         let done = cluster.try_ctl(arguments);
         assert_eq!((done.code, done.stdout.as_str()), (Some(code), ""), "{arguments:?}: {}", done.stderr);

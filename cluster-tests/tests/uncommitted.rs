@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Options, grpc, list, number, unicast};
+use cluster_tests::message::Dialog;
 use cluster_tests::scene::Scene;
 use cluster_tests::{upgrade, wait};
 use serde_json::Value;
@@ -40,7 +41,10 @@ fn without_quorum_a_live_emergency_call_is_seen_and_ended() {
         other => Err(other.to_vec()),
     });
     scene.psap.send(&Scene::answer(&at_psap), from);
-    scene.caller.expect_response(200, "INVITE");
+    let (ok, _) = scene.caller.expect_response(200, "INVITE");
+    // Without it the caller is sent no BYE (RFC 3261 §15).
+    let dialog = Dialog::of_caller(&invite, &ok, scene.caller.at(), "UDP");
+    scene.caller.send(&dialog.ack(1), unicast(holder));
 
     let call = wait::until("it is listed as answered", SETTLED, || match &cluster.calls_at(holder)[..] {
         [call] if call["state"] == "CALL_STATE_ANSWERED" => Ok(call.clone()),
