@@ -60,7 +60,8 @@ impl Message {
     /// Reads a whole message; `None` when it is none.
     pub fn parse(bytes: &[u8]) -> Option<Message> {
         let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
-        let head = std::str::from_utf8(&bytes[..end]).ok()?;
+        // Octets that are no UTF-8 cross as they are, and a phone bears them.
+        let head = String::from_utf8_lossy(&bytes[..end]);
         let mut lines = head.split("\r\n");
         let start = lines.next()?.to_owned();
         if !start.starts_with("SIP/2.0 ") && !start.ends_with(" SIP/2.0") {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::args::Global;
@@ -11,6 +12,9 @@ use crate::files;
 
 /// How long one endpoint may take to accept a connection before the next is tried.
 const CONNECT: Duration = Duration::from_secs(2);
+/// A connection that ends before its first answer is tried again: the reason, that a certificate is not believed, may come too late to be
+/// seen.
+const TRIES: usize = 5;
 /// Without an answer to a keep-alive for this long a stream counts as broken and is resumed elsewhere.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -94,10 +98,33 @@ impl Cluster {
             Some(hint) => Failure::new(Exit::Denied, format!("no connection to {endpoint}")).cause(cause).hint(hint),
             None => Failure::new(Exit::Unreachable, format!("{endpoint} is unreachable")).cause(cause),
         };
-        match tokio::time::timeout(CONNECT, connector.connect()).await {
-            Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(e)) => Err(unreachable(chain(&e))),
-            Err(_) => Err(unreachable(format!("no connection within {} s", CONNECT.as_secs()))),
+        let mut last = String::new();
+        for _ in 0..TRIES {
+            match tokio::time::timeout(CONNECT, connector.connect()).await {
+                Ok(Ok(channel)) => match is_served(&channel).await {
+                    Ok(()) => return Ok(channel),
+                    Err(cause) if distrust(&cause).is_some() => return Err(unreachable(cause)),
+                    Err(cause) => last = cause,
+                },
+                Ok(Err(e)) => return Err(unreachable(chain(&e))),
+                Err(_) => return Err(unreachable(format!("no connection within {} s", CONNECT.as_secs()))),
+            }
         }
+        Err(unreachable(last))
+    }
+}
+
+/// Asks for the node's health. A connection of TLS 1.3 stands, for the client, before the node has judged its certificate: only an answer
+/// shows that it is believed. `Err`: there is no connection any more, and why. Whatever a node says is an answer.
+async fn is_served(channel: &Channel) -> Result<(), String> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.map_err(|e| chain(&e))?;
+    let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+    match grpc.unary(tonic::Request::new(()), path, tonic_prost::ProstCodec::<(), ()>::default()).await {
+        Err(status) if status.code() != tonic::Code::DeadlineExceeded => match std::error::Error::source(&status) {
+            Some(cause) => Err(chain(cause)),
+            None => Ok(()),
+        },
+        _ => Ok(()),
     }
 }

@@ -71,7 +71,10 @@ async fn kept(cluster: &Cluster, call: Option<String>) -> Result<Vec<Event>, Fai
         Ok(ControlFlow::Continue(()))
     })
     .await?;
-    Ok(events.into_values().chain(early.into_values()).collect())
+    // They have no revision yet: in the order in which they happened.
+    let mut early: Vec<Event> = early.into_values().collect();
+    early.sort_by_key(|e| e.occurred_at.as_ref().map(|at| (at.seconds, at.nanos)));
+    Ok(events.into_values().chain(early).collect())
 }
 
 /// Counts down to the last event that was asked for; 0 at the start: there is none.
