@@ -17,6 +17,15 @@ pub fn level(cluster: &Cluster, node: u8) -> u64 {
     number(&status["formatLevel"])
 }
 
+/// The newest format level that the n-th node knows.
+///
+/// # Panics
+/// It is not listed.
+pub fn newest(cluster: &Cluster, node: u8) -> u64 {
+    let nodes = list(&cluster.json(&["node", "list"]), "nodes");
+    number(&nodes.iter().find(|n| n["name"] == NODES[usize::from(node)]).expect("it is a member")["formatLevel"])
+}
+
 /// Waits until each node has reached a format level.
 ///
 /// # Panics

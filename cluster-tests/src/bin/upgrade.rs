@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         cluster.dev(&["heal"]);
     };
     let calls = upgrade::roll(&cluster, replace, |replaced| println!("{replaced} of 3 nodes are new; no call was lost"));
+    upgrade::reaches(&cluster, upgrade::newest(&cluster, 0));
     upgrade::replicas_agree(&cluster);
     println!(
         "{calls} calls, {} records, the same at each node; format level {}",
