@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::Failure;
@@ -26,7 +28,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The process that has this pid now; `None`: there is none, or it has ended and only waits for its parent.
+    /// The process that has this pid now, or had it and waits for its parent; `None`: there is none.
     fn of(pid: i32) -> Option<Process> {
         let started = started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
@@ -52,19 +54,29 @@ impl Process {
         self.pid
     }
 
-    /// True while this very process runs.
+    /// True while any thread of this very process runs. A first thread that is a zombie proves nothing: the others may still hold
+    /// its listening sockets, which is what who starts it again trips over.
     pub(crate) fn is_alive(&self) -> bool {
-        Process::of(self.pid).as_ref() == Some(self)
+        self.handle().is_some()
+    }
+
+    /// Holds on to this very process; `None`: its last thread has ended.
+    fn handle(&self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(self.pid).expect("a pid file's pid is above 0");
+        let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Only now, for the handle holds on to one process, does the check tell that it is ours.
+        if Process::of(self.pid).as_ref() != Some(self) {
+            return None;
+        }
+        // A pidfd is readable once all threads have ended and closed what they had open (pidfd_open(2)).
+        let mut ended = [PollFd::new(&handle, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut ended, Some(&at_once)), Ok(0) | Err(_)).then_some(handle)
     }
 
     /// Sends a signal. False: it is not there any more.
     pub(crate) fn signal(&self, signal: Signal) -> Result<bool, Failure> {
-        let pid = Pid::from_raw(self.pid).expect("a pid file's pid is above 0");
-        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(false) };
-        // The handle holds on to one process; only now does the check tell that it is ours.
-        if !self.is_alive() {
-            return Ok(false);
-        }
+        let Some(handle) = self.handle() else { return Ok(false) };
         match pidfd_send_signal(&handle, signal) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::SRCH) => Ok(false),
@@ -85,16 +97,11 @@ impl Process {
     }
 }
 
-/// Field 22 of /proc/PID/stat, counted after the command's name, which may hold anything; `None` for a zombie.
+/// Field 22 of /proc/PID/stat, counted after the command's name, which may hold anything.
 fn started(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
-        return None;
-    }
     // The state is field 3.
-    fields.nth(18)?.parse().ok()
+    rest.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// Starts a program apart from this one's terminal and process group, with its output appended to `log`, and records it in
@@ -115,7 +122,7 @@ pub(crate) fn start(program: &Path, args: &[&str], dir: &Path, log: &Path, pid_f
         .map_err(|e| files::failure("start", program, &e))?;
     let pid = i32::try_from(child.id()).map_err(|e| Failure::failed("a pid out of range").cause(e))?;
     let ended = || Failure::failed(format!("{} ended at once", program.display())).cause(files::tail(log, 15));
-    let process = Process::of(pid).ok_or_else(ended)?;
+    let process = Process::of(pid).filter(Process::is_alive).ok_or_else(ended)?;
     process.save(pid_file)?;
     Ok(process)
 }
@@ -173,7 +180,7 @@ mod tests {
     fn reads_stat_lines_with_odd_names() {
         let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
         assert_eq!(started(&format!("7 (a) b) {tail}")), Some(4242));
-        assert_eq!(started(&format!("7 (a) {}", tail.replacen('S', "Z", 1))), None);
+        assert_eq!(started(&format!("7 (a) {}", tail.replacen('S', "Z", 1))), Some(4242));
         assert_eq!(started("7 (a"), None);
     }
 
