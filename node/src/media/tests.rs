@@ -550,8 +550,12 @@ fn exhaustion_rolls_back_and_a_released_pair_rests() {
     assert!(b.open_failure(2, 0, 1).contains("no free media port"));
     let ports = b.open(1, 0, 1)[0];
     b.close(1);
-    // The sockets are closed: somebody else can have the port, though the engine lets it rest.
-    drop(UdpSocket::bind((b.external, ports.caller)).unwrap());
+    // The sockets are closed, by another thread: somebody else can have the port, though the engine lets it rest.
+    let end = Instant::now() + PATIENCE;
+    while let Err(error) = UdpSocket::bind((b.external, ports.caller)) {
+        assert!(Instant::now() < end, "the socket stays open: {error}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert!(b.open_failure(3, 0, 1).contains("no free media port"));
     assert_eq!(b.handle.totals().open_failed, 3);
     let end = Instant::now() + PATIENCE;

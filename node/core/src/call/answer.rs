@@ -216,13 +216,10 @@ impl Call {
         let branch = cx.mint_branch();
         bye.insert_first(HeaderId::Via, cx.via(&path, &branch));
         self.ladder.sent(cx.now.unix, self.callee.realm, &back, &bye);
-        if let Some(payload) = cx.encode(&bye)
-            && let Some(tx) = cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name.clone(), payload)
-        {
-            cx.alone_of.insert(tx, self.serial);
-            if let Some(retry) = retry {
-                self.keep_lone(cx, Side::Callee, tx, retry, super::ways::Way { back, tls_name });
-            }
+        if let Some(payload) = cx.encode(&bye) {
+            let way = super::ways::Way { back, tls_name };
+            let authenticated = retry.map(|retry| self.authenticated(Side::Callee, retry, &way));
+            cx.send_after_bye(self.serial, branch.into(), way.back, way.tls_name, payload, authenticated);
         }
     }
 

@@ -4,9 +4,8 @@
 use super::challenge::{Challenged, Known, Retry, cseq_of, put, set_cseq};
 use super::services::Services;
 use crate::auth::challenges;
-use crate::io::{Counter, ReturnPath};
-use crate::sip::{Draft, HeaderId, Message};
-use crate::transaction::ClientTxId;
+use crate::io::Counter;
+use crate::sip::{Draft, Message};
 
 /// A request of ours that no call looks after, with what its far end has asked for: it can be sent again until its answer.
 #[derive(Debug)]
@@ -29,6 +28,11 @@ impl Asked {
     pub fn of(cx: &Services, trunk: &str, known: Known, draft: &Draft) -> Option<Asked> {
         cx.credentials(trunk)?;
         Some(Asked { trunk: trunk.into(), retry: Retry { draft: draft.clone(), tries: 0 }, known })
+    }
+
+    /// Of a request that a call has made, with what its far end has asked for before.
+    pub(super) fn from_retry(trunk: Box<str>, retry: Retry, known: Known) -> Asked {
+        Asked { trunk, retry, known }
     }
 
     /// The CSeq number after that of the request.
@@ -73,43 +77,5 @@ impl Asked {
     /// What the far end has asked for, for the next request to it.
     pub fn known(&self) -> &Known {
         &self.known
-    }
-}
-
-/// A request that nobody waits for (BYE), kept until its answer: its call may be over by then.
-#[derive(Debug)]
-pub struct Lone {
-    asked: Asked,
-    way: ReturnPath,
-    tls_name: Option<Box<str>>,
-}
-
-impl Lone {
-    pub(super) fn new(trunk: Box<str>, retry: Retry, known: Known, way: ReturnPath, tls_name: Option<Box<str>>) -> Lone {
-        Lone { asked: Asked { trunk, retry, known }, way, tls_name }
-    }
-}
-
-impl Services {
-    /// A response to a request that no call waits for.
-    pub fn on_lone_response(&mut self, tx: ClientTxId, response: &Message) {
-        let status = response.status().unwrap_or(0);
-        if status < 200 {
-            return;
-        }
-        let call = self.alone_of.remove(&tx);
-        let Some(mut lone) = self.alone.remove(&tx).filter(|_| matches!(status, 401 | 407)) else { return };
-        let cseq = lone.asked.next_cseq();
-        let Ok(mut draft) = lone.asked.answer(self, response, cseq) else { return };
-        let branch = self.mint_branch();
-        draft.insert_first(HeaderId::Via, self.via(&lone.way.path, &branch));
-        let Some(payload) = self.encode(&draft) else { return };
-        if let Some(call) = call {
-            self.note_sent(call, lone.way, &draft);
-        }
-        if let Some(tx) = self.tx.send_request_by(self.now.mono, branch.into(), false, lone.way, lone.tls_name.clone(), payload) {
-            self.alone_of.extend(call.map(|call| (tx, call)));
-            self.alone.insert(tx, lone);
-        }
     }
 }

@@ -90,9 +90,7 @@ impl Attempt {
             let (branch, path, tls) = (self.branch.clone(), self.path, self.tls_name.clone());
             // Its responses need no one: the INVITE's final response tells how it went.
             cx.note_sent(self.call, ReturnPath::here(path), &draft);
-            if let Some(tx) = cx.tx.send_request(cx.now.mono, branch, false, path, tls, payload) {
-                cx.alone_of.insert(tx, self.call);
-            }
+            cx.send_after_bye(self.call, branch, ReturnPath::here(path), tls, payload, None);
             cx.start_timer(ABANDON, Timer::Call(self.call, CallTimer::Abandon(self.index)));
         }
     }

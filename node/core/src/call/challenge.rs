@@ -6,15 +6,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::asked::Lone;
-use super::services::{ClientUse, Services};
+use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, headers};
 use crate::auth::{AuthHeader, Challenge, challenges};
 use crate::io::{Counter, ReturnPath, Side};
 use crate::policy::Credentials;
 use crate::sip::{Draft, HeaderId, Message, Method};
-use crate::transaction::{ClientTxId, ResponseAction};
+use crate::transaction::{CallUse, ClientUser, NewRequest, ResponseAction};
 
 /// Times that one request is sent again: a proxy and a user agent may ask in turn, and each nonce may be too old once.
 pub(super) const MAX_TRIES: u8 = 4;
@@ -56,6 +55,14 @@ impl CallAuth {
         match side {
             Side::Caller => &mut self.caller,
             Side::Callee => &mut self.callee,
+        }
+    }
+
+    /// What the far end of that side has asked for.
+    pub(super) fn known(&self, side: Side) -> &Known {
+        match side {
+            Side::Caller => &self.caller.known,
+            Side::Callee => &self.callee.known,
         }
     }
 
@@ -177,13 +184,6 @@ impl Call {
         put(draft, fields, &auth.known);
     }
 
-    /// Keeps a BYE until its answer.
-    pub(super) fn keep_lone(&mut self, cx: &mut Services, side: Side, tx: ClientTxId, retry: Retry, way: super::ways::Way) {
-        let trunk = self.leg(side).trunk.clone();
-        let known = self.auth.of(side).known.clone();
-        cx.alone.insert(tx, Lone::new(trunk, retry, known, way.back, way.tls_name));
-    }
-
     /// A far end asks, in answer to a request that was made of `retry`. Afterwards `retry` is what to send, but for credentials.
     fn learn(&mut self, cx: &mut Services, side: Side, retry: &mut Retry, response: &Message) -> Challenged {
         let Some(credentials) = cx.credentials(&self.leg(side).trunk) else { return Challenged::NotOurs };
@@ -222,12 +222,13 @@ impl Call {
         let via = cx.via(&path, &branch);
         draft.insert_first(HeaderId::Via, &*via);
         let Some(payload) = cx.encode(&draft) else { return Challenged::Refused };
-        let sent = cx.tx.send_request(cx.now.mono, branch.clone().into(), true, path, tls_name, payload);
+        let user = ClientUser::Call { serial: self.serial, purpose: CallUse::Dial(index) };
+        let (way, invite) = (ReturnPath::here(path), true);
+        let sent = cx.send_request(NewRequest { user, branch: branch.clone().into(), invite, way, tls_name, payload });
         let Some(tx) = sent else { return Challenged::Refused };
         self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
         // The old transaction goes on absorbing copies of its 401; what becomes of it says nothing of the new one.
-        cx.client_use.remove(&self.attempts[at].tx);
-        cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));
+        cx.tx.set_client_user(self.attempts[at].tx, ClientUser::Nobody);
         let failover = cx.config.failover_after(&self.callee.trunk);
         let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
         let attempt = &mut self.attempts[at];
@@ -257,9 +258,9 @@ impl Call {
             f.client_tx.take()
         };
         if let Some(old) = old {
-            cx.client_use.remove(&old);
+            cx.tx.set_client_user(old, ClientUser::Nobody);
         }
-        self.send_on(cx, side, retry.draft, super::outgoing::Purpose::Use(ClientUse::Forward(id)));
+        self.send_on(cx, side, retry.draft, super::outgoing::Purpose::Use(CallUse::Forward(id)));
         true
     }
 

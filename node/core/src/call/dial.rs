@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::address::{is_sips, request_uri, to_value};
 use super::media::MediaPhase;
-use super::services::{ClientUse, LOOP_PARAM, Services};
+use super::services::{LOOP_PARAM, Services};
 use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase, ClaimState, headers};
 use crate::dialog::Dialog;
@@ -14,6 +14,7 @@ use crate::policy::Topology;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 use crate::token::ClaimKey;
+use crate::transaction::{CallUse, ClientUser, NewRequest, QuestionUser};
 
 /// Targets dialled for one call at the most, over all answers of the DNS.
 pub(super) const MAX_ATTEMPTS: usize = 16;
@@ -161,7 +162,7 @@ impl Call {
             Some(target) => self.add_candidates(&hop, &[target]),
             None => {
                 let request = ResolveRequest { target: hop.host.clone(), transport: hop.choice };
-                let id = cx.resolve(self.serial, request);
+                let id = cx.resolve(QuestionUser::Call(self.serial), request);
                 self.resolving = Some((id, hop));
             }
         }
@@ -298,12 +299,19 @@ impl Call {
             return self.dial(cx, by_tcp);
         }
         let tls_name = self.callee.tls_name.clone();
-        let Some(tx) = cx.tx.send_request(cx.now.mono, branch.clone().into(), true, path, tls_name.clone(), payload) else {
+        let request = NewRequest {
+            user: ClientUser::Call { serial: self.serial, purpose: CallUse::Dial(index) },
+            branch: branch.clone().into(),
+            invite: true,
+            way: ReturnPath::here(path),
+            tls_name: tls_name.clone(),
+            payload,
+        };
+        let Some(tx) = cx.send_request(request) else {
             self.note_failure(503, None);
             return false;
         };
         self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
-        cx.client_use.insert(tx, (self.serial, ClientUse::Dial(index)));
         let failover = cx.config.failover_after(&self.callee.trunk);
         let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
         self.restart_ring(cx);

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use super::outgoing::Purpose;
-use super::services::{ClientUse, Services};
+use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
 use crate::io::{Counter, ReturnPath, Side, SideHeard};
 use crate::sip::{Message, Method};
 use crate::time::Instant;
+use crate::transaction::CallUse;
 
 /// A request is held for so long at the most: a far end that has moved repeats a BYE for 32 s, and a caller waits for no more than that.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -51,7 +52,7 @@ impl Call {
         if self.phase != CallPhase::Over && !self.leg(side).gone {
             let mut options = self.leg_mut(side).dialog.request(&Method::Options);
             self.put_session_id(side, &mut options);
-            self.send_on(cx, side, options, Purpose::Use(ClientUse::Doubt(side)));
+            self.send_on(cx, side, options, Purpose::Use(CallUse::Doubt(side)));
         }
     }
 

@@ -7,12 +7,12 @@ use super::describe::Agreed;
 use super::failure::upstream;
 use super::outgoing::Purpose;
 use super::reliable::{self, Wish};
-use super::services::{ClientUse, Services};
+use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, body, describe, headers};
 use crate::io::{ReturnPath, Side};
 use crate::sip::{HeaderId, Message, Method};
-use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
+use crate::transaction::{CallUse, ClientTxId, ClientUser, ResponseAction, ServerTxId};
 
 /// Requests of one call under way at once: a UA has one of each kind open, and a broken one must not fill memory.
 const MAX_FORWARDS: usize = 32;
@@ -173,7 +173,7 @@ impl Call {
             let offers = self.keep_agreed(at);
             self.put_body(cx, from, &request, !offers, &mut draft);
         }
-        self.send_on(cx, to, draft, Purpose::Use(ClientUse::Forward(id)));
+        self.send_on(cx, to, draft, Purpose::Use(CallUse::Forward(id)));
     }
 
     /// A response to a request that was passed on.
@@ -297,7 +297,7 @@ impl Call {
         self.forwards[at].raises += 1;
         self.forwards[at].provisional = false;
         if let Some(old) = self.forwards[at].client_tx.take() {
-            cx.client_use.remove(&old);
+            cx.tx.set_client_user(old, ClientUser::Nobody);
         }
         self.send_forward(cx, id);
         true

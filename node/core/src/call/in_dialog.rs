@@ -30,11 +30,11 @@ impl Call {
         let realm = self.leg(side).realm;
         self.ladder.received(cx.now.unix, realm, &back, request);
         self.learn_session_id(side, request);
-        cx.server_use.insert(tx, self.serial);
         self.focus_request(side, request);
         if self.phase == CallPhase::Over || self.leg(side).gone {
             // RFC 5407 §3.2.1: the dialog is there until our own BYE is answered, and one that crosses it is as good.
-            let crosses = request.method() == &Method::Bye && (cx.is_ending(self.serial) || self.bye_when_acked.is_some());
+            let crosses =
+                request.method() == &Method::Bye && (cx.after_bye.is_ending(self.serial) || self.bye_when_acked.is_some());
             self.refuse_request(cx, side, tx, &back, request, if crosses { 200 } else { 481 });
             return;
         }

@@ -5,6 +5,7 @@
 //! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
 
 mod address;
+mod after_bye;
 mod answer;
 mod asked;
 mod attempt;
@@ -27,7 +28,6 @@ mod held;
 mod in_dialog;
 mod journal;
 mod ladder;
-mod left;
 mod leg;
 mod media;
 mod offer;
@@ -62,12 +62,12 @@ pub use failure::upstream;
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, server_key, strip_our_credentials};
 pub use ladder::{Ladder, Note};
 pub use leg::Leg;
-pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, ClientUse, LOOP_PARAM, Services, allowed, fill_via, finish_response};
+pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
 pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
 pub use twin::INVITE_LIFE;
-pub use ways::{NextHop, Way, Ways, hop_to, keep_alive_after};
+pub use ways::{NextHop, Way, Ways, Written, hop_to, keep_alive_after};
 
 use attempt::Attempt;
 use dial::{Candidate, Hop};

@@ -4,7 +4,7 @@
 //! tried by TCP first (RFC 3261 §18.1.1). Whichever it is: what could not be sent, or was met by silence, goes another way.
 
 use super::forward::Forward;
-use super::services::{ClientUse, Services};
+use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::ways::{NextHop, Way, Ways, Written};
 use super::{Call, SentAck};
@@ -12,7 +12,7 @@ use crate::ids::ResolveId;
 use crate::io::{ResolveError, Side, Target};
 use crate::sip::{Draft, Message, Method};
 use crate::timer::TimerId;
-use crate::transaction::ClientTxId;
+use crate::transaction::{CallUse, ClientTxId, ClientUser, NewRequest, QuestionUser};
 
 /// ACKs kept for repetition: one a side, and some forks.
 const MAX_ACKS: usize = 4;
@@ -55,7 +55,7 @@ impl Loss {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Its responses concern the call.
-    Use(ClientUse),
+    Use(CallUse),
     /// Nobody waits for its responses (BYE).
     Alone,
     /// An ACK for the 2xx to the INVITE with this CSeq number: no transaction.
@@ -90,7 +90,7 @@ impl Call {
             }
             NextHop::Ask(request) => {
                 let host = request.target.host.clone();
-                let id = cx.resolve(self.serial, request);
+                let id = cx.resolve(QuestionUser::Call(self.serial), request);
                 self.sends.push(PendingSend { id, host, side, draft, purpose });
             }
         }
@@ -132,23 +132,18 @@ impl Call {
                 return cx.send(back, tls_name, payload);
             }
             Purpose::Alone => {
-                let sent = cx.tx.send_request_by(cx.now.mono, branch, false, back, tls_name, payload);
-                if let Some(tx) = sent {
-                    cx.alone_of.insert(tx, self.serial);
-                }
-                if let (Some(tx), Some(retry)) = (sent, retry) {
-                    self.keep_lone(cx, side, tx, retry, way.clone());
-                }
-                sent
+                let authenticated = retry.map(|retry| self.authenticated(side, retry, &way));
+                cx.send_after_bye(self.serial, branch, back, tls_name, payload, authenticated)
             }
             Purpose::Use(purpose) => {
                 let invite = draft.method() == Some(&Method::Invite);
-                if let (ClientUse::Forward(id), Some(retry)) = (purpose, retry) {
+                if let (CallUse::Forward(id), Some(retry)) = (purpose, retry) {
                     self.keep_forward(id, retry);
                 }
-                let sent = cx.tx.send_request_by(cx.now.mono, branch, invite, back, tls_name, payload);
+                let user = ClientUser::Call { serial: self.serial, purpose };
+                let sent = cx.send_request(NewRequest { user, branch, invite, way: back, tls_name, payload });
                 match sent {
-                    Some(tx) => self.on_sent(cx, tx, purpose, &way),
+                    Some(tx) => self.on_sent(tx, purpose, &way),
                     None => self.on_not_sent(cx, purpose),
                 }
                 sent
@@ -174,17 +169,16 @@ impl Call {
         }
     }
 
-    fn on_sent(&mut self, cx: &mut Services, tx: ClientTxId, purpose: ClientUse, way: &Way) {
-        cx.client_use.insert(tx, (self.serial, purpose));
-        if let ClientUse::Forward(id) = purpose
+    fn on_sent(&mut self, tx: ClientTxId, purpose: CallUse, way: &Way) {
+        if let CallUse::Forward(id) = purpose
             && let Some(f) = self.forwards.iter_mut().find(|f| f.id == id)
         {
             (f.client_tx, f.tls_name) = (Some(tx), way.tls_name.clone());
         }
     }
 
-    fn on_not_sent(&mut self, cx: &mut Services, purpose: ClientUse) {
-        if let ClientUse::Forward(id) = purpose {
+    fn on_not_sent(&mut self, cx: &mut Services, purpose: CallUse) {
+        if let CallUse::Forward(id) = purpose {
             self.on_forward_failed(cx, id, 503);
         }
     }
@@ -217,19 +211,18 @@ impl Call {
         }
         let wanted = match purpose {
             // Who waits for the answer to what was in vain for 32 s does so no longer; for ours nobody waits.
-            Purpose::Use(ClientUse::Forward(id)) => {
+            Purpose::Use(CallUse::Forward(id)) => {
                 let asked = |f: &Forward| f.id == id && !f.cancelled && (f.own || loss != Loss::TimedOut);
                 self.forwards.iter().any(asked)
             }
-            Purpose::Use(ClientUse::Dial(_) | ClientUse::Doubt(_)) | Purpose::Ack(_) => false,
+            Purpose::Use(CallUse::Dial(_) | CallUse::Doubt(_)) | Purpose::Ack(_) => false,
             Purpose::Alone => true,
         };
         if !wanted || (!over_flow && again.ways.is_empty()) {
             return false;
         }
-        cx.client_use.remove(&tx);
-        cx.alone_of.remove(&tx);
-        cx.alone.remove(&tx);
+        cx.tx.set_client_user(tx, ClientUser::Nobody);
+        cx.after_bye.forget(tx);
         if over_flow {
             self.send_on(cx, side, again.draft, purpose);
         } else {
@@ -243,7 +236,7 @@ impl Call {
         let Some(within) = self.within.iter_mut().find(|w| w.tx == tx) else { return };
         within.silence = None;
         let purpose = within.purpose;
-        let Purpose::Use(ClientUse::Forward(id)) = purpose else {
+        let Purpose::Use(CallUse::Forward(id)) = purpose else {
             if self.resend(cx, tx, Loss::Silent) {
                 cx.tx.abandon_client(tx);
             }
@@ -257,7 +250,8 @@ impl Call {
         match self.forwards.iter_mut().find(|f| f.id == id) {
             Some(f) => {
                 f.earlier.push(tx);
-                cx.client_use.insert(tx, (self.serial, ClientUse::Forward(id)));
+                let purpose = CallUse::Forward(id);
+                cx.tx.set_client_user(tx, ClientUser::Call { serial: self.serial, purpose });
             }
             None => cx.tx.abandon_client(tx),
         }

@@ -6,10 +6,9 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 
-use super::asked::Lone;
+use super::after_bye::AfterBye;
 use super::challenge::NonceCounts;
 use super::ladder::Note;
-use super::left::Left;
 use super::timer::Timer;
 use crate::ctx::{AGENT, LocalConfig};
 use crate::health::Health;
@@ -22,24 +21,13 @@ use crate::store_pb;
 use crate::time::{Instant, Now, UnixMs};
 use crate::timer::{TimerId, TimerWheel};
 use crate::token::{ClusterKey, OwnerToken, TokenKind};
-use crate::transaction::{ClientTxId, ServerTxId, Transactions};
+use crate::transaction::{ClientTxId, NewRequest, QuestionUser, ServerKey, ServerTxId, ServerUser, Transactions};
 
 /// Transactions of this node at the most: at 2 KB each this bounds them at 800 MB, far above the sizing goal's need.
 const MAX_TRANSACTIONS: usize = 400_000;
 
 /// The cookie of RFC 3261 branches (§8.1.1.7).
 pub const BRANCH_COOKIE: &str = "z9hG4bK";
-
-/// What a response to a client transaction is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientUse {
-    /// The called leg's first INVITE, by attempt.
-    Dial(u32),
-    /// A request passed from one leg to the other, by its number in the call.
-    Forward(u64),
-    /// An OPTIONS of ours: is the far end of that leg still where it was?
-    Doubt(crate::io::Side),
-}
 
 /// Shared by all calls of a node.
 pub struct Services {
@@ -65,22 +53,14 @@ pub struct Services {
     pub timers: TimerWheel<Timer>,
     /// Outputs not yet polled.
     pub out: VecDeque<Output>,
-    /// Who waits for a client transaction.
-    pub client_use: HashMap<ClientTxId, (u64, ClientUse)>,
-    /// Which call a server transaction belongs to.
-    pub server_use: HashMap<ServerTxId, u64>,
-    /// Which call a DNS question belongs to.
-    pub resolving: HashMap<ResolveId, u64>,
+    /// Who asked the DNS what, until it has answered.
+    pub questions: HashMap<ResolveId, QuestionUser>,
     /// Uses of others' nonces.
     pub nonces: NonceCounts,
-    /// Requests that no call waits for, by transaction: bounded as those are.
-    pub alone: HashMap<ClientTxId, Lone>,
-    /// The call that such a request was for, by its serial: the answer is for its ladder.
-    pub alone_of: HashMap<ClientTxId, u64>,
+    /// Requests that no call waits for.
+    pub after_bye: AfterBye,
     /// This node's connections on which something came in and that are not closed: as many as the transport allows.
     pub flows: HashSet<FlowId>,
-    /// INVITEs within dialogs that are over, by transaction: bounded as those are.
-    pub left: HashMap<ClientTxId, Left>,
     /// Messages to be filed in ladders.
     pub notes: Vec<Note>,
     next: u64,
@@ -107,14 +87,10 @@ impl Services {
             health: Health::default(),
             timers: TimerWheel::new(now.mono),
             out: VecDeque::new(),
-            client_use: HashMap::new(),
-            server_use: HashMap::new(),
-            resolving: HashMap::new(),
+            questions: HashMap::new(),
             nonces: NonceCounts::default(),
-            alone: HashMap::new(),
-            alone_of: HashMap::new(),
+            after_bye: AfterBye::default(),
             flows: HashSet::new(),
-            left: HashMap::new(),
             notes: Vec::new(),
             next: 0,
         }
@@ -128,11 +104,6 @@ impl Services {
     /// Notes for a call's ladder that a message came in.
     pub fn note_received(&mut self, call: u64, back: ReturnPath, message: &Message) {
         self.notes.push(Note::received(call, self.now.unix, back, message));
-    }
-
-    /// A BYE or CANCEL of ours for this call, which is over for us, has no final answer yet: for its far ends it is not over.
-    pub fn is_ending(&self, call: u64) -> bool {
-        self.alone_of.values().any(|of| *of == call)
     }
 
     /// A number never given before in this incarnation.
@@ -170,12 +141,22 @@ impl Services {
         self.out.push_back(Output::Count(counter));
     }
 
-    /// Asks the DNS for a call.
-    pub fn resolve(&mut self, call: u64, request: crate::io::ResolveRequest) -> ResolveId {
+    /// Asks the DNS.
+    pub fn resolve(&mut self, user: QuestionUser, request: crate::io::ResolveRequest) -> ResolveId {
         let id = ResolveId(self.serial());
-        self.resolving.insert(id, call);
+        self.questions.insert(id, user);
         self.out.push_back(Output::Resolve { id, request });
         id
+    }
+
+    /// The transaction of a new request. `None`: there is no room, or the key is taken.
+    pub fn create_server(&mut self, user: ServerUser, key: ServerKey, invite: bool, back: ReturnPath) -> Option<ServerTxId> {
+        self.tx.create_server(self.now.mono, user, key, invite, back)
+    }
+
+    /// Sends a request and waits for its responses. `None`: it was not sent.
+    pub fn send_request(&mut self, request: NewRequest) -> Option<ClientTxId> {
+        self.tx.send_request(self.now.mono, request)
     }
 
     /// Proposes a record of a call, whose number is the proposal's, with the time it arose at.

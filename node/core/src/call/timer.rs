@@ -29,7 +29,7 @@ pub enum Timer {
     /// A request within a subscription that could go another way got no response so far.
     SubscriptionSilent(ClientTxId),
     /// An INVITE of ours within a dialog that is over still has no final response.
-    Left(ClientTxId),
+    AbandonedInvite(ClientTxId),
     /// Housekeeping of bounded memories.
     Sweep,
 }

@@ -12,7 +12,7 @@ use super::{Call, CallPhase, Cause, ClaimState, Heard};
 use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, PeerMessage, ReturnPath, Target};
 use crate::sip::Method;
-use crate::transaction::ServerTxId;
+use crate::transaction::{ServerTxId, ServerUser};
 
 /// How long an INVITE may be dialled for that nobody serves: 64 × T1, when its sender gives up (RFC 3261 §17.1.1.2, timer B). A sender that
 /// has heard 100 waits for longer, but for the node that serves it.
@@ -33,7 +33,6 @@ impl Call {
         // The caller is another node's: who answers now is told so.
         self.forget_passed_over();
         if let Some(tx) = self.invite_tx.take() {
-            cx.server_use.remove(&tx);
             cx.tx.drop_server(tx);
         }
         cx.stop_timer(&mut self.timers.ring);
@@ -92,8 +91,7 @@ impl Call {
             return self.reclaim(cx);
         }
         let key = super::server_key(&self.invite, &Method::Invite);
-        if let Some(tx) = cx.tx.create_server(cx.now.mono, key, true, self.back) {
-            cx.server_use.insert(tx, self.serial);
+        if let Some(tx) = cx.create_server(ServerUser::Call(self.serial), key, true, self.back) {
             self.resume(cx, tx, self.back);
         }
     }
@@ -191,7 +189,6 @@ impl Call {
     /// Leaves the caller to another node, and takes back what was sent to the called side.
     fn leave(&mut self, cx: &mut Services) {
         if let Some(tx) = self.invite_tx.take() {
-            cx.server_use.remove(&tx);
             cx.tx.drop_server(tx);
         }
         for attempt in &mut self.attempts {

@@ -7,7 +7,7 @@ use super::forward::Forward;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::sip::{Draft, HeaderId, Message, Method};
-use crate::transaction::{ClientTxId, ServerTxId};
+use crate::transaction::{ClientTxId, ClientUser, ServerTxId};
 
 /// RFC 3261 §9.1: 64 × T1.
 const ABANDON: Duration = Duration::from_secs(32);
@@ -39,7 +39,7 @@ impl Call {
             let Some(n) = f.earlier.iter().position(|e| *e == tx) else { return false };
             f.earlier.remove(n);
         }
-        cx.client_use.remove(&tx);
+        cx.tx.set_client_user(tx, ClientUser::Nobody);
         true
     }
 
@@ -59,7 +59,7 @@ impl Call {
     }
 
     pub(super) fn leave_client(&self, cx: &mut Services, forward: &Forward, tx: ClientTxId) {
-        cx.client_use.remove(&tx);
+        cx.tx.set_client_user(tx, ClientUser::Nobody);
         if forward.request.method() == &Method::Invite {
             // Should it have arrived all the same, its final response gets an ACK.
             self.leave_invite(cx, forward.from.other(), tx, forward.cseq);
@@ -96,8 +96,7 @@ impl Call {
         if let Some(payload) = cx.encode(&draft) {
             cx.note_sent(self.serial, way, &draft);
             let tls_name = f.tls_name.clone();
-            if let Some(tx) = cx.tx.send_request_by(cx.now.mono, branch.into(), false, way, tls_name, payload) {
-                cx.alone_of.insert(tx, self.serial);
+            if cx.send_after_bye(self.serial, branch.into(), way, tls_name, payload, None).is_some() {
                 cx.start_timer(ABANDON, Timer::Call(self.serial, CallTimer::AbandonForward(id)));
             }
         }
@@ -115,7 +114,7 @@ impl Call {
     pub(super) fn on_forward_abandoned(&mut self, cx: &mut Services, id: u64) {
         let Some(f) = self.forwards.iter_mut().find(|f| f.id == id && f.cancelled) else { return };
         if let Some(tx) = f.client_tx.take() {
-            cx.client_use.remove(&tx);
+            cx.tx.set_client_user(tx, ClientUser::Nobody);
             cx.tx.abandon_client(tx);
         }
         self.on_forward_failed(cx, id, 487);

@@ -11,7 +11,7 @@ use crate::placement::{self, Facts};
 use crate::policy::Standing;
 use crate::sip::{HeaderId, Message, Method};
 use crate::time::Instant;
-use crate::transaction::ServerKey;
+use crate::transaction::{ServerKey, ServerUser};
 
 /// CANCELs held at once; beyond it they are answered 481 at once.
 const MAX_HOLDS: usize = 1000;
@@ -63,7 +63,10 @@ impl Sbc {
 
     /// RFC 3261 §9.2: 200 to the CANCEL whatever becomes of the INVITE, with the INVITE's own To-tag.
     fn cancel_own(&mut self, invite: crate::transaction::ServerTxId, back: ReturnPath, message: &Message, key: &ServerKey) {
-        let serial = self.cx.server_use.get(&invite).copied();
+        let serial = match self.cx.tx.server_user(invite) {
+            ServerUser::Call(serial) => Some(serial),
+            ServerUser::Nobody | ServerUser::Message(_) | ServerUser::Subscription { .. } => None,
+        };
         let fits = |serial| {
             let source = back.path.remote.ip();
             let (uid, sides) = (self.cx.own_uid(serial), [crate::io::Side::Caller, crate::io::Side::Callee]);
@@ -78,7 +81,7 @@ impl Sbc {
         }
         let tag = serial.and_then(|s| self.calls.get(&s)).map(|c| c.caller.dialog.local_tag.to_string());
         let tag = tag.unwrap_or_else(|| self.cx.stateless_tag(message));
-        if let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, key.clone(), false, back) {
+        if let Some(tx) = self.cx.create_server(ServerUser::Nobody, key.clone(), false, back) {
             let mut draft = message.response(200, None);
             if message.to_tag().is_none() {
                 draft.set(HeaderId::To, format!("{};tag={tag}", message.to()));

@@ -5,19 +5,19 @@
 //! Kept true: nothing is said of a call before this node knows under a lease that the call is its own orphan (rules G and I); a far end that
 //! speaks meanwhile hears 503, or 200 to its own BYE; whatever becomes of the BYEs, the log hears of the end.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{Asked, End, Loss, NextHop, Timer, Way, Ways};
+use crate::call::{Asked, End, Loss, NextHop, Timer, Way, Ways, Written};
 use crate::dialog::Dialog;
-use crate::ids::{CallUid, FlowId, NodeId, ProposalId, ResolveId};
+use crate::ids::{CallUid, FlowId, NodeId, ProposalId};
 use crate::io::{AddressRole, Counter, Output, Path, ResolveError, ReturnPath, Side, Target, Transport};
 use crate::replica::{CallEntry, OWNER_LOST_LEVEL};
 use crate::sip::{HeaderId, Message, Method};
 use crate::store_pb::{self, Arrival, LegRecord, command::Kind};
 use crate::time::Instant;
-use crate::transaction::ClientTxId;
+use crate::transaction::{ClientTxId, ClientUser, NewRequest, QuestionUser};
 
 /// Rule J: so far above the recorded ceiling.
 const CSEQ_JUMP: u32 = 65_536;
@@ -41,8 +41,6 @@ const REASON: &str = "Q.850;cause=41;text=\"The call was lost with its node\"";
 pub(super) struct Farewells {
     open: BTreeMap<CallUid, Farewell>,
     waiting: VecDeque<CallUid>,
-    by_tx: HashMap<ClientTxId, (CallUid, Side)>,
-    resolving: HashMap<ResolveId, (CallUid, Side)>,
     ticking: bool,
 }
 
@@ -227,22 +225,18 @@ impl Sbc {
             }
             NextHop::Ask(request) => {
                 leg.host = request.target.host.clone();
-                let id = ResolveId(self.cx.serial());
-                self.farewells.resolving.insert(id, (uid, side));
-                self.cx.out.push_back(Output::Resolve { id, request });
+                self.cx.resolve(QuestionUser::Farewell { call: uid, side }, request);
             }
         }
     }
 
-    /// The DNS answered for such a BYE. False: it was for none.
-    pub(super) fn on_farewell_resolved(&mut self, id: ResolveId, result: &Result<Vec<Target>, ResolveError>) -> bool {
-        let Some((uid, side)) = self.farewells.resolving.remove(&id) else { return false };
-        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return true };
+    /// The DNS answered for such a BYE.
+    pub(super) fn on_farewell_resolved(&mut self, uid: CallUid, side: Side, result: &Result<Vec<Target>, ResolveError>) {
+        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return };
         if let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) {
             leg.ways = leg.end.far().ways(&mut self.cx, &leg.host, result);
             self.transmit_farewell(uid, side);
         }
-        true
     }
 
     /// Sends it the next way that there is.
@@ -254,25 +248,22 @@ impl Sbc {
         let written = leg.ways.write(cx, leg.end.far(), &mut draft);
         let sent = written.and_then(|written| {
             leg.way = Some(written.way.clone());
-            let (back, tls_name) = (written.way.back, written.way.tls_name);
-            cx.tx.send_request_by(cx.now.mono, written.branch, false, back, tls_name, written.payload)
+            let Written { way: Way { back: way, tls_name }, branch, payload } = written;
+            let user = ClientUser::Farewell { call: uid, side };
+            cx.send_request(NewRequest { user, branch, invite: false, way, tls_name, payload })
         });
-        match sent {
-            Some(tx) => drop(self.farewells.by_tx.insert(tx, (uid, side))),
-            None => leg.settled = true,
-        }
+        leg.settled |= sent.is_none();
     }
 
-    /// A response to such a BYE. False: it is to another request.
-    pub(super) fn on_farewell_response(&mut self, tx: ClientTxId, message: &Message) -> bool {
-        let Some(&(uid, side)) = self.farewells.by_tx.get(&tx) else { return false };
+    /// A response to such a BYE.
+    pub(super) fn on_farewell_response(&mut self, uid: CallUid, side: Side, tx: ClientTxId, message: &Message) {
         let status = message.status().unwrap_or(0);
         if status < 200 {
-            return true;
+            return;
         }
-        self.farewells.by_tx.remove(&tx);
-        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return true };
-        let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return true };
+        self.cx.tx.set_client_user(tx, ClientUser::Nobody);
+        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return };
+        let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return };
         let asked = leg.asked.as_mut().filter(|_| matches!(status, 401 | 407));
         let again = asked.is_some_and(|asked| {
             let cseq = asked.next_cseq();
@@ -285,13 +276,11 @@ impl Sbc {
             }
             _ => leg.settled = true,
         }
-        true
     }
 
-    /// Nothing comes of it by the way that it went. False: it is another request.
-    pub(super) fn on_farewell_lost(&mut self, tx: ClientTxId, loss: Loss) -> bool {
-        let Some((uid, side)) = self.farewells.by_tx.remove(&tx) else { return false };
-        let Some(leg) = self.parting_mut(uid, side) else { return true };
+    /// Nothing comes of it by the way that it went.
+    pub(super) fn on_farewell_lost(&mut self, uid: CallUid, side: Side, loss: Loss) {
+        let Some(leg) = self.parting_mut(uid, side) else { return };
         let over_flow = leg.way.take().filter(Way::is_connection);
         if let Some(way) = over_flow.filter(|_| loss != Loss::Congested) {
             // Its connection is gone: by its URI.
@@ -302,7 +291,6 @@ impl Sbc {
         } else {
             leg.settled = true;
         }
-        true
     }
 
     /// The far end of an old call hangs up by itself: it hears 200 (RFC 5407 §3.2.1, the BYEs cross), and the other one BYE. False: it is no

@@ -9,6 +9,7 @@ use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::placement::{self, Facts, Placement};
 use crate::policy::{MisroutePolicy, Standing};
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
+use crate::transaction::ServerUser;
 
 impl Sbc {
     /// A request with a To-tag, or an ACK that no transaction took.
@@ -74,7 +75,7 @@ impl Sbc {
 
     /// 200 to a BYE that crosses ours, and to its copies, whatever becomes of ours meanwhile.
     pub(super) fn answer_crossed(&mut self, back: ReturnPath, bye: &Message) {
-        match self.cx.tx.create_server(self.cx.now.mono, server_key(bye, &Method::Bye), false, back) {
+        match self.cx.create_server(ServerUser::Nobody, server_key(bye, &Method::Bye), false, back) {
             Some(tx) => self.cx.reject(tx, bye, 200, ""),
             None => self.cx.reject_stateless(back, bye, 200),
         }
@@ -82,7 +83,7 @@ impl Sbc {
 
     /// A call of this node that is over for us and not yet for its far ends.
     fn is_ending(&self, uid: CallUid) -> bool {
-        uid == self.cx.own_uid(uid.serial) && self.cx.is_ending(uid.serial)
+        uid == self.cx.own_uid(uid.serial) && self.cx.after_bye.is_ending(uid.serial)
     }
 
     fn on_own(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) {
@@ -122,7 +123,7 @@ impl Sbc {
         }
         let key = server_key(message, message.method());
         let invite = message.method() == &Method::Invite;
-        let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, key, invite, back) else {
+        let Some(tx) = self.cx.create_server(ServerUser::Call(uid.serial), key, invite, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;
         };

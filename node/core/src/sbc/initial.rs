@@ -10,6 +10,7 @@ use crate::policy::{IdentityPolicy, Trunk};
 use crate::routing;
 use crate::sip::{HeaderId, Message, Uri};
 use crate::time::Instant;
+use crate::transaction::ServerUser;
 
 impl Sbc {
     /// An INVITE without To-tag that matches no transaction.
@@ -91,8 +92,7 @@ impl Sbc {
             self.cx.count(Counter::Misrouted("INVITE", "stale"));
             return;
         }
-        let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, key, true, back) else { return };
-        self.cx.server_use.insert(tx, serial);
+        let Some(tx) = self.cx.create_server(ServerUser::Call(serial), key, true, back) else { return };
         self.cx.respond(tx, &mut message.response(100, None));
         self.with_call(serial, |call, cx| call.resume(cx, tx, back));
     }
@@ -141,13 +141,13 @@ impl Sbc {
         {
             return;
         }
-        let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), true, back) else {
+        let serial = self.cx.serial();
+        let key = server_key(message, message.method());
+        let Some(tx) = self.cx.create_server(ServerUser::Call(serial), key, true, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;
         };
         self.cx.count(Counter::CallReceived(routing::class_label(admitted.service.as_deref())));
-        let serial = self.cx.serial();
-        self.cx.server_use.insert(tx, serial);
         // RFC 3261 §17.2.1: at once, for the claim and the DNS take their time.
         self.cx.respond(tx, &mut message.response(100, None));
         let call = Call::begin(

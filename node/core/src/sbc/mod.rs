@@ -20,6 +20,7 @@ mod judge;
 mod loops;
 mod memory;
 mod neighbours;
+mod outcome;
 mod page;
 mod probe;
 mod receive;
@@ -34,15 +35,15 @@ use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::call::{Call, CallTimer, ClientUse, Loss, Services, Timer};
+use crate::call::{Call, CallTimer, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, FlowId, MediaId, NodeId};
-use crate::io::{Input, Output, SendFailure, View};
+use crate::io::{Input, Output, View};
 use crate::policy::{Blocks, ClusterConfig, Rates, SourceRates};
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
 use crate::token::ClusterKey;
-use crate::transaction::{TxEvent, TxOutput};
+use crate::transaction::TxOutput;
 
 pub use urgency::Urgency;
 
@@ -153,13 +154,8 @@ impl Sbc {
             }
             Input::Peer { from, message } => self.on_peer(from, message),
             Input::Resolved { id, result } => {
-                if let Some(serial) = self.cx.resolving.remove(&id) {
-                    self.with_call(serial, |call, cx| call.on_resolved(cx, id, result));
-                } else if !self.on_page_resolved(id, &result)
-                    && !self.on_subscription_resolved(id, &result)
-                    && !self.on_farewell_resolved(id, &result)
-                {
-                    self.on_probe_resolved(id, result);
+                if let Some(user) = self.cx.questions.remove(&id) {
+                    self.on_resolved(user, id, result);
                 }
             }
             Input::Media(event) => self.on_media(&event),
@@ -338,7 +334,7 @@ impl Sbc {
                 Timer::Farewell => self.on_farewell_tick(),
                 Timer::Probe => self.on_probe_tick(),
                 Timer::Neighbours => self.on_neighbours_tick(),
-                Timer::Left(tx) => self.cx.on_left_over(tx),
+                Timer::AbandonedInvite(tx) => self.cx.on_abandoned_invite(tx),
                 Timer::Page(id) => self.on_page_timer(id),
                 Timer::Subscription(id) => self.on_subscription_timer(id),
                 Timer::SubscriptionKeepAlive(id) => self.on_subscription_keep_alive(id),
@@ -369,67 +365,5 @@ impl Sbc {
                 TxOutput::Event(event) => self.on_tx_event(event),
             }
         }
-    }
-
-    fn on_tx_event(&mut self, event: TxEvent) {
-        match event {
-            TxEvent::ClientTimeout(tx) => self.on_client_lost(tx, Loss::TimedOut),
-            TxEvent::ClientTransportError(tx, SendFailure::Congested) => self.on_client_lost(tx, Loss::Congested),
-            TxEvent::ClientTransportError(tx, _) => self.on_client_lost(tx, Loss::NotSent),
-            TxEvent::ServerTimeout(_) => {}
-            TxEvent::ServerTrying(tx) => {
-                if let Some(&serial) = self.cx.server_use.get(&tx) {
-                    self.with_call(serial, |call, cx| call.on_trying_due(cx, tx));
-                } else {
-                    self.on_page_trying(tx);
-                    self.on_passing_trying(tx);
-                }
-            }
-            TxEvent::ServerTerminated(tx) => {
-                self.cx.server_use.remove(&tx);
-            }
-            TxEvent::ClientTerminated(tx) => {
-                self.cx.alone.remove(&tx);
-                self.cx.left.remove(&tx);
-                let serial = self.call_of(tx);
-                self.cx.alone_of.remove(&tx);
-                if let Some((serial, ClientUse::Dial(index))) = self.cx.client_use.remove(&tx) {
-                    self.with_call(serial, |call, cx| call.on_attempt_gone(cx, index));
-                }
-                if let Some(serial) = serial {
-                    self.with_call(serial, |call, cx| call.on_way_settled(cx, tx, None));
-                }
-            }
-        }
-    }
-
-    /// The call that a client transaction is of.
-    pub(super) fn call_of(&self, tx: crate::transaction::ClientTxId) -> Option<u64> {
-        let used = self.cx.client_use.get(&tx).map(|(serial, _)| *serial);
-        used.or_else(|| self.cx.alone_of.get(&tx).copied())
-    }
-
-    fn on_client_lost(&mut self, tx: crate::transaction::ClientTxId, loss: Loss) {
-        if self.on_probe_lost(tx)
-            || self.on_neighbour_lost(tx)
-            || self.on_page_lost(tx)
-            || self.on_subscription_lost(tx, loss)
-            || self.on_farewell_lost(tx, loss)
-        {
-            return;
-        }
-        if let Some(serial) = self.call_of(tx)
-            && self.with_call(serial, |call, cx| call.resend(cx, tx, loss))
-        {
-            return;
-        }
-        let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return };
-        self.with_call(serial, |call, cx| match purpose {
-            ClientUse::Dial(index) => call.on_dial_lost(cx, index, loss.status()),
-            // Silence, or a connection that is gone: the time of the question tells.
-            ClientUse::Doubt(_) => {}
-            ClientUse::Forward(id) if call.has_other_ways(cx, id, tx) => {}
-            ClientUse::Forward(id) => call.on_forward_failed(cx, id, loss.status()),
-        });
     }
 }

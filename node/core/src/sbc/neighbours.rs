@@ -17,7 +17,7 @@ use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::time::Instant;
 use crate::timer::TimerId;
 use crate::token::TokenKind;
-use crate::transaction::ClientTxId;
+use crate::transaction::{ClientTxId, ClientUser, NewRequest};
 
 /// How often each address of a peer is asked: four times within the time that a word counts (`peer::WORD_LIMIT` in the node).
 const EVERY: Duration = Duration::from_millis(500);
@@ -102,24 +102,25 @@ impl Sbc {
         draft.push(HeaderId::CSeq, "1 OPTIONS");
         let Some(payload) = cx.encode(&draft) else { return };
         let branch: Box<str> = branch.into();
-        if let Some(tx) = cx.tx.send_request(cx.now.mono, branch.clone(), false, path, None, payload) {
+        let (user, way) = (ClientUser::Neighbour, ReturnPath::here(path));
+        let request = NewRequest { user, branch: branch.clone(), invite: false, way, tls_name: None, payload };
+        if let Some(tx) = cx.send_request(request) {
             self.neighbours.asked.insert(tx, Question { node, to, branch, at: cx.now.mono });
         }
     }
 
-    /// A response to a question. False: it is none.
-    pub(super) fn on_neighbour_response(&mut self, tx: ClientTxId, response: &Message) -> bool {
-        let Some(question) = self.neighbours.asked.remove(&tx) else { return false };
+    /// A response to a question.
+    pub(super) fn on_neighbour_response(&mut self, tx: ClientTxId, response: &Message) {
+        let Some(question) = self.neighbours.asked.remove(&tx) else { return };
         let said = response.first_named(STATE).and_then(|text| self.cx.key.open_state(text, &question.branch));
         if let Some((node, incarnation, bits)) = said.filter(|(node, ..)| *node == question.node) {
             self.cx.out.push_back(Output::PeerSaid { node, incarnation, state: NodeState::from_bits(bits) });
         }
-        true
     }
 
-    /// A question got no response, or could not be sent. False: it is none.
-    pub(super) fn on_neighbour_lost(&mut self, tx: ClientTxId) -> bool {
-        self.neighbours.asked.remove(&tx).is_some()
+    /// A question got no response, or could not be sent.
+    pub(super) fn on_neighbour_lost(&mut self, tx: ClientTxId) {
+        self.neighbours.asked.remove(&tx);
     }
 
     /// True when this OPTIONS is a member's question.

@@ -10,13 +10,15 @@ use super::Sbc;
 use crate::call::Timer;
 use crate::ctx::{AGENT, LocalConfig, bracketed};
 use crate::ids::ResolveId;
-use crate::io::{AddressRole, Counter, Output, Realm, ResolveError, ResolveRequest, Target, Transport, TransportChoice};
+use crate::io::{
+    AddressRole, Counter, Output, Realm, ResolveError, ResolveRequest, ReturnPath, Target, Transport, TransportChoice,
+};
 use crate::policy::Trunk;
 use crate::routing;
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::time::Instant;
 use crate::timer::TimerId;
-use crate::transaction::ClientTxId;
+use crate::transaction::{ClientTxId, ClientUser, NewRequest, QuestionUser};
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -150,11 +152,10 @@ impl Sbc {
                         self.probe(&asked, &Target { addr: (ip, port).into(), transport }, None);
                     }
                     Err(_) => {
-                        let id = ResolveId(self.cx.serial());
                         let transport: TransportChoice = routing::transport_choice(target.transport, false);
-                        self.probes.resolving.insert(id, asked);
                         let request = ResolveRequest { target: target.host.clone(), transport };
-                        self.cx.out.push_back(Output::Resolve { id, request });
+                        let id = self.cx.resolve(QuestionUser::Probe, request);
+                        self.probes.resolving.insert(id, asked);
                     }
                 }
             }
@@ -200,7 +201,8 @@ impl Sbc {
         draft.push(HeaderId::Accept, "application/sdp");
         draft.push(HeaderId::UserAgent, AGENT);
         let Some(payload) = cx.encode(&draft) else { return };
-        match cx.tx.send_request(cx.now.mono, branch.into(), false, path, tls_name, payload) {
+        let (user, way) = (ClientUser::Probe, ReturnPath::here(path));
+        match cx.send_request(NewRequest { user, branch: branch.into(), invite: false, way, tls_name, payload }) {
             Some(tx) => {
                 if let Some(shared) = self.probes.targets.get_mut(&key) {
                     shared.asked = Some(asked.due);
@@ -211,24 +213,23 @@ impl Sbc {
         }
     }
 
-    /// A response to a probe. False: it is none.
-    pub(super) fn on_probe_response(&mut self, tx: ClientTxId, response: &Message) -> bool {
+    /// A response to a probe.
+    pub(super) fn on_probe_response(&mut self, tx: ClientTxId, response: &Message) {
         let status = response.status().unwrap_or(0);
         if status < 200 {
-            return self.probes.sent.contains_key(&tx);
+            return;
         }
-        let Some(probe) = self.probes.sent.remove(&tx) else { return false };
+        let Some(probe) = self.probes.sent.remove(&tx) else { return };
         // Whatever it says, it is there; but for "not now" (RFC 3261 §21.5.4), and a proxy that tells of somebody behind it.
         let up = !matches!(status, 408 | 503 | 504);
         self.on_probed(&probe, up);
-        true
     }
 
-    /// No response, or the probe could not be sent. False: it is no probe.
-    pub(super) fn on_probe_lost(&mut self, tx: ClientTxId) -> bool {
-        let Some(probe) = self.probes.sent.remove(&tx) else { return false };
-        self.on_probed(&probe, false);
-        true
+    /// No response, or the probe could not be sent.
+    pub(super) fn on_probe_lost(&mut self, tx: ClientTxId) {
+        if let Some(probe) = self.probes.sent.remove(&tx) {
+            self.on_probed(&probe, false);
+        }
     }
 
     fn on_probed(&mut self, probe: &Probe, up: bool) {

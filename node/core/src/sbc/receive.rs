@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::Sbc;
+use crate::call::allowed;
 pub(super) use crate::call::server_key;
-use crate::call::{ClientUse, allowed};
 use crate::ctx::{AGENT, is_private};
 use crate::ids::{CallUid, NodeId};
 use crate::io::{ClaimStage, Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::policy::Blocked;
 use crate::sip::{Message, Method, ParseError, Uri, Via};
 use crate::token::TokenKind;
-use crate::transaction::ResponseAction;
+use crate::transaction::ServerUser;
 
 impl Sbc {
     /// Bytes off a socket (`ingress` none) or out of an envelope.
@@ -110,7 +110,7 @@ impl Sbc {
                 if let Some(tx) = self.cx.tx.find_server(&key)
                     && !self.cx.tx.on_ack(self.cx.now.mono, tx)
                 {
-                    if let Some(&call) = self.cx.server_use.get(&tx) {
+                    if let ServerUser::Call(call) = self.cx.tx.server_user(tx) {
                         self.cx.note_received(call, back, message);
                     }
                     return;
@@ -122,13 +122,11 @@ impl Sbc {
         }
         if let Some(tx) = self.cx.tx.find_server(&key) {
             self.cx.tx.on_request_retransmission(self.cx.now.mono, tx, back);
-            if let Some(&call) = self.cx.server_use.get(&tx) {
-                self.cx.note_received(call, back, message);
-            }
-            if message.method() == &Method::Invite
-                && let Some(&serial) = self.cx.server_use.get(&tx)
-            {
-                self.with_call(serial, |call, cx| call.on_invite_copy(cx, tx, back));
+            if let ServerUser::Call(serial) = self.cx.tx.server_user(tx) {
+                self.cx.note_received(serial, back, message);
+                if message.method() == &Method::Invite {
+                    self.with_call(serial, |call, cx| call.on_invite_copy(cx, tx, back));
+                }
             }
             return;
         }
@@ -182,33 +180,7 @@ impl Sbc {
             return;
         };
         let action = self.cx.tx.on_response(self.cx.now.mono, tx, message.status().unwrap_or(500));
-        let asked = self.on_probe_response(tx, message) || self.on_neighbour_response(tx, message);
-        if asked
-            || self.on_page_response(tx, message)
-            || self.on_subscription_response(tx, message)
-            || self.on_farewell_response(tx, message)
-        {
-            return;
-        }
-        if let Some(&call) = self.cx.alone_of.get(&tx) {
-            self.cx.note_received(call, back, message);
-        }
-        if let Some(serial) = self.call_of(tx) {
-            self.with_call(serial, |call, cx| call.on_way_settled(cx, tx, Some(message)));
-        }
-        if self.cx.on_left_response(tx, action, message) {
-            return;
-        }
-        let Some(&(serial, purpose)) = self.cx.client_use.get(&tx) else { return self.cx.on_lone_response(tx, message) };
-        self.with_call(serial, |call, cx| match purpose {
-            ClientUse::Dial(index) => call.on_dial_response(cx, index, action, &back, message),
-            ClientUse::Forward(id) => call.on_forward_response(cx, id, (tx, action), &back, message),
-            ClientUse::Doubt(side) => call.on_doubt_answer(cx, side, message.status().unwrap_or(0)),
-        });
-        let done = message.status().is_some_and(|s| s >= 200) && action != ResponseAction::Absorb;
-        if done && !invite {
-            self.cx.client_use.remove(&tx);
-        }
+        self.on_outcome(tx, action, back, message);
     }
 
     /// Hands a packet to its owner as it came, unless it came from a peer already (rule D).

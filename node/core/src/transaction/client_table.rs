@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::action::{Action, Actions};
-use super::output::{ClientTxId, TxEvent, TxOutput};
+use super::output::{ClientTxId, NewRequest, TxEvent, TxOutput};
 use super::shared::{Shared, TxId, TxTimers};
 use super::timing::{T1, Timer};
+use super::user::ClientUser;
 use super::{invite_client, non_invite_client};
 use crate::ids::{NodeId, SendId};
 use crate::io::{ReturnPath, SendFailure, Transmit};
@@ -101,6 +102,7 @@ impl Machine {
 
 #[derive(Debug)]
 struct ClientTx {
+    user: ClientUser,
     branch: Arc<str>,
     machine: Machine,
     way: ReturnPath,
@@ -147,6 +149,8 @@ impl OfBranch {
 pub(super) struct ClientTable {
     by_id: HashMap<ClientTxId, ClientTx>,
     by_branch: HashMap<Arc<str>, OfBranch>,
+    /// Users of transactions that are gone, until they have been told so.
+    ended: HashMap<ClientTxId, ClientUser>,
 }
 
 impl ClientTable {
@@ -167,18 +171,24 @@ impl ClientTable {
         Some(&self.by_id.get(&id)?.branch)
     }
 
+    pub(super) fn user(&self, id: ClientTxId) -> ClientUser {
+        self.by_id.get(&id).map(|tx| tx.user).or_else(|| self.ended.get(&id).copied()).unwrap_or_default()
+    }
+
+    pub(super) fn set_user(&mut self, id: ClientTxId, user: ClientUser) {
+        if let Some(known) = self.by_id.get_mut(&id).map(|tx| &mut tx.user).or_else(|| self.ended.get_mut(&id)) {
+            *known = user;
+        }
+    }
+
+    /// Its user has been told that it is gone.
+    pub(super) fn forget_user(&mut self, id: ClientTxId) {
+        self.ended.remove(&id);
+    }
+
     /// `None`: the branch is taken.
-    #[expect(clippy::too_many_arguments, reason = "the facts of a request, each of its own type")]
-    pub(super) fn create(
-        &mut self,
-        shared: &mut Shared,
-        now: Instant,
-        branch: Box<str>,
-        invite: bool,
-        way: ReturnPath,
-        tls_name: Option<Box<str>>,
-        request: Bytes,
-    ) -> Option<ClientTxId> {
+    pub(super) fn create(&mut self, shared: &mut Shared, now: Instant, request: NewRequest) -> Option<ClientTxId> {
+        let NewRequest { user, branch, invite, way, tls_name, payload } = request;
         if self.find(&branch, invite).is_some() {
             return None;
         }
@@ -187,7 +197,8 @@ impl ClientTable {
         *self.by_branch.entry(branch.clone()).or_default().slot(invite) = Some(id);
         let (machine, actions) = Machine::start(invite, way.path.transport.is_reliable());
         let timers = TxTimers::default();
-        self.by_id.insert(id, ClientTx { branch, machine, way, tls_name, request, ack: None, sends: 0, timers });
+        let tx = ClientTx { user, branch, machine, way, tls_name, request: payload, ack: None, sends: 0, timers };
+        self.by_id.insert(id, tx);
         self.run(shared, now, id, actions, SendFailure::Refused);
         Some(id)
     }
@@ -274,6 +285,7 @@ impl ClientTable {
                 self.by_branch.remove(&tx.branch);
             }
         }
+        self.ended.insert(id, tx.user);
         shared.event(TxEvent::ClientTerminated(id));
     }
 
@@ -320,7 +332,7 @@ impl ClientTable {
     }
 
     #[cfg(test)]
-    pub(super) fn branches(&self) -> usize {
-        self.by_branch.len()
+    pub(super) fn held(&self) -> usize {
+        self.by_branch.len() + self.ended.len()
     }
 }

@@ -1,7 +1,10 @@
 //! What the table hands out, and the names of transactions.
 
+use bytes::Bytes;
+
+use super::user::ClientUser;
 use crate::ids::NodeId;
-use crate::io::{SendFailure, Transmit};
+use crate::io::{ReturnPath, SendFailure, Transmit};
 
 /// A server transaction of this node. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -10,6 +13,23 @@ pub struct ServerTxId(pub(super) u64);
 /// A client transaction of this node. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientTxId(pub(super) u64);
+
+/// A request of ours to be sent.
+#[derive(Clone, Debug)]
+pub struct NewRequest {
+    /// Who waits for its responses.
+    pub user: ClientUser,
+    /// The branch of its Via: unique but for a CANCEL, which has its INVITE's.
+    pub branch: Box<str>,
+    /// Its method is INVITE (never ACK: it has no transaction).
+    pub invite: bool,
+    /// Where it goes, and through which node.
+    pub way: ReturnPath,
+    /// The name that the far end's certificate must bear, for a new TLS connection.
+    pub tls_name: Option<Box<str>>,
+    /// Its octets.
+    pub payload: Bytes,
+}
 
 /// One output of [`Transactions::poll_output`](super::Transactions::poll_output), to be carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use super::action::{Action, Actions};
 use super::output::{ServerTxId, TxEvent, TxOutput};
 use super::shared::{Shared, TxId, TxTimers};
 use super::timing::Timer;
+use super::user::ServerUser;
 use super::{invite_server, non_invite_server};
 use crate::ids::SendId;
 use crate::io::{ReturnPath, Transmit};
@@ -97,6 +98,7 @@ impl Machine {
 
 #[derive(Debug)]
 struct ServerTx {
+    user: ServerUser,
     key: Arc<ServerKey>,
     machine: Machine,
     back: ReturnPath,
@@ -133,11 +135,16 @@ impl ServerTable {
         Some(self.by_id.get(&id)?.back)
     }
 
+    pub(super) fn user(&self, id: ServerTxId) -> ServerUser {
+        self.by_id.get(&id).map(|tx| tx.user).unwrap_or_default()
+    }
+
     /// `None`: the key is taken.
     pub(super) fn create(
         &mut self,
         shared: &mut Shared,
         now: Instant,
+        user: ServerUser,
         key: ServerKey,
         invite: bool,
         back: ReturnPath,
@@ -150,6 +157,7 @@ impl ServerTable {
         let (machine, actions) = Machine::start(invite);
         self.by_key.insert(key.clone(), id);
         let tx = ServerTx {
+            user,
             key,
             machine,
             back,

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 
 use super::client_table::{ClientTable, ResponseAction};
-use super::output::{ClientTxId, ServerTxId, TxOutput};
+use super::output::{ClientTxId, NewRequest, ServerTxId, TxEvent, TxOutput};
 use super::server_table::{ServerKey, ServerTable};
 use super::shared::{Shared, TxId};
+use super::user::{ClientUser, ServerUser};
 use crate::ids::{NodeId, SendId};
-use crate::io::{Path, ReturnPath, SendFailure};
+use crate::io::{ReturnPath, SendFailure};
 use crate::time::Instant;
 
 /// Live transactions. After each call that takes `now`: [`Self::poll_output`] until `None`, then [`Self::poll_timeout`].
@@ -18,12 +19,20 @@ pub struct Transactions {
     shared: Shared,
     servers: ServerTable,
     clients: ClientTable,
+    /// Whose end was the last output.
+    told: Option<ClientTxId>,
 }
 
 impl Transactions {
     /// An empty table for at most `limit` live transactions, servers and clients together.
     pub fn new(limit: usize) -> Transactions {
-        Transactions { limit, shared: Shared::new(), servers: ServerTable::default(), clients: ClientTable::default() }
+        Transactions {
+            limit,
+            shared: Shared::new(),
+            servers: ServerTable::default(),
+            clients: ClientTable::default(),
+            told: None,
+        }
     }
 
     /// Live transactions.
@@ -48,11 +57,18 @@ impl Transactions {
 
     /// For a new request other than ACK. `invite`: the method is INVITE. `None`: the table is full, or the key is taken
     /// (look with [`Self::find_server`] first).
-    pub fn create_server(&mut self, now: Instant, key: ServerKey, invite: bool, back: ReturnPath) -> Option<ServerTxId> {
+    pub fn create_server(
+        &mut self,
+        now: Instant,
+        user: ServerUser,
+        key: ServerKey,
+        invite: bool,
+        back: ReturnPath,
+    ) -> Option<ServerTxId> {
         if self.is_full() {
             return None;
         }
-        self.servers.create(&mut self.shared, now, key, invite, back)
+        self.servers.create(&mut self.shared, now, user, key, invite, back)
     }
 
     /// The request again, by whatever way. The last response, if there is one, is repeated the way that this copy came.
@@ -82,34 +98,27 @@ impl Transactions {
         self.servers.back(id)
     }
 
-    /// Sends a request and waits for its responses. `invite`: the method is INVITE (never ACK: it has no transaction).
-    /// `branch` is unique but for a CANCEL, which has its INVITE's. `None`: the table is full, or the branch is taken.
-    pub fn send_request(
-        &mut self,
-        now: Instant,
-        branch: Box<str>,
-        invite: bool,
-        path: Path,
-        tls_name: Option<Box<str>>,
-        payload: Bytes,
-    ) -> Option<ClientTxId> {
-        self.send_request_by(now, branch, invite, ReturnPath::here(path), tls_name, payload)
-    }
-
-    /// The same through the node where the far end's connection is.
-    pub fn send_request_by(
-        &mut self,
-        now: Instant,
-        branch: Box<str>,
-        invite: bool,
-        way: ReturnPath,
-        tls_name: Option<Box<str>>,
-        payload: Bytes,
-    ) -> Option<ClientTxId> {
+    /// Sends a request and waits for its responses. `None`: the table is full, or the branch is taken.
+    pub fn send_request(&mut self, now: Instant, request: NewRequest) -> Option<ClientTxId> {
         if self.is_full() {
             return None;
         }
-        self.clients.create(&mut self.shared, now, branch, invite, way, tls_name, payload)
+        self.clients.create(&mut self.shared, now, request)
+    }
+
+    /// Who waits for the responses to a request, until the output that follows its `ClientTerminated` is polled.
+    pub fn client_user(&self, id: ClientTxId) -> ClientUser {
+        self.clients.user(id)
+    }
+
+    /// From now on it is this one who waits for them.
+    pub fn set_client_user(&mut self, id: ClientTxId, user: ClientUser) {
+        self.clients.set_user(id, user);
+    }
+
+    /// Who answers a request; nobody where its transaction is gone.
+    pub fn server_user(&self, id: ServerTxId) -> ServerUser {
+        self.servers.user(id)
     }
 
     /// The client transaction of a response: its top Via's branch, and whether its CSeq method is INVITE (RFC 3261 §17.1.3).
@@ -190,12 +199,19 @@ impl Transactions {
 
     /// The next output; `None` until something happens.
     pub fn poll_output(&mut self) -> Option<TxOutput> {
-        self.shared.out.pop_front()
+        if let Some(id) = self.told.take() {
+            self.clients.forget_user(id);
+        }
+        let output = self.shared.out.pop_front();
+        if let Some(TxOutput::Event(TxEvent::ClientTerminated(id))) = output {
+            self.told = Some(id);
+        }
+        output
     }
 
-    /// Timers and branches held, to see that nothing leaks.
+    /// Timers held, and branches and users of what is gone, to see that nothing leaks.
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize) {
-        (self.shared.timers.len(), self.clients.branches())
+        (self.shared.timers.len(), self.clients.held())
     }
 }

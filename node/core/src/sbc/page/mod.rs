@@ -21,7 +21,7 @@ use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 use crate::time::Instant;
 use crate::timer::TimerId;
 use crate::token::ClaimKey;
-use crate::transaction::{ClientTxId, ServerTxId};
+use crate::transaction::{ClientTxId, ServerTxId, ServerUser};
 
 /// The sender gives up after 32 s (RFC 3261 §17.1.2.2, timer F): it is told before.
 const GIVE_UP: Duration = Duration::from_secs(28);
@@ -32,9 +32,6 @@ const MAX_TRIES: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     open: HashMap<u64, Page>,
-    sent: HashMap<ClientTxId, u64>,
-    by_server: HashMap<ServerTxId, u64>,
-    resolving: HashMap<ResolveId, u64>,
 }
 
 impl Pages {
@@ -136,7 +133,9 @@ impl Sbc {
                 choice: routing::transport_choice(target.transport, secure),
             })
             .collect();
-        let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, server_key(message, message.method()), false, back) else {
+        let id = self.cx.serial();
+        let key = server_key(message, message.method());
+        let Some(tx) = self.cx.create_server(ServerUser::Message(id), key, false, back) else {
             return self.cx.reject_stateless(back, message, 503);
         };
         if message.method() == &Method::Message {
@@ -147,7 +146,6 @@ impl Sbc {
             return self.cx.reject(tx, message, routing::unrouted(service.is_some() || unsecured), &tag);
         }
         let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
-        let id = self.cx.serial();
         let page = Page {
             tx,
             request: message.clone(),
@@ -170,7 +168,6 @@ impl Sbc {
         if page.subscribes() {
             self.begin_subscription(id, back, message, &page.from_trunk, page.emergency);
         }
-        self.pages.by_server.insert(page.tx, id);
         self.pages.open.insert(id, page);
         self.try_page(id);
     }
@@ -200,9 +197,8 @@ impl Sbc {
     }
 
     /// The sender of a request has waited for a while (RFC 4320 §4.1).
-    pub(super) fn on_page_trying(&mut self, tx: ServerTxId) {
-        let id = self.pages.by_server.get(&tx);
-        if let Some(page) = id.and_then(|id| self.pages.open.get(id)) {
+    pub(super) fn on_page_trying(&mut self, id: u64, tx: ServerTxId) {
+        if let Some(page) = self.pages.open.get(&id) {
             self.cx.respond(tx, &mut page.request.response(100, None));
         }
     }
@@ -210,9 +206,7 @@ impl Sbc {
     /// The final response to the sender: the far end's, or our own.
     fn answer_page(&mut self, id: u64, mut page: Page, status: u16, response: Option<&Message>) {
         self.cx.stop_timer(&mut page.timer);
-        self.pages.by_server.remove(&page.tx);
         for sent in page.earlier.drain(..) {
-            self.pages.sent.remove(&sent.tx);
             self.cx.tx.abandon_client(sent.tx);
         }
         let said = response.and_then(Message::status).unwrap_or(status);

@@ -8,12 +8,11 @@ use crate::call::{
     target_number, to_value, uri_at,
 };
 use crate::dialog::fit_to_send;
-use crate::ids::ResolveId;
-use crate::io::{Output, ResolveError, ResolveRequest, Target, Transport, TransportChoice};
+use crate::io::{ResolveError, ResolveRequest, ReturnPath, Target, Transport, TransportChoice};
 use crate::policy::Topology;
 use crate::sbc::Sbc;
 use crate::sip::{Draft, HeaderId, Message};
-use crate::transaction::ClientTxId;
+use crate::transaction::{ClientTxId, ClientUser, NewRequest, QuestionUser};
 
 /// Octets that a request still gets when its size is judged: Via, and a Contact.
 const ROOM: usize = 250;
@@ -67,16 +66,13 @@ impl Sbc {
             page.candidates.push_back((hop, Target { addr: (ip, port).into(), transport }));
             return;
         }
-        let question = ResolveId(self.cx.serial());
         let request = ResolveRequest { target: hop.host.clone(), transport: hop.choice };
-        self.pages.resolving.insert(question, id);
-        self.cx.out.push_back(Output::Resolve { id: question, request });
+        let question = self.cx.resolve(QuestionUser::Message(id), request);
         page.asking = Some((question, hop));
     }
 
-    /// The DNS answered for one of these. False: it was for none.
-    pub(in crate::sbc) fn on_page_resolved(&mut self, question: ResolveId, result: &Result<Vec<Target>, ResolveError>) -> bool {
-        let Some(id) = self.pages.resolving.remove(&question) else { return false };
+    /// The DNS answered for one of these.
+    pub(in crate::sbc) fn on_page_resolved(&mut self, id: u64, result: &Result<Vec<Target>, ResolveError>) {
         if let Some(page) = self.pages.open.get_mut(&id)
             && let Some((_, hop)) = page.asking.take()
         {
@@ -84,7 +80,6 @@ impl Sbc {
             page.candidates.extend(targets.map(|target| (hop.clone(), target.clone())));
             self.try_page(id);
         }
-        true
     }
 
     /// False: it could not be written or sent.
@@ -109,12 +104,11 @@ impl Sbc {
         }
         let asked = Asked::new(&mut self.cx, &hop.trunk, Known::default(), &mut draft);
         let loops = self.cx.loop_cookie(&page.request);
-        let Some(tx) = self.transmit_page(&mut draft, path, tls_name.clone(), &loops) else { return false };
+        let Some(tx) = self.transmit_page(id, &mut draft, path, tls_name.clone(), &loops) else { return false };
         let failover = self.cx.config.failover_after(&hop.trunk);
         page.current = Some(Sent { tx, trunk: hop.trunk.clone(), path, tls_name, asked });
         let left = (page.began + GIVE_UP).since(self.cx.now.mono);
         page.timer = Some(self.cx.start_timer(failover.min(left), Timer::Page(id)));
-        self.pages.sent.insert(tx, id);
         true
     }
 
@@ -139,6 +133,7 @@ impl Sbc {
 
     fn transmit_page(
         &mut self,
+        id: u64,
         draft: &mut Draft,
         path: crate::io::Path,
         tls_name: Option<Box<str>>,
@@ -147,7 +142,8 @@ impl Sbc {
         let branch = self.cx.mint_branch();
         draft.insert_first(HeaderId::Via, format!("{};{LOOP_PARAM}={loops}", self.cx.via(&path, &branch)));
         let payload = self.cx.encode(draft)?;
-        self.cx.tx.send_request(self.cx.now.mono, branch.into(), false, path, tls_name, payload)
+        let (user, way) = (ClientUser::Message { id }, ReturnPath::here(path));
+        self.cx.send_request(NewRequest { user, branch: branch.into(), invite: false, way, tls_name, payload })
     }
 
     /// The present target has been silent for a while, or time is up.
@@ -165,7 +161,6 @@ impl Sbc {
             self.cx.target_failed(&sent.path, None);
             if subscribes {
                 // The next target's dialog takes the place of this one's.
-                self.pages.sent.remove(&sent.tx);
                 self.cx.tx.abandon_client(sent.tx);
             } else {
                 self.cx.tx.stop_retransmitting(sent.tx);
@@ -189,20 +184,18 @@ impl Sbc {
         page.timer = Some(self.cx.start_timer((page.began + GIVE_UP).since(now), Timer::Page(id)));
     }
 
-    /// A response to one of these. False: it is to none.
-    pub(in crate::sbc) fn on_page_response(&mut self, tx: ClientTxId, response: &Message) -> bool {
-        let Some(&id) = self.pages.sent.get(&tx) else { return false };
+    /// A response to one of these.
+    pub(in crate::sbc) fn on_page_response(&mut self, id: u64, tx: ClientTxId, response: &Message) {
         let status = response.status().unwrap_or(0);
-        let Some(page) = self.pages.open.get_mut(&id) else { return true };
+        let Some(page) = self.pages.open.get_mut(&id) else { return };
         if let Some(at) = page.earlier.iter().position(|sent| sent.tx == tx) {
-            self.on_earlier_response(id, at, status, response);
-            return true;
+            return self.on_earlier_response(id, at, status, response);
         }
         if status < 200 {
             page.provisional = true;
-            return true;
+            return;
         }
-        self.pages.sent.remove(&tx);
+        self.cx.tx.set_client_user(tx, ClientUser::Nobody);
         if let Some(sent) = &page.current {
             self.cx.target_responded(&sent.path, status, response);
             // It took TCP: the same by UDP would be another request for it.
@@ -210,9 +203,9 @@ impl Sbc {
             page.candidates.retain(|(_, target)| !twin(target));
         }
         let challenged = if matches!(status, 401 | 407) { self.prove_page(id, response) } else { Some(Challenged::NotOurs) };
-        let Some(challenged) = challenged else { return true };
+        let Some(challenged) = challenged else { return };
         let has_peers = self.has_peers();
-        let Some(page) = self.pages.open.get_mut(&id) else { return true };
+        let Some(page) = self.pages.open.get_mut(&id) else { return };
         // What the target refuses us for is not the sender's fault, nor a challenge that it could answer.
         let refused = challenged == Challenged::Refused;
         if (refused || (500..600).contains(&status)) && page.has_alternative() {
@@ -229,14 +222,13 @@ impl Sbc {
         } else if let Some(page) = self.pages.open.remove(&id) {
             self.answer_page(id, page, 502, Some(response).filter(|_| !refused));
         }
-        true
     }
 
     /// A target that was passed over speaks: when it has taken the request, that is the answer.
     fn on_earlier_response(&mut self, id: u64, at: usize, status: u16, response: &Message) {
         let Some(page) = self.pages.open.get_mut(&id).filter(|_| status >= 200) else { return };
         let sent = page.earlier.remove(at);
-        self.pages.sent.remove(&sent.tx);
+        self.cx.tx.set_client_user(sent.tx, ClientUser::Nobody);
         self.cx.target_responded(&sent.path, status, response);
         if !(200..300).contains(&status) {
             return;
@@ -259,8 +251,7 @@ impl Sbc {
         };
         let (path, tls_name, subscribes) = (sent.path, sent.tls_name.clone(), page.subscribes());
         let loops = self.cx.loop_cookie(&page.request);
-        let Some(tx) = self.transmit_page(&mut draft, path, tls_name, &loops) else { return Some(Challenged::Refused) };
-        self.pages.sent.insert(tx, id);
+        let Some(tx) = self.transmit_page(id, &mut draft, path, tls_name, &loops) else { return Some(Challenged::Refused) };
         let Some(page) = self.pages.open.get_mut(&id) else { return Some(Challenged::Refused) };
         // It begins anew: the 100 before the challenge was for what is answered.
         page.provisional = false;
@@ -282,20 +273,18 @@ impl Sbc {
         self.cx.view.nodes.iter().any(|n| n.alive && n.id != self.cx.local.node)
     }
 
-    /// No response, or it could not be sent. False: it is none of these.
-    pub(in crate::sbc) fn on_page_lost(&mut self, tx: ClientTxId) -> bool {
-        let Some(id) = self.pages.sent.remove(&tx) else { return false };
+    /// No response, or it could not be sent.
+    pub(in crate::sbc) fn on_page_lost(&mut self, id: u64, tx: ClientTxId) {
         let earlier = self.pages.open.get_mut(&id).map(|page| &mut page.earlier);
         if let Some(earlier) = earlier
             && let Some(at) = earlier.iter().position(|sent| sent.tx == tx)
         {
             earlier.remove(at);
-            return true;
+            return;
         }
         if let Some(sent) = self.pages.open.get_mut(&id).and_then(|page| page.current.take()) {
             self.cx.target_failed(&sent.path, None);
         }
         self.try_page(id);
-        true
     }
 }

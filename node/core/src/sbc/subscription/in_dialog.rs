@@ -4,18 +4,17 @@ use super::Subscription;
 use super::state::{Told, ends_usage, granted, told};
 use crate::call::server_key;
 use crate::call::{
-    Asked, Loss, MaxForwardsError, NextHop, Timer, Way, Ways, copy_through, finish_response, map_event_id, next_max_forwards,
-    strip_our_credentials, upstream,
+    Asked, Loss, MaxForwardsError, NextHop, Timer, Way, Ways, Written, copy_through, finish_response, map_event_id,
+    next_max_forwards, strip_our_credentials, upstream,
 };
 use crate::ctx::AGENT;
 use crate::dialog::{MAX_ROUTES, named_addresses};
-use crate::ids::ResolveId;
-use crate::io::{Counter, Output, ResolveError, ReturnPath, Side, Target};
+use crate::io::{Counter, ResolveError, ReturnPath, Side, Target};
 use crate::policy::{Standing, standing};
 use crate::sbc::Sbc;
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::timer::TimerId;
-use crate::transaction::{ClientTxId, ServerTxId};
+use crate::transaction::{ClientTxId, ClientUser, NewRequest, QuestionUser, ServerTxId, ServerUser};
 
 /// Requests of one subscription under way at once: each side has one open (RFC 6665 §4.1.2.2, §4.2.2), and a broken one must not fill
 /// memory.
@@ -122,7 +121,9 @@ impl Sbc {
             return self.cx.reject_stateless(back, message, 481);
         }
         let key = server_key(message, message.method());
-        let Some(tx) = self.cx.tx.create_server(self.cx.now.mono, key, false, back) else {
+        let number = self.cx.serial();
+        let user = ServerUser::Subscription { id, request: number };
+        let Some(tx) = self.cx.create_server(user, key, false, back) else {
             return self.cx.reject_stateless(back, message, 503);
         };
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
@@ -136,7 +137,7 @@ impl Sbc {
         let end = subscription.end_mut(side);
         end.learn_path(&back);
         self.cx.drop_own_routes(&mut end.dialog);
-        self.pass(id, side, tx, message);
+        self.pass(id, number, side, tx, message);
     }
 
     fn refuse_passing(&mut self, tx: ServerTxId, request: &Message, status: u16) {
@@ -148,8 +149,7 @@ impl Sbc {
         self.cx.respond(tx, &mut draft);
     }
 
-    fn pass(&mut self, id: u64, from: Side, tx: ServerTxId, request: &Message) {
-        let number = self.cx.serial();
+    fn pass(&mut self, id: u64, number: u64, from: Side, tx: ServerTxId, request: &Message) {
         let cx = &mut self.cx;
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         let trunk = subscription.end(from).trunk.clone();
@@ -165,14 +165,12 @@ impl Sbc {
         draft.set_body(request.content_type(), request.body());
         let asked = Asked::of(cx, &to.trunk, to.known.clone(), &draft);
         let request = request.clone();
-        self.subscriptions.by_server.insert(tx, (id, number));
         subscription.passing.push(Passing { id: number, from, request, tx, asked, draft, looked_up: None, outs: Vec::new() });
         self.send_passing(id, number);
     }
 
     /// Who sent a request has waited for a while: it hears that we have it (RFC 4320 §4.1).
-    pub(in crate::sbc) fn on_passing_trying(&mut self, tx: ServerTxId) {
-        let Some(&(id, number)) = self.subscriptions.by_server.get(&tx) else { return };
+    pub(in crate::sbc) fn on_passing_trying(&mut self, id: u64, number: u64, tx: ServerTxId) {
         if let Some(mut draft) = self.passing_mut(id, number).map(|p| p.request.response(100, None)) {
             self.cx.respond(tx, &mut draft);
         }
@@ -189,28 +187,20 @@ impl Sbc {
                 self.transmit_passing(id, number, ways);
             }
             NextHop::Ask(request) => {
-                let question = ResolveId(self.cx.serial());
                 subscription.passing[at].looked_up = Some(request.target.host.clone());
-                self.subscriptions.resolving.insert(question, (id, number));
-                self.cx.out.push_back(Output::Resolve { id: question, request });
+                self.cx.resolve(QuestionUser::Subscription { id, request: number }, request);
             }
         }
     }
 
-    /// The DNS answered for a request within a subscription. False: it was for none.
-    pub(in crate::sbc) fn on_subscription_resolved(
-        &mut self,
-        question: ResolveId,
-        result: &Result<Vec<Target>, ResolveError>,
-    ) -> bool {
-        let Some((id, number)) = self.subscriptions.resolving.remove(&question) else { return false };
-        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return true };
-        let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return true };
-        let Some(host) = subscription.passing[at].looked_up.take() else { return true };
+    /// The DNS answered for a request within a subscription.
+    pub(in crate::sbc) fn on_subscription_resolved(&mut self, id: u64, number: u64, result: &Result<Vec<Target>, ResolveError>) {
+        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
+        let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return };
+        let Some(host) = subscription.passing[at].looked_up.take() else { return };
         let far = subscription.end(subscription.passing[at].from.other()).far();
         let ways = far.ways(&mut self.cx, &host, result);
         self.transmit_passing(id, number, ways);
-        true
     }
 
     /// Sends it by the best of these ways.
@@ -225,13 +215,13 @@ impl Sbc {
         let far = subscription.end(subscription.passing[at].from.other());
         let failover = cx.config.failover_after(&far.trunk);
         let written = ways.write(cx, far.far(), &mut draft);
-        let now = cx.now.mono;
-        let sent = written.and_then(|w| {
-            let tx = cx.tx.send_request_by(now, w.branch, false, w.way.back, w.way.tls_name.clone(), w.payload)?;
-            Some((tx, w.way))
+        let user = ClientUser::Subscription { id, request: number };
+        let sent = written.and_then(|Written { way, branch, payload }| {
+            let tls_name = way.tls_name.clone();
+            let tx = cx.send_request(NewRequest { user, branch, invite: false, way: way.back, tls_name, payload })?;
+            Some((tx, way))
         });
         let Some((tx, way)) = sent else { return self.on_passing_failed(id, number, 503) };
-        self.subscriptions.sent.insert(tx, (id, number));
         // A stream tells by itself that nobody is there.
         let waits = !ways.is_empty() && !way.back.path.transport.is_reliable();
         let silence = waits.then(|| self.cx.start_timer(failover, Timer::SubscriptionSilent(tx)));
@@ -249,14 +239,14 @@ impl Sbc {
         let outs = &mut self.passing_mut(id, number)?.outs;
         let at = outs.iter().position(|out| out.tx == tx)?;
         let mut out = outs.remove(at);
-        self.subscriptions.sent.remove(&tx);
+        self.cx.tx.set_client_user(tx, ClientUser::Nobody);
         self.cx.stop_timer(&mut out.silence);
         Some(out)
     }
 
     /// The first of several addresses has been silent for too long. It is listened to all the same.
     pub(in crate::sbc) fn on_passing_silent(&mut self, tx: ClientTxId) {
-        let Some(&(id, number)) = self.subscriptions.sent.get(&tx) else { return };
+        let ClientUser::Subscription { id, request: number } = self.cx.tx.client_user(tx) else { return };
         let out = self.passing_mut(id, number).and_then(|p| p.outs.iter_mut().find(|out| out.tx == tx));
         let Some(out) = out else { return };
         out.silence = None;
@@ -266,8 +256,8 @@ impl Sbc {
         self.transmit_passing(id, number, ways);
     }
 
-    /// Nothing comes of it by this way.
-    fn on_way_lost(&mut self, id: u64, number: u64, tx: ClientTxId, loss: Loss) {
+    /// Nothing comes of a request within a subscription by this way.
+    pub(in crate::sbc) fn on_subscription_lost(&mut self, id: u64, number: u64, tx: ClientTxId, loss: Loss) {
         let Some(Out { way, ways, .. }) = self.take_out(id, number, tx) else { return };
         let Some(passing) = self.passing_mut(id, number) else { return };
         let (from, others) = (passing.from, !passing.outs.is_empty());
@@ -291,16 +281,15 @@ impl Sbc {
         }
     }
 
-    /// A response to a request within a subscription. False: it is to none.
-    pub(in crate::sbc) fn on_subscription_response(&mut self, tx: ClientTxId, response: &Message) -> bool {
-        let Some(&(id, number)) = self.subscriptions.sent.get(&tx) else { return false };
+    /// A response to a request within a subscription.
+    pub(in crate::sbc) fn on_subscription_response(&mut self, id: u64, number: u64, tx: ClientTxId, response: &Message) {
         let status = response.status().unwrap_or(0);
         if status < 200 {
             // It is there: no other way is looked for.
             let outs = self.passing_mut(id, number).map(|p| p.outs.iter_mut());
             let silences: Vec<_> = outs.into_iter().flatten().filter_map(|out| out.silence.take()).collect();
             silences.into_iter().for_each(|silence| self.cx.stop_timer(&mut Some(silence)));
-            return true;
+            return;
         }
         let last = self.passing_mut(id, number).and_then(|p| p.outs.last().map(|out| out.tx)) == Some(tx);
         let way = self.take_out(id, number, tx).map(|out| out.way);
@@ -312,13 +301,13 @@ impl Sbc {
         if (matches!(status, 482 | 500) || (!last && status >= 300))
             && self.passing_mut(id, number).is_some_and(|p| !p.outs.is_empty())
         {
-            return true;
+            return;
         }
         if matches!(status, 401 | 407) && self.prove_passing(id, number, way, response) {
-            return true;
+            return;
         }
-        let Some(passing) = self.take_passing(id, number) else { return true };
-        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return true };
+        let Some(passing) = self.take_passing(id, number) else { return };
+        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         let far = passing.from.other();
         let (near, to) = (subscription.end(passing.from), subscription.end(far));
         // A far end's 503 is about that far end: the other side would leave all of us alone for it.
@@ -346,7 +335,6 @@ impl Sbc {
         }
         self.cx.respond(passing.tx, &mut draft);
         self.on_passed(id, &passing.request, status, Some(response));
-        true
     }
 
     /// The far end asks who we are. True: the request went out again.
@@ -361,7 +349,6 @@ impl Sbc {
         }
         // Answers to the last number are none to the next.
         for mut out in std::mem::take(&mut subscription.passing[at].outs) {
-            self.subscriptions.sent.remove(&out.tx);
             self.cx.stop_timer(&mut out.silence);
             self.cx.tx.abandon_client(out.tx);
         }
@@ -371,13 +358,6 @@ impl Sbc {
             Some(way) => self.transmit_passing(id, number, Ways::one(way)),
             None => self.send_passing(id, number),
         }
-        true
-    }
-
-    /// No response, or it could not be sent. False: it is none of these.
-    pub(in crate::sbc) fn on_subscription_lost(&mut self, tx: ClientTxId, loss: Loss) -> bool {
-        let Some(&(id, number)) = self.subscriptions.sent.get(&tx) else { return false };
-        self.on_way_lost(id, number, tx, loss);
         true
     }
 
@@ -392,9 +372,7 @@ impl Sbc {
         let passing = &mut self.subscriptions.open.get_mut(&id)?.passing;
         let at = passing.iter().position(|p| p.id == number)?;
         let mut passing = passing.remove(at);
-        self.subscriptions.by_server.remove(&passing.tx);
         for mut out in passing.outs.drain(..) {
-            self.subscriptions.sent.remove(&out.tx);
             self.cx.stop_timer(&mut out.silence);
             self.cx.tx.abandon_client(out.tx);
         }

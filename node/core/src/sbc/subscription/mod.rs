@@ -20,13 +20,12 @@ use std::time::Duration;
 use super::Sbc;
 use crate::call::{Asked, End, Known, Refer, Timer, Usage, asks_for_sips, is_sips, keep_alive_after};
 use crate::dialog::{Dialog, without_tag};
-use crate::ids::{CallUid, ResolveId};
+use crate::ids::CallUid;
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::policy::Prefix;
 use crate::sip::{Draft, HeaderId, Message};
 use crate::timer::TimerId;
 use crate::token::{OwnerToken, TokenKind};
-use crate::transaction::{ClientTxId, ServerTxId};
 
 use in_dialog::Passing;
 use state::MARGIN;
@@ -43,11 +42,6 @@ const AFTER_CALL: Duration = Duration::from_secs(180);
 pub(super) struct Subscriptions {
     open: HashMap<u64, Subscription>,
     by_source: HashMap<IpAddr, u32>,
-    /// Requests that were passed on: the subscription, and the number of the request in it.
-    sent: HashMap<ClientTxId, (u64, u64)>,
-    /// The same by the transactions of those who sent them.
-    by_server: HashMap<ServerTxId, (u64, u64)>,
-    resolving: HashMap<ResolveId, (u64, u64)>,
 }
 
 impl Subscriptions {

@@ -7,7 +7,7 @@ use crate::io::SendFailure;
 fn send(t: &mut Transactions, at: u64, invite: bool, transport: Transport) -> ClientTxId {
     let to = path(transport, "127.0.2.1:5060");
     let payload = text(if invite { "INVITE" } else { "BYE" });
-    t.send_request(ms(at), "z9hG4bKa".into(), invite, to, None, payload).unwrap()
+    t.send_request(ms(at), new("z9hG4bKa".into(), invite, to, None, payload)).unwrap()
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn cancel_lives_beside_its_invite() {
     t.on_response(ms(100), invite, 180);
     let to = t.way(invite).unwrap().path;
     let branch = t.client_branch(invite).unwrap().into();
-    let cancel = t.send_request(ms(200), branch, false, to, None, text("CANCEL")).unwrap();
+    let cancel = t.send_request(ms(200), new(branch, false, to, None, text("CANCEL"))).unwrap();
     assert_eq!(t.find_client("z9hG4bKa", true), Some(invite));
     assert_eq!(t.find_client("z9hG4bKa", false), Some(cancel));
     assert_eq!(t.on_response(ms(300), cancel, 200), ResponseAction::Deliver);
@@ -180,7 +180,8 @@ fn sends(t: &mut Transactions) -> Vec<SendId> {
 fn a_failed_send_finds_its_transaction() {
     let mut t = Transactions::new(10);
     let invite = send(&mut t, 0, true, Transport::Udp);
-    let other = t.send_request(ms(0), "z9hG4bKb".into(), false, path(Transport::Tcp, "127.0.2.2:5060"), None, text("x")).unwrap();
+    let other =
+        t.send_request(ms(0), new("z9hG4bKb".into(), false, path(Transport::Tcp, "127.0.2.2:5060"), None, text("x"))).unwrap();
     t.handle_timeout(ms(500));
     let ids = sends(&mut t);
     let [first, of_other, repeat] = ids[..] else { panic!("{ids:?}") };
@@ -204,7 +205,7 @@ fn a_failed_send_finds_its_transaction() {
 fn the_tls_name_goes_with_request_and_ack() {
     let mut t = Transactions::new(10);
     let to = path(Transport::Tls, "127.0.2.1:5061");
-    let id = t.send_request(ms(0), "b".into(), true, to, Some("psap.example".into()), text("INVITE")).unwrap();
+    let id = t.send_request(ms(0), new("b".into(), true, to, Some("psap.example".into()), text("INVITE"))).unwrap();
     assert_eq!(t.on_response(ms(1), id, 486), ResponseAction::NeedAck);
     t.set_ack(ms(1), id, text("ACK"));
     for expected in ["INVITE", "ACK"] {
@@ -217,13 +218,13 @@ fn the_tls_name_goes_with_request_and_ack() {
 fn the_limit_holds_for_both_kinds_together() {
     let mut t = Transactions::new(2);
     let id = send(&mut t, 0, false, Transport::Tcp);
-    assert!(t.create_server(ms(0), key("a", "OPTIONS"), false, back(Transport::Udp)).is_some());
+    assert!(t.create_server(ms(0), ServerUser::Nobody, key("a", "OPTIONS"), false, back(Transport::Udp)).is_some());
     assert!(t.is_full());
-    assert_eq!(t.create_server(ms(0), key("b", "OPTIONS"), false, back(Transport::Udp)), None);
-    assert_eq!(t.send_request(ms(0), "c".into(), true, path(Transport::Udp, "127.0.2.1:5060"), None, text("x")), None);
+    assert_eq!(t.create_server(ms(0), ServerUser::Nobody, key("b", "OPTIONS"), false, back(Transport::Udp)), None);
+    assert_eq!(t.send_request(ms(0), new("c".into(), true, path(Transport::Udp, "127.0.2.1:5060"), None, text("x"))), None);
     assert_eq!(said(&mut t), ["BYE"]);
     t.on_response(ms(1), id, 200);
-    assert!(t.create_server(ms(1), key("b", "OPTIONS"), false, back(Transport::Udp)).is_some());
+    assert!(t.create_server(ms(1), ServerUser::Nobody, key("b", "OPTIONS"), false, back(Transport::Udp)).is_some());
 }
 
 #[test]
@@ -231,18 +232,39 @@ fn messages_that_will_not_be_repeated_are_let_go() {
     let mut t = Transactions::new(10);
     let request = Bytes::from(vec![b'I'; 1000]);
     let to = path(Transport::Udp, "127.0.2.1:5060");
-    let client = t.send_request(ms(0), "b".into(), true, to, None, request.clone()).unwrap();
+    let client = t.send_request(ms(0), new("b".into(), true, to, None, request.clone())).unwrap();
     said(&mut t);
     assert!(!request.is_unique());
     t.on_response(ms(1), client, 180);
     assert!(request.is_unique());
 
     let response = Bytes::from(vec![b'2'; 1000]);
-    let server = t.create_server(ms(0), key("a", "INVITE"), true, back(Transport::Udp)).unwrap();
+    let server = t.create_server(ms(0), ServerUser::Nobody, key("a", "INVITE"), true, back(Transport::Udp)).unwrap();
     t.respond(ms(1), server, 180, response.clone());
     said(&mut t);
     assert!(!response.is_unique());
     t.respond(ms(2), server, 200, text("200"));
     said(&mut t);
     assert!(response.is_unique());
+}
+
+#[test]
+fn whose_it_is_is_known_until_its_end_was_told() {
+    let mut t = Transactions::new(10);
+    let to = path(Transport::Tcp, "127.0.2.1:5060");
+    let id = t.send_request(ms(0), new("b".into(), false, to, None, text("OPTIONS"))).unwrap();
+    assert_eq!(t.client_user(id), ClientUser::Probe);
+    let Some(TxOutput::Transmit(sent)) = t.poll_output() else { panic!("it goes out") };
+    t.on_send_failed(ms(1), sent.id, SendFailure::Refused);
+    assert_eq!(t.len(), 0, "the transaction is gone before anybody has heard of it");
+    assert_eq!(t.poll_output(), Some(TxOutput::Event(TxEvent::ClientTransportError(id, SendFailure::Refused))));
+    assert_eq!(t.client_user(id), ClientUser::Probe);
+    // Who gives it to somebody else at the first word of its end has the second go there.
+    t.set_client_user(id, ClientUser::Message { id: 3 });
+    assert_eq!(t.poll_output(), Some(TxOutput::Event(TxEvent::ClientTerminated(id))));
+    assert_eq!(t.client_user(id), ClientUser::Message { id: 3 });
+    assert_eq!(t.poll_output(), None);
+    assert_eq!(t.client_user(id), ClientUser::Nobody);
+    t.set_client_user(id, ClientUser::Neighbour);
+    assert_eq!((t.client_user(id), t.held()), (ClientUser::Nobody, (0, 0)), "nothing is kept of what is gone");
 }

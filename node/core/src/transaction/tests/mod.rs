@@ -21,6 +21,10 @@ fn path(transport: Transport, remote: &str) -> Path {
     Path { role: AddressRole::Anycast, transport, local, remote: remote.parse().unwrap(), flow }
 }
 
+fn new(branch: Box<str>, invite: bool, to: Path, tls_name: Option<Box<str>>, payload: Bytes) -> NewRequest {
+    NewRequest { user: ClientUser::Probe, branch, invite, way: ReturnPath::here(to), tls_name, payload }
+}
+
 fn back(transport: Transport) -> ReturnPath {
     ReturnPath::here(path(transport, "127.0.3.1:5060"))
 }

@@ -70,7 +70,7 @@ fn create(t: &mut Transactions, rng: &mut Rng, now: Instant, seen: &mut Seen) {
     if rng.below(2) == 0 {
         let key = key(&branch, if invite { "INVITE" } else { "BYE" });
         let taken = t.find_server(&key).is_some();
-        let id = t.create_server(now, key.clone(), invite, back(rng.transport()));
+        let id = t.create_server(now, ServerUser::Nobody, key.clone(), invite, back(rng.transport()));
         assert_eq!(id.is_none(), full || taken);
         if let Some(id) = id {
             assert!(!seen.servers.contains(&id));
@@ -80,7 +80,7 @@ fn create(t: &mut Transactions, rng: &mut Rng, now: Instant, seen: &mut Seen) {
     } else {
         let taken = t.find_client(&branch, invite).is_some();
         let to = path(rng.transport(), "127.0.2.1:5060");
-        let id = t.send_request(now, branch.as_str().into(), invite, to, None, text("request"));
+        let id = t.send_request(now, new(branch.as_str().into(), invite, to, None, text("request")));
         assert_eq!(id.is_none(), full || taken);
         if let Some(id) = id {
             assert!(!seen.clients.contains(&id));

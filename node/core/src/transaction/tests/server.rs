@@ -3,11 +3,11 @@
 use super::*;
 
 fn invite(t: &mut Transactions, at: u64, transport: Transport) -> ServerTxId {
-    t.create_server(ms(at), key("z9hG4bK1", "INVITE"), true, back(transport)).unwrap()
+    t.create_server(ms(at), ServerUser::Nobody, key("z9hG4bK1", "INVITE"), true, back(transport)).unwrap()
 }
 
 fn options(t: &mut Transactions, at: u64, transport: Transport) -> ServerTxId {
-    t.create_server(ms(at), key("z9hG4bK1", "OPTIONS"), false, back(transport)).unwrap()
+    t.create_server(ms(at), ServerUser::Nobody, key("z9hG4bK1", "OPTIONS"), false, back(transport)).unwrap()
 }
 
 #[test]
@@ -192,13 +192,23 @@ fn a_copy_from_elsewhere_is_answered_but_does_not_turn_the_way() {
 fn keys_tell_methods_branches_and_senders_apart() {
     let mut t = Transactions::new(10);
     let invite = invite(&mut t, 0, Transport::Udp);
-    let cancel = t.create_server(ms(0), key("z9hG4bK1", "CANCEL"), false, back(Transport::Udp)).unwrap();
+    let cancel = t.create_server(ms(0), ServerUser::Nobody, key("z9hG4bK1", "CANCEL"), false, back(Transport::Udp)).unwrap();
     assert_ne!(invite, cancel);
     assert_eq!(t.find_server(&key("z9hG4bK1", "INVITE")), Some(invite));
     assert_eq!(t.find_server(&key("z9hG4bK1", "CANCEL")), Some(cancel));
     assert_eq!(t.find_server(&key("z9hG4bK2", "INVITE")), None);
     let elsewhere = ServerKey { sent_by: "other.example".into(), ..key("z9hG4bK1", "INVITE") };
     assert_eq!(t.find_server(&elsewhere), None);
-    assert_eq!(t.create_server(ms(0), key("z9hG4bK1", "INVITE"), true, back(Transport::Udp)), None);
+    assert_eq!(t.create_server(ms(0), ServerUser::Nobody, key("z9hG4bK1", "INVITE"), true, back(Transport::Udp)), None);
     assert_eq!(t.len(), 2);
+}
+
+#[test]
+fn who_answers_is_known_while_it_lives() {
+    let mut t = Transactions::new(10);
+    let user = ServerUser::Subscription { id: 1, request: 2 };
+    let id = t.create_server(ms(0), user, key("z9hG4bK1", "NOTIFY"), false, back(Transport::Udp)).unwrap();
+    assert_eq!(t.server_user(id), user);
+    t.drop_server(id);
+    assert_eq!(t.server_user(id), ServerUser::Nobody);
 }

@@ -1,0 +1,203 @@
+//! What is still said of a dialog after its BYE, or of an INVITE after its CANCEL: the call waits for none of it, and may be forgotten before.
+//!
+//! A BYE or CANCEL whose far end asks who we are is sent again with credentials. An INVITE within a dialog that a BYE has ended gets the ACK
+//! for its final response all the same (RFC 3261 §17.1.1.3, §13.2.2.4), or the far end would repeat that for 32 s.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Call;
+use super::asked::Asked;
+use super::challenge::Retry;
+use super::services::Services;
+use super::timer::Timer;
+use super::ways::Way;
+use crate::io::{ReturnPath, Side};
+use crate::sip::{Draft, HeaderId, Message};
+use crate::transaction::{ClientTxId, ClientUser, NewRequest, ResponseAction};
+
+/// RFC 3261 §9.1: 64 × T1. A far end that has the BYE and says nothing of the INVITE for so long will not.
+const GIVE_UP: Duration = Duration::from_secs(32);
+
+/// All such requests of a node, by transaction: bounded as those are.
+#[derive(Debug, Default)]
+pub struct AfterBye {
+    pending: HashMap<ClientTxId, Pending>,
+    /// How many there are of each call, by its number.
+    of_call: HashMap<u64, u32>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    call: u64,
+    request: Request,
+}
+
+/// What is done with the responses.
+#[derive(Debug)]
+enum Request {
+    /// Nothing.
+    Plain,
+    /// It goes again where its far end asks who we are.
+    Authenticated(Box<Authenticated>),
+    /// A final one gets its ACK.
+    Invite(Box<AbandonedInvite>),
+}
+
+/// A BYE toward a trunk at which we have credentials.
+#[derive(Debug)]
+pub(super) struct Authenticated {
+    asked: Asked,
+    way: ReturnPath,
+    tls_name: Option<Box<str>>,
+}
+
+/// What its ACK is made of.
+#[derive(Clone, Debug)]
+struct AbandonedInvite {
+    /// The ACK, without Via.
+    ack: Draft,
+    way: ReturnPath,
+    tls_name: Option<Box<str>>,
+}
+
+impl AfterBye {
+    /// A BYE or CANCEL of ours for this call has no final answer yet: for its far ends the call is not over.
+    pub fn is_ending(&self, call: u64) -> bool {
+        self.of_call.contains_key(&call)
+    }
+
+    fn insert(&mut self, tx: ClientTxId, call: u64, request: Request) {
+        self.forget(tx);
+        self.pending.insert(tx, Pending { call, request });
+        *self.of_call.entry(call).or_default() += 1;
+    }
+
+    /// Its transaction is over, or it went another way.
+    pub fn forget(&mut self, tx: ClientTxId) {
+        self.take(tx);
+    }
+
+    fn take(&mut self, tx: ClientTxId) -> Option<Pending> {
+        let pending = self.pending.remove(&tx)?;
+        if let Some(count) = self.of_call.get_mut(&pending.call) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_call.remove(&pending.call);
+            }
+        }
+        Some(pending)
+    }
+}
+
+impl Call {
+    /// A BYE with which its far end's challenge can be answered after the call is forgotten.
+    pub(super) fn authenticated(&self, side: Side, retry: Retry, way: &Way) -> Authenticated {
+        let asked = Asked::from_retry(self.leg(side).trunk.clone(), retry, self.auth.known(side).clone());
+        Authenticated { asked, way: way.back, tls_name: way.tls_name.clone() }
+    }
+
+    /// Nobody waits for this INVITE any more; its transaction goes on.
+    pub(super) fn leave_invite(&self, cx: &mut Services, side: Side, tx: ClientTxId, cseq: u32) {
+        let Some(way) = cx.tx.way(tx) else { return };
+        let leg = self.leg(side);
+        let invite = AbandonedInvite { ack: leg.dialog.ack(cseq), way, tls_name: leg.tls_name.clone() };
+        cx.tx.set_client_user(tx, ClientUser::AfterBye { call: self.serial });
+        cx.after_bye.insert(tx, self.serial, Request::Invite(Box::new(invite)));
+        cx.start_timer(GIVE_UP, Timer::AbandonedInvite(tx));
+    }
+}
+
+impl Services {
+    /// Sends a BYE or CANCEL of this call, which does not wait for the answer.
+    pub(super) fn send_after_bye(
+        &mut self,
+        call: u64,
+        branch: Box<str>,
+        way: ReturnPath,
+        tls_name: Option<Box<str>>,
+        payload: bytes::Bytes,
+        authenticated: Option<Authenticated>,
+    ) -> Option<ClientTxId> {
+        let user = ClientUser::AfterBye { call };
+        let tx = self.send_request(NewRequest { user, branch, invite: false, way, tls_name, payload })?;
+        self.after_bye.insert(tx, call, authenticated.map_or(Request::Plain, |a| Request::Authenticated(Box::new(a))));
+        Some(tx)
+    }
+
+    /// A response to such a request.
+    pub fn on_after_bye_response(&mut self, tx: ClientTxId, action: ResponseAction, response: &Message) {
+        let status = response.status().unwrap_or(0);
+        let Some(Pending { call, request }) = self.after_bye.pending.get(&tx) else { return };
+        if let Request::Invite(invite) = request {
+            let (call, invite) = (*call, invite.clone());
+            return self.ack_abandoned(tx, call, *invite, action, response);
+        }
+        if status < 200 {
+            return;
+        }
+        self.tx.set_client_user(tx, ClientUser::Nobody);
+        let Some(Pending { call, request: Request::Authenticated(mut request) }) = self.after_bye.take(tx) else { return };
+        if !matches!(status, 401 | 407) {
+            return;
+        }
+        let cseq = request.asked.next_cseq();
+        let Ok(mut draft) = request.asked.answer(self, response, cseq) else { return };
+        let branch = self.mint_branch();
+        draft.insert_first(HeaderId::Via, self.via(&request.way.path, &branch));
+        let Some(payload) = self.encode(&draft) else { return };
+        self.note_sent(call, request.way, &draft);
+        let (way, tls_name) = (request.way, request.tls_name.clone());
+        self.send_after_bye(call, branch.into(), way, tls_name, payload, Some(*request));
+    }
+
+    /// The ACK for a refusal belongs to the INVITE's transaction, that for a 2xx is a request of its own.
+    fn ack_abandoned(&mut self, tx: ClientTxId, call: u64, invite: AbandonedInvite, action: ResponseAction, response: &Message) {
+        let AbandonedInvite { mut ack, way, tls_name } = invite;
+        let success = response.status().is_some_and(|s| (200..300).contains(&s));
+        let branch = match action {
+            ResponseAction::NeedAck => self.tx.client_branch(tx).map(str::to_owned),
+            ResponseAction::Deliver if success => Some(self.mint_branch()),
+            ResponseAction::Deliver | ResponseAction::Absorb => None,
+        };
+        let Some(branch) = branch else { return };
+        ack.set(HeaderId::To, response.to());
+        ack.insert_first(HeaderId::Via, self.via(&way.path, &branch));
+        let Some(payload) = self.encode(&ack) else { return };
+        self.note_sent(call, way, &ack);
+        if success {
+            self.send(way, tls_name, payload);
+        } else {
+            self.tx.set_ack(self.now.mono, tx, payload);
+        }
+    }
+
+    /// No final response came for an INVITE that was left, or its copies have ended.
+    pub fn on_abandoned_invite(&mut self, tx: ClientTxId) {
+        if self.after_bye.take(tx).is_some() {
+            self.tx.abandon_client(tx);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_ending_while_any_of_its_requests_waits() {
+        let (mut all, tx) = (AfterBye::default(), crate::transaction::test_ids(3));
+        all.insert(tx[0], 7, Request::Plain);
+        all.insert(tx[1], 7, Request::Plain);
+        all.insert(tx[2], 8, Request::Plain);
+        // Known by another kind of request from now on: counted once.
+        all.insert(tx[1], 7, Request::Plain);
+        all.forget(tx[0]);
+        all.forget(tx[0]);
+        assert!(all.is_ending(7) && all.is_ending(8) && !all.is_ending(9));
+        all.forget(tx[1]);
+        assert!(!all.is_ending(7) && all.is_ending(8));
+        all.forget(tx[2]);
+        assert!(all.pending.is_empty() && all.of_call.is_empty());
+    }
+}

@@ -1,0 +1,126 @@
+//! What came of a request or a question, to whoever began it: a response, silence, the end of its transaction, the answer of the DNS.
+
+use super::Sbc;
+use crate::call::Loss;
+use crate::ids::ResolveId;
+use crate::io::{ResolveError, ReturnPath, SendFailure, Target};
+use crate::sip::Message;
+use crate::transaction::{CallUse, ClientTxId, ClientUser, QuestionUser, ResponseAction, ServerTxId, ServerUser, TxEvent};
+
+impl Sbc {
+    /// A response that found its transaction.
+    pub(super) fn on_outcome(&mut self, tx: ClientTxId, action: ResponseAction, back: ReturnPath, response: &Message) {
+        match self.cx.tx.client_user(tx) {
+            ClientUser::Nobody => {}
+            ClientUser::Call { serial, purpose } => self.on_call_response(serial, purpose, (tx, action), back, response),
+            ClientUser::AfterBye { call } => {
+                self.cx.note_received(call, back, response);
+                self.with_call(call, |call, cx| call.on_way_settled(cx, tx, Some(response)));
+                self.cx.on_after_bye_response(tx, action, response);
+            }
+            ClientUser::Message { id } => self.on_page_response(id, tx, response),
+            ClientUser::Subscription { id, request } => self.on_subscription_response(id, request, tx, response),
+            ClientUser::Farewell { call, side } => self.on_farewell_response(call, side, tx, response),
+            ClientUser::Probe => self.on_probe_response(tx, response),
+            ClientUser::Neighbour => self.on_neighbour_response(tx, response),
+        }
+    }
+
+    fn on_call_response(
+        &mut self,
+        serial: u64,
+        purpose: CallUse,
+        (tx, action): (ClientTxId, ResponseAction),
+        back: ReturnPath,
+        response: &Message,
+    ) {
+        self.with_call(serial, |call, cx| call.on_way_settled(cx, tx, Some(response)));
+        self.with_call(serial, |call, cx| match purpose {
+            CallUse::Dial(index) => call.on_dial_response(cx, index, action, &back, response),
+            CallUse::Forward(id) => call.on_forward_response(cx, id, (tx, action), &back, response),
+            CallUse::Doubt(side) => call.on_doubt_answer(cx, side, response.status().unwrap_or(0)),
+        });
+        let done = response.status().is_some_and(|s| s >= 200) && action != ResponseAction::Absorb;
+        if done && response.method() != &crate::sip::Method::Invite {
+            self.cx.tx.set_client_user(tx, ClientUser::Nobody);
+        }
+    }
+
+    /// What a transaction tells without having been asked.
+    pub(super) fn on_tx_event(&mut self, event: TxEvent) {
+        match event {
+            TxEvent::ClientTimeout(tx) => self.on_client_lost(tx, Loss::TimedOut),
+            TxEvent::ClientTransportError(tx, SendFailure::Congested) => self.on_client_lost(tx, Loss::Congested),
+            TxEvent::ClientTransportError(tx, _) => self.on_client_lost(tx, Loss::NotSent),
+            TxEvent::ServerTrying(tx) => self.on_trying_due(tx),
+            TxEvent::ServerTimeout(_) | TxEvent::ServerTerminated(_) => {}
+            TxEvent::ClientTerminated(tx) => self.on_client_gone(tx),
+        }
+    }
+
+    /// No response will come, or the request could not be sent.
+    fn on_client_lost(&mut self, tx: ClientTxId, loss: Loss) {
+        match self.cx.tx.client_user(tx) {
+            ClientUser::Nobody => {}
+            ClientUser::Call { serial, purpose } => {
+                if self.with_call(serial, |call, cx| call.resend(cx, tx, loss)) {
+                    return;
+                }
+                self.with_call(serial, |call, cx| match purpose {
+                    CallUse::Dial(index) => call.on_dial_lost(cx, index, loss.status()),
+                    // Silence, or a connection that is gone: the time of the question tells.
+                    CallUse::Doubt(_) => {}
+                    CallUse::Forward(id) if call.has_other_ways(cx, id, tx) => {}
+                    CallUse::Forward(id) => call.on_forward_failed(cx, id, loss.status()),
+                });
+            }
+            ClientUser::AfterBye { call } => {
+                self.with_call(call, |call, cx| call.resend(cx, tx, loss));
+            }
+            ClientUser::Message { id } => self.on_page_lost(id, tx),
+            ClientUser::Subscription { id, request } => self.on_subscription_lost(id, request, tx, loss),
+            ClientUser::Farewell { call, side } => self.on_farewell_lost(call, side, loss),
+            ClientUser::Probe => self.on_probe_lost(tx),
+            ClientUser::Neighbour => self.on_neighbour_lost(tx),
+        }
+    }
+
+    /// A client transaction is gone, whatever came of it.
+    fn on_client_gone(&mut self, tx: ClientTxId) {
+        let serial = match self.cx.tx.client_user(tx) {
+            ClientUser::Call { serial, purpose } => {
+                if let CallUse::Dial(index) = purpose {
+                    self.with_call(serial, |call, cx| call.on_attempt_gone(cx, index));
+                }
+                serial
+            }
+            ClientUser::AfterBye { call } => {
+                self.cx.after_bye.forget(tx);
+                call
+            }
+            _ => return,
+        };
+        self.with_call(serial, |call, cx| call.on_way_settled(cx, tx, None));
+    }
+
+    /// Who sent a request other than INVITE has waited so long that it is to hear that we have it (RFC 4320 §4.1).
+    fn on_trying_due(&mut self, tx: ServerTxId) {
+        match self.cx.tx.server_user(tx) {
+            ServerUser::Nobody => {}
+            ServerUser::Call(serial) => self.with_call(serial, |call, cx| call.on_trying_due(cx, tx)),
+            ServerUser::Message(id) => self.on_page_trying(id, tx),
+            ServerUser::Subscription { id, request } => self.on_passing_trying(id, request, tx),
+        }
+    }
+
+    /// The DNS answered.
+    pub(super) fn on_resolved(&mut self, user: QuestionUser, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
+        match user {
+            QuestionUser::Call(serial) => self.with_call(serial, |call, cx| call.on_resolved(cx, id, result)),
+            QuestionUser::Message(id) => self.on_page_resolved(id, &result),
+            QuestionUser::Subscription { id, request } => self.on_subscription_resolved(id, request, &result),
+            QuestionUser::Farewell { call, side } => self.on_farewell_resolved(call, side, &result),
+            QuestionUser::Probe => self.on_probe_resolved(id, result),
+        }
+    }
+}

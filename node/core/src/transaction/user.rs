@@ -1,0 +1,103 @@
+//! Whose a transaction is: given when it is begun, and handed back with its outcome, so that nobody has to be asked whether it is theirs
+//! (the transaction user of RFC 3261 §5).
+
+use crate::ids::CallUid;
+use crate::io::Side;
+
+/// Who waits for the responses to a request of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientUser {
+    /// Nobody, or nobody any more.
+    #[default]
+    Nobody,
+    /// A call.
+    Call {
+        /// Its number on this node.
+        serial: u64,
+        /// What it is for.
+        purpose: CallUse,
+    },
+    /// What is still to be said once a BYE or CANCEL has gone out: the call waits for nothing, and may be forgotten before the answer.
+    AfterBye {
+        /// The number of the call on this node, for its ladder.
+        call: u64,
+    },
+    /// A MESSAGE, PUBLISH or first SUBSCRIBE.
+    Message {
+        /// Its number.
+        id: u64,
+    },
+    /// A request within a subscription.
+    Subscription {
+        /// The subscription.
+        id: u64,
+        /// The request, by its number.
+        request: u64,
+    },
+    /// The BYE to a far end of a call that an earlier start of this node had.
+    Farewell {
+        /// That call.
+        call: CallUid,
+        /// That far end.
+        side: Side,
+    },
+    /// Whether a target of a trunk is there.
+    Probe,
+    /// How a peer is that this node has no link to.
+    Neighbour,
+}
+
+/// What a call's request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallUse {
+    /// The called leg's first INVITE, by attempt.
+    Dial(u32),
+    /// A request passed from one leg to the other, by its number in the call.
+    Forward(u64),
+    /// An OPTIONS of ours: is the far end of that leg still where it was?
+    Doubt(Side),
+}
+
+/// Who answers a request that came in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerUser {
+    /// Nobody waits for anything: it is answered at once, or another node answers it.
+    #[default]
+    Nobody,
+    /// A call, by its number on this node.
+    Call(u64),
+    /// A MESSAGE, PUBLISH or first SUBSCRIBE, by its number.
+    Message(u64),
+    /// A request within a subscription.
+    Subscription {
+        /// The subscription.
+        id: u64,
+        /// The request, by its number.
+        request: u64,
+    },
+}
+
+/// Who asked the DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuestionUser {
+    /// A call, by its number on this node.
+    Call(u64),
+    /// A MESSAGE, PUBLISH or first SUBSCRIBE, by its number.
+    Message(u64),
+    /// A request within a subscription.
+    Subscription {
+        /// The subscription.
+        id: u64,
+        /// The request, by its number.
+        request: u64,
+    },
+    /// The BYE to a far end of a call that an earlier start of this node had.
+    Farewell {
+        /// That call.
+        call: CallUid,
+        /// That far end.
+        side: Side,
+    },
+    /// Whether a target of a trunk is there.
+    Probe,
+}
