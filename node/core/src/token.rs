@@ -6,6 +6,7 @@
 use aes::Aes128;
 use aes::cipher::generic_array::GenericArray;
 use aes::cipher::{BlockDecrypt, BlockEncrypt, KeyInit};
+use data_encoding::{BASE32_NOPAD, BASE32_NOPAD_NOCASE, HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
@@ -16,7 +17,6 @@ const VERSION: u8 = 1;
 const CHECK: [u8; 4] = *b"sbc1";
 /// Characters of an encoded token.
 pub const TOKEN_LEN: usize = 26;
-const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// What a token stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -166,13 +166,12 @@ impl ClusterKey {
         let seal = first16(&mac(&self.derive, &[b"wrap", label, text.as_bytes()]));
         let mut octets = text.as_bytes().to_vec();
         self.mask(label, &seal, &mut octets);
-        seal.iter().chain(&octets).map(|octet| format!("{octet:02x}")).collect()
+        HEXLOWER.encode(&[&seal[..], &octets].concat())
     }
 
     /// The text of [`ClusterKey::wrap`]; `None`: it is none of this cluster's.
     pub fn unwrap(&self, label: &[u8], wrapped: &str) -> Option<String> {
-        let digits = |at: usize| u8::from_str_radix(wrapped.get(at..at + 2)?, 16).ok();
-        let octets: Vec<u8> = (0..wrapped.len()).step_by(2).map(digits).collect::<Option<_>>()?;
+        let octets = HEXLOWER_PERMISSIVE.decode(wrapped.as_bytes()).ok()?;
         let (seal, octets) = octets.split_first_chunk::<16>()?;
         let mut octets = octets.to_vec();
         self.mask(label, seal, &mut octets);
@@ -252,38 +251,18 @@ fn first16(b: &[u8; 32]) -> [u8; 16] {
 
 /// RFC 4648 base32, lower case, no padding: 16 octets to 26 characters.
 fn encode(block: &[u8; 16]) -> String {
-    let n = u128::from_be_bytes(*block);
-    // 26 * 5 = 130 bits: the last character carries the two zero bits.
-    (0..TOKEN_LEN)
-        .map(|i| {
-            let shift = 123i32 - 5 * i32::try_from(i).expect("below 26");
-            let five = if shift >= 0 { n >> shift } else { n << -shift } & 31;
-            char::from(ALPHABET[usize::try_from(five).expect("five bits")])
-        })
-        .collect()
+    let mut text = [0; TOKEN_LEN];
+    BASE32_NOPAD.encode_mut(block, &mut text);
+    text.make_ascii_lowercase();
+    text.map(char::from).iter().collect()
 }
 
+/// In any case: far ends write some of what they copy in capitals.
 fn decode(text: &str) -> Option<[u8; 16]> {
-    if text.len() != TOKEN_LEN {
-        return None;
-    }
-    let mut n: u128 = 0;
-    for (i, c) in text.bytes().enumerate() {
-        let v = match c.to_ascii_lowercase() {
-            c @ b'a'..=b'z' => c - b'a',
-            c @ b'2'..=b'7' => c - b'2' + 26,
-            _ => return None,
-        };
-        if i == TOKEN_LEN - 1 {
-            if v & 3 != 0 {
-                return None;
-            }
-            n = (n << 3) | u128::from(v >> 2);
-        } else {
-            n = (n << 5) | u128::from(v);
-        }
-    }
-    Some(n.to_be_bytes())
+    let mut block = [0; 16];
+    // Also what is left of the last character must be zero, or one block would have four texts.
+    let fits = text.len() == TOKEN_LEN;
+    (fits && BASE32_NOPAD_NOCASE.decode_mut(text.as_bytes(), &mut block).is_ok()).then_some(block)
 }
 
 #[cfg(test)]
@@ -303,6 +282,14 @@ mod tests {
             assert_eq!(key.open(&text), Some(token(serial)));
             assert_eq!(key.open(&text.to_ascii_uppercase()), Some(token(serial)));
         }
+    }
+
+    #[test]
+    fn a_block_has_one_text() {
+        let text = encode(b"0123456789abcdef");
+        assert_eq!((text.as_str(), decode(&text)), ("gaytemzugu3doobzmfrggzdfmy", Some(*b"0123456789abcdef")));
+        assert_eq!(decode("gaytemzugu3doobzmfrggzdfmz"), None, "bits of no octet");
+        assert_eq!((decode(&text[1..]), decode("gaytemzugu3doobzmfrggzdfm1"), decode(&format!("{text}aa"))), (None, None, None));
     }
 
     #[test]
@@ -350,7 +337,7 @@ mod tests {
         let key = ClusterKey::new(&[7; 32], None);
         let text = key.seal(token(5));
         for i in 0..TOKEN_LEN {
-            for c in ALPHABET {
+            for c in b"abcdefghijklmnopqrstuvwxyz234567" {
                 let mut t = text.clone().into_bytes();
                 if t[i] == *c {
                     continue;

@@ -1,5 +1,6 @@
 //! The arithmetic of RFC 7616 §3.4, with the hashes of RFC 8760.
 
+use data_encoding::HEXLOWER;
 use md5::Md5;
 use sha2::{Digest, Sha256, Sha512_256};
 
@@ -55,7 +56,7 @@ fn hashed<D: Digest>(parts: &[&str]) -> String {
         }
         hash.update(part.as_bytes());
     }
-    hash.finalize().iter().map(|octet| format!("{octet:02x}")).collect()
+    HEXLOWER.encode(&hash.finalize())
 }
 
 /// A value of `algorithm`.

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, SubscribePolicy};
 use super::{AclRule, Codecs, HeaderRule, IdentityPolicy, MediaPolicy, NumberRange, PrackPolicy, SourceCheck, Topology};
 use crate::io::{HostAndPort, Realm, Transport};
@@ -183,17 +185,25 @@ pub struct Prefix {
 impl Prefix {
     /// The network address with all bits after the prefix zero; an IPv4-mapped one as IPv4.
     pub fn canonical(self) -> Prefix {
-        match (self.addr, self.addr.to_canonical()) {
-            (IpAddr::V6(_), addr @ IpAddr::V4(_)) if self.len >= 96 => Prefix { addr, len: self.len - 96 }.canonical(),
-            (IpAddr::V4(a), _) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.len.min(32))).unwrap_or(0);
-                Prefix { addr: IpAddr::V4((u32::from(a) & mask).into()), len: self.len }
-            }
-            (IpAddr::V6(a), _) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.len.min(128))).unwrap_or(0);
-                Prefix { addr: IpAddr::V6((u128::from(a) & mask).into()), len: self.len }
-            }
-        }
+        let net = self.net();
+        Prefix { addr: net.network(), len: net.prefix_len() }
+    }
+
+    /// The two networks that this one is made of; `None`: it is one address.
+    pub fn halves(self) -> Option<[Prefix; 2]> {
+        let net = self.net();
+        let mut halves = net.subnets(net.prefix_len() + 1).ok()?.map(|half| Prefix { addr: half.addr(), len: half.prefix_len() });
+        Some([halves.next()?, halves.next()?])
+    }
+
+    /// A length beyond the address's own is one address.
+    fn net(self) -> IpNet {
+        let most = |addr: IpAddr| if addr.is_ipv4() { 32 } else { 128 };
+        let (addr, len) = match (self.addr, self.addr.to_canonical()) {
+            (IpAddr::V6(_), addr @ IpAddr::V4(_)) if self.len >= 96 => (addr, self.len - 96),
+            (addr, _) => (addr, self.len),
+        };
+        IpNet::new_assert(addr, len.min(most(addr)))
     }
 
     /// What counts as one source wherever sources are counted or blocked: an IPv4 address, or the network that one IPv6 host has to
@@ -205,19 +215,19 @@ impl Prefix {
 
     /// True for one of so many addresses that it says nothing about who has one: below /8, or /16 of IPv6.
     pub fn is_anybody(&self) -> bool {
-        let Prefix { addr, len } = self.canonical();
-        len < if addr.is_ipv4() { 8 } else { 16 }
+        let net = self.net();
+        net.prefix_len() < if net.addr().is_ipv4() { 8 } else { 16 }
     }
 
     /// True when the two have an address in common.
     pub fn overlaps(&self, other: &Prefix) -> bool {
-        if self.len <= other.len { self.contains(other.addr) } else { other.contains(self.addr) }
+        let (a, b) = (self.net(), other.net());
+        a.contains(&b) || b.contains(&a)
     }
 
     /// True when `ip` lies in the prefix. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        self.addr.is_ipv4() == ip.is_ipv4() && Prefix { addr: ip, len: self.len }.canonical().addr == self.canonical().addr
+        self.net().contains(&ip.to_canonical())
     }
 }
 

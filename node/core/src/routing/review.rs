@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 
 use super::explain::{Explanation, Origin, explain};
 use super::{classify, route, targets};
@@ -147,16 +146,7 @@ fn is_covered(prefix: Prefix, by: &[Prefix]) -> bool {
     }
     let within: Vec<Prefix> = by.iter().filter(|b| b.len > prefix.len && prefix.contains(b.addr)).copied().collect();
     // Fewer than two cannot make up a whole that none of them is.
-    within.len() > 1 && halves(prefix).is_some_and(|halves| halves.into_iter().all(|half| is_covered(half, &within)))
-}
-
-fn halves(prefix: Prefix) -> Option<[Prefix; 2]> {
-    let len = prefix.len + 1;
-    let upper = match prefix.addr {
-        IpAddr::V4(a) => IpAddr::V4((u32::from(a) | 1u32.checked_shl(32u32.checked_sub(len.into())?)?).into()),
-        IpAddr::V6(a) => IpAddr::V6((u128::from(a) | 1u128.checked_shl(128u32.checked_sub(len.into())?)?).into()),
-    };
-    Some([Prefix { addr: prefix.addr, len }, Prefix { addr: upper, len }])
+    within.len() > 1 && prefix.halves().is_some_and(|halves| halves.into_iter().all(|half| is_covered(half, &within)))
 }
 
 /// Whether the access list takes every packet of a prefix.

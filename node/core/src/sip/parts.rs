@@ -2,6 +2,7 @@
 //! can be exchanged; all else stays byte for byte.
 
 use bytes::Bytes;
+use data_encoding::{BASE64, BASE64_MIME_PERMISSIVE};
 
 use super::header::HeaderId;
 use super::multipart::{self, Multipart};
@@ -119,40 +120,20 @@ fn collect(content_type: &str, content: Bytes, base64: bool, within: &[(Multipar
     }
 }
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// RFC 2045 §6.8. Line breaks and white space are let pass; `None`: it is something else, or cut off.
+/// RFC 2045 §6.8. Line breaks and white space are let pass, and bits left over in the last character; `None`: it is something else, or cut off.
 fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let text: Vec<u8> = text.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect();
+    // Padding ends a body; data-encoding takes concatenated ones too.
     let padding = text.iter().rev().take_while(|octet| **octet == b'=').count();
-    if !text.len().is_multiple_of(4) || padding > 2 {
+    if text[..text.len() - padding].contains(&b'=') {
         return None;
     }
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    for group in text[..text.len() - padding].chunks(4) {
-        let mut bits = 0u32;
-        for octet in group {
-            bits = bits << 6 | u32::try_from(ALPHABET.iter().position(|known| known == octet)?).ok()?;
-        }
-        let [_, octets @ ..] = (bits << (6 * (4 - group.len()))).to_be_bytes();
-        out.extend(octets.iter().take(group.len() * 6 / 8));
-    }
-    Some(out)
+    BASE64_MIME_PERMISSIVE.decode(&text).ok()
 }
 
 fn encode(octets: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(octets.len() / 3 * 4 + 8);
-    for (at, group) in octets.chunks(3).enumerate() {
-        if at > 0 && (at * 4).is_multiple_of(LINE) {
-            out.extend_from_slice(b"\r\n");
-        }
-        let bits = (0..3).fold(0u32, |bits, i| bits << 8 | u32::from(group.get(i).copied().unwrap_or(0)));
-        for i in 0..4 {
-            let pad = i > group.len();
-            out.push(if pad { b'=' } else { ALPHABET[(bits >> (18 - 6 * i) & 0x3f) as usize] });
-        }
-    }
-    out
+    let lines: Vec<String> = octets.chunks(LINE / 4 * 3).map(|line| BASE64.encode(line)).collect();
+    lines.join("\r\n").into_bytes()
 }
 
 #[cfg(test)]
