@@ -75,14 +75,13 @@ pub(crate) fn xdg(variable: &str, default: &str) -> Result<PathBuf, Failure> {
 /// Random octets from the kernel.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
-    let path = Path::new("/dev/urandom");
-    fs::File::open(path).and_then(|mut f| f.read_exact(&mut bytes)).map_err(|e| failure("read", path, &e))?;
+    getrandom::fill(&mut bytes).map_err(|e| Failure::failed(format!("the kernel gives no random octets: {e}")))?;
     Ok(bytes)
 }
 
 /// Octets in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    data_encoding::HEXLOWER.encode(bytes)
 }
 
 /// The last `lines` lines of a file, for an error message; nothing when it cannot be read.
