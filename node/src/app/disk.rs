@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
+
 use crate::key_file;
 
 /// A file could not be used.
@@ -49,16 +51,8 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DiskError {
 pub(super) fn read_key(path: &Path) -> Result<[u8; 32], DiskError> {
     let text = key_file::read_to_string(path).map_err(io_error(path))?;
     let bad = || DiskError::Content { path: path.to_owned(), what: "must hold 32 octets as 64 hexadecimal digits" };
-    let digits = text.trim().as_bytes();
-    if digits.len() != 64 {
-        return Err(bad());
-    }
-    let mut key = [0; 32];
-    for (octet, pair) in key.iter_mut().zip(digits.chunks(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
-        *octet = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
-    }
-    Ok(key)
+    let octets = HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).map_err(|_| bad())?;
+    octets.try_into().map_err(|_| bad())
 }
 
 /// Takes the next incarnation, and makes sure that no later start takes the same.

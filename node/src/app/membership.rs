@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -70,8 +70,7 @@ pub(super) fn data_id(dir: &Path) -> Result<DataId, DiskError> {
     let fresh = !dir.join("identity").exists();
     let path = if fresh { pending } else { path };
     let mut id = [0; DATA_ID];
-    let made =
-        fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut id)).and_then(|()| fs::create_dir_all(dir));
+    let made = getrandom::fill(&mut id).map_err(|e| io::Error::other(e.to_string())).and_then(|()| fs::create_dir_all(dir));
     made.map_err(|source| DiskError::Io { path: path.clone(), source })?;
     disk::replace(&path, &id)?;
     Ok(DataId { id, fresh })

@@ -170,27 +170,11 @@ pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a s
     if word.len() > 64 {
         return String::new();
     }
-    let best = known.into_iter().map(|k| (distance(word, k), k)).min();
+    let best = known.into_iter().map(|k| (strsim::levenshtein(word, k), k)).min();
     match best {
         Some((d, k)) if d <= (k.len() / 2).clamp(1, 3) => format!("did you mean `{k}`?"),
         _ => String::new(),
     }
-}
-
-/// Levenshtein.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -201,7 +185,6 @@ mod tests {
     fn nearest_word() {
         assert_eq!(did_you_mean("claim_bugdet_ms", ["claim_budget_ms", "max_calls"]), "did you mean `claim_budget_ms`?");
         assert_eq!(did_you_mean("colour", ["name", "realm"]), "");
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 
     #[test]

@@ -1,16 +1,13 @@
 //! What changes between two texts, line by line.
 
+use std::time::Duration;
+
+use similar::{Algorithm, ChangeTag, TextDiff};
+
 /// Lines kept around a change.
 const CONTEXT: usize = 3;
-/// Largest table of the comparison, in cells (8 MiB): two texts that differ in a thousand lines each; more are shown as replaced whole.
-const MAX_CELLS: usize = 2 << 20;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Edit<'a> {
-    Keep(&'a str),
-    Remove(&'a str),
-    Add(&'a str),
-}
+/// How long the shortest difference is looked for; two texts that differ in thousands of lines are shown by a longer one.
+const LIMIT: Duration = Duration::from_millis(200);
 
 /// The changed lines with some around them, marked `-`, `+` or blank; `None`: the texts are equal, up to the ends of lines.
 pub(super) fn diff(old: &str, new: &str) -> Option<String> {
@@ -19,72 +16,27 @@ pub(super) fn diff(old: &str, new: &str) -> Option<String> {
     if old == new {
         return None;
     }
-    let edits = edits(&old, &new);
-    let near = |i: usize| {
-        let from = i.saturating_sub(CONTEXT);
-        let to = (i + CONTEXT + 1).min(edits.len());
-        edits[from..to].iter().any(|e| !matches!(e, Edit::Keep(_)))
-    };
+    let diff = TextDiff::configure().algorithm(Algorithm::Myers).timeout(LIMIT).diff_slices(&old, &new);
     let mut text = String::new();
-    let mut skipped = false;
-    for (i, edit) in edits.iter().enumerate() {
-        if !near(i) {
-            skipped = true;
-            continue;
+    let mut shown = 0;
+    for group in diff.grouped_ops(CONTEXT) {
+        for (at, op) in group.iter().enumerate() {
+            if at == 0 && op.old_range().start > shown {
+                text += "...\n";
+            }
+            shown = op.old_range().end;
+            for change in diff.iter_changes(op) {
+                text.push(match change.tag() {
+                    ChangeTag::Equal => ' ',
+                    ChangeTag::Delete => '-',
+                    ChangeTag::Insert => '+',
+                });
+                text += change.value();
+                text.push('\n');
+            }
         }
-        if std::mem::take(&mut skipped) {
-            text += "...\n";
-        }
-        let (mark, line) = match edit {
-            Edit::Keep(line) => (' ', line),
-            Edit::Remove(line) => ('-', line),
-            Edit::Add(line) => ('+', line),
-        };
-        text.push(mark);
-        text += line;
-        text.push('\n');
     }
     Some(text)
-}
-
-/// By the longest common subsequence of what lies between the equal beginnings and ends.
-fn edits<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Edit<'a>> {
-    let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
-    let mut out: Vec<Edit<'_>> = old[..head].iter().map(|l| Edit::Keep(l)).collect();
-    let width = b.len() + 1;
-    if (a.len() + 1).saturating_mul(width) > MAX_CELLS {
-        out.extend(a.iter().map(|l| Edit::Remove(l)));
-        out.extend(b.iter().map(|l| Edit::Add(l)));
-    } else {
-        let mut longest = vec![0u32; (a.len() + 1) * width];
-        for i in (0..a.len()).rev() {
-            for j in (0..b.len()).rev() {
-                longest[i * width + j] = if a[i] == b[j] {
-                    longest[(i + 1) * width + j + 1] + 1
-                } else {
-                    longest[(i + 1) * width + j].max(longest[i * width + j + 1])
-                };
-            }
-        }
-        let (mut i, mut j) = (0, 0);
-        while i < a.len() || j < b.len() {
-            if i < a.len() && j < b.len() && a[i] == b[j] {
-                out.push(Edit::Keep(a[i]));
-                i += 1;
-                j += 1;
-            } else if j == b.len() || i < a.len() && longest[(i + 1) * width + j] >= longest[i * width + j + 1] {
-                out.push(Edit::Remove(a[i]));
-                i += 1;
-            } else {
-                out.push(Edit::Add(b[j]));
-                j += 1;
-            }
-        }
-    }
-    out.extend(old[old.len() - tail..].iter().map(|l| Edit::Keep(l)));
-    out
 }
 
 #[cfg(test)]
@@ -101,6 +53,24 @@ mod tests {
         let old = "1\n2\n3\n4\n5\n6\n7\n8\n";
         let new = "1\n2\n3\n4\n5\nsix\n7\n8\n9\n";
         assert_eq!(diff(old, new).unwrap(), "...\n 3\n 4\n 5\n-6\n+six\n 7\n 8\n+9\n");
+    }
+
+    #[test]
+    fn what_is_left_out_is_marked_once() {
+        let old: String = (0..30).map(|n| format!("{n}\n")).collect();
+        let new = old.replacen("2\n", "two\n", 1).replace("\n20\n", "\n");
+        let expected = " 0\n 1\n-2\n+two\n 3\n 4\n 5\n...\n 17\n 18\n 19\n-20\n 21\n 22\n 23\n";
+        assert_eq!(diff(&old, &new).unwrap(), expected);
+    }
+
+    #[test]
+    fn texts_that_have_nothing_in_common_take_no_longer_than_others() {
+        let text = |what: &str| (0..20_000).map(|n| format!("{what} {n}\n")).collect::<String>();
+        let (old, new) = (text("old"), text("new"));
+        let begin = std::time::Instant::now();
+        let shown = diff(&old, &new).unwrap();
+        assert_eq!((shown.matches("-old").count(), shown.matches("+new").count()), (20_000, 20_000));
+        assert!(begin.elapsed() < 25 * LIMIT, "{:?}", begin.elapsed());
     }
 
     #[test]

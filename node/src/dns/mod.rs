@@ -14,7 +14,6 @@ mod srv;
 mod tests;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -99,7 +98,6 @@ type Answer = Result<Records, ResolveError>;
 /// Answers [`ResolveRequest`]s. Shared by reference; each resolve may run in a task of its own.
 pub struct Resolver {
     shared: Arc<Shared>,
-    seed: RandomState,
 }
 
 struct Shared {
@@ -127,10 +125,7 @@ impl Resolver {
         options.use_hosts_file = ResolveHosts::Always;
         let hickory = builder.build().map_err(|e| format!("DNS: {e}"))?;
         let (cache, asking) = (Mutex::new(Cache::new(cache::NAMES_MAX)), Mutex::default());
-        Ok(Resolver {
-            shared: Arc::new(Shared { hickory, questions: config.questions, cache, asking }),
-            seed: RandomState::new(),
-        })
+        Ok(Resolver { shared: Arc::new(Shared { hickory, questions: config.questions, cache, asking }) })
     }
 
     /// The targets of a request in the order to try, never empty.
@@ -206,11 +201,9 @@ impl Resolver {
     /// Targets by SRV; empty where there are no records, or none of their hosts has an address.
     async fn by_srv(&self, name: &str, via: Transport) -> Result<Vec<Target>, ResolveError> {
         let Records::Srv(records) = self.cached(name, Kind::Srv).await? else { return Ok(Vec::new()) };
-        let mut draw = 0u64;
-        let stamp = Instant::now();
         let ordered = order(records, |max| {
-            draw += 1;
-            let random = self.seed.hash_one((stamp, draw)) % (u64::from(max) + 1);
+            // A kernel that gives none leaves the order that the records came in.
+            let random = getrandom::u64().unwrap_or(0) % (u64::from(max) + 1);
             u32::try_from(random).expect("at most max")
         });
         let mut targets = Vec::new();

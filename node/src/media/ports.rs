@@ -1,7 +1,6 @@
 //! Which port pairs are free, one pool an address.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -17,8 +16,9 @@ pub(super) struct PortPools {
 impl PortPools {
     /// A pool of `range` (both ends included) for each of `addresses`.
     pub(super) fn new(addresses: &[IpAddr], range: (u16, u16), now: Instant) -> PortPools {
-        let pool = |ip: &IpAddr| PortPool::new(range, RandomState::new().hash_one(ip), now);
-        PortPools { pools: addresses.iter().map(|ip| (*ip, pool(ip))).collect() }
+        // A start that others know is a start all the same.
+        let pool = || PortPool::new(range, getrandom::u64().unwrap_or(0), now);
+        PortPools { pools: addresses.iter().map(|ip| (*ip, pool())).collect() }
     }
 
     /// An even port of `ip` that nobody of ours has, and the next one with it; `None`: all taken or resting, or the rest is kept for
