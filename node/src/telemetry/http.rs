@@ -7,7 +7,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -16,8 +23,8 @@ use crate::gate::{Gate, Limits};
 
 /// Connections at a time: a scraper and a probe need one each, for milliseconds. Where there are more, the oldest is the one that says nothing.
 const CONNECTIONS: Limits = Limits { all: 16, source: 8 };
-/// Request head: the two requests fit in a tenth of it.
-const HEAD_MAX: usize = 4096;
+/// Request head: the two requests fit in a tenth of it, and hyper takes no less.
+const HEAD_MAX: usize = 8192;
 /// For one request and its answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// After a failed accept (no descriptors left).
@@ -56,6 +63,13 @@ impl HealthPage {
             (false, _) => format!("not serving: {}\n", self.wrong),
         }
     }
+
+    /// `strict`: 200 only where nothing is wrong.
+    fn response(&self, strict: bool) -> Response {
+        let good = self.serving && (self.wrong.is_empty() || !strict);
+        let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, self.body()).into_response()
+    }
 }
 
 /// Serves until the returned task is aborted. `members`: addresses of the cluster's nodes, for which there is always room. Gives the address
@@ -68,75 +82,53 @@ pub async fn serve_http(
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), HttpError> {
     let listener = TcpListener::bind(addr).await.map_err(|source| HttpError { addr, source })?;
     let bound = listener.local_addr().map_err(|source| HttpError { addr, source })?;
-    Ok((bound, tokio::spawn(accept(listener, metrics, health, Gate::new(CONNECTIONS, members)))))
+    Ok((bound, tokio::spawn(accept(listener, pages(metrics, health), Gate::new(CONNECTIONS, members)))))
 }
 
-async fn accept(listener: TcpListener, metrics: Metrics, health: watch::Receiver<HealthPage>, gate: Gate) {
+async fn accept(listener: TcpListener, pages: Router, gate: Gate) {
     loop {
         let Ok((stream, remote)) = listener.accept().await else {
             gate.relieve();
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (metrics, health, seat) = (metrics.clone(), health.clone(), gate.enter(remote.ip()));
+        let (pages, seat) = (pages.clone(), gate.enter(remote.ip()));
         tokio::spawn(async move {
-            // A peer that is slow or rude loses its connection and nothing else happens.
             tokio::select! {
-                _ = tokio::time::timeout(DEADLINE, answer(stream, &metrics, &health)) => {}
+                _ = tokio::time::timeout(DEADLINE, answer(stream, pages)) => {}
                 () = seat.evicted() => {}
             }
         });
     }
 }
 
-async fn answer(mut stream: TcpStream, metrics: &Metrics, health: &watch::Receiver<HealthPage>) -> io::Result<()> {
-    let mut head = Vec::with_capacity(512);
-    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
-        if head.len() >= HEAD_MAX {
-            return respond(&mut stream, "431 Request Header Fields Too Large", "text/plain", "", true).await;
-        }
-        let mut chunk = [0; 512];
-        let n = stream.read(&mut chunk).await?;
-        if n == 0 {
-            return Ok(());
-        }
-        head.extend_from_slice(&chunk[..n]);
-    }
-    let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
-    let mut words = line.split(|b| *b == b' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let with_body = method != b"HEAD";
-    if method != b"GET" && with_body {
-        return respond(&mut stream, "405 Method Not Allowed", "text/plain", "", true).await;
-    }
-    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
-    match path {
-        b"/metrics" => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            respond(&mut stream, "200 OK", kind, &metrics.render(), with_body).await
-        }
-        b"/healthz" | b"/healthz/ok" => {
-            let page = health.borrow().clone();
-            let good = page.serving && (page.wrong.is_empty() || path == b"/healthz");
-            let status = if good { "200 OK" } else { "503 Service Unavailable" };
-            respond(&mut stream, status, "text/plain; charset=utf-8", &page.body(), with_body).await
-        }
-        _ => respond(&mut stream, "404 Not Found", "text/plain", "/metrics, /healthz or /healthz/ok\n", with_body).await,
-    }
+/// One request and its answer; what is no HTTP/1 is answered by hyper.
+async fn answer(stream: TcpStream, pages: Router) {
+    let mut connection = http1::Builder::new();
+    connection.keep_alive(false).half_close(true).max_buf_size(HEAD_MAX);
+    // A peer that is slow or rude loses its connection and nothing else happens.
+    let _ = connection.serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages)).await;
 }
 
-async fn respond(stream: &mut TcpStream, status: &str, kind: &str, body: &str, with_body: bool) -> io::Result<()> {
-    let head =
-        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes()).await?;
-    if with_body {
-        stream.write_all(body.as_bytes()).await?;
-    }
-    stream.shutdown().await
+fn pages(metrics: Metrics, health: watch::Receiver<HealthPage>) -> Router {
+    let page = |strict| {
+        let health = health.clone();
+        get(move || async move { health.borrow().clone().response(strict) })
+    };
+    let metrics =
+        async move || ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], metrics.render());
+    Router::new().route("/metrics", get(metrics)).route("/healthz", page(false)).route("/healthz/ok", page(true)).fallback(
+        async |method: Method| match method {
+            Method::GET | Method::HEAD => (StatusCode::NOT_FOUND, "/metrics, /healthz or /healthz/ok\n"),
+            _ => (StatusCode::METHOD_NOT_ALLOWED, ""),
+        },
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     async fn ask(addr: SocketAddr, request: &str) -> String {
@@ -169,6 +161,11 @@ mod tests {
         }
         assert!(ask(addr, "GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404"));
         assert!(ask(addr, "POST /metrics HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 405"));
+        assert!(ask(addr, "PUT / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 405"));
+        // One request a connection, also where the client would keep it.
+        let two = ask(addr, &"GET /healthz?verbose HTTP/1.1\r\nConnection: keep-alive\r\n\r\n".repeat(2)).await.to_lowercase();
+        assert_eq!((two.matches("http/1.1 ").count(), two.matches("\r\nconnection: close\r\n").count()), (1, 1), "{two}");
+        assert!(two.contains("\r\ncontent-type: text/plain; charset=utf-8\r\n"), "{two}");
         let long = ask(addr, &"x".repeat(HEAD_MAX)).await;
         assert!(long.starts_with("HTTP/1.1 431"), "{long}");
         // Any number of connections that say nothing shut nobody out.
