@@ -20,6 +20,11 @@ pub struct Incarnation(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u32);
 
+impl Epoch {
+    /// Of the node that began the call.
+    pub const FIRST: Epoch = Epoch(1);
+}
+
 /// A call, unique in the cluster for ever: who created it, in which start, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallUid {
@@ -76,6 +81,11 @@ impl std::str::FromStr for CallUid {
         })
     }
 }
+
+/// A call, subscription or message by its place in this node's tables: given once in a start of the node. Of a call that this node began it is
+/// the serial of its [`CallUid`]; one that it took over from another node has a place here like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalId(pub u64);
 
 /// A TCP or TLS connection of one node. Never reused within an incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,6 +12,7 @@ use super::challenge::Retry;
 use super::services::Services;
 use super::timer::Timer;
 use super::ways::Way;
+use crate::ids::LocalId;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message};
 use crate::transaction::{ClientTxId, ClientUser, NewRequest, ResponseAction};
@@ -24,12 +25,12 @@ const GIVE_UP: Duration = Duration::from_secs(32);
 pub struct AfterBye {
     pending: HashMap<ClientTxId, Pending>,
     /// How many there are of each call, by its number.
-    of_call: HashMap<u64, u32>,
+    of_call: HashMap<LocalId, u32>,
 }
 
 #[derive(Debug)]
 struct Pending {
-    call: u64,
+    call: LocalId,
     request: Request,
 }
 
@@ -63,11 +64,11 @@ struct AbandonedInvite {
 
 impl AfterBye {
     /// A BYE or CANCEL of ours for this call has no final answer yet: for its far ends the call is not over.
-    pub fn is_ending(&self, call: u64) -> bool {
+    pub fn is_ending(&self, call: LocalId) -> bool {
         self.of_call.contains_key(&call)
     }
 
-    fn insert(&mut self, tx: ClientTxId, call: u64, request: Request) {
+    fn insert(&mut self, tx: ClientTxId, call: LocalId, request: Request) {
         self.forget(tx);
         self.pending.insert(tx, Pending { call, request });
         *self.of_call.entry(call).or_default() += 1;
@@ -102,8 +103,8 @@ impl Call {
         let Some(way) = cx.tx.way(tx) else { return };
         let leg = self.leg(side);
         let invite = AbandonedInvite { ack: leg.dialog.ack(cseq), way, tls_name: leg.tls_name.clone() };
-        cx.tx.set_client_user(tx, ClientUser::AfterBye { call: self.serial });
-        cx.after_bye.insert(tx, self.serial, Request::Invite(Box::new(invite)));
+        cx.tx.set_client_user(tx, ClientUser::AfterBye { call: self.id });
+        cx.after_bye.insert(tx, self.id, Request::Invite(Box::new(invite)));
         cx.start_timer(GIVE_UP, Timer::AbandonedInvite(tx));
     }
 }
@@ -112,7 +113,7 @@ impl Services {
     /// Sends a BYE or CANCEL of this call, which does not wait for the answer.
     pub(super) fn send_after_bye(
         &mut self,
-        call: u64,
+        call: LocalId,
         branch: Box<str>,
         way: ReturnPath,
         tls_name: Option<Box<str>>,
@@ -152,7 +153,14 @@ impl Services {
     }
 
     /// The ACK for a refusal belongs to the INVITE's transaction, that for a 2xx is a request of its own.
-    fn ack_abandoned(&mut self, tx: ClientTxId, call: u64, invite: AbandonedInvite, action: ResponseAction, response: &Message) {
+    fn ack_abandoned(
+        &mut self,
+        tx: ClientTxId,
+        call: LocalId,
+        invite: AbandonedInvite,
+        action: ResponseAction,
+        response: &Message,
+    ) {
         let AbandonedInvite { mut ack, way, tls_name } = invite;
         let success = response.status().is_some_and(|s| (200..300).contains(&s));
         let branch = match action {
@@ -187,16 +195,16 @@ mod tests {
     #[test]
     fn a_call_is_ending_while_any_of_its_requests_waits() {
         let (mut all, tx) = (AfterBye::default(), crate::transaction::test_ids(3));
-        all.insert(tx[0], 7, Request::Plain);
-        all.insert(tx[1], 7, Request::Plain);
-        all.insert(tx[2], 8, Request::Plain);
+        all.insert(tx[0], LocalId(7), Request::Plain);
+        all.insert(tx[1], LocalId(7), Request::Plain);
+        all.insert(tx[2], LocalId(8), Request::Plain);
         // Known by another kind of request from now on: counted once.
-        all.insert(tx[1], 7, Request::Plain);
+        all.insert(tx[1], LocalId(7), Request::Plain);
         all.forget(tx[0]);
         all.forget(tx[0]);
-        assert!(all.is_ending(7) && all.is_ending(8) && !all.is_ending(9));
+        assert!(all.is_ending(LocalId(7)) && all.is_ending(LocalId(8)) && !all.is_ending(LocalId(9)));
         all.forget(tx[1]);
-        assert!(!all.is_ending(7) && all.is_ending(8));
+        assert!(!all.is_ending(LocalId(7)) && all.is_ending(LocalId(8)));
         all.forget(tx[2]);
         assert!(all.pending.is_empty() && all.of_call.is_empty());
     }

@@ -161,12 +161,12 @@ impl Call {
         }
         let record = store_pb::Answer {
             call: self.uid.to_bytes().to_vec().into(),
-            epoch: 1,
+            epoch: self.epoch.0,
             seq: self.journal.next_seq(),
             dialog: Some(self.record()),
             after_ms: Some(self.course.after_ms(cx.now.mono)),
         };
-        self.journal.push(cx, self.serial, Kind::Answer(record));
+        self.journal.push(cx, Kind::Answer(record));
     }
 
     /// A 2xx that nobody wants any more (cancelled, late, or from a second fork): ACK and BYE at once.
@@ -219,7 +219,7 @@ impl Call {
         if let Some(payload) = cx.encode(&bye) {
             let way = super::ways::Way { back, tls_name };
             let authenticated = retry.map(|retry| self.authenticated(Side::Callee, retry, &way));
-            cx.send_after_bye(self.serial, branch.into(), way.back, way.tls_name, payload, authenticated);
+            cx.send_after_bye(self.id, branch.into(), way.back, way.tls_name, payload, authenticated);
         }
     }
 
@@ -284,7 +284,7 @@ impl Call {
     }
 
     fn await_keep_alive(&self, cx: &mut Services, side: Side) {
-        cx.start_timer(super::ways::keep_alive_after(cx), Timer::Call(self.serial, CallTimer::KeepAlive(side)));
+        cx.start_timer(super::ways::keep_alive_after(cx), Timer::Call(self.id, CallTimer::KeepAlive(side)));
     }
 
     /// What crosses of a message that ends something, or acknowledges it: fields, header rules, body.

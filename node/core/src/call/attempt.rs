@@ -9,6 +9,7 @@ use super::ladder::Ladder;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::dialog::Dialog;
+use crate::ids::LocalId;
 use crate::io::{Path, ReturnPath};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::timer::TimerId;
@@ -21,7 +22,7 @@ const ABANDON: Duration = Duration::from_secs(32);
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// The call.
-    pub call: u64,
+    pub call: LocalId,
     /// Its number in the call; part of the leg's identity (rule C).
     pub index: u32,
     /// Its transaction.

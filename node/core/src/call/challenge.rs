@@ -222,7 +222,7 @@ impl Call {
         let via = cx.via(&path, &branch);
         draft.insert_first(HeaderId::Via, &*via);
         let Some(payload) = cx.encode(&draft) else { return Challenged::Refused };
-        let user = ClientUser::Call { serial: self.serial, purpose: CallUse::Dial(index) };
+        let user = ClientUser::Call { id: self.id, purpose: CallUse::Dial(index) };
         let (way, invite) = (ReturnPath::here(path), true);
         let sent = cx.send_request(NewRequest { user, branch: branch.clone().into(), invite, way, tls_name, payload });
         let Some(tx) = sent else { return Challenged::Refused };
@@ -230,7 +230,7 @@ impl Call {
         // The old transaction goes on absorbing copies of its 401; what becomes of it says nothing of the new one.
         cx.tx.set_client_user(self.attempts[at].tx, ClientUser::Nobody);
         let failover = cx.config.failover_after(&self.callee.trunk);
-        let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
+        let timer = Some(cx.start_timer(failover, Timer::Call(self.id, CallTimer::Failover(index))));
         let attempt = &mut self.attempts[at];
         attempt.dialog.local_cseq = cseq;
         (attempt.tx, attempt.via, attempt.branch, attempt.cseq, attempt.timer) = (tx, via, branch.into(), cseq, timer);

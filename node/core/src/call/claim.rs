@@ -20,11 +20,10 @@ impl Ended {
         if !self.failed && !self.left {
             tell_answered(cx, self.claim_key, self.uid);
         }
-        let serial = self.uid.serial;
         match self.left {
-            true => self.journal.leave(cx, serial),
-            false if self.answered || (was_left && !self.failed) => self.journal.stand_beside(cx, serial, winner),
-            false => self.journal.abandon(cx, serial),
+            true => self.journal.leave(cx),
+            false if self.answered || (was_left && !self.failed) => self.journal.stand_beside(cx, winner),
+            false => self.journal.abandon(cx),
         }
     }
 }
@@ -43,7 +42,7 @@ impl Call {
             exact: self.exact.to_vec().into(),
             call: self.uid.to_bytes().to_vec().into(),
             owner: u32::from(self.uid.node.0),
-            epoch: 1,
+            epoch: self.epoch.0,
             emergency: self.emergency,
             invite: self.invite.raw().clone(),
             arrival: Some(arrival(&self.back.path, self.back.ingress.or(Some(self.uid.node)))),
@@ -70,10 +69,10 @@ impl Call {
     /// The claim was proposed: its budget runs, and for most of it the peers may be asked too.
     pub(super) fn await_log(&mut self, cx: &mut Services) {
         let budget = cx.config.settings.claim_budget;
-        self.timers.claim = Some(cx.start_timer(budget, Timer::Call(self.serial, CallTimer::ClaimBudget)));
+        self.timers.claim = Some(cx.start_timer(budget, Timer::Call(self.id, CallTimer::ClaimBudget)));
         if cx.has_lease() {
             // A leader that died this moment leaves leases behind that say nothing: the log is late, and a peer may know.
-            cx.start_timer(budget / ASK_AFTER, Timer::Call(self.serial, CallTimer::AskPeers));
+            cx.start_timer(budget / ASK_AFTER, Timer::Call(self.id, CallTimer::AskPeers));
         } else {
             cx.ask_peers(self.claim_key.0);
         }
@@ -86,7 +85,7 @@ impl Call {
             return;
         }
         let budget = cx.config.settings.claim_budget;
-        self.timers.claim = Some(cx.start_timer(budget, Timer::Call(self.serial, CallTimer::ClaimBudget)));
+        self.timers.claim = Some(cx.start_timer(budget, Timer::Call(self.id, CallTimer::ClaimBudget)));
     }
 
     /// The log is late.
@@ -122,11 +121,11 @@ impl Call {
                 // What it told of a call that is another node's, it takes back.
                 let served = self.phase == CallPhase::Answered || self.was_answered();
                 match self.left {
-                    true => self.journal.leave(cx, self.serial),
+                    true => self.journal.leave(cx),
                     false if served || (winner == Winner::Left && !self.has_failed()) => {
-                        self.journal.stand_beside(cx, self.serial, uid);
+                        self.journal.stand_beside(cx, uid);
                     }
-                    false => self.journal.abandon(cx, self.serial),
+                    false => self.journal.abandon(cx),
                 }
                 AfterClaim::Nothing
             }
@@ -139,7 +138,7 @@ impl Call {
             Winner::Gone => {
                 // Nobody serves it: the caller must not pay for that.
                 cx.count(Counter::Claim("orphaned"));
-                self.journal.abandon(cx, self.serial);
+                self.journal.abandon(cx);
                 self.claim = ClaimState::Pending;
                 self.await_peers(cx);
                 AfterClaim::Nothing
@@ -184,8 +183,8 @@ impl Call {
                 // It may ring by now. A node that does not answer is no reason to take that from the caller.
                 cx.count(Counter::Claim("late_orphaned"));
                 match self.quiet {
-                    true => self.journal.abandon(cx, self.serial),
-                    false => self.journal.stand_beside(cx, self.serial, uid),
+                    true => self.journal.abandon(cx),
+                    false => self.journal.stand_beside(cx, uid),
                 }
                 AfterClaim::Nothing
             }
@@ -215,7 +214,7 @@ impl Call {
 
     /// A proposal of this call failed.
     pub fn on_propose_failed(&mut self, cx: &mut Services) {
-        self.journal.on_failed(cx, self.serial, self.uid);
+        self.journal.on_failed(cx);
         if self.claim == ClaimState::Pending {
             cx.stop_timer(&mut self.timers.claim);
             cx.count(Counter::Claim("failed"));
@@ -231,7 +230,7 @@ impl Call {
         self.journal.set_degraded();
         if self.journal.is_abandoned() {
             // The key is that of a call which nobody serves: this one goes on beside it.
-            self.journal.stand_beside(cx, self.serial, self.uid);
+            self.journal.stand_beside(cx, self.uid);
         }
         self.try_dial(cx);
     }

@@ -162,7 +162,7 @@ impl Call {
             Some(target) => self.add_candidates(&hop, &[target]),
             None => {
                 let request = ResolveRequest { target: hop.host.clone(), transport: hop.choice };
-                let id = cx.resolve(QuestionUser::Call(self.serial), request);
+                let id = cx.resolve(QuestionUser::Call(self.id), request);
                 self.resolving = Some((id, hop));
             }
         }
@@ -300,7 +300,7 @@ impl Call {
         }
         let tls_name = self.callee.tls_name.clone();
         let request = NewRequest {
-            user: ClientUser::Call { serial: self.serial, purpose: CallUse::Dial(index) },
+            user: ClientUser::Call { id: self.id, purpose: CallUse::Dial(index) },
             branch: branch.clone().into(),
             invite: true,
             way: ReturnPath::here(path),
@@ -313,11 +313,11 @@ impl Call {
         };
         self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
         let failover = cx.config.failover_after(&self.callee.trunk);
-        let timer = Some(cx.start_timer(failover, Timer::Call(self.serial, CallTimer::Failover(index))));
+        let timer = Some(cx.start_timer(failover, Timer::Call(self.id, CallTimer::Failover(index))));
         self.restart_ring(cx);
         self.await_progress(cx);
         self.attempts.push(Attempt {
-            call: self.serial,
+            call: self.id,
             index,
             tx,
             dialog: Dialog { local_cseq: cseq, ..self.callee.dialog.clone() },

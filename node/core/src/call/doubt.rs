@@ -47,7 +47,7 @@ impl Call {
         cx.count(Counter::Misrouted(request.method().label(), "doubt"));
         let held = vec![(back, request.clone())];
         self.doubts[at] = Some(Box::new(Doubt { until: cx.after(LONGEST), held, heard: None, looked: false, there: false }));
-        cx.start_timer(LOOK, Timer::Call(self.serial, CallTimer::Doubt(side)));
+        cx.start_timer(LOOK, Timer::Call(self.id, CallTimer::Doubt(side)));
         self.ask_media(cx);
         if self.phase != CallPhase::Over && !self.leg(side).gone {
             let mut options = self.leg_mut(side).dialog.request(&Method::Options);
@@ -89,7 +89,7 @@ impl Call {
         if !std::mem::replace(&mut doubt.looked, true) {
             let rest = doubt.until.since(cx.now.mono);
             self.ask_media(cx);
-            cx.start_timer(rest, Timer::Call(self.serial, CallTimer::Doubt(side)));
+            cx.start_timer(rest, Timer::Call(self.id, CallTimer::Doubt(side)));
             return Vec::new();
         }
         let before = doubt.heard.unwrap_or_default();

@@ -112,7 +112,7 @@ impl Call {
         self.notices += 1;
         let notice = store_pb::Notice {
             call: self.uid.to_bytes().to_vec().into(),
-            epoch: 1,
+            epoch: self.epoch.0,
             seq: self.journal.next_seq(),
             location: carried.location,
             data: carried.data,
@@ -120,7 +120,7 @@ impl Call {
             location_number: if carried.location { self.journal.count(Counted::Location) } else { 0 },
             data_number: if carried.data { self.journal.count(Counted::Data) } else { 0 },
         };
-        self.journal.push(cx, self.serial, Kind::Notice(notice));
+        self.journal.push(cx, Kind::Notice(notice));
     }
 }
 

@@ -43,7 +43,7 @@ impl Call {
     /// The target has been silent for too long: the next one, if there is one.
     pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
         let (better, untried) = (self.has_better(cx), self.has_untried());
-        let serial = self.serial;
+        let id = self.id;
         let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
         attempt.timer = None;
         if attempt.provisional || attempt.finished || attempt.unwanted {
@@ -54,7 +54,7 @@ impl Call {
             cx.target_failed(&attempt.path, None);
         }
         if !better && !spared && untried {
-            attempt.timer = Some(cx.start_timer(SPARED_FOR, Timer::Call(serial, CallTimer::Failover(index))));
+            attempt.timer = Some(cx.start_timer(SPARED_FOR, Timer::Call(id, CallTimer::Failover(index))));
         }
         if !untried || !(better || spared) {
             return;

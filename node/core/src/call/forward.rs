@@ -162,7 +162,7 @@ impl Call {
         }
         if request.method() == &Method::Invite {
             reliable::bridge(&mut draft);
-            cx.start_timer(STALE, Timer::Call(self.serial, CallTimer::Stale(id)));
+            cx.start_timer(STALE, Timer::Call(self.id, CallTimer::Stale(id)));
         }
         if self.forwards[at].own {
             if request.method() == &Method::Invite {

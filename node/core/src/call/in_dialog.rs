@@ -33,8 +33,7 @@ impl Call {
         self.focus_request(side, request);
         if self.phase == CallPhase::Over || self.leg(side).gone {
             // RFC 5407 §3.2.1: the dialog is there until our own BYE is answered, and one that crosses it is as good.
-            let crosses =
-                request.method() == &Method::Bye && (cx.after_bye.is_ending(self.serial) || self.bye_when_acked.is_some());
+            let crosses = request.method() == &Method::Bye && (cx.after_bye.is_ending(self.id) || self.bye_when_acked.is_some());
             self.refuse_request(cx, side, tx, &back, request, if crosses { 200 } else { 481 });
             return;
         }
@@ -150,11 +149,11 @@ impl Call {
     pub(super) fn record_refresh(&mut self, cx: &mut Services) {
         let record = store_pb::Refresh {
             call: self.uid.to_bytes().to_vec().into(),
-            epoch: 1,
+            epoch: self.epoch.0,
             seq: self.journal.next_seq(),
             dialog: Some(self.record()),
             number: self.journal.count(Counted::Update),
         };
-        self.journal.push(cx, self.serial, Kind::Refresh(record));
+        self.journal.push(cx, Kind::Refresh(record));
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use crate::ids::CallUid;
+use crate::ids::{CallUid, LocalId};
 use crate::io::{Output, Uncommitted};
 use crate::replica::{BESIDE_LEVEL, CallEntry, EarlyEvent, UNCOMMITTED_LEVEL, event_id};
 use crate::store_pb::command::Kind;
@@ -46,8 +46,10 @@ pub(super) enum Counted {
 }
 
 /// The records of one call that are not known to be applied.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Journal {
+    id: LocalId,
+    uid: CallUid,
     records: VecDeque<Record>,
     next_seq: u32,
     retrying: bool,
@@ -72,6 +74,27 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// Of a call that begins.
+    pub fn new(id: LocalId, uid: CallUid) -> Journal {
+        Journal {
+            id,
+            uid,
+            records: VecDeque::new(),
+            next_seq: 0,
+            retrying: false,
+            degraded: false,
+            abandoned: false,
+            beside: false,
+            fruitless: 0,
+            waits: None,
+            counts: [0; 3],
+            early: false,
+            shown: false,
+            awaited: false,
+            told: Vec::new(),
+        }
+    }
+
     /// The number that the next record must carry: 0 for the claim.
     pub(super) fn next_seq(&self) -> u32 {
         self.next_seq
@@ -115,7 +138,7 @@ impl Journal {
     }
 
     /// Keeps a record and proposes it.
-    pub(super) fn push(&mut self, cx: &mut Services, call: u64, kind: Kind) {
+    pub(super) fn push(&mut self, cx: &mut Services, kind: Kind) {
         if self.records.len() >= MAX_RECORDS
             && let Some(at) = self.records.iter().position(|r| matches!(r.kind, Kind::Refresh(_) | Kind::Notice(_)))
         {
@@ -125,32 +148,32 @@ impl Journal {
         self.next_seq += 1;
         // While earlier ones wait for their retry, this one waits with them: out of order it would have no effect.
         if !self.retrying && !self.abandoned && self.waits.is_none() {
-            cx.propose(call, cx.now.unix, kind);
+            cx.propose(self.id, cx.now.unix, kind);
         }
         if self.early || self.abandoned || self.retrying || !cx.has_lease() {
-            self.tell(cx, call);
+            self.tell(cx);
         } else if !self.awaited {
             self.awaited = true;
-            cx.start_timer(cx.config.settings.claim_budget, Timer::Call(call, CallTimer::Early));
+            cx.start_timer(cx.config.settings.claim_budget, Timer::Call(self.id, CallTimer::Early));
         }
     }
 
     /// The oldest record may be late.
-    pub fn on_early(&mut self, cx: &mut Services, call: u64) {
+    pub fn on_early(&mut self, cx: &mut Services) {
         self.awaited = false;
         let Some(oldest) = self.records.front() else { return };
         let (budget, waited) = (cx.config.settings.claim_budget, cx.now.mono.since(oldest.since));
         if waited >= budget || !cx.has_lease() {
-            self.tell(cx, call);
+            self.tell(cx);
         } else {
             self.awaited = true;
-            cx.start_timer(budget.saturating_sub(waited), Timer::Call(call, CallTimer::Early));
+            cx.start_timer(budget.saturating_sub(waited), Timer::Call(self.id, CallTimer::Early));
         }
     }
 
     /// Tells what the log does not have.
-    fn tell(&mut self, cx: &mut Services, call: u64) {
-        let uid = cx.own_uid(call);
+    fn tell(&mut self, cx: &mut Services) {
+        let uid = self.uid;
         let preview = {
             let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             if replica.level() < UNCOMMITTED_LEVEL {
@@ -159,7 +182,7 @@ impl Journal {
             replica.preview(uid, self.records.iter().map(|r| (r.seq, r.at.0, &r.kind)))
         };
         self.early = !self.records.is_empty();
-        let Some(preview) = preview.filter(|_| self.early) else { return self.untell(cx, uid) };
+        let Some(preview) = preview.filter(|_| self.early) else { return self.untell(cx) };
         for early in &preview.events {
             let id = event_id(&early.event);
             if self.told.iter().all(|(_, _, known)| *known != id) {
@@ -173,11 +196,11 @@ impl Journal {
     }
 
     /// The log has what was told.
-    fn untell(&mut self, cx: &mut Services, uid: CallUid) {
+    fn untell(&mut self, cx: &mut Services) {
         self.told.clear();
         if std::mem::take(&mut self.shown) {
             cx.out.push_back(Output::Uncommitted(Box::new(Uncommitted {
-                call: uid,
+                call: self.uid,
                 entry: None,
                 events: Vec::new(),
                 last: false,
@@ -186,8 +209,8 @@ impl Journal {
     }
 
     /// Another node has the call: takes back what was told of it here.
-    fn retract(&mut self, cx: &mut Services, call: u64) {
-        let uid = cx.own_uid(call);
+    fn retract(&mut self, cx: &mut Services) {
+        let uid = self.uid;
         let told: Vec<String> = std::mem::take(&mut self.told).into_iter().map(|(_, _, id)| id).collect();
         if told.is_empty() {
             return;
@@ -219,13 +242,13 @@ impl Journal {
     }
 
     /// The log applied something of this call: forgets what the replica now has.
-    pub fn on_applied(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
+    pub fn on_applied(&mut self, cx: &mut Services) {
         if self.abandoned {
             return;
         }
         let recorded = {
             let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            replica.call(uid).map(|c| {
+            replica.call(self.uid).map(|c| {
                 if !c.is_live() {
                     self.told.retain(|told| !stands(c, told));
                 }
@@ -235,7 +258,7 @@ impl Journal {
         match recorded {
             Some((_, true)) if !self.told.is_empty() => {
                 // The end came before what was to come before it.
-                self.retract(cx, call);
+                self.retract(cx);
                 self.early = false;
                 self.records.clear();
             }
@@ -243,96 +266,96 @@ impl Journal {
             Some((seq, false)) => {
                 self.records.retain(|r| r.seq > seq || matches!(r.kind, Kind::End(_)));
                 if self.waits.take().is_some() {
-                    self.propose_all(cx, call);
+                    self.propose_all(cx);
                 }
             }
             // Not even the claim: an entry of ours came through out of order.
-            None => self.retry_later(cx, call, uid),
+            None => self.retry_later(cx),
         }
         if self.early {
-            self.tell(cx, call);
+            self.tell(cx);
         }
     }
 
     /// A proposal failed, or its fate is unknown.
-    pub fn on_failed(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
+    pub fn on_failed(&mut self, cx: &mut Services) {
         self.degraded = true;
         if !self.is_settled() {
-            self.retry_later(cx, call, uid);
+            self.retry_later(cx);
             if !self.early {
-                self.tell(cx, call);
+                self.tell(cx);
             }
         }
     }
 
     /// Proposes again everything that is not applied, in order. Without a quorum it would fail again: that is tried ever more rarely.
-    pub fn on_retry(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
+    pub fn on_retry(&mut self, cx: &mut Services) {
         self.retrying = false;
         if self.is_settled() {
             return;
         }
         if !cx.has_lease() {
             self.fruitless = self.fruitless.saturating_add(1);
-            return self.retry_later(cx, call, uid);
+            return self.retry_later(cx);
         }
         self.fruitless = 0;
         match &mut self.waits {
-            None => self.propose_all(cx, call),
-            Some(looks) if *looks >= LOOKS => self.leave(cx, call),
+            None => self.propose_all(cx),
+            Some(looks) if *looks >= LOOKS => self.leave(cx),
             Some(looks) => {
                 *looks += 1;
                 // It may be there already: nobody tells a call that has lost.
-                self.on_applied(cx, call, uid);
+                self.on_applied(cx);
             }
         }
     }
 
-    fn propose_all(&self, cx: &mut Services, call: u64) {
+    fn propose_all(&self, cx: &mut Services) {
         for record in &self.records {
-            cx.propose(call, record.at, record.kind.clone());
+            cx.propose(self.id, record.at, record.kind.clone());
         }
     }
 
     /// Gives the log up for good: the claim is another call's, and no record of this one can take effect. The call itself goes on here.
-    pub fn abandon(&mut self, cx: &mut Services, call: u64) {
+    pub fn abandon(&mut self, cx: &mut Services) {
         self.abandoned = true;
         if !self.records.is_empty() {
-            self.tell(cx, call);
+            self.tell(cx);
         }
     }
 
     /// The key is that of `winner`, and this call is served all the same: it is recorded beside that one, where the log has a place for it.
-    pub(super) fn stand_beside(&mut self, cx: &mut Services, call: u64, winner: CallUid) {
+    pub(super) fn stand_beside(&mut self, cx: &mut Services, winner: CallUid) {
         let level = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).level();
         let claim = self.records.iter_mut().find_map(|r| if let Kind::Claim(claim) = &mut r.kind { Some(claim) } else { None });
-        let Some(claim) = claim.filter(|_| level >= BESIDE_LEVEL) else { return self.abandon(cx, call) };
+        let Some(claim) = claim.filter(|_| level >= BESIDE_LEVEL) else { return self.abandon(cx) };
         claim.beside = winner.to_bytes().to_vec().into();
         (self.beside, self.abandoned) = (true, false);
         if !self.retrying {
-            self.propose_all(cx, call);
+            self.propose_all(cx);
         }
     }
 
     /// The same for a call that another node has.
-    pub fn leave(&mut self, cx: &mut Services, call: u64) {
+    pub fn leave(&mut self, cx: &mut Services) {
         self.abandoned = true;
-        self.retract(cx, call);
+        self.retract(cx);
         self.early = false;
         self.records.clear();
     }
 
     /// Its records are dropped, for there are too many of others.
-    pub fn drop_records(&mut self, cx: &mut Services, call: u64) {
+    pub fn drop_records(&mut self, cx: &mut Services) {
         self.records.clear();
-        self.untell(cx, cx.own_uid(call));
+        self.untell(cx);
     }
 
-    fn retry_later(&mut self, cx: &mut Services, call: u64, uid: CallUid) {
+    fn retry_later(&mut self, cx: &mut Services) {
         if self.retrying {
             return;
         }
         self.retrying = true;
-        cx.start_timer(retry_after(self.fruitless, uid.serial), Timer::Call(call, CallTimer::Journal));
+        cx.start_timer(retry_after(self.fruitless, self.uid.serial), Timer::Call(self.id, CallTimer::Journal));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::ids::LocalId;
 use crate::io::{LadderEntry, Realm, ReturnPath};
 use crate::sip::{Draft, HeaderId, Message, readable};
 use crate::time::UnixMs;
@@ -13,7 +14,7 @@ const MAX_ENTRIES: usize = 200;
 #[derive(Debug)]
 pub struct Note {
     /// The call, by its serial.
-    pub call: u64,
+    pub call: LocalId,
     at: UnixMs,
     inbound: bool,
     back: ReturnPath,
@@ -30,12 +31,12 @@ struct Said {
 
 impl Note {
     /// A message came in.
-    pub fn received(call: u64, at: UnixMs, back: ReturnPath, message: &Message) -> Note {
+    pub fn received(call: LocalId, at: UnixMs, back: ReturnPath, message: &Message) -> Note {
         Note { call, at, inbound: true, back, what: said(message) }
     }
 
     /// A message went out.
-    pub fn sent(call: u64, at: UnixMs, back: ReturnPath, draft: &Draft) -> Note {
+    pub fn sent(call: LocalId, at: UnixMs, back: ReturnPath, draft: &Draft) -> Note {
         Note { call, at, inbound: false, back, what: written(draft) }
     }
 }

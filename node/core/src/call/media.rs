@@ -352,7 +352,7 @@ impl Call {
             // What was dialled with the ports that are gone cannot have the call back.
             self.forget_passed_over();
             if self.timers.prepare.is_none() {
-                self.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(self.serial, CallTimer::Prepare)));
+                self.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(self.id, CallTimer::Prepare)));
             }
         }
         waits

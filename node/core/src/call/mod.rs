@@ -78,7 +78,7 @@ pub use outgoing::Loss;
 use outgoing::{Again, PendingSend, Within};
 pub use setup::NewCall;
 
-use crate::ids::{CallUid, NodeId, ResolveId};
+use crate::ids::{CallUid, Epoch, LocalId, NodeId, ResolveId};
 use crate::io::{ClaimStage, ReturnPath, Side};
 use crate::sip::{Draft, Message};
 use crate::store_pb;
@@ -127,10 +127,12 @@ pub struct Cause {
 
 /// One call that this node owns.
 pub struct Call {
-    /// Its number on this node.
-    pub serial: u64,
-    /// Its id in the cluster.
+    /// Its place in this node's tables.
+    pub id: LocalId,
+    /// Its id in the cluster: who began it.
     pub uid: CallUid,
+    /// How often it has changed owners.
+    pub epoch: Epoch,
     /// Call-ID, From-tag and CSeq of its first INVITE, hashed.
     pub claim_key: ClaimKey,
     /// The same with its top Via.
@@ -275,8 +277,8 @@ impl Call {
     /// What the log has still to hear of a call that is done.
     pub fn into_ended(self) -> (Ended, Ladder) {
         let (failed, answered) = (self.has_failed(), self.was_answered());
-        let Call { uid, claim_key, exact, emergency, left, journal, ladder, .. } = self;
-        (Ended { uid, claim_key, exact, emergency, failed, answered, left, journal }, ladder)
+        let Call { id, uid, claim_key, exact, emergency, left, journal, ladder, .. } = self;
+        (Ended { id, uid, claim_key, exact, emergency, failed, answered, left, journal }, ladder)
     }
 
     /// The present media session.
@@ -347,6 +349,8 @@ impl Call {
 /// A call that is over, as far as the log and late copies of its INVITE are concerned.
 #[derive(Debug)]
 pub struct Ended {
+    /// Its place in this node's tables.
+    pub id: LocalId,
     /// Its id.
     pub uid: CallUid,
     /// Its claim key.

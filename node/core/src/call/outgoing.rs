@@ -90,7 +90,7 @@ impl Call {
             }
             NextHop::Ask(request) => {
                 let host = request.target.host.clone();
-                let id = cx.resolve(QuestionUser::Call(self.serial), request);
+                let id = cx.resolve(QuestionUser::Call(self.id), request);
                 self.sends.push(PendingSend { id, host, side, draft, purpose });
             }
         }
@@ -133,14 +133,14 @@ impl Call {
             }
             Purpose::Alone => {
                 let authenticated = retry.map(|retry| self.authenticated(side, retry, &way));
-                cx.send_after_bye(self.serial, branch, back, tls_name, payload, authenticated)
+                cx.send_after_bye(self.id, branch, back, tls_name, payload, authenticated)
             }
             Purpose::Use(purpose) => {
                 let invite = draft.method() == Some(&Method::Invite);
                 if let (CallUse::Forward(id), Some(retry)) = (purpose, retry) {
                     self.keep_forward(id, retry);
                 }
-                let user = ClientUser::Call { serial: self.serial, purpose };
+                let user = ClientUser::Call { id: self.id, purpose };
                 let sent = cx.send_request(NewRequest { user, branch, invite, way: back, tls_name, payload });
                 match sent {
                     Some(tx) => self.on_sent(tx, purpose, &way),
@@ -151,7 +151,7 @@ impl Call {
         };
         if let (Some(tx), Some(again)) = (sent, again) {
             let after = cx.config.failover_after(&self.leg(side).trunk);
-            let silent = || Timer::Call(self.serial, CallTimer::Silent(tx));
+            let silent = || Timer::Call(self.id, CallTimer::Silent(tx));
             // A stream tells by itself that nobody is there.
             let waits = !again.ways.is_empty() && !back.path.transport.is_reliable();
             let silence = waits.then(|| cx.start_timer(after, silent()));
@@ -251,7 +251,7 @@ impl Call {
             Some(f) => {
                 f.earlier.push(tx);
                 let purpose = CallUse::Forward(id);
-                cx.tx.set_client_user(tx, ClientUser::Call { serial: self.serial, purpose });
+                cx.tx.set_client_user(tx, ClientUser::Call { id: self.id, purpose });
             }
             None => cx.tx.abandon_client(tx),
         }

@@ -27,7 +27,7 @@ impl Call {
         let settings = &cx.config.settings;
         let usual = if self.emergency { settings.emergency_ring_timeout } else { settings.ring_timeout };
         let ring = cx.config.trunk(&self.callee.trunk).and_then(|t| t.ring_timeout).unwrap_or(usual);
-        let next = cx.start_timer(ring, Timer::Call(self.serial, CallTimer::Ring));
+        let next = cx.start_timer(ring, Timer::Call(self.id, CallTimer::Ring));
         let mut old = self.timers.ring.replace(next);
         cx.stop_timer(&mut old);
     }
@@ -64,7 +64,7 @@ impl Call {
     /// From now on the caller is to hear something each minute.
     pub(super) fn await_progress(&mut self, cx: &mut Services) {
         if self.timers.progress.is_none() {
-            let timer = Timer::Call(self.serial, CallTimer::Progress);
+            let timer = Timer::Call(self.id, CallTimer::Progress);
             self.timers.progress = Some(cx.start_timer(PROGRESS_EVERY, timer));
         }
     }

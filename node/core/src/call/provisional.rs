@@ -124,14 +124,14 @@ impl Call {
         self.ringing = true;
         let progress = store_pb::Progress {
             call: self.uid.to_bytes().to_vec().into(),
-            epoch: 1,
+            epoch: self.epoch.0,
             seq: self.journal.next_seq(),
             status: u32::from(status),
             target: self.early_target.clone(),
             callee: Some(self.callee.record(self.media.ports_toward(Side::Callee))),
             after_ms: Some(self.course.after_ms(cx.now.mono)),
         };
-        self.journal.push(cx, self.serial, Kind::Progress(progress));
+        self.journal.push(cx, Kind::Progress(progress));
     }
 
     /// RFC 3262 §5: a description in a reliable response answers the INVITE's offer, or is one.
@@ -201,7 +201,7 @@ impl Call {
 
     fn repeat_in(&self, cx: &mut Services, interval: Duration, at: usize) -> crate::timer::TimerId {
         let fork = u8::try_from(at).unwrap_or(u8::MAX);
-        cx.start_timer(interval, Timer::Call(self.serial, CallTimer::Repeat18x(fork)))
+        cx.start_timer(interval, Timer::Call(self.id, CallTimer::Repeat18x(fork)))
     }
 
     /// Time to repeat a reliable response, or to give up waiting for its PRACK.

@@ -12,7 +12,7 @@ use super::ladder::Note;
 use super::timer::Timer;
 use crate::ctx::{AGENT, LocalConfig};
 use crate::health::Health;
-use crate::ids::{CallUid, FlowId, MediaId, NodeId, ProposalId, ResolveId, SendId};
+use crate::ids::{CallUid, FlowId, LocalId, MediaId, NodeId, ProposalId, ResolveId, SendId};
 use crate::io::{AddressRole, Counter, Output, Path, PeerMessage, ReturnPath, SendFailure, Transmit, Transport};
 use crate::policy::{ClusterConfig, Passing, apply_header_rules, apply_profile};
 use crate::replica::Replica;
@@ -97,12 +97,12 @@ impl Services {
     }
 
     /// Notes for a call's ladder that a message goes out.
-    pub fn note_sent(&mut self, call: u64, back: ReturnPath, draft: &Draft) {
+    pub fn note_sent(&mut self, call: LocalId, back: ReturnPath, draft: &Draft) {
         self.notes.push(Note::sent(call, self.now.unix, back, draft));
     }
 
     /// Notes for a call's ladder that a message came in.
-    pub fn note_received(&mut self, call: u64, back: ReturnPath, message: &Message) {
+    pub fn note_received(&mut self, call: LocalId, back: ReturnPath, message: &Message) {
         self.notes.push(Note::received(call, self.now.unix, back, message));
     }
 
@@ -112,15 +112,25 @@ impl Services {
         self.next
     }
 
-    /// An id in this node's present incarnation.
-    pub fn own_uid(&self, serial: u64) -> CallUid {
-        CallUid { node: self.local.node, incarnation: self.local.incarnation, serial }
+    /// A place in this node's tables.
+    pub fn local_id(&mut self) -> LocalId {
+        LocalId(self.serial())
+    }
+
+    /// The id that a call or subscription has which begins at this place, in this node's present incarnation.
+    pub fn own_uid(&self, id: LocalId) -> CallUid {
+        CallUid { node: self.local.node, incarnation: self.local.incarnation, serial: id.0 }
+    }
+
+    /// True for what this start of the node began.
+    pub fn is_own(&self, uid: CallUid) -> bool {
+        uid.node == self.local.node && uid.incarnation == self.local.incarnation
     }
 
     /// A new Via branch (rule A).
     pub fn mint_branch(&mut self) -> String {
-        let serial = self.serial();
-        let token = self.key.seal(OwnerToken { kind: TokenKind::Branch, uid: self.own_uid(serial) });
+        let id = self.local_id();
+        let token = self.key.seal(OwnerToken { kind: TokenKind::Branch, uid: self.own_uid(id) });
         format!("{BRANCH_COOKIE}{token}")
     }
 
@@ -160,8 +170,8 @@ impl Services {
     }
 
     /// Proposes a record of a call, whose number is the proposal's, with the time it arose at.
-    pub fn propose(&mut self, call: u64, at: UnixMs, kind: store_pb::command::Kind) {
-        let id = ProposalId(call);
+    pub fn propose(&mut self, call: LocalId, at: UnixMs, kind: store_pb::command::Kind) {
+        let id = ProposalId(call.0);
         let command = Box::new(store_pb::Command { unix_ms: at.0, kind: Some(kind) });
         self.out.push_back(Output::Propose { id, command });
     }

@@ -202,7 +202,7 @@ impl Call {
     }
 
     pub(super) fn session_due(&mut self, cx: &mut Services, side: Side, after: Duration) {
-        let next = cx.start_timer(after, Timer::Call(self.serial, CallTimer::Session(side)));
+        let next = cx.start_timer(after, Timer::Call(self.id, CallTimer::Session(side)));
         let mut old = self.leg_mut(side).session.timer.replace(next);
         cx.stop_timer(&mut old);
     }

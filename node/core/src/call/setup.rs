@@ -9,7 +9,7 @@ use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, CallTimers, ClaimState, body};
 use crate::dialog::{Dialog, fit_to_send};
-use crate::ids::CallUid;
+use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{Realm, ReturnPath, Side};
 use crate::sip::Message;
 use crate::store_pb::command::Kind;
@@ -22,7 +22,7 @@ pub(super) const PREPARE_LIMIT: Duration = Duration::from_secs(4);
 /// What a new call is made of.
 pub struct NewCall {
     /// Its number on this node.
-    pub serial: u64,
+    pub id: LocalId,
     /// The INVITE.
     pub invite: Message,
     /// Its transaction; 100 was sent.
@@ -60,22 +60,22 @@ impl Call {
         call.media.ensure(cx, streams);
         if orphan {
             // The log has no place for a second call under the claim; its owner knows it all the same.
-            call.journal.abandon(cx, call.serial);
+            call.journal.abandon(cx);
             let claim = call.claim_record(cx);
-            call.journal.push(cx, call.serial, Kind::Claim(claim));
+            call.journal.push(cx, Kind::Claim(claim));
             call.await_peers(cx);
         } else {
             let claim = call.claim_record(cx);
-            call.journal.push(cx, call.serial, Kind::Claim(claim));
+            call.journal.push(cx, Kind::Claim(claim));
             call.await_log(cx);
         }
-        call.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(call.serial, CallTimer::Prepare)));
+        call.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(call.id, CallTimer::Prepare)));
         call.try_dial(cx);
         call
     }
 
     fn make(cx: &mut Services, new: NewCall) -> Call {
-        let uid = cx.own_uid(new.serial);
+        let uid = cx.own_uid(new.id);
         let token = |kind| cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
         let (caller_token, callee_token) = (token(TokenKind::CallerLeg), token(TokenKind::CalleeLeg));
         let realm = new.back.path.role.realm();
@@ -140,7 +140,8 @@ impl Call {
         let incident = new.replaced.as_ref().and_then(|r| r.emergency.as_ref()).map(|old| old.incident_id.as_str());
         let emergency_info = service.map(|s| super::emergency::identify(cx, &new.invite, s, new.claim_key, incident));
         Call {
-            serial: new.serial,
+            id: new.id,
+            epoch: Epoch::FIRST,
             uid,
             claim_key: new.claim_key,
             exact: new.exact,
@@ -166,7 +167,7 @@ impl Call {
             forwards: Vec::new(),
             sends: Vec::new(),
             within: Vec::new(),
-            journal: Default::default(),
+            journal: super::Journal::new(new.id, uid),
             notices: 0,
             failure: None,
             redirects: 0,

@@ -45,8 +45,8 @@ impl Call {
             CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
             CallTimer::Session(side) => self.on_session_due(cx, side),
             CallTimer::Repeat18x(fork) => self.on_repeat_18x(cx, fork),
-            CallTimer::Journal => self.journal.on_retry(cx, self.serial, self.uid),
-            CallTimer::Early => self.journal.on_early(cx, self.serial),
+            CallTimer::Journal => self.journal.on_retry(cx),
+            CallTimer::Early => self.journal.on_early(cx),
             CallTimer::MediaClose => {
                 self.timers.media = None;
                 if self.media.phase == MediaPhase::Closing {
@@ -67,7 +67,7 @@ impl Call {
 
     /// The log applied records of this call.
     pub fn on_recorded(&mut self, cx: &mut Services) {
-        self.journal.on_applied(cx, self.serial, self.uid);
+        self.journal.on_applied(cx);
     }
 
     /// Its caller has cancelled at another node, which did not know of the INVITE.
@@ -232,7 +232,7 @@ impl Call {
         }
         self.end = Some(cause);
         if self.media.close(cx) {
-            self.timers.media = Some(cx.start_timer(MEDIA_CLOSE_LIMIT, Timer::Call(self.serial, CallTimer::MediaClose)));
+            self.timers.media = Some(cx.start_timer(MEDIA_CLOSE_LIMIT, Timer::Call(self.id, CallTimer::MediaClose)));
         } else {
             self.on_media_closed(cx);
         }
@@ -254,7 +254,7 @@ impl Call {
         let (caller, callee) = (self.media.stats.caller, self.media.stats.callee);
         let end = store_pb::End {
             call: self.uid.to_bytes().to_vec().into(),
-            epoch: 1,
+            epoch: self.epoch.0,
             cause: Some(store_pb::EndCause {
                 origin: cause.origin.into(),
                 status: u32::from(cause.status),
@@ -270,7 +270,7 @@ impl Call {
             after_ms: Some(self.course.after_ms(cx.now.mono)),
             duration_ms: self.course.duration_ms(cx.now.mono),
         };
-        self.journal.push(cx, self.serial, Kind::End(end));
+        self.journal.push(cx, Kind::End(end));
     }
 }
 

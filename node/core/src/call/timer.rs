@@ -1,13 +1,14 @@
 //! The timers of calls.
 
+use crate::ids::LocalId;
 use crate::io::Side;
 use crate::transaction::ClientTxId;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timer {
-    /// Of a call, by its serial.
-    Call(u64, CallTimer),
+    /// Of a call.
+    Call(LocalId, CallTimer),
     /// A held CANCEL has waited long enough, by its number.
     Hold(u64),
     /// The owner of a held INVITE may have become reachable, or be known to be gone, by the number of the hold.
@@ -20,12 +21,12 @@ pub enum Timer {
     Probe,
     /// Peers that this node has no link to may be due to be asked how they are.
     Neighbours,
-    /// The target of a request outside of a dialog has been silent for a while, by the request's number.
-    Page(u64),
-    /// A subscription was not refreshed in its time, by its serial.
-    Subscription(u64),
+    /// The target of a request outside of a dialog has been silent for a while.
+    Page(LocalId),
+    /// A subscription was not refreshed in its time.
+    Subscription(LocalId),
     /// The NATs before the far ends of a subscription are to remember them.
-    SubscriptionKeepAlive(u64),
+    SubscriptionKeepAlive(LocalId),
     /// A request within a subscription that could go another way got no response so far.
     SubscriptionSilent(ClientTxId),
     /// An INVITE of ours within a dialog that is over still has no final response.

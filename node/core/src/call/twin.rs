@@ -40,7 +40,7 @@ impl Call {
             return self.leave_to_twin(cx);
         }
         let left = INVITE_LIFE.saturating_sub(cx.now.mono.since(self.arrived));
-        cx.start_timer(left, Timer::Call(self.serial, CallTimer::Outlived));
+        cx.start_timer(left, Timer::Call(self.id, CallTimer::Outlived));
         self.reclaim(cx);
     }
 
@@ -71,7 +71,7 @@ impl Call {
         self.twin_denied.clear();
         cx.tell_peers(&PeerMessage::ClaimIs { key: self.claim_key.0, call: Some((self.uid, self.stage())) });
         cx.ask_peers(self.claim_key.0);
-        cx.start_timer(RECLAIM, Timer::Call(self.serial, CallTimer::Quiet));
+        cx.start_timer(RECLAIM, Timer::Call(self.id, CallTimer::Quiet));
     }
 
     /// The peers had time to answer. What they say can be lost, and the caller, who had its 100, repeats nothing.
@@ -91,7 +91,7 @@ impl Call {
             return self.reclaim(cx);
         }
         let key = super::server_key(&self.invite, &Method::Invite);
-        if let Some(tx) = cx.create_server(ServerUser::Call(self.serial), key, true, self.back) {
+        if let Some(tx) = cx.create_server(ServerUser::Call(self.id), key, true, self.back) {
             self.resume(cx, tx, self.back);
         }
     }
@@ -166,7 +166,7 @@ impl Call {
             self.journal.wait();
             self.left = true;
         } else {
-            self.journal.leave(cx, self.serial);
+            self.journal.leave(cx);
             self.ended_in_log = true;
         }
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
@@ -176,7 +176,7 @@ impl Call {
     fn leave_to_twin(&mut self, cx: &mut Services) {
         cx.count(Counter::Claim("answered_elsewhere"));
         if self.journal.is_abandoned() {
-            self.journal.leave(cx, self.serial);
+            self.journal.leave(cx);
             self.ended_in_log = true;
         } else if self.claim != ClaimState::Won {
             self.journal.wait();

@@ -33,7 +33,7 @@ impl Call {
         back: ReturnPath,
         awaits_answer: Option<u32>,
     ) {
-        let timer = Some(cx.start_timer(T1, Timer::Call(self.serial, CallTimer::Repeat2xx(side))));
+        let timer = Some(cx.start_timer(T1, Timer::Call(self.id, CallTimer::Repeat2xx(side))));
         let until = cx.after(GIVE_UP);
         self.leg_mut(side).pending_2xx =
             Some(Pending2xx { tx, cseq, payload, interval: T1, until, timer, back, awaits_answer, before: None });
@@ -41,13 +41,13 @@ impl Call {
 
     /// Time to repeat a 2xx, or to give up waiting for its ACK.
     pub(super) fn on_repeat_2xx(&mut self, cx: &mut Services, side: Side) {
-        let serial = self.serial;
+        let id = self.id;
         let Some(pending) = self.leg_mut(side).pending_2xx.as_mut() else { return };
         pending.timer = None;
         let over = cx.now.mono >= pending.until;
         if over && !cx.has_lease() {
             // Rule I: without a lease nobody is hung up on. The ACK may still come; the lease may come back.
-            pending.timer = Some(cx.start_timer(LEASE_WAIT, Timer::Call(serial, CallTimer::Repeat2xx(side))));
+            pending.timer = Some(cx.start_timer(LEASE_WAIT, Timer::Call(id, CallTimer::Repeat2xx(side))));
             self.ask_media(cx);
             return;
         }
@@ -56,7 +56,7 @@ impl Call {
         }
         pending.interval = (pending.interval * 2).min(T2);
         let (interval, payload, back) = (pending.interval, pending.payload.clone(), pending.back);
-        let timer = cx.start_timer(interval, Timer::Call(serial, CallTimer::Repeat2xx(side)));
+        let timer = cx.start_timer(interval, Timer::Call(id, CallTimer::Repeat2xx(side)));
         pending.timer = Some(timer);
         cx.send(back, None, payload);
         if self.emergency {

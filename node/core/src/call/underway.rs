@@ -94,10 +94,10 @@ impl Call {
             draft.push(HeaderId::Reason, &**reason);
         }
         if let Some(payload) = cx.encode(&draft) {
-            cx.note_sent(self.serial, way, &draft);
+            cx.note_sent(self.id, way, &draft);
             let tls_name = f.tls_name.clone();
-            if cx.send_after_bye(self.serial, branch.into(), way, tls_name, payload, None).is_some() {
-                cx.start_timer(ABANDON, Timer::Call(self.serial, CallTimer::AbandonForward(id)));
+            if cx.send_after_bye(self.id, branch.into(), way, tls_name, payload, None).is_some() {
+                cx.start_timer(ABANDON, Timer::Call(self.id, CallTimer::AbandonForward(id)));
             }
         }
     }

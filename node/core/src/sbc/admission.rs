@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::Sbc;
 use crate::dialog::named_addresses;
-use crate::ids::CallUid;
+use crate::ids::{CallUid, LocalId};
 use crate::io::{Counter, Path, ReturnPath, Side};
 use crate::policy::{AclAction, Standing, acl_of, standing};
 use crate::sip::{HeaderId, Message, Method};
@@ -165,8 +165,8 @@ impl Sbc {
     }
 
     /// Whether a request of this source may act on this leg (AC-52). The source is the original one, also of a relayed request.
-    pub(super) fn source_standing(&self, uid: CallUid, side: Side, source: IpAddr, request: &Message) -> Standing {
-        let Some(call) = self.calls.get(&uid.serial) else { return Standing::Known };
+    pub(super) fn source_standing(&self, id: LocalId, side: Side, source: IpAddr, request: &Message) -> Standing {
+        let Some(call) = self.calls.get(&id) else { return Standing::Known };
         let leg = call.leg(side);
         let trunk = self.cx.config.trunks.iter().find(|t| t.name == leg.trunk);
         let dialog = call.dialog_for(side, request);

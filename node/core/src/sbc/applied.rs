@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::Sbc;
 use crate::call::Winner;
-use crate::ids::CallUid;
+use crate::ids::{CallUid, LocalId};
 use crate::io::{AlarmKind, Output};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::replica::Effect;
@@ -32,8 +32,8 @@ impl Sbc {
                 }
                 Effect::Beside { winner, .. } => {
                     // Another node has the caller: where this one is quiet about it, it stays so.
-                    if self.own_call(winner).is_some() {
-                        self.with_call(winner.serial, |call, cx| call.on_caller_served(cx));
+                    if let Some(id) = self.own_call(winner).map(|call| call.id) {
+                        self.with_call(id, |call, cx| call.on_caller_served(cx));
                     }
                 }
                 Effect::Config { revision, text, .. } => self.cx.out.push_back(Output::ConfigChanged { revision, text }),
@@ -68,12 +68,12 @@ impl Sbc {
 
     /// A snapshot took the place of the state: what calls of this node had recorded may be in it, or not.
     pub(super) fn on_state_replaced(&mut self) {
-        let serials: Vec<u64> = self.calls.keys().copied().collect();
-        for serial in serials {
-            self.with_call(serial, |call, cx| call.on_recorded(cx));
+        let calls: Vec<LocalId> = self.calls.keys().copied().collect();
+        for id in calls {
+            self.with_call(id, |call, cx| call.on_recorded(cx));
         }
-        for serial in self.unsettled.serials() {
-            self.with_unsettled(serial, |ended, cx| ended.journal.on_applied(cx, serial, ended.uid));
+        for id in self.unsettled.ids() {
+            self.with_unsettled(id, |ended, cx| ended.journal.on_applied(cx));
         }
         let config = {
             let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
@@ -105,15 +105,14 @@ impl Sbc {
             ClaimPlacement::Unsure => Winner::Unsure,
             ClaimPlacement::Orphan | ClaimPlacement::New => Winner::Gone,
         };
-        if self.own_call(call).is_some() {
-            let serial = call.serial;
-            let Some(waiting) = self.calls.get_mut(&serial) else { return };
+        if let Some(id) = self.own_call(call).map(|call| call.id) {
+            let Some(waiting) = self.calls.get_mut(&id) else { return };
             let after = waiting.on_claimed(&mut self.cx, (!won).then_some((winner, standing)));
-            self.after_claim(serial, after);
-            self.with_call(serial, |call, cx| call.on_recorded(cx));
-        } else if self.is_unsettled(call) {
-            self.with_unsettled(call.serial, |ended, cx| match won {
-                true => ended.journal.on_applied(cx, call.serial, call),
+            self.after_claim(id, after);
+            self.with_call(id, |call, cx| call.on_recorded(cx));
+        } else if let Some(id) = self.unsettled_place(call) {
+            self.with_unsettled(id, |ended, cx| match won {
+                true => ended.journal.on_applied(cx),
                 false => ended.lose(cx, winner, left),
             });
         }
@@ -121,10 +120,10 @@ impl Sbc {
     }
 
     fn on_recorded(&mut self, call: CallUid) {
-        if self.own_call(call).is_some() {
-            self.with_call(call.serial, |call, cx| call.on_recorded(cx));
-        } else if self.is_unsettled(call) {
-            self.with_unsettled(call.serial, |ended, cx| ended.journal.on_applied(cx, call.serial, call));
+        if let Some(id) = self.own_call(call).map(|call| call.id) {
+            self.with_call(id, |call, cx| call.on_recorded(cx));
+        } else if let Some(id) = self.unsettled_place(call) {
+            self.with_unsettled(id, |ended, cx| ended.journal.on_applied(cx));
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::PoisonError;
 
 use super::Sbc;
+use crate::ids::LocalId;
 use crate::io::{Counter, Path, Realm};
 use crate::policy::{Blocked, Blocks, Prefix, Trunk, TrunkTarget};
 use crate::sip::Message;
@@ -61,7 +62,7 @@ impl Sbc {
         };
         self.cx.count(Counter::Banned);
         // Of no call; where it does not commit, the next request of the source asks again.
-        self.cx.propose(0, self.cx.now.unix, Kind::Block(block));
+        self.cx.propose(LocalId(0), self.cx.now.unix, Kind::Block(block));
     }
 
     /// A trunk that takes calls, or that is in the core, has this address: among its sources, or as a target.

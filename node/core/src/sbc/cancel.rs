@@ -63,23 +63,23 @@ impl Sbc {
 
     /// RFC 3261 §9.2: 200 to the CANCEL whatever becomes of the INVITE, with the INVITE's own To-tag.
     fn cancel_own(&mut self, invite: crate::transaction::ServerTxId, back: ReturnPath, message: &Message, key: &ServerKey) {
-        let serial = match self.cx.tx.server_user(invite) {
-            ServerUser::Call(serial) => Some(serial),
+        let id = match self.cx.tx.server_user(invite) {
+            ServerUser::Call(id) => Some(id),
             ServerUser::Nobody | ServerUser::Message(_) | ServerUser::Subscription { .. } => None,
         };
-        let fits = |serial| {
+        let fits = |id| {
             let source = back.path.remote.ip();
-            let (uid, sides) = (self.cx.own_uid(serial), [crate::io::Side::Caller, crate::io::Side::Callee]);
+            let sides = [crate::io::Side::Caller, crate::io::Side::Callee];
             // Of a re-INVITE the transaction alone does not tell the side.
             // What can come from anybody is judged by its key, which found the INVITE: top Via and branch.
-            sides.into_iter().any(|side| self.source_standing(uid, side, source, message) != Standing::Foreign)
+            sides.into_iter().any(|side| self.source_standing(id, side, source, message) != Standing::Foreign)
         };
-        if serial.is_some_and(|serial| !fits(serial)) {
+        if id.is_some_and(|id| !fits(id)) {
             // As for every request that acts on a call (AC-52): no answer, and the call goes on.
             self.cx.count(Counter::Dropped("source"));
             return;
         }
-        let tag = serial.and_then(|s| self.calls.get(&s)).map(|c| c.caller.dialog.local_tag.to_string());
+        let tag = id.and_then(|s| self.calls.get(&s)).map(|c| c.caller.dialog.local_tag.to_string());
         let tag = tag.unwrap_or_else(|| self.cx.stateless_tag(message));
         if let Some(tx) = self.cx.create_server(ServerUser::Nobody, key.clone(), false, back) {
             let mut draft = message.response(200, None);
@@ -87,14 +87,14 @@ impl Sbc {
                 draft.set(HeaderId::To, format!("{};tag={tag}", message.to()));
             }
             self.cx.respond(tx, &mut draft);
-            if let Some(serial) = serial {
-                self.cx.note_received(serial, back, message);
-                self.cx.note_sent(serial, back, &draft);
+            if let Some(id) = id {
+                self.cx.note_received(id, back, message);
+                self.cx.note_sent(id, back, &draft);
                 self.file_notes();
             }
         }
-        if let Some(serial) = serial {
-            self.with_call(serial, |call, cx| call.on_cancel(cx, invite, message));
+        if let Some(id) = id {
+            self.with_call(id, |call, cx| call.on_cancel(cx, invite, message));
         }
     }
 
@@ -125,17 +125,17 @@ impl Sbc {
     pub(super) fn on_cancelled_elsewhere(&mut self, key: &[u8; 16], exact: [u8; 16]) {
         self.tombstones.note(self.cx.now.mono, exact);
         self.on_caller_served(key, Some(&exact));
-        let Some(&serial) = self.by_claim.get(key) else { return };
-        if self.calls.get(&serial).is_some_and(|call| call.exact == exact) {
-            self.with_call(serial, |call, cx| call.on_cancelled_elsewhere(cx));
+        let Some(&id) = self.by_claim.get(key) else { return };
+        if self.calls.get(&id).is_some_and(|call| call.exact == exact) {
+            self.with_call(id, |call, cx| call.on_cancelled_elsewhere(cx));
         }
     }
 
     /// The caller of a claim has cancelled it, or has another node's answer: where this node is quiet about it, it stays so.
     pub(super) fn on_caller_served(&mut self, key: &[u8; 16], exact: Option<&[u8; 16]>) {
-        let Some(&serial) = self.by_claim.get(key) else { return };
-        if self.calls.get(&serial).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {
-            self.with_call(serial, |call, cx| call.on_caller_served(cx));
+        let Some(&id) = self.by_claim.get(key) else { return };
+        if self.calls.get(&id).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {
+            self.with_call(id, |call, cx| call.on_caller_served(cx));
         }
     }
 
@@ -162,17 +162,17 @@ impl Sbc {
     /// A peer says that it has the call of this claim, and how far it is.
     pub(super) fn on_claim_found(&mut self, peer: NodeId, key: [u8; 16], stage: ClaimStage) {
         self.release_holds(&key, peer);
-        let Some(&serial) = self.by_claim.get(&key) else { return };
-        let Some(call) = self.calls.get(&serial) else { return };
+        let Some(&id) = self.by_claim.get(&key) else { return };
+        let Some(call) = self.calls.get(&id) else { return };
         let (back, invite, uid, arrived) = (call.arrival(), call.invite.clone(), call.uid, call.arrived);
-        match self.with_call(serial, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
+        match self.with_call(id, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
             Heard::Yields => {
                 self.cx.arrived = arrived;
                 self.relay(peer, back.path, back.ingress, &invite);
             }
             // It may have asked before this node had the call, or its answer crossed this one's: it must know to yield.
             Heard::Stays if stage == ClaimStage::Preparing => {
-                let own = self.calls.get(&serial).map(|call| (uid, call.stage()));
+                let own = self.calls.get(&id).map(|call| (uid, call.stage()));
                 self.cx.out.push_back(Output::Peer { to: peer, message: PeerMessage::ClaimIs { key, call: own } });
             }
             Heard::Stays | Heard::Nothing => {}

@@ -10,8 +10,9 @@ impl Sbc {
             Command::Terminate { call, reason, emergency } => match self.own_call(call) {
                 None => CommandReply::NotFound,
                 Some(found) if found.emergency && !emergency => CommandReply::EmergencyRefused,
-                Some(_) => {
-                    self.with_call(call.serial, |call, cx| call.terminate(cx, &reason));
+                Some(found) => {
+                    let id = found.id;
+                    self.with_call(id, |call, cx| call.terminate(cx, &reason));
                     CommandReply::Done
                 }
             },

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::Sbc;
 use crate::call::Timer;
+use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath};
 use crate::policy::{FairQueue, Prefix};
 use crate::routing;
@@ -28,8 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub(super) struct Crowds {
     by_trunk: HashMap<Box<str>, Crowd>,
-    /// The calls that are counted, by serial.
-    counted: HashMap<u64, (Box<str>, IpAddr)>,
+    /// The calls that are counted, by id.
+    counted: HashMap<LocalId, (Box<str>, IpAddr)>,
     waiting: HashMap<[u8; 16], Waiting>,
     /// The one whose wait is over.
     through: Option<[u8; 16]>,
@@ -73,17 +74,17 @@ impl Crowd {
 
 impl Crowds {
     /// An emergency call began.
-    pub(super) fn enter(&mut self, serial: u64, trunk: Box<str>, source: IpAddr) {
+    pub(super) fn enter(&mut self, id: LocalId, trunk: Box<str>, source: IpAddr) {
         let source = Prefix::of_source(source).addr;
         let crowd = self.by_trunk.entry(trunk.clone()).or_default();
         crowd.calls += 1;
         *crowd.by_source.entry(source).or_default() += 1;
-        self.counted.insert(serial, (trunk, source));
+        self.counted.insert(id, (trunk, source));
     }
 
     /// It is over.
-    pub(super) fn leave(&mut self, serial: u64) {
-        let Some((trunk, source)) = self.counted.remove(&serial) else { return };
+    pub(super) fn leave(&mut self, id: LocalId) {
+        let Some((trunk, source)) = self.counted.remove(&id) else { return };
         let Some(crowd) = self.by_trunk.get_mut(&trunk) else { return };
         crowd.calls = crowd.calls.saturating_sub(1);
         if let Some(calls) = crowd.by_source.get_mut(&source) {
@@ -205,8 +206,8 @@ mod tests {
     fn a_new_source_finds_room_where_one_that_has_calls_waits() {
         let mut crowds = Crowds::default();
         let room = |crowds: &Crowds, most, source, weight| crowds.by_trunk["psap"].has_room(most, ip(source), weight);
-        for serial in 0..10 {
-            crowds.enter(serial, "psap".into(), ip(1));
+        for id in 0..10 {
+            crowds.enter(LocalId(id), "psap".into(), ip(1));
         }
         for (most, source, weight, expected) in [
             (0, 1, 1, true),
@@ -220,11 +221,11 @@ mod tests {
         ] {
             assert_eq!(room(&crowds, most, source, weight), expected, "{most} {source} {weight}");
         }
-        crowds.leave(3);
-        crowds.leave(3);
+        crowds.leave(LocalId(3));
+        crowds.leave(LocalId(3));
         assert!(room(&crowds, 10, 1, 1));
-        for serial in 0..10 {
-            crowds.leave(serial);
+        for id in 0..10 {
+            crowds.leave(LocalId(id));
         }
         assert!(crowds.by_trunk.is_empty() && crowds.counted.is_empty(), "nothing is remembered");
     }

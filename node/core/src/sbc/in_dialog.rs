@@ -4,7 +4,7 @@ use super::Sbc;
 use crate::call::finish_response;
 use crate::call::server_key;
 use crate::ctx::AGENT;
-use crate::ids::{CallUid, NodeId};
+use crate::ids::{CallUid, LocalId, NodeId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::placement::{self, Facts, Placement};
 use crate::policy::{MisroutePolicy, Standing};
@@ -31,7 +31,7 @@ impl Sbc {
             let named = placement::named_call(&self.cx.key, &replica, message);
             let place = match named {
                 // Over, whatever the log knows of it; but for what it left behind (RFC 5057).
-                Some((uid, _)) if self.is_unsettled(uid) && !self.own_subscription(uid) => Placement::Nowhere,
+                Some((uid, _)) if self.unsettled_place(uid).is_some() && !self.own_subscription(uid) => Placement::Nowhere,
                 Some((uid, _)) => placement::of_call(&facts, uid, self.own_call(uid).is_some() || self.own_subscription(uid)),
                 None => placement::of_nothing(&facts),
             };
@@ -52,8 +52,10 @@ impl Sbc {
             _ if message.method() == &Method::Ack => self.cx.count(Counter::Misrouted(label, "drop")),
             (Placement::Nowhere, Some((uid, _))) if message.method() == &Method::Bye && self.is_ending(uid) => {
                 // RFC 5407 §3.2.1: it crosses ours, for which the dialog is there until that is answered.
-                self.cx.note_received(uid.serial, back, message);
-                self.cx.note_sent(uid.serial, back, &message.response(200, None));
+                if let Some(id) = self.place(uid) {
+                    self.cx.note_received(id, back, message);
+                    self.cx.note_sent(id, back, &message.response(200, None));
+                }
                 self.answer_crossed(back, message);
             }
             (Placement::Nowhere | Placement::Unsure, Some((uid, side))) if self.on_farewell_bye(uid, side, back, message) => {}
@@ -83,33 +85,34 @@ impl Sbc {
 
     /// A call of this node that is over for us and not yet for its far ends.
     fn is_ending(&self, uid: CallUid) -> bool {
-        uid == self.cx.own_uid(uid.serial) && self.cx.after_bye.is_ending(uid.serial)
+        self.place(uid).is_some_and(|id| self.cx.after_bye.is_ending(id))
     }
 
     fn on_own(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) {
+        let Some(id) = self.place(uid) else { return };
         let of_events = matches!(message.method(), Method::Subscribe | Method::Notify);
-        if self.subscriptions.has(uid.serial) && (of_events || !self.calls.contains_key(&uid.serial)) {
-            return self.on_subscription_request(uid.serial, side, back, message);
+        if self.subscriptions.has(id) && (of_events || !self.calls.contains_key(&id)) {
+            return self.on_subscription_request(id, side, back, message);
         }
-        let known = self.calls.get(&uid.serial).is_some_and(|c| c.fits(side, message));
-        let standing = self.source_standing(uid, side, back.path.remote.ip(), message);
+        let known = self.calls.get(&id).is_some_and(|c| c.fits(side, message));
+        let standing = self.source_standing(id, side, back.path.remote.ip(), message);
         match standing {
             _ if !known => {}
             Standing::Known => {}
-            Standing::Doubtful => return self.doubt(uid.serial, side, back, message),
+            Standing::Doubtful => return self.doubt(id, side, back, message),
             Standing::Foreign => {
                 // No answer: to the far end a lost packet, to a forger no news. The call lives (AC-52).
                 self.cx.count(Counter::Dropped("source"));
                 return;
             }
         }
-        self.on_own_known(uid, side, back, message, known);
+        self.on_own_known(id, side, back, message, known);
     }
 
     /// A request of the far end itself. `known`: it fits its leg.
-    pub(super) fn on_own_known(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message, known: bool) {
+    pub(super) fn on_own_known(&mut self, id: LocalId, side: Side, back: ReturnPath, message: &Message, known: bool) {
         if message.method() == &Method::Ack {
-            self.with_call(uid.serial, |call, cx| {
+            self.with_call(id, |call, cx| {
                 if call.fits(side, message) {
                     call.on_ack(cx, side, &back, message);
                 }
@@ -123,11 +126,11 @@ impl Sbc {
         }
         let key = server_key(message, message.method());
         let invite = message.method() == &Method::Invite;
-        let Some(tx) = self.cx.create_server(ServerUser::Call(uid.serial), key, invite, back) else {
+        let Some(tx) = self.cx.create_server(ServerUser::Call(id), key, invite, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;
         };
-        self.with_call(uid.serial, |call, cx| call.on_request(cx, side, tx, back, message));
+        self.with_call(id, |call, cx| call.on_request(cx, side, tx, back, message));
     }
 
     /// 302 to the owner, where the trunk wants that and the request was not redirected before (AC-15). False: relay it.

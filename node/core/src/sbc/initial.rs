@@ -3,7 +3,7 @@
 use super::Sbc;
 use crate::call::server_key;
 use crate::call::{AfterClaim, Call, INVITE_LIFE, MaxForwardsError, NewCall, next_max_forwards};
-use crate::ids::NodeId;
+use crate::ids::{LocalId, NodeId};
 use crate::io::{Counter, Path, Realm, ReturnPath};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::policy::{IdentityPolicy, Trunk};
@@ -27,8 +27,8 @@ impl Sbc {
             return;
         }
         let known = self.by_claim.get(&key.0).and_then(|s| self.calls.get(s)).filter(|c| !c.lost_to());
-        if let Some(serial) = known.filter(|c| c.is_quiet() && c.exact == exact).map(|c| c.serial) {
-            self.on_quiet_copy(serial, back, message);
+        if let Some(id) = known.filter(|c| c.is_quiet() && c.exact == exact).map(|c| c.id) {
+            self.on_quiet_copy(id, back, message);
             return;
         }
         let place = match known {
@@ -67,8 +67,8 @@ impl Sbc {
 
     /// True for the very packet that this node, or the log, has a call of.
     fn is_copy(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
-        let serial = self.by_claim.get(key);
-        let own = serial.and_then(|s| self.calls.get(s).map(|c| c.exact).or_else(|| self.unsettled.get(*s).map(|e| e.exact)));
+        let id = self.by_claim.get(key);
+        let own = id.and_then(|s| self.calls.get(s).map(|c| c.exact).or_else(|| self.unsettled.get(*s).map(|e| e.exact)));
         own.is_some_and(|own| own == *exact) || {
             let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             replica.claim(key).is_some_and(|entry| entry.exact() == exact)
@@ -82,19 +82,19 @@ impl Sbc {
     }
 
     /// A copy of an INVITE whose called side another node has: from that node it says "yours", from the caller it says nothing.
-    fn on_quiet_copy(&mut self, serial: u64, back: ReturnPath, message: &Message) {
+    fn on_quiet_copy(&mut self, id: LocalId, back: ReturnPath, message: &Message) {
         if back.ingress.is_none() {
             self.cx.count(Counter::Dropped("quiet_copy"));
             return;
         }
         let key = server_key(message, message.method());
-        if self.calls.get(&serial).is_none_or(|call| call.is_old(&self.cx)) {
+        if self.calls.get(&id).is_none_or(|call| call.is_old(&self.cx)) {
             self.cx.count(Counter::Misrouted("INVITE", "stale"));
             return;
         }
-        let Some(tx) = self.cx.create_server(ServerUser::Call(serial), key, true, back) else { return };
+        let Some(tx) = self.cx.create_server(ServerUser::Call(id), key, true, back) else { return };
         self.cx.respond(tx, &mut message.response(100, None));
-        self.with_call(serial, |call, cx| call.resume(cx, tx, back));
+        self.with_call(id, |call, cx| call.resume(cx, tx, back));
     }
 
     fn begin_call(&mut self, path: Path, back: ReturnPath, message: &Message, keys: NewKeys) {
@@ -141,9 +141,9 @@ impl Sbc {
         {
             return;
         }
-        let serial = self.cx.serial();
+        let id = self.cx.local_id();
         let key = server_key(message, message.method());
-        let Some(tx) = self.cx.create_server(ServerUser::Call(serial), key, true, back) else {
+        let Some(tx) = self.cx.create_server(ServerUser::Call(id), key, true, back) else {
             self.cx.reject_stateless(back, message, 503);
             return;
         };
@@ -153,7 +153,7 @@ impl Sbc {
         let call = Call::begin(
             &mut self.cx,
             NewCall {
-                serial,
+                id,
                 invite: message.clone(),
                 tx,
                 back,
@@ -165,14 +165,14 @@ impl Sbc {
                 replaced,
             },
         );
-        self.by_claim.insert(keys.key.0, serial);
-        self.by_media.insert(call.media_id(), serial);
+        self.by_claim.insert(keys.key.0, id);
+        self.by_media.insert(call.media_id(), id);
         self.count_in(&call.caller.trunk, call.class());
         if let Some(trunk) = toward {
-            self.crowds.enter(serial, trunk, path.remote.ip());
+            self.crowds.enter(id, trunk, path.remote.ip());
         }
-        self.calls.insert(serial, call);
-        self.with_call(serial, |_, _| ());
+        self.calls.insert(id, call);
+        self.with_call(id, |_, _| ());
         // A CANCEL that overtook it.
         self.release_holds(&keys.key.0, self.cx.local.node);
     }
@@ -228,11 +228,11 @@ impl Sbc {
     }
 
     /// A call of this node turned out to be another node's, or another call: goes there, and is forgotten here.
-    pub(super) fn after_claim(&mut self, serial: u64, after: AfterClaim) {
+    pub(super) fn after_claim(&mut self, id: LocalId, after: AfterClaim) {
         if !matches!(after, AfterClaim::RelayTo(_) | AfterClaim::Hold) {
             return;
         }
-        let Some(call) = self.calls.get(&serial) else { return };
+        let Some(call) = self.calls.get(&id) else { return };
         let (back, exact, invite) = (call.arrival(), call.exact, call.invite.clone());
         self.cx.arrived = call.arrived;
         match after {

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use crate::call::{Ladder, Note};
-use crate::ids::CallUid;
+use crate::ids::{CallUid, LocalId};
 use crate::time::Instant;
 
 /// 64 × T1: as long as a far end may repeat itself.
@@ -62,29 +62,36 @@ impl<K: Eq + Hash, V: Copy> Recent<K, V> {
 /// Ladders of calls that ended lately.
 #[derive(Debug, Default)]
 pub(super) struct PastLadders {
-    order: VecDeque<CallUid>,
-    by_uid: HashMap<CallUid, Ladder>,
+    order: VecDeque<LocalId>,
+    by_id: HashMap<LocalId, (CallUid, Ladder)>,
+    by_uid: HashMap<CallUid, LocalId>,
 }
 
 impl PastLadders {
-    pub(super) fn keep(&mut self, uid: CallUid, ladder: Ladder) {
-        if self.by_uid.insert(uid, ladder).is_none() {
-            self.order.push_back(uid);
+    pub(super) fn keep(&mut self, id: LocalId, uid: CallUid, ladder: Ladder) {
+        if self.by_id.insert(id, (uid, ladder)).is_none() {
+            self.order.push_back(id);
         }
+        self.by_uid.insert(uid, id);
         while self.order.len() > MAX_LADDERS {
-            if let Some(old) = self.order.pop_front() {
-                self.by_uid.remove(&old);
+            let oldest = self.order.pop_front().and_then(|old| self.by_id.remove_entry(&old));
+            // The same call may have come back since to another place.
+            if let Some((old, (uid, _))) = oldest
+                && self.by_uid.get(&uid) == Some(&old)
+            {
+                self.by_uid.remove(&uid);
             }
         }
     }
 
-    pub(super) fn add(&mut self, uid: CallUid, note: Note) {
-        if let Some(ladder) = self.by_uid.get_mut(&uid) {
+    /// Adds a message to the ladder of its call, if that is kept.
+    pub(super) fn add(&mut self, note: Note) {
+        if let Some((_, ladder)) = self.by_id.get_mut(&note.call) {
             ladder.add(note);
         }
     }
 
     pub(super) fn get(&self, uid: CallUid) -> Option<&Ladder> {
-        self.by_uid.get(&uid)
+        Some(&self.by_id.get(self.by_uid.get(&uid)?)?.1)
     }
 }

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use crate::call::{Call, CallTimer, Services, Timer};
 use crate::ctx::LocalConfig;
-use crate::ids::{CallUid, FlowId, MediaId, NodeId};
+use crate::ids::{CallUid, FlowId, LocalId, MediaId, NodeId};
 use crate::io::{Input, Output, View};
 use crate::policy::{Blocks, ClusterConfig, Rates, SourceRates};
 use crate::replica::Replica;
@@ -56,11 +56,13 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// One node's core.
 pub struct Sbc {
     cx: Services,
-    calls: HashMap<u64, Call>,
+    calls: HashMap<LocalId, Call>,
+    /// Of the calls, those that another start or another node began.
+    elsewhere: HashMap<CallUid, LocalId>,
     /// Calls that are over, and of which the log does not know it yet.
     unsettled: unsettled::Unsettled,
-    by_claim: HashMap<[u8; 16], u64>,
-    by_media: HashMap<MediaId, u64>,
+    by_claim: HashMap<[u8; 16], LocalId>,
+    by_media: HashMap<MediaId, LocalId>,
     holds: Holds,
     undecided: undecided::Undecided,
     /// CANCELs that came before their INVITE (AC-07).
@@ -107,6 +109,7 @@ impl Sbc {
         let mut sbc = Sbc {
             cx,
             calls: HashMap::new(),
+            elsewhere: HashMap::new(),
             unsettled: Default::default(),
             by_claim: HashMap::new(),
             by_media: HashMap::new(),
@@ -162,8 +165,9 @@ impl Sbc {
             Input::Applied { index, entry } => self.on_applied(index, &entry),
             Input::StateReplaced => self.on_state_replaced(),
             Input::ProposeFailed { id } => {
-                self.with_call(id.0, |call, cx| call.on_propose_failed(cx));
-                self.with_unsettled(id.0, |ended, cx| ended.journal.on_failed(cx, id.0, ended.uid));
+                let id = LocalId(id.0);
+                self.with_call(id, |call, cx| call.on_propose_failed(cx));
+                self.with_unsettled(id, |ended, cx| ended.journal.on_failed(cx));
             }
             Input::ViewChanged(view) => self.on_view(view),
             Input::SendFailed { id, reason } => self.on_send_failed(id, reason),
@@ -205,7 +209,7 @@ impl Sbc {
         for note in std::mem::take(&mut self.cx.notes) {
             match self.calls.get_mut(&note.call) {
                 Some(call) => call.ladder.add(note),
-                None => self.ladders.add(self.cx.own_uid(note.call), note),
+                None => self.ladders.add(note),
             }
         }
     }
@@ -250,13 +254,17 @@ impl Sbc {
 
     /// The call of this node with that id.
     pub(crate) fn own_call(&self, uid: CallUid) -> Option<&Call> {
-        let own = uid.node == self.cx.local.node && uid.incarnation == self.cx.local.incarnation;
-        self.calls.get(&uid.serial).filter(|c| own && !c.lost_to())
+        self.calls.get(&self.place(uid)?).filter(|call| !call.lost_to())
+    }
+
+    /// Where in this node's tables what has that id is, or would be: what this start of the node began is where it began.
+    pub(super) fn place(&self, uid: CallUid) -> Option<LocalId> {
+        if self.cx.is_own(uid) { Some(LocalId(uid.serial)) } else { self.elsewhere.get(&uid).copied() }
     }
 
     /// Works on a call, and forgets it when it is done.
-    fn with_call<R: Default>(&mut self, serial: u64, f: impl FnOnce(&mut Call, &mut Services) -> R) -> R {
-        let Some(call) = self.calls.get_mut(&serial) else { return R::default() };
+    fn with_call<R: Default>(&mut self, id: LocalId, f: impl FnOnce(&mut Call, &mut Services) -> R) -> R {
+        let Some(call) = self.calls.get_mut(&id) else { return R::default() };
         let result = f(call, &mut self.cx);
         let usage = call.take_usage();
         let (over, done) = (call.is_over(), call.is_done());
@@ -264,36 +272,37 @@ impl Sbc {
             // A limit is for calls that are up; what the log has to hear of others, it may hear late.
             let (trunk, class) = (call.caller.trunk.clone(), call.class());
             self.uncount(&trunk, class);
-            self.crowds.leave(serial);
+            self.crowds.leave(id);
         }
         if done {
-            self.forget(serial);
+            self.forget(id);
         }
         if let Some(usage) = usage {
-            self.keep_usage(serial, usage);
+            self.keep_usage(id, usage);
         }
         result
     }
 
     /// A call is done. What the log has still to hear of it is kept.
-    fn forget(&mut self, serial: u64) {
-        let Some(call) = self.calls.remove(&serial) else { return };
+    fn forget(&mut self, id: LocalId) {
+        let Some(call) = self.calls.remove(&id) else { return };
+        self.elsewhere.remove(&call.uid);
         if call.counted {
             self.uncount(&call.caller.trunk, call.class());
-            self.crowds.leave(serial);
+            self.crowds.leave(id);
         }
         self.by_media.remove(&call.media_id());
         let lost = call.lost_to();
         let (ended, ladder) = call.into_ended();
         if !lost {
-            self.ladders.keep(ended.uid, ladder);
+            self.ladders.keep(id, ended.uid, ladder);
             if !ended.failed && !ended.left {
                 self.served.keep(self.cx.now.mono, ended.claim_key.0, ended.uid);
             }
         }
         if !ended.journal.is_settled() {
-            self.keep_unsettled(serial, ended);
-        } else if self.by_claim.get(&ended.claim_key.0) == Some(&serial) {
+            self.keep_unsettled(id, ended);
+        } else if self.by_claim.get(&ended.claim_key.0) == Some(&id) {
             self.by_claim.remove(&ended.claim_key.0);
         }
     }
@@ -305,8 +314,8 @@ impl Sbc {
         | MediaEvent::Latched { media, .. }
         | MediaEvent::Heard { media, .. }
         | MediaEvent::Closed { media, .. }) = event;
-        if let Some(&serial) = self.by_media.get(media) {
-            self.with_call(serial, |call, cx| call.on_media(cx, event));
+        if let Some(&id) = self.by_media.get(media) {
+            self.with_call(id, |call, cx| call.on_media(cx, event));
         }
     }
 
@@ -315,18 +324,18 @@ impl Sbc {
         self.cx.tx.handle_timeout(now);
         while let Some(timer) = self.cx.timers.pop_expired(now) {
             match timer {
-                Timer::Call(serial, timer) => {
+                Timer::Call(id, timer) => {
                     match timer {
                         CallTimer::Journal => {
-                            self.with_unsettled(serial, |ended, cx| ended.journal.on_retry(cx, serial, ended.uid));
+                            self.with_unsettled(id, |ended, cx| ended.journal.on_retry(cx));
                         }
-                        CallTimer::Early => self.with_unsettled(serial, |ended, cx| ended.journal.on_early(cx, serial)),
+                        CallTimer::Early => self.with_unsettled(id, |ended, cx| ended.journal.on_early(cx)),
                         _ => {}
                     }
                     if let CallTimer::Doubt(side) = timer {
-                        self.on_doubt_due(serial, side);
+                        self.on_doubt_due(id, side);
                     }
-                    self.with_call(serial, |call, cx| call.on_timer(cx, timer));
+                    self.with_call(id, |call, cx| call.on_timer(cx, timer));
                 }
                 Timer::Hold(id) => self.on_hold_over(id),
                 Timer::Undecided(id) => self.on_undecided(id),

@@ -2,7 +2,7 @@
 
 use super::Sbc;
 use crate::call::Loss;
-use crate::ids::ResolveId;
+use crate::ids::{LocalId, ResolveId};
 use crate::io::{ResolveError, ReturnPath, SendFailure, Target};
 use crate::sip::Message;
 use crate::transaction::{CallUse, ClientTxId, ClientUser, QuestionUser, ResponseAction, ServerTxId, ServerUser, TxEvent};
@@ -12,7 +12,7 @@ impl Sbc {
     pub(super) fn on_outcome(&mut self, tx: ClientTxId, action: ResponseAction, back: ReturnPath, response: &Message) {
         match self.cx.tx.client_user(tx) {
             ClientUser::Nobody => {}
-            ClientUser::Call { serial, purpose } => self.on_call_response(serial, purpose, (tx, action), back, response),
+            ClientUser::Call { id, purpose } => self.on_call_response(id, purpose, (tx, action), back, response),
             ClientUser::AfterBye { call } => {
                 self.cx.note_received(call, back, response);
                 self.with_call(call, |call, cx| call.on_way_settled(cx, tx, Some(response)));
@@ -28,14 +28,14 @@ impl Sbc {
 
     fn on_call_response(
         &mut self,
-        serial: u64,
+        id: LocalId,
         purpose: CallUse,
         (tx, action): (ClientTxId, ResponseAction),
         back: ReturnPath,
         response: &Message,
     ) {
-        self.with_call(serial, |call, cx| call.on_way_settled(cx, tx, Some(response)));
-        self.with_call(serial, |call, cx| match purpose {
+        self.with_call(id, |call, cx| call.on_way_settled(cx, tx, Some(response)));
+        self.with_call(id, |call, cx| match purpose {
             CallUse::Dial(index) => call.on_dial_response(cx, index, action, &back, response),
             CallUse::Forward(id) => call.on_forward_response(cx, id, (tx, action), &back, response),
             CallUse::Doubt(side) => call.on_doubt_answer(cx, side, response.status().unwrap_or(0)),
@@ -62,11 +62,11 @@ impl Sbc {
     fn on_client_lost(&mut self, tx: ClientTxId, loss: Loss) {
         match self.cx.tx.client_user(tx) {
             ClientUser::Nobody => {}
-            ClientUser::Call { serial, purpose } => {
-                if self.with_call(serial, |call, cx| call.resend(cx, tx, loss)) {
+            ClientUser::Call { id, purpose } => {
+                if self.with_call(id, |call, cx| call.resend(cx, tx, loss)) {
                     return;
                 }
-                self.with_call(serial, |call, cx| match purpose {
+                self.with_call(id, |call, cx| match purpose {
                     CallUse::Dial(index) => call.on_dial_lost(cx, index, loss.status()),
                     // Silence, or a connection that is gone: the time of the question tells.
                     CallUse::Doubt(_) => {}
@@ -87,12 +87,12 @@ impl Sbc {
 
     /// A client transaction is gone, whatever came of it.
     fn on_client_gone(&mut self, tx: ClientTxId) {
-        let serial = match self.cx.tx.client_user(tx) {
-            ClientUser::Call { serial, purpose } => {
+        let id = match self.cx.tx.client_user(tx) {
+            ClientUser::Call { id, purpose } => {
                 if let CallUse::Dial(index) = purpose {
-                    self.with_call(serial, |call, cx| call.on_attempt_gone(cx, index));
+                    self.with_call(id, |call, cx| call.on_attempt_gone(cx, index));
                 }
-                serial
+                id
             }
             ClientUser::AfterBye { call } => {
                 self.cx.after_bye.forget(tx);
@@ -100,14 +100,14 @@ impl Sbc {
             }
             _ => return,
         };
-        self.with_call(serial, |call, cx| call.on_way_settled(cx, tx, None));
+        self.with_call(id, |call, cx| call.on_way_settled(cx, tx, None));
     }
 
     /// Who sent a request other than INVITE has waited so long that it is to hear that we have it (RFC 4320 §4.1).
     fn on_trying_due(&mut self, tx: ServerTxId) {
         match self.cx.tx.server_user(tx) {
             ServerUser::Nobody => {}
-            ServerUser::Call(serial) => self.with_call(serial, |call, cx| call.on_trying_due(cx, tx)),
+            ServerUser::Call(id) => self.with_call(id, |call, cx| call.on_trying_due(cx, tx)),
             ServerUser::Message(id) => self.on_page_trying(id, tx),
             ServerUser::Subscription { id, request } => self.on_passing_trying(id, request, tx),
         }
@@ -116,7 +116,7 @@ impl Sbc {
     /// The DNS answered.
     pub(super) fn on_resolved(&mut self, user: QuestionUser, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
         match user {
-            QuestionUser::Call(serial) => self.with_call(serial, |call, cx| call.on_resolved(cx, id, result)),
+            QuestionUser::Call(call) => self.with_call(call, |call, cx| call.on_resolved(cx, id, result)),
             QuestionUser::Message(id) => self.on_page_resolved(id, &result),
             QuestionUser::Subscription { id, request } => self.on_subscription_resolved(id, request, &result),
             QuestionUser::Farewell { call, side } => self.on_farewell_resolved(call, side, &result),

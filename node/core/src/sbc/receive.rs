@@ -76,8 +76,8 @@ impl Sbc {
             PeerMessage::Cancelled { key, exact } => self.on_cancelled_elsewhere(&key, exact),
             PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage),
             PeerMessage::ClaimIs { key, call: None } => {
-                if let Some(&serial) = self.by_claim.get(&key) {
-                    self.with_call(serial, |call, _| call.on_peer_has_not(from));
+                if let Some(&id) = self.by_claim.get(&key) {
+                    self.with_call(id, |call, _| call.on_peer_has_not(from));
                 }
             }
         }
@@ -86,10 +86,10 @@ impl Sbc {
     /// What this node tells a peer of the call of a claim: one that it serves, or one that it has served lately. Of one that it has left to
     /// another node, or that reached nobody, it says nothing.
     fn what_it_has(&self, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
-        let serial = self.by_claim.get(key).copied();
-        let known = serial.and_then(|s| self.calls.get(&s));
+        let id = self.by_claim.get(key).copied();
+        let known = id.and_then(|s| self.calls.get(&s));
         let known = known.filter(|c| !c.lost_to() && !c.is_quiet() && !c.has_failed()).map(|c| (c.uid, c.stage()));
-        let ended = || serial.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed && !e.left).map(|e| e.uid);
+        let ended = || id.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed && !e.left).map(|e| e.uid);
         let served = || ended().or_else(|| self.served.get(self.cx.now.mono, key)).or_else(|| self.recorded(key));
         known.or_else(|| served().map(|uid| (uid, ClaimStage::Answered)))
     }
@@ -122,10 +122,10 @@ impl Sbc {
         }
         if let Some(tx) = self.cx.tx.find_server(&key) {
             self.cx.tx.on_request_retransmission(self.cx.now.mono, tx, back);
-            if let ServerUser::Call(serial) = self.cx.tx.server_user(tx) {
-                self.cx.note_received(serial, back, message);
+            if let ServerUser::Call(id) = self.cx.tx.server_user(tx) {
+                self.cx.note_received(id, back, message);
                 if message.method() == &Method::Invite {
-                    self.with_call(serial, |call, cx| call.on_invite_copy(cx, tx, back));
+                    self.with_call(id, |call, cx| call.on_invite_copy(cx, tx, back));
                 }
             }
             return;

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 
 use super::Sbc;
 use crate::call::Ended;
-use crate::ids::CallUid;
+use crate::ids::{CallUid, LocalId};
 use crate::io::Counter;
 
 /// Calls kept: an outage of hours at a country's load, some 100 MB at 5 KB each. Beyond it the oldest ordinary call's records go first.
 const MAX_UNSETTLED: usize = 20_000;
 
-/// What waits for the log, by serial: the order in which the calls began.
+/// What waits for the log, by id: the order in which the calls began.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
-    emergency: BTreeMap<u64, Ended>,
-    ordinary: BTreeMap<u64, Ended>,
+    emergency: BTreeMap<LocalId, Ended>,
+    ordinary: BTreeMap<LocalId, Ended>,
 }
 
 impl Unsettled {
@@ -23,26 +23,26 @@ impl Unsettled {
         self.emergency.len() + self.ordinary.len()
     }
 
-    pub(super) fn get(&self, serial: u64) -> Option<&Ended> {
-        self.ordinary.get(&serial).or_else(|| self.emergency.get(&serial))
+    pub(super) fn get(&self, id: LocalId) -> Option<&Ended> {
+        self.ordinary.get(&id).or_else(|| self.emergency.get(&id))
     }
 
-    fn get_mut(&mut self, serial: u64) -> Option<&mut Ended> {
-        self.ordinary.get_mut(&serial).or_else(|| self.emergency.get_mut(&serial))
+    fn get_mut(&mut self, id: LocalId) -> Option<&mut Ended> {
+        self.ordinary.get_mut(&id).or_else(|| self.emergency.get_mut(&id))
     }
 
-    pub(super) fn serials(&self) -> Vec<u64> {
+    pub(super) fn ids(&self) -> Vec<LocalId> {
         self.ordinary.keys().chain(self.emergency.keys()).copied().collect()
     }
 
-    fn remove(&mut self, serial: u64) -> Option<Ended> {
-        self.ordinary.remove(&serial).or_else(|| self.emergency.remove(&serial))
+    fn remove(&mut self, id: LocalId) -> Option<Ended> {
+        self.ordinary.remove(&id).or_else(|| self.emergency.remove(&id))
     }
 
     /// Keeps a call's records. The call whose records went for them, if the list was full.
-    fn keep(&mut self, serial: u64, ended: Ended) -> Option<Ended> {
+    fn keep(&mut self, id: LocalId, ended: Ended) -> Option<Ended> {
         let list = if ended.emergency { &mut self.emergency } else { &mut self.ordinary };
-        list.insert(serial, ended);
+        list.insert(id, ended);
         if self.len() <= MAX_UNSETTLED {
             return None;
         }
@@ -52,31 +52,31 @@ impl Unsettled {
 
 impl Sbc {
     /// Keeps what the log has still to hear of a call that is over.
-    pub(super) fn keep_unsettled(&mut self, serial: u64, ended: Ended) {
-        if let Some(mut dropped) = self.unsettled.keep(serial, ended) {
-            dropped.journal.drop_records(&mut self.cx, dropped.uid.serial);
+    pub(super) fn keep_unsettled(&mut self, id: LocalId, ended: Ended) {
+        if let Some(mut dropped) = self.unsettled.keep(id, ended) {
+            dropped.journal.drop_records(&mut self.cx);
             self.cx.count(Counter::Dropped("unsettled_call"));
-            if self.by_claim.get(&dropped.claim_key.0) == Some(&dropped.uid.serial) {
+            if self.by_claim.get(&dropped.claim_key.0) == Some(&dropped.id) {
                 self.by_claim.remove(&dropped.claim_key.0);
             }
         }
     }
 
     /// Works on the records of a call that is over, and forgets them when the log has them.
-    pub(super) fn with_unsettled(&mut self, serial: u64, f: impl FnOnce(&mut Ended, &mut crate::call::Services)) {
-        let Some(ended) = self.unsettled.get_mut(serial) else { return };
+    pub(super) fn with_unsettled(&mut self, id: LocalId, f: impl FnOnce(&mut Ended, &mut crate::call::Services)) {
+        let Some(ended) = self.unsettled.get_mut(id) else { return };
         f(ended, &mut self.cx);
         if ended.journal.is_settled()
-            && let Some(ended) = self.unsettled.remove(serial)
-            && self.by_claim.get(&ended.claim_key.0) == Some(&serial)
+            && let Some(ended) = self.unsettled.remove(id)
+            && self.by_claim.get(&ended.claim_key.0) == Some(&id)
         {
             self.by_claim.remove(&ended.claim_key.0);
         }
     }
 
-    /// The call that is over and has that id.
-    pub(super) fn is_unsettled(&self, uid: CallUid) -> bool {
-        self.unsettled.get(uid.serial).is_some_and(|ended| ended.uid == uid)
+    /// Where the call is that is over and has that id.
+    pub(super) fn unsettled_place(&self, uid: CallUid) -> Option<LocalId> {
+        self.place(uid).filter(|id| self.unsettled.get(*id).is_some_and(|ended| ended.uid == uid))
     }
 }
 
@@ -88,22 +88,24 @@ mod tests {
     #[test]
     fn the_oldest_ordinary_call_goes_first() {
         let mut list = Unsettled::default();
+        let uid = |serial| CallUid { node: crate::ids::NodeId(1), incarnation: crate::ids::Incarnation(1), serial };
         let ended = |serial, emergency| Ended {
-            uid: CallUid { node: crate::ids::NodeId(1), incarnation: crate::ids::Incarnation(1), serial },
+            id: LocalId(serial),
+            uid: uid(serial),
             claim_key: ClaimKey([0; 16]),
             exact: [0; 16],
             emergency,
             failed: false,
             answered: false,
             left: false,
-            journal: Default::default(),
+            journal: crate::call::Journal::new(LocalId(serial), uid(serial)),
         };
-        assert!(list.keep(1, ended(1, true)).is_none());
-        for serial in 2..=MAX_UNSETTLED as u64 {
-            assert!(list.keep(serial, ended(serial, serial > 10)).is_none());
+        assert!(list.keep(LocalId(1), ended(1, true)).is_none());
+        for id in 2..=MAX_UNSETTLED as u64 {
+            assert!(list.keep(LocalId(id), ended(id, id > 10)).is_none());
         }
-        for (serial, dropped) in (20_001..).zip((2..=10).chain([1, 11])) {
-            assert_eq!(list.keep(serial, ended(serial, true)).map(|e| e.uid.serial), Some(dropped));
+        for (id, dropped) in (20_001..).zip((2..=10).chain([1, 11])) {
+            assert_eq!(list.keep(LocalId(id), ended(id, true)).map(|e| e.uid.serial), Some(dropped));
         }
         assert_eq!(list.len(), MAX_UNSETTLED);
     }

@@ -1,7 +1,7 @@
 //! Whose a transaction is: given when it is begun, and handed back with its outcome, so that nobody has to be asked whether it is theirs
 //! (the transaction user of RFC 3261 §5).
 
-use crate::ids::CallUid;
+use crate::ids::{CallUid, LocalId};
 use crate::io::Side;
 
 /// Who waits for the responses to a request of ours.
@@ -12,25 +12,25 @@ pub enum ClientUser {
     Nobody,
     /// A call.
     Call {
-        /// Its number on this node.
-        serial: u64,
+        /// Which.
+        id: LocalId,
         /// What it is for.
         purpose: CallUse,
     },
     /// What is still to be said once a BYE or CANCEL has gone out: the call waits for nothing, and may be forgotten before the answer.
     AfterBye {
-        /// The number of the call on this node, for its ladder.
-        call: u64,
+        /// The call, for its ladder.
+        call: LocalId,
     },
     /// A MESSAGE, PUBLISH or first SUBSCRIBE.
     Message {
-        /// Its number.
-        id: u64,
+        /// Which.
+        id: LocalId,
     },
     /// A request within a subscription.
     Subscription {
         /// The subscription.
-        id: u64,
+        id: LocalId,
         /// The request, by its number.
         request: u64,
     },
@@ -64,14 +64,14 @@ pub enum ServerUser {
     /// Nobody waits for anything: it is answered at once, or another node answers it.
     #[default]
     Nobody,
-    /// A call, by its number on this node.
-    Call(u64),
-    /// A MESSAGE, PUBLISH or first SUBSCRIBE, by its number.
-    Message(u64),
+    /// A call.
+    Call(LocalId),
+    /// A MESSAGE, PUBLISH or first SUBSCRIBE.
+    Message(LocalId),
     /// A request within a subscription.
     Subscription {
         /// The subscription.
-        id: u64,
+        id: LocalId,
         /// The request, by its number.
         request: u64,
     },
@@ -80,14 +80,14 @@ pub enum ServerUser {
 /// Who asked the DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuestionUser {
-    /// A call, by its number on this node.
-    Call(u64),
-    /// A MESSAGE, PUBLISH or first SUBSCRIBE, by its number.
-    Message(u64),
+    /// A call.
+    Call(LocalId),
+    /// A MESSAGE, PUBLISH or first SUBSCRIBE.
+    Message(LocalId),
     /// A request within a subscription.
     Subscription {
         /// The subscription.
-        id: u64,
+        id: LocalId,
         /// The request, by its number.
         request: u64,
     },

@@ -13,7 +13,7 @@ use super::Sbc;
 use crate::call::server_key;
 use crate::call::{ALLOW_NO_EVENTS, Asked, copy_through, finish_response, upstream};
 use crate::ctx::AGENT;
-use crate::ids::ResolveId;
+use crate::ids::{LocalId, ResolveId};
 use crate::io::{Counter, HostAndPort, Path, Realm, ReturnPath, Target, TransportChoice};
 use crate::policy::SubscribePolicy;
 use crate::routing;
@@ -31,12 +31,12 @@ const MAX_TRIES: usize = 8;
 /// All of them that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
-    open: HashMap<u64, Page>,
+    open: HashMap<LocalId, Page>,
 }
 
 impl Pages {
     /// A request that this one began has come: its target is there, and no other is to be asked.
-    pub(super) fn heard_of(&mut self, id: u64) {
+    pub(super) fn heard_of(&mut self, id: LocalId) {
         if let Some(page) = self.open.get_mut(&id) {
             page.provisional = true;
         }
@@ -133,7 +133,7 @@ impl Sbc {
                 choice: routing::transport_choice(target.transport, secure),
             })
             .collect();
-        let id = self.cx.serial();
+        let id = self.cx.local_id();
         let key = server_key(message, message.method());
         let Some(tx) = self.cx.create_server(ServerUser::Message(id), key, false, back) else {
             return self.cx.reject_stateless(back, message, 503);
@@ -197,14 +197,14 @@ impl Sbc {
     }
 
     /// The sender of a request has waited for a while (RFC 4320 §4.1).
-    pub(super) fn on_page_trying(&mut self, id: u64, tx: ServerTxId) {
+    pub(super) fn on_page_trying(&mut self, id: LocalId, tx: ServerTxId) {
         if let Some(page) = self.pages.open.get(&id) {
             self.cx.respond(tx, &mut page.request.response(100, None));
         }
     }
 
     /// The final response to the sender: the far end's, or our own.
-    fn answer_page(&mut self, id: u64, mut page: Page, status: u16, response: Option<&Message>) {
+    fn answer_page(&mut self, id: LocalId, mut page: Page, status: u16, response: Option<&Message>) {
         self.cx.stop_timer(&mut page.timer);
         for sent in page.earlier.drain(..) {
             self.cx.tx.abandon_client(sent.tx);

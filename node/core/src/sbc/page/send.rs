@@ -8,6 +8,7 @@ use crate::call::{
     target_number, to_value, uri_at,
 };
 use crate::dialog::fit_to_send;
+use crate::ids::LocalId;
 use crate::io::{ResolveError, ResolveRequest, ReturnPath, Target, Transport, TransportChoice};
 use crate::policy::Topology;
 use crate::sbc::Sbc;
@@ -19,7 +20,7 @@ const ROOM: usize = 250;
 
 impl Sbc {
     /// Sends it to the next target there is.
-    pub(super) fn try_page(&mut self, id: u64) {
+    pub(super) fn try_page(&mut self, id: LocalId) {
         let Some(mut page) = self.pages.open.remove(&id) else { return };
         page.current = None;
         page.provisional = false;
@@ -55,7 +56,7 @@ impl Sbc {
         self.answer_page(id, page, 480, failure.as_ref());
     }
 
-    fn look_up(&mut self, id: u64, page: &mut Page, hop: Hop) {
+    fn look_up(&mut self, id: LocalId, page: &mut Page, hop: Hop) {
         if let Ok(ip) = hop.host.host.parse::<IpAddr>() {
             let transport = match hop.choice {
                 TransportChoice::Fixed(t) => t,
@@ -72,7 +73,7 @@ impl Sbc {
     }
 
     /// The DNS answered for one of these.
-    pub(in crate::sbc) fn on_page_resolved(&mut self, id: u64, result: &Result<Vec<Target>, ResolveError>) {
+    pub(in crate::sbc) fn on_page_resolved(&mut self, id: LocalId, result: &Result<Vec<Target>, ResolveError>) {
         if let Some(page) = self.pages.open.get_mut(&id)
             && let Some((_, hop)) = page.asking.take()
         {
@@ -83,7 +84,7 @@ impl Sbc {
     }
 
     /// False: it could not be written or sent.
-    fn send_page(&mut self, id: u64, page: &mut Page, hop: &Hop, mut target: Target) -> bool {
+    fn send_page(&mut self, id: LocalId, page: &mut Page, hop: &Hop, mut target: Target) -> bool {
         let tries = page.tries.iter().filter(|t| **t == target).count();
         page.tries.push(target.clone());
         page.to_trunk = hop.trunk.clone();
@@ -133,7 +134,7 @@ impl Sbc {
 
     fn transmit_page(
         &mut self,
-        id: u64,
+        id: LocalId,
         draft: &mut Draft,
         path: crate::io::Path,
         tls_name: Option<Box<str>>,
@@ -147,7 +148,7 @@ impl Sbc {
     }
 
     /// The present target has been silent for a while, or time is up.
-    pub(in crate::sbc) fn on_page_timer(&mut self, id: u64) {
+    pub(in crate::sbc) fn on_page_timer(&mut self, id: LocalId) {
         let now = self.cx.now.mono;
         let Some(page) = self.pages.open.get_mut(&id) else { return };
         page.timer = None;
@@ -177,7 +178,7 @@ impl Sbc {
     }
 
     /// Nothing more is done until something comes, or the sender has to be told.
-    fn wait_page(&mut self, id: u64) {
+    fn wait_page(&mut self, id: LocalId) {
         let now = self.cx.now.mono;
         let Some(page) = self.pages.open.get_mut(&id) else { return };
         self.cx.stop_timer(&mut page.timer);
@@ -185,7 +186,7 @@ impl Sbc {
     }
 
     /// A response to one of these.
-    pub(in crate::sbc) fn on_page_response(&mut self, id: u64, tx: ClientTxId, response: &Message) {
+    pub(in crate::sbc) fn on_page_response(&mut self, id: LocalId, tx: ClientTxId, response: &Message) {
         let status = response.status().unwrap_or(0);
         let Some(page) = self.pages.open.get_mut(&id) else { return };
         if let Some(at) = page.earlier.iter().position(|sent| sent.tx == tx) {
@@ -225,7 +226,7 @@ impl Sbc {
     }
 
     /// A target that was passed over speaks: when it has taken the request, that is the answer.
-    fn on_earlier_response(&mut self, id: u64, at: usize, status: u16, response: &Message) {
+    fn on_earlier_response(&mut self, id: LocalId, at: usize, status: u16, response: &Message) {
         let Some(page) = self.pages.open.get_mut(&id).filter(|_| status >= 200) else { return };
         let sent = page.earlier.remove(at);
         self.cx.tx.set_client_user(sent.tx, ClientUser::Nobody);
@@ -240,7 +241,7 @@ impl Sbc {
     }
 
     /// The target asks who we are. `None`: it was told, and asked again; else why not.
-    fn prove_page(&mut self, id: u64, response: &Message) -> Option<Challenged> {
+    fn prove_page(&mut self, id: LocalId, response: &Message) -> Option<Challenged> {
         let Some(page) = self.pages.open.get_mut(&id) else { return Some(Challenged::NotOurs) };
         let Some(sent) = page.current.as_mut() else { return Some(Challenged::NotOurs) };
         let Some(asked) = sent.asked.as_mut() else { return Some(Challenged::NotOurs) };
@@ -274,7 +275,7 @@ impl Sbc {
     }
 
     /// No response, or it could not be sent.
-    pub(in crate::sbc) fn on_page_lost(&mut self, id: u64, tx: ClientTxId) {
+    pub(in crate::sbc) fn on_page_lost(&mut self, id: LocalId, tx: ClientTxId) {
         let earlier = self.pages.open.get_mut(&id).map(|page| &mut page.earlier);
         if let Some(earlier) = earlier
             && let Some(at) = earlier.iter().position(|sent| sent.tx == tx)

@@ -9,6 +9,7 @@ use crate::call::{
 };
 use crate::ctx::AGENT;
 use crate::dialog::{MAX_ROUTES, named_addresses};
+use crate::ids::LocalId;
 use crate::io::{Counter, ResolveError, ReturnPath, Side, Target};
 use crate::policy::{Standing, standing};
 use crate::sbc::Sbc;
@@ -103,7 +104,7 @@ impl Subscription {
 
 impl Sbc {
     /// A request within a subscription of this node.
-    pub(in crate::sbc) fn on_subscription_request(&mut self, id: u64, side: Side, back: ReturnPath, message: &Message) {
+    pub(in crate::sbc) fn on_subscription_request(&mut self, id: LocalId, side: Side, back: ReturnPath, message: &Message) {
         let Some(subscription) = self.subscriptions.open.get(&id) else { return };
         let (end, fits) = (subscription.end(side), subscription.fits(side, message));
         if message.method() == &Method::Ack {
@@ -149,7 +150,7 @@ impl Sbc {
         self.cx.respond(tx, &mut draft);
     }
 
-    fn pass(&mut self, id: u64, number: u64, from: Side, tx: ServerTxId, request: &Message) {
+    fn pass(&mut self, id: LocalId, number: u64, from: Side, tx: ServerTxId, request: &Message) {
         let cx = &mut self.cx;
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         let trunk = subscription.end(from).trunk.clone();
@@ -170,14 +171,14 @@ impl Sbc {
     }
 
     /// Who sent a request has waited for a while: it hears that we have it (RFC 4320 §4.1).
-    pub(in crate::sbc) fn on_passing_trying(&mut self, id: u64, number: u64, tx: ServerTxId) {
+    pub(in crate::sbc) fn on_passing_trying(&mut self, id: LocalId, number: u64, tx: ServerTxId) {
         if let Some(mut draft) = self.passing_mut(id, number).map(|p| p.request.response(100, None)) {
             self.cx.respond(tx, &mut draft);
         }
     }
 
     /// Sends it, now or when its next hop is known.
-    fn send_passing(&mut self, id: u64, number: u64) {
+    fn send_passing(&mut self, id: LocalId, number: u64) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return };
         let far = subscription.end(subscription.passing[at].from.other()).far();
@@ -194,7 +195,12 @@ impl Sbc {
     }
 
     /// The DNS answered for a request within a subscription.
-    pub(in crate::sbc) fn on_subscription_resolved(&mut self, id: u64, number: u64, result: &Result<Vec<Target>, ResolveError>) {
+    pub(in crate::sbc) fn on_subscription_resolved(
+        &mut self,
+        id: LocalId,
+        number: u64,
+        result: &Result<Vec<Target>, ResolveError>,
+    ) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return };
         let Some(host) = subscription.passing[at].looked_up.take() else { return };
@@ -204,7 +210,7 @@ impl Sbc {
     }
 
     /// Sends it by the best of these ways.
-    fn transmit_passing(&mut self, id: u64, number: u64, mut ways: Ways) {
+    fn transmit_passing(&mut self, id: LocalId, number: u64, mut ways: Ways) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return };
         let (cx, passing) = (&mut self.cx, &mut subscription.passing[at]);
@@ -230,12 +236,12 @@ impl Sbc {
         }
     }
 
-    fn passing_mut(&mut self, id: u64, number: u64) -> Option<&mut Passing> {
+    fn passing_mut(&mut self, id: LocalId, number: u64) -> Option<&mut Passing> {
         self.subscriptions.open.get_mut(&id)?.passing.iter_mut().find(|p| p.id == number)
     }
 
     /// One of the things that it went out as: that one waits for nothing any more.
-    fn take_out(&mut self, id: u64, number: u64, tx: ClientTxId) -> Option<Out> {
+    fn take_out(&mut self, id: LocalId, number: u64, tx: ClientTxId) -> Option<Out> {
         let outs = &mut self.passing_mut(id, number)?.outs;
         let at = outs.iter().position(|out| out.tx == tx)?;
         let mut out = outs.remove(at);
@@ -257,7 +263,7 @@ impl Sbc {
     }
 
     /// Nothing comes of a request within a subscription by this way.
-    pub(in crate::sbc) fn on_subscription_lost(&mut self, id: u64, number: u64, tx: ClientTxId, loss: Loss) {
+    pub(in crate::sbc) fn on_subscription_lost(&mut self, id: LocalId, number: u64, tx: ClientTxId, loss: Loss) {
         let Some(Out { way, ways, .. }) = self.take_out(id, number, tx) else { return };
         let Some(passing) = self.passing_mut(id, number) else { return };
         let (from, others) = (passing.from, !passing.outs.is_empty());
@@ -282,7 +288,7 @@ impl Sbc {
     }
 
     /// A response to a request within a subscription.
-    pub(in crate::sbc) fn on_subscription_response(&mut self, id: u64, number: u64, tx: ClientTxId, response: &Message) {
+    pub(in crate::sbc) fn on_subscription_response(&mut self, id: LocalId, number: u64, tx: ClientTxId, response: &Message) {
         let status = response.status().unwrap_or(0);
         if status < 200 {
             // It is there: no other way is looked for.
@@ -338,7 +344,7 @@ impl Sbc {
     }
 
     /// The far end asks who we are. True: the request went out again.
-    fn prove_passing(&mut self, id: u64, number: u64, way: Option<Way>, response: &Message) -> bool {
+    fn prove_passing(&mut self, id: LocalId, number: u64, way: Option<Way>, response: &Message) -> bool {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return false };
         let Some(at) = subscription.passing.iter().position(|p| p.id == number) else { return false };
         let far = subscription.passing[at].from.other();
@@ -361,14 +367,14 @@ impl Sbc {
         true
     }
 
-    fn on_passing_failed(&mut self, id: u64, number: u64, status: u16) {
+    fn on_passing_failed(&mut self, id: LocalId, number: u64, status: u16) {
         let Some(passing) = self.take_passing(id, number) else { return };
         // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
         self.refuse_passing(passing.tx, &passing.request, if status == 408 { 504 } else { upstream(status) });
         self.on_passed(id, &passing.request, status, None);
     }
 
-    fn take_passing(&mut self, id: u64, number: u64) -> Option<Passing> {
+    fn take_passing(&mut self, id: LocalId, number: u64) -> Option<Passing> {
         let passing = &mut self.subscriptions.open.get_mut(&id)?.passing;
         let at = passing.iter().position(|p| p.id == number)?;
         let mut passing = passing.remove(at);
@@ -380,7 +386,7 @@ impl Sbc {
     }
 
     /// What the outcome of a request means for the subscription.
-    fn on_passed(&mut self, id: u64, request: &Message, status: u16, response: Option<&Message>) {
+    fn on_passed(&mut self, id: LocalId, request: &Message, status: u16, response: Option<&Message>) {
         let good = (200..300).contains(&status);
         if let Some(subscription) = self.subscriptions.open.get_mut(&id).filter(|_| good) {
             // RFC 6665 §4.4.1: both methods tell where their sender is to be reached; one that is refused changes nothing (RFC 3261 §12.2.2).

@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::Sbc;
 use crate::call::{Asked, End, Known, Refer, Timer, Usage, asks_for_sips, is_sips, keep_alive_after};
 use crate::dialog::{Dialog, without_tag};
-use crate::ids::CallUid;
+use crate::ids::{CallUid, LocalId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::policy::Prefix;
 use crate::sip::{Draft, HeaderId, Message};
@@ -40,7 +40,7 @@ const AFTER_CALL: Duration = Duration::from_secs(180);
 /// All of this node.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    open: HashMap<u64, Subscription>,
+    open: HashMap<LocalId, Subscription>,
     by_source: HashMap<IpAddr, u32>,
 }
 
@@ -50,9 +50,9 @@ impl Subscriptions {
         self.open.len()
     }
 
-    /// True when there is one with this serial.
-    pub(super) fn has(&self, serial: u64) -> bool {
-        self.open.contains_key(&serial)
+    /// True when there is one with this id.
+    pub(super) fn has(&self, id: LocalId) -> bool {
+        self.open.contains_key(&id)
     }
 
     /// The limit that one more of this source would be over.
@@ -64,13 +64,13 @@ impl Subscriptions {
         (of_source >= MAX_PER_SOURCE).then_some("source_subscriptions")
     }
 
-    fn insert(&mut self, serial: u64, subscription: Subscription) {
+    fn insert(&mut self, id: LocalId, subscription: Subscription) {
         *self.by_source.entry(Prefix::of_source(subscription.source).addr).or_default() += 1;
-        self.open.insert(serial, subscription);
+        self.open.insert(id, subscription);
     }
 
-    fn remove(&mut self, serial: u64) {
-        let Some(subscription) = self.open.remove(&serial) else { return };
+    fn remove(&mut self, id: LocalId) {
+        let Some(subscription) = self.open.remove(&id) else { return };
         let source = Prefix::of_source(subscription.source).addr;
         if let Some(count) = self.by_source.get_mut(&source) {
             *count -= 1;
@@ -134,11 +134,11 @@ impl Sbc {
 
     /// True when this id names a subscription of this node.
     pub(super) fn own_subscription(&self, uid: CallUid) -> bool {
-        uid == self.cx.own_uid(uid.serial) && self.subscriptions.has(uid.serial)
+        self.place(uid).is_some_and(|id| self.subscriptions.has(id))
     }
 
     /// A SUBSCRIBE was admitted; nobody was asked yet.
-    pub(super) fn begin_subscription(&mut self, id: u64, back: ReturnPath, request: &Message, trunk: &str, emergency: bool) {
+    pub(super) fn begin_subscription(&mut self, id: LocalId, back: ReturnPath, request: &Message, trunk: &str, emergency: bool) {
         let uid = self.cx.own_uid(id);
         let token = |kind| self.cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
         let (own, other) = (token(TokenKind::CallerLeg), token(TokenKind::CalleeLeg));
@@ -179,7 +179,14 @@ impl Sbc {
     }
 
     /// It goes to a target: what is sent there makes the dialog on that side, and gets our Contact.
-    pub(super) fn dial_subscription(&mut self, id: u64, trunk: &str, path: Path, tls_name: Option<Box<str>>, draft: &mut Draft) {
+    pub(super) fn dial_subscription(
+        &mut self,
+        id: LocalId,
+        trunk: &str,
+        path: Path,
+        tls_name: Option<Box<str>>,
+        draft: &mut Draft,
+    ) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         let value = |id| draft.first(id).unwrap_or_default();
         let (local_uri, tag) = value(HeaderId::From).rsplit_once(";tag=").unwrap_or_default();
@@ -203,14 +210,14 @@ impl Sbc {
     }
 
     /// It went again, with credentials.
-    pub(super) fn redial_subscription(&mut self, id: u64, cseq: u32) {
+    pub(super) fn redial_subscription(&mut self, id: LocalId, cseq: u32) {
         if let Some(subscription) = self.subscriptions.open.get_mut(&id) {
             subscription.callee.dialog.local_cseq = cseq;
         }
     }
 
     /// The 2xx came: completes the one to the subscriber, `draft`.
-    pub(super) fn confirm_subscription(&mut self, id: u64, request: &Message, response: &Message, draft: &mut Draft) {
+    pub(super) fn confirm_subscription(&mut self, id: LocalId, request: &Message, response: &Message, draft: &mut Draft) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         let dialog = &mut subscription.callee.dialog;
         // RFC 6665 §4.4.1: a NOTIFY that overtook it has made the dialog already.
@@ -233,7 +240,7 @@ impl Sbc {
     }
 
     /// The SUBSCRIBE that began it has its final answer. `asked`: with what it was accepted.
-    pub(super) fn settle_subscription(&mut self, id: u64, accepted: bool, asked: Option<&Asked>) {
+    pub(super) fn settle_subscription(&mut self, id: LocalId, accepted: bool, asked: Option<&Asked>) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         subscription.asking = false;
         if let Some(asked) = asked {
@@ -246,7 +253,7 @@ impl Sbc {
     }
 
     /// A call has ended with REFERs that wait for their last NOTIFY.
-    pub(super) fn keep_usage(&mut self, serial: u64, usage: Usage) {
+    pub(super) fn keep_usage(&mut self, id: LocalId, usage: Usage) {
         let Usage { subscriber, emergency, caller, callee, refers } = usage;
         let source = if subscriber == Side::Caller { &caller } else { &callee }.path.remote.ip();
         if self.subscriptions.full(source).is_some() {
@@ -254,18 +261,18 @@ impl Sbc {
         }
         let (passing, timer, asking, ended) = (Vec::new(), None, false, false);
         let kept = Subscription { source, emergency, subscriber, caller, callee, asking, ended, refers, passing, timer };
-        self.subscriptions.insert(serial, kept);
-        self.arm_subscription(serial, MARGIN);
+        self.subscriptions.insert(id, kept);
+        self.arm_subscription(id, MARGIN);
     }
 
-    fn await_subscription_keep_alive(&mut self, id: u64) {
+    fn await_subscription_keep_alive(&mut self, id: LocalId) {
         if self.subscriptions.open.get(&id).is_some_and(|s| !s.ended && s.ends().any(|end| end.far().is_behind_nat())) {
             self.cx.start_timer(keep_alive_after(&self.cx), Timer::SubscriptionKeepAlive(id));
         }
     }
 
     /// The NATs before its far ends are to remember them: between two NOTIFYs may be an hour.
-    pub(super) fn on_subscription_keep_alive(&mut self, id: u64) {
+    pub(super) fn on_subscription_keep_alive(&mut self, id: LocalId) {
         for end in self.subscriptions.open.get(&id).into_iter().flat_map(Subscription::ends) {
             end.far().keep_alive(&mut self.cx);
         }
@@ -273,20 +280,20 @@ impl Sbc {
     }
 
     /// It lasts for so long from now.
-    fn prolong(&mut self, id: u64, life: Duration) {
+    fn prolong(&mut self, id: LocalId, life: Duration) {
         let of_call = self.subscriptions.open.get(&id).is_some_and(|s| !s.refers.is_empty());
         let life = if of_call { life.min(AFTER_CALL) } else { life };
         self.arm_subscription(id, life + MARGIN);
     }
 
-    fn arm_subscription(&mut self, id: u64, after: Duration) {
+    fn arm_subscription(&mut self, id: LocalId, after: Duration) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id).filter(|s| !s.ended) else { return };
         self.cx.stop_timer(&mut subscription.timer);
         subscription.timer = Some(self.cx.start_timer(after, Timer::Subscription(id)));
     }
 
     /// Nobody refreshed it in its time.
-    pub(super) fn on_subscription_timer(&mut self, id: u64) {
+    pub(super) fn on_subscription_timer(&mut self, id: LocalId) {
         if let Some(subscription) = self.subscriptions.open.get_mut(&id) {
             subscription.timer = None;
             self.end_subscription(id, "expired");
@@ -295,14 +302,14 @@ impl Sbc {
     }
 
     /// Nothing more is passed on within it; what is under way is still answered.
-    fn end_subscription(&mut self, id: u64, how: &'static str) {
+    fn end_subscription(&mut self, id: LocalId, how: &'static str) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id).filter(|s| !s.ended) else { return };
         subscription.ended = true;
         self.cx.stop_timer(&mut subscription.timer);
         self.cx.count(Counter::Subscription(how));
     }
 
-    fn forget_if_done(&mut self, id: u64) {
+    fn forget_if_done(&mut self, id: LocalId) {
         if self.subscriptions.open.get(&id).is_some_and(Subscription::is_done) {
             self.subscriptions.remove(id);
         }
@@ -357,21 +364,21 @@ mod tests {
     fn one_source_and_all_of_them_are_bounded() {
         let mut all = Subscriptions::default();
         let source = |n: u32| IpAddr::from(n.to_be_bytes());
-        for serial in 0..u64::from(MAX_PER_SOURCE) {
+        for id in 0..u64::from(MAX_PER_SOURCE) {
             assert_eq!(all.full(source(1)), None);
-            all.insert(serial, subscription(source(1)));
+            all.insert(LocalId(id), subscription(source(1)));
         }
         assert_eq!(all.full(source(1)), Some("source_subscriptions"));
         assert_eq!(all.full(source(2)), None);
-        all.remove(0);
+        all.remove(LocalId(0));
         assert_eq!(all.full(source(1)), None);
         let room = u32::try_from(MAX_SUBSCRIPTIONS - all.len()).expect("few");
         for n in 0..room {
-            all.insert(100_000 + u64::from(n), subscription(source(1000 + n)));
+            all.insert(LocalId(100_000 + u64::from(n)), subscription(source(1000 + n)));
         }
         assert_eq!(all.full(source(2)), Some("subscriptions"));
-        let serials: Vec<u64> = all.open.keys().copied().collect();
-        serials.into_iter().for_each(|serial| all.remove(serial));
+        let ids: Vec<LocalId> = all.open.keys().copied().collect();
+        ids.into_iter().for_each(|id| all.remove(id));
         assert!(all.open.is_empty() && all.by_source.is_empty(), "nothing is left of what is gone");
     }
 

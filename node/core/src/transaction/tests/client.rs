@@ -1,7 +1,7 @@
 //! Client transactions in whole exchanges.
 
 use super::*;
-use crate::ids::SendId;
+use crate::ids::{LocalId, SendId};
 use crate::io::SendFailure;
 
 fn send(t: &mut Transactions, at: u64, invite: bool, transport: Transport) -> ClientTxId {
@@ -260,9 +260,9 @@ fn whose_it_is_is_known_until_its_end_was_told() {
     assert_eq!(t.poll_output(), Some(TxOutput::Event(TxEvent::ClientTransportError(id, SendFailure::Refused))));
     assert_eq!(t.client_user(id), ClientUser::Probe);
     // Who gives it to somebody else at the first word of its end has the second go there.
-    t.set_client_user(id, ClientUser::Message { id: 3 });
+    t.set_client_user(id, ClientUser::Message { id: LocalId(3) });
     assert_eq!(t.poll_output(), Some(TxOutput::Event(TxEvent::ClientTerminated(id))));
-    assert_eq!(t.client_user(id), ClientUser::Message { id: 3 });
+    assert_eq!(t.client_user(id), ClientUser::Message { id: LocalId(3) });
     assert_eq!(t.poll_output(), None);
     assert_eq!(t.client_user(id), ClientUser::Nobody);
     t.set_client_user(id, ClientUser::Neighbour);
