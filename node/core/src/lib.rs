@@ -18,6 +18,7 @@ pub mod replica;
 pub mod routing;
 pub mod sbc;
 pub mod sip;
+pub mod targets;
 pub mod time;
 pub mod timer;
 pub mod token;

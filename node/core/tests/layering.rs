@@ -22,6 +22,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("dialog", &["sip"]),
     ("health", &["io", "time"]),
     ("routing", &["io", "policy", "sip"]),
+    ("targets", &["ids", "io"]),
     ("placement", &["ctx", "ids", "io", "replica", "sip", "time", "token"]),
     (
         "call",
@@ -37,6 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "routing",
             "sip",
             "store_pb",
+            "targets",
             "time",
             "timer",
             "token",
@@ -58,6 +60,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "routing",
             "sip",
             "store_pb",
+            "targets",
             "time",
             "timer",
             "token",

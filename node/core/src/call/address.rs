@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::dial::Candidate;
 use super::services::Services;
 use crate::dialog::fit_to_send;
 use crate::io::{Target, Transport};
 use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri};
+use crate::targets::Candidate;
 
 /// The Request-URI toward a target: the number or name as dialled, at the target's host; other schemes as they are.
 pub(super) fn request_uri(invite: &Message, candidate: &Candidate) -> String {

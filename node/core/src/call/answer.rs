@@ -36,7 +36,7 @@ impl Call {
         cx.stop_timer(&mut attempt.timer);
         let path = attempt.path;
         cx.target_responded(&path, status, response);
-        self.tcp_answered(&path);
+        self.targets.on_answer(path.remote);
         match status {
             100..=199 => {
                 if self.attempts[at].unwanted {

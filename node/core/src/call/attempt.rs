@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::challenge::Retry;
-use super::dial::Candidate;
 use super::early::Template;
 use super::ladder::Ladder;
 use super::services::Services;
@@ -12,6 +11,7 @@ use crate::dialog::Dialog;
 use crate::ids::LocalId;
 use crate::io::{Path, ReturnPath};
 use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::targets::Candidate;
 use crate::timer::TimerId;
 use crate::transaction::ClientTxId;
 

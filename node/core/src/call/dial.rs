@@ -1,7 +1,5 @@
 //! Where to dial, and the INVITE toward one target after the other.
 
-use std::net::IpAddr;
-
 use super::address::{is_sips, request_uri, to_value};
 use super::media::MediaPhase;
 use super::services::{LOOP_PARAM, Services};
@@ -9,10 +7,11 @@ use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase, ClaimState, headers};
 use crate::dialog::Dialog;
 use crate::ids::ResolveId;
-use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Side, Target, Transport, TransportChoice};
+use crate::io::{ResolveError, ReturnPath, Side, Target};
 use crate::policy::Topology;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
+use crate::targets::{Candidate, Hop, Large, Next, Redial};
 use crate::token::ClaimKey;
 use crate::transaction::{CallUse, ClientUser, NewRequest, QuestionUser};
 
@@ -25,72 +24,11 @@ const MAX_BREADTH: &str = "60";
 /// RFC 3261 §18.1.1, path MTU unknown: a larger request of ours goes by TCP, if the trunk leaves the transport open.
 pub const DATAGRAM_MAX: usize = 1300;
 
-/// One target of a trunk, not looked up yet.
-#[derive(Clone, Debug)]
-pub(super) struct Hop {
-    pub(super) trunk: Box<str>,
-    pub(super) realm: Realm,
-    pub(super) host: HostAndPort,
-    pub(super) choice: TransportChoice,
-    /// The Contact of a 3xx that led here: the Request-URI as it is (RFC 3261 §8.1.3.4).
-    pub(super) uri: Option<Box<str>>,
-}
-
-impl Hop {
-    /// Its address, where no name is to be looked up.
-    pub(super) fn literal(&self) -> Option<Target> {
-        let ip = self.host.host.parse::<IpAddr>().ok()?;
-        let transport = match self.choice {
-            TransportChoice::Fixed(t) => t,
-            TransportChoice::Secure => Transport::Tls,
-            TransportChoice::Any => Transport::Udp,
-        };
-        let port = self.host.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-        Some(Target { addr: (ip, port).into(), transport })
-    }
-}
-
-/// One address to dial.
-#[derive(Clone, Debug)]
-pub(super) struct Candidate {
-    pub(super) target: Target,
-    pub(super) trunk: Box<str>,
-    pub(super) realm: Realm,
-    /// What the Request-URI names.
-    pub(super) host: Box<str>,
-    /// What is done with a request that is too large for a datagram.
-    pub(super) large: Large,
-    /// The whole Request-URI, where a 3xx named it.
-    pub(super) uri: Option<Box<str>>,
-    /// The same INVITE with something changed: the leg's identity stays, and the CSeq number goes on (RFC 4028 §7.3).
-    pub(super) again: Option<Again>,
-}
-
-/// Of an INVITE that goes out again.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Again {
-    /// Which try at its target it was.
-    tries: usize,
-    /// The CSeq number of the last one.
-    cseq: u32,
-}
-
-/// UDP and large requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Large {
-    /// The transport is as was asked for.
-    Stay,
-    /// TCP to the same address first.
-    ByTcp,
-    /// TCP to the same address was tried.
-    AfterTcp,
-}
-
 impl Call {
     /// Finds the route. A call without one fails in `try_dial`.
     pub(super) fn plan(&mut self, cx: &Services) {
         if let Some(replaced) = &self.replaced {
-            self.hops.extend(replaced.hops());
+            replaced.hops().for_each(|hop| self.targets.push(hop));
             return;
         }
         let Ok(uri) = Uri::parse(self.invite.request_uri().unwrap_or_default()) else { return };
@@ -103,7 +41,7 @@ impl Call {
                 self.unsecured = true;
                 continue;
             }
-            self.hops.push_back(Hop {
+            self.targets.push(Hop {
                 trunk: trunk.name.clone(),
                 realm: trunk.realm,
                 host: target.host.clone(),
@@ -122,27 +60,23 @@ impl Call {
             && self.attempts.iter().all(|a| a.finished || a.unwanted);
         if !ready {
             // The DNS need not wait for the rest.
-            if self.phase == CallPhase::Preparing {
-                self.look_up_next(cx);
+            if self.phase == CallPhase::Preparing
+                && let Some(hop) = self.targets.look_ahead()
+            {
+                self.look_up(cx, hop);
             }
             return;
         }
-        while self.attempts.len() < MAX_ATTEMPTS {
-            match self.candidates.pop_front() {
-                Some(candidate) if cx.defers(candidate.realm, &candidate.target) => self.deferred.push_back(candidate),
-                Some(candidate) => {
+        loop {
+            match self.targets.next(|c| cx.defers(c.realm, &c.target)) {
+                Next::Try(candidate) => {
                     if self.dial(cx, candidate) {
                         return;
                     }
                 }
-                None if self.resolving.is_some() => return,
-                None if self.hops.is_empty() => {
-                    let Some(candidate) = self.deferred.pop_front() else { break };
-                    if self.dial(cx, candidate) {
-                        return;
-                    }
-                }
-                None => self.look_up_next(cx),
+                Next::Wait => return,
+                Next::LookUp(hop) => self.look_up(cx, hop),
+                Next::Exhausted => break,
             }
         }
         if self.back_to_the_silent(cx) {
@@ -153,49 +87,9 @@ impl Call {
         self.fail_with_best(cx, otherwise);
     }
 
-    fn look_up_next(&mut self, cx: &mut Services) {
-        if !self.candidates.is_empty() || self.resolving.is_some() {
-            return;
-        }
-        let Some(hop) = self.hops.pop_front() else { return };
-        match hop.literal() {
-            Some(target) => self.add_candidates(&hop, &[target]),
-            None => {
-                let request = ResolveRequest { target: hop.host.clone(), transport: hop.choice };
-                let id = cx.resolve(QuestionUser::Call(self.id), request);
-                self.resolving = Some((id, hop));
-            }
-        }
-    }
-
-    fn add_candidates(&mut self, hop: &Hop, targets: &[Target]) {
-        for target in targets.iter().take(MAX_ATTEMPTS) {
-            self.candidates.push_back(Candidate {
-                target: target.clone(),
-                trunk: hop.trunk.clone(),
-                realm: hop.realm,
-                host: hop.host.host.clone(),
-                uri: hop.uri.clone(),
-                again: None,
-                large: if hop.choice == TransportChoice::Any { Large::ByTcp } else { Large::Stay },
-            });
-        }
-    }
-
-    /// The same target by TCP; UDP is next, should that fail. `None`: it is not for this candidate, or TCP failed lately.
-    fn by_tcp(&mut self, cx: &mut Services, candidate: &Candidate) -> Option<Candidate> {
-        let target = Target { addr: candidate.target.addr, transport: Transport::Tcp };
-        if candidate.large != Large::ByTcp || candidate.target.transport != Transport::Udp || cx.defers(candidate.realm, &target)
-        {
-            return None;
-        }
-        self.candidates.push_front(Candidate { large: Large::AfterTcp, ..candidate.clone() });
-        Some(Candidate { target, large: Large::Stay, ..candidate.clone() })
-    }
-
-    /// A target answered by TCP: UDP to it is no alternative any more.
-    pub(super) fn tcp_answered(&mut self, path: &Path) {
-        self.candidates.retain(|c| c.large != Large::AfterTcp || c.target.addr != path.remote);
+    fn look_up(&mut self, cx: &mut Services, hop: Hop) {
+        let question = cx.resolve(QuestionUser::Call(self.id), hop.question());
+        self.targets.asked(question, hop);
     }
 
     /// The DNS answered.
@@ -203,10 +97,10 @@ impl Call {
         if self.on_send_resolved(cx, id, &result) {
             return;
         }
-        let Some((_, hop)) = self.resolving.take_if(|(r, _)| *r == id) else { return };
-        if let Ok(targets) = result {
-            self.add_candidates(&hop, &targets);
-        } else {
+        if !self.targets.on_resolved(id, result.as_deref().ok()) {
+            return;
+        }
+        if result.is_err() {
             self.note_failure(480, None);
         }
         self.try_dial(cx);
@@ -222,7 +116,7 @@ impl Call {
         if self.media.phase == MediaPhase::Opening {
             self.media.on_open_failed();
         }
-        if let Some((_, _)) = self.resolving.take() {
+        if self.targets.stop_waiting() {
             self.note_failure(480, None);
         }
         self.try_dial(cx);
@@ -241,9 +135,7 @@ impl Call {
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the exact key, for a caller that
         // tries one node after the other is dialled again each time; copies of one packet are still one request (rule C).
         let (key, epoch) = if self.journal.has_no_key() { (ClaimKey(self.exact), 2) } else { (self.claim_key, 1) };
-        let Target { addr, transport } = candidate.target;
-        let here = self.attempts.iter().filter(|a| a.path.remote == addr && a.path.transport == transport);
-        let tries = candidate.again.map_or_else(|| here.count(), |again| again.tries);
+        let tries = candidate.again.map_or_else(|| self.targets.tries(&candidate.target), |again| again.tries);
         let identity = cx.key.callee_identity(key, epoch, target_number(&candidate.target, tries));
         let cseq = candidate.again.map_or(identity.cseq, |again| again.cseq + 1);
         let uri = request_uri(&self.invite, &candidate);
@@ -264,7 +156,7 @@ impl Call {
             self.callee.path = replaced.flow_to(cx, &candidate.target).unwrap_or(self.callee.path);
             self.callee.dialog.route_set = replaced.routes.clone();
         }
-        self.callee.tls_name = candidate.host.parse::<IpAddr>().is_err().then(|| candidate.host.clone());
+        self.callee.tls_name = candidate.tls_name();
         self.early_target = format!("{}/{}", self.callee.trunk, candidate.target.addr);
         let mut draft = self.callee.dialog.request(&Method::Invite);
         let forwards = headers::next_max_forwards(&self.invite).unwrap_or(70);
@@ -294,7 +186,7 @@ impl Call {
         draft.insert_first(HeaderId::Via, &*via);
         let Some(payload) = cx.encode(&draft) else { return false };
         if payload.len() > DATAGRAM_MAX
-            && let Some(by_tcp) = self.by_tcp(cx, &candidate)
+            && let Some(by_tcp) = self.targets.by_tcp(&candidate, |c| cx.defers(c.realm, &c.target))
         {
             return self.dial(cx, by_tcp);
         }
@@ -316,6 +208,7 @@ impl Call {
         let timer = Some(cx.start_timer(failover, Timer::Call(self.id, CallTimer::Failover(index))));
         self.restart_ring(cx);
         self.await_progress(cx);
+        self.targets.on_tried(candidate.target.clone());
         self.attempts.push(Attempt {
             call: self.id,
             index,
@@ -352,13 +245,13 @@ impl Call {
         if sent > usize::from(super::session::MAX_RAISES) {
             return false;
         }
-        let again = Some(Again { tries: attempt.tries, cseq: attempt.cseq });
+        let again = Some(Redial { tries: attempt.tries, cseq: attempt.cseq });
         let uri = Some(attempt.uri.clone());
         let candidate = Candidate { uri, again, large: Large::Stay, ..attempt.candidate.clone() };
         if !self.raise_session(Side::Callee, response) {
             return false;
         }
-        self.candidates.push_front(candidate);
+        self.targets.push_front(candidate);
         true
     }
 }
@@ -374,6 +267,7 @@ pub fn target_number(target: &Target, tries: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::Transport;
 
     #[test]
     fn the_number_of_a_target_is_its_own() {

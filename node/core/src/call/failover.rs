@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use super::dial::MAX_ATTEMPTS;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase};
@@ -18,21 +17,7 @@ const SPARED_FOR: Duration = Duration::from_secs(6);
 impl Call {
     /// True when another target could be tried, or waited for.
     pub(super) fn has_alternative(&self) -> bool {
-        self.has_untried() || self.silent().is_some()
-    }
-
-    /// True when another target could be tried.
-    pub(super) fn has_untried(&self) -> bool {
-        let waiting = !self.candidates.is_empty() || !self.deferred.is_empty();
-        self.attempts.len() < MAX_ATTEMPTS && (waiting || !self.hops.is_empty() || self.resolving.is_some())
-    }
-
-    /// True when another target could be tried of which nothing bad is known.
-    fn has_better(&self, cx: &Services) -> bool {
-        let unknown = self.resolving.is_some()
-            || self.candidates.iter().any(|c| !cx.is_held(c.realm, &c.target))
-            || self.hops.iter().any(|h| h.literal().is_none_or(|target| !cx.is_held(h.realm, &target)));
-        self.attempts.len() < MAX_ATTEMPTS && unknown
+        self.targets.has_untried() || self.silent().is_some()
     }
 
     /// The last target that was passed over and may still answer.
@@ -42,7 +27,8 @@ impl Call {
 
     /// The target has been silent for too long: the next one, if there is one.
     pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
-        let (better, untried) = (self.has_better(cx), self.has_untried());
+        let better = self.targets.has_better(|realm, target| cx.is_held(realm, target));
+        let untried = self.targets.has_untried();
         let id = self.id;
         let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
         attempt.timer = None;

@@ -2,7 +2,6 @@
 //! to the caller (RFC 3261 §8.1.3.4, §16.7).
 
 use super::challenge::Challenged;
-use super::dial::Hop;
 use super::services::Services;
 use super::{Call, CallPhase, Cause, ClaimState};
 use crate::dialog::without_headers;
@@ -10,6 +9,7 @@ use crate::io::{Counter, HostAndPort, Side};
 use crate::policy::RedirectPolicy;
 use crate::routing;
 use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri, readable};
+use crate::targets::Hop;
 use crate::transaction::ResponseAction;
 
 /// 3xx that one call follows: a redirect server that sends in circles ends here.
@@ -156,11 +156,7 @@ impl Call {
         self.redirects += 1;
         cx.count(Counter::Target("redirected"));
         // RFC 3261 §8.1.3.4: in the order of their q; what was to be tried before comes after.
-        let waiting = std::mem::take(&mut self.candidates);
-        self.deferred.extend(waiting);
-        for hop in hops.into_iter().rev() {
-            self.hops.push_front(hop);
-        }
+        self.targets.redirect(hops);
         true
     }
 

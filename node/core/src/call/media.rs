@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::describe::stands;
-use super::dial::Candidate;
 use super::hearing::Hearing;
 use super::leg::Leg;
 use super::remote::{Said, remote_of};
@@ -17,6 +16,7 @@ use crate::ids::MediaId;
 use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Realm, Side, StreamPorts, StreamRemote};
 use crate::policy::{PastUs, latches, past_us};
 use crate::sip::{Carrier, LineRewrite, MediaLine, Sdp, SdpRewrite};
+use crate::targets::Candidate;
 
 /// Streams of one call at the most; further m-lines are passed on without being anchored.
 pub(super) const MAX_STREAMS: usize = 32;
@@ -348,7 +348,7 @@ impl Call {
     pub(super) fn waits_for_ports(&mut self, cx: &mut Services, candidate: &Candidate) -> bool {
         let waits = !self.media.reach(cx, candidate.realm);
         if waits {
-            self.candidates.push_front(candidate.clone());
+            self.targets.push_front(candidate.clone());
             // What was dialled with the ports that are gone cannot have the call back.
             self.forget_passed_over();
             if self.timers.prepare.is_none() {

@@ -49,8 +49,6 @@ mod unacked;
 mod underway;
 mod ways;
 
-use std::collections::VecDeque;
-
 pub use address::{asks_for_sips, is_sips, to_value, uri_at};
 pub use asked::Asked;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
@@ -70,7 +68,6 @@ pub use twin::INVITE_LIFE;
 pub use ways::{NextHop, Way, Ways, Written, hop_to, keep_alive_after};
 
 use attempt::Attempt;
-use dial::{Candidate, Hop};
 use forward::Forward;
 pub use journal::Journal;
 use media::CallMedia;
@@ -78,11 +75,12 @@ pub use outgoing::Loss;
 use outgoing::{Again, PendingSend, Within};
 pub use setup::NewCall;
 
-use crate::ids::{CallUid, Epoch, LocalId, NodeId, ResolveId};
+use crate::ids::{CallUid, Epoch, LocalId, NodeId};
 use crate::io::{ClaimStage, ReturnPath, Side};
 use crate::sip::{Draft, Message};
 use crate::store_pb;
 use crate::store_pb::EmergencyInfo;
+use crate::targets::TargetSet;
 use crate::time::Instant;
 use crate::timer::TimerId;
 use crate::token::ClaimKey;
@@ -159,11 +157,7 @@ pub struct Call {
     pub counted: bool,
     invite_tx: Option<ServerTxId>,
     back: ReturnPath,
-    hops: VecDeque<Hop>,
-    candidates: VecDeque<Candidate>,
-    /// Candidates that are held down: the last to be tried.
-    deferred: VecDeque<Candidate>,
-    resolving: Option<(ResolveId, Hop)>,
+    targets: TargetSet,
     attempts: Vec<Attempt>,
     forwards: Vec<Forward>,
     sends: Vec<PendingSend>,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::dial::MAX_ATTEMPTS;
 use super::leg::Leg;
 use super::media::CallMedia;
 use super::services::Services;
@@ -13,6 +14,7 @@ use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{Realm, ReturnPath, Side};
 use crate::sip::Message;
 use crate::store_pb::command::Kind;
+use crate::targets::TargetSet;
 use crate::token::{ClaimKey, OwnerToken, TokenKind};
 use crate::transaction::ServerTxId;
 
@@ -51,7 +53,7 @@ impl Call {
         call.ladder.received(cx.now.unix, call.caller.realm, &call.back, &call.invite);
         call.ladder.sent(cx.now.unix, call.caller.realm, &call.back, &call.invite.response(100, None));
         call.plan(cx);
-        if let Some(hop) = call.hops.front() {
+        if let Some(hop) = call.targets.first_hop() {
             // The ports are asked for before the called side is known for good; it nearly always is the first one.
             call.media.expect_callee_in(hop.realm);
         }
@@ -159,10 +161,7 @@ impl Call {
             counted: true,
             invite_tx: Some(new.tx),
             back: new.back,
-            hops: Default::default(),
-            candidates: Default::default(),
-            deferred: Default::default(),
-            resolving: None,
+            targets: TargetSet::new(MAX_ATTEMPTS),
             attempts: Vec::new(),
             forwards: Vec::new(),
             sends: Vec::new(),

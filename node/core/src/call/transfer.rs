@@ -1,11 +1,12 @@
 //! REFER (RFC 3515) from one leg to the other: where it leads, and its notifications; and calls that replace another (RFC 3891).
 
 use super::services::Services;
-use super::{Call, NextHop, dial::Hop, end::End};
+use super::{Call, NextHop, end::End};
 use crate::ctx::bracketed;
 use crate::io::{HostAndPort, Path, Realm, Side, Target, Transport, TransportChoice};
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, unescape};
 use crate::store_pb::EmergencyInfo;
+use crate::targets::Hop;
 use crate::token::ClusterKey;
 
 /// REFERs of one call whose notifications are told apart.

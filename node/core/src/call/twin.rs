@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use super::dial::{Candidate, Large};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause, ClaimState, Heard};
 use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, PeerMessage, ReturnPath, Target};
 use crate::sip::Method;
+use crate::targets::{Candidate, Large};
 use crate::transaction::{ServerTxId, ServerUser};
 
 /// How long an INVITE may be dialled for that nobody serves: 64 × T1, when its sender gives up (RFC 3261 §17.1.1.2, timer B). A sender that
@@ -215,7 +215,7 @@ impl Call {
             let target = Target { addr: attempt.path.remote, transport: attempt.path.transport };
             let (uri, again) = (Some(attempt.uri.clone()), None);
             let candidate = Candidate { target, uri, again, large: Large::Stay, ..attempt.candidate.clone() };
-            self.candidates.push_front(candidate);
+            self.targets.push_front(candidate);
         }
         self.try_dial(cx);
     }

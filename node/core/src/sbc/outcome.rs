@@ -117,7 +117,7 @@ impl Sbc {
     pub(super) fn on_resolved(&mut self, user: QuestionUser, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
         match user {
             QuestionUser::Call(call) => self.with_call(call, |call, cx| call.on_resolved(cx, id, result)),
-            QuestionUser::Message(id) => self.on_page_resolved(id, &result),
+            QuestionUser::Message(page) => self.on_page_resolved(page, id, &result),
             QuestionUser::Subscription { id, request } => self.on_subscription_resolved(id, request, &result),
             QuestionUser::Farewell { call, side } => self.on_farewell_resolved(call, side, &result),
             QuestionUser::Probe => self.on_probe_resolved(id, result),

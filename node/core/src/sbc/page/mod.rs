@@ -6,18 +6,19 @@
 
 mod send;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Sbc;
 use crate::call::server_key;
 use crate::call::{ALLOW_NO_EVENTS, Asked, copy_through, finish_response, upstream};
 use crate::ctx::AGENT;
-use crate::ids::{LocalId, ResolveId};
-use crate::io::{Counter, HostAndPort, Path, Realm, ReturnPath, Target, TransportChoice};
+use crate::ids::LocalId;
+use crate::io::{Counter, Path, ReturnPath};
 use crate::policy::SubscribePolicy;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
+use crate::targets::{Hop, TargetSet};
 use crate::time::Instant;
 use crate::timer::TimerId;
 use crate::token::ClaimKey;
@@ -43,15 +44,6 @@ impl Pages {
     }
 }
 
-/// One target of a trunk, not looked up yet.
-#[derive(Clone, Debug)]
-pub(super) struct Hop {
-    pub(super) trunk: Box<str>,
-    pub(super) realm: Realm,
-    host: HostAndPort,
-    choice: TransportChoice,
-}
-
 /// What went to the present target.
 #[derive(Debug)]
 struct Sent {
@@ -73,16 +65,11 @@ struct Page {
     /// Of the present target.
     to_trunk: Box<str>,
     emergency: bool,
-    hops: VecDeque<Hop>,
-    asking: Option<(ResolveId, Hop)>,
-    candidates: VecDeque<(Hop, Target)>,
-    /// Held down: the last to be tried.
-    deferred: VecDeque<(Hop, Target)>,
+    targets: TargetSet,
     current: Option<Sent>,
     /// Targets that were passed over for their silence: what they took late, they took.
     earlier: Vec<Sent>,
     provisional: bool,
-    tries: Vec<Target>,
     began: Instant,
     timer: Option<TimerId>,
     /// What the first target said that failed.
@@ -90,11 +77,6 @@ struct Page {
 }
 
 impl Page {
-    fn has_alternative(&self) -> bool {
-        let left = !self.candidates.is_empty() || !self.deferred.is_empty() || !self.hops.is_empty() || self.asking.is_some();
-        left && self.tries.len() < MAX_TRIES
-    }
-
     fn subscribes(&self) -> bool {
         self.request.method() == &Method::Subscribe
     }
@@ -120,7 +102,7 @@ impl Sbc {
         let route = routing::route(&config, &uri, service, &admitted.trunk);
         let targets = route.map(|r| routing::targets(&config, r)).unwrap_or_default().into_iter();
         let mut unsecured = false;
-        let hops: VecDeque<Hop> = targets
+        let hops: Vec<Hop> = targets
             .filter(|(_, target)| {
                 let carries = routing::carries(target.transport, secure, service.is_some());
                 unsecured |= !carries;
@@ -131,6 +113,7 @@ impl Sbc {
                 realm: trunk.realm,
                 host: target.host.clone(),
                 choice: routing::transport_choice(target.transport, secure),
+                uri: None,
             })
             .collect();
         let id = self.cx.local_id();
@@ -146,6 +129,8 @@ impl Sbc {
             return self.cx.reject(tx, message, routing::unrouted(service.is_some() || unsecured), &tag);
         }
         let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
+        let mut targets = TargetSet::new(MAX_TRIES);
+        hops.into_iter().for_each(|hop| targets.push(hop));
         let page = Page {
             tx,
             request: message.clone(),
@@ -153,14 +138,10 @@ impl Sbc {
             emergency: admitted.service.is_some(),
             from_trunk: admitted.trunk,
             to_trunk: Default::default(),
-            hops,
-            asking: None,
-            candidates: VecDeque::new(),
-            deferred: VecDeque::new(),
+            targets,
             current: None,
             earlier: Vec::new(),
             provisional: false,
-            tries: Vec::new(),
             began: self.cx.now.mono,
             timer: None,
             failure: None,

@@ -1,18 +1,17 @@
 //! From target to target: the DNS, what is sent, and what comes of it.
 
-use std::net::IpAddr;
-
-use super::{GIVE_UP, Hop, MAX_TRIES, Page, Sent};
+use super::{GIVE_UP, Page, Sent};
 use crate::call::{
     Asked, Challenged, DATAGRAM_MAX, Known, LOOP_PARAM, Timer, copy_through, next_max_forwards, strip_our_credentials,
     target_number, to_value, uri_at,
 };
 use crate::dialog::fit_to_send;
-use crate::ids::LocalId;
-use crate::io::{ResolveError, ResolveRequest, ReturnPath, Target, Transport, TransportChoice};
+use crate::ids::{LocalId, ResolveId};
+use crate::io::{ResolveError, ReturnPath, Target};
 use crate::policy::Topology;
 use crate::sbc::Sbc;
 use crate::sip::{Draft, HeaderId, Message};
+use crate::targets::{Candidate, Next};
 use crate::transaction::{ClientTxId, ClientUser, NewRequest, QuestionUser};
 
 /// Octets that a request still gets when its size is judged: Via, and a Contact.
@@ -25,108 +24,80 @@ impl Sbc {
         page.current = None;
         page.provisional = false;
         self.cx.stop_timer(&mut page.timer);
-        while page.tries.len() < MAX_TRIES {
-            let candidate = page.candidates.pop_front();
-            let held = candidate.as_ref().is_some_and(|(hop, target)| self.cx.defers(hop.realm, target));
-            match (candidate, held) {
-                (Some(candidate), true) => page.deferred.push_back(candidate),
-                (Some((hop, target)), false) => {
-                    if self.send_page(id, &mut page, &hop, target) {
-                        self.pages.open.insert(id, page);
-                        return;
+        loop {
+            match page.targets.next(|c| self.cx.defers(c.realm, &c.target)) {
+                Next::Try(candidate) => {
+                    if self.send_page(id, &mut page, &candidate) {
+                        break;
                     }
                 }
-                (None, _) if page.asking.is_some() => {
-                    self.pages.open.insert(id, page);
-                    return;
+                Next::Wait => break,
+                Next::LookUp(hop) => {
+                    let question = self.cx.resolve(QuestionUser::Message(id), hop.question());
+                    page.targets.asked(question, hop);
                 }
-                (None, _) => match page.hops.pop_front() {
-                    Some(hop) => self.look_up(id, &mut page, hop),
-                    None => {
-                        let Some((hop, target)) = page.deferred.pop_front() else { break };
-                        if self.send_page(id, &mut page, &hop, target) {
-                            self.pages.open.insert(id, page);
-                            return;
-                        }
-                    }
-                },
+                Next::Exhausted => {
+                    let failure = page.failure.take();
+                    return self.answer_page(id, page, 480, failure.as_ref());
+                }
             }
         }
-        let failure = page.failure.take();
-        self.answer_page(id, page, 480, failure.as_ref());
-    }
-
-    fn look_up(&mut self, id: LocalId, page: &mut Page, hop: Hop) {
-        if let Ok(ip) = hop.host.host.parse::<IpAddr>() {
-            let transport = match hop.choice {
-                TransportChoice::Fixed(t) => t,
-                TransportChoice::Secure => Transport::Tls,
-                TransportChoice::Any => Transport::Udp,
-            };
-            let port = hop.host.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-            page.candidates.push_back((hop, Target { addr: (ip, port).into(), transport }));
-            return;
-        }
-        let request = ResolveRequest { target: hop.host.clone(), transport: hop.choice };
-        let question = self.cx.resolve(QuestionUser::Message(id), request);
-        page.asking = Some((question, hop));
+        self.pages.open.insert(id, page);
     }
 
     /// The DNS answered for one of these.
-    pub(in crate::sbc) fn on_page_resolved(&mut self, id: LocalId, result: &Result<Vec<Target>, ResolveError>) {
-        if let Some(page) = self.pages.open.get_mut(&id)
-            && let Some((_, hop)) = page.asking.take()
-        {
-            let targets = result.as_deref().unwrap_or_default().iter().take(MAX_TRIES);
-            page.candidates.extend(targets.map(|target| (hop.clone(), target.clone())));
+    pub(in crate::sbc) fn on_page_resolved(
+        &mut self,
+        id: LocalId,
+        question: ResolveId,
+        result: &Result<Vec<Target>, ResolveError>,
+    ) {
+        let Some(page) = self.pages.open.get_mut(&id) else { return };
+        if page.targets.on_resolved(question, result.as_deref().ok()) {
             self.try_page(id);
         }
     }
 
     /// False: it could not be written or sent.
-    fn send_page(&mut self, id: LocalId, page: &mut Page, hop: &Hop, mut target: Target) -> bool {
-        let tries = page.tries.iter().filter(|t| **t == target).count();
-        page.tries.push(target.clone());
-        page.to_trunk = hop.trunk.clone();
-        let mut draft = self.write_page(page, hop, &target, tries);
-        let cx = &mut self.cx;
+    fn send_page(&mut self, id: LocalId, page: &mut Page, candidate: &Candidate) -> bool {
+        let mut draft = self.write_page(page, candidate);
         let large = draft.encode().is_ok_and(|octets| octets.len() > DATAGRAM_MAX - ROOM);
-        let by_tcp = Target { transport: Transport::Tcp, ..target };
-        let open = hop.choice == TransportChoice::Any && target.transport == Transport::Udp;
-        if large && open && !cx.defers(hop.realm, &by_tcp) {
+        if large && let Some(by_tcp) = page.targets.by_tcp(candidate, |c| self.cx.defers(c.realm, &c.target)) {
             // RFC 3428 §8, RFC 3261 §18.1.1: what does not fit goes by a transport with congestion control; by UDP, should that fail.
-            page.candidates.push_front((Hop { choice: TransportChoice::Fixed(Transport::Udp), ..hop.clone() }, target.clone()));
-            target = by_tcp;
+            return self.send_page(id, page, &by_tcp);
         }
-        let path = cx.path_to(hop.realm, target.transport, target.addr);
-        let tls_name = hop.host.host.parse::<IpAddr>().is_err().then(|| hop.host.host.clone());
+        let (path, tls_name) =
+            (self.cx.path_to(candidate.realm, candidate.target.transport, candidate.target.addr), candidate.tls_name());
+        page.targets.on_tried(candidate.target.clone());
+        page.to_trunk = candidate.trunk.clone();
         if page.subscribes() {
-            self.dial_subscription(id, &hop.trunk, path, tls_name.clone(), &mut draft);
+            self.dial_subscription(id, &candidate.trunk, path, tls_name.clone(), &mut draft);
         }
-        let asked = Asked::new(&mut self.cx, &hop.trunk, Known::default(), &mut draft);
+        let asked = Asked::new(&mut self.cx, &candidate.trunk, Known::default(), &mut draft);
         let loops = self.cx.loop_cookie(&page.request);
         let Some(tx) = self.transmit_page(id, &mut draft, path, tls_name.clone(), &loops) else { return false };
-        let failover = self.cx.config.failover_after(&hop.trunk);
-        page.current = Some(Sent { tx, trunk: hop.trunk.clone(), path, tls_name, asked });
+        let failover = self.cx.config.failover_after(&candidate.trunk);
+        page.current = Some(Sent { tx, trunk: candidate.trunk.clone(), path, tls_name, asked });
         let left = (page.began + GIVE_UP).since(self.cx.now.mono);
         page.timer = Some(self.cx.start_timer(failover.min(left), Timer::Page(id)));
         true
     }
 
     /// As it goes to a target, without Via, Contact and credentials.
-    fn write_page(&self, page: &Page, hop: &Hop, target: &Target, tries: usize) -> Draft {
+    fn write_page(&self, page: &Page, to: &Candidate) -> Draft {
         let (cx, method) = (&self.cx, page.request.method());
-        let identity = cx.key.callee_identity(page.key, 1, target_number(target, tries));
-        let uri = uri_at(&page.request, &hop.host.host, target);
+        let number = target_number(&to.target, page.targets.tries(&to.target));
+        let identity = cx.key.callee_identity(page.key, 1, number);
+        let uri = uri_at(&page.request, &to.host, &to.target);
         let mut draft = Draft::request(method, &uri);
         draft.push(HeaderId::MaxForwards, next_max_forwards(&page.request).unwrap_or(70).to_string());
         draft.push(HeaderId::From, format!("{};tag={}", fit_to_send(page.request.from()), identity.from_tag));
         draft.push(HeaderId::To, to_value(cx, &page.request, &uri));
-        let open = cx.config.trunk(&hop.trunk).is_some_and(|t| t.topology == Topology::Transparent);
+        let open = cx.config.trunk(&to.trunk).is_some_and(|t| t.topology == Topology::Transparent);
         draft.push(HeaderId::CallId, if open { page.request.call_id().to_owned() } else { identity.call_id });
         draft.push(HeaderId::CSeq, format!("{} {method}", identity.cseq));
         copy_through(&page.request, &mut draft);
-        cx.shape(&page.from_trunk, &hop.trunk, method, page.emergency, &mut draft);
+        cx.shape(&page.from_trunk, &to.trunk, method, page.emergency, &mut draft);
         strip_our_credentials(cx, &page.from_trunk, &mut draft);
         draft.set_body(page.request.content_type(), page.request.body());
         draft
@@ -153,7 +124,7 @@ impl Sbc {
         let Some(page) = self.pages.open.get_mut(&id) else { return };
         page.timer = None;
         let over = now >= page.began + GIVE_UP;
-        if !over && (page.provisional || !page.has_alternative()) {
+        if !over && (page.provisional || !page.targets.has_untried()) {
             self.wait_page(id);
             return;
         }
@@ -199,9 +170,7 @@ impl Sbc {
         self.cx.tx.set_client_user(tx, ClientUser::Nobody);
         if let Some(sent) = &page.current {
             self.cx.target_responded(&sent.path, status, response);
-            // It took TCP: the same by UDP would be another request for it.
-            let twin = |target: &Target| sent.path.transport == Transport::Tcp && target.addr == sent.path.remote;
-            page.candidates.retain(|(_, target)| !twin(target));
+            page.targets.on_answer(sent.path.remote);
         }
         let challenged = if matches!(status, 401 | 407) { self.prove_page(id, response) } else { Some(Challenged::NotOurs) };
         let Some(challenged) = challenged else { return };
@@ -209,7 +178,7 @@ impl Sbc {
         let Some(page) = self.pages.open.get_mut(&id) else { return };
         // What the target refuses us for is not the sender's fault, nor a challenge that it could answer.
         let refused = challenged == Challenged::Refused;
-        if (refused || (500..600).contains(&status)) && page.has_alternative() {
+        if (refused || (500..600).contains(&status)) && page.targets.has_untried() {
             if !refused {
                 page.failure.get_or_insert_with(|| response.clone());
             }
@@ -218,7 +187,8 @@ impl Sbc {
             // Rule C: another node has sent it before, and will answer. Should it not, the sender is told at last.
             page.current = None;
             page.failure = Some(response.clone());
-            (page.provisional, page.candidates, page.hops) = (true, Default::default(), Default::default());
+            page.provisional = true;
+            page.targets.drop_untried();
             self.wait_page(id);
         } else if let Some(page) = self.pages.open.remove(&id) {
             self.answer_page(id, page, 502, Some(response).filter(|_| !refused));
