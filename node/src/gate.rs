@@ -5,11 +5,16 @@
 //! of the source that has too many; what comes from a member's address goes for none but that member's own.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sbc_core::policy::Prefix;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+
+/// After a failed accept (no descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,22 @@ impl Gate {
         Gate { limits, members, inside: Arc::default() }
     }
 
+    /// The next connection. Where the kernel hands none over, for there are no descriptors left, `failed` is told, the oldest goes that is no
+    /// member's, and it is tried again.
+    pub async fn next(&self, listener: &TcpListener, failed: impl Fn()) -> (TcpStream, SocketAddr) {
+        loop {
+            match listener.accept().await {
+                Ok(connection) => return connection,
+                Err(error) => {
+                    tracing::debug!(%error, "no connection accepted");
+                    failed();
+                    self.relieve();
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Lets one in that has not shown who it is. The one that has been there for longest may have to go for it: its [`Seat::evicted`] returns.
     pub fn enter(&self, from: IpAddr) -> Seat {
         let mut inside = lock(&self.inside);
@@ -84,7 +105,7 @@ impl Gate {
     }
 
     /// Sends the oldest away that is no member's: there are no descriptors left.
-    pub fn relieve(&self) {
+    fn relieve(&self) {
         lock(&self.inside).evict(|p| !p.member);
     }
 
@@ -135,7 +156,7 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
 
@@ -163,6 +184,24 @@ mod tests {
         let fourth = gate.enter(ip("198.18.10.3"));
         assert!(is_evicted(&other).await, "the oldest of all");
         assert!(!is_evicted(&fourth).await);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_handed_over_is_told_and_costs_a_strangers_place() {
+        let gate = gate();
+        let (member, stranger) = (gate.enter(ip("198.18.2.1")), gate.enter(ip("198.18.10.1")));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        drop(tokio::join!(gate.next(&listener, || panic!("nothing failed")), TcpStream::connect(at)));
+        assert!(!is_evicted(&stranger).await);
+        // A listener that is shut hands nothing over (EINVAL), as one without descriptors does.
+        let same = std::os::fd::AsFd::as_fd(&listener).try_clone_to_owned().unwrap();
+        std::net::TcpStream::from(same).shutdown(std::net::Shutdown::Both).unwrap();
+        let failed = AtomicU32::new(0);
+        let never = gate.next(&listener, || _ = failed.fetch_add(1, Ordering::Relaxed));
+        assert!(tokio::time::timeout(ACCEPT_PAUSE * 5 / 2, never).await.is_err());
+        assert!((2..=3).contains(&failed.load(Ordering::Relaxed)), "tried again, after a pause");
+        assert!(is_evicted(&stranger).await && !is_evicted(&member).await);
     }
 
     #[tokio::test]

@@ -70,8 +70,9 @@ pub(super) fn serve(
     let handle: Arc<dyn NodeHandle> = node.clone();
     let routes = control::routes(handle).add_service(raft.into_server()).add_service(PeerLinkServiceServer::new(links));
     let (shutdown, members) = (node.shutdown.subscribe(), grpc::member_addresses(&node.config));
+    let metrics = node.metrics.clone();
     tokio::spawn(async move {
-        if let Err(error) = control::serve(listener, tls, auth, routes, &members, shutdown).await {
+        if let Err(error) = control::serve(listener, tls, auth, routes, &members, metrics, shutdown).await {
             tracing::error!(%error, "the gRPC server has stopped");
         }
     });

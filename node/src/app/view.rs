@@ -233,24 +233,41 @@ impl Sources {
 #[derive(Default)]
 struct Shortages {
     ports: PortsWatch,
-    /// Connections that were not accepted for want of descriptors, and when there was a new one.
-    not_accepted: u64,
-    failed: Option<std::time::Instant>,
+    accepts: Accepts,
 }
 
 impl Shortages {
     fn look(&mut self, sources: &Sources) {
-        /// How long nothing must have failed before the alarm ends.
-        const CALM: Duration = Duration::from_secs(10);
         let now = std::time::Instant::now();
         sources.alarms.set(AlarmKind::MediaPorts, self.ports.look(&sources.media.room(), now));
-        let failed = sources.transport.stats().accept_errors.get();
-        if failed > self.not_accepted {
-            (self.not_accepted, self.failed) = (failed, Some(now));
+        let failed = [sources.transport.stats().accept_errors.get(), sources.metrics.accepts_failed()];
+        sources.alarms.set(AlarmKind::Descriptors, self.accepts.look(failed, now));
+    }
+}
+
+/// Connections that were not accepted for want of descriptors, and when there was a new one.
+#[derive(Default)]
+struct Accepts {
+    failed: u64,
+    last: Option<std::time::Instant>,
+}
+
+impl Accepts {
+    /// `failed`: so many to the SIP ports, and to those for gRPC and metrics. `Some`: the alarm is on, with what is wrong in words.
+    fn look(&mut self, failed: [u64; 2], now: std::time::Instant) -> Option<String> {
+        /// How long nothing must have failed before the alarm ends.
+        const CALM: Duration = Duration::from_secs(10);
+        let [sip, control] = failed;
+        let all = sip.saturating_add(control);
+        if all > self.failed {
+            (self.failed, self.last) = (all, Some(now));
         }
-        let recent = self.failed.filter(|at| now.saturating_duration_since(*at) < CALM);
-        let detail = recent.map(|_| format!("{failed} connections could not be accepted"));
-        sources.alarms.set(AlarmKind::Descriptors, detail);
+        self.last = self.last.filter(|at| now.saturating_duration_since(*at) < CALM);
+        self.last.map(|_| {
+            format!(
+                "for want of descriptors {sip} SIP connections and {control} to the gRPC and metrics ports could not be accepted"
+            )
+        })
     }
 }
 
@@ -327,6 +344,16 @@ pub(super) async fn first_config(raft: RaftHandle, clock: Clock, replica: Arc<Rw
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_run_out_at_any_port_and_the_alarm_ends_when_nothing_failed_for_a_while() {
+        let (start, mut accepts) = (std::time::Instant::now(), Accepts::default());
+        let mut raised = |second, failed| accepts.look(failed, start + Duration::from_secs(second)).is_some();
+        let table = [(0, [0, 0], false), (1, [0, 1], true), (10, [0, 1], true), (11, [0, 1], false), (12, [2, 1], true)];
+        for (second, failed, wanted) in table {
+            assert_eq!(raised(second, failed), wanted, "at {second} s");
+        }
+    }
 
     #[test]
     fn clocks_that_differ_are_named_and_an_alarm_that_stands_stays_a_little_longer() {

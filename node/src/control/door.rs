@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::gate::{Gate, Limits, Seat};
+use crate::telemetry::Metrics;
 use crate::tls::{IdentityKind, peer_identity};
 
 /// For a TLS handshake: a far end that says nothing is let go.
@@ -25,8 +26,6 @@ pub(super) const HANDSHAKES: Limits = Limits { all: 64, source: 16 };
 /// Connections of identified clients at a time: an operator's tools have a few each, a dispatch system one a desk, all perhaps behind one
 /// address.
 pub(super) const CONNECTIONS: Limits = Limits { all: 512, source: 128 };
-/// After a failed accept (no descriptors left).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What stands before the server.
 pub(super) struct Door {
@@ -34,20 +33,15 @@ pub(super) struct Door {
     pub(super) handshakes: Gate,
     pub(super) connections: Gate,
     pub(super) tx: mpsc::Sender<io::Result<Seated>>,
+    pub(super) metrics: Metrics,
 }
 
 impl Door {
-    /// Until it is dropped. Out of descriptors it waits for some.
+    /// Until it is dropped.
     pub(super) async fn accept(self, listener: TcpListener) {
         loop {
-            match listener.accept().await {
-                Ok((stream, remote)) => self.greet(stream, remote),
-                Err(error) => {
-                    tracing::debug!(%error, "no gRPC connection accepted");
-                    self.handshakes.relieve();
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            let (stream, remote) = self.handshakes.next(&listener, || self.metrics.accept_failed()).await;
+            self.greet(stream, remote);
         }
     }
 

@@ -33,6 +33,7 @@ use super::policy::Policy;
 use super::routing::Routing;
 use super::shared::Shared;
 use crate::gate::Gate;
+use crate::telemetry::Metrics;
 
 /// HTTP/2 keep-alive: a dead connection's streams end.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -100,6 +101,7 @@ pub async fn serve(
     auth: AuthLayer,
     routes: Routes,
     members: &[IpAddr],
+    metrics: Metrics,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let (tx, rx) = mpsc::channel(HANDSHAKES.all);
@@ -108,6 +110,7 @@ pub async fn serve(
         handshakes: Gate::new(HANDSHAKES, members),
         connections: Gate::new(CONNECTIONS, members),
         tx,
+        metrics,
     };
     let accepting = tokio::spawn(door.accept(listener));
     let done = Server::builder()

@@ -222,7 +222,7 @@ impl Lab {
         let handle: Arc<dyn NodeHandle> = Arc::clone(node) as _;
         let auth = AuthLayer::new("lab", &node.config.cluster.members, node.metrics());
         let shutdown = node.shutdown();
-        tokio::spawn(async move { serve(listener, tls, auth, routes(handle), &[], shutdown).await });
+        tokio::spawn(async move { serve(listener, tls, auth, routes(handle), &[], Metrics::new(), shutdown).await });
     }
 
     /// One node that serves alone.

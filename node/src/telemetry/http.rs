@@ -27,8 +27,6 @@ const CONNECTIONS: Limits = Limits { all: 16, source: 8 };
 const HEAD_MAX: usize = 8192;
 /// For one request and its answer.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// After a failed accept (no descriptors left).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -82,16 +80,12 @@ pub async fn serve_http(
 ) -> Result<(SocketAddr, tokio::task::JoinHandle<()>), HttpError> {
     let listener = TcpListener::bind(addr).await.map_err(|source| HttpError { addr, source })?;
     let bound = listener.local_addr().map_err(|source| HttpError { addr, source })?;
-    Ok((bound, tokio::spawn(accept(listener, pages(metrics, health), Gate::new(CONNECTIONS, members)))))
+    Ok((bound, tokio::spawn(accept(listener, metrics.clone(), pages(metrics, health), Gate::new(CONNECTIONS, members)))))
 }
 
-async fn accept(listener: TcpListener, pages: Router, gate: Gate) {
+async fn accept(listener: TcpListener, metrics: Metrics, pages: Router, gate: Gate) {
     loop {
-        let Ok((stream, remote)) = listener.accept().await else {
-            gate.relieve();
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
+        let (stream, remote) = gate.next(&listener, || metrics.accept_failed()).await;
         let (pages, seat) = (pages.clone(), gate.enter(remote.ip()));
         tokio::spawn(async move {
             tokio::select! {

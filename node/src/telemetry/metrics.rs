@@ -146,6 +146,7 @@ pub struct Metrics {
     claims: Counters<1>,
     misrouted: Counters<2>,
     degraded: PromCounter<u64, AtomicU64>,
+    accept_errors: PromCounter<u64, AtomicU64>,
     unanchored: Counters<1>,
     unread: Counters<1>,
     targets: Counters<1>,
@@ -193,6 +194,9 @@ impl Metrics {
         r.register("sip_acl_hits", "Packets denied and requests rejected by the access list, by rule from 0", acl.clone());
         r.register("claims", "Claims of initial INVITEs, by outcome", claims.clone());
         r.register("misrouted", "Misrouted packets, by method and action", misrouted.clone());
+        let accept_errors = PromCounter::default();
+        let help = "Connections to the gRPC and metrics ports that the kernel did not hand over, for want of descriptors";
+        r.register("control_accept_errors", help, accept_errors.clone());
         r.register("calls_degraded", "Calls that went on without the store", degraded.clone());
         let unanchored = Counters::<1>::default();
         let help = "Calls that went on without media ports of ours, or with too few, by class of emergency service";
@@ -233,6 +237,7 @@ impl Metrics {
             claims,
             misrouted,
             degraded,
+            accept_errors,
             unanchored,
             unread,
             targets,
@@ -297,6 +302,16 @@ impl Metrics {
     /// Calls that went on without the store, since the start.
     pub fn degraded_calls(&self) -> u64 {
         self.degraded.get()
+    }
+
+    /// A connection to the gRPC or the metrics port could not be accepted.
+    pub fn accept_failed(&self) {
+        self.accept_errors.inc();
+    }
+
+    /// How many could not, since the start.
+    pub fn accepts_failed(&self) -> u64 {
+        self.accept_errors.get()
     }
 
     /// An alarm was raised or cleared.
@@ -428,6 +443,7 @@ mod tests {
         "sbc_certificate_not_after_seconds",
         "sbc_certificate_reloads_total",
         "sbc_claims_total",
+        "sbc_control_accept_errors_total",
         "sbc_control_rpc_errors_total",
         "sbc_descriptions_unread_total",
         "sbc_draining",
