@@ -157,7 +157,7 @@ pub(crate) enum NodeCommand {
         /// Stop waiting after this many seconds; the node stays draining
         #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
         wait: u32,
-        /// Also when no other node would serve the anycast address
+        /// Also when no other node would serve the anycast address, or the log cannot say so
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -177,7 +177,7 @@ pub(crate) enum NodeCommand {
     /// Stop serving the anycast address from a node
     Withdraw {
         node: String,
-        /// Also when no other node would serve it
+        /// Also when no other node would serve it, when the log cannot say so, or when the node only stands by for it
         #[arg(long)]
         force: bool,
         #[command(flatten)]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::store_pb::{ConfigHistory, ConfigPending, ConfigRevision, ConfirmConfig};
 
-/// Revisions kept for rollback and for recognising a repeated Apply.
+/// Revisions kept for rollback and for recognising a repeated Apply: a request id is known for as long, 15 minutes even where somebody changes
+/// the configuration each 15 s, and mostly for weeks. Longer than that, by time, would mean texts without a bound.
 pub const CONFIG_HISTORY_CAP: usize = 64;
 /// Octets of one configuration text: far over what people write, and small enough to stand in one log entry.
 pub const CONFIG_TEXT_CAP: usize = 1 << 20;
