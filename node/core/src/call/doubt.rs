@@ -56,6 +56,11 @@ impl Call {
         }
     }
 
+    /// True while a question about that leg is open.
+    pub fn is_doubted(&self, side: Side) -> bool {
+        self.doubts[usize::from(side == Side::Callee)].is_some()
+    }
+
     /// The media engine has said what it hears.
     pub(super) fn on_heard_in_doubt(&mut self, sides: [SideHeard; 2]) {
         for (doubt, heard) in self.doubts.iter_mut().zip(sides) {

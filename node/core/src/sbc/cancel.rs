@@ -45,6 +45,9 @@ impl Sbc {
         }
         let claim = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
         let exact = self.exact_key(claim, message);
+        if let Some((waits, invite)) = self.take_waiting(&exact) {
+            return self.cancel_waiting((waits, &invite), (claim.0, exact), back, message, key);
+        }
         if let Some(node) = self.owner_of_cancel(&claim.0, back.ingress.is_some()) {
             self.relay(node, path, back.ingress, message);
             return;
@@ -98,6 +101,37 @@ impl Sbc {
         }
     }
 
+    /// An INVITE that waits here, for room at its target or for its claim's owner.
+    fn take_waiting(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
+        self.leave_line(exact).or_else(|| self.leave_undecided(exact))
+    }
+
+    /// RFC 3261 §9.2: 200 to the CANCEL of one that waits, and 487 to the INVITE. Another node may have a copy of it.
+    fn cancel_waiting(
+        &mut self,
+        (waits, invite): (ReturnPath, &Message),
+        (claim, exact): ([u8; 16], [u8; 16]),
+        back: ReturnPath,
+        cancel: &Message,
+        key: &ServerKey,
+    ) {
+        if let Some(tx) = self.cx.create_server(ServerUser::Nobody, key.clone(), false, back) {
+            let mut draft = cancel.response(200, None);
+            let tag = self.cx.stateless_tag(cancel);
+            draft.set(HeaderId::To, format!("{};tag={tag}", cancel.to()));
+            self.cx.respond(tx, &mut draft);
+        }
+        self.refuse_waiting(waits, invite, 487);
+        self.note_cancelled(claim, exact);
+    }
+
+    /// Nobody dials that INVITE any more, should it come here or to another node.
+    fn note_cancelled(&mut self, key: [u8; 16], exact: [u8; 16]) {
+        self.tombstones.note(self.cx.now.mono, exact);
+        self.on_caller_served(&key, Some(&exact));
+        self.cx.tell_peers(&PeerMessage::Cancelled { key, exact });
+    }
+
     fn hold(&mut self, hold: Hold) {
         self.cx.count(Counter::Misrouted("CANCEL", "hold"));
         let id = self.cx.serial();
@@ -115,15 +149,16 @@ impl Sbc {
             let key = server_key(&hold.message, &Method::Cancel);
             return self.on_cancel(hold.path, hold.back, &hold.message, &key);
         }
-        self.tombstones.note(self.cx.now.mono, hold.exact);
-        self.on_caller_served(&hold.key, Some(&hold.exact));
-        self.cx.tell_peers(&PeerMessage::Cancelled { key: hold.key, exact: hold.exact });
+        self.note_cancelled(hold.key, hold.exact);
         self.refuse(hold.back, &hold.message, 481);
     }
 
     /// A peer could not find the INVITE of a CANCEL, whose caller was told so: it is dialled nowhere. It may have come here since that peer asked.
     pub(super) fn on_cancelled_elsewhere(&mut self, key: &[u8; 16], exact: [u8; 16]) {
         self.tombstones.note(self.cx.now.mono, exact);
+        if let Some((waits, invite)) = self.take_waiting(&exact) {
+            self.refuse_waiting(waits, &invite, 487);
+        }
         self.on_caller_served(key, Some(&exact));
         let Some(&id) = self.by_claim.get(key) else { return };
         if self.calls.get(&id).is_some_and(|call| call.exact == exact) {

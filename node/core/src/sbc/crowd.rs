@@ -10,13 +10,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::Timer;
+use crate::call::{Timer, server_key};
 use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath};
 use crate::policy::{FairQueue, Prefix};
 use crate::routing;
-use crate::sip::{Message, Uri};
+use crate::sip::{Message, Method, Uri};
 use crate::time::Instant;
+use crate::transaction::ServerUser;
 
 /// INVITEs that wait for one trunk at the most.
 const MOST_WAITING: usize = 256;
@@ -173,7 +174,8 @@ impl Sbc {
         let due = self.crowds.due(self.cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.max_emergency_calls));
         for (exact, waiting, begins) in due {
             if !begins {
-                self.shed(&waiting);
+                self.cx.count(Counter::Limited("emergency_crowd"));
+                self.refuse_waiting(waiting.back, &waiting.message, 503);
                 continue;
             }
             self.cx.arrived = waiting.arrived;
@@ -188,6 +190,22 @@ impl Sbc {
         }
     }
 
+    /// Takes one out of the line: its caller has given up.
+    pub(super) fn leave_line(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
+        // Its place in the line is cleared with the next look.
+        self.crowds.waiting.remove(exact).map(|waiting| (waiting.back, waiting.message))
+    }
+
+    /// The end of an INVITE that has waited. Its sender has heard 100 and repeats nothing, so a transaction repeats this until it is acknowledged.
+    pub(super) fn refuse_waiting(&mut self, back: ReturnPath, invite: &Message, status: u16) {
+        let Some(tx) = self.cx.create_server(ServerUser::Nobody, server_key(invite, &Method::Invite), true, back) else {
+            return self.cx.reject_stateless(back, invite, status);
+        };
+        let tag = self.cx.stateless_tag(invite);
+        self.cx.reject(tx, invite, status, &tag);
+    }
+
+    /// There is no room to wait. Without a transaction: a flood must not fill their table, nor be answered with more than it brought.
     fn shed(&mut self, waiting: &Waiting) {
         self.cx.count(Counter::Limited("emergency_crowd"));
         self.cx.reject_stateless(waiting.back, &waiting.message, 503);

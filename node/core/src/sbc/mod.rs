@@ -79,6 +79,7 @@ pub struct Sbc {
     shedding: admission::Shedding,
     /// Emergency calls by the trunk that they go to.
     crowds: crowd::Crowds,
+    doubted: doubt::Doubted,
     /// Events of emergency calls are missing that should be there.
     short_of_events: bool,
     blocks: Blocks,
@@ -124,6 +125,7 @@ impl Sbc {
             trunk_rates: Rates::default(),
             shedding: Default::default(),
             crowds: Default::default(),
+            doubted: Default::default(),
             short_of_events: false,
             blocks: Blocks::default(),
             bans: Recent::default(),

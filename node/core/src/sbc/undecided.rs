@@ -61,6 +61,12 @@ impl Sbc {
         true
     }
 
+    /// Takes one out: its caller has given up.
+    pub(super) fn leave_undecided(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
+        let id = self.undecided.held.iter().find(|(_, held)| held.exact == *exact).map(|(id, _)| *id)?;
+        self.undecided.held.remove(&id).map(|held| (held.back, held.message))
+    }
+
     /// Time to look again.
     pub(super) fn on_undecided(&mut self, id: u64) {
         let Some(held) = self.undecided.held.remove(&id) else { return };

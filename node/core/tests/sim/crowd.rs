@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use sbc_core::io::Counter;
 use sbc_core::policy::{Prefix, Settings};
-use sbc_core::sip::Message;
+use sbc_core::sip::{Message, Method};
 
 use crate::world::{Net, World, addr};
 
@@ -48,10 +48,18 @@ fn rung(w: &World) -> usize {
     ids.collect::<BTreeSet<_>>().len()
 }
 
-/// Answers of this status.
-fn heard(w: &World, to: &str, status: u16) -> usize {
+/// Answers to requests of this method.
+fn answers(w: &World, to: &str, method: &Method) -> Vec<Message> {
     let sent = w.sent.as_ref().expect("recorded").iter().filter(|s| s.to == addr(to) && s.node.is_some());
-    sent.filter(|s| Message::parse(s.bytes.clone()).expect("well formed").status() == Some(status)).count()
+    let answers = sent.map(|s| Message::parse(s.bytes.clone()).expect("well formed"));
+    answers.filter(|m| !m.is_request() && m.method() == method).collect()
+}
+
+/// Answers of this status; a final one, which is repeated, counts once.
+fn heard(w: &World, to: &str, status: u16) -> usize {
+    let all = answers(w, to, &Method::Invite).into_iter().filter(|m| m.status() == Some(status));
+    let ids: Vec<String> = all.map(|m| m.call_id().to_owned()).collect();
+    if status < 200 { ids.len() } else { ids.into_iter().collect::<BTreeSet<_>>().len() }
 }
 
 #[test]
@@ -79,6 +87,34 @@ fn who_has_no_call_there_is_put_through_and_the_others_wait() {
     w.run_until(20_000);
     assert_eq!((heard(&w, FLOOD, 503), w.counted(Counter::Limited("emergency_crowd"))), (5, 5), "it has waited for 16 s");
     assert_eq!(heard(&w, OTHER, 503), 0);
+}
+
+/// RFC 3261 §9.2: 200 to the CANCEL of an INVITE that waits, and 487 to the INVITE, until it is acknowledged; it makes room in the line.
+#[test]
+fn who_gives_up_waiting_hears_that_it_was_cancelled() {
+    let mut w = world(1);
+    calls(&mut w, FLOOD, 0..3);
+    w.run_until(300);
+    let (to, id) = (w.anycast, format!("{}n2x", &FLOOD[..12]));
+    w.inject(addr(FLOOD), to, request("CANCEL", FLOOD, &id));
+    w.run_until(400);
+    let told = answers(&w, FLOOD, &Method::Cancel);
+    let refused: Vec<Message> = answers(&w, FLOOD, &Method::Invite).into_iter().filter(|m| m.status() == Some(487)).collect();
+    assert_eq!((told.len(), told[0].status(), refused.len(), refused[0].call_id()), (1, Some(200), 1, &*id));
+    assert_eq!(told[0].to_tag(), refused[0].to_tag(), "of one transaction user");
+    w.run_until(2000);
+    let repeated = |w: &World| answers(w, FLOOD, &Method::Invite).iter().filter(|m| m.status() == Some(487)).count();
+    assert_eq!(repeated(&w), 3, "at 0, 500 and 1500 ms: its sender, which had its 100, repeats nothing");
+    let tag = refused[0].to_tag().expect("has one");
+    let ack = String::from_utf8(request("ACK", FLOOD, &id).to_vec()).expect("text");
+    w.inject(addr(FLOOD), to, Bytes::from(ack.replace("112>\r\n", &format!("112>;tag={tag}\r\n"))));
+    w.run_until(20_000);
+    assert_eq!((repeated(&w), rung(&w)), (3, 1));
+    assert_eq!(heard(&w, FLOOD, 503), 1, "the other one has waited to no end");
+    // A late copy of the INVITE is not dialled either.
+    calls(&mut w, FLOOD, 2..3);
+    w.run_until(21_000);
+    assert_eq!(rung(&w), 1);
 }
 
 #[test]

@@ -207,6 +207,22 @@ fn ac_55_one_that_is_not_heard_is() {
     assert_eq!(w.counted(Counter::Misrouted("ACK", "missing")), 0);
 }
 
+/// Its claim's owner is silent, and the caller gives up at the node that holds a copy.
+#[test]
+fn ac_55_an_invite_that_waits_for_its_owner_can_be_cancelled() {
+    let mut w = world(Plan { psap: PsapPlan::Answer { ring: 100, answer: 30_000 }, cancel: Some(1000), ..Plan::plain(100) });
+    w.run_until(130);
+    let invite = callers(&w, &Method::Invite);
+    w.fault_at(140, Fault::Cut(0));
+    w.run_until(150);
+    repeat_at(&mut w, 1, invite);
+    w.run_until(1200);
+    let [told, refused] = [(200, Method::Cancel), (487, Method::Invite)].map(|(status, method)| responses(&w, status, &method));
+    assert_eq!((told[0].0, refused[0].0), (1, 1));
+    assert_eq!(told[0].1.to_tag(), refused[0].1.to_tag());
+    assert!(responses(&w, 481, &Method::Cancel).is_empty());
+}
+
 #[test]
 fn ac_55_an_invite_that_waited_for_its_whole_life_is_not_dialled() {
     let mut w = world(Plan::plain(100));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use sbc_core::io::{Counter, HostAndPort, Transport};
-use sbc_core::policy::{SubscribePolicy, TrunkTarget};
+use sbc_core::policy::{Prefix, SubscribePolicy, TrunkTarget};
 use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr};
 use sbc_core::store_pb::{NodeUp, command::Kind};
 
@@ -385,11 +385,18 @@ fn what_does_not_fit_is_refused() {
     assert!(s.refreshes(&ok, 0, "600", None).is_none());
     s.notifies(&got, "stranger", 1, "active", None);
     assert_eq!((s.statuses(), s.first.response(&s.w, &Method::Notify).status()), (vec![500], Some(481)));
-    let spoofer = Far::at("198.18.30.1:5060");
+    let mut spoofer = Far::at("198.18.30.1:5060");
     let (mut draft, to) = s.desk.within(&Method::Subscribe, &ok, 9);
     spoofer.put(&mut s.w, &mut draft, to, &[("Event", QUEUE), ("Expires", "0")]);
     wait(&mut s.w, 20);
     assert_eq!(s.w.counted(Counter::Dropped("source")), 1);
+    // Where a trunk's sources are everybody's it may be the far end, from where it is now: it is told to subscribe anew.
+    let before = s.held();
+    s.w.reconfigure(|config| config.trunks[0].sources = vec![Prefix { addr: addr("0.0.0.0:0").ip(), len: 0 }]);
+    let (mut draft, to) = s.desk.within(&Method::Subscribe, &ok, 10);
+    spoofer.put(&mut s.w, &mut draft, to, &[("Event", QUEUE), ("Expires", "0")]);
+    wait(&mut s.w, 20);
+    assert_eq!((spoofer.response(&s.w, &Method::Subscribe).status(), s.held()), (Some(481), before));
     for (cseq, method) in (20..).zip([Method::Invite, Method::Bye, Method::Info, Method::Notify, Method::Message]) {
         let (mut draft, to) = s.desk.within(&method, &ok, cseq);
         s.desk.put(&mut s.w, &mut draft, to, &[]);

@@ -117,8 +117,9 @@ impl Sbc {
             self.cx.count(Counter::Dropped("source"));
             return;
         }
-        if !fits || message.method() == &Method::Cancel {
-            // RFC 6665 §4.4.1: a further notifier of a SUBSCRIBE that forked is told so too.
+        if !fits || message.method() == &Method::Cancel || from == Standing::Doubtful {
+            // RFC 6665 §4.4.1: a further notifier of a SUBSCRIBE that forked is told so too. A far end that has moved to where anybody may be
+            // subscribes anew (§4.1.2.2): soft state is not worth the question that a call is.
             return self.cx.reject_stateless(back, message, 481);
         }
         let key = server_key(message, message.method());
