@@ -70,17 +70,25 @@ impl Call {
     pub(super) fn await_log(&mut self, cx: &mut Services) {
         let budget = cx.config.settings.claim_budget;
         self.timers.claim = Some(cx.start_timer(budget, Timer::Call(self.id, CallTimer::ClaimBudget)));
-        if cx.has_lease() {
-            // A leader that died this moment leaves leases behind that say nothing: the log is late, and a peer may know.
-            cx.start_timer(budget / ASK_AFTER, Timer::Call(self.id, CallTimer::AskPeers));
-        } else {
+        // A leader that died this moment leaves leases behind that say nothing: the log is late, and a peer may know.
+        self.inquire(cx);
+        if !cx.has_lease() {
             cx.ask_peers(self.claim_key.0);
         }
     }
 
+    /// Asks the peers that only SIP may reach. Each question may get lost: there are some within the claim's budget.
+    fn inquire(&mut self, cx: &mut Services) {
+        self.inquiries = 0;
+        self.awaited = cx.inquire(self.claim_key.0, self.exact);
+        let wait = cx.config.settings.claim_budget / ASK_AFTER;
+        cx.start_timer(wait, Timer::Call(self.id, CallTimer::AskPeers));
+    }
+
     /// The log has no place for this call: the peers are asked, and have as long as the log would have had.
     pub(super) fn await_peers(&mut self, cx: &mut Services) {
-        if cx.ask_peers(self.claim_key.0) == 0 {
+        self.inquire(cx);
+        if cx.ask_peers(self.claim_key.0) == 0 && self.awaited.is_empty() {
             self.on_claim_budget(cx);
             return;
         }
@@ -88,11 +96,25 @@ impl Call {
         self.timers.claim = Some(cx.start_timer(budget, Timer::Call(self.id, CallTimer::ClaimBudget)));
     }
 
-    /// The log is late.
-    pub(super) fn on_ask_peers(&self, cx: &mut Services) {
-        if self.phase == CallPhase::Preparing && self.claim == ClaimState::Pending && !self.quiet {
+    /// The log is late, or a peer that was asked by SIP.
+    pub(super) fn on_ask_peers(&mut self, cx: &mut Services) {
+        let waits = self.claim == ClaimState::Pending || !self.awaited.is_empty();
+        if self.phase != CallPhase::Preparing || self.quiet || !waits {
+            return;
+        }
+        self.inquiries += 1;
+        if self.inquiries >= ASK_AFTER {
+            self.awaited.clear();
+            return self.try_dial(cx);
+        }
+        if self.inquiries == 1 && self.claim == ClaimState::Pending && cx.has_lease() {
             cx.ask_peers(self.claim_key.0);
         }
+        if !self.awaited.is_empty() {
+            cx.inquire(self.claim_key.0, self.exact);
+        }
+        let wait = cx.config.settings.claim_budget / ASK_AFTER;
+        cx.start_timer(wait, Timer::Call(self.id, CallTimer::AskPeers));
     }
 
     /// The log decided the claim. `winner`: another call, and what is known of it; `None`: this one won.
@@ -138,6 +160,9 @@ impl Call {
             Winner::Gone => {
                 // Nobody serves it: the caller must not pay for that.
                 cx.count(Counter::Claim("orphaned"));
+                if !self.speak_again(cx) {
+                    return AfterClaim::Nothing;
+                }
                 self.journal.abandon(cx);
                 self.claim = ClaimState::Pending;
                 self.await_peers(cx);
@@ -186,6 +211,12 @@ impl Call {
                     true => self.journal.abandon(cx),
                     false => self.journal.stand_beside(cx, uid),
                 }
+                AfterClaim::Nothing
+            }
+            Winner::At(_) if self.is_old(cx) => {
+                // The winner does not dial for an INVITE of that age, and leaves the caller to this call, if it has not answered it.
+                self.journal.stand_beside(cx, uid);
+                cx.ask_peers(self.claim_key.0);
                 AfterClaim::Nothing
             }
             Winner::At(node) => {

@@ -55,6 +55,7 @@ impl Call {
     pub(super) fn try_dial(&mut self, cx: &mut Services) {
         let ready = matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling)
             && !self.quiet
+            && self.awaited.is_empty()
             && self.claim != ClaimState::Pending
             && self.media.phase != MediaPhase::Opening
             && self.attempts.iter().all(|a| a.finished || a.unwanted);

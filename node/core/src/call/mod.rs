@@ -26,6 +26,7 @@ mod headers;
 mod hearing;
 mod held;
 mod in_dialog;
+mod inquiry;
 mod journal;
 mod ladder;
 mod leg;
@@ -58,6 +59,7 @@ pub use emergency::{PIDF, carried, is_data};
 pub use end::End;
 pub use failure::upstream;
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, server_key, strip_our_credentials};
+pub use inquiry::CLAIM_FIELD;
 pub use ladder::{Ladder, Note};
 pub use leg::Leg;
 pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, Services, allowed, fill_via, finish_response};
@@ -186,6 +188,10 @@ pub struct Call {
     quiet: bool,
     /// While quiet: a peer has said lately that it has the call.
     twin_heard: bool,
+    /// Peers without a link that were asked whether they have the call, and have still a moment to say so: nobody is dialled before.
+    awaited: Vec<NodeId>,
+    /// How often they were asked.
+    inquiries: u32,
     /// Peers that have said since they were asked last that they have not the call.
     twin_denied: Vec<NodeId>,
     /// A peer has answered the caller.

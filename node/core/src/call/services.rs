@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::after_bye::AfterBye;
 use super::challenge::NonceCounts;
+use super::inquiry::Inquiries;
 use super::ladder::Note;
 use super::timer::Timer;
 use crate::ctx::{AGENT, LocalConfig};
@@ -61,6 +62,8 @@ pub struct Services {
     pub after_bye: AfterBye,
     /// This node's connections on which something came in and that are not closed: as many as the transport allows.
     pub flows: HashSet<FlowId>,
+    /// What peers without a link are asked about calls.
+    pub inquiries: Inquiries,
     /// Messages to be filed in ladders.
     pub notes: Vec<Note>,
     next: u64,
@@ -91,6 +94,7 @@ impl Services {
             nonces: NonceCounts::default(),
             after_bye: AfterBye::default(),
             flows: HashSet::new(),
+            inquiries: Inquiries::default(),
             notes: Vec::new(),
             next: 0,
         }

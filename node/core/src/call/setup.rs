@@ -180,6 +180,8 @@ impl Call {
             quiet: false,
             twin_heard: false,
             twin_denied: Vec::new(),
+            awaited: Vec::new(),
+            inquiries: 0,
             twin_answered: false,
             twin_yielded: false,
             left: false,

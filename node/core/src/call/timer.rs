@@ -40,7 +40,7 @@ pub enum Timer {
 pub enum CallTimer {
     /// The claim's budget is spent (rule B).
     ClaimBudget,
-    /// The log has not decided the claim at once: the peers are asked.
+    /// The log has not decided the claim at once, or a peer without a link has not said whether it has the call: the peers are asked.
     AskPeers,
     /// The NAT before a far end is to remember it.
     KeepAlive(Side),

@@ -9,7 +9,7 @@ use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause, ClaimState, Heard};
 use crate::ids::NodeId;
-use crate::io::{ClaimStage, Counter, PeerMessage, ReturnPath, Target};
+use crate::io::{ClaimStage, Counter, NodeView, PeerMessage, ReturnPath, Target};
 use crate::sip::Method;
 use crate::targets::{Candidate, Large};
 use crate::transaction::{ServerTxId, ServerUser};
@@ -30,6 +30,7 @@ impl Call {
     /// that node yields, or the INVITE is too old to be dialled.
     pub(super) fn fall_quiet(&mut self, cx: &mut Services) {
         self.quiet = true;
+        self.awaited.clear();
         // The caller is another node's: who answers now is told so.
         self.forget_passed_over();
         if let Some(tx) = self.invite_tx.take() {
@@ -71,6 +72,7 @@ impl Call {
         self.twin_denied.clear();
         cx.tell_peers(&PeerMessage::ClaimIs { key: self.claim_key.0, call: Some((self.uid, self.stage())) });
         cx.ask_peers(self.claim_key.0);
+        cx.inquire(self.claim_key.0, self.exact);
         cx.start_timer(RECLAIM, Timer::Call(self.id, CallTimer::Quiet));
     }
 
@@ -82,7 +84,9 @@ impl Call {
         // Who did not answer may have it. Where the called side knew this leg (482), and a node cannot be asked, it is that one's: it serves
         // the caller until it can.
         let own = cx.local.node;
-        let mut asked = cx.view.nodes.iter().filter(|n| n.id != own && (n.alive || !self.attempts.is_empty()));
+        let dialled = !self.attempts.is_empty();
+        let may_have = |n: &&NodeView| n.id != own && (n.alive || dialled || cx.may_answer_inquiry(n.id));
+        let mut asked = cx.view.nodes.iter().filter(may_have);
         let told = asked.all(|n| self.twin_denied.contains(&n.id));
         if self.is_old(cx) {
             return self.leave_to_twin(cx);
@@ -90,17 +94,38 @@ impl Call {
         if self.twin_heard || !told {
             return self.reclaim(cx);
         }
-        let key = super::server_key(&self.invite, &Method::Invite);
-        if let Some(tx) = cx.create_server(ServerUser::Call(self.id), key, true, self.back) {
+        if let Some(tx) = self.server_again(cx) {
             self.resume(cx, tx, self.back);
         }
     }
 
+    /// A server transaction for the INVITE of a quiet call, whose own was left to another node.
+    fn server_again(&self, cx: &mut Services) -> Option<ServerTxId> {
+        let key = super::server_key(&self.invite, &Method::Invite);
+        cx.create_server(ServerUser::Call(self.id), key, true, self.back)
+    }
+
+    /// The log has the claim as that of a node which is gone, as far as is known here. A call that was quiet for that node's sake asks it
+    /// once more, and goes on if there is no answer. False: its time is over.
+    pub(super) fn speak_again(&mut self, cx: &mut Services) -> bool {
+        if self.quiet {
+            let over = self.is_old(cx) || self.twin_answered;
+            self.invite_tx = if over { None } else { self.server_again(cx) };
+            if self.invite_tx.is_none() {
+                self.lose(cx);
+                return false;
+            }
+            self.quiet = false;
+        }
+        true
+    }
+
     /// A peer says that it has not this call.
-    pub fn on_peer_has_not(&mut self, peer: NodeId) {
+    pub fn on_peer_has_not(&mut self, cx: &mut Services, peer: NodeId) {
         if self.quiet && !self.twin_denied.contains(&peer) {
             self.twin_denied.push(peer);
         }
+        self.on_awaited(cx, peer);
     }
 
     /// A peer says that it has this call, and how far it is (AC-03). Exactly one of two goes on: the one that is further, and of two that
@@ -109,6 +134,22 @@ impl Call {
         if self.lost_to() || self.phase == CallPhase::Over {
             return Heard::Nothing;
         }
+        let heard = self.weigh_peer(cx, peer, stage);
+        if heard == Heard::Stays {
+            self.on_awaited(cx, peer);
+        }
+        heard
+    }
+
+    /// An awaited peer has said what it has, and this call goes on.
+    fn on_awaited(&mut self, cx: &mut Services, peer: NodeId) {
+        if self.awaited.contains(&peer) {
+            self.awaited.retain(|awaited| *awaited != peer);
+            self.try_dial(cx);
+        }
+    }
+
+    fn weigh_peer(&mut self, cx: &mut Services, peer: NodeId, stage: ClaimStage) -> Heard {
         self.twin_answered |= stage == ClaimStage::Answered;
         if self.quiet {
             self.twin_heard = true;
@@ -132,6 +173,13 @@ impl Call {
                     // The log may still say otherwise.
                     self.fall_quiet(cx);
                 }
+                Heard::Yields
+            }
+            // It serves the caller, and cannot be told whose the claim is before it has a link again (`reclaim`).
+            CallPhase::Preparing if own == ClaimStage::Won && stage > ClaimStage::Preparing && !cx.reachable_peer(peer) => {
+                cx.count(Counter::Claim("lost"));
+                self.twin_heard = true;
+                self.fall_quiet(cx);
                 Heard::Yields
             }
             // One that is answered has the caller; one that has only won would have to dial, which it does not for an INVITE of that age.

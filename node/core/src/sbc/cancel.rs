@@ -196,17 +196,22 @@ impl Sbc {
 
     /// A peer says that it has the call of this claim, and how far it is.
     pub(super) fn on_claim_found(&mut self, peer: NodeId, key: [u8; 16], stage: ClaimStage) {
-        self.release_holds(&key, peer);
+        let linked = self.cx.reachable_peer(peer);
+        if linked {
+            self.release_holds(&key, peer);
+        }
         let Some(&id) = self.by_claim.get(&key) else { return };
         let Some(call) = self.calls.get(&id) else { return };
         let (back, invite, uid, arrived) = (call.arrival(), call.invite.clone(), call.uid, call.arrived);
         match self.with_call(id, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
+            // It has a copy of its own, and the INVITE cannot go there.
+            Heard::Yields if !linked => self.cx.count(Counter::Misrouted("INVITE", "stale")),
             Heard::Yields => {
                 self.cx.arrived = arrived;
                 self.relay(peer, back.path, back.ingress, &invite);
             }
             // It may have asked before this node had the call, or its answer crossed this one's: it must know to yield.
-            Heard::Stays if stage == ClaimStage::Preparing => {
+            Heard::Stays if linked && stage == ClaimStage::Preparing => {
                 let own = self.calls.get(&id).map(|call| (uid, call.stage()));
                 self.cx.out.push_back(Output::Peer { to: peer, message: PeerMessage::ClaimIs { key, call: own } });
             }

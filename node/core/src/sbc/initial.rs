@@ -43,8 +43,8 @@ impl Sbc {
         let keys = |orphan| NewKeys { key, exact, orphan };
         match place {
             ClaimPlacement::Peer(node) => self.relay(node, path, back.ingress, message),
-            // A copy that waited, here or at a peer, of what was answered: the caller has heard, and a second answer is one too many.
-            ClaimPlacement::Merged if (back.ingress.is_some() || until.is_some()) && self.is_copy(&key.0, &exact) => {
+            // The very packet, and its transaction is over: whoever sent it has heard, and a second answer is one too many.
+            ClaimPlacement::Merged if self.is_copy(&key.0, &exact) => {
                 self.cx.count(Counter::Misrouted("INVITE", "stale"));
             }
             ClaimPlacement::Merged => {

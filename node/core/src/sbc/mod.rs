@@ -38,7 +38,7 @@ use std::time::Duration;
 use crate::call::{Call, CallTimer, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, FlowId, LocalId, MediaId, NodeId};
-use crate::io::{Input, Output, View};
+use crate::io::{Input, NodeView, Output, View};
 use crate::policy::{Blocks, ClusterConfig, Rates, SourceRates};
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
@@ -198,6 +198,10 @@ impl Sbc {
         let down = |view: &View| -> Vec<NodeId> { view.nodes.iter().filter(|n| n.down).map(|n| n.id).collect() };
         let before = down(&self.cx.view);
         let gone: Vec<NodeId> = down(&view).into_iter().filter(|n| !before.contains(n)).collect();
+        let linked = |n: &&NodeView| n.alive && self.cx.view.node(n.id).is_some_and(|before| !before.alive);
+        for node in view.nodes.iter().filter(linked) {
+            self.cx.inquiries.on_link(self.cx.now.mono, node.id);
+        }
         self.cx.view = view;
         for node in gone {
             self.cx.tx.on_node_gone(self.cx.now.mono, node);
@@ -353,6 +357,7 @@ impl Sbc {
                 Timer::Sweep => {
                     self.tombstones.sweep(now);
                     self.served.sweep(now);
+                    self.cx.end_inquiries();
                     self.redirected.sweep(now);
                     self.bans.sweep(now);
                     self.rates.sweep(now);

@@ -9,15 +9,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{BRANCH_COOKIE, Timer};
-use crate::ctx::bracketed;
+use crate::call::{BRANCH_COOKIE, CLAIM_FIELD, Services, Timer};
 use crate::ids::NodeId;
-use crate::io::{NodeState, Output, Realm, ReturnPath, Transport};
-use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::io::{ClaimStage, NodeState, Output, Realm, ReturnPath};
+use crate::sip::Message;
 use crate::time::Instant;
 use crate::timer::TimerId;
 use crate::token::TokenKind;
-use crate::transaction::{ClientTxId, ClientUser, NewRequest};
+use crate::transaction::{ClientTxId, ClientUser};
 
 /// How often each address of a peer is asked: four times within the time that a word counts (`peer::WORD_LIMIT` in the node).
 const EVERY: Duration = Duration::from_millis(500);
@@ -52,14 +51,7 @@ impl Sbc {
             return Vec::new();
         }
         let others = view.nodes.iter().filter(|n| n.id != self.cx.local.node && !n.alive).take(MAX_PEERS);
-        let port = self.cx.local.port_of(Transport::Udp);
-        let at = |own: crate::io::Addresses, peers: crate::io::Addresses| SocketAddr::new(peers.like(own.first()), port);
-        others
-            .map(|n| {
-                let outside = (Realm::External, at(self.cx.local.unicast, n.unicast));
-                (n.id, [outside, (Realm::Core, at(self.cx.local.core, n.core))])
-            })
-            .collect()
+        others.map(|n| (n.id, self.cx.addresses_of(n))).collect()
     }
 
     /// The view is new: questions begin where there is somebody to ask.
@@ -89,23 +81,8 @@ impl Sbc {
     }
 
     fn ask_neighbour(&mut self, node: NodeId, realm: Realm, to: SocketAddr) {
-        let path = self.cx.path_to(realm, Transport::Udp, to);
-        let cx = &mut self.cx;
-        let (branch, serial) = (cx.mint_branch(), cx.serial());
-        let own = bracketed(cx.local.own_address(realm, to.ip()));
-        let mut draft = Draft::request(&Method::Options, &format!("sip:{to}"));
-        draft.push(HeaderId::Via, cx.via(&path, &branch));
-        draft.push(HeaderId::MaxForwards, "0");
-        draft.push(HeaderId::From, format!("<sip:node@{own}>;tag={serial}"));
-        draft.push(HeaderId::To, format!("<sip:{to}>"));
-        draft.push(HeaderId::CallId, format!("{}@{own}", &branch[BRANCH_COOKIE.len()..]));
-        draft.push(HeaderId::CSeq, "1 OPTIONS");
-        let Some(payload) = cx.encode(&draft) else { return };
-        let branch: Box<str> = branch.into();
-        let (user, way) = (ClientUser::Neighbour, ReturnPath::here(path));
-        let request = NewRequest { user, branch: branch.clone(), invite: false, way, tls_name: None, payload };
-        if let Some(tx) = cx.send_request(request) {
-            self.neighbours.asked.insert(tx, Question { node, to, branch, at: cx.now.mono });
+        if let Some((tx, branch)) = self.cx.ask_member(ClientUser::Neighbour, realm, to, None) {
+            self.neighbours.asked.insert(tx, Question { node, to, branch, at: self.cx.now.mono });
         }
     }
 
@@ -133,10 +110,32 @@ impl Sbc {
         self.cx.view.node(token.uid.node).is_some_and(|n| n.unicast.contains(source) || n.core.contains(source))
     }
 
-    /// The header field that tells the asking member how this node is.
-    pub(super) fn own_state(&self, request: &Message) -> (&'static str, String) {
+    /// The header fields that tell the asking member how this node is, and what it has of the call that is named.
+    pub(super) fn told_to_member(&self, request: &Message) -> Vec<(&'static str, String)> {
         let local = &self.cx.local;
         let challenge = request.top_via().branch().unwrap_or_default();
-        (STATE, self.cx.key.seal_state(local.node, local.incarnation, self.cx.view.own.to_bits(), challenge))
+        let state = self.cx.key.seal_state(local.node, local.incarnation, self.cx.view.own.to_bits(), challenge);
+        let call = Services::asked_about(request).map(|(key, exact)| {
+            // A copy of what has failed, or was cancelled before it came, rings nobody either.
+            let done = || self.tombstones.contains(self.cx.now.mono, &exact) || self.has_failed_here(&key, &exact);
+            let stage = self.what_it_has(&key).map(|(_, stage)| stage).or_else(|| done().then_some(ClaimStage::Answered));
+            (CLAIM_FIELD, self.cx.seal_stage(request, stage))
+        });
+        [(STATE, state)].into_iter().chain(call).collect()
+    }
+
+    /// A response to a question about a call.
+    pub(super) fn on_inquiry_response(&mut self, tx: ClientTxId, response: &Message) {
+        let Some(inquiry) = self.cx.inquiries.take(tx) else { return };
+        let Some(stage) = self.cx.open_stage(&inquiry, response) else { return };
+        self.cx.inquiries.on_heard(inquiry.node);
+        match stage {
+            Some(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage),
+            None => {
+                if let Some(&serial) = self.by_claim.get(&inquiry.key) {
+                    self.with_call(serial, |call, cx| call.on_peer_has_not(cx, inquiry.node));
+                }
+            }
+        }
     }
 }

@@ -23,6 +23,7 @@ impl Sbc {
             ClientUser::Farewell { call, side } => self.on_farewell_response(call, side, tx, response),
             ClientUser::Probe => self.on_probe_response(tx, response),
             ClientUser::Neighbour => self.on_neighbour_response(tx, response),
+            ClientUser::Inquiry => self.on_inquiry_response(tx, response),
         }
     }
 
@@ -82,6 +83,7 @@ impl Sbc {
             ClientUser::Farewell { call, side } => self.on_farewell_lost(call, side, loss),
             ClientUser::Probe => self.on_probe_lost(tx),
             ClientUser::Neighbour => self.on_neighbour_lost(tx),
+            ClientUser::Inquiry => drop(self.cx.inquiries.take(tx)),
         }
     }
 

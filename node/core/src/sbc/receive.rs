@@ -77,7 +77,7 @@ impl Sbc {
             PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage),
             PeerMessage::ClaimIs { key, call: None } => {
                 if let Some(&id) = self.by_claim.get(&key) {
-                    self.with_call(id, |call, _| call.on_peer_has_not(from));
+                    self.with_call(id, |call, cx| call.on_peer_has_not(cx, from));
                 }
             }
         }
@@ -85,13 +85,26 @@ impl Sbc {
 
     /// What this node tells a peer of the call of a claim: one that it serves, or one that it has served lately. Of one that it has left to
     /// another node, or that reached nobody, it says nothing.
-    fn what_it_has(&self, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
+    pub(super) fn what_it_has(&self, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
         let id = self.by_claim.get(key).copied();
         let known = id.and_then(|s| self.calls.get(&s));
         let known = known.filter(|c| !c.lost_to() && !c.is_quiet() && !c.has_failed()).map(|c| (c.uid, c.stage()));
         let ended = || id.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed && !e.left).map(|e| e.uid);
         let served = || ended().or_else(|| self.served.get(self.cx.now.mono, key)).or_else(|| self.recorded(key));
         known.or_else(|| served().map(|uid| (uid, ClaimStage::Answered)))
+    }
+
+    /// True for the very packet of a call of this node that reached nobody.
+    pub(super) fn has_failed_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
+        let serial = self.by_claim.get(key).copied();
+        let call = || serial.and_then(|s| self.calls.get(&s)).is_some_and(|c| c.has_failed() && c.exact == *exact);
+        let ended = || serial.and_then(|s| self.unsettled.get(s)).is_some_and(|e| e.failed && e.exact == *exact);
+        let recorded = || {
+            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let entry = replica.claim(key).filter(|e| e.has_failed() && e.exact() == exact);
+            entry.is_some_and(|e| e.uid.node == self.cx.local.node && e.uid.incarnation == self.cx.local.incarnation)
+        };
+        call() || ended() || recorded()
     }
 
     /// The call of this node that has ended, by the log.
@@ -206,7 +219,7 @@ impl Sbc {
         if !of_member && !self.may_answer(&back) {
             return;
         }
-        let told: Vec<(&str, String)> = of_member.then(|| self.own_state(request)).into_iter().collect();
+        let told = if of_member { self.told_to_member(request) } else { Vec::new() };
         if self.cx.view.draining {
             self.cx.reject_with(back, request, 503, &told);
             return;

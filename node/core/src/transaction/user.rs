@@ -45,6 +45,8 @@ pub enum ClientUser {
     Probe,
     /// How a peer is that this node has no link to.
     Neighbour,
+    /// What such a peer has of a call.
+    Inquiry,
 }
 
 /// What a call's request is for.

@@ -168,13 +168,15 @@ fn a_ringing_call_is_not_given_up_for_a_dead_winner() {
 #[test]
 fn ac_03_the_callers_482_is_no_answer_while_the_twin_rings() {
     let mut w = world(slow(3000));
+    w.sip_apart = true;
     w.fault_at(0, Fault::Flip(1));
     w.fault_at(50, Fault::Cut(1));
     w.run_until(400);
     assert_eq!(diallers(&w), BTreeSet::from([1]));
     let invite = callers(&w, &Method::Invite);
     repeat_at(&mut w, 0, invite);
-    w.run_until(500);
+    // The twin was asked by SIP first, for a while and in vain.
+    w.run_until(700);
     assert_eq!(w.counted(Counter::Claim("twin")), 1);
     assert_eq!((merged(&w), w.phones[1].merged.len()), (0, 1), "the PSAP's 482 goes no further");
     assert_eq!(w.phones[1].legs.len(), 2, "the winner has a leg of its own");

@@ -38,7 +38,7 @@ fn cut(seed: u64, trace: bool) -> World {
     if rng.per_mille(800) {
         w.raise_level();
     }
-    w.copies = Some(rng.pick(&[(100, 2000), (1000, 30_000), (100_000, 600_000)]));
+    w.copies = Some(rng.pick(&[(100, 2000), (1000, 30_000), (100_000, 600_000), (500_000, 20_000_000)]));
     w.speaking = vec![[Some(addr("198.18.10.1:20000")), Some(addr("198.18.20.1:20000"))]; 3];
     let node = usize::try_from(rng.range(0, 3)).expect("few");
     w.fault_at(CUT, Fault::Cut(node));
@@ -123,6 +123,75 @@ fn ac_55_nobody_rings_at_healing_for_a_call_that_is_over() {
         no_ghost_rings::check(&w, &mut wrong);
         assert!(wrong.is_empty(), "at {routed}, a leader is elected: {no_leader}: {wrong:#?}");
     }
+}
+
+/// The copy is late: the call is over, or goes on, and only the node at the other side of the cut knows.
+#[test]
+fn ac_55_a_late_copy_asks_the_node_that_had_the_call() {
+    // Begun before the cut and in the log; begun at the node that is cut off; begun at the others.
+    for (start, first, other) in [(CUT - 1500, 0, 1), (CUT + 3000, 0, 1), (CUT + 3000, 1, 0)] {
+        for (psap, cancel, talk) in [
+            (PsapPlan::Answer { ring: 100, answer: 400 }, None, 500),
+            (PsapPlan::Answer { ring: 100, answer: 400 }, None, 40_000),
+            (PsapPlan::Busy { after: 100 }, None, 0),
+            (PsapPlan::RingOnly, Some(600), 0),
+        ] {
+            for late in [2500, 6000, 20_000] {
+                let mut w = world(Plan { psap, cancel, hang_up: (Who::Caller, talk), ..Plan::plain(start) });
+                w.raise_level();
+                w.fault_at(CUT, Fault::Cut(0));
+                w.fault_at(100, Fault::Flip(first));
+                w.run_until(start + late);
+                let invite = callers(&w, &Method::Invite);
+                repeat_at(&mut w, other, invite);
+                w.fault_at(HEALED, Fault::Heal(0));
+                w.run_until(AT_REST);
+                let what = format!("begun at {start} at {first}, {psap:?}, cancelled {cancel:?}, {talk} ms, copied after {late}");
+                assert_eq!((rang(&w), w.phones[1].merged.len()), (1, 0), "{what}");
+                let mut wrong = invariants::check(&w);
+                no_ghost_rings::check(&w, &mut wrong);
+                assert!(wrong.is_empty(), "{what}: {wrong:#?}");
+            }
+        }
+    }
+}
+
+/// Who cannot be asked is waited for no longer than an owner that is silent: its call rings once more, and not later than that.
+#[test]
+fn ac_55_a_late_copy_rings_where_nobody_can_be_asked() {
+    for (start, first, late, waits) in
+        [(CUT - 500, 0, 1000, 3000..5500), (CUT + 3000, 0, 2500, 0..500), (CUT + 3000, 1, 2500, 0..500)]
+    {
+        let mut w =
+            world(Plan { psap: PsapPlan::Answer { ring: 100, answer: 400 }, hang_up: (Who::Caller, 500), ..Plan::plain(start) });
+        w.raise_level();
+        w.sip_apart = true;
+        w.fault_at(CUT, Fault::Cut(0));
+        w.fault_at(100, Fault::Flip(first));
+        w.run_until(start + late);
+        let invite = callers(&w, &Method::Invite);
+        repeat_at(&mut w, 1 - first, invite);
+        w.run_until(HEALED);
+        // This PSAP remembers what it had, and says 482; another one would ring.
+        let asked = w.phones[1].legs.iter().skip(1).map(|leg| leg.began_at).chain(w.phones[1].merged.iter().map(|m| m.1));
+        let after = asked.min().expect("it was asked once more") / 1000 - (start + late);
+        assert!(rang(&w) <= 2 && waits.contains(&after), "begun at {start} at {first}, asked again {after} ms after the copy");
+        w.fault_at(HEALED, Fault::Heal(0));
+        w.run_until(AT_REST);
+        let wrong = invariants::check(&w);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+}
+
+/// Who cannot be asked costs a caller no more than the budget of a claim, once.
+#[test]
+fn ac_55_a_node_that_is_dead_is_asked_in_vain() {
+    let plans = [5000, 6000, 7000].map(Plan::plain);
+    let mut w = World::new(1, 3, plans.to_vec(), Net::calm());
+    w.fault_at(1000, Fault::Kill(2));
+    w.run_until(8000);
+    let waited: Vec<u64> = w.phones[1].legs.iter().map(|l| l.began_at / 1000 - (5000 + 1000 * l.call as u64)).collect();
+    assert!(matches!(waited[..], [100..160, ..20, ..20]), "{waited:?}");
 }
 
 #[test]

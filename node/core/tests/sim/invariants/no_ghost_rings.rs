@@ -12,6 +12,11 @@ const NEWS: u64 = 500_000;
 pub(crate) fn check(world: &World, wrong: &mut Vec<String>) {
     for caller in world.phones[0].legs.iter() {
         let call = caller.call;
+        // A PSAP may forget a call that is over: what it refuses as merged (482) here, it would ring for.
+        let merged = world.phones[1].merged.iter().filter(|(of, _)| *of == call);
+        if let Some((_, at)) = merged.clone().find(|(_, at)| caller.ended_at.is_some_and(|ended| *at > ended + NEWS)) {
+            wrong.push(format!("call {call} was dialled and refused as merged at {} ms, after its end", at / 1000));
+        }
         let legs: Vec<&Leg> = world.phones[1].legs.iter().filter(|l| l.call == call).collect();
         if legs.len() > 2 {
             wrong.push(format!("the PSAP was asked {} times for call {call}", legs.len()));

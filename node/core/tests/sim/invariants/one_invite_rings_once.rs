@@ -46,7 +46,7 @@ fn identities(world: &World, leg: usize) -> BTreeSet<String> {
     let caller = &world.phones[0].legs[leg];
     let claim = key.claim_key(&caller.call_id, &caller.local_tag, 1);
     let target = Target { addr: world.phones[1].addr, transport: Transport::Udp };
-    let merged = world.phones[1].merged.iter().filter(|c| **c == caller.call).count();
+    let merged = world.phones[1].merged.iter().filter(|(c, _)| *c == caller.call).count();
     let id = |of: ClaimKey, epoch, tries| key.callee_identity(of, epoch, target_number(&target, tries)).call_id;
     let mut ids: BTreeSet<String> = (0..=merged).map(|tries| id(claim, 1, tries)).collect();
     let invites = || world.phones[0].clients.iter().filter(|c| c.leg == leg && c.method == Method::Invite && c.cseq == 1);

@@ -136,8 +136,8 @@ pub(crate) struct Phone {
     pub(crate) out: Vec<(SocketAddr, Bytes)>,
     /// What a phone must never be sent.
     pub(crate) complaints: Vec<String>,
-    /// Calls of which a leg was refused as merged (482), each time.
-    pub(crate) merged: Vec<usize>,
+    /// Calls of which a leg was refused as merged (482), and when, each time.
+    pub(crate) merged: Vec<(usize, u64)>,
     serial: u64,
     rng: Rng,
 }

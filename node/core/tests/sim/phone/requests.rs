@@ -87,7 +87,7 @@ impl Phone {
         let same = |l: &Leg| l.call_id == request.call_id() && l.remote_tag.as_deref() == request.from_tag();
         if self.legs.iter().any(same) {
             // RFC 3261 §8.2.2.2: by another way.
-            self.merged.push(call_of(request.from()));
+            self.merged.push((call_of(request.from()), now));
             self.respond(now, usize::MAX, branch, from, request, 482);
             return;
         }

@@ -55,9 +55,9 @@ pub(super) enum Event {
         to: SocketAddr,
         bytes: Bytes,
     },
-    /// A copy of what came to the anycast address, at a node of the other part.
+    /// A copy of what came to the anycast address, and was read by that node, at a node of the other part.
     Copy {
-        node: usize,
+        read_by: usize,
         from: SocketAddr,
         to: SocketAddr,
         bytes: Bytes,

@@ -141,8 +141,10 @@ pub(crate) struct World {
     pub(crate) unreachable: Option<SocketAddr>,
     /// Where media of the callers and of the called sides come from, by node; `None`: there are none.
     pub(crate) speaking: Vec<[Option<SocketAddr>; 2]>,
-    /// While a node is cut off, INVITEs reach both parts, the second one after so long.
+    /// INVITEs reach another node too, of the other part while a node is cut off, the second one after so long.
     pub(crate) copies: Option<(u64, u64)>,
+    /// Nodes do not reach each other by SIP.
+    pub(crate) sip_apart: bool,
     /// A node was cut off at some time.
     pub(crate) was_cut: bool,
     /// Links were cut at some time for longer than a node is believed to live without.
@@ -249,6 +251,7 @@ impl World {
             unreachable: None,
             speaking: vec![[None, None]; count],
             copies: None,
+            sip_apart: false,
             was_cut: false,
             was_down: false,
             proposals: 0,
@@ -413,7 +416,6 @@ impl World {
         | Event::Apply(node)
         | Event::Lease(node)
         | Event::Peer { to: node, .. }
-        | Event::Copy { node, .. }
         | Event::ProposeFailed { node, .. }
         | Event::Media { node, .. }
         | Event::Resolved { node, .. }) = event
@@ -435,7 +437,7 @@ impl World {
     fn step(&mut self, event: Event) {
         match event {
             Event::Packet { from, to, bytes } => self.deliver(from, to, bytes),
-            Event::Copy { node, from, to, bytes } => self.copied(node, from, to, bytes),
+            Event::Copy { read_by, from, to, bytes } => self.copied(read_by, from, to, bytes),
             Event::Peer { from, to, message } => {
                 if self.linked(from, to) {
                     let from = NodeId(u16::try_from(from + 1).expect("few nodes"));
@@ -667,12 +669,15 @@ fn peer_line(message: &PeerMessage) -> String {
 
 fn kind_of(command: &store_pb::Command) -> String {
     use store_pb::command::Kind;
-    match &command.kind {
-        Some(Kind::Claim(_)) => "Claim".into(),
-        Some(Kind::Progress(p)) => format!("Progress seq {}", p.seq),
-        Some(Kind::Answer(a)) => format!("Answer seq {}", a.seq),
-        Some(Kind::Refresh(r)) => format!("Refresh seq {}", r.seq),
-        Some(Kind::End(_)) => "End".into(),
-        _ => "other".into(),
-    }
+    let (what, call) = match &command.kind {
+        Some(Kind::Claim(c)) if !c.beside.is_empty() => ("Claim beside".into(), &c.call),
+        Some(Kind::Claim(c)) => ("Claim".into(), &c.call),
+        Some(Kind::Progress(p)) => (format!("Progress seq {}", p.seq), &p.call),
+        Some(Kind::Answer(a)) => (format!("Answer seq {}", a.seq), &a.call),
+        Some(Kind::Refresh(r)) => (format!("Refresh seq {}", r.seq), &r.call),
+        Some(Kind::End(e)) => ("End".into(), &e.call),
+        _ => return "other".into(),
+    };
+    let uid = CallUid::from_bytes(call).map(|uid| uid.to_string()).unwrap_or_default();
+    format!("{what} of {uid}")
 }

@@ -13,9 +13,6 @@ impl World {
         // Port 5061 is TLS, of which the simulation knows no more than that.
         let transport = if to.port() == 5061 { Transport::Tls } else { Transport::Udp };
         let (asked, to) = (to, SocketAddr::new(to.ip(), 5060));
-        if ANYCAST.map(addr).contains(&to) && bytes.starts_with(b"INVITE ") {
-            self.copy_elsewhere(from, asked, &bytes);
-        }
         let found = if ANYCAST.map(addr).contains(&to) {
             let stray = self.rng.per_mille(self.net.stray);
             let at = if stray { usize::try_from(self.rng.next() % self.nodes.len() as u64).expect("few") } else { self.route };
@@ -28,28 +25,35 @@ impl World {
         };
         let Some((i, role)) = found.filter(|(i, _)| !self.nodes[*i].dead) else { return };
         self.say(|| format!("    n{i} {role:?} reads {}", first_line(&bytes)));
+        if role == AddressRole::Anycast && bytes.starts_with(b"INVITE ") {
+            self.copy_elsewhere(i, from, asked, &bytes);
+        }
         let path = Path { role, transport, local: asked, remote: from, flow: None };
         self.input(i, Input::Received(Received { path, payload: bytes, at: self.time().mono }));
     }
 
-    /// An INVITE that begins a call reaches the other part of a cluster that is cut in two as well.
-    fn copy_elsewhere(&mut self, from: SocketAddr, to: SocketAddr, bytes: &Bytes) {
+    /// An INVITE that begins a call, and has reached this node, reaches another one as well.
+    fn copy_elsewhere(&mut self, node: usize, from: SocketAddr, to: SocketAddr, bytes: &Bytes) {
         let Some(delay) = self.copies else { return };
-        let initial = Message::parse(bytes.clone()).is_ok_and(|m| m.to_tag().is_none());
-        let here = self.nodes[self.route].cut_log;
-        let others: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].cut_log != here).collect();
-        if initial && !others.is_empty() {
-            let (node, at) = (self.rng.pick(&others), self.delay(delay));
-            self.push(at, Event::Copy { node, from, to, bytes: bytes.clone() });
+        if Message::parse(bytes.clone()).is_ok_and(|m| m.to_tag().is_none()) {
+            let at = self.delay(delay);
+            self.push(at, Event::Copy { read_by: node, from, to, bytes: bytes.clone() });
         }
     }
 
-    pub(super) fn copied(&mut self, i: usize, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        if !self.nodes[i].dead {
-            self.say(|| format!("    n{i} reads a copy of {}", first_line(&bytes)));
-            let path = Path { role: AddressRole::Anycast, transport: Transport::Udp, local: to, remote: from, flow: None };
-            self.input(i, Input::Received(Received { path, payload: bytes, at: self.time().mono }));
+    /// The copy is there. It reaches the other part of a cluster that is cut in two; of one that is whole any other node.
+    pub(super) fn copied(&mut self, read_by: usize, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        let takes_part = |n: &Node| !n.dead && n.frozen <= self.now;
+        let others = || (0..self.nodes.len()).filter(|n| *n != read_by && takes_part(&self.nodes[*n]));
+        let there: Vec<usize> = others().filter(|n| self.nodes[*n].cut_log != self.nodes[read_by].cut_log).collect();
+        let nodes: Vec<usize> = if there.is_empty() { others().collect() } else { there };
+        if nodes.is_empty() {
+            return;
         }
+        let i = self.rng.pick(&nodes);
+        self.say(|| format!("    n{i} reads a copy of {}", first_line(&bytes)));
+        let path = Path { role: AddressRole::Anycast, transport: Transport::Udp, local: to, remote: from, flow: None };
+        self.input(i, Input::Received(Received { path, payload: bytes, at: self.time().mono }));
     }
 
     pub(super) fn transmit(&mut self, i: usize, transmit: Transmit) {
@@ -114,6 +118,10 @@ impl World {
         self.say(|| format!("{from} -> {to} {}", first_line(&bytes)));
         if let Some(sent) = &mut self.sent {
             sent.push(Sent { from, to, bytes: bytes.clone(), node, stream: None });
+        }
+        let of_a_node = |at: SocketAddr| self.nodes.iter().any(|n| [n.unicast, n.unicast6, n.core, n.core6].contains(&at));
+        if self.sip_apart && of_a_node(from) && of_a_node(to) {
+            return;
         }
         let copies = if self.rng.per_mille(self.net.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
