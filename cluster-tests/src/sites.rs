@@ -100,6 +100,12 @@ impl Sites {
         self.hub.ip(&["link", "set", &format!("site{n}"), if off { "down" } else { "up" }]);
     }
 
+    /// Cuts the n-th node off from its peers, and from the log, while SIP and media go on at it; or gives them back.
+    pub fn cut_peers(&self, n: usize, off: bool) {
+        let address = format!("198.18.2.1{}/24", n + 1);
+        self.hosts[n].ip(&["addr", if off { "del" } else { "add" }, &address, "dev", "net0"]);
+    }
+
     /// The JSON that `sbcctl` prints, asking the nodes in turn; `None`: it fails.
     pub fn ctl(&self, arguments: &[&str]) -> Option<Value> {
         self.ctl_at("198.18.2.11:7443,198.18.2.12:7443,198.18.2.13:7443", arguments)
