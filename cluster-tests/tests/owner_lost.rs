@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, Options, grpc, list, unicast};
 use cluster_tests::scene::Scene;
-use cluster_tests::{upgrade, wait};
+use cluster_tests::{command, upgrade, wait};
 use serde_json::Value;
 
 /// A lease, a margin, and a look each; the rest is for a busy machine. A node that was killed and leads costs an election too.
@@ -38,13 +38,29 @@ fn a_node_that_starts_again_tells_both_far_ends_of_its_calls() {
     let owner = cluster.holder();
     let other = (owner + 1) % 3;
     let call = scene.established(unicast(owner));
-    cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED");
+    let uid = cluster.call(call.invite.header("Call-ID"), "CALL_STATE_ANSWERED")["uid"].as_str().expect("a uid").to_owned();
+    let watch = |format: &str| {
+        let mut watch = cluster.sbcctl();
+        watch.args(["call", "watch", &uid, "--from", "snapshot", "--endpoint", &grpc(other), "-o", format]);
+        let watch = command::spawn(&mut watch).unwrap_or_else(|e| panic!("{e}"));
+        wait::until("the call as it stands", NOTICED, || {
+            if watch.stdout().lines().count() == 1 { Ok(()) } else { Err(watch.stderr()) }
+        });
+        watch
+    };
+    let (text, jsonl) = (watch("table"), watch("jsonl"));
     cluster.kill(owner);
     let down = wait::until("the node's death is an event", NOTICED, || event(&cluster, other, "EVENT_KIND_NODE_DOWN", owner));
     assert_eq!(is_lost(&cluster, other), Ok(true));
     assert_eq!(is_lost(&cluster, (other + 1) % 3), Ok(true));
     let table = cluster.ctl(&["call", "list", "--endpoint", &grpc(other)]).stdout;
     assert!(table.contains("answered, owner-lost"), "{table}");
+    wait::until("the watches say so", NOTICED, || {
+        let (text, jsonl) = (text.stdout(), jsonl.stdout());
+        let told =
+            [text.contains(&format!("{uid} answered, owner-lost owner {}", name(owner))), jsonl.contains("\"ownerLost\":true")];
+        if told == [true, true] { Ok(()) } else { Err((text, jsonl)) }
+    });
 
     cluster.dev(&["heal"]);
     let (bye, from) = scene.caller.expect_request("BYE");
@@ -55,6 +71,10 @@ fn a_node_that_starts_again_tells_both_far_ends_of_its_calls() {
     let bye = scene.psap_confirms("BYE");
     assert!(bye.cseq().0 > 65_536 && bye.header("Call-ID") == call.psap_invite.header("Call-ID"), "{bye:?}");
     cluster.settled(1);
+    // They went on, to the end of the call.
+    for watch in [text, jsonl] {
+        assert!(watch.finish(NOTICED * 10).expect("it ends").ok("call watch").stdout.contains("owner restarted"));
+    }
     let cdr = &cluster.cdrs()[0];
     assert_eq!(cdr["endedAt"], down["occurredAt"], "the call was over when its node was");
     assert_eq!(

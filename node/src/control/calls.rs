@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sbc_core::ids::CallUid;
+use sbc_core::ids::{CallUid, NodeId};
 use sbc_core::io::{Command, CommandReply, LadderEntry, Realm};
 use sbc_core::replica::{CallEntry, Replica};
 use sbc_core::store_pb;
@@ -197,7 +197,7 @@ impl CallService for Calls {
             self.watchable(uid, asked.from.as_ref()).await?;
         }
         let filter = Filter::new(asked.filter, &self.0)?;
-        let watcher = CallWatcher { shared: self.0.clone(), uid, filter, pii, after: None };
+        let watcher = CallWatcher { shared: self.0.clone(), uid, filter, pii, after: None, node_changed: None };
         Ok(Response::new(watch(&self.0, asked.from, asked.heartbeat_ms, watcher)?))
     }
 
@@ -284,6 +284,18 @@ struct CallWatcher {
     pii: bool,
     /// Last call of the snapshot so far.
     after: Option<CallUid>,
+    /// A node is down, is back, or has started again: its calls are told of.
+    node_changed: Option<NodeChanged>,
+}
+
+/// What the end or return of a node means for its calls.
+struct NodeChanged {
+    node: NodeId,
+    revision: u64,
+    lost: bool,
+    /// Last call that was looked at, and whether there may be more.
+    after: Option<CallUid>,
+    more: bool,
 }
 
 impl CallWatcher {
@@ -302,6 +314,33 @@ impl CallWatcher {
         call.revision = event.revision;
         let over = matches!(event.kind(), K::Ended | K::Abandoned | K::Retracted);
         (self.filter.passes(&call, true).then(|| self.change(call, resume)), over && self.uid.is_some())
+    }
+
+    /// The next calls whose owner was lost with a node, or is back.
+    fn of_changed_node(&self, changed: &mut NodeChanged, replica: &Replica, limit: usize) -> Vec<pb::CallServiceWatchResponse> {
+        let page: Vec<_> = match (self.uid, changed.after) {
+            (Some(uid), None) => replica.call(uid).filter(|entry| entry.is_live()).into_iter().collect(),
+            (Some(_), Some(_)) => Vec::new(),
+            (None, after) => replica.calls(after).take(SCAN_MAX).collect(),
+        };
+        changed.more = page.len() == SCAN_MAX;
+        let mut told = Vec::new();
+        for entry in page {
+            changed.after = Some(entry.uid);
+            if entry.owner() != changed.node || replica.is_owner_lost(entry) != changed.lost {
+                continue;
+            }
+            let call = pb::Call { revision: changed.revision, ..map::call(replica, entry, &self.shared.names, self.pii) };
+            if self.filter.passes(&call, true) {
+                // Whoever resumes within them begins with the first again.
+                told.push(self.change(call, token(changed.revision - 1)));
+            }
+            if told.len() >= limit {
+                changed.more = true;
+                break;
+            }
+        }
+        told
     }
 
     fn change(&self, call: pb::Call, resume_token: String) -> pb::CallServiceWatchResponse {
@@ -328,7 +367,21 @@ impl Watcher for CallWatcher {
         Some((calls.collect(), more))
     }
 
+    fn follow_ups(&mut self, replica: &Replica, limit: usize) -> Vec<Self::Message> {
+        let Some(mut changed) = self.node_changed.take() else { return Vec::new() };
+        let told = self.of_changed_node(&mut changed, replica, limit);
+        if changed.more {
+            self.node_changed = Some(changed);
+        }
+        told
+    }
+
     fn event(&mut self, replica: &Replica, event: &store_pb::Event, resume: String) -> (Option<Self::Message>, bool) {
+        use store_pb::EventKind as K;
+        if let (K::NodeDown | K::NodeBack | K::NodeUp, Ok(node)) = (event.kind(), u16::try_from(event.node)) {
+            let lost = event.kind() != K::NodeBack;
+            self.node_changed = Some(NodeChanged { node: NodeId(node), revision: event.revision, lost, after: None, more: true });
+        }
         let Some(uid) = CallUid::from_bytes(&event.call) else { return (None, false) };
         let call = match replica.call(uid) {
             Some(entry) => map::call(replica, entry, &self.shared.names, self.pii),

@@ -508,6 +508,54 @@ async fn a_watch_of_one_call_ends_with_it() {
 }
 
 #[tokio::test]
+async fn watches_tell_of_calls_whose_owner_is_lost_and_is_back() {
+    use pb::call_service_watch_response::Kind as W;
+    let lab = Lab::new();
+    let (node, at) = lab.node().await;
+    let up = |node| Kind::NodeUp(store_pb::NodeUp { node, incarnation: 1, ..Default::default() });
+    node.commit(vec![Kind::Level(store_pb::Level { level: sbc_core::replica::LEVEL }), up(1), up(2)]);
+    // More than are told at a time.
+    let theirs: Vec<CallUid> = (1..=600).map(|serial| uid(2, serial)).collect();
+    let calls = theirs.iter().copied().chain([uid(1, 1)]).map(|call| claim(call, true));
+    node.commit(calls.collect());
+    let mut client = CallServiceClient::new(lab.user(at, "operator"));
+    let watch = |call: Option<CallUid>| pb::CallServiceWatchRequest {
+        uid: call.map(|call| call.to_string()).unwrap_or_default(),
+        from: from(pb::watch_from::Start::Now(pb::WatchNow {})),
+        ..Default::default()
+    };
+    let mut one = soon(client.watch(watch(Some(theirs[7])))).await.unwrap().into_inner();
+    let mut all = soon(client.watch(watch(None))).await.unwrap().into_inner();
+    for stream in [&mut one, &mut all] {
+        assert!(matches!(next(stream).await.kind, Some(W::Synced(_))));
+    }
+    let change = async |stream: &mut Streaming<pb::CallServiceWatchResponse>| {
+        let Some(W::Change(change)) = next(stream).await.kind else { panic!("a change") };
+        let call = change.call.unwrap();
+        (call.uid, call.owner_lost, change.resume_token)
+    };
+    node.commit(vec![Kind::NodeDown(store_pb::NodeDown { node: 2, incarnation: 1, unix_ms: 0 })]);
+    // Whoever resumes hears of the node once more.
+    let resume = super::watch::token(node.replica.read().unwrap().last_event_revision() - 1);
+    assert_eq!(change(&mut one).await, (theirs[7].to_string(), true, resume.clone()));
+    for call in &theirs {
+        assert_eq!(change(&mut all).await, (call.to_string(), true, resume.clone()));
+    }
+    // A call of another node, and then the return of this one.
+    node.commit(vec![end(uid(1, 1), "caller")]);
+    assert_eq!(change(&mut all).await.0, uid(1, 1).to_string());
+    node.commit(vec![Kind::NodeBack(store_pb::NodeBack { node: 2, incarnation: 1 })]);
+    assert!(!change(&mut one).await.1);
+    for call in &theirs {
+        let told = change(&mut all).await;
+        assert_eq!((told.0, told.1), (call.to_string(), false));
+    }
+    node.commit(vec![end(theirs[7], "caller")]);
+    assert_eq!(change(&mut one).await.0, theirs[7].to_string());
+    assert!(matches!(next(&mut one).await.kind, Some(W::Goodbye(_))));
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said_to_be_missing() {
     let lab = Lab::new();
     let (node, at) = lab.node().await;

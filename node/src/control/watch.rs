@@ -55,6 +55,10 @@ pub(crate) trait Watcher: Send + Sync + 'static {
     }
     /// An event, if it is asked for, and whether the watch is finished with it. `resume`: the token that resumes after it.
     fn event(&mut self, replica: &Replica, event: &store_pb::Event, resume: String) -> (Option<Self::Message>, bool);
+    /// What the last event means for others than whom it is about: not many more than `limit` at a time, until there are none.
+    fn follow_ups(&mut self, _replica: &Replica, _limit: usize) -> Vec<Self::Message> {
+        Vec::new()
+    }
     /// The same of one that is not committed, with its call as its owner has it.
     fn early(
         &mut self,
@@ -232,21 +236,8 @@ impl<W: Watcher> Task<W> {
         let mut out: Vec<Next<W::Message>> = Vec::new();
         {
             let guard = replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let events: Vec<Arc<store_pb::Event>> =
-                if self.watcher.emergencies() && self.cursor >= guard.emergency_events_compacted_to() {
-                    guard.emergency_events(self.cursor, BATCH)
-                } else if self.cursor < self.gaps_to {
-                    Ok(guard.events_left(self.cursor, BATCH))
-                } else {
-                    guard.events(self.cursor, BATCH)
-                }
-                .map_err(|_| Some(WatchGoodbyeReason::Compacted))?;
-            for e in &events {
-                let (message, finished) = self.watcher.event(&guard, e, token(e.revision));
-                out.push((Some(e.revision), message, finished));
-            }
-            if events.is_empty() {
-                self.early(&guard, &mut out);
+            if !self.follow_ups(&guard, &mut out) {
+                self.events(&guard, &mut out)?;
             }
         }
         let any = !out.is_empty();
@@ -260,6 +251,37 @@ impl<W: Watcher> Task<W> {
             }
         }
         Ok(any)
+    }
+
+    /// What the last event means for others, before the next one. False: nothing, or no more.
+    fn follow_ups(&mut self, replica: &Replica, out: &mut Vec<Next<W::Message>>) -> bool {
+        let messages = self.watcher.follow_ups(replica, BATCH);
+        let any = !messages.is_empty();
+        out.extend(messages.into_iter().map(|message| (None, Some(message), false)));
+        any
+    }
+
+    fn events(&mut self, replica: &Replica, out: &mut Vec<Next<W::Message>>) -> Result<(), Over> {
+        let events: Vec<Arc<store_pb::Event>> =
+            if self.watcher.emergencies() && self.cursor >= replica.emergency_events_compacted_to() {
+                replica.emergency_events(self.cursor, BATCH)
+            } else if self.cursor < self.gaps_to {
+                Ok(replica.events_left(self.cursor, BATCH))
+            } else {
+                replica.events(self.cursor, BATCH)
+            }
+            .map_err(|_| Some(WatchGoodbyeReason::Compacted))?;
+        for e in &events {
+            let (message, finished) = self.watcher.event(replica, e, token(e.revision));
+            out.push((Some(e.revision), message, finished));
+            if self.follow_ups(replica, out) {
+                return Ok(());
+            }
+        }
+        if events.is_empty() {
+            self.early(replica, out);
+        }
+        Ok(())
     }
 
     /// The next of what the log does not have, while it has nothing more itself.
