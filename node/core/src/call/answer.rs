@@ -11,6 +11,7 @@ use crate::dialog::Dialog;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
+use crate::targets::AttemptState;
 use crate::transaction::{ResponseAction, ServerTxId};
 
 impl Call {
@@ -31,17 +32,14 @@ impl Call {
         }
         self.reconsider(cx, at, status);
         let attempt = &mut self.attempts[at];
-        attempt.provisional = true;
-        attempt.rang |= (101..300).contains(&status);
         cx.stop_timer(&mut attempt.timer);
         let path = attempt.path;
         cx.target_responded(&path, status, response);
         self.targets.on_answer(path.remote);
         match status {
             100..=199 => {
-                if self.attempts[at].unwanted {
-                    self.attempts[at].cancel(cx, None);
-                } else if status > 100 && self.phase == CallPhase::Dialling {
+                self.attempts[at].on_provisional(cx, status);
+                if self.attempts[at].state.is_wanted() && status > 100 && self.phase == CallPhase::Dialling {
                     self.restart_ring(cx);
                     self.on_provisional(cx, index, response);
                 }
@@ -58,11 +56,11 @@ impl Call {
         {
             return;
         }
-        self.attempts[at].finished = true;
+        self.attempts[at].finish();
         if self.phase == CallPhase::Answered && same_fork {
             return; // Its ACK waits for the caller's.
         }
-        if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {
+        if self.phase != CallPhase::Dialling || !self.attempts[at].state.is_wanted() {
             self.reject_answer(cx, at, response);
             return;
         }
@@ -226,12 +224,13 @@ impl Call {
     /// The target gave no answer at all, or could not be reached.
     pub fn on_dial_lost(&mut self, cx: &mut Services, index: u32, status: u16) {
         let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
-        attempt.finished = true;
+        let silent = matches!(attempt.state, AttemptState::Calling { .. });
+        attempt.finish();
         cx.stop_timer(&mut attempt.timer);
-        if attempt.unwanted || self.phase != CallPhase::Dialling {
+        if !attempt.state.is_wanted() || self.phase != CallPhase::Dialling {
             return;
         }
-        if !attempt.provisional {
+        if silent {
             cx.target_failed(&attempt.path, None);
         }
         self.note_failure(status, None);

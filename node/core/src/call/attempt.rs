@@ -12,6 +12,7 @@ use crate::ids::LocalId;
 use crate::io::{Path, ReturnPath};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::targets::Candidate;
+use crate::targets::{AttemptEvent, AttemptState};
 use crate::timer::TimerId;
 use crate::transaction::ClientTxId;
 
@@ -47,20 +48,8 @@ pub(super) struct Attempt {
     pub candidate: Candidate,
     /// Both legs as its INVITE left them.
     pub template: Template,
-    /// Something came back.
-    pub provisional: bool,
-    /// A 101 to 299 came back.
-    pub rang: bool,
-    /// We no longer want it: a provisional response is answered by CANCEL, a 2xx by ACK and BYE.
-    pub unwanted: bool,
-    /// Unwanted for its silence alone: what it says may still count (`failover`).
-    pub passed_over: bool,
-    /// It was given more time, for nothing better was left.
-    pub spared: bool,
-    /// CANCEL was sent.
-    pub cancelled: bool,
-    /// A final response came, or none will.
-    pub finished: bool,
+    /// What has become of it.
+    pub state: AttemptState,
     /// The failover timer.
     pub timer: Option<TimerId>,
     /// Why it is to be cancelled: a CANCEL that waits has it too.
@@ -74,15 +63,28 @@ pub(super) struct Attempt {
 impl Attempt {
     /// CANCEL, once something has come back (RFC 3261 §9.1); before that it waits for it.
     pub(super) fn cancel(&mut self, cx: &mut Services, reason: Option<&str>) {
-        (self.unwanted, self.passed_over) = (true, false);
         cx.stop_timer(&mut self.timer);
         if let Some(reason) = reason {
             self.reason = Some(reason.into());
         }
-        if self.finished || self.cancelled || !self.provisional {
-            return;
+        if self.state.on(AttemptEvent::Cancel) {
+            self.send_cancel(cx);
         }
-        self.cancelled = true;
+    }
+
+    /// A provisional response: one that is not wanted is cancelled now.
+    pub(super) fn on_provisional(&mut self, cx: &mut Services, status: u16) {
+        if self.state.on(AttemptEvent::Provisional(status)) {
+            self.send_cancel(cx);
+        }
+    }
+
+    /// A final response came, or none will.
+    pub(super) fn finish(&mut self) {
+        self.state.note(AttemptEvent::Final);
+    }
+
+    fn send_cancel(&self, cx: &mut Services) {
         let mut draft = self.same_hop(&Method::Cancel, &self.dialog.remote_uri);
         if let Some(reason) = &self.reason {
             draft.push(HeaderId::Reason, &**reason);

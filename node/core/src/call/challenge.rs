@@ -13,6 +13,7 @@ use crate::auth::{AuthHeader, Challenge, challenges};
 use crate::io::{Counter, ReturnPath, Side};
 use crate::policy::Credentials;
 use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::targets::AttemptEvent;
 use crate::transaction::{CallUse, ClientUser, NewRequest, ResponseAction};
 
 /// Times that one request is sent again: a proxy and a user agent may ask in turn, and each nonce may be too old once.
@@ -234,7 +235,8 @@ impl Call {
         let attempt = &mut self.attempts[at];
         attempt.dialog.local_cseq = cseq;
         (attempt.tx, attempt.via, attempt.branch, attempt.cseq, attempt.timer) = (tx, via, branch.into(), cseq, timer);
-        (attempt.provisional, attempt.finished, attempt.template) = (false, false, template);
+        attempt.state.note(AttemptEvent::Again);
+        attempt.template = template;
         attempt.retry = Some(retry);
         Challenged::Answered
     }

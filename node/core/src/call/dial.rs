@@ -11,7 +11,7 @@ use crate::io::{ResolveError, ReturnPath, Side, Target};
 use crate::policy::Topology;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
-use crate::targets::{Candidate, Hop, Large, Next, Redial};
+use crate::targets::{AttemptState, Candidate, Hop, Large, Next, Redial};
 use crate::token::ClaimKey;
 use crate::transaction::{CallUse, ClientUser, NewRequest, QuestionUser};
 
@@ -58,7 +58,7 @@ impl Call {
             && self.awaited.is_empty()
             && self.claim != ClaimState::Pending
             && self.media.phase != MediaPhase::Opening
-            && self.attempts.iter().all(|a| a.finished || a.unwanted);
+            && self.attempts.iter().all(|a| !a.state.is_open());
         if !ready {
             // The DNS need not wait for the rest.
             if self.phase == CallPhase::Preparing
@@ -224,13 +224,7 @@ impl Call {
             tls_name,
             candidate,
             template,
-            provisional: false,
-            rang: false,
-            unwanted: false,
-            passed_over: false,
-            spared: false,
-            cancelled: false,
-            finished: false,
+            state: AttemptState::NEW,
             timer,
             reason: None,
             session_id: draft.first(HeaderId::SessionId).map(Into::into),

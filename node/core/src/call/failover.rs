@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase};
+use crate::targets::{AttemptEvent, AttemptState};
 
 /// How much longer a silent target has where all others are known to have failed lately: its INVITE is repeated once or twice more (3.5 s
 /// and 7.5 s after the first), and the caller does not wait for timer B.
@@ -22,7 +23,7 @@ impl Call {
 
     /// The last target that was passed over and may still answer.
     fn silent(&self) -> Option<usize> {
-        self.attempts.iter().rposition(|a| a.passed_over && !a.finished)
+        self.attempts.iter().rposition(|a| a.state == AttemptState::PassedOver)
     }
 
     /// The target has been silent for too long: the next one, if there is one.
@@ -32,10 +33,8 @@ impl Call {
         let id = self.id;
         let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
         attempt.timer = None;
-        if attempt.provisional || attempt.finished || attempt.unwanted {
-            return;
-        }
-        let spared = std::mem::replace(&mut attempt.spared, true);
+        let AttemptState::Calling { spared } = attempt.state else { return };
+        attempt.state.note(AttemptEvent::Spare);
         if !spared {
             cx.target_failed(&attempt.path, None);
         }
@@ -52,14 +51,14 @@ impl Call {
 
     /// A response came, before anything is done with it: one of a target that was passed over may bring that back.
     pub(super) fn reconsider(&mut self, cx: &mut Services, at: usize, status: u16) {
-        if !self.attempts[at].passed_over || self.phase != CallPhase::Dialling {
+        if self.attempts[at].state != AttemptState::PassedOver || self.phase != CallPhase::Dialling {
             return;
         }
-        let others = || self.attempts.iter().filter(|a| !a.unwanted && !a.finished);
+        let others = |which: fn(AttemptState) -> bool| self.attempts.iter().any(|a| which(a.state));
         let too_late = match status {
             // A challenge is a word too, and another try.
-            ..200 | 401 | 407 => others().any(|a| a.provisional),
-            200..300 => self.held_answer.is_some() || others().any(|a| a.rang),
+            ..200 | 401 | 407 => others(|state| matches!(state, AttemptState::Proceeding { .. })),
+            200..300 => self.held_answer.is_some() || others(|state| state == AttemptState::Proceeding { rang: true }),
             _ => return,
         };
         if !too_late {
@@ -77,19 +76,21 @@ impl Call {
 
     /// None of the targets that were passed over may have the call back: what they say now is too late.
     pub(super) fn forget_passed_over(&mut self) {
-        self.attempts.iter_mut().for_each(|a| a.passed_over = false);
+        for attempt in &mut self.attempts {
+            attempt.state.note(AttemptEvent::Forget);
+        }
     }
 
     /// The leg toward a target that was passed over is the one that counts again.
     fn revive(&mut self, cx: &mut Services, at: usize) {
-        for other in self.attempts.iter_mut().filter(|a| !a.unwanted && !a.finished) {
-            match other.provisional {
-                true => other.cancel(cx, None),
-                false => pass_over(cx, other),
+        for other in self.attempts.iter_mut().filter(|a| a.state.is_open()) {
+            match other.state {
+                AttemptState::Calling { .. } => pass_over(cx, other),
+                _ => other.cancel(cx, None),
             }
         }
         let attempt = &mut self.attempts[at];
-        (attempt.unwanted, attempt.passed_over) = (false, false);
+        attempt.state.note(AttemptEvent::Revive);
         let (template, candidate) = (attempt.template.clone(), attempt.candidate.clone());
         let (path, tls_name) = (attempt.path, attempt.tls_name.clone());
         self.back_to(cx, template);
@@ -103,6 +104,6 @@ impl Call {
 
 fn pass_over(cx: &mut Services, attempt: &mut Attempt) {
     cx.stop_timer(&mut attempt.timer);
-    (attempt.unwanted, attempt.passed_over) = (true, true);
+    attempt.state.note(AttemptEvent::PassOver);
     cx.tx.stop_retransmitting(attempt.tx);
 }

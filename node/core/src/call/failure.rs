@@ -9,7 +9,7 @@ use crate::io::{Counter, HostAndPort, Side};
 use crate::policy::RedirectPolicy;
 use crate::routing;
 use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri, readable};
-use crate::targets::Hop;
+use crate::targets::{AttemptState, Hop};
 use crate::transaction::ResponseAction;
 
 /// 3xx that one call follows: a redirect server that sends in circles ends here.
@@ -58,10 +58,11 @@ impl Call {
         if action == ResponseAction::NeedAck {
             self.attempts[at].ack_failure(cx, &mut self.ladder, response);
         }
-        self.attempts[at].finished = true;
-        if self.phase != CallPhase::Dialling || self.attempts[at].unwanted {
+        let passed_over = self.attempts[at].state == AttemptState::PassedOver;
+        self.attempts[at].finish();
+        if self.phase != CallPhase::Dialling || !self.attempts[at].state.is_wanted() {
             // Of a target that was passed over: should nothing better come, the caller hears of it.
-            if self.attempts[at].passed_over && status >= 400 && !matches!(status, 401 | 407 | 482) {
+            if passed_over && status >= 400 && !matches!(status, 401 | 407 | 482) {
                 self.note_failure(status, Some(response));
             }
             return;

@@ -271,7 +271,7 @@ impl Call {
             && self.callee.pending_2xx.is_none()
             && self.sends.is_empty()
             && self.within.is_empty()
-            && self.attempts.iter().all(|a| a.finished)
+            && self.attempts.iter().all(|a| a.state.is_done())
     }
 
     /// What the log has still to hear of a call that is done.

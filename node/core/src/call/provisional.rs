@@ -110,7 +110,7 @@ impl Call {
     /// Responses that waited for ports.
     pub(super) fn release_provisional(&mut self, cx: &mut Services) {
         for (index, response) in std::mem::take(&mut self.held_provisional) {
-            let wanted = self.attempts.iter().any(|a| a.index == index && !a.unwanted);
+            let wanted = self.attempts.iter().any(|a| a.index == index && a.state.is_wanted());
             if self.phase == CallPhase::Dialling && wanted {
                 self.on_provisional(cx, index, &response);
             }

@@ -59,8 +59,8 @@ impl Call {
 
     /// No final response to that INVITE will come, or matter, any more.
     pub fn on_attempt_gone(&mut self, cx: &mut Services, index: u32) {
-        if let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index && !a.finished) {
-            attempt.finished = true;
+        if let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index && !a.state.is_done()) {
+            attempt.finish();
             cx.tx.abandon_client(attempt.tx);
         }
     }

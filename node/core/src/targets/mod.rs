@@ -4,8 +4,12 @@
 //! What it keeps true: no more targets are tried than the limit says, whatever the DNS answers; none is left out for having failed; UDP is
 //! no alternative for a target that has answered by TCP.
 
+mod attempt;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+
+pub use attempt::{AttemptEvent, AttemptState};
 
 use crate::ids::ResolveId;
 use crate::io::{HostAndPort, Realm, ResolveRequest, Target, Transport, TransportChoice};
