@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
+use super::parts::peer_config;
 use super::{Node, grpc};
 use crate::announce;
 use crate::config::NodeConfig;
@@ -209,7 +210,7 @@ impl NodeHandle for Node {
 
     async fn add_member(&self, node: NodeId) -> Result<(), String> {
         let member = self.config.cluster.members.iter().find(|m| m.id == node).ok_or("it is not configured")?;
-        self.raft.add_learner(super::peer_config(member)).await.map_err(|e| e.to_string())?;
+        self.raft.add_learner(peer_config(member)).await.map_err(|e| e.to_string())?;
         self.raft.promote(node.0.into()).await.map_err(|e| e.to_string())
     }
 

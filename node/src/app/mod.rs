@@ -2,6 +2,7 @@
 
 mod alarms;
 mod certificates;
+mod checked;
 mod control;
 mod descriptors;
 mod disk;
@@ -10,52 +11,50 @@ mod level;
 mod life;
 mod log_health;
 mod membership;
+mod parts;
 mod readings;
 mod reload;
 mod reports;
 mod service_alarms;
+mod tasks;
 mod view;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
-use sbc_core::ctx::LocalConfig;
-use sbc_core::ids::{Incarnation, NodeId};
-use sbc_core::io::NodeState;
-use sbc_core::policy::ClusterConfig;
+use sbc_core::ids::NodeId;
 use sbc_core::replica::{LEVEL, Replica};
 use sbc_core::sbc::Sbc;
-use sbc_core::token::ClusterKey;
-use sbc_proto::peer::AdmitResponse;
 use sbc_raft::{Connector, PeerConfig, RaftConfig, RaftHandle, StorageState};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
-use certificates::{Certificates, CheckedPems};
+use certificates::Certificates;
+pub use checked::{Checked, read};
 pub use control::Draining;
-use descriptors::{Shares, Wants};
 pub use disk::DiskError;
+use parts::{
+    announce_by, announce_config, cached_cluster, dns_config, local_config, log_facts, media_config, parse_and_cache,
+    raft_config, share_out, transport_config,
+};
 use reload::Reload;
 
-use crate::announce::{AnnounceConfig, AnnounceState, Announcer, AnnouncerHandle, Driver as AnnounceBy, Exec};
-use crate::config::{
-    AnnounceDriver, Fault, Faults, KeyFault, LogSection, MediaEngine as EngineChoice, Member, NodeConfig, SecretsDir,
-    builtin_cluster, parse_cluster, review_cluster,
-};
+use crate::announce::{AnnounceState, Announcer, AnnouncerHandle};
+use crate::config::{KeyFault, NodeConfig};
 use crate::control::{Intents, NodeStatus};
-use crate::dns::{DnsConfig, QUERIES_MAX, Resolver};
-use crate::driver::{Clock, Driver, DriverHandle, ParseConfig, Parts, Queues};
-use crate::media::{MediaConfig, MediaEngine, MediaHandle, MediaKind};
-use crate::peer::{LinkService, LogFacts, Myself, PeerLinks};
-use crate::store::{Store, encode_entry};
-use crate::telemetry::{self, Alarms, HealthPage, Metrics};
+use crate::dns::Resolver;
+use crate::driver::{Clock, Driver, DriverHandle, Parts, Queues};
+use crate::media::{MediaConfig, MediaEngine, MediaHandle};
+use crate::peer::{LinkService, Myself, PeerLinks};
+use crate::store::Store;
+use crate::telemetry::{Alarms, Metrics};
 use crate::tls;
-use crate::transport::{AnycastMode, Limits, Ports, Transport, TransportConfig, TransportHandle};
+use crate::transport::{Transport, TransportHandle};
 
 /// Messages off sockets that the driver has not sorted yet: it takes all of them in each of its turns.
 const TRANSPORT_QUEUE: usize = 4096;
@@ -110,105 +109,6 @@ pub enum AppError {
 
 fn start_error<E: ToString>(what: &'static str) -> impl FnOnce(E) -> AppError {
     move |e| AppError::Start { what, why: e.to_string() }
-}
-
-/// The secret octets that `[cluster]` names, by their keys.
-#[derive(Clone, PartialEq, Eq)]
-struct Keys {
-    own: [u8; 32],
-    others: Vec<[u8; 32]>,
-    identity: Option<[u8; 32]>,
-}
-
-impl Keys {
-    fn load(config: &NodeConfig) -> Result<Keys, DiskError> {
-        Ok(Keys {
-            own: disk::read_key(&config.cluster.key_file)?,
-            others: config.cluster.other_key_files.iter().map(|p| disk::read_key(p)).collect::<Result<Vec<_>, _>>()?,
-            identity: config.cluster.identity_key_file.as_deref().map(disk::read_key).transpose()?,
-        })
-    }
-
-    fn ring(&self) -> ClusterKey {
-        ClusterKey::ring(&self.own, &self.others, self.identity.as_ref())
-    }
-
-    /// The keys whose files have another content.
-    fn differ(&self, other: &Keys) -> impl Iterator<Item = &'static str> {
-        let differ = [
-            ("cluster.key_file", self.own != other.own),
-            ("cluster.previous_key_file, cluster.next_key_file", self.others != other.others),
-            ("cluster.identity_key_file", self.identity != other.identity),
-        ];
-        differ.into_iter().filter_map(|(key, differs)| differs.then_some(key))
-    }
-}
-
-/// Everything that is read before anything is bound.
-pub struct Checked {
-    path: PathBuf,
-    text: String,
-    config: Arc<NodeConfig>,
-    pems: CheckedPems,
-    keys: Keys,
-    cluster_text: Option<String>,
-    cluster: ClusterConfig,
-}
-
-impl Checked {
-    /// How it logs.
-    pub fn log(&self) -> &LogSection {
-        &self.config.log
-    }
-
-    /// What is no reason not to start, for people.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.pems.warnings(&self.config);
-        if let (Some(path), Some(text)) = (&self.config.cluster.config_file, &self.cluster_text) {
-            let found = review_cluster(text, &self.cluster).into_iter().filter(Fault::needs_force);
-            warnings.extend(found.map(|f| format!("{}:{}: {}", path.display(), f.line, f.message)));
-        }
-        warnings
-    }
-}
-
-/// Reads and checks a node's configuration and all files that it names: what `--check-config` does. The error is for people, with places.
-pub fn read(path: &Path) -> Result<Checked, String> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{file}: {e}"))?;
-    let base = path.parent().map(PathBuf::from).unwrap_or_default();
-    let config = NodeConfig::parse(&text, &base).map_err(|faults| faults.render(&file, &text))?;
-    telemetry::check_log_filter(&config.log.filter).map_err(|e| format!("{file}: {e}"))?;
-    match check(path, &text, config) {
-        Ok(checked) => Ok(checked),
-        Err(AppError::Files(faults)) => Err(Faults::at_keys(&text, &faults).render(&file, &text)),
-        Err(other) => Err(other.to_string()),
-    }
-}
-
-fn check(path: &Path, text: &str, config: NodeConfig) -> Result<Checked, AppError> {
-    let pems = CheckedPems::load(&config)?;
-    let keys = Keys::load(&config)?;
-    let (cluster_text, cluster) = match &config.cluster.config_file {
-        None => (None, builtin_cluster()),
-        Some(path) => {
-            let text = read_text(path)?;
-            let mut cluster = parse_cluster(&text, 0).map_err(|faults| AppError::ClusterConfig {
-                path: path.clone(),
-                faults: faults.render(&path.display().to_string(), &text),
-            })?;
-            let missing = config.secrets().fill(&mut cluster);
-            if !missing.is_empty() {
-                return Err(AppError::ClusterConfig { path: path.clone(), faults: missing.join("\n") });
-            }
-            (Some(text), cluster)
-        }
-    };
-    Ok(Checked { path: path.to_owned(), text: text.to_owned(), config: Arc::new(config), pems, keys, cluster_text, cluster })
-}
-
-fn read_text(path: &Path) -> Result<String, AppError> {
-    std::fs::read_to_string(path).map_err(|source| DiskError::Io { path: path.to_owned(), source }.into())
 }
 
 /// Threads of their own for what must not wait for each other.
@@ -413,86 +313,6 @@ impl Node {
         self.fatal.send_replace(Some(membership::say_up(starting).await));
     }
 
-    /// The tasks that go on as long as the node does.
-    async fn spawn_tasks(
-        &self,
-        runtimes: &Runtimes,
-        own: watch::Sender<NodeState>,
-        first_config: Option<String>,
-    ) -> Result<(), AppError> {
-        let (health, healthy) = watch::channel(HealthPage::default());
-        if let Some(listen) = self.config.metrics_listen {
-            telemetry::serve_http(listen, self.metrics.clone(), healthy, &grpc::member_addresses(&self.config))
-                .await
-                .map_err(start_error("metrics"))?;
-        }
-        let sources = view::Sources {
-            config: self.config.clone(),
-            clock: self.clock,
-            raft: self.raft.clone(),
-            peers: self.peers.clone(),
-            announcer: self.announcer.clone(),
-            announced: self.announced.clone(),
-            draining: self.draining.clone(),
-            driver: self.driver.clone(),
-            transport: self.transport.clone(),
-            media: self.media.clone(),
-            alarms: self.alarms.clone(),
-            replica: self.replica.clone(),
-            status: self.status.clone(),
-            metrics: self.metrics.clone(),
-            health,
-            own,
-        };
-        let reports = reports::Reports {
-            raft: self.raft.clone(),
-            clock: self.clock,
-            replica: self.replica.clone(),
-            intents: self.intents.clone(),
-            announcer: self.announcer.clone(),
-            draining: self.draining.clone(),
-            own: sources.own.subscribe(),
-            node: self.config.id,
-            incarnation: self.incarnation,
-        };
-        runtimes.control.spawn(reports.run());
-        runtimes.control.spawn(sources.run());
-        let own = self.config.id;
-        let levels = level::Levels {
-            raft: self.raft.clone(),
-            clock: self.clock,
-            replica: self.replica.clone(),
-            peers: self.peers.clone(),
-            others: self.config.cluster.members.iter().map(|m| m.id).filter(|id| *id != own).collect(),
-            data_dir: self.config.data_dir.clone(),
-        };
-        let reporter = alarms::Reporter {
-            raft: self.raft.clone(),
-            clock: self.clock,
-            replica: self.replica.clone(),
-            alarms: self.alarms.clone(),
-            node: own,
-            incarnation: self.incarnation,
-        };
-        runtimes.control.spawn(levels.run());
-        runtimes.control.spawn(reporter.run());
-        runtimes.raft.spawn(view::tick(self.raft.clone(), self.clock, self.replica.clone()));
-        let life = life::Life {
-            node: self.config.id,
-            incarnation: self.incarnation,
-            members: self.config.cluster.members.iter().map(|m| m.id).collect(),
-            raft: self.raft.clone(),
-            peers: self.peers.clone(),
-            replica: self.replica.clone(),
-            clock: self.clock,
-        };
-        runtimes.raft.spawn(life.run());
-        if let Some(text) = first_config {
-            runtimes.raft.spawn(view::first_config(self.raft.clone(), self.clock, self.replica.clone(), text));
-        }
-        Ok(())
-    }
-
     /// Until a signal, or until the node cannot go on. SIGHUP reads the configuration and the certificates again.
     async fn wait(&self, mut hup: Signal) -> Result<(), AppError> {
         let mut term = signal(SignalKind::terminate()).map_err(start_error("signals"))?;
@@ -540,184 +360,4 @@ impl Node {
         let _ = tokio::time::timeout(STOP_LIMIT, stop).await;
         self.media.shutdown();
     }
-}
-
-fn local_config(config: &NodeConfig, incarnation: u32) -> LocalConfig {
-    LocalConfig {
-        node: config.id,
-        incarnation: Incarnation(incarnation),
-        name: config.name.as_str().into(),
-        anycast: config.sip.anycast,
-        unicast: config.sip.unicast,
-        core: config.sip.core,
-        port: config.sip.port,
-        tls_port: config.sip.tls_port,
-        anchored: config.media.engine == EngineChoice::Embedded,
-    }
-}
-
-fn transport_config(config: &NodeConfig, certificates: &Certificates, shares: &Shares) -> TransportConfig {
-    let most = |share: u64| usize::try_from(share).unwrap_or(usize::MAX);
-    let ports = Ports { sip: config.sip.port, sips: config.sip.tls_port };
-    TransportConfig {
-        unicast: config.sip.unicast,
-        anycast: Some(config.sip.anycast),
-        core: config.sip.core,
-        external_ports: ports,
-        core_ports: ports,
-        anycast_mode: match config.announce.driver {
-            AnnounceDriver::Bind => AnycastMode::OnDemand,
-            AnnounceDriver::Exec | AnnounceDriver::None => AnycastMode::Always,
-        },
-        tls: Some(certificates.sip.clone()),
-        limits: Limits { flows: most(shares.accepted), flows_opened: most(shares.opened), ..Limits::default() },
-    }
-}
-
-fn dns_config(config: &NodeConfig, shares: &Shares) -> DnsConfig {
-    // Of a name's IPv4 and IPv6 addresses each is a question on a socket of its own.
-    let questions = usize::try_from(shares.questions / 2).map_or(QUERIES_MAX, |n| n.min(QUERIES_MAX));
-    DnsConfig { servers: config.dns_servers.clone(), questions }
-}
-
-/// Says how many descriptors whoever grows with the load may have, and logs it.
-fn share_out(config: &NodeConfig, media: &MediaConfig) -> Shares {
-    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    let limits = Limits::default();
-    let wants = Wants {
-        peers: count(config.cluster.members.len().saturating_sub(1)),
-        // The runtimes' own, and a few to spare.
-        threads: count(media.threads) + 8,
-        media: if media.kind == MediaKind::Embedded { count(media.sockets_wanted()) } else { 0 },
-        accepted: count(limits.flows),
-        opened: count(limits.flows_opened),
-    };
-    let shares = Shares::of(descriptors::raise(), &wants);
-    let Shares { limit, reserved, questions, accepted, opened, media: sockets } = shares;
-    let pairs = 2 * (config.sip.unicast.iter().count() + config.sip.core.iter().count());
-    let streams = sockets / count(pairs);
-    tracing::info!(
-        limit,
-        reserved,
-        questions,
-        accepted,
-        opened,
-        sockets,
-        streams,
-        "descriptors are shared out: so many media streams at once"
-    );
-    if sockets < wants.media {
-        tracing::warn!(limit, streams, "the limit of open files (LimitNOFILE) is too low for all media ports at once");
-    }
-    shares
-}
-
-fn media_config(config: &NodeConfig) -> MediaConfig {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    MediaConfig {
-        kind: match config.media.engine {
-            EngineChoice::Embedded => MediaKind::Embedded,
-            EngineChoice::None => MediaKind::None,
-        },
-        external: config.sip.unicast,
-        core: config.sip.core,
-        port_range: (config.media.ports[0], config.media.ports[1]),
-        threads: config.media.threads.unwrap_or(threads),
-        guard_window: MediaConfig::GUARD_WINDOW,
-        sockets: 0,
-    }
-}
-
-/// A member, as Raft knows it.
-fn peer_config(m: &Member) -> PeerConfig {
-    PeerConfig { id: m.id.0.into(), name: m.name.clone(), addr: m.peer.to_string() }
-}
-
-/// What a peer may ask of the log.
-fn log_facts(replica: &Arc<RwLock<Replica>>, raft: &RaftHandle) -> LogFacts {
-    let (of_level, of_nodes, raft) = (replica.clone(), replica.clone(), raft.clone());
-    LogFacts {
-        level: Box::new(move || of_level.read().unwrap_or_else(PoisonError::into_inner).level()),
-        admit: Box::new(move |node, data_id| {
-            let caught_up = raft.status().caught_up;
-            let replica = of_nodes.read().unwrap_or_else(PoisonError::into_inner);
-            let known = replica.node(node).filter(|n| !n.vacant);
-            AdmitResponse {
-                // Before data ids only its starts are known: one that has started before is not new.
-                known_otherwise: known.is_some_and(|n| n.data_id != data_id),
-                caught_up,
-                empty: replica.applied_index() == 0,
-            }
-        }),
-    }
-}
-
-fn raft_config(config: &NodeConfig, incarnation: u32) -> RaftConfig {
-    let own = config.this_member();
-    let node = u32::from(config.id.0);
-    RaftConfig {
-        node_id: config.id.0.into(),
-        cluster_id: config.cluster.id.clone(),
-        name: own.name.clone(),
-        advertise: own.peer.to_string(),
-        data_dir: config.data_dir.join("raft"),
-        peers: config.cluster.members.iter().filter(|m| m.id != config.id).map(peer_config).collect(),
-        heartbeat: config.raft.heartbeat,
-        election_min: config.raft.election[0],
-        election_max: config.raft.election[1],
-        lease: config.raft.lease,
-        snapshot_log_bytes: config.raft.snapshot_log_bytes,
-        encode_entry: Arc::new(move |commands| encode_entry(node, incarnation, commands)),
-        ..RaftConfig::default()
-    }
-}
-
-fn announce_config(config: &NodeConfig) -> AnnounceConfig {
-    AnnounceConfig {
-        wanted: config.announce.at_start,
-        preference: config.announce.preference,
-        up_after: Duration::ZERO,
-        // An emergency call is not refused for the store's sake (rule B), so a node without quorum takes calls too.
-        allow_degraded: true,
-    }
-}
-
-fn announce_by(config: &NodeConfig, transport: &TransportHandle) -> AnnounceBy {
-    match config.announce.driver {
-        AnnounceDriver::Bind => AnnounceBy::Bind(transport.clone()),
-        AnnounceDriver::Exec => AnnounceBy::Exec(Exec { command: config.announce.command.clone(), anycast: config.sip.anycast }),
-        AnnounceDriver::None => AnnounceBy::None,
-    }
-}
-
-/// Where the last configuration of the log is kept, for a start without quorum.
-fn cache_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("last-cluster.toml")
-}
-
-fn cached_cluster(config: &NodeConfig) -> Option<ClusterConfig> {
-    let text = std::fs::read_to_string(cache_path(&config.data_dir)).ok()?;
-    let mut cluster = parse_cluster(&text, 0).ok()?;
-    fill_secrets(&config.secrets(), &mut cluster);
-    Some(cluster)
-}
-
-/// A secret that is not there takes the configuration out of force no more than a dead trunk does: calls go on, and its own
-/// challenges are not answered.
-fn fill_secrets(secrets: &SecretsDir, cluster: &mut ClusterConfig) {
-    for missing in secrets.fill(cluster) {
-        tracing::error!(%missing, "a secret of the configuration is not on this node");
-    }
-}
-
-fn parse_and_cache(config: &NodeConfig) -> ParseConfig {
-    let (data_dir, secrets) = (config.data_dir.clone(), config.secrets());
-    Arc::new(move |revision, text| {
-        let mut config = parse_cluster(text, revision).map_err(|faults| faults.render("cluster configuration", text))?;
-        fill_secrets(&secrets, &mut config);
-        if let Err(error) = disk::replace(&cache_path(&data_dir), text.as_bytes()) {
-            tracing::warn!(%error, "the configuration is in force, but not kept for a start without quorum");
-        }
-        Ok(config)
-    })
 }

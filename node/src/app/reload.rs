@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::certificates::Certificates;
-use super::{Checked, Keys, read};
+use super::checked::{Checked, Keys, read};
 use crate::config::{changed_keys, is_live};
 use crate::control::{ReloadError, Reloaded};
 use crate::telemetry;

@@ -8,7 +8,7 @@ use super::headers::contact_params;
 use super::services::Services;
 use super::ways::{FarEnd, Way};
 use crate::dialog::Dialog;
-use crate::ids::NodeId;
+use crate::ids::{FlowId, NodeId};
 use crate::io::{Path, Realm, ReturnPath, Side, Transport};
 use crate::sip::{HeaderId, Message};
 use crate::store_pb;
@@ -151,6 +151,28 @@ impl Leg {
             session_ours: self.session.ours,
         }
     }
+}
+
+/// The path of such a record; its connection may be gone. `None`: it is of a version that knows more kinds, or damaged.
+pub fn recorded_path(arrival: &store_pb::Arrival) -> Option<Path> {
+    use crate::io::AddressRole;
+    Some(Path {
+        role: match arrival.role {
+            1 => AddressRole::Anycast,
+            2 => AddressRole::Unicast,
+            3 => AddressRole::Core,
+            _ => return None,
+        },
+        transport: match arrival.transport {
+            1 => Transport::Udp,
+            2 => Transport::Tcp,
+            3 => Transport::Tls,
+            _ => return None,
+        },
+        local: arrival.local.parse().ok()?,
+        remote: arrival.remote.parse().ok()?,
+        flow: Some(FlowId(arrival.flow)).filter(|flow| flow.0 != 0),
+    })
 }
 
 /// A path as a record.

@@ -61,7 +61,7 @@ pub use failure::upstream;
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, server_key, strip_our_credentials};
 pub use inquiry::CLAIM_FIELD;
 pub use ladder::{Ladder, Note};
-pub use leg::Leg;
+pub use leg::{Leg, recorded_path};
 pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{Asked, End, Loss, NextHop, Timer, Way, Ways, Written};
+use crate::call::{Asked, End, Loss, NextHop, Timer, Way, Ways, Written, recorded_path};
 use crate::dialog::Dialog;
-use crate::ids::{CallUid, FlowId, NodeId, ProposalId};
-use crate::io::{AddressRole, Counter, Output, Path, ResolveError, ReturnPath, Side, Target, Transport};
+use crate::ids::{CallUid, NodeId, ProposalId};
+use crate::io::{Counter, Output, Path, ResolveError, ReturnPath, Side, Target};
 use crate::replica::{CallEntry, OWNER_LOST_LEVEL};
 use crate::sip::{HeaderId, Message, Method};
 use crate::store_pb::{self, Arrival, LegRecord, command::Kind};
@@ -300,6 +300,10 @@ impl Sbc {
             return false;
         }
         if let Some(leg) = self.parting_mut(uid, side) {
+            let dialog = &leg.end.dialog;
+            if !is_within(&dialog.call_id, &dialog.local_tag, dialog.remote_tag.as_deref().unwrap_or_default(), message) {
+                return false;
+            }
             leg.settled = true;
         } else if !self.farewells.open.contains_key(&uid) {
             let known = self.cx.view.knows_all(self.cx.now.mono) && self.fits_record(uid, side, message);
@@ -317,40 +321,25 @@ impl Sbc {
         uid.node == self.cx.local.node && uid.incarnation < self.cx.local.incarnation
     }
 
-    /// RFC 3261 §12.2.2: Call-ID and both tags are those of the leg as it was recorded.
+    /// It is within the dialog of the leg as it was recorded.
     fn fits_record(&self, uid: CallUid, side: Side, message: &Message) -> bool {
         let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let entry = replica.call(uid);
         let leg = entry.and_then(|entry| if side == Side::Caller { entry.caller() } else { entry.callee() });
-        leg.is_some_and(|leg| {
-            let same = |a: Option<&str>, b: &str| a.is_some_and(|a| a.eq_ignore_ascii_case(b));
-            leg.call_id == message.call_id()
-                && same(message.to_tag(), &leg.local_tag)
-                && same(message.from_tag(), &leg.remote_tag)
-        })
+        leg.is_some_and(|leg| is_within(&leg.call_id, &leg.local_tag, &leg.remote_tag, message))
     }
+}
+
+/// RFC 3261 §12.2.2: Call-ID and both tags are those of the dialog.
+fn is_within(call_id: &str, local_tag: &str, remote_tag: &str, request: &Message) -> bool {
+    let same = |a: Option<&str>, b: &str| a.is_some_and(|a| a.eq_ignore_ascii_case(b));
+    request.call_id() == call_id && same(request.to_tag(), local_tag) && same(request.from_tag(), remote_tag)
 }
 
 /// The path of a record, as this start of the node `own` can use it: its own connections are gone.
 fn path_of(arrival: &Arrival, own: NodeId) -> Option<(Path, Option<NodeId>)> {
     let node = u16::try_from(arrival.ingress).ok().map(NodeId);
     let ingress = node.filter(|node| *node != own && node.0 != 0);
-    let path = Path {
-        role: match arrival.role {
-            1 => AddressRole::Anycast,
-            2 => AddressRole::Unicast,
-            3 => AddressRole::Core,
-            _ => return None,
-        },
-        transport: match arrival.transport {
-            1 => Transport::Udp,
-            2 => Transport::Tcp,
-            3 => Transport::Tls,
-            _ => return None,
-        },
-        local: arrival.local.parse().ok()?,
-        remote: arrival.remote.parse().ok()?,
-        flow: ingress.and_then(|_| (arrival.flow != 0).then_some(FlowId(arrival.flow))),
-    };
-    Some((path, ingress))
+    let seen = recorded_path(arrival)?;
+    Some((Path { flow: seen.flow.filter(|_| ingress.is_some()), ..seen }, ingress))
 }

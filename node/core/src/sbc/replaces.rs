@@ -3,12 +3,11 @@
 //! the far end that is called ends it as the RFC demands.
 
 use super::Sbc;
-use crate::call::{NextHop, Replaced, hop_to, unwrapped};
+use crate::call::{NextHop, Replaced, hop_to, recorded_path, unwrapped};
 use crate::dialog::uri_of;
-use crate::ids::FlowId;
-use crate::io::{AddressRole, Path, Side, Transport};
+use crate::io::Side;
 use crate::sip::{HeaderId, Message};
-use crate::store_pb::{Arrival, EmergencyInfo, LegRecord};
+use crate::store_pb::{EmergencyInfo, LegRecord};
 use crate::token::TokenKind;
 
 /// A Replaces value (RFC 3891 §6.1).
@@ -97,7 +96,7 @@ impl Sbc {
     /// The same dialog as the far end on the other leg names it, and the way there. `own`: the call is this node's.
     fn replace(&self, named: &Named<'_>, other: &LegRecord, own: bool, emergency: Option<EmergencyInfo>) -> Option<Replaced> {
         let arrival = other.path.as_ref()?;
-        let seen = path_of(arrival)?;
+        let seen = recorded_path(arrival)?;
         let realm = seen.role.realm();
         let here = own && (arrival.ingress == 0 || arrival.ingress == u32::from(self.cx.local.node.0));
         let flow = Some(seen).filter(|path| here && path.flow.is_some_and(|flow| self.cx.is_open(flow, None)));
@@ -119,26 +118,6 @@ impl Sbc {
             emergency,
         })
     }
-}
-
-fn path_of(arrival: &Arrival) -> Option<Path> {
-    Some(Path {
-        role: match arrival.role {
-            1 => AddressRole::Anycast,
-            2 => AddressRole::Unicast,
-            3 => AddressRole::Core,
-            _ => return None,
-        },
-        transport: match arrival.transport {
-            1 => Transport::Udp,
-            2 => Transport::Tcp,
-            3 => Transport::Tls,
-            _ => return None,
-        },
-        local: arrival.local.parse().ok()?,
-        remote: arrival.remote.parse().ok()?,
-        flow: Some(FlowId(arrival.flow)).filter(|flow| flow.0 != 0),
-    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use sbc_core::store_pb::command::Kind;
 use sbc_core::store_pb::{Block, Unblock};
 
 use crate::invariants;
+use crate::phone::LegState;
 use crate::plan::{Plan, Who};
 use crate::world::{Net, World, addr};
 
@@ -110,6 +111,20 @@ fn ac_52_of_everybody_the_far_end_is_asked_first() {
         assert_eq!(answers(&w, FORGER).contains(&Some(200)), counts, "{what}");
         assert_eq!(w.counted(Counter::Misrouted("BYE", "doubt")), 1, "{what}");
     }
+}
+
+/// A far end that answers 481 where it was knows of no such call there, which is no sign that it has not moved.
+#[test]
+fn ac_52_of_everybody_481_at_the_old_address_is_no_word_against_a_move() {
+    let mut w = world();
+    w.reconfigure(|c| c.trunks[0].sources = vec![Prefix { addr: addr("0.0.0.0:0").ip(), len: 0 }]);
+    w.run_until(STANDS);
+    let (to, bye) = (w.nodes[0].unicast, forged_bye(&w));
+    w.phones[0].legs[0].state = LegState::Ended;
+    w.inject(addr("198.18.30.1:5060"), to, bye);
+    w.run_until(STANDS + 2500);
+    assert!(w.phones[1].legs[0].bye_received);
+    assert_eq!(w.counted(Counter::Dropped("source")), 0);
 }
 
 /// One question a leg at a time, however many requests come.

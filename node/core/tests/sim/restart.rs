@@ -219,6 +219,17 @@ fn a_far_end_that_hangs_up_meanwhile_is_believed_and_the_other_one_told() {
     wait(&mut s.w, 5000);
     start(&mut s);
     wait(&mut s.w, 1000);
+    // Who has not both tags is not believed.
+    let [caller, _] = records(&s.w, 1);
+    for (node, wrong) in [
+        (0, LegRecord { remote_tag: "x".into(), ..callee.clone() }),
+        (2, LegRecord { call_id: caller.call_id, ..callee.clone() }),
+    ] {
+        let to = s.w.nodes[node].core;
+        s.psap.put(&mut s.w, &mut from_psap(&wrong, &Method::Bye, 8 + u32::try_from(node).expect("few")), to, &[]);
+        wait(&mut s.w, 20);
+        assert_ne!(s.psap.response(&s.w, &Method::Bye).status(), Some(200), "node {node}");
+    }
     let to = s.w.nodes[2].core;
     s.psap.put(&mut s.w, &mut from_psap(&callee, &Method::Bye, 10), to, &[]);
     wait(&mut s.w, 200);
