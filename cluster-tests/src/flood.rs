@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::message::{Dialog, Message};
+use crate::message::{Dialog, Message, heard};
 
 /// RFC 3261 §17.1.1.2.
 const T1: Duration = Duration::from_millis(500);
@@ -173,7 +173,7 @@ fn call(callers: &Callers<'_>) -> Figures {
             loop {
                 match caller.socket.recv_from(&mut buffer) {
                     Ok((len, _)) => {
-                        if let Some(answer) = Message::parse(&buffer[..len]) {
+                        if let Some(answer) = heard(&buffer[..len]) {
                             caller.hear(&answer, callers.to, &mut figures);
                         }
                     }

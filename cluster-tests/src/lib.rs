@@ -1,7 +1,8 @@
 //! The cluster seen from outside, as an operator and a phone see it: real `sbcd` processes, real clients.
 //!
 //! Nothing here links the product's code: nodes are started by `sbcctl dev up` (or from files of the test's own), asked by
-//! `sbcctl … -o json` and called by sipp, baresip or the hand-written phones of [`phone`]. Everything that waits has a limit.
+//! `sbcctl … -o json` and called by sipp, baresip or the phones of [`phone`], which
+//! speak and read with `sbc-phone`. Everything that waits has a limit.
 
 pub mod baresip;
 pub mod cluster;

@@ -13,12 +13,7 @@ const CROSSING: Duration = Duration::from_millis(200);
 /// # Panics
 /// It has none.
 pub fn media(message: &Message) -> SocketAddr {
-    let text = message.text();
-    let field = |p: &str| {
-        let rest = text.lines().find_map(|l| l.strip_prefix(p)).expect("SDP has it");
-        rest.split(' ').next().unwrap_or_default().to_owned()
-    };
-    format!("{}:{}", field("c=IN IP4 "), field("m=audio ")).parse().expect("SDP gives an address")
+    message.audio_target().unwrap_or_else(|| panic!("no audio in {:?}", message.text()))
 }
 
 /// A packet of 20 ms with this payload type.

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::ladder::{Step, Witness};
-use crate::message::Message;
+use crate::message::{Message, heard};
 use crate::phone::ANSWER;
 use crate::pki::CertFiles;
 
@@ -229,7 +229,7 @@ impl StreamPhone {
             return None;
         }
         let whole: Vec<u8> = self.buffer.drain(..head + length).collect();
-        Message::parse(&whole)
+        heard(&whole)
     }
 
     /// As [`StreamPhone::wait`], for what must come.

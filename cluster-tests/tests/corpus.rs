@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::{ANYCAST, Cluster, Options, PSAP, SIPS_PORT, anycast};
 use cluster_tests::command;
-use cluster_tests::message::{Message, unique};
+use cluster_tests::message::{Message, heard, unique};
 use cluster_tests::phone::ANSWER;
 use cluster_tests::stream::StreamPhone;
 use cluster_tests::wait;
@@ -43,7 +43,7 @@ impl Psap {
             let (mut buffer, mut seen) = (vec![0; 65_535], HashSet::new());
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((n, from)) = socket.recv_from(&mut buffer) else { continue };
-                let Some(request) = Message::parse(&buffer[..n]).filter(|m| !["", "ACK"].contains(&m.method())) else { continue };
+                let Some(request) = heard(&buffer[..n]).filter(|m| !["", "ACK"].contains(&m.method())) else { continue };
                 if seen.insert((request.header("Call-ID").to_owned(), request.header("CSeq").to_owned())) {
                     keep.lock().unwrap_or_else(PoisonError::into_inner).push(buffer[..n].to_vec());
                 }
@@ -99,7 +99,7 @@ fn fence(socket: &UdpSocket, seen: &mut Seen) {
             seen.note(text);
             continue;
         }
-        let Some(answer) = Message::parse(text.as_bytes()).filter(|m| m.status() >= 200) else { continue };
+        let Some(answer) = heard(text.as_bytes()).filter(|m| m.status() >= 200) else { continue };
         assert_eq!(answer.status(), 486, "{text}");
         let ack = Message { start: format!("ACK {FENCE} SIP/2.0"), body: Vec::new(), ..invite };
         let ack = ack.replace("CSeq", "1 ACK").replace("To", answer.header("To")).without("Content-Type");

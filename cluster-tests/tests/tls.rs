@@ -125,7 +125,7 @@ fn answered(gateway: &mut StreamPhone, caller: &mut Phone, invite: &Message, hos
     let (ok, _) = caller.expect_response(200, "INVITE");
     let from_caller = Dialog::of_caller(invite, &ok, caller.at(), "UDP");
     caller.send(&from_caller.ack(1), anycast());
-    let from_psap = Dialog { transport: "TLS".into(), ..Dialog::of_callee(&at_psap, &answer, GATEWAY) };
+    let from_psap = Dialog::of_callee(&at_psap, &answer, GATEWAY).over("TLS");
     (at_psap, from_caller, from_psap)
 }
 

@@ -9,7 +9,6 @@ mod error;
 mod files;
 mod follow;
 mod output;
-mod phone;
 mod pki;
 mod zone;
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use sbc_phone::{LadderDirection, LadderLine, Location};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::dev::args::CallArgs;
@@ -11,7 +12,6 @@ use crate::dev::handset::{Talk, start_phone};
 use crate::error::{Exit, Failure};
 use crate::files;
 use crate::output::{Out, Table, line, note};
-use crate::phone::{LadderDirection, LadderLine, Location};
 
 /// Longest location: with the rest of its INVITE it fits a datagram.
 const LOCATION_MAX: usize = 32 * 1024;

@@ -4,15 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sbc_phone::{
+    CallError, CallHandle, CallOptions, Caller, Direction, LadderLine, Location, PsapEvent, PsapHandle, PsapOptions, Reply,
+    RtpStats,
+};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
 use crate::dev::stand::{ANYCAST, SIP_PORT};
 use crate::error::{Exit, Failure};
-use crate::phone::{
-    self, CallError, CallHandle, CallOptions, Caller, Direction, LadderLine, Location, PsapEvent, PsapHandle, PsapOptions, Reply,
-    RtpStats,
-};
 
 /// How long the PSAP may take to learn what the caller did.
 const LEARN: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ impl Psap {
 
 /// A PSAP phone that answers and echoes audio.
 pub(crate) async fn start_phone(bind: SocketAddr) -> Result<PsapHandle, Failure> {
-    phone::Psap::start(bind, PsapOptions::default()).await.map_err(|e| {
+    sbc_phone::Psap::start(bind, PsapOptions::default()).await.map_err(|e| {
         Failure::new(Exit::Conflict, format!("the PSAP phone cannot listen on {bind}"))
             .cause(e)
             .hint("what has that address? try `sbcctl dev down`")

@@ -1,6 +1,11 @@
 //! Bodies of several parts (RFC 5621, RFC 2046 §5.1): the session description beside a location.
 
-use super::message::{Message, param};
+use std::net::SocketAddr;
+
+use crate::beyond::parameter;
+use crate::message::Message;
+use crate::sdp::RemoteSdp;
+use crate::unique;
 
 /// Parts read of one body; an emergency call has a handful.
 const MAX_PARTS: usize = 16;
@@ -9,7 +14,7 @@ const MAX_DEPTH: usize = 4;
 
 /// A location that a caller sends along, by value (RFC 6442 §4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Location {
+pub struct Location {
     /// Content-ID without the angle brackets.
     id: String,
     /// PIDF-LO.
@@ -18,16 +23,17 @@ pub(crate) struct Location {
 
 impl Location {
     /// With an id of its own.
-    pub(crate) fn new(pidf: String) -> Location {
-        Location { id: format!("{}@caller.invalid", super::unique()), pidf }
+    pub fn new(pidf: String) -> Location {
+        Location { id: format!("{}@caller.invalid", unique("l")), pidf }
     }
 
     /// Puts the description and the location into a request, with the header fields that name the location.
-    pub(super) fn attach(&self, request: &mut Message, description: &str) {
+    pub(crate) fn attach(&self, request: &mut Message, description: &[u8]) {
         // RFC 2046 §5.1.1: the boundary occurs in no part.
-        let mut boundary = super::unique();
+        let mut boundary = unique("b");
+        let description = String::from_utf8_lossy(description);
         while self.pidf.contains(&boundary) || description.contains(&boundary) {
-            boundary = super::unique();
+            boundary = unique("b");
         }
         let Location { id, pidf } = self;
         request.add("Geolocation", format!("<cid:{id}>"));
@@ -39,14 +45,23 @@ impl Location {
              --{boundary}\r\nContent-Type: application/pidf+xml\r\nContent-ID: <{id}>\r\n\
              Content-Disposition: render;handling=optional\r\n\r\n{pidf}\r\n--{boundary}--\r\n"
         );
-        request.set_body(&format!("multipart/mixed;boundary={boundary}"), body);
+        request.add("Content-Type", format!("multipart/mixed;boundary={boundary}"));
+        request.body = body.into_bytes();
     }
 }
 
-/// The session description of a message, also where it is a part of the body; `None`: there is none.
-pub(super) fn description(message: &Message) -> Option<&[u8]> {
-    // RFC 3261 §20.15 asks for a type; who says none, and has a body all the same, means what everybody sends.
-    find_sdp(message.get("Content-Type").unwrap_or("application/sdp"), &message.body, 0).filter(|sdp| !sdp.is_empty())
+impl Message {
+    /// The session description, also where it is a part of the body; `None`: there is none.
+    pub fn description(&self) -> Option<&[u8]> {
+        // RFC 3261 §20.15 asks for a type; who says none, and has a body all the same, means what everybody sends.
+        let content_type = self.all("Content-Type").next().unwrap_or("application/sdp");
+        find_sdp(content_type, &self.body, 0).filter(|sdp| !sdp.is_empty())
+    }
+
+    /// Where the description says that audio goes; `None`: it says nothing of the kind.
+    pub fn audio_target(&self) -> Option<SocketAddr> {
+        RemoteSdp::parse(self.description()?)?.audio_target()
+    }
 }
 
 fn find_sdp<'a>(content_type: &str, body: &'a [u8], depth: usize) -> Option<&'a [u8]> {
@@ -57,7 +72,7 @@ fn find_sdp<'a>(content_type: &str, body: &'a [u8], depth: usize) -> Option<&'a 
     if !media_type.starts_with("multipart/") || depth == MAX_DEPTH {
         return None;
     }
-    let boundary = param(content_type, "boundary")?;
+    let boundary = parameter(content_type, "boundary")?;
     let boundary = boundary.trim_matches('"');
     parts(body, boundary).into_iter().find_map(|part| {
         let (head, content) = split_head(part);
@@ -115,17 +130,16 @@ mod tests {
     const SDP: &str = "v=0\r\no=- 1 1 IN IP4 127.0.43.9\r\ns=-\r\nc=IN IP4 127.0.43.9\r\nt=0 0\r\nm=audio 5000 RTP/AVP 0\r\n";
 
     fn with(content_type: &str, body: &str) -> Option<String> {
-        let mut message = Message::request("INVITE", "sip:112@x");
-        message.set_body(content_type, body);
-        description(&message).map(|sdp| String::from_utf8(sdp.to_vec()).unwrap())
+        let message = Message::request("INVITE", "sip:112@x").with_body(content_type, body);
+        message.description().map(|sdp| String::from_utf8(sdp.to_vec()).unwrap())
     }
 
     #[test]
     fn a_location_goes_beside_the_description_and_both_are_found_again() {
         let mut invite = Message::request("INVITE", "sip:112@x");
-        Location::new("<presence/>".to_owned()).attach(&mut invite, SDP);
-        assert_eq!(description(&invite), Some(SDP.as_bytes()));
-        let id = invite.get("Geolocation").and_then(|g| g.strip_prefix("<cid:")?.strip_suffix('>')).unwrap();
+        Location::new("<presence/>".to_owned()).attach(&mut invite, SDP.as_bytes());
+        assert_eq!(invite.description(), Some(SDP.as_bytes()));
+        let id = invite.header("Geolocation").strip_prefix("<cid:").and_then(|g| g.strip_suffix('>')).unwrap();
         let body = String::from_utf8(invite.body.clone()).unwrap();
         assert!(body.contains(&format!("Content-ID: <{id}>\r\n")) && body.contains("\r\n\r\n<presence/>\r\n--"), "{body}");
     }

@@ -282,10 +282,10 @@ async fn a_200_without_ack_is_repeated_and_the_call_hung_up() {
     let mut buffer = vec![0; 4_096];
     loop {
         let n = phone.recv(&mut buffer).await.unwrap();
-        let message = message::Message::parse(&buffer[..n]).unwrap();
-        match (message.code(), message.method()) {
-            (Some(200), _) => answers += 1,
-            (_, Some("BYE")) => break,
+        let message = Message::parse(&buffer[..n]).unwrap();
+        match (message.status(), message.method()) {
+            (200, _) => answers += 1,
+            (_, "BYE") => break,
             _ => {}
         }
     }
@@ -305,31 +305,34 @@ async fn a_far_end_that_moves_is_followed() {
     let (old_rtp, new_rtp) = (old_rtp.await.unwrap(), new_rtp.await.unwrap());
     let call = Caller::new([127, 0, 43, 26].into()).invite(CallOptions::new(old.local, "sip:112@127.0.43.24")).await.unwrap();
     let invite = timeout(PATIENCE, requests.recv()).await.unwrap().unwrap();
-    let mut response = message::Message::response(&invite.message, invite.source, 200, "OK", "sbc");
-    response.add("Contact", old.contact("token"));
-    response.set_body("application/sdp", sdp::LocalSdp::new(old_rtp.local_addr().unwrap()).offer(Direction::SendRecv));
+    let response = invite.response(200, "OK", "sbc").with("Contact", &old.contact("token"));
+    let response = response.with_sdp(sdp::LocalSdp::new(old_rtp.local_addr().unwrap()).offer(Direction::SendRecv));
     assert!(timeout(PATIENCE, old.respond_until_ack(&invite, response)).await.unwrap());
     let mut buffer = [0; 500];
     timeout(PATIENCE, old_rtp.recv(&mut buffer)).await.unwrap().unwrap();
 
-    let mut dialog = dialog::Dialog::of_called(&invite.message, "sbc", new.contact("token")).unwrap();
-    let stale = dialog.request(&new, "INFO");
-    let mut moved = dialog.request(&new, "INVITE");
-    moved.set_body("application/sdp", sdp::LocalSdp::new(new_rtp.local_addr().unwrap()).offer(Direction::SendRecv));
+    let dialog = |tag: &str, contact: &str| {
+        let answer = invite.message.response(200, "OK", tag);
+        Dialog::of_callee(&invite.message, &answer, new.local).with_contact(&new.contact(contact)).whole().unwrap()
+    };
+    let mut foreign = dialog("other", "x");
+    let mut dialog = dialog("sbc", "token");
+    let stale = dialog.request("INFO");
+    let moved = dialog.request("INVITE");
+    let moved = moved.with_sdp(sdp::LocalSdp::new(new_rtp.local_addr().unwrap()).offer(Direction::SendRecv));
     let none = tokio::sync::Notify::new();
     let reply = new.invite(&moved, call.local(), PATIENCE, &none, |_| ()).await.unwrap();
     assert_eq!((reply.code, reply.source), (200, call.local()));
     assert!(reply.message.body.starts_with(b"v=0"));
-    new.acknowledge(&moved, dialog.ack(&new, &moved), call.local()).await.unwrap();
+    new.acknowledge(&moved, dialog.ack(moved.cseq().0), call.local()).await.unwrap();
     timeout(PATIENCE, new_rtp.recv(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(call.remote_target(), Some(Ok(new.local)));
     // What the old owner still says is out of order; what others say is unknown.
     assert_eq!(new.transact(&stale, call.local()).await.unwrap().code, 500);
-    let mut foreign = dialog::Dialog::of_called(&invite.message, "other", new.contact("x")).unwrap();
-    assert_eq!(new.transact(&foreign.request(&new, "BYE"), call.local()).await.unwrap().code, 481);
+    assert_eq!(new.transact(&foreign.request("BYE"), call.local()).await.unwrap().code, 481);
     assert_eq!(call.phase(), Phase::Answered);
-    assert_eq!(new.transact(&dialog.request(&new, "OPTIONS"), call.local()).await.unwrap().code, 200);
-    assert_eq!(new.transact(&dialog.request(&new, "BYE"), call.local()).await.unwrap().code, 200);
+    assert_eq!(new.transact(&dialog.request("OPTIONS"), call.local()).await.unwrap().code, 200);
+    assert_eq!(new.transact(&dialog.request("BYE"), call.local()).await.unwrap().code, 200);
     assert_eq!(call.phase(), Phase::Ended);
 }
 

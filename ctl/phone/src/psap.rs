@@ -11,14 +11,13 @@ use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::sleep;
 
-use super::body::description;
-use super::dialog::Dialog;
-use super::endpoint::{CallError, Endpoint, Incoming, Recent, Reply};
-use super::message::Message;
-use super::psap_report::{Answer, PsapEvent, PsapOptions, PsapStats};
-use super::rtp::{RtpMode, RtpSession, RtpStats};
-use super::sdp::{Direction, LocalSdp, RemoteSdp};
-use super::{lock, unique};
+use crate::dialog::Dialog;
+use crate::endpoint::{CallError, Endpoint, Incoming, Recent, Reply};
+use crate::message::Message;
+use crate::psap_report::{Answer, PsapEvent, PsapOptions, PsapStats};
+use crate::rtp::{RtpMode, RtpSession, RtpStats};
+use crate::sdp::{Direction, LocalSdp, RemoteSdp};
+use crate::{lock, unique};
 
 /// Calls at once: each has two sockets and a buffer of 8 KiB; 20,000 descriptors are a common limit. More: 486.
 const MAX_CALLS: usize = 4_000;
@@ -33,14 +32,14 @@ const MAX_CALL: Duration = Duration::from_secs(4 * 3600);
 
 /// Starts a PSAP.
 #[derive(Debug)]
-pub(crate) struct Psap;
+pub struct Psap;
 
 impl Psap {
     /// Listens on `bind` until [`PsapHandle::shutdown`] or the handle is dropped.
     ///
     /// # Errors
     /// The address is taken or not ours.
-    pub(crate) async fn start(bind: SocketAddr, options: PsapOptions) -> io::Result<PsapHandle> {
+    pub async fn start(bind: SocketAddr, options: PsapOptions) -> io::Result<PsapHandle> {
         let (endpoint, requests, reader) = Endpoint::start(bind, None).await?;
         let inner = Arc::new(Inner {
             contact: endpoint.contact("psap"),
@@ -101,17 +100,17 @@ enum Progress {
 }
 
 fn key_of(message: &Message) -> CallKey {
-    (message.call_id().to_owned(), message.tag("From").unwrap_or_default().to_owned())
+    (message.header("Call-ID").to_owned(), message.tag("From").to_owned())
 }
 
 impl Inner {
     async fn serve(self: Arc<Inner>, mut requests: mpsc::Receiver<Incoming>) {
         while let Some(request) = requests.recv().await {
-            match request.message.method().unwrap_or_default() {
+            match request.message.method() {
                 "ACK" => {} // the endpoint stops the retransmission
-                "INVITE" if request.message.tag("To").is_none() => self.on_invite(request).await,
+                "INVITE" if request.message.tag("To").is_empty() => self.on_invite(request).await,
                 "CANCEL" => self.on_cancel(request).await,
-                "OPTIONS" if request.message.tag("To").is_none() => self.respond(&request, 200, "OK").await,
+                "OPTIONS" if request.message.tag("To").is_empty() => self.respond(&request, 200, "OK").await,
                 _ => self.on_in_dialog(request).await,
             }
         }
@@ -123,15 +122,14 @@ impl Inner {
     }
 
     async fn respond(&self, request: &Incoming, code: u16, reason: &str) {
-        let mut response = Message::response(&request.message, request.source, code, reason, &unique());
-        response.add("Contact", self.contact.clone());
-        response.add("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE");
+        let response = request.response(code, reason, &unique("")).with("Contact", &self.contact);
+        let response = response.with("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE");
         self.endpoint.respond(request, response).await;
     }
 
     async fn on_invite(self: &Arc<Inner>, request: Incoming) {
         let key = key_of(&request.message);
-        let number = request.message.cseq().map_or(0, |(n, _)| n);
+        let number = request.message.cseq().0;
         if lock(&self.seen).get(&(key.clone(), number)).is_some() {
             // RFC 3261 §8.2.2.2: another branch, or the endpoint would have answered.
             self.merged.fetch_add(1, Relaxed);
@@ -146,7 +144,7 @@ impl Inner {
             count
         };
         self.invites.fetch_add(1, Relaxed);
-        let from = request.message.get("From").unwrap_or_default().to_owned();
+        let from = request.message.header("From").to_owned();
         self.report(PsapEvent::InviteReceived { call: key.0.clone(), from, source: request.source, rings });
         // It rang; but a second INVITE of a call that is there cannot have a dialog of its own.
         let (known, full) = {
@@ -167,10 +165,12 @@ impl Inner {
     }
 
     async fn new_call(&self, key: CallKey, invite: Incoming) -> Result<Arc<UasCall>, (u16, &'static str)> {
-        let trying = Message::response(&invite.message, invite.source, 100, "Trying", "");
+        let trying = invite.response(100, "Trying", "");
         self.endpoint.respond(&invite, trying).await;
-        let tag = unique();
-        let dialog = Dialog::of_called(&invite.message, &tag, self.contact.clone()).ok_or((400, "No Contact or Tag"))?;
+        let tag = unique("");
+        let answer = invite.message.response(200, "OK", &tag);
+        let dialog = Dialog::of_callee(&invite.message, &answer, self.endpoint.local).with_contact(&self.contact);
+        let dialog = dialog.whole().ok_or((400, "No Contact or Tag"))?;
         let mode = if self.options.echo { RtpMode::Echo } else { RtpMode::Listen };
         let rtp = RtpSession::start(self.endpoint.local.ip(), mode).await.map_err(|_| (503, "No RTP Port"))?;
         let local = rtp.local().map_err(|_| (503, "No RTP Port"))?;
@@ -222,7 +222,7 @@ impl Inner {
             self.endpoint.respond_until_ack(&call.invite, response).await;
             return self.remove(&call);
         }
-        response.set_body("application/sdp", body.unwrap_or_default());
+        response = response.with_sdp(body.unwrap_or_default());
         self.report(PsapEvent::Answered { call: id.clone() });
         if self.endpoint.respond_until_ack(&call.invite, response).await {
             self.report(PsapEvent::Acked { call: id });
@@ -235,15 +235,13 @@ impl Inner {
     }
 
     fn of_call(&self, call: &UasCall, request: &Incoming, code: u16, reason: &str) -> Message {
-        let mut response = Message::response(&request.message, request.source, code, reason, &call.tag);
-        response.add("Contact", self.contact.clone());
-        response
+        request.response(code, reason, &call.tag).with("Contact", &self.contact)
     }
 
     /// Our description for an INVITE: the answer to its offer, or an offer if it has none. `None`: nothing in common.
-    fn body_of(call: &UasCall, request: &Incoming) -> Option<String> {
+    fn body_of(call: &UasCall, request: &Incoming) -> Option<Vec<u8>> {
         let mut sdp = lock(&call.sdp);
-        let body = match description(&request.message) {
+        let body = match request.message.description() {
             None => sdp.offer(Direction::SendRecv),
             Some(offer) => sdp.answer(&RemoteSdp::parse(offer)?)?,
         };
@@ -252,9 +250,9 @@ impl Inner {
     }
 
     async fn on_cancel(&self, request: Incoming) {
-        let branch = request.message.branch();
+        let via = request.message.via();
         let calls = || lock(&self.calls).values().cloned().collect::<Vec<_>>();
-        let call = calls().into_iter().find(|c| c.invite.message.branch() == branch);
+        let call = calls().into_iter().find(|c| c.invite.message.via() == via);
         let Some(call) = call else {
             return self.respond(&request, 481, "Call/Transaction Does Not Exist").await;
         };
@@ -275,7 +273,7 @@ impl Inner {
         };
         let id = call.key.0.clone();
         let in_order = lock(&call.dialog).accept_cseq(&request.message);
-        let (code, reason) = match request.message.method().unwrap_or_default() {
+        let (code, reason) = match request.message.method() {
             _ if !in_order => (500, "CSeq Out of Order"),
             "INVITE" | "UPDATE" => return self.on_offer(&call, request).await,
             "BYE" => {
@@ -296,9 +294,9 @@ impl Inner {
 
     /// A re-INVITE or UPDATE.
     async fn on_offer(self: &Arc<Inner>, call: &Arc<UasCall>, request: Incoming) {
-        let is_invite = request.message.method() == Some("INVITE");
-        let bare_update = !is_invite && description(&request.message).is_none();
-        let body = if bare_update { Some(String::new()) } else { Self::body_of(call, &request) };
+        let is_invite = request.message.method() == "INVITE";
+        let bare_update = !is_invite && request.message.description().is_none();
+        let body = if bare_update { Some(Vec::new()) } else { Self::body_of(call, &request) };
         let Some(body) = body else {
             let refusal = self.of_call(call, &request, 488, "Not Acceptable Here");
             return self.endpoint.respond(&request, refusal).await;
@@ -306,7 +304,7 @@ impl Inner {
         lock(&call.dialog).refresh(&request.message);
         let mut response = self.of_call(call, &request, 200, "OK");
         if !body.is_empty() {
-            response.set_body("application/sdp", body);
+            response = response.with_sdp(body);
         }
         if !is_invite {
             return self.endpoint.respond(&request, response).await;
@@ -328,7 +326,7 @@ impl Inner {
             let mut dialog = lock(&call.dialog);
             // A Contact that is a name: back to where the INVITE came from.
             let to = dialog.destination().unwrap_or(call.invite.source);
-            (dialog.request(&self.endpoint, "BYE"), to)
+            (dialog.request("BYE"), to)
         };
         self.report(PsapEvent::HungUp { call: call.key.0.clone() });
         let reply = self.endpoint.transact(&bye, to).await;
@@ -349,29 +347,29 @@ impl Inner {
 
 /// A running PSAP.
 #[derive(Debug)]
-pub(crate) struct PsapHandle {
+pub struct PsapHandle {
     inner: Arc<Inner>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl PsapHandle {
     /// Where it listens (the port, if `bind` named none).
-    pub(crate) fn local(&self) -> SocketAddr {
+    pub fn local(&self) -> SocketAddr {
         self.inner.endpoint.local
     }
 
     /// Events from now on. A reader that is more than 1,024 behind misses the oldest and is told so.
-    pub(crate) fn events(&self) -> broadcast::Receiver<PsapEvent> {
+    pub fn events(&self) -> broadcast::Receiver<PsapEvent> {
         self.inner.events.subscribe()
     }
 
     /// How often calls of that Call-ID rang, the From-tags summed.
-    pub(crate) fn rings(&self, call_id: &str) -> u64 {
+    pub fn rings(&self, call_id: &str) -> u64 {
         lock(&self.inner.rings).map.iter().filter(|((id, _), _)| id == call_id).map(|(_, n)| n).sum()
     }
 
     /// Call-IDs of the calls now.
-    pub(crate) fn calls(&self) -> Vec<String> {
+    pub fn calls(&self) -> Vec<String> {
         lock(&self.inner.calls).keys().map(|(id, _)| id.clone()).collect()
     }
 
@@ -379,7 +377,7 @@ impl PsapHandle {
     ///
     /// # Errors
     /// No such answered call, or no final response in 32 s (the call is over all the same).
-    pub(crate) async fn hangup(&self, call_id: &str) -> Result<Reply, CallError> {
+    pub async fn hangup(&self, call_id: &str) -> Result<Reply, CallError> {
         let call = lock(&self.inner.calls).values().find(|c| c.key.0 == call_id).cloned();
         let call = call.filter(|c| *lock(&c.progress) == Progress::Answered);
         let call = call.ok_or(CallError::State("no such call"))?;
@@ -387,7 +385,7 @@ impl PsapHandle {
     }
 
     /// The counters.
-    pub(crate) fn stats(&self) -> PsapStats {
+    pub fn stats(&self) -> PsapStats {
         let mut rtp = *lock(&self.inner.past_rtp);
         let calls = lock(&self.inner.calls);
         for call in calls.values() {
@@ -403,7 +401,7 @@ impl PsapHandle {
     }
 
     /// Ends: nothing is answered any more, and calls get no BYE, as if the power failed.
-    pub(crate) fn shutdown(self) {
+    pub fn shutdown(self) {
         drop(self);
     }
 }

@@ -9,10 +9,12 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::lock;
+use crate::lock;
 
 /// Samples of 20 ms at 8 kHz, one octet each.
 const SAMPLES: usize = 160;
+/// Payload type (RFC 3551 §6).
+const PCMU: u8 = 0;
 /// 50 packets a second.
 const PERIOD: Duration = Duration::from_millis(20);
 /// Tries to find an even port whose neighbour is free too.
@@ -20,33 +22,43 @@ const BIND_TRIES: usize = 64;
 /// Returned sequence numbers that are told apart: 2^16, all there are. 8 KiB a phone.
 const SEQUENCES: usize = 65_536;
 
+/// A packet of 20 ms of silence in µ-law (RFC 3550 §5.1). `kind`: marker and payload type.
+pub fn packet(kind: u8, sequence: u16, timestamp: u32, ssrc: u32) -> [u8; 12 + SAMPLES] {
+    let mut packet = [0xff; 12 + SAMPLES];
+    packet[..2].copy_from_slice(&[0x80, kind]);
+    packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+    packet[4..8].copy_from_slice(&timestamp.to_be_bytes());
+    packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+    packet
+}
+
 /// What a phone's stream has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RtpStats {
+pub struct RtpStats {
     /// Packets sent (by an echo: returned).
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// RTP packets received.
-    pub(crate) received: u64,
+    pub received: u64,
     /// Of those, the ones that repeated a sequence number of this stream.
-    pub(crate) duplicates: u64,
+    pub duplicates: u64,
     /// Datagrams that were not RTP.
-    pub(crate) invalid: u64,
+    pub invalid: u64,
     /// Where the last packet came from.
-    pub(crate) last_source: Option<SocketAddr>,
+    pub last_source: Option<SocketAddr>,
     /// The longest silence between two packets received.
-    pub(crate) longest_gap: Duration,
+    pub longest_gap: Duration,
     /// Time since the last packet received.
-    pub(crate) silent_for: Option<Duration>,
+    pub silent_for: Option<Duration>,
 }
 
 impl RtpStats {
     /// Packets sent and not returned, while an echo answers; some 20 ms of them are on their way.
-    pub(crate) fn missing(&self) -> u64 {
+    pub fn missing(&self) -> u64 {
         self.sent.saturating_sub(self.received - self.duplicates)
     }
 
     /// Sums counters; gaps and sources are those of the worse and the later one.
-    pub(super) fn absorb(&mut self, other: &RtpStats) {
+    pub(crate) fn absorb(&mut self, other: &RtpStats) {
         self.sent += other.sent;
         self.received += other.received;
         self.duplicates += other.duplicates;
@@ -62,7 +74,7 @@ impl RtpStats {
 
 /// What the stream does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RtpMode {
+pub(crate) enum RtpMode {
     /// Sends to the remote address and counts what returns.
     Talk,
     /// Returns each packet to where it came from.
@@ -88,7 +100,7 @@ struct State {
 
 /// One stream; ends when dropped.
 #[derive(Debug)]
-pub(super) struct RtpSession {
+pub(crate) struct RtpSession {
     shared: Arc<Shared>,
     /// Holds the odd port: RTCP that arrives is not answered with an ICMP error.
     _rtcp: UdpSocket,
@@ -97,7 +109,7 @@ pub(super) struct RtpSession {
 
 impl RtpSession {
     /// Binds a port pair on `ip` and starts. It sends once it has a remote address and a direction that sends.
-    pub(super) async fn start(ip: IpAddr, mode: RtpMode) -> io::Result<RtpSession> {
+    pub(crate) async fn start(ip: IpAddr, mode: RtpMode) -> io::Result<RtpSession> {
         let (socket, rtcp) = bind_pair(ip).await?;
         let seen = vec![0; SEQUENCES / 64].into_boxed_slice();
         let state = State { remote: None, sends: mode == RtpMode::Echo, stats: RtpStats::default(), last: None, seen };
@@ -109,18 +121,18 @@ impl RtpSession {
         Ok(RtpSession { shared, _rtcp: rtcp, tasks })
     }
 
-    pub(super) fn local(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn local(&self) -> io::Result<SocketAddr> {
         self.shared.socket.local_addr()
     }
 
     /// Where to send, and whether.
-    pub(super) fn set(&self, remote: Option<SocketAddr>, sends: bool) {
+    pub(crate) fn set(&self, remote: Option<SocketAddr>, sends: bool) {
         let mut state = lock(&self.shared.state);
         state.remote = remote;
         state.sends = sends;
     }
 
-    pub(super) fn stats(&self) -> RtpStats {
+    pub(crate) fn stats(&self) -> RtpStats {
         let state = lock(&self.shared.state);
         RtpStats { silent_for: state.last.map(|t| t.elapsed()), ..state.stats }
     }
@@ -194,7 +206,7 @@ impl State {
 }
 
 async fn talk(shared: Arc<Shared>) {
-    let ssrc = u32::from_str_radix(&super::unique()[..8], 16).unwrap_or(1);
+    let ssrc = getrandom::u32().unwrap_or(1);
     let (mut sequence, mut timestamp) = (0_u16, 0_u32);
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -206,12 +218,9 @@ async fn talk(shared: Arc<Shared>) {
         };
         timestamp = timestamp.wrapping_add(160);
         let Some(remote) = remote else { continue };
-        let mut packet = [0xff; 12 + SAMPLES]; // 0xff: silence in µ-law
-        // RFC 3550 §5.1: version 2, payload type 0; the marker on the first packet (RFC 3551 §4.1).
-        packet[..2].copy_from_slice(&[0x80, if sequence == 0 { 0x80 } else { 0 }]);
-        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-        packet[4..8].copy_from_slice(&timestamp.to_be_bytes());
-        packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+        // The marker on the first packet (RFC 3551 §4.1).
+        let first = if sequence == 0 { 0x80 } else { 0 };
+        let packet = packet(first | PCMU, sequence, timestamp, ssrc);
         if shared.socket.send_to(&packet, remote).await.is_ok() {
             lock(&shared.state).stats.sent += 1;
         }

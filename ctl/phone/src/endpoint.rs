@@ -16,9 +16,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::ladder::{Ladder, LadderDirection};
-use super::message::{Message, addr_uri};
-use super::{T1, T2, TIMEOUT, lock, unique};
+use crate::ladder::{Ladder, LadderDirection};
+use crate::message::{self, Message};
+use crate::{T1, T2, TIMEOUT, lock};
 
 /// Messages that wait for the user agent; it handles each in microseconds.
 const REQUEST_QUEUE: usize = 1_024;
@@ -31,44 +31,50 @@ const MAX_DATAGRAM: usize = 65_535;
 
 /// A message and whence it came.
 #[derive(Clone, Debug)]
-pub(super) struct Incoming {
-    pub(super) message: Message,
-    pub(super) source: SocketAddr,
+pub(crate) struct Incoming {
+    pub(crate) message: Message,
+    pub(crate) source: SocketAddr,
+}
+
+impl Incoming {
+    /// A response to it, as it leaves this phone.
+    pub(crate) fn response(&self, code: u16, reason: &str, tag: &str) -> Message {
+        let tag = if code > 100 { tag } else { "" };
+        self.message.response(code, reason, tag).seen_from(self.source)
+    }
 }
 
 /// The final response to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reply {
+pub struct Reply {
     /// 200..=699.
-    pub(crate) code: u16,
+    pub code: u16,
     /// For people.
-    pub(crate) reason: String,
+    pub reason: String,
     /// Where it came from.
-    pub(crate) source: SocketAddr,
+    pub source: SocketAddr,
     /// URI of its Contact.
-    pub(crate) contact: Option<String>,
+    pub contact: Option<String>,
     /// All of it.
-    pub(crate) message: Message,
+    pub message: Message,
 }
 
 impl Reply {
     /// 2xx.
-    pub(crate) fn is_success(&self) -> bool {
+    pub fn is_success(&self) -> bool {
         (200..300).contains(&self.code)
     }
 
     fn new(incoming: Incoming) -> Reply {
-        let (code, reason) = match &incoming.message.start {
-            super::message::StartLine::Response { code, reason } => (*code, reason.clone()),
-            super::message::StartLine::Request { .. } => (0, String::new()),
-        };
-        Reply { code, reason, source: incoming.source, contact: incoming.message.contact(), message: incoming.message }
+        let message = incoming.message;
+        let contact = Some(message.uri("Contact").to_owned()).filter(|uri| !uri.is_empty());
+        Reply { code: message.status(), reason: message.reason().to_owned(), source: incoming.source, contact, message }
     }
 }
 
 /// Why a request has no final response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CallError {
+pub enum CallError {
     /// Nobody answered in time: the far end, or the way to it, is gone.
     #[error("no final response to {method} from {to}")]
     Timeout {
@@ -96,22 +102,22 @@ impl From<io::Error> for CallError {
 
 /// A map that forgets its oldest entries.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
-    pub(super) map: HashMap<K, V>,
+pub(crate) struct Recent<K, V> {
+    pub(crate) map: HashMap<K, V>,
     order: VecDeque<K>,
     limit: usize,
 }
 
 impl<K: Clone + Eq + Hash, V> Recent<K, V> {
-    pub(super) fn new(limit: usize) -> Recent<K, V> {
+    pub(crate) fn new(limit: usize) -> Recent<K, V> {
         Recent { map: HashMap::new(), order: VecDeque::new(), limit }
     }
 
-    pub(super) fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.map.get(key)
     }
 
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    pub(crate) fn insert(&mut self, key: K, value: V) {
         if self.map.insert(key.clone(), value).is_none() {
             self.order.push_back(key);
         }
@@ -128,9 +134,9 @@ type ServerKey = (String, String, String);
 
 /// The socket.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     socket: UdpSocket,
-    pub(super) local: SocketAddr,
+    pub(crate) local: SocketAddr,
     ladder: Option<Arc<Ladder>>,
     /// Client transactions, by branch and method.
     pending: Mutex<HashMap<(String, String), mpsc::Sender<Incoming>>>,
@@ -144,10 +150,10 @@ pub(super) struct Endpoint {
 }
 
 /// What starting an endpoint gives: itself, the requests that come, and the task that reads (to be aborted at the end).
-pub(super) type Started = (Arc<Endpoint>, mpsc::Receiver<Incoming>, JoinHandle<()>);
+pub(crate) type Started = (Arc<Endpoint>, mpsc::Receiver<Incoming>, JoinHandle<()>);
 
 impl Endpoint {
-    pub(super) async fn start(bind: SocketAddr, ladder: Option<Arc<Ladder>>) -> io::Result<Started> {
+    pub(crate) async fn start(bind: SocketAddr, ladder: Option<Arc<Ladder>>) -> io::Result<Started> {
         let socket = UdpSocket::bind(bind).await?;
         let local = socket.local_addr()?;
         let endpoint = Arc::new(Endpoint {
@@ -166,30 +172,30 @@ impl Endpoint {
     }
 
     /// Requests that came again and were answered from memory.
-    pub(super) fn retransmissions(&self) -> u64 {
+    pub(crate) fn retransmissions(&self) -> u64 {
         self.retransmissions.load(Ordering::Relaxed)
     }
 
     /// The Contact of everything that this phone says.
-    pub(super) fn contact(&self, user: &str) -> String {
-        format!("<sip:{user}@{}>", self.local)
+    pub(crate) fn contact(&self, user: &str) -> String {
+        message::contact(user, self.local, None)
     }
 
     /// A new topmost Via with a branch of its own (RFC 3581: rport).
-    pub(super) fn via(&self) -> String {
-        format!("SIP/2.0/UDP {};branch=z9hG4bK{};rport", self.local, unique())
+    pub(crate) fn via(&self) -> String {
+        message::via(self.local, "UDP")
     }
 
     /// Sends one message.
-    pub(super) async fn send(&self, message: &Message, to: SocketAddr) -> io::Result<()> {
+    pub(crate) async fn send(&self, message: &Message, to: SocketAddr) -> io::Result<()> {
         if let Some(ladder) = &self.ladder {
             ladder.record(LadderDirection::Sent, self.local, to, message);
         }
-        self.socket.send_to(&message.to_bytes(), to).await.map(drop)
+        self.socket.send_to(&message.bytes(), to).await.map(drop)
     }
 
     /// Answers a request; the answer is remembered for its retransmissions.
-    pub(super) async fn respond(&self, request: &Incoming, response: Message) {
+    pub(crate) async fn respond(&self, request: &Incoming, response: Message) {
         let to = return_address(request);
         if let Some(key) = server_key(&request.message) {
             lock(&self.replies).insert(key, Some((response.clone(), to)));
@@ -199,7 +205,7 @@ impl Endpoint {
     }
 
     /// Answers an INVITE finally and repeats that until the ACK comes (RFC 3261 §13.3.1.4, Timers G and H); false: none came.
-    pub(super) async fn respond_until_ack(&self, request: &Incoming, response: Message) -> bool {
+    pub(crate) async fn respond_until_ack(&self, request: &Incoming, response: Message) -> bool {
         let key = ack_key(&request.message);
         let (tx, mut acknowledged) = oneshot::channel();
         lock(&self.unacknowledged).insert(key.clone(), tx);
@@ -223,15 +229,15 @@ impl Endpoint {
     }
 
     /// Sends an ACK, and again whenever the response that it is for comes again.
-    pub(super) async fn acknowledge(&self, invite: &Message, ack: Message, to: SocketAddr) -> io::Result<()> {
-        if let Some((branch, _)) = invite.branch() {
-            lock(&self.acks).insert(branch.to_owned(), (ack.clone(), to));
+    pub(crate) async fn acknowledge(&self, invite: &Message, ack: Message, to: SocketAddr) -> io::Result<()> {
+        if let Some(via) = invite.via() {
+            lock(&self.acks).insert(via.branch, (ack.clone(), to));
         }
         self.send(&ack, to).await
     }
 
     /// A request other than INVITE and ACK (RFC 3261 §17.1.2).
-    pub(super) async fn transact(&self, request: &Message, to: SocketAddr) -> Result<Reply, CallError> {
+    pub(crate) async fn transact(&self, request: &Message, to: SocketAddr) -> Result<Reply, CallError> {
         let (mut responses, _forget) = self.expect_responses(request);
         let deadline = Instant::now() + TIMEOUT;
         let mut pause = T1;
@@ -239,13 +245,13 @@ impl Endpoint {
             self.send(request, to).await?;
             let next = (Instant::now() + pause).min(deadline);
             while let Ok(Some(response)) = timeout_at(next, responses.recv()).await {
-                if response.message.code() >= Some(200) {
+                if response.message.status() >= 200 {
                     return Ok(Reply::new(response));
                 }
                 pause = T2; // Timer E in Proceeding
             }
             if Instant::now() >= deadline {
-                return Err(CallError::Timeout { method: request.method().unwrap_or_default().to_owned(), to });
+                return Err(CallError::Timeout { method: request.method().to_owned(), to });
             }
             pause = (pause * 2).min(T2);
         }
@@ -253,7 +259,7 @@ impl Endpoint {
 
     /// An INVITE (RFC 3261 §17.1.1), up to its final response. 3xx-6xx are acknowledged here, 2xx by the caller. After the
     /// first provisional response `ring` is the limit, and 32 s after `cancelled`.
-    pub(super) async fn invite(
+    pub(crate) async fn invite(
         &self,
         request: &Message,
         to: SocketAddr,
@@ -270,9 +276,9 @@ impl Endpoint {
             tokio::select! {
                 response = responses.recv() => {
                     let Some(response) = response else { return Err(CallError::State("the phone was shut down")) };
-                    let code = response.message.code().unwrap_or(0);
+                    let code = response.message.status();
                     if code >= 300 {
-                        self.acknowledge(request, ack_for_failure(request, &response.message), to).await?;
+                        self.acknowledge(request, request.ack_of(&response.message), to).await?;
                     }
                     if code >= 200 {
                         return Ok(Reply::new(response));
@@ -297,20 +303,20 @@ impl Endpoint {
 
     fn expect_responses(&self, request: &Message) -> (mpsc::Receiver<Incoming>, Forget<impl FnMut() + use<'_>>) {
         let (tx, rx) = mpsc::channel(RESPONSE_QUEUE);
-        let branch = request.branch().map(|(b, _)| b).unwrap_or_default().to_owned();
-        let key = (branch, request.method().unwrap_or_default().to_owned());
+        let branch = request.via().map(|via| via.branch).unwrap_or_default();
+        let key = (branch, request.method().to_owned());
         lock(&self.pending).insert(key.clone(), tx);
         (rx, Forget(move || drop(lock(&self.pending).remove(&key))))
     }
 
     async fn on_response(&self, incoming: Incoming) {
-        let (Some((branch, _)), Some((_, method))) = (incoming.message.branch(), incoming.message.cseq()) else { return };
-        let waiting = lock(&self.pending).get(&(branch.to_owned(), method.to_owned())).cloned();
+        let (Some(via), (_, method)) = (incoming.message.via(), incoming.message.cseq()) else { return };
+        let waiting = lock(&self.pending).get(&(via.branch.clone(), method.to_owned())).cloned();
         if let Some(waiting) = waiting {
             // Full: the far end floods one transaction; its final response comes again.
             let _ = waiting.try_send(incoming);
-        } else if method == "INVITE" && incoming.message.code() >= Some(200) {
-            let ack = lock(&self.acks).get(&branch.to_owned()).cloned();
+        } else if method == "INVITE" && incoming.message.status() >= 200 {
+            let ack = lock(&self.acks).get(&via.branch).cloned();
             if let Some((ack, to)) = ack {
                 let _ = self.send(&ack, to).await;
             }
@@ -318,7 +324,7 @@ impl Endpoint {
     }
 
     async fn on_request(&self, incoming: Incoming, requests: &mpsc::Sender<Incoming>) {
-        if incoming.message.method() == Some("ACK") {
+        if incoming.message.method() == "ACK" {
             if let Some(waiting) = lock(&self.unacknowledged).remove(&ack_key(&incoming.message)) {
                 // The other end is gone only if its call is.
                 let _ = waiting.send(());
@@ -363,12 +369,12 @@ async fn read(endpoint: Arc<Endpoint>, requests: mpsc::Sender<Incoming>) {
             sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let Some(message) = Message::parse(&buffer[..n]) else { continue };
+        let Some(message) = Message::parse(&buffer[..n]).filter(Message::is_answerable) else { continue };
         if let Some(ladder) = &endpoint.ladder {
             ladder.record(LadderDirection::Received, source, endpoint.local, &message);
         }
         let incoming = Incoming { message, source };
-        if incoming.message.method().is_some() {
+        if incoming.message.status() == 0 {
             endpoint.on_request(incoming, &requests).await;
         } else {
             endpoint.on_response(incoming).await;
@@ -377,54 +383,22 @@ async fn read(endpoint: Arc<Endpoint>, requests: mpsc::Sender<Incoming>) {
 }
 
 fn server_key(request: &Message) -> Option<ServerKey> {
-    let (branch, sent_by) = request.branch()?;
-    Some((branch.to_owned(), sent_by.to_owned(), request.method()?.to_owned()))
+    let via = request.via()?;
+    Some((via.branch, via.sent_by, request.method().to_owned()))
 }
 
 /// An ACK has its INVITE's Call-ID, From-tag and CSeq number.
 fn ack_key(message: &Message) -> String {
-    let number = message.cseq().map_or(0, |(n, _)| n);
-    format!("{} {} {number}", message.call_id(), message.tag("From").unwrap_or_default())
+    format!("{} {} {}", message.header("Call-ID"), message.tag("From"), message.cseq().0)
 }
 
 /// RFC 3261 §18.2.2 and RFC 3581 §4: to the source; without rport to the port in the Via.
 fn return_address(request: &Incoming) -> SocketAddr {
-    let via = request.message.all("Via").next().unwrap_or_default();
-    if super::message::param(via, "rport").is_some() {
-        return request.source;
-    }
-    let sent_by = request.message.branch().map(|(_, s)| s).unwrap_or_default();
-    let port = super::message::uri_address(&format!("sip:{sent_by}")).map(|a| a.port());
-    SocketAddr::new(request.source.ip(), port.unwrap_or(request.source.port()))
-}
-
-/// RFC 3261 §17.1.1.3: same branch, URI and routes as the INVITE, To of the response.
-fn ack_for_failure(invite: &Message, response: &Message) -> Message {
-    let mut ack = same_transaction(invite, "ACK");
-    if let (Some(to), Some(slot)) = (response.get("To"), ack.headers.iter_mut().find(|(n, _)| n == "To")) {
-        slot.1 = to.to_owned();
-    }
-    ack
-}
-
-/// An ACK to a failure or a CANCEL: what both take over from the INVITE (RFC 3261 §9.1, §17.1.1.3).
-pub(super) fn same_transaction(invite: &Message, method: &str) -> Message {
-    let uri = match &invite.start {
-        super::message::StartLine::Request { uri, .. } => uri.as_str(),
-        super::message::StartLine::Response { .. } => "",
-    };
-    let mut message = Message::request(method, uri);
-    for name in ["Via", "Route", "From", "To", "Call-ID"] {
-        for (_, value) in invite.headers.iter().filter(|(n, _)| n == name) {
-            message.add(name, value.clone());
+    match request.message.via() {
+        Some(via) if !via.rport => {
+            let port = message::host_address(&via.sent_by).map(|a| a.port());
+            SocketAddr::new(request.source.ip(), port.unwrap_or(request.source.port()))
         }
+        _ => request.source,
     }
-    message.add("Max-Forwards", "70");
-    message.add("CSeq", format!("{} {method}", invite.cseq().map_or(0, |(n, _)| n)));
-    message
-}
-
-/// The address behind a URI or name-addr, for sending.
-pub(super) fn address_of(value: &str) -> Result<SocketAddr, CallError> {
-    addr_uri(value).and_then(super::message::uri_address).ok_or_else(|| CallError::NoAddress(value.to_owned()))
 }

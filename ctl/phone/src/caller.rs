@@ -10,42 +10,42 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::body::{Location, description};
-use super::dialog::Dialog;
-use super::endpoint::{CallError, Endpoint, Incoming, Reply, same_transaction};
-use super::ladder::{Ladder, LadderLine};
-use super::message::Message;
-use super::rtp::{RtpMode, RtpSession, RtpStats};
-use super::sdp::{Direction, LocalSdp, RemoteSdp};
-use super::{TIMEOUT, lock, unique};
+use crate::body::Location;
+use crate::dialog::Dialog;
+use crate::endpoint::{CallError, Endpoint, Incoming, Reply};
+use crate::ladder::{Ladder, LadderLine};
+use crate::message::{self, Message};
+use crate::rtp::{RtpMode, RtpSession, RtpStats};
+use crate::sdp::{Direction, LocalSdp, RemoteSdp};
+use crate::{TIMEOUT, lock, unique};
 
 /// RFC 3261 §16.6 asks a proxy for more than 3 minutes; a caller waits as long.
 const RING: Duration = Duration::from_secs(180);
 
 /// What to call, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct CallOptions {
+pub struct CallOptions {
     /// Where the INVITE goes: an anycast address.
-    pub(crate) target: SocketAddr,
+    pub target: SocketAddr,
     /// Request-URI and To, such as `sip:112@198.18.112.112` or `urn:service:sos`.
-    pub(crate) uri: String,
+    pub uri: String,
     /// User part of From and Contact.
-    pub(crate) user: String,
+    pub user: String,
     /// Send RTP; otherwise only offer it.
-    pub(crate) rtp: bool,
+    pub rtp: bool,
     /// Behave as equipment that ignores Contact: all requests go to `target`.
-    pub(crate) ignore_contact: bool,
+    pub ignore_contact: bool,
     /// Further header fields of the INVITE.
-    pub(crate) headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
     /// Where the caller is; goes with the INVITE.
-    pub(crate) location: Option<Location>,
+    pub location: Option<Location>,
     /// How long to let it ring.
-    pub(crate) ring: Duration,
+    pub ring: Duration,
 }
 
 impl CallOptions {
     /// A call with RTP that does as the RFC says.
-    pub(crate) fn new(target: SocketAddr, uri: &str) -> CallOptions {
+    pub fn new(target: SocketAddr, uri: &str) -> CallOptions {
         let (uri, user) = (uri.to_owned(), "caller".to_owned());
         CallOptions { target, uri, user, rtp: true, ignore_contact: false, headers: Vec::new(), location: None, ring: RING }
     }
@@ -53,7 +53,7 @@ impl CallOptions {
 
 /// Where a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub enum Phase {
     /// No answer at all.
     Calling,
     /// The last provisional response.
@@ -68,13 +68,13 @@ pub(crate) enum Phase {
 
 /// Places calls from one address.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Caller {
+pub struct Caller {
     ip: IpAddr,
 }
 
 impl Caller {
     /// Calls leave from `ip`, each from a port of its own.
-    pub(crate) fn new(ip: IpAddr) -> Caller {
+    pub fn new(ip: IpAddr) -> Caller {
         Caller { ip }
     }
 
@@ -82,14 +82,14 @@ impl Caller {
     ///
     /// # Errors
     /// No socket on that address.
-    pub(crate) async fn invite(&self, options: CallOptions) -> Result<CallHandle, CallError> {
+    pub async fn invite(&self, options: CallOptions) -> Result<CallHandle, CallError> {
         let ladder = Arc::new(Ladder::new());
         let (endpoint, requests, reader) = Endpoint::start(SocketAddr::new(self.ip, 0), Some(Arc::clone(&ladder))).await?;
         let rtp = RtpSession::start(self.ip, if options.rtp { RtpMode::Talk } else { RtpMode::Listen }).await;
         let rtp = rtp.inspect_err(|_| reader.abort())?;
         let mut sdp = LocalSdp::new(rtp.local()?);
         let contact = endpoint.contact(&options.user);
-        let invite = first_invite(&endpoint, &options, &contact, sdp.offer(Direction::SendRecv));
+        let invite = first_invite(&endpoint, &options, &contact, &sdp.offer(Direction::SendRecv));
         let call = Arc::new(Call {
             endpoint,
             ladder,
@@ -109,13 +109,13 @@ impl Caller {
     }
 }
 
-fn first_invite(endpoint: &Endpoint, options: &CallOptions, contact: &str, offer: String) -> Message {
+fn first_invite(endpoint: &Endpoint, options: &CallOptions, contact: &str, offer: &[u8]) -> Message {
     let mut invite = Message::request("INVITE", &options.uri);
     invite.add("Via", endpoint.via());
-    invite.add("From", format!("<sip:{}@{}>;tag={}", options.user, endpoint.local.ip(), unique()));
+    invite.add("From", message::tagged(&options.user, endpoint.local, &unique("")));
     invite.add("To", format!("<{}>", options.uri));
-    invite.add("Call-ID", format!("{}@{}", unique(), endpoint.local.ip()));
-    invite.add("CSeq", "1 INVITE");
+    invite.add("Call-ID", format!("{}@{}", unique(""), endpoint.local.ip()));
+    invite.add("CSeq", message::cseq(1, "INVITE"));
     invite.add("Max-Forwards", "70");
     invite.add("Contact", contact);
     invite.add("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE");
@@ -123,10 +123,16 @@ fn first_invite(endpoint: &Endpoint, options: &CallOptions, contact: &str, offer
         invite.add(name, value.clone());
     }
     match &options.location {
-        Some(location) => location.attach(&mut invite, &offer),
-        None => invite.set_body("application/sdp", offer),
+        Some(location) => {
+            location.attach(&mut invite, offer);
+            invite
+        }
+        None => invite.with_sdp(offer.to_vec()),
     }
-    invite
+}
+
+fn destination(dialog: &Dialog) -> Result<SocketAddr, CallError> {
+    dialog.destination().ok_or_else(|| CallError::NoAddress(dialog.routes.first().unwrap_or(&dialog.target).clone()))
 }
 
 #[derive(Debug)]
@@ -150,7 +156,7 @@ struct Call {
 impl Call {
     async fn establish(self: Arc<Call>) {
         let on_provisional = |response: &Incoming| {
-            self.phase.send_replace(Phase::Proceeding(response.message.code().unwrap_or(100)));
+            self.phase.send_replace(Phase::Proceeding(response.message.status()));
         };
         let (to, ring) = (self.options.target, self.options.ring);
         let mut result = self.endpoint.invite(&self.invite, to, ring, &self.cancelled, on_provisional).await;
@@ -169,9 +175,9 @@ impl Call {
     }
 
     async fn on_answer(&self, reply: &Reply) -> Result<(), CallError> {
-        let dialog = Dialog::of_caller(&self.invite, &reply.message, self.contact.clone());
-        let dialog = dialog.ok_or(CallError::State("the 2xx has no To-tag or no Contact"))?;
-        let ack = dialog.ack(&self.endpoint, &self.invite);
+        let dialog = Dialog::of_caller(&self.invite, &reply.message, self.endpoint.local, "UDP").with_contact(&self.contact);
+        let dialog = dialog.whole().ok_or(CallError::State("the 2xx has no To-tag or no Contact"))?;
+        let ack = dialog.ack(self.invite.cseq().0);
         let to = self.destination(&dialog, None);
         *lock(&self.dialog) = Some(dialog);
         self.endpoint.acknowledge(&self.invite, ack, to?).await?;
@@ -183,16 +189,16 @@ impl Call {
         match to {
             Some(to) => Ok(to),
             None if self.options.ignore_contact => Ok(self.options.target),
-            None => dialog.destination(),
+            None => destination(dialog),
         }
     }
 
     /// Follows the far end's description; none, or one without our stream, stops the RTP.
     fn apply(&self, message: &Message) {
-        let remote = description(message).and_then(RemoteSdp::parse);
+        let remote = message.description().and_then(RemoteSdp::parse);
         let audio = remote.as_ref().and_then(RemoteSdp::audio);
         let ours = lock(&self.sdp).direction.sends();
-        self.rtp.set(audio.and_then(|a| a.target()), ours && audio.is_some_and(|a| a.direction.answer().sends()));
+        self.rtp.set(audio.and_then(|a| a.target), ours && audio.is_some_and(|a| a.direction.answer().sends()));
     }
 
     fn end(&self) {
@@ -207,7 +213,7 @@ impl Call {
     }
 
     async fn on_request(self: &Arc<Call>, request: Incoming) {
-        let method = request.message.method().unwrap_or_default().to_owned();
+        let method = request.message.method().to_owned();
         if method == "ACK" {
             return;
         }
@@ -220,7 +226,7 @@ impl Call {
         };
         let (code, reason) = match (method.as_str(), in_order) {
             ("OPTIONS", None) => (200, "OK"),
-            ("INVITE", None) if request.message.tag("To").is_none() => (486, "Busy Here"),
+            ("INVITE", None) if request.message.tag("To").is_empty() => (486, "Busy Here"),
             (_, None) => (481, "Call/Transaction Does Not Exist"),
             (_, Some(false)) => (500, "CSeq Out of Order"),
             _ if *self.phase.borrow() == Phase::Ended && method != "BYE" => (481, "Call/Transaction Does Not Exist"),
@@ -232,20 +238,19 @@ impl Call {
             ("OPTIONS" | "INFO" | "MESSAGE" | "NOTIFY", Some(true)) => (200, "OK"),
             _ => (501, "Not Implemented"),
         };
-        let mut response = Message::response(&request.message, request.source, code, reason, &unique());
-        response.add("Contact", self.contact.clone());
+        let response = request.response(code, reason, &unique("")).with("Contact", &self.contact);
         self.endpoint.respond(&request, response).await;
     }
 
     /// A re-INVITE or UPDATE of the far end.
     async fn on_offer(self: &Arc<Call>, request: Incoming, is_invite: bool) {
-        let offer = description(&request.message).and_then(RemoteSdp::parse);
+        let offer = request.message.description().and_then(RemoteSdp::parse);
         let body = {
             let mut sdp = lock(&self.sdp);
             match &offer {
                 Some(offer) => sdp.answer(offer),
                 None if is_invite => Some(sdp.offer(Direction::SendRecv)),
-                None => Some(String::new()),
+                None => Some(Vec::new()),
             }
         };
         let (code, reason) = match &body {
@@ -254,8 +259,7 @@ impl Call {
             Some(_) => (200, "OK"),
             None => (488, "Not Acceptable Here"),
         };
-        let mut response = Message::response(&request.message, request.source, code, reason, "");
-        response.add("Contact", self.contact.clone());
+        let mut response = request.response(code, reason, "").with("Contact", &self.contact);
         if code == 200 {
             if let Some(dialog) = lock(&self.dialog).as_mut() {
                 dialog.refresh(&request.message);
@@ -264,7 +268,7 @@ impl Call {
                 self.apply(&request.message);
             }
             if let Some(body) = body.filter(|b| !b.is_empty()) {
-                response.set_body("application/sdp", body);
+                response = response.with_sdp(body);
             }
         }
         if is_invite {
@@ -280,13 +284,13 @@ impl Call {
         let mut dialog = lock(&self.dialog);
         let dialog = dialog.as_mut().ok_or(CallError::State("the call is not answered"))?;
         let to = self.destination(dialog, to)?;
-        Ok((dialog.request(&self.endpoint, method), to))
+        Ok((dialog.request(method), to))
     }
 }
 
 /// One call. Dropped, it falls silent without a BYE.
 #[derive(Debug)]
-pub(crate) struct CallHandle {
+pub struct CallHandle {
     call: Arc<Call>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -301,37 +305,37 @@ impl Drop for CallHandle {
 
 impl CallHandle {
     /// Its Call-ID.
-    pub(crate) fn call_id(&self) -> &str {
-        self.call.invite.call_id()
+    pub fn call_id(&self) -> &str {
+        self.call.invite.header("Call-ID")
     }
 
     /// Our own address and port.
-    pub(crate) fn local(&self) -> SocketAddr {
+    pub fn local(&self) -> SocketAddr {
         self.call.endpoint.local
     }
 
     /// Where it is now.
-    pub(crate) fn phase(&self) -> Phase {
+    pub fn phase(&self) -> Phase {
         *self.call.phase.borrow()
     }
 
     /// All messages so far.
-    pub(crate) fn ladder(&self) -> Vec<LadderLine> {
+    pub fn ladder(&self) -> Vec<LadderLine> {
         self.call.ladder.lines()
     }
 
     /// What was sent, and what returned.
-    pub(crate) fn rtp_stats(&self) -> RtpStats {
+    pub fn rtp_stats(&self) -> RtpStats {
         self.call.rtp.stats()
     }
 
     /// The URI that in-dialog requests go to: the far end's last Contact. `None` before the answer.
-    pub(crate) fn remote_target(&self) -> Option<Result<SocketAddr, CallError>> {
-        lock(&self.call.dialog).as_ref().map(Dialog::destination)
+    pub fn remote_target(&self) -> Option<Result<SocketAddr, CallError>> {
+        lock(&self.call.dialog).as_ref().map(destination)
     }
 
     /// Waits for a phase that `wanted` likes, at most `limit`; the phase then.
-    pub(crate) async fn wait_for(&self, limit: Duration, wanted: impl FnMut(&Phase) -> bool) -> Option<Phase> {
+    pub async fn wait_for(&self, limit: Duration, wanted: impl FnMut(&Phase) -> bool) -> Option<Phase> {
         let mut phase = self.call.phase.subscribe();
         // The sender lives in self.call: only time can end the wait.
         timeout(limit, phase.wait_for(wanted)).await.ok()?.ok().map(|p| *p)
@@ -341,7 +345,7 @@ impl CallHandle {
     ///
     /// # Errors
     /// None within 32 s, or within the ring limit after a provisional one; or an answer that makes no dialog.
-    pub(crate) async fn answered(&self) -> Result<Reply, CallError> {
+    pub async fn answered(&self) -> Result<Reply, CallError> {
         let mut phase = self.call.phase.subscribe();
         // The sender lives in self.call: the wait ends with a phase.
         let _ = phase.wait_for(|p| matches!(p, Phase::Answered | Phase::Failed | Phase::Ended)).await.map(drop);
@@ -352,7 +356,7 @@ impl CallHandle {
     ///
     /// # Errors
     /// The kernel refused.
-    pub(crate) async fn repeat_invite(&self, to: SocketAddr) -> io::Result<()> {
+    pub async fn repeat_invite(&self, to: SocketAddr) -> io::Result<()> {
         self.call.endpoint.send(&self.call.invite, to).await
     }
 
@@ -360,7 +364,7 @@ impl CallHandle {
     ///
     /// # Errors
     /// No provisional response within 32 s, or none to the CANCEL.
-    pub(crate) async fn cancel(&self, to: Option<SocketAddr>) -> Result<Reply, CallError> {
+    pub async fn cancel(&self, to: Option<SocketAddr>) -> Result<Reply, CallError> {
         let to = to.unwrap_or(self.call.options.target);
         match self.wait_for(TIMEOUT, |p| *p != Phase::Calling).await {
             Some(Phase::Proceeding(_)) => {}
@@ -368,14 +372,14 @@ impl CallHandle {
             None => return Err(CallError::Timeout { method: "INVITE".to_owned(), to: self.call.options.target }),
         }
         self.call.cancelled.notify_one();
-        self.call.endpoint.transact(&same_transaction(&self.call.invite, "CANCEL"), to).await
+        self.call.endpoint.transact(&self.call.invite.cancel(), to).await
     }
 
     /// Offers anew: `SendOnly` or `Inactive` to hold, `SendRecv` to resume.
     ///
     /// # Errors
     /// Not answered, no final response, or one of our re-INVITEs is open.
-    pub(crate) async fn reinvite(&self, direction: Direction, to: Option<SocketAddr>) -> Result<Reply, CallError> {
+    pub async fn reinvite(&self, direction: Direction, to: Option<SocketAddr>) -> Result<Reply, CallError> {
         let call = &self.call;
         if call.offering.swap(true, Ordering::AcqRel) {
             return Err(CallError::State("a re-INVITE is open already"));
@@ -387,9 +391,9 @@ impl CallHandle {
 
     async fn offer(&self, direction: Direction, to: Option<SocketAddr>) -> Result<Reply, CallError> {
         let call = &self.call;
-        let (mut invite, address) = call.in_dialog("INVITE", to)?;
+        let (invite, address) = call.in_dialog("INVITE", to)?;
         let before = lock(&call.sdp).direction;
-        invite.set_body("application/sdp", lock(&call.sdp).offer(direction));
+        let invite = invite.with_sdp(lock(&call.sdp).offer(direction));
         let reply = call.endpoint.invite(&invite, address, call.options.ring, &Notify::new(), |_| ()).await;
         let reply = match reply {
             Ok(reply) if reply.is_success() => reply,
@@ -402,7 +406,7 @@ impl CallHandle {
             let mut dialog = lock(&call.dialog);
             let dialog = dialog.as_mut().ok_or(CallError::State("the call is not answered"))?;
             dialog.refresh(&reply.message);
-            (dialog.ack(&call.endpoint, &invite), call.destination(dialog, None)?)
+            (dialog.ack(invite.cseq().0), call.destination(dialog, None)?)
         };
         call.endpoint.acknowledge(&invite, ack, address).await?;
         call.apply(&reply.message);
@@ -413,7 +417,7 @@ impl CallHandle {
     ///
     /// # Errors
     /// Not answered, or no final response.
-    pub(crate) async fn bye(&self, to: Option<SocketAddr>) -> Result<Reply, CallError> {
+    pub async fn bye(&self, to: Option<SocketAddr>) -> Result<Reply, CallError> {
         let (bye, to) = self.call.in_dialog("BYE", to)?;
         let reply = self.call.endpoint.transact(&bye, to).await;
         match &reply {
@@ -427,17 +431,16 @@ impl CallHandle {
     ///
     /// # Errors
     /// Not answered, or no final response.
-    pub(crate) async fn info(&self, content_type: &str, body: &str, to: Option<SocketAddr>) -> Result<Reply, CallError> {
-        let (mut info, to) = self.call.in_dialog("INFO", to)?;
-        info.set_body(content_type, body);
-        self.call.endpoint.transact(&info, to).await
+    pub async fn info(&self, content_type: &str, body: &str, to: Option<SocketAddr>) -> Result<Reply, CallError> {
+        let (info, to) = self.call.in_dialog("INFO", to)?;
+        self.call.endpoint.transact(&info.with_body(content_type, body), to).await
     }
 
     /// Any other request without a body, such as OPTIONS, UPDATE or MESSAGE.
     ///
     /// # Errors
     /// Not answered, or no final response.
-    pub(crate) async fn request(&self, method: &str, to: Option<SocketAddr>) -> Result<Reply, CallError> {
+    pub async fn request(&self, method: &str, to: Option<SocketAddr>) -> Result<Reply, CallError> {
         let (request, to) = self.call.in_dialog(method, to)?;
         self.call.endpoint.transact(&request, to).await
     }

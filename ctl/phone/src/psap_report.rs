@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::rtp::RtpStats;
-use super::sdp::Direction;
+use crate::rtp::RtpStats;
+use crate::sdp::Direction;
 
 /// What becomes of a call that rang.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// 200.
     #[default]
     Accept,
@@ -20,13 +20,13 @@ pub(crate) enum Answer {
 
 /// How the PSAP behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PsapOptions {
+pub struct PsapOptions {
     /// From 180 to the answer.
-    pub(crate) ring: Duration,
+    pub ring: Duration,
     /// The answer.
-    pub(crate) answer: Answer,
+    pub answer: Answer,
     /// Return RTP to where it came from; otherwise only count it.
-    pub(crate) echo: bool,
+    pub echo: bool,
 }
 
 impl Default for PsapOptions {
@@ -37,7 +37,7 @@ impl Default for PsapOptions {
 
 /// What happens at the PSAP. `call` is the Call-ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PsapEvent {
+pub enum PsapEvent {
     /// It rings; `rings` counts how often for this Call-ID and From-tag: 1, or the SBC is broken.
     InviteReceived {
         /// Call-ID.
@@ -115,15 +115,15 @@ pub(crate) enum PsapEvent {
 
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PsapStats {
+pub struct PsapStats {
     /// Distinct INVITEs that made it ring.
-    pub(crate) invites: u64,
+    pub invites: u64,
     /// Requests repeated with the same branch, answered from memory.
-    pub(crate) retransmissions: u64,
+    pub retransmissions: u64,
     /// INVITEs answered 482.
-    pub(crate) merged: u64,
+    pub merged: u64,
     /// Calls now.
-    pub(crate) calls: u64,
+    pub calls: u64,
     /// RTP, of past and present calls.
-    pub(crate) rtp: RtpStats,
+    pub rtp: RtpStats,
 }
