@@ -212,7 +212,6 @@ impl Driver {
             Output::Resolve { id, request } => self.ask(id, request),
             Output::Media(command) => self.order_media(command),
             Output::Propose { id, command } => self.propose(id, &command),
-            Output::CloseFlow(flow) => self.parts.transport.close_flow(flow),
             Output::ConfigChanged { revision, text } => match (self.parts.parse_config)(revision, &text) {
                 Ok(config) => self.echoes.push(Input::Reconfigured(Arc::new(config))),
                 // Validated before it was proposed: another version of this software thinks otherwise.

@@ -383,11 +383,6 @@ impl Call {
         let fewer = sdp.without_codecs(&allowed).and_then(|out| Some((Sdp::parse(&out).ok()?, out)));
         fewer.unwrap_or((sdp, bytes))
     }
-
-    /// The session that an event must name to be this call's.
-    pub fn is_media(&self, id: MediaId) -> bool {
-        self.media.id == id
-    }
 }
 
 fn index(side: Side) -> usize {

@@ -1,7 +1,7 @@
 //! Everything that the core wants done.
 
 use super::{AlarmKind, MediaCommand, NodeState, PeerMessage, Realm, ResolveRequest, Transmit, Transport};
-use crate::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, ResolveId};
+use crate::ids::{CallUid, CommandId, Incarnation, NodeId, ProposalId, ResolveId};
 use crate::replica::{CallEntry, EarlyEvent};
 use crate::store_pb;
 use crate::time::UnixMs;
@@ -34,8 +34,6 @@ pub enum Output {
         /// What.
         command: Box<store_pb::Command>,
     },
-    /// Close a connection.
-    CloseFlow(FlowId),
     /// The log brought a new cluster configuration: parse and validate it, then `Input::Reconfigured`.
     ConfigChanged {
         /// Its revision.

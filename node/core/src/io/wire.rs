@@ -71,15 +71,6 @@ impl Transport {
             Transport::Tls => ";transport=tls",
         }
     }
-
-    /// The value of the `transport` URI parameter, lower case (RFC 3261 §19.1.1).
-    pub fn uri_token(self) -> &'static str {
-        match self {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-            Transport::Tls => "tls",
-        }
-    }
 }
 
 /// One way between this node and a far end: enough to send there, and to know where something came from.

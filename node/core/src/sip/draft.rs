@@ -215,14 +215,6 @@ impl Draft {
         }
     }
 
-    /// Changes the Request-URI; nothing happens to a response.
-    pub fn set_request_uri(&mut self, new: &str) -> &mut Draft {
-        if let Start::Request { uri, .. } = &mut self.start {
-            *uri = new.into();
-        }
-        self
-    }
-
     /// Writes the message: fields in their order, then Content-Length, then the body as it is.
     pub fn encode(&self) -> Result<Bytes, WriteError> {
         let head: usize = self.fields.iter().map(|field| field.name().len() + field.value.len() + 4).sum();

@@ -546,7 +546,7 @@ impl World {
                 self.nodes[i].told.extend(told.events.iter().map(|early| event_id(&early.event)));
                 self.nodes[i].early.set(told.call, told.entry, told.events, told.last);
             }
-            Output::CloseFlow(_) | Output::ConfigChanged { .. } | Output::Alarm { .. } | Output::EventsChanged => {}
+            Output::ConfigChanged { .. } | Output::Alarm { .. } | Output::EventsChanged => {}
         }
     }
 
