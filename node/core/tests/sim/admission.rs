@@ -1,8 +1,9 @@
 //! What is refused by where it comes from: the access list, and forged requests within a call (AC-52).
 
 use bytes::Bytes;
-use sbc_core::io::{Counter, Realm};
+use sbc_core::io::{AddressRole, Counter, Path, Realm, Transport};
 use sbc_core::policy::{AclAction, AclRule, Prefix, SourceCheck};
+use sbc_core::sbc::Urgency;
 use sbc_core::sip::Message;
 use sbc_core::store_pb::command::Kind;
 use sbc_core::store_pb::{Block, Unblock};
@@ -482,4 +483,21 @@ fn ac_44_a_psap_that_calls_back_is_not_shed() {
         w.run_until(150);
         assert_eq!(refused(&w, from), refusals, "{from} {fields} {trust}");
     }
+}
+
+/// What waits is dealt with by urgency: an emergency call comes before the others, and what is under way before both.
+#[test]
+fn ac_44_emergency_invites_wait_apart_from_the_others() {
+    let w = world();
+    let (from, to) = ("198.18.10.7:5060", w.anycast);
+    let urgency = |role, payload: &Bytes| {
+        let path = Path { role, transport: Transport::Udp, local: to, remote: addr(from), flow: None };
+        w.nodes[0].sbc.urgency(&path, payload).0
+    };
+    let (emergency, ordinary) = (call(from, "a", "112", ""), call(from, "a", "5551234", ""));
+    assert_eq!(urgency(AddressRole::Anycast, &emergency), Urgency::Emergency);
+    assert_eq!(urgency(AddressRole::Anycast, &ordinary), Urgency::Ordinary);
+    let within = Bytes::from(String::from_utf8(ordinary.to_vec()).expect("text").replace("112.112>\r\n", "112.112>;tag=1\r\n"));
+    assert_eq!(urgency(AddressRole::Anycast, &within), Urgency::Underway);
+    assert_eq!(urgency(AddressRole::Core, &within), Urgency::Core);
 }
