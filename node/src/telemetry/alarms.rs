@@ -45,20 +45,23 @@ impl Alarms {
     /// Something is wrong. Of an alarm that stands only the detail changes.
     pub fn raise(&self, kind: AlarmKind, detail: impl Into<String>) {
         let detail = detail.into();
-        if let Some(standing) = self.lock().get_mut(&kind) {
+        // Held to the end: of two that raise and clear at once, the metric says what stands.
+        let mut all = self.lock();
+        if let Some(standing) = all.get_mut(&kind) {
             standing.detail = detail;
             return;
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let since_unix_ms = u64::try_from(since).unwrap_or(u64::MAX);
         tracing::warn!(alarm = kind.as_str(), %detail, "alarm raised");
-        self.lock().insert(kind, ActiveAlarm { kind, detail, since_unix_ms });
+        all.insert(kind, ActiveAlarm { kind, detail, since_unix_ms });
         self.changed(kind, true);
     }
 
     /// It is well again. Nothing happens where it was.
     pub fn clear(&self, kind: AlarmKind) {
-        let Some(stood) = self.lock().remove(&kind) else { return };
+        let mut all = self.lock();
+        let Some(stood) = all.remove(&kind) else { return };
         tracing::info!(alarm = kind.as_str(), detail = %stood.detail, "alarm cleared");
         self.changed(kind, false);
     }
