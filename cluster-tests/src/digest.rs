@@ -2,6 +2,7 @@
 //!
 //! Independent of the product's own arithmetic, as [`crate::message`] is of its parser.
 
+use data_encoding::HEXLOWER;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
@@ -40,16 +41,12 @@ pub fn proves(credentials: &str, password: &str, method: &str) -> bool {
 fn response(credentials: &str, password: &str, method: &str) -> String {
     let of = |name| field(credentials, name);
     let hash = |parts: &[&str]| match of("algorithm").as_str() {
-        "SHA-256" => hex(&Sha256::digest(parts.join(":"))),
-        _ => hex(&Md5::digest(parts.join(":"))),
+        "SHA-256" => HEXLOWER.encode(&Sha256::digest(parts.join(":"))),
+        _ => HEXLOWER.encode(&Md5::digest(parts.join(":"))),
     };
     let a1 = hash(&[&of("username"), &of("realm"), password]);
     let a2 = hash(&[method, &of("uri")]);
     hash(&[&a1, &of("nonce"), &of("nc"), &of("cnonce"), &of("qop"), &a2])
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|o| format!("{o:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! A load of calls over UDP: one thread calls, one answers, and set-up latency is measured where the 200 arrives.
+//! What is heard is read and not checked ([`crate::message::heard`]): the generator shares the machine with who is measured.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, UdpSocket};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::message::{Dialog, Message, heard, sdp, unique};
+use crate::message::{Dialog, Message, sdp, unique};
 
 /// RFC 3261 §17.1.1.2, timer A: a request without an answer goes out again, once; loopback loses nothing but under overload.
 const REPEAT: Duration = Duration::from_millis(500);
@@ -37,7 +38,7 @@ impl Answerer {
             let mut buffer = [0; 4096];
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
-                let Some(request) = heard(&buffer[..len]) else { continue };
+                let Some(request) = Message::parse(&buffer[..len]) else { continue };
                 let contact = format!("<sip:psap@{at}>");
                 match request.method() {
                     "INVITE" => {
@@ -143,7 +144,7 @@ pub fn run(load: Load, mut when_held: impl FnMut()) -> Outcome {
             let _ = socket.send_to(&call.last.bytes(), load.to);
         }
         if let Ok((len, _)) = socket.recv_from(&mut buffer)
-            && let Some(answer) = heard(&buffer[..len])
+            && let Some(answer) = Message::parse(&buffer[..len])
         {
             on_answer(&answer, &socket, at, load, &mut pending, &mut byes, &mut outcome);
         } else {

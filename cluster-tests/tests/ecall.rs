@@ -4,6 +4,7 @@ use cluster_tests::cluster::{Cluster, Options, SETTLE, Shared, anycast, list, un
 use cluster_tests::message::{Dialog, Message};
 use cluster_tests::scene::Scene;
 use cluster_tests::{scrape, wait};
+use data_encoding::BASE64;
 
 fn cluster() -> Shared {
     Cluster::shared(Options::with_own_psap())
@@ -79,20 +80,6 @@ fn pidf(info: &str) -> String {
     )
 }
 
-/// Base64 (RFC 4648 §4), as proto JSON writes octets.
-fn base64(octets: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for group in octets.chunks(3) {
-        let bits = (0..3).fold(0u32, |n, i| n << 8 | u32::from(group.get(i).copied().unwrap_or(0)));
-        for n in 0..4usize {
-            let digit = usize::try_from(bits >> (18 - 6 * n) & 63).expect("six bits");
-            out.push(if n <= group.len() { char::from(DIGITS[digit]) } else { '=' });
-        }
-    }
-    out
-}
-
 /// A call whose INVITE has one more part beside its description, turned away by the PSAP. What the PSAP got, and the call's uid.
 fn turned_away_with(
     cluster: &Cluster,
@@ -158,7 +145,7 @@ fn each_shape_is_read_and_the_octets_stand_beside_it() {
         let told = cluster.json(&["dispatch", "location", &uid]);
         let place = &told["locations"][0];
         assert_eq!(place.pointer(pointer), Some(&value), "{told}");
-        assert_eq!(place["value"], base64(&document), "octet for octet at the dispatcher: {pointer}");
+        assert_eq!(place["value"], BASE64.encode(&document), "octet for octet at the dispatcher: {pointer}");
         assert_eq!(list(&told, "locations").len(), 1);
     }
 }
@@ -250,7 +237,7 @@ fn a_vehicle_and_a_psap_exchange_data_octet_for_octet() {
             blocks.iter().filter(|b| b["purpose"] == "EmergencyCallData.eCall.MSD").map(|b| b["value"].clone()).collect();
         if values.len() == 2 { Ok(values) } else { Err(blocks) }
     });
-    assert_eq!(blocks, [base64(MSD), base64(&newer.body)]);
+    assert_eq!(blocks, [BASE64.encode(MSD), BASE64.encode(&newer.body)]);
     scene.caller.send(&dialog.request("BYE"), anycast());
     scene.psap_confirms("BYE");
     scene.caller.expect_response(200, "BYE");
