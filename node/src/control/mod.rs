@@ -2,6 +2,7 @@
 
 mod auth;
 mod blocks;
+mod call_watch;
 mod calls;
 mod config_map;
 #[cfg(test)]
