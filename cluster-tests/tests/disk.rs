@@ -66,3 +66,43 @@ fn a_wiped_disk_is_refused_until_an_operator_takes_the_node_back() {
         if status["quorumOk"] == true { Ok(()) } else { Err(status) }
     });
 }
+
+/// Two disks are lost while the third node, which has the log, is down: what was acknowledged must not be forgotten, though each of the two
+/// finds the other one as new as itself, and one is told to make a cluster.
+#[test]
+fn two_wiped_disks_make_no_cluster_without_the_third() {
+    let cluster = Cluster::start(Options::with_own_psap());
+    upgrade::reaches(&cluster, 2);
+    wait::until_equal("every node's start is in the log", BACK, &3, || {
+        list(&cluster.json(&["event", "list"]), "events").iter().filter(|e| e["kind"] == "EVENT_KIND_NODE_UP").count()
+    });
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    let start = |node: usize, wipe: bool| {
+        if wipe {
+            fs::remove_dir_all(cluster.dir().join(NODES[node])).expect("its data");
+        }
+        let mut sbcd = Command::new(process::bin_dir().join("sbcd"));
+        sbcd.arg("--config").arg(cluster.dir().join(format!("{}.toml", NODES[node]))).arg("--init");
+        command::spawn(&mut sbcd).expect("sbcd starts")
+    };
+    let mut wiped = [0, 1].map(|node| start(node, true));
+    // It asks four times a second, and says so every ten.
+    wait::until("each has asked the other for a while", BACK, || {
+        let asked = wiped.each_ref().map(|node| format!("{}{}", node.stdout(), node.stderr()).matches("log directory is new").count());
+        if asked.iter().all(|times| *times >= 2) { Ok(()) } else { Err(asked) }
+    });
+    let status = [0, 1].map(|node| cluster.try_json(&["status", "--endpoint", &grpc(node)]).unwrap_or_default());
+    assert!(status.iter().all(|s| s["quorumOk"] != true), "{status:?}");
+    // The third one knows both by other disks.
+    let kept = start(2, false);
+    wait::until("both are refused", BACK, || {
+        let running = wiped.each_mut().map(command::Running::is_running);
+        if running == [false, false] { Ok(()) } else { Err((running, kept.stderr())) }
+    });
+    for (node, name) in wiped.iter().zip(NODES) {
+        let said = format!("{}{}", node.stdout(), node.stderr());
+        assert!(said.contains(&format!("sbcctl cluster readmit {name}")), "{said}");
+    }
+}

@@ -314,6 +314,7 @@ mod tests {
             ..RaftConfig::default()
         };
         let (handle, _) = crate::start(config, Arc::new(Nowhere), machine).await.expect("starts");
+        assert!(handle.is_new().await, "before it is a cluster");
         handle.initialize().await.expect("a cluster of one");
         handle
     }
@@ -331,6 +332,7 @@ mod tests {
         let handle = started(&dir, machine.clone()).await;
         until(&handle, "it leads", |status| status.role == Role::Leader && status.caught_up).await;
         handle.propose(Bytes::from_static(b"a")).await.expect("alone it is a quorum");
+        assert!(!handle.is_new().await);
         for round in 0..2 {
             handle.break_disk(true);
             let outcome = handle.propose(Bytes::from_static(b"x")).await;
@@ -345,6 +347,7 @@ mod tests {
             assert!(asked.elapsed() < Duration::from_secs(1), "no call waits for it");
             assert!(handle.read_barrier(Duration::from_secs(1)).await.is_err());
             assert!(handle.initialize().await.is_err());
+            assert!(!handle.is_new().await, "what it cannot read may be there");
             handle.break_disk(false);
             until(&handle, "it leads again", |status| status.role == Role::Leader && status.caught_up).await;
             assert_eq!(handle.status().storage, StorageState::Good);
@@ -371,6 +374,7 @@ mod tests {
             }
         }
         let again = again.expect("the log is let go of");
+        assert!(!again.is_new().await, "before anything is applied");
         until(&again, "it leads from its disk", |status| status.role == Role::Leader && status.caught_up).await;
         assert_eq!(*machine.entries.lock().unwrap(), entries);
         again.shutdown().await;

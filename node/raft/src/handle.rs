@@ -166,6 +166,13 @@ impl RaftHandle {
         tokio::time::timeout(limit, barrier).await.unwrap_or(Err(ReadError::Timeout))
     }
 
+    /// True where the log holds nothing but, at the most, the members that the cluster was made with: nothing was acknowledged here. False
+    /// where that cannot be said, for the disk's sake.
+    pub async fn is_new(&self) -> bool {
+        let Some(raft) = self.raft() else { return false };
+        raft.with_raft_state(|state| state.log_ids.last().is_none_or(|id| id.index == 0)).await.unwrap_or(false)
+    }
+
     /// Makes a cluster of the configured members, this node and its peers. Does nothing where one exists already.
     ///
     /// # Errors

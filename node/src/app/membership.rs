@@ -96,19 +96,16 @@ enum Verdict {
     Open,
 }
 
-/// `others`: one answer of each other member. The log's word on this node stands at a majority of all; so it is heard where one who is up to
-/// date answers, or so many that every majority has one of them.
+/// `others`: one answer of each other member. The log's word on this node stands at a majority, so who has applied all of it knows. Without
+/// a quorum nobody knows: of two whose disks were wiped each finds the other one's empty, while the third has the log. So where there is
+/// none yet, all have to say that theirs is as new.
 fn verdict(others: &[Answer]) -> Verdict {
-    let heard: Vec<&AdmitResponse> = others.iter().flatten().collect();
-    if heard.iter().any(|a| a.known_otherwise) {
+    let mut heard = others.iter().flatten();
+    if heard.clone().any(|a| a.known_otherwise) {
         return Verdict::Refused;
     }
-    let members = others.len() + 1;
-    let enough = members - (members / 2 + 1) + 1;
-    let current = heard.iter().any(|a| a.caught_up);
-    // A cluster that is being made: nobody has a log that could know anything.
-    let new = !heard.is_empty() && heard.iter().all(|a| a.empty);
-    if others.is_empty() || current || new || heard.len() >= enough { Verdict::Admitted } else { Verdict::Open }
+    let new = others.iter().all(|a| a.as_ref().is_some_and(|a| a.empty));
+    if new || heard.any(|a| a.caught_up) { Verdict::Admitted } else { Verdict::Open }
 }
 
 /// Asks the others until they have said enough. `Err`: this node must not go on; what to do, for people.
@@ -138,7 +135,8 @@ async fn until_admitted(name: &str, request: &AdmitRequest, peers: &HashMap<Node
         }
         if round.is_multiple_of(SAY_EVERY) {
             tracing::warn!(
-                "this node's log directory is new: it takes no part in Raft until the other members have said that they know no older one"
+                "this node's log directory is new: it takes no part in Raft until a member that has the log has said that it knows no older one, \
+                 or, where a cluster is made, until all members are up"
             );
         }
         tokio::time::sleep(AGAIN).await;
@@ -229,21 +227,25 @@ mod tests {
         let (other, current, behind, new) =
             (said(true, false, false), said(false, true, false), said(false, false, false), said(false, false, true));
         use Verdict::{Admitted, Open, Refused};
-        let table: [(&[Answer], Verdict); 14] = [
+        let table: [(&[Answer], Verdict); 16] = [
             (&[], Admitted),
             (&[SILENT, SILENT], Open),
             (&[other, SILENT], Refused),
             (&[other, current], Refused),
+            (&[other, new], Refused),
             (&[current, SILENT], Admitted),
+            (&[current, new], Admitted),
             (&[behind, SILENT], Open),
-            (&[behind, behind], Admitted),
-            (&[new, SILENT], Admitted),
-            (&[new, behind], Admitted),
+            // Neither has applied what both may have in their logs; together they will have soon.
+            (&[behind, behind], Open),
+            // The third one may have the log.
+            (&[new, SILENT], Open),
+            (&[new, behind], Open),
+            (&[new, new], Admitted),
             (&[SILENT], Open),
-            (&[behind], Admitted),
-            (&[behind, behind, SILENT, SILENT], Open),
-            (&[behind, behind, behind, SILENT], Admitted),
-            (&[new, behind, SILENT, SILENT], Open),
+            (&[behind], Open),
+            (&[new], Admitted),
+            (&[new, new, new, SILENT], Open),
         ];
         for (others, wanted) in table {
             assert_eq!(verdict(others), wanted, "{others:?}");

@@ -120,15 +120,20 @@ pub(super) fn log_facts(replica: &Arc<RwLock<Replica>>, raft: &RaftHandle) -> Lo
     LogFacts {
         level: Box::new(move || of_level.read().unwrap_or_else(PoisonError::into_inner).level()),
         admit: Box::new(move |node, data_id| {
-            let caught_up = raft.status().caught_up;
-            let replica = of_nodes.read().unwrap_or_else(PoisonError::into_inner);
-            let known = replica.node(node).filter(|n| !n.vacant);
-            AdmitResponse {
-                // Before data ids only its starts are known: one that has started before is not new.
-                known_otherwise: known.is_some_and(|n| n.data_id != data_id),
-                caught_up,
-                empty: replica.applied_index() == 0,
-            }
+            let (raft, of_nodes) = (raft.clone(), of_nodes.clone());
+            Box::pin(async move {
+                // What is in a log and not applied is not known here, and there all the same.
+                let empty = raft.is_new().await;
+                let caught_up = raft.status().caught_up;
+                let replica = of_nodes.read().unwrap_or_else(PoisonError::into_inner);
+                let known = replica.node(node).filter(|n| !n.vacant);
+                AdmitResponse {
+                    // Before data ids only its starts are known: one that has started before is not new.
+                    known_otherwise: known.is_some_and(|n| n.data_id != data_id),
+                    caught_up,
+                    empty,
+                }
+            })
         }),
     }
 }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use sbc_core::ids::NodeId;
 use sbc_core::io::NodeState;
 use sbc_proto::peer::peer_frame::Kind;
@@ -24,7 +25,7 @@ use crate::tls::{Identity, IdentityKind};
 const BACK: usize = 16;
 
 /// What is answered to a node that asks whether it may take part with a data id.
-pub type Admit = dyn Fn(NodeId, &[u8]) -> AdmitResponse + Send + Sync;
+pub type Admit = dyn Fn(NodeId, Bytes) -> Pin<Box<dyn Future<Output = AdmitResponse> + Send>> + Send + Sync;
 
 /// What this node's log says of the others.
 pub struct LogFacts {
@@ -96,7 +97,7 @@ impl PeerLinkService for LinkService {
         let bearer = request.extensions().get::<Identity>().cloned();
         let asked = request.into_inner();
         let node = self.member(asked.node, &asked.cluster_id, bearer.as_ref())?;
-        Ok(Response::new((self.facts.admit)(node, &asked.data_id)))
+        Ok(Response::new((self.facts.admit)(node, asked.data_id).await))
     }
 
     type LinkStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
@@ -164,7 +165,7 @@ mod tests {
 
     fn service(level: u32) -> LinkService {
         let myself = Myself { node: NodeId(1), incarnation: 1, cluster_id: "lab".into(), level: 2 };
-        let facts = LogFacts { level: Box::new(move || level), admit: Box::new(|_, _| AdmitResponse::default()) };
+        let facts = LogFacts { level: Box::new(move || level), admit: Box::new(|_, _| Box::pin(async { AdmitResponse::default() })) };
         let members = vec![(NodeId(1), "node-a".into()), (NodeId(3), "node-c".into())];
         let own = watch::Sender::new(NodeState::default()).subscribe();
         let words = Words::new(Arc::new(watch::Sender::new(0)));

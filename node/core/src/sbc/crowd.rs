@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sbc;
+use super::undecided::Waited;
 use crate::call::{Timer, server_key};
 use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath};
@@ -180,7 +181,8 @@ impl Sbc {
             }
             self.cx.arrived = waiting.arrived;
             self.crowds.through = Some(exact);
-            self.place_invite(waiting.path, waiting.back, &waiting.message, Some(self.cx.now.mono));
+            let waited = Waited { until: Some(self.cx.now.mono), admitted: true };
+            self.place_invite(waiting.path, waiting.back, &waiting.message, waited);
             self.crowds.through = None;
         }
         self.cx.arrived = self.cx.now.mono;

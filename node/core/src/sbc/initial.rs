@@ -1,6 +1,7 @@
 //! The first INVITE of a call: admitted, placed by its claim, begun.
 
 use super::Sbc;
+use super::undecided::Waited;
 use crate::call::server_key;
 use crate::call::{AfterClaim, Call, INVITE_LIFE, MaxForwardsError, NewCall, next_max_forwards};
 use crate::ids::{LocalId, NodeId};
@@ -9,17 +10,16 @@ use crate::placement::{self, ClaimPlacement, Facts};
 use crate::policy::{IdentityPolicy, Trunk};
 use crate::routing;
 use crate::sip::{HeaderId, Message, Uri};
-use crate::time::Instant;
 use crate::transaction::ServerUser;
 
 impl Sbc {
     /// An INVITE without To-tag that matches no transaction.
     pub(super) fn on_initial_invite(&mut self, path: Path, back: ReturnPath, message: &Message) {
-        self.place_invite(path, back, message, None);
+        self.place_invite(path, back, message, Waited::default());
     }
 
-    /// `until`: it was held, for an owner that did not answer, and waits no longer than that.
-    pub(super) fn place_invite(&mut self, path: Path, back: ReturnPath, message: &Message, until: Option<Instant>) {
+    /// `waited`: what it has behind it, where it is not placed for the first time.
+    pub(super) fn place_invite(&mut self, path: Path, back: ReturnPath, message: &Message, waited: Waited) {
         let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
         let exact = self.exact_key(key, message);
         if self.tombstones.contains(self.cx.now.mono, &exact) {
@@ -40,7 +40,7 @@ impl Sbc {
             None if self.was_here(&key.0, &exact) == Some(false) => ClaimPlacement::Merged,
             None => self.claim_placement(&key.0, &exact, back.ingress.is_some()),
         };
-        let keys = |orphan| NewKeys { key, exact, orphan };
+        let keys = |orphan| NewKeys { key, exact, orphan, admitted: waited.admitted };
         match place {
             ClaimPlacement::Peer(node) => self.relay(node, path, back.ingress, message),
             // The very packet, and its transaction is over: whoever sent it has heard, and a second answer is one too many.
@@ -56,7 +56,7 @@ impl Sbc {
                 self.cx.count(Counter::Misrouted("INVITE", "stale"));
             }
             ClaimPlacement::Unsure => {
-                if !self.hold_invite(exact, path, back, message, until) {
+                if !self.hold_invite(exact, path, back, message, waited) {
                     self.begin_call(path, back, message, keys(true));
                 }
             }
@@ -103,7 +103,7 @@ impl Sbc {
             self.cx.count(Counter::Dropped("old_invite"));
             return;
         }
-        let admitted = match self.admit(&path, back.ingress, message) {
+        let admitted = match self.admit(&path, back.ingress, message, keys.admitted) {
             Ok(admitted) => admitted,
             Err(status) => {
                 self.cx.count(Counter::CallEnded("rejected", self.class_of(message)));
@@ -184,7 +184,14 @@ impl Sbc {
         routing::trunk_of(&self.cx.config, path.role.realm(), path.remote.ip(), proved)
     }
 
-    pub(super) fn admit(&mut self, path: &Path, ingress: Option<NodeId>, message: &Message) -> Result<Admitted, u16> {
+    /// `before`: it was admitted once, and no limit counts it again.
+    pub(super) fn admit(
+        &mut self,
+        path: &Path,
+        ingress: Option<NodeId>,
+        message: &Message,
+        before: bool,
+    ) -> Result<Admitted, u16> {
         if let Some(status) = hops_status(message).or_else(|| self.loop_status(message)) {
             return Err(status);
         }
@@ -201,7 +208,7 @@ impl Sbc {
         }
         let prior = has_priority(trunk, realm, message);
         let trunk = trunk.name.clone();
-        if prior {
+        if prior || before {
             return Ok(Admitted { trunk, service });
         }
         if let Some(limit) = self.over_limit(&trunk, path.remote.ip(), emergency) {
@@ -238,7 +245,7 @@ impl Sbc {
         match after {
             AfterClaim::RelayTo(node) => self.relay(node, back.path, back.ingress, &invite),
             _ if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", "stale")),
-            _ => _ = self.hold_invite(exact, back.path, back, &invite, None),
+            _ => _ = self.hold_invite(exact, back.path, back, &invite, Waited { until: None, admitted: true }),
         }
     }
 }
@@ -265,6 +272,7 @@ struct NewKeys {
     key: crate::token::ClaimKey,
     exact: [u8; 16],
     orphan: bool,
+    admitted: bool,
 }
 
 pub(super) struct Admitted {

@@ -25,6 +25,15 @@ pub(super) struct Undecided {
     held: HashMap<u64, Held>,
 }
 
+/// What an INVITE has behind it that is placed once more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waited {
+    /// It was held for an owner that did not answer, and waits no longer than that.
+    pub(super) until: Option<Instant>,
+    /// It was admitted when it came: it is not counted against its source, or the limits, once more.
+    pub(super) admitted: bool,
+}
+
 #[derive(Debug)]
 struct Held {
     exact: [u8; 16],
@@ -33,31 +42,32 @@ struct Held {
     message: Message,
     arrived: Instant,
     until: Instant,
+    admitted: bool,
 }
 
 impl Sbc {
-    /// Keeps an INVITE until its owner's state is clear. `until`: it was held before. False: it has waited long enough, or too many wait.
+    /// Keeps an INVITE until its owner's state is clear. False: it has waited long enough, or too many wait.
     pub(super) fn hold_invite(
         &mut self,
         exact: [u8; 16],
         path: Path,
         back: ReturnPath,
         message: &Message,
-        until: Option<Instant>,
+        waited: Waited,
     ) -> bool {
         if self.undecided.held.values().any(|h| h.exact == exact) {
             // A copy of one that waits.
             return true;
         }
-        let until = until.unwrap_or(self.cx.now.mono + LONGEST);
+        let until = waited.until.unwrap_or(self.cx.now.mono + LONGEST);
         if self.cx.now.mono >= until || self.undecided.held.len() >= MAX_UNDECIDED {
             return false;
         }
         self.cx.count(Counter::Misrouted("INVITE", "hold"));
         let id = self.cx.serial();
         self.cx.start_timer(LOOK_EVERY, Timer::Undecided(id));
-        let arrived = self.cx.arrived;
-        self.undecided.held.insert(id, Held { exact, path, back, message: message.clone(), arrived, until });
+        let (arrived, admitted) = (self.cx.arrived, waited.admitted);
+        self.undecided.held.insert(id, Held { exact, path, back, message: message.clone(), arrived, until, admitted });
         true
     }
 
@@ -72,7 +82,8 @@ impl Sbc {
         let Some(held) = self.undecided.held.remove(&id) else { return };
         self.cx.arrived = held.arrived;
         if self.cx.tx.find_server(&server_key(&held.message, &Method::Invite)).is_none() {
-            self.place_invite(held.path, held.back, &held.message, Some(held.until));
+            let waited = Waited { until: Some(held.until), admitted: held.admitted };
+            self.place_invite(held.path, held.back, &held.message, waited);
         }
     }
 }

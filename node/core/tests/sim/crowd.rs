@@ -165,3 +165,46 @@ fn a_flood_of_one_source_is_cut_by_default_and_a_neighbour_is_not_one_caller() {
         assert!(counted.abs_diff(refused.into()) <= 20, "{counted} of {all}, {neighbour}");
     }
 }
+
+/// An INVITE that waited counts once against its source: what it comes to when its place is free is not what the flood has left over.
+#[test]
+fn what_has_waited_is_not_counted_against_its_source_again() {
+    let mut w = world(4);
+    w.reconfigure(|c| {
+        c.trunks[1].targets[0].host.host = "198.18.20.9".into();
+        c.trunks[1].max_emergency_calls = 4;
+        c.settings.emergency_source_rate = 5;
+    });
+    // A source may begin twice its rate at once.
+    calls(&mut w, FLOOD, 0..10);
+    w.run_until(200);
+    assert_eq!((rung(&w), w.counted(Counter::Limited("emergency_waits"))), (4, 6));
+    w.reconfigure(|c| {
+        c.trunks[1].targets[0].host.host = "198.18.20.9".into();
+        c.settings.emergency_source_rate = 5;
+    });
+    w.run_until(300);
+    assert_eq!((rung(&w), heard(&w, FLOOD, 503), w.counted(Counter::Limited("emergency_source_rate"))), (10, 0, 0));
+}
+
+/// AC-55: one whose place comes when its sender has given up is not dialled. A node that was paused finds it so.
+#[test]
+fn what_has_waited_for_longer_than_its_sender_is_not_dialled() {
+    for (paused, dialled) in [(15_000, 2), (40_000, 1)] {
+        let mut w = world(1);
+        calls(&mut w, FLOOD, 0..1);
+        w.run_until(300);
+        calls(&mut w, FLOOD, 1..2);
+        w.run_until(400);
+        assert_eq!((rung(&w), w.counted(Counter::Limited("emergency_waits"))), (1, 1));
+        // There is room when it goes on.
+        w.freeze(0, 400 + paused);
+        w.reconfigure(|c| {
+            c.trunks[1].targets[0].host.host = "198.18.20.9".into();
+            c.settings.emergency_source_rate = 0;
+        });
+        w.run_until(400 + paused + 500);
+        assert_eq!(rung(&w), dialled, "paused for {paused} ms");
+        assert_eq!(w.counted(Counter::Dropped("old_invite")), 2 - dialled as u64, "paused for {paused} ms");
+    }
+}

@@ -85,7 +85,7 @@ impl Page {
 impl Sbc {
     /// A new MESSAGE, PUBLISH or SUBSCRIBE without To-tag.
     pub(super) fn on_page(&mut self, path: Path, back: ReturnPath, message: &Message) {
-        let admitted = match self.admit(&path, back.ingress, message) {
+        let admitted = match self.admit(&path, back.ingress, message, false) {
             Ok(admitted) => admitted,
             Err(status) => return self.refuse(back, message, status),
         };
