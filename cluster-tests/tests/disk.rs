@@ -90,7 +90,8 @@ fn two_wiped_disks_make_no_cluster_without_the_third() {
     let mut wiped = [0, 1].map(|node| start(node, true));
     // It asks four times a second, and says so every ten.
     wait::until("each has asked the other for a while", BACK, || {
-        let asked = wiped.each_ref().map(|node| format!("{}{}", node.stdout(), node.stderr()).matches("log directory is new").count());
+        let asked =
+            wiped.each_ref().map(|node| format!("{}{}", node.stdout(), node.stderr()).matches("log directory is new").count());
         if asked.iter().all(|times| *times >= 2) { Ok(()) } else { Err(asked) }
     });
     let status = [0, 1].map(|node| cluster.try_json(&["status", "--endpoint", &grpc(node)]).unwrap_or_default());

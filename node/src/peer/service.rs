@@ -165,7 +165,8 @@ mod tests {
 
     fn service(level: u32) -> LinkService {
         let myself = Myself { node: NodeId(1), incarnation: 1, cluster_id: "lab".into(), level: 2 };
-        let facts = LogFacts { level: Box::new(move || level), admit: Box::new(|_, _| Box::pin(async { AdmitResponse::default() })) };
+        let facts =
+            LogFacts { level: Box::new(move || level), admit: Box::new(|_, _| Box::pin(async { AdmitResponse::default() })) };
         let members = vec![(NodeId(1), "node-a".into()), (NodeId(3), "node-c".into())];
         let own = watch::Sender::new(NodeState::default()).subscribe();
         let words = Words::new(Arc::new(watch::Sender::new(0)));
