@@ -120,13 +120,15 @@ impl Sbc {
         match message.method() {
             Method::Ack => {
                 // What the transaction does not take acknowledges a 2xx, of a UA that gave it the branch of the INVITE.
-                if let Some(tx) = self.cx.tx.find_server(&key)
-                    && !self.cx.tx.on_ack(self.cx.now.mono, tx)
-                {
-                    if let ServerUser::Call(call) = self.cx.tx.server_user(tx) {
-                        self.cx.note_received(call, back, message);
+                if let Some(tx) = self.cx.tx.find_server(&key) {
+                    // Asked before: on a reliable transport the ACK ends the transaction (timer I is zero).
+                    let user = self.cx.tx.server_user(tx);
+                    if !self.cx.tx.on_ack(self.cx.now.mono, tx) {
+                        if let ServerUser::Call(call) = user {
+                            self.cx.note_received(call, back, message);
+                        }
+                        return;
                     }
-                    return;
                 }
                 return self.on_in_dialog(path, back, message);
             }
