@@ -282,7 +282,7 @@ impl Call {
         self.await_keep_alive(cx, side);
     }
 
-    fn await_keep_alive(&self, cx: &mut Services, side: Side) {
+    pub(super) fn await_keep_alive(&self, cx: &mut Services, side: Side) {
         cx.start_timer(super::ways::keep_alive_after(cx), Timer::Call(self.id, CallTimer::KeepAlive(side)));
     }
 

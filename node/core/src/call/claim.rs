@@ -1,6 +1,6 @@
 //! The claim of a call: proposed, won, lost, late (anycast.md, rule B).
 
-use super::leg::arrival;
+use super::record::arrival;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{AfterClaim, Call, CallPhase, ClaimState, Ended, Winner};

@@ -1,6 +1,8 @@
 //! When things happened in a call, by the owner's monotonic clock: its records say how long it rang and lasted, whatever is done to the
 //! wall clock meanwhile.
 
+use std::time::Duration;
+
 use crate::time::Instant;
 
 /// The moments that records count from.
@@ -15,6 +17,12 @@ impl Course {
     /// The first INVITE came.
     pub(super) fn begun(now: Instant) -> Course {
         Course { began: now, answered: None, over: None }
+    }
+
+    /// It has begun and was answered so long ago.
+    pub(super) fn resumed(now: Instant, began: Duration, answered: Duration) -> Course {
+        let at = |ago: Duration| now - ago;
+        Course { began: at(began), answered: Some(at(answered)), over: None }
     }
 
     /// The called side has answered.

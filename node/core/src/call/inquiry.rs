@@ -40,6 +40,33 @@ pub struct Inquiries {
     peers: HashMap<NodeId, Standing>,
 }
 
+/// What a member says of the call that it is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It does not know of it.
+    Nothing,
+    /// It has the call, or had it, and how far it is.
+    Has(ClaimStage),
+    /// The caller has cancelled there, where nobody knew the INVITE: it has heard 481, and its INVITE waits for its answer.
+    Cancelled,
+}
+
+impl Told {
+    const ALL: [Told; 6] = [
+        Told::Nothing,
+        Told::Has(ClaimStage::Preparing),
+        Told::Has(ClaimStage::Dialling),
+        Told::Has(ClaimStage::Won),
+        Told::Has(ClaimStage::Answered),
+        Told::Cancelled,
+    ];
+
+    /// As it is sealed: its place in the list, to which later versions only add.
+    fn code(self) -> u8 {
+        Told::ALL.iter().position(|told| *told == self).and_then(|n| u8::try_from(n).ok()).unwrap_or(0)
+    }
+}
+
 /// A question.
 #[derive(Debug)]
 pub struct Inquiry {
@@ -47,6 +74,8 @@ pub struct Inquiry {
     pub node: NodeId,
     /// Of which claim.
     pub key: [u8; 16],
+    /// The same with the packet's branch.
+    pub exact: [u8; 16],
     /// What the answer is sealed for.
     pub challenge: Box<str>,
 }
@@ -148,7 +177,7 @@ impl Services {
                     continue;
                 };
                 let challenge = challenge(&branch, &named);
-                self.inquiries.asked.insert(tx, Inquiry { node, key, challenge });
+                self.inquiries.asked.insert(tx, Inquiry { node, key, exact, challenge });
                 self.inquiries.order.push_back((now, tx));
             }
             if !mute {
@@ -182,18 +211,16 @@ impl Services {
     }
 
     /// What a member is told of a call, for its question alone.
-    pub fn seal_stage(&self, request: &Message, stage: Option<ClaimStage>) -> String {
+    pub fn seal_told(&self, request: &Message, told: Told) -> String {
         let named = request.first_named(CLAIM_FIELD).unwrap_or_default();
         let challenge = challenge(request.top_via().branch().unwrap_or_default(), named);
-        let code = stage.map_or(0, |stage| 1 + stage as u8);
-        self.key.seal_state(self.local.node, self.local.incarnation, code, &challenge)
+        self.key.seal_state(self.local.node, self.local.incarnation, told.code(), &challenge)
     }
 
     /// What a peer says in its answer; `None`: nothing that can be believed.
-    pub fn open_stage(&self, inquiry: &Inquiry, response: &Message) -> Option<Option<ClaimStage>> {
+    pub fn open_told(&self, inquiry: &Inquiry, response: &Message) -> Option<Told> {
         let (node, _, code) = self.key.open_state(response.first_named(CLAIM_FIELD)?, &inquiry.challenge)?;
-        let stages = [ClaimStage::Preparing, ClaimStage::Dialling, ClaimStage::Won, ClaimStage::Answered];
-        (node == inquiry.node).then(|| usize::from(code).checked_sub(1).and_then(|n| stages.get(n).copied()))
+        (node == inquiry.node).then(|| Told::ALL.get(usize::from(code)).copied().unwrap_or(Told::Nothing))
     }
 }
 

@@ -100,6 +100,11 @@ impl Journal {
         self.next_seq
     }
 
+    /// The log has the records up to this number.
+    pub(super) fn continue_after(&mut self, seq: u32) {
+        self.next_seq = seq + 1;
+    }
+
     /// True when everything is applied that the log can take.
     pub fn is_settled(&self) -> bool {
         self.abandoned || self.records.is_empty()

@@ -8,16 +8,12 @@ use super::headers::contact_params;
 use super::services::Services;
 use super::ways::{FarEnd, Way};
 use crate::dialog::Dialog;
-use crate::ids::{FlowId, NodeId};
-use crate::io::{Path, Realm, ReturnPath, Side, Transport};
+use crate::ids::NodeId;
+use crate::io::{Path, Realm, ReturnPath, Side};
 use crate::sip::{HeaderId, Message};
-use crate::store_pb;
 use crate::time::Instant;
 use crate::timer::TimerId;
 use crate::transaction::ServerTxId;
-
-/// CSeq numbers are recorded in steps, so that not each request of ours needs a record (rule J leaves room above).
-pub(super) const CSEQ_STEP: u32 = 64;
 
 /// A leg.
 #[derive(Debug)]
@@ -125,73 +121,5 @@ impl Leg {
     /// A request could not be sent over this connection: it is no way any more.
     pub(super) fn forget_flow(&mut self, way: &Way) {
         (self.path, self.ingress) = self.far().path_without(way);
-    }
-
-    /// What is replicated of the leg.
-    pub fn record(&self, ports: Vec<u32>) -> store_pb::LegRecord {
-        let d = &self.dialog;
-        store_pb::LegRecord {
-            call_id: d.call_id.to_string(),
-            local_tag: d.local_tag.to_string(),
-            remote_tag: d.remote_tag.as_deref().unwrap_or_default().to_owned(),
-            local_uri: d.local_uri.to_string(),
-            remote_uri: d.remote_uri.to_string(),
-            remote_target: d.remote_target.to_string(),
-            route_set: d.route_set.iter().map(ToString::to_string).collect(),
-            local_cseq_ceiling: (d.local_cseq / CSEQ_STEP + 1) * CSEQ_STEP,
-            remote_cseq: d.remote_cseq.unwrap_or(0),
-            path: Some(arrival(&self.path, self.ingress)),
-            allow: self.session.update.then(|| "UPDATE".into()).into_iter().collect(),
-            supported: self.session.known.then(|| "timer".into()).into_iter().collect(),
-            local_sdp: self.local_sdp.clone(),
-            remote_sdp: self.remote_sdp.clone(),
-            media_ports: ports,
-            trunk: self.trunk.to_string(),
-            session_expires_s: self.session.interval,
-            session_ours: self.session.ours,
-        }
-    }
-}
-
-/// The path of such a record; its connection may be gone. `None`: it is of a version that knows more kinds, or damaged.
-pub fn recorded_path(arrival: &store_pb::Arrival) -> Option<Path> {
-    use crate::io::AddressRole;
-    Some(Path {
-        role: match arrival.role {
-            1 => AddressRole::Anycast,
-            2 => AddressRole::Unicast,
-            3 => AddressRole::Core,
-            _ => return None,
-        },
-        transport: match arrival.transport {
-            1 => Transport::Udp,
-            2 => Transport::Tcp,
-            3 => Transport::Tls,
-            _ => return None,
-        },
-        local: arrival.local.parse().ok()?,
-        remote: arrival.remote.parse().ok()?,
-        flow: Some(FlowId(arrival.flow)).filter(|flow| flow.0 != 0),
-    })
-}
-
-/// A path as a record.
-pub(super) fn arrival(path: &Path, ingress: Option<NodeId>) -> store_pb::Arrival {
-    use crate::io::AddressRole;
-    store_pb::Arrival {
-        ingress: ingress.map_or(0, |n| u32::from(n.0)),
-        role: match path.role {
-            AddressRole::Anycast => 1,
-            AddressRole::Unicast => 2,
-            AddressRole::Core => 3,
-        },
-        transport: match path.transport {
-            Transport::Udp => 1,
-            Transport::Tcp => 2,
-            Transport::Tls => 3,
-        },
-        local: path.local.to_string(),
-        remote: path.remote.to_string(),
-        flow: path.flow.map_or(0, |f| f.0),
     }
 }

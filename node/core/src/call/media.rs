@@ -87,6 +87,12 @@ impl CallMedia {
         }
     }
 
+    /// The same with ports that it had before.
+    pub(super) fn restored(self, ports: Vec<StreamPorts>) -> CallMedia {
+        let phase = if ports.is_empty() { MediaPhase::Off } else { self.phase };
+        CallMedia { phase, asked: ports.len(), ports, ..self }
+    }
+
     /// On which side the called party will be, as far as one knows before anything is asked for.
     pub(super) fn expect_callee_in(&mut self, realm: Realm) {
         self.realms[1] = realm;

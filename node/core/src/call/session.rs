@@ -189,7 +189,8 @@ impl Call {
         self.agree_session(cx, side, agreed.interval, !agreed.uac);
     }
 
-    fn agree_session(&mut self, cx: &mut Services, side: Side, interval: u32, ours: bool) {
+    /// What is agreed from now on.
+    pub(super) fn agree_session(&mut self, cx: &mut Services, side: Side, interval: u32, ours: bool) {
         let session = &mut self.leg_mut(side).session;
         (session.interval, session.ours, session.errors) = (interval, ours, 0);
         session.until = (interval > 0).then(|| cx.after(Duration::from_secs(u64::from(interval))));

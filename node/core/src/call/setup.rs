@@ -27,8 +27,8 @@ pub struct NewCall {
     pub id: LocalId,
     /// The INVITE.
     pub invite: Message,
-    /// Its transaction; 100 was sent.
-    pub tx: ServerTxId,
+    /// Its transaction; 100 was sent. `None`: it was answered before this node had the call.
+    pub tx: Option<ServerTxId>,
     /// Its way back.
     pub back: ReturnPath,
     /// The trunk it came from.
@@ -49,7 +49,8 @@ impl Call {
     /// Begins a call: claims it, asks for ports and for its first target.
     pub fn begin(cx: &mut Services, new: NewCall) -> Call {
         let orphan = new.orphan;
-        let mut call = Call::make(cx, new);
+        let uid = cx.own_uid(new.id);
+        let mut call = Call::make(cx, new, uid);
         call.ladder.received(cx.now.unix, call.caller.realm, &call.back, &call.invite);
         call.ladder.sent(cx.now.unix, call.caller.realm, &call.back, &call.invite.response(100, None));
         call.plan(cx);
@@ -76,8 +77,8 @@ impl Call {
         call
     }
 
-    fn make(cx: &mut Services, new: NewCall) -> Call {
-        let uid = cx.own_uid(new.id);
+    /// With nothing done for it.
+    pub(super) fn make(cx: &mut Services, new: NewCall, uid: CallUid) -> Call {
         let token = |kind| cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
         let (caller_token, callee_token) = (token(TokenKind::CallerLeg), token(TokenKind::CalleeLeg));
         let realm = new.back.path.role.realm();
@@ -159,7 +160,7 @@ impl Call {
             callee,
             ladder: Default::default(),
             counted: true,
-            invite_tx: Some(new.tx),
+            invite_tx: new.tx,
             back: new.back,
             targets: TargetSet::new(MAX_ATTEMPTS),
             attempts: Vec::new(),

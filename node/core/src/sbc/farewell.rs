@@ -9,20 +9,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{Asked, End, Loss, NextHop, Timer, Way, Ways, Written, recorded_path};
-use crate::dialog::Dialog;
-use crate::ids::{CallUid, NodeId, ProposalId};
-use crate::io::{Counter, Output, Path, ResolveError, ReturnPath, Side, Target};
+use crate::call::{Asked, End, Loss, NextHop, Timer, Way, Ways, Written, recorded_dialog, recorded_way};
+use crate::ids::{CallUid, ProposalId};
+use crate::io::{Counter, Output, ResolveError, ReturnPath, Side, Target};
 use crate::replica::{CallEntry, OWNER_LOST_LEVEL};
 use crate::sip::{HeaderId, Message, Method};
-use crate::store_pb::{self, Arrival, LegRecord, command::Kind};
+use crate::store_pb::{self, LegRecord, command::Kind};
 use crate::time::Instant;
 use crate::transaction::{ClientTxId, ClientUser, NewRequest, QuestionUser};
 
-/// Rule J: so far above the recorded ceiling.
-const CSEQ_JUMP: u32 = 65_536;
-/// The greatest CSeq number (RFC 3261 §8.1.1.5).
-const CSEQ_MAX: u32 = (1 << 31) - 1;
 /// How often calls are begun with.
 const PACE: Duration = Duration::from_millis(100);
 /// Calls that are begun with at once: 400 BYEs a second, which a PSAP's border takes beside its calls.
@@ -177,22 +172,8 @@ impl Sbc {
 
     /// The dialog of a leg as it was recorded, and its BYE. `None`: there is no dialog yet, or nothing that leads to its far end.
     fn parting(&self, side: Side, record: &LegRecord) -> Option<Parting> {
-        let (path, ingress) = path_of(record.path.as_ref()?, self.cx.local.node)?;
-        if record.remote_tag.is_empty() || record.local_tag.is_empty() {
-            return None;
-        }
-        let mut dialog = Dialog {
-            call_id: record.call_id.as_str().into(),
-            local_tag: record.local_tag.as_str().into(),
-            remote_tag: Some(record.remote_tag.as_str().into()),
-            local_uri: record.local_uri.as_str().into(),
-            remote_uri: record.remote_uri.as_str().into(),
-            remote_target: record.remote_target.as_str().into(),
-            guessed: false,
-            route_set: record.route_set.iter().map(|route| route.as_str().into()).collect(),
-            local_cseq: record.local_cseq_ceiling.saturating_add(CSEQ_JUMP - 1).min(CSEQ_MAX - 1),
-            remote_cseq: None,
-        };
+        let (path, ingress) = recorded_way(&self.cx, record.path.as_ref()?, self.cx.local.node, false)?;
+        let mut dialog = recorded_dialog(record)?;
         let mut bye = dialog.request(&Method::Bye);
         bye.push(HeaderId::Reason, REASON);
         let end = End {
@@ -334,12 +315,4 @@ impl Sbc {
 fn is_within(call_id: &str, local_tag: &str, remote_tag: &str, request: &Message) -> bool {
     let same = |a: Option<&str>, b: &str| a.is_some_and(|a| a.eq_ignore_ascii_case(b));
     request.call_id() == call_id && same(request.to_tag(), local_tag) && same(request.from_tag(), remote_tag)
-}
-
-/// The path of a record, as this start of the node `own` can use it: its own connections are gone.
-fn path_of(arrival: &Arrival, own: NodeId) -> Option<(Path, Option<NodeId>)> {
-    let node = u16::try_from(arrival.ingress).ok().map(NodeId);
-    let ingress = node.filter(|node| *node != own && node.0 != 0);
-    let seen = recorded_path(arrival)?;
-    Some((Path { flow: seen.flow.filter(|_| ingress.is_some()), ..seen }, ingress))
 }

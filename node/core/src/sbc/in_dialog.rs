@@ -50,7 +50,9 @@ impl Sbc {
                 }
             }
             _ if message.method() == &Method::Ack => self.cx.count(Counter::Misrouted(label, "drop")),
-            (Placement::Nowhere, Some((uid, _))) if message.method() == &Method::Bye && self.is_ending(uid) => {
+            (Placement::Nowhere, Some((uid, _)))
+                if message.method() == &Method::Bye && self.place(uid).is_some_and(|id| self.cx.after_bye.is_ending(id)) =>
+            {
                 // RFC 5407 §3.2.1: it crosses ours, for which the dialog is there until that is answered.
                 if let Some(id) = self.place(uid) {
                     self.cx.note_received(id, back, message);
@@ -81,11 +83,6 @@ impl Sbc {
             Some(tx) => self.cx.reject(tx, bye, 200, ""),
             None => self.cx.reject_stateless(back, bye, 200),
         }
-    }
-
-    /// A call of this node that is over for us and not yet for its far ends.
-    fn is_ending(&self, uid: CallUid) -> bool {
-        self.place(uid).is_some_and(|id| self.cx.after_bye.is_ending(id))
     }
 
     fn on_own(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) {

@@ -155,7 +155,7 @@ impl Sbc {
             NewCall {
                 id,
                 invite: message.clone(),
-                tx,
+                tx: Some(tx),
                 back,
                 trunk: admitted.trunk,
                 service: admitted.service,

@@ -268,6 +268,31 @@ impl Sbc {
         if self.cx.is_own(uid) { Some(LocalId(uid.serial)) } else { self.elsewhere.get(&uid).copied() }
     }
 
+    /// Takes an answered call as the log has it in place of whatever this node has of it; nothing is sent. False: the log has no such call,
+    /// or it is not answered.
+    pub fn restore_call(&mut self, now: Now, uid: CallUid) -> bool {
+        self.cx.now = now;
+        let entry = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).call(uid).cloned();
+        let known = self.place(uid);
+        let Some(entry) = entry else { return false };
+        let id = known.unwrap_or_else(|| self.cx.local_id());
+        let Some(call) = Call::restore(&mut self.cx, id, &entry) else { return false };
+        if let Some(old) = self.calls.remove(&id) {
+            self.by_media.remove(&old.media_id());
+            if old.counted {
+                self.uncount(&old.caller.trunk, old.class());
+            }
+        }
+        if !self.cx.is_own(uid) {
+            self.elsewhere.insert(uid, id);
+        }
+        self.by_claim.insert(call.claim_key.0, id);
+        self.by_media.insert(call.media_id(), id);
+        self.count_in(&call.caller.trunk, call.class());
+        self.calls.insert(id, call);
+        true
+    }
+
     /// Works on a call, and forgets it when it is done.
     fn with_call<R: Default>(&mut self, id: LocalId, f: impl FnOnce(&mut Call, &mut Services) -> R) -> R {
         let Some(call) = self.calls.get_mut(&id) else { return R::default() };

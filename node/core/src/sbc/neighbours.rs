@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{BRANCH_COOKIE, CLAIM_FIELD, Services, Timer};
+use crate::call::{BRANCH_COOKIE, CLAIM_FIELD, Services, Timer, Told};
 use crate::ids::NodeId;
 use crate::io::{ClaimStage, NodeState, Output, Realm, ReturnPath};
 use crate::sip::Message;
@@ -116,10 +116,14 @@ impl Sbc {
         let challenge = request.top_via().branch().unwrap_or_default();
         let state = self.cx.key.seal_state(local.node, local.incarnation, self.cx.view.own.to_bits(), challenge);
         let call = Services::asked_about(request).map(|(key, exact)| {
-            // A copy of what has failed, or was cancelled before it came, rings nobody either.
-            let done = || self.tombstones.contains(self.cx.now.mono, &exact) || self.has_failed_here(&key, &exact);
-            let stage = self.what_it_has(&key).map(|(_, stage)| stage).or_else(|| done().then_some(ClaimStage::Answered));
-            (CLAIM_FIELD, self.cx.seal_stage(request, stage))
+            let told = match self.what_it_has(&key) {
+                Some((_, stage)) => Told::Has(stage),
+                None if self.tombstones.contains(self.cx.now.mono, &exact) => Told::Cancelled,
+                // A copy of what has failed rings nobody either.
+                None if self.has_failed_here(&key, &exact) => Told::Has(ClaimStage::Answered),
+                None => Told::Nothing,
+            };
+            (CLAIM_FIELD, self.cx.seal_told(request, told))
         });
         [(STATE, state)].into_iter().chain(call).collect()
     }
@@ -127,11 +131,12 @@ impl Sbc {
     /// A response to a question about a call.
     pub(super) fn on_inquiry_response(&mut self, tx: ClientTxId, response: &Message) {
         let Some(inquiry) = self.cx.inquiries.take(tx) else { return };
-        let Some(stage) = self.cx.open_stage(&inquiry, response) else { return };
+        let Some(told) = self.cx.open_told(&inquiry, response) else { return };
         self.cx.inquiries.on_heard(inquiry.node);
-        match stage {
-            Some(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage),
-            None => {
+        match told {
+            Told::Has(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage),
+            Told::Cancelled => self.on_cancelled_elsewhere(&inquiry.key, inquiry.exact),
+            Told::Nothing => {
                 if let Some(&serial) = self.by_claim.get(&inquiry.key) {
                     self.with_call(serial, |call, cx| call.on_peer_has_not(cx, inquiry.node));
                 }

@@ -28,6 +28,7 @@ mod phone;
 mod plan;
 mod redirects;
 mod restart;
+mod restored;
 mod rng;
 mod scenario;
 mod secure;

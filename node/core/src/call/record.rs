@@ -1,0 +1,147 @@
+//! What the log has of a call that is up, and the legs as that makes them again: both ways in one place, so that what is written and what is
+//! read cannot drift apart. `restore` makes the whole call.
+//!
+//! What a restored call does not know is what no record has: what shows on the wire `tests/sim/restored.rs` lists, and shows that all else is as
+//! it was. Besides, a restored leg has no TLS name for a new connection, has not been asked who we are, does not know whether its far end
+//! gave a Contact at all, and of REFERs that wait for their NOTIFY it knows none.
+
+use super::is_sips;
+use super::leg::Leg;
+use super::services::Services;
+use crate::dialog::Dialog;
+use crate::ids::{FlowId, NodeId};
+use crate::io::{AddressRole, Path, Side, Transport};
+use crate::sip::Sdp;
+use crate::store_pb::{Arrival, LegRecord};
+
+/// CSeq numbers are recorded in steps, so that not each request of ours needs a record.
+pub(super) const CSEQ_STEP: u32 = 64;
+/// Rule J: whoever goes on with a recorded leg begins so far above its ceiling, for there may be records that were not committed.
+const CSEQ_JUMP: u32 = 65_536;
+/// The greatest CSeq number (RFC 3261 §8.1.1.5).
+const CSEQ_MAX: u32 = (1 << 31) - 1;
+
+impl Leg {
+    /// What is replicated of the leg.
+    pub fn record(&self, ports: Vec<u32>) -> LegRecord {
+        let d = &self.dialog;
+        LegRecord {
+            call_id: d.call_id.to_string(),
+            local_tag: d.local_tag.to_string(),
+            remote_tag: d.remote_tag.as_deref().unwrap_or_default().to_owned(),
+            local_uri: d.local_uri.to_string(),
+            remote_uri: d.remote_uri.to_string(),
+            remote_target: d.remote_target.to_string(),
+            route_set: d.route_set.iter().map(ToString::to_string).collect(),
+            local_cseq_ceiling: (d.local_cseq / CSEQ_STEP + 1) * CSEQ_STEP,
+            remote_cseq: d.remote_cseq.unwrap_or(0),
+            path: Some(arrival(&self.path, self.ingress)),
+            allow: self.session.update.then(|| "UPDATE".into()).into_iter().collect(),
+            supported: self.session.known.then(|| "timer".into()).into_iter().collect(),
+            local_sdp: self.local_sdp.clone(),
+            remote_sdp: self.remote_sdp.clone(),
+            media_ports: ports,
+            trunk: self.trunk.to_string(),
+            session_expires_s: self.session.interval,
+            session_ours: self.session.ours,
+        }
+    }
+
+    /// The leg as it was recorded, by the node `owner`. `None`: there is no dialog yet, or nothing that leads to its far end.
+    pub(super) fn restore(self, cx: &Services, record: &LegRecord, owner: NodeId, same_start: bool) -> Option<Leg> {
+        let (path, ingress) = recorded_way(cx, record.path.as_ref()?, owner, same_start)?;
+        let dialog = recorded_dialog(record)?;
+        let mut session = self.session;
+        (session.interval, session.ours) = (record.session_expires_s, record.session_ours);
+        session.update = record.allow.iter().any(|method| method == "UPDATE");
+        session.known = record.supported.iter().any(|tag| tag == "timer");
+        let written = Sdp::parse(&record.local_sdp).ok();
+        let sdp_version = written.and_then(|sdp| sdp.origin().sess_version).unwrap_or(self.sdp_version);
+        // Of several early dialogs each had a token of its own: the caller knows the tag, and our Contact has the same.
+        let contact_token = if self.side == Side::Caller { dialog.local_tag.clone() } else { self.contact_token };
+        let secure = if self.side == Side::Caller { self.secure } else { is_sips(&dialog.remote_target) };
+        Some(Leg {
+            realm: path.role.realm(),
+            trunk: record.trunk.as_str().into(),
+            dialog,
+            path,
+            ingress,
+            secure,
+            contact_token,
+            sdp_version,
+            local_sdp: record.local_sdp.clone(),
+            remote_sdp: record.remote_sdp.clone(),
+            session,
+            ..self
+        })
+    }
+}
+
+/// The dialog as it was recorded; its next request has a CSeq number above all that may have been used (rule J). `None`: there is none yet.
+pub fn recorded_dialog(record: &LegRecord) -> Option<Dialog> {
+    if record.remote_tag.is_empty() || record.local_tag.is_empty() {
+        return None;
+    }
+    Some(Dialog {
+        call_id: record.call_id.as_str().into(),
+        local_tag: record.local_tag.as_str().into(),
+        remote_tag: Some(record.remote_tag.as_str().into()),
+        local_uri: record.local_uri.as_str().into(),
+        remote_uri: record.remote_uri.as_str().into(),
+        remote_target: record.remote_target.as_str().into(),
+        guessed: false,
+        route_set: record.route_set.iter().map(|route| route.as_str().into()).collect(),
+        local_cseq: record.local_cseq_ceiling.saturating_add(CSEQ_JUMP - 1).min(CSEQ_MAX - 1),
+        remote_cseq: Some(record.remote_cseq).filter(|cseq| *cseq != 0),
+    })
+}
+
+/// The path of such a record, and the node that it is a path of. A connection of the node `owner` itself lasts as long as that start of it.
+pub fn recorded_way(cx: &Services, arrival: &Arrival, owner: NodeId, same_start: bool) -> Option<(Path, Option<NodeId>)> {
+    let through = u16::try_from(arrival.ingress).ok().map(NodeId).filter(|node| node.0 != 0).unwrap_or(owner);
+    let ingress = Some(through).filter(|node| *node != cx.local.node);
+    let seen = recorded_path(arrival)?;
+    let lasts = if through == owner { same_start } else { ingress.is_some() };
+    Some((Path { flow: seen.flow.filter(|_| lasts), ..seen }, ingress.filter(|node| lasts || *node != owner)))
+}
+
+/// The path of such a record; its connection may be gone. `None`: it is of a version that knows more kinds, or damaged.
+pub fn recorded_path(arrival: &Arrival) -> Option<Path> {
+    Some(Path {
+        role: match arrival.role {
+            1 => AddressRole::Anycast,
+            2 => AddressRole::Unicast,
+            3 => AddressRole::Core,
+            _ => return None,
+        },
+        transport: match arrival.transport {
+            1 => Transport::Udp,
+            2 => Transport::Tcp,
+            3 => Transport::Tls,
+            _ => return None,
+        },
+        local: arrival.local.parse().ok()?,
+        remote: arrival.remote.parse().ok()?,
+        flow: Some(FlowId(arrival.flow)).filter(|flow| flow.0 != 0),
+    })
+}
+
+/// A path as a record.
+pub(super) fn arrival(path: &Path, ingress: Option<NodeId>) -> Arrival {
+    Arrival {
+        ingress: ingress.map_or(0, |n| u32::from(n.0)),
+        role: match path.role {
+            AddressRole::Anycast => 1,
+            AddressRole::Unicast => 2,
+            AddressRole::Core => 3,
+        },
+        transport: match path.transport {
+            Transport::Udp => 1,
+            Transport::Tcp => 2,
+            Transport::Tls => 3,
+        },
+        local: path.local.to_string(),
+        remote: path.remote.to_string(),
+        flow: path.flow.map_or(0, |f| f.0),
+    }
+}

@@ -1,0 +1,70 @@
+//! A call made again from its record alone, as whoever takes it over has to.
+
+use std::time::Duration;
+
+use super::media::CallMedia;
+use super::services::Services;
+use super::setup::NewCall;
+use super::{Call, CallPhase, ClaimState, recorded_way};
+use crate::ids::LocalId;
+use crate::io::{ReturnPath, Side, StreamPorts};
+use crate::replica::{CallEntry, Phase};
+use crate::sip::Message;
+use crate::store_pb::LegRecord;
+use crate::token::ClaimKey;
+
+impl Call {
+    /// An answered call as the log has it, at this place in the tables: nothing is sent for it. `None`: it is not answered, or its record
+    /// says too little.
+    pub fn restore(cx: &mut Services, id: LocalId, entry: &CallEntry) -> Option<Call> {
+        let (claim, state) = (entry.claim(), entry.state());
+        let records = (entry.caller()?, entry.callee()?);
+        if entry.phase() != Phase::Answered {
+            return None;
+        }
+        let same_start = cx.is_own(entry.uid);
+        let (path, ingress) = recorded_way(cx, claim.arrival.as_ref()?, entry.owner(), same_start)?;
+        let new = NewCall {
+            id,
+            invite: Message::parse(claim.invite.clone()).ok()?,
+            tx: None,
+            back: ReturnPath::through(ingress, path),
+            trunk: claim.trunk.as_str().into(),
+            service: claim.emergency_info.as_ref().map(|info| info.service.as_str().into()),
+            claim_key: ClaimKey(entry.claim_key),
+            exact: claim.exact[..].try_into().ok()?,
+            orphan: false,
+            replaced: None,
+        };
+        let mut call = Call::make(cx, new, entry.uid);
+        call.emergency = claim.emergency;
+        call.emergency_info = claim.emergency_info.clone();
+        call.epoch = entry.epoch();
+        (call.phase, call.claim, call.ringing) = (CallPhase::Answered, ClaimState::Won, true);
+        call.early_target = state.target.clone();
+        call.caller = call.caller.restore(cx, records.0, entry.owner(), same_start)?;
+        call.callee = call.callee.restore(cx, records.1, entry.owner(), same_start)?;
+        call.media = CallMedia::restored(call.media, ports(records.0, records.1));
+        call.journal.continue_after(state.seq);
+        let now = cx.now;
+        let ago = |unix_ms: u64| Duration::from_millis(now.unix.0.saturating_sub(unix_ms));
+        for side in [Side::Caller, Side::Callee] {
+            let (interval, ours) = (call.leg(side).session.interval, call.leg(side).session.ours);
+            if interval > 0 {
+                call.agree_session(cx, side, interval, ours);
+            }
+            if call.leg(side).far().is_behind_nat() {
+                call.await_keep_alive(cx, side);
+            }
+        }
+        call.course = super::course::Course::resumed(now.mono, ago(state.claimed_unix_ms), ago(state.answered_unix_ms));
+        Some(call)
+    }
+}
+
+/// Our ports toward both legs, by stream.
+fn ports(caller: &LegRecord, callee: &LegRecord) -> Vec<StreamPorts> {
+    let port = |port: &u32| u16::try_from(*port).unwrap_or(0);
+    let pairs = caller.media_ports.iter().map(port).zip(callee.media_ports.iter().map(port));
+    pairs.map(|(caller, callee)| StreamPorts { caller, callee }).collect()
+}
