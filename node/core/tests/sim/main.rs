@@ -26,6 +26,7 @@ mod pages;
 mod patience;
 mod phone;
 mod plan;
+mod quiet;
 mod redirects;
 mod restart;
 mod restored;

@@ -23,7 +23,12 @@ impl World {
         }
         if matches!(fault, Fault::Heal(_) | Fault::HealLog(_)) {
             for i in 0..self.nodes.len() {
-                self.apply(i);
+                // One that is stopped finds it when it goes on.
+                if self.nodes[i].frozen > self.now {
+                    self.push(self.now, Event::Apply(i));
+                } else {
+                    self.apply(i);
+                }
             }
         }
         self.send_views();

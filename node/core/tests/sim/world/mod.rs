@@ -77,7 +77,8 @@ pub(crate) struct Node {
     pub(crate) core6: SocketAddr,
     pub(crate) counters: BTreeMap<Counter, u64>,
     timer: Option<u64>,
-    last_commit: u64,
+    /// When what it proposed last is to be committed.
+    pub(crate) last_commit: u64,
     applied: usize,
     lease_until: u64,
     /// The last port given out on each side.
