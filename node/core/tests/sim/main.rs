@@ -28,6 +28,7 @@ mod phone;
 mod plan;
 mod quiet;
 mod redirects;
+mod refreshed;
 mod restart;
 mod restored;
 mod rng;
