@@ -43,14 +43,16 @@ fn what_the_documents_name_is_there() {
     files(&root(), &mut all);
     let (documents, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| p.extension().is_some_and(|e| e == "md"));
     let paths: Vec<String> = others.iter().map(|p| p.to_string_lossy().into_owned()).collect();
-    let texts = others.iter().filter(|p| p.extension().is_some_and(|e| ["rs", "toml", "proto", "sh", "xml"].iter().any(|k| e == *k)));
+    let texts =
+        others.iter().filter(|p| p.extension().is_some_and(|e| ["rs", "toml", "proto", "sh", "xml"].iter().any(|k| e == *k)));
     let words: BTreeSet<String> = texts
         .filter_map(|p| std::fs::read_to_string(p).ok())
         .flat_map(|t| t.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_owned).collect::<Vec<_>>())
         .collect();
     let mut missing = Vec::new();
     let mut seen = 0;
-    for document in documents.iter().filter(|p| p.ends_with("ARCHITECTURE.md") || p.components().any(|c| c.as_os_str() == "docs")) {
+    for document in documents.iter().filter(|p| p.ends_with("ARCHITECTURE.md") || p.components().any(|c| c.as_os_str() == "docs"))
+    {
         for name in named(&std::fs::read_to_string(document).expect("UTF-8")) {
             let there = if let Some(prefix) = name.strip_suffix('…') {
                 words.range(prefix.to_owned()..).next().is_some_and(|word| word.starts_with(prefix))
@@ -86,5 +88,8 @@ fn links_lead_somewhere() {
 #[test]
 fn the_map_stays_a_map() {
     let size = std::fs::read(root().join("ARCHITECTURE.md")).expect("it is there").len();
-    assert!(size <= 28_000, "{size} octets: what a reader does not need on the way belongs to docs/ or to the head of its module");
+    assert!(
+        size <= 28_000,
+        "{size} octets: what a reader does not need on the way belongs to docs/ or to the head of its module"
+    );
 }
