@@ -23,7 +23,9 @@ impl EarlyEvent {
     /// True when the log has it by now.
     pub fn is_committed(&self, replica: &Replica, call: CallUid) -> bool {
         let over = matches!(self.event.kind(), EventKind::Ended | EventKind::Abandoned);
-        replica.call(call).is_some_and(|entry| !entry.is_live() || (!over && entry.state().seq >= self.seq))
+        // What takes others back is said by their node alone.
+        let own = self.event.kind() == EventKind::Retracted;
+        !own && replica.call(call).is_some_and(|entry| !entry.is_live() || (!over && entry.state().seq >= self.seq))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a node tells of its calls before the log has it, or when the log cannot take it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sbc_core::ids::{CallUid, CommandId};
 use sbc_core::io::{Command, CommandReply};
@@ -134,4 +134,39 @@ fn the_loser_of_a_claim_takes_back_what_it_told() {
         }
     }
     assert!(retracted > 0, "no world had one");
+}
+
+/// There is no quorum while a call rings and is answered, and one when it ends: its End comes before what was to come before it. What the log
+/// has then stands; what it will never have is taken back, and no more than that.
+#[test]
+fn an_end_that_overtakes_what_was_told_takes_back_what_the_log_will_not_have() {
+    let mut taken_back = 0;
+    let answered = |talk| Plan { hang_up: (Who::Caller, talk), ..Plan::plain(5000) };
+    let abandoned = || Plan { psap: PsapPlan::RingOnly, cancel: Some(1400), ..Plan::plain(5000) };
+    // From before the ringing, or the answer, until before the end, or after it.
+    for (lost, back, plan) in [
+        (5050, 6300, answered(400)),
+        (5050, 6300, answered(200)),
+        (5500, 6300, answered(400)),
+        (5500, 6300, answered(700)),
+        (5050, 6300, abandoned()),
+        (5050, 9000, abandoned()),
+    ] {
+        let what = format!("without a quorum from {lost} to {back}: {plan:?}");
+        let mut w = World::new(3, 3, vec![plan], Net::calm());
+        w.raise_level();
+        w.trace = std::env::var_os("SIM_TRACE").is_some();
+        w.fault_at(lost, Fault::Leaderless);
+        w.fault_at(back, Fault::Elected);
+        w.run_until(290_000);
+        let log = committed(&w, 0);
+        let early: Vec<Event> = told(&w, 0);
+        let retracted: BTreeSet<String> = early.iter().flat_map(|e| e.retracted.iter().cloned()).collect();
+        let missing: BTreeSet<String> =
+            w.nodes[0].told.iter().filter(|id| !log.contains_key(*id) && !id.contains("retracted")).cloned().collect();
+        assert_eq!(retracted, missing, "{what}: {:?} of {:?}", log.keys(), w.nodes[0].told);
+        taken_back += retracted.len();
+        at_rest(&mut w);
+    }
+    assert!(taken_back > 0, "no world had one");
 }
