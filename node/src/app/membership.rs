@@ -179,6 +179,7 @@ pub(super) struct Starting {
     pub(super) admitted: Arc<AtomicBool>,
 }
 
+#[derive(Debug, PartialEq)]
 enum Due {
     Nothing,
     Say(NodeUp),
@@ -190,18 +191,22 @@ impl Starting {
         if !self.admitted.load(Ordering::Acquire) {
             return Due::Nothing;
         }
-        let replica = self.replica.read().unwrap_or_else(PoisonError::into_inner);
-        let with_id = replica.level() >= 2;
-        let known = replica.node(self.node).filter(|n| !n.vacant);
-        if known.is_some_and(|n| !n.data_id.is_empty() && n.data_id != self.data_id[..]) {
-            return Due::Stop;
-        }
-        if known.is_some_and(|n| n.incarnation == self.incarnation && (!with_id || !n.data_id.is_empty())) {
-            return Due::Nothing;
-        }
-        let data_id = if with_id { self.data_id.to_vec().into() } else { Bytes::new() };
-        Due::Say(NodeUp { node: u32::from(self.node.0), incarnation: self.incarnation, data_id, vacant: false })
+        due(&self.replica.read().unwrap_or_else(PoisonError::into_inner), self.node, self.incarnation, &self.data_id)
     }
+}
+
+/// What there is to do for a node with this incarnation and log directory, by what the log has of it.
+fn due(replica: &Replica, node: NodeId, incarnation: u32, data_id: &[u8]) -> Due {
+    let with_id = replica.level() >= 2;
+    let known = replica.node(node).filter(|n| !n.vacant);
+    if known.is_some_and(|n| !n.data_id.is_empty() && n.data_id != data_id) {
+        return Due::Stop;
+    }
+    if known.is_some_and(|n| n.incarnation == incarnation && (!with_id || !n.data_id.is_empty())) {
+        return Due::Nothing;
+    }
+    let data_id = if with_id { Bytes::copy_from_slice(data_id) } else { Bytes::new() };
+    Due::Say(NodeUp { node: u32::from(node.0), incarnation, data_id, vacant: false })
 }
 
 fn refusal(name: &str) -> String {
@@ -214,6 +219,9 @@ fn refusal(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sbc_core::replica::ENTRY_VERSION;
+    use sbc_core::store_pb::{Command, Entry, Level};
+
     use super::*;
 
     const SILENT: Answer = None;
@@ -250,6 +258,32 @@ mod tests {
         for (others, wanted) in table {
             assert_eq!(verdict(others), wanted, "{others:?}");
         }
+    }
+
+    #[test]
+    fn a_start_is_said_once_and_stops_where_the_log_knows_another_directory() {
+        let (node, own) = (NodeId(2), [7; DATA_ID]);
+        let mut replica = Replica::new();
+        let mut index = 0;
+        let mut logged = |replica: &mut Replica, kind: Kind| {
+            index += 1;
+            let commands = vec![Command { unix_ms: 1, kind: Some(kind) }];
+            replica.apply(index, &Entry { version: ENTRY_VERSION, proposer: 1, incarnation: 1, commands }).unwrap();
+        };
+        let say = |incarnation, data_id: &[u8]| NodeUp { node: 2, incarnation, data_id: data_id.to_vec().into(), vacant: false };
+        // Below the level of ids it says none.
+        assert_eq!(due(&replica, node, 3, &own), Due::Say(say(3, &[])));
+        logged(&mut replica, Kind::NodeUp(say(3, &[])));
+        assert_eq!(due(&replica, node, 3, &own), Due::Nothing);
+        logged(&mut replica, Kind::Level(Level { level: 2 }));
+        assert_eq!(due(&replica, node, 3, &own), Due::Say(say(3, &own)));
+        logged(&mut replica, Kind::NodeUp(say(3, &own)));
+        assert_eq!(due(&replica, node, 3, &own), Due::Nothing);
+        assert_eq!(due(&replica, node, 4, &own), Due::Say(say(4, &own)), "it has started again");
+        // A process with another directory, whichever of the two is the older one.
+        assert_eq!(due(&replica, node, 3, &[8; DATA_ID]), Due::Stop);
+        assert_eq!(due(&replica, node, 4, &[8; DATA_ID]), Due::Stop);
+        assert!(matches!(due(&replica, NodeId(3), 1, &[8; DATA_ID]), Due::Say(_)), "another node");
     }
 
     #[test]
