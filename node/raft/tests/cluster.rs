@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -311,5 +313,28 @@ async fn proposals_are_bounded() {
     assert!(full > 100_000, "{full}");
     cluster.handle(1).initialize().await.expect("a cluster of one");
     until("a proposal", async || handle.propose(Bytes::from_static(b"y")).await.is_ok()).await;
+    cluster.stop_all().await;
+}
+
+/// A node with a new log directory neither votes nor acknowledges before it is admitted: it may have done so with an older one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_admitted_makes_no_quorum() {
+    let admitted = Arc::new(AtomicBool::new(false));
+    let mut cluster = Cluster::configured_without_init(3, |config| {
+        if config.node_id > 1 {
+            config.admitted = admitted.clone();
+        }
+    })
+    .await;
+    cluster.handle(1).initialize().await.expect("it has a log of its own");
+    // Several elections long.
+    assert_eq!(cluster.handle(1).propose(command("early")).await, Err(ProposeError::Timeout));
+    let status = cluster.handle(1).status();
+    assert!(status.leader.is_none() && !status.has_lease, "{status:?}");
+    for node in 2..=3 {
+        assert!(cluster.handle(node).is_new().await, "nothing was written at {node}");
+    }
+    admitted.store(true, Ordering::Release);
+    until("a quorum of all", async || cluster.handle(1).propose(command("late")).await.is_ok()).await;
     cluster.stop_all().await;
 }
