@@ -4,6 +4,7 @@ mod auth;
 mod blocks;
 mod call_watch;
 mod calls;
+mod cluster;
 mod config_map;
 #[cfg(test)]
 mod config_tests;

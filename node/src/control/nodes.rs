@@ -1,4 +1,4 @@
-//! `sbc.v1.NodeService` and `sbc.v1.ClusterService`: the members, and what an operator does with one.
+//! `sbc.v1.NodeService`: the members, and what an operator does with one.
 
 use std::time::Duration;
 
@@ -7,7 +7,6 @@ use sbc_core::ids::NodeId;
 use sbc_core::io::Addresses;
 use sbc_core::replica::Replica;
 use sbc_proto::v1 as pb;
-use sbc_proto::v1::cluster_service_server::ClusterService;
 use sbc_proto::v1::node_service_client::NodeServiceClient;
 use sbc_proto::v1::node_service_server::NodeService;
 use tokio::sync::mpsc;
@@ -33,7 +32,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(3600);
 /// Between two looks at the calls that are left.
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
 
-/// Both services.
+/// This and `ClusterService` (`cluster.rs`).
 #[derive(Clone)]
 pub(crate) struct Nodes(pub(crate) Shared);
 
@@ -64,11 +63,11 @@ fn raft_role(r: RaftRole) -> pb::RaftRole {
     }
 }
 
-fn number(n: usize) -> u32 {
+pub(super) fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-fn texts(addresses: Addresses) -> Vec<String> {
+pub(super) fn texts(addresses: Addresses) -> Vec<String> {
     addresses.iter().map(|ip| ip.to_string()).collect()
 }
 
@@ -384,84 +383,8 @@ impl Nodes {
     }
 }
 
-#[tonic::async_trait]
-impl ClusterService for Nodes {
-    async fn get_status(
-        &self,
-        request: Request<pb::ClusterServiceGetStatusRequest>,
-    ) -> Result<Response<pb::ClusterServiceGetStatusResponse>, Status> {
-        let caller = caller(&request)?;
-        let members = self.members(&caller).await;
-        let raft = self.0.node.raft_status();
-        let (config_revision, calls, emergency_calls, format_level) = self.0.read(|r| {
-            let emergency = r.calls(None).filter(|c| c.emergency()).count();
-            (r.config().0, number(r.live_calls()), number(emergency), r.level())
-        });
-        let status = pb::ClusterStatus {
-            cluster_id: self.0.node.config().cluster.id.clone(),
-            node: self.0.my_name().to_owned(),
-            leader: self.0.leader_name(),
-            term: raft.term,
-            committed_index: raft.committed,
-            quorum_ok: raft.quorum_ok,
-            members,
-            config_revision,
-            calls,
-            emergency_calls,
-            format_level,
-        };
-        Ok(Response::new(pb::ClusterServiceGetStatusResponse { status: Some(status) }))
-    }
-
-    type ReadmitMemberStream = Answers<pb::ClusterServiceReadmitMemberResponse>;
-
-    async fn readmit_member(
-        &self,
-        request: Request<pb::ClusterServiceReadmitMemberRequest>,
-    ) -> Result<Response<Self::ReadmitMemberStream>, Status> {
-        self.readmit(request).await
-    }
-
-    async fn list_members(
-        &self,
-        request: Request<pb::ClusterServiceListMembersRequest>,
-    ) -> Result<Response<pb::ClusterServiceListMembersResponse>, Status> {
-        let caller = caller(&request)?;
-        let asked = request.into_inner();
-        let (members, next_page_token) = page(self.members(&caller).await, asked.page_size, &asked.page_token, |m| m.id)?;
-        Ok(Response::new(pb::ClusterServiceListMembersResponse { members, next_page_token }))
-    }
-}
-
-impl Nodes {
-    async fn members(&self, caller: &Caller) -> Vec<pb::Member> {
-        let voters = self.0.node.raft_status().voters;
-        let config = self.0.node.config();
-        let member = |n: pb::Node| {
-            let m = config.cluster.members.iter().find(|m| u32::from(m.id.0) == n.id);
-            pb::Member {
-                voter: voters.iter().any(|v| u32::from(v.0) == n.id),
-                peer_address: m.map(|m| m.peer.to_string()).unwrap_or_default(),
-                unicast_addresses: m.map(|m| texts(m.unicast)).unwrap_or_default(),
-                core_addresses: m.map(|m| texts(m.core)).unwrap_or_default(),
-                reachable: n.reachable,
-                raft_role: n.raft_role,
-                applied_index: n.applied_index,
-                announced: n.announced,
-                announce_state: n.announce_state,
-                health: n.health,
-                draining: n.draining,
-                alarms: n.alarms,
-                name: n.name,
-                id: n.id,
-            }
-        };
-        self.all(caller).await.into_iter().map(member).collect()
-    }
-}
-
 /// A page of a list that is sorted by id.
-fn page<T>(all: Vec<T>, size: u32, token: &str, id: impl Fn(&T) -> u32) -> Result<(Vec<T>, String), Status> {
+pub(super) fn page<T>(all: Vec<T>, size: u32, token: &str, id: impl Fn(&T) -> u32) -> Result<(Vec<T>, String), Status> {
     let after: u32 = if token.is_empty() { 0 } else { token.parse().map_err(|_| bad_page_token())? };
     let mut rest: Vec<T> = all.into_iter().filter(|t| id(t) > after).collect();
     let more = rest.len() > page_size(size);
