@@ -261,7 +261,9 @@ impl Call {
     /// A copy of the INVITE came by another way: repeats of its 2xx follow it (rule H), from the same address only, as a
     /// transaction's other responses do: a Via can be overheard.
     pub fn on_invite_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
-        self.twin_yielded |= back.ingress.is_some();
+        if back.ingress.is_some() {
+            self.on_rival_yielded(cx);
+        }
         for leg in [&mut self.caller, &mut self.callee] {
             if let Some(p) = leg.pending_2xx.as_mut().filter(|p| p.tx == tx && p.back.is_like(&back)) {
                 p.back = back;

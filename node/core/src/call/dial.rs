@@ -4,7 +4,7 @@ use super::address::{is_sips, request_uri, to_value};
 use super::media::MediaPhase;
 use super::services::{LOOP_PARAM, Services};
 use super::timer::{CallTimer, Timer};
-use super::{Attempt, Call, CallPhase, ClaimState, headers};
+use super::{Attempt, Call, CallPhase, headers};
 use crate::dialog::Dialog;
 use crate::ids::ResolveId;
 use crate::io::{ResolveError, ReturnPath, Side, Target};
@@ -54,9 +54,7 @@ impl Call {
     /// Dials the next target, once claim and ports are decided.
     pub(super) fn try_dial(&mut self, cx: &mut Services) {
         let ready = matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling)
-            && !self.quiet
-            && self.awaited.is_empty()
-            && self.claim != ClaimState::Pending
+            && self.claim.may_dial()
             && self.media.phase != MediaPhase::Opening
             && self.attempts.iter().all(|a| !a.state.is_open());
         if !ready {

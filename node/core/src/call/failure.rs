@@ -2,8 +2,9 @@
 //! to the caller (RFC 3261 §8.1.3.4, §16.7).
 
 use super::challenge::Challenged;
+use super::claim::Then;
 use super::services::Services;
-use super::{Call, CallPhase, Cause, ClaimState};
+use super::{Call, CallPhase, Cause};
 use crate::dialog::without_headers;
 use crate::io::{Counter, HostAndPort, Side};
 use crate::policy::RedirectPolicy;
@@ -79,20 +80,12 @@ impl Call {
                 Challenged::NotOurs => {}
             }
         }
-        if status == 482 && (self.claim != ClaimState::Won || self.journal.is_degraded()) {
-            // Rule C: another node dialled the same leg without quorum. It will answer the caller; this node is quiet. Should
-            // the log give the claim to this call, that node relays the INVITE here (`resume`).
-            cx.count(Counter::Claim("merged_late"));
-            if self.twin_yielded {
-                self.redial(cx, at);
-            } else {
-                self.fall_quiet(cx);
+        if status == 482 {
+            match self.on_merged(cx) {
+                Then::PassOn => {}
+                Then::Redial => return self.redial(cx, at),
+                _ => return,
             }
-            return;
-        }
-        if status == 482 && self.tell_twin(cx) {
-            self.redial(cx, at);
-            return;
         }
         if status == 422 && self.dial_longer(at, response) {
             self.try_dial(cx);

@@ -55,8 +55,8 @@ pub struct Journal {
     retrying: bool,
     /// Retries for which there was no quorum.
     fruitless: u32,
-    degraded: bool,
-    abandoned: bool,
+    /// The log has no place for this call.
+    placeless: bool,
     /// The key is another call's: this one is recorded beside it.
     beside: bool,
     /// Its claim is proposed no more; only where the log has it after all is it told the rest.
@@ -82,8 +82,7 @@ impl Journal {
             records: VecDeque::new(),
             next_seq: 0,
             retrying: false,
-            degraded: false,
-            abandoned: false,
+            placeless: false,
             beside: false,
             fruitless: 0,
             waits: None,
@@ -107,7 +106,7 @@ impl Journal {
 
     /// True when everything is applied that the log can take.
     pub fn is_settled(&self) -> bool {
-        self.abandoned || self.records.is_empty()
+        self.placeless || self.records.is_empty()
     }
 
     /// The next number of that kind.
@@ -117,14 +116,9 @@ impl Journal {
         *count
     }
 
-    /// True once a proposal of this call failed or came late.
-    pub(super) fn is_degraded(&self) -> bool {
-        self.degraded
-    }
-
     /// True once the log has no place for this call.
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.abandoned
+    pub(super) fn has_no_place(&self) -> bool {
+        self.placeless
     }
 
     /// True for a call that is recorded beside the one that has its key.
@@ -134,12 +128,7 @@ impl Journal {
 
     /// True for a call that has not its key, and another identity toward the called side.
     pub(super) fn has_no_key(&self) -> bool {
-        self.abandoned || self.beside
-    }
-
-    /// Notes that the call went on without the store.
-    pub(super) fn set_degraded(&mut self) {
-        self.degraded = true;
+        self.placeless || self.beside
     }
 
     /// Keeps a record and proposes it.
@@ -152,10 +141,10 @@ impl Journal {
         self.records.push_back(Record { seq: self.next_seq, at: cx.now.unix, since: cx.now.mono, kind: kind.clone() });
         self.next_seq += 1;
         // While earlier ones wait for their retry, this one waits with them: out of order it would have no effect.
-        if !self.retrying && !self.abandoned && self.waits.is_none() {
+        if !self.retrying && !self.placeless && self.waits.is_none() {
             cx.propose(self.id, cx.now.unix, kind);
         }
-        if self.early || self.abandoned || self.retrying || !cx.has_lease() {
+        if self.early || self.placeless || self.retrying || !cx.has_lease() {
             self.tell(cx);
         } else if !self.awaited {
             self.awaited = true;
@@ -196,7 +185,7 @@ impl Journal {
         }
         let (entry, events) = (Some(preview.entry), preview.events);
         self.shown = true;
-        let last = self.abandoned && entry.as_ref().is_some_and(|entry| !entry.is_live());
+        let last = self.placeless && entry.as_ref().is_some_and(|entry| !entry.is_live());
         cx.out.push_back(Output::Uncommitted(Box::new(Uncommitted { call: uid, entry, events, last })));
     }
 
@@ -248,7 +237,7 @@ impl Journal {
 
     /// The log applied something of this call: forgets what the replica now has.
     pub fn on_applied(&mut self, cx: &mut Services) {
-        if self.abandoned {
+        if self.placeless {
             return;
         }
         let recorded = {
@@ -284,7 +273,6 @@ impl Journal {
 
     /// A proposal failed, or its fate is unknown.
     pub fn on_failed(&mut self, cx: &mut Services) {
-        self.degraded = true;
         if !self.is_settled() {
             self.retry_later(cx);
             if !self.early {
@@ -322,8 +310,8 @@ impl Journal {
     }
 
     /// Gives the log up for good: the claim is another call's, and no record of this one can take effect. The call itself goes on here.
-    pub fn abandon(&mut self, cx: &mut Services) {
-        self.abandoned = true;
+    pub fn give_up(&mut self, cx: &mut Services) {
+        self.placeless = true;
         if !self.records.is_empty() {
             self.tell(cx);
         }
@@ -333,9 +321,9 @@ impl Journal {
     pub(super) fn stand_beside(&mut self, cx: &mut Services, winner: CallUid) {
         let level = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).level();
         let claim = self.records.iter_mut().find_map(|r| if let Kind::Claim(claim) = &mut r.kind { Some(claim) } else { None });
-        let Some(claim) = claim.filter(|_| level >= BESIDE_LEVEL) else { return self.abandon(cx) };
+        let Some(claim) = claim.filter(|_| level >= BESIDE_LEVEL) else { return self.give_up(cx) };
         claim.beside = winner.to_bytes().to_vec().into();
-        (self.beside, self.abandoned) = (true, false);
+        (self.beside, self.placeless) = (true, false);
         if !self.retrying {
             self.propose_all(cx);
         }
@@ -343,7 +331,7 @@ impl Journal {
 
     /// The same for a call that another node has.
     pub fn leave(&mut self, cx: &mut Services) {
-        self.abandoned = true;
+        self.placeless = true;
         self.retract(cx);
         self.early = false;
         self.records.clear();

@@ -47,7 +47,6 @@ mod setup;
 mod teardown;
 mod timer;
 mod transfer;
-mod twin;
 mod unacked;
 mod underway;
 mod ways;
@@ -56,6 +55,7 @@ pub use address::{asks_for_sips, is_sips, to_value, uri_at};
 pub use asked::Asked;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
 pub use challenge::{Challenged, Known};
+pub use claim::{AfterClaim, Heard, INVITE_LIFE, Winner};
 pub use dial::{DATAGRAM_MAX, target_number};
 pub use emergency::{PIDF, carried, is_data};
 pub use end::End;
@@ -69,10 +69,10 @@ pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, Services, 
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
 pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
-pub use twin::INVITE_LIFE;
 pub use ways::{NextHop, Way, Ways, Written, hop_to, keep_alive_after};
 
 use attempt::Attempt;
+use claim::CallClaim;
 use forward::Forward;
 pub use journal::Journal;
 use media::CallMedia;
@@ -80,7 +80,7 @@ pub use outgoing::Loss;
 use outgoing::{Again, PendingSend, Within};
 pub use setup::NewCall;
 
-use crate::ids::{CallUid, Epoch, LocalId, NodeId};
+use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{ClaimStage, ReturnPath, Side};
 use crate::sip::{Draft, Message};
 use crate::store_pb;
@@ -102,19 +102,6 @@ pub enum CallPhase {
     Answered,
     /// Over; what is left is to be told the far ends and the log.
     Over,
-}
-
-/// How the claim stands (rule B).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimState {
-    /// Proposed, within its budget.
-    Pending,
-    /// Committed as ours.
-    Won,
-    /// The budget ran out or it failed: the call went on without.
-    Late,
-    /// Another node has the call.
-    Lost,
 }
 
 /// Who ended a call, and how.
@@ -146,8 +133,6 @@ pub struct Call {
     pub emergency_info: Option<EmergencyInfo>,
     /// Where it stands.
     pub phase: CallPhase,
-    /// How its claim stands.
-    pub claim: ClaimState,
     /// The caller's first INVITE.
     pub invite: Message,
     /// When a kernel had it, here or at its ingress.
@@ -169,6 +154,7 @@ pub struct Call {
     /// Requests under way that could go another way.
     within: Vec<Within>,
     media: CallMedia,
+    claim: CallClaim,
     journal: Journal,
     /// Requests whose location or data went to the log.
     notices: u16,
@@ -187,24 +173,6 @@ pub struct Call {
     /// The cause of the end as the telephone network knows it (Q.850).
     q850: Option<u8>,
     ringing: bool,
-    /// Another node dialled the same leg first (482, rule C): nothing is said until that node yields, or the log decides.
-    quiet: bool,
-    /// While quiet: a peer has said lately that it has the call.
-    twin_heard: bool,
-    /// Peers without a link that were asked whether they have the call, and have still a moment to say so: nobody is dialled before.
-    awaited: Vec<NodeId>,
-    /// How often they were asked.
-    inquiries: u32,
-    /// Peers that have said since they were asked last that they have not the call.
-    twin_denied: Vec<NodeId>,
-    /// A peer has answered the caller.
-    twin_answered: bool,
-    /// A node relayed the INVITE here after this call was begun: what it had dialled, it gives up.
-    twin_yielded: bool,
-    /// Another node has served the caller, or serves it: this call's end says nothing of the caller.
-    left: bool,
-    /// The called side said 482 although the claim is this call's: the other nodes were told so, and it was asked once more.
-    twin_told: bool,
     early_target: String,
     /// What the caller last heard of the called side before the answer.
     progress: Option<patience::Progress>,
@@ -279,9 +247,9 @@ impl Call {
 
     /// What the log has still to hear of a call that is done.
     pub fn into_ended(self) -> (Ended, Ladder) {
-        let (failed, answered) = (self.has_failed(), self.was_answered());
-        let Call { id, uid, claim_key, exact, emergency, left, journal, ladder, .. } = self;
-        (Ended { id, uid, claim_key, exact, emergency, failed, answered, left, journal }, ladder)
+        let (failed, answered, abandoned) = (self.has_failed(), self.was_answered(), self.claim.is_abandoned());
+        let Call { id, uid, claim_key, exact, emergency, journal, ladder, .. } = self;
+        (Ended { id, uid, claim_key, exact, emergency, failed, answered, abandoned, journal }, ladder)
     }
 
     /// The present media session.
@@ -289,24 +257,19 @@ impl Call {
         self.media.id
     }
 
-    /// The node that owns the claim, where that is another one.
-    pub fn lost_to(&self) -> bool {
-        self.claim == ClaimState::Lost
+    /// True for a call that another node has, and of which this one says nothing.
+    pub fn is_lost(&self) -> bool {
+        self.claim.is_lost()
     }
 
     /// True while another node has the called side, and this one only its record.
-    pub fn is_quiet(&self) -> bool {
-        self.quiet
+    pub fn is_ceded(&self) -> bool {
+        self.claim.is_ceded()
     }
 
     /// How far it is, as peers are told.
     pub fn stage(&self) -> ClaimStage {
-        match (self.phase, self.claim) {
-            (CallPhase::Answered | CallPhase::Over, _) => ClaimStage::Answered,
-            (_, ClaimState::Won) => ClaimStage::Won,
-            (CallPhase::Dialling, _) => ClaimStage::Dialling,
-            (CallPhase::Preparing, _) => ClaimStage::Preparing,
-        }
+        self.claim.stage(self.phase)
     }
 
     /// True when it is over and the user has not been reached: who asks again is not asking twice.
@@ -367,47 +330,7 @@ pub struct Ended {
     /// It was answered.
     pub answered: bool,
     /// It was left to another node.
-    pub left: bool,
+    pub abandoned: bool,
     /// What the log does not have.
     pub journal: Journal,
-}
-
-/// What a call wants done with another node's packet or its own bookkeeping after an input.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AfterClaim {
-    /// Nothing.
-    Nothing,
-    /// The claim is another node's: relay the INVITE there, and forget this call.
-    RelayTo(NodeId),
-    /// The claim is another call's with the same key but another branch: 482 was sent.
-    Merged,
-    /// The claim is that of a node which does not answer at the moment: keep the INVITE until that is clear, and forget this call.
-    Hold,
-}
-
-/// What is known of the call that has a claim which this node's call lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Winner {
-    /// It is a copy of the same packet, and at that node, which is reachable.
-    At(NodeId),
-    /// Another request, which is served, or which the user has answered.
-    Merged,
-    /// Its owner does not answer at the moment.
-    Unsure,
-    /// Its node has left the caller to another one that has the called side.
-    Left,
-    /// Nobody serves it any more.
-    Gone,
-}
-
-/// What a call does that hears from a peer about its own claim.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Heard {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// The peer goes on with it: relay the INVITE there.
-    Yields,
-    /// It goes on itself: the peer should know.
-    Stays,
 }

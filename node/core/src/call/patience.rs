@@ -38,7 +38,10 @@ impl Call {
         if !matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {
             return;
         }
-        let next = self.phase == CallPhase::Dialling && !self.quiet && self.held_answer.is_none() && self.targets.has_untried();
+        let next = self.phase == CallPhase::Dialling
+            && !self.claim.is_ceded()
+            && self.held_answer.is_none()
+            && self.targets.has_untried();
         if !next {
             self.fail(cx, 480, "ring timeout");
             return;

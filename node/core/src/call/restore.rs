@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::claim::CallClaim;
 use super::media::CallMedia;
 use super::services::Services;
 use super::setup::NewCall;
-use super::{Call, CallPhase, ClaimState, recorded_way};
+use super::{Call, CallPhase, recorded_way};
 use crate::ids::LocalId;
 use crate::io::{ReturnPath, Side, StreamPorts};
 use crate::replica::{CallEntry, Phase};
@@ -40,7 +41,7 @@ impl Call {
         call.emergency = claim.emergency;
         call.emergency_info = claim.emergency_info.clone();
         call.epoch = entry.epoch();
-        (call.phase, call.claim, call.ringing) = (CallPhase::Answered, ClaimState::Won, true);
+        (call.phase, call.claim, call.ringing) = (CallPhase::Answered, CallClaim::restored(), true);
         call.early_target = state.target.clone();
         call.caller = call.caller.restore(cx, records.0, entry.owner(), same_start)?;
         call.callee = call.callee.restore(cx, records.1, entry.owner(), same_start)?;

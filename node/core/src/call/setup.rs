@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::claim::CallClaim;
 use super::dial::MAX_ATTEMPTS;
 use super::leg::Leg;
 use super::media::CallMedia;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::{Call, CallPhase, CallTimers, ClaimState, body};
+use super::{Call, CallPhase, CallTimers, body};
 use crate::dialog::{Dialog, fit_to_send};
 use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{Realm, ReturnPath, Side};
@@ -63,7 +64,7 @@ impl Call {
         call.media.ensure(cx, streams);
         if orphan {
             // The log has no place for a second call under the claim; its owner knows it all the same.
-            call.journal.abandon(cx);
+            call.journal.give_up(cx);
             let claim = call.claim_record(cx);
             call.journal.push(cx, Kind::Claim(claim));
             call.await_peers(cx);
@@ -151,7 +152,7 @@ impl Call {
             emergency: new.service.is_some(),
             emergency_info,
             phase: CallPhase::Preparing,
-            claim: ClaimState::Pending,
+            claim: CallClaim::new(new.orphan),
             media: CallMedia::new(cx, [realm, callee_realm], new.service.is_some()),
             session_ids: super::session_id::SessionIds::of(&new.invite),
             invite: new.invite,
@@ -178,15 +179,6 @@ impl Call {
             redirected_to: Vec::new(),
             q850: None,
             ringing: false,
-            quiet: false,
-            twin_heard: false,
-            twin_denied: Vec::new(),
-            awaited: Vec::new(),
-            inquiries: 0,
-            twin_answered: false,
-            twin_yielded: false,
-            left: false,
-            twin_told: false,
             early_target: String::new(),
             progress: None,
             acks: Vec::new(),

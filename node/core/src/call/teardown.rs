@@ -32,7 +32,7 @@ impl Call {
             CallTimer::AskPeers => self.on_ask_peers(cx),
             CallTimer::Stale(id) => self.on_stale(cx, id),
             CallTimer::KeepAlive(side) => self.on_keep_alive(cx, side),
-            CallTimer::Quiet => self.on_quiet(cx),
+            CallTimer::Reclaim => self.on_reclaim_due(cx),
             // The owner of the packets that are held asks for itself.
             CallTimer::Doubt(_) => {}
             CallTimer::Outlived => self.on_outlived(cx),

@@ -44,8 +44,8 @@ pub enum CallTimer {
     AskPeers,
     /// The NAT before a far end is to remember it.
     KeepAlive(Side),
-    /// The claim is this call's while another node has its called side: does that one still?
-    Quiet,
+    /// The claim is this call's, but a rival has its called side: it is told again to hand over.
+    Reclaim,
     /// A request on that leg is held that may be anybody's: where do its far end's media come from, and whose is it then?
     Doubt(Side),
     /// The INVITE is too old to be dialled, should nobody have asked for that.

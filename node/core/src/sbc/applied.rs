@@ -31,7 +31,7 @@ impl Sbc {
                     self.on_recorded(call);
                 }
                 Effect::Beside { winner, .. } => {
-                    // Another node has the caller: where this one is quiet about it, it stays so.
+                    // Another node has the caller: a call of this one that is ceded to it stays so.
                     if let Some(id) = self.own_call(winner).map(|call| call.id) {
                         self.with_call(id, |call, cx| call.on_caller_served(cx));
                     }

@@ -166,7 +166,7 @@ impl Sbc {
         }
     }
 
-    /// The caller of a claim has cancelled it, or has another node's answer: where this node is quiet about it, it stays so.
+    /// The caller of a claim has cancelled it, or has another node's answer: a call that this node has ceded is dialled by nobody any more.
     pub(super) fn on_caller_served(&mut self, key: &[u8; 16], exact: Option<&[u8; 16]>) {
         let Some(&id) = self.by_claim.get(key) else { return };
         if self.calls.get(&id).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {

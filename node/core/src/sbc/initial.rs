@@ -26,9 +26,9 @@ impl Sbc {
             self.refuse(back, message, 487);
             return;
         }
-        let known = self.by_claim.get(&key.0).and_then(|s| self.calls.get(s)).filter(|c| !c.lost_to());
-        if let Some(id) = known.filter(|c| c.is_quiet() && c.exact == exact).map(|c| c.id) {
-            self.on_quiet_copy(id, back, message);
+        let known = self.by_claim.get(&key.0).and_then(|s| self.calls.get(s)).filter(|c| !c.is_lost());
+        if let Some(id) = known.filter(|c| c.is_ceded() && c.exact == exact).map(|c| c.id) {
+            self.on_ceded_copy(id, back, message);
             return;
         }
         let place = match known {
@@ -82,19 +82,19 @@ impl Sbc {
     }
 
     /// A copy of an INVITE whose called side another node has: from that node it says "yours", from the caller it says nothing.
-    fn on_quiet_copy(&mut self, id: LocalId, back: ReturnPath, message: &Message) {
+    fn on_ceded_copy(&mut self, id: LocalId, back: ReturnPath, message: &Message) {
         if back.ingress.is_none() {
             self.cx.count(Counter::Dropped("quiet_copy"));
             return;
         }
         let key = server_key(message, message.method());
-        if self.calls.get(&id).is_none_or(|call| call.is_old(&self.cx)) {
+        if self.calls.get(&id).is_none_or(|call| call.is_over() || call.is_old(&self.cx)) {
             self.cx.count(Counter::Misrouted("INVITE", "stale"));
             return;
         }
         let Some(tx) = self.cx.create_server(ServerUser::Call(id), key, true, back) else { return };
         self.cx.respond(tx, &mut message.response(100, None));
-        self.with_call(id, |call, cx| call.resume(cx, tx, back));
+        self.with_call(id, |call, cx| call.on_handed_over(cx, tx, back));
     }
 
     fn begin_call(&mut self, path: Path, back: ReturnPath, message: &Message, keys: NewKeys) {

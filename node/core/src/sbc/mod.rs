@@ -260,7 +260,7 @@ impl Sbc {
 
     /// The call of this node with that id.
     pub(crate) fn own_call(&self, uid: CallUid) -> Option<&Call> {
-        self.calls.get(&self.place(uid)?).filter(|call| !call.lost_to())
+        self.calls.get(&self.place(uid)?).filter(|call| !call.is_lost())
     }
 
     /// Where in this node's tables what has that id is, or would be: what this start of the node began is where it began.
@@ -323,11 +323,11 @@ impl Sbc {
             self.crowds.leave(id);
         }
         self.by_media.remove(&call.media_id());
-        let lost = call.lost_to();
+        let lost = call.is_lost();
         let (ended, ladder) = call.into_ended();
         if !lost {
             self.ladders.keep(id, ended.uid, ladder);
-            if !ended.failed && !ended.left {
+            if !ended.failed && !ended.abandoned {
                 self.served.keep(self.cx.now.mono, ended.claim_key.0, ended.uid);
             }
         }

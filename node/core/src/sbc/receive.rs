@@ -88,8 +88,8 @@ impl Sbc {
     pub(super) fn what_it_has(&self, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
         let id = self.by_claim.get(key).copied();
         let known = id.and_then(|s| self.calls.get(&s));
-        let known = known.filter(|c| !c.lost_to() && !c.is_quiet() && !c.has_failed()).map(|c| (c.uid, c.stage()));
-        let ended = || id.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed && !e.left).map(|e| e.uid);
+        let known = known.filter(|c| !c.is_lost() && !c.is_ceded() && !c.has_failed()).map(|c| (c.uid, c.stage()));
+        let ended = || id.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed && !e.abandoned).map(|e| e.uid);
         let served = || ended().or_else(|| self.served.get(self.cx.now.mono, key)).or_else(|| self.recorded(key));
         known.or_else(|| served().map(|uid| (uid, ClaimStage::Answered)))
     }

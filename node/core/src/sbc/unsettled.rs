@@ -97,7 +97,7 @@ mod tests {
             emergency,
             failed: false,
             answered: false,
-            left: false,
+            abandoned: false,
             journal: crate::call::Journal::new(LocalId(serial), uid(serial)),
         };
         assert!(list.keep(LocalId(1), ended(1, true)).is_none());

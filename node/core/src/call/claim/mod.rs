@@ -1,0 +1,339 @@
+//! The claim of a call (anycast.md, rules B and C): proposed, won, lost or late; and what becomes of a call that two nodes have.
+//!
+//! `machine` decides, `Call` carries it out here. What is told by whom: the log by `on_claimed`, `on_propose_failed` and the budget; the peers by
+//! `on_peer_has_it` and `on_peer_has_not`; the called side by its 482 (`on_merged`); the caller by `on_caller_served`.
+
+mod machine;
+mod record;
+
+use std::time::Duration;
+
+pub(super) use machine::{CallClaim, Then};
+use machine::{ClaimAction, ClaimEvent, ClaimFacts, Record, after_the_call};
+
+use super::services::Services;
+use super::timer::{CallTimer, Timer};
+use super::{Call, CallPhase, Cause, Ended};
+use crate::ids::{CallUid, NodeId};
+use crate::io::{ClaimStage, Counter, NodeView, PeerMessage, ReturnPath, Target};
+use crate::sip::Method;
+use crate::targets::{Candidate, Large};
+use crate::token::ClaimKey;
+use crate::transaction::{ServerTxId, ServerUser};
+
+/// How long an INVITE may be dialled for that nobody serves: 64 × T1, when its sender gives up (RFC 3261 §17.1.1.2, timer B). A sender that
+/// has heard 100 waits for longer, but for the node that serves it.
+pub const INVITE_LIFE: Duration = Duration::from_secs(32);
+/// How long a rival of a call that has won is given to hand over, before it is told again.
+const RECLAIM: Duration = Duration::from_secs(1);
+/// The peers are asked when this part of the claim's budget is over: later than nearly all commits, and early enough for their answers. So
+/// often there is time for it.
+const ASK_AFTER: u32 = 3;
+
+/// What is known of the call that has a claim which this node's call lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Winner {
+    /// It is a copy of the same packet, and at that node, which is reachable.
+    At(NodeId),
+    /// Another request, which is served, or which the user has answered.
+    Merged,
+    /// Its owner does not answer at the moment.
+    Unsure,
+    /// Its node has left the caller to another one that has the called side.
+    Left,
+    /// Nobody serves it any more.
+    Gone,
+}
+
+/// What is to be done with the INVITE of a call whose claim the log has decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterClaim {
+    /// Nothing.
+    Nothing,
+    /// The claim is another node's: relay the INVITE there, and forget this call.
+    RelayTo(NodeId),
+    /// The claim is that of a node which does not answer at the moment: keep the INVITE until that is clear, and forget this call.
+    Hold,
+}
+
+/// What a call does that hears from a peer about its own claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The peer goes on with it: relay the INVITE there.
+    Yields,
+    /// It goes on itself: the peer should know.
+    Stays,
+}
+
+impl Ended {
+    /// The log gave the claim to another call. `was_left`: its node has left the caller to another one.
+    pub fn lose(&mut self, cx: &mut Services, winner: CallUid, was_left: bool) {
+        let (failed, answered) = (self.failed, self.answered);
+        let facts = ClaimFacts { phase: CallPhase::Over, old: false, placeless: false, beside: false, failed, answered };
+        for action in after_the_call(was_left, self.abandoned, &facts) {
+            match action {
+                ClaimAction::TellPeers => _ = tell_peers(cx, self.claim_key, self.uid, ClaimStage::Answered),
+                ClaimAction::ForgetLog => self.journal.leave(cx),
+                ClaimAction::StandBeside => self.journal.stand_beside(cx, winner),
+                _ => self.journal.give_up(cx),
+            }
+        }
+    }
+}
+
+/// Tells the peers how far a call is here.
+fn tell_peers(cx: &mut Services, key: ClaimKey, call: CallUid, stage: ClaimStage) -> usize {
+    cx.tell_peers(&PeerMessage::ClaimIs { key: key.0, call: Some((call, stage)) })
+}
+
+/// What the claim is told.
+impl Call {
+    /// The claim was proposed: its budget runs, and for most of it the peers may be asked too.
+    pub(super) fn await_log(&mut self, cx: &mut Services) {
+        self.start_claim_budget(cx);
+        // A leader that died this moment leaves leases behind that say nothing: the log is late, and a peer may know.
+        self.inquire(cx);
+        if !cx.has_lease() {
+            cx.ask_peers(self.claim_key.0);
+        }
+    }
+
+    /// The log has no place for this call: the peers are asked, and have as long as the log would have had.
+    pub(super) fn await_peers(&mut self, cx: &mut Services) {
+        self.inquire(cx);
+        if cx.ask_peers(self.claim_key.0) == 0 && !self.claim.is_waiting() {
+            return self.on_claim_budget(cx);
+        }
+        self.start_claim_budget(cx);
+    }
+
+    fn start_claim_budget(&mut self, cx: &mut Services) {
+        let budget = cx.config.settings.claim_budget;
+        self.timers.claim = Some(cx.start_timer(budget, Timer::Call(self.id, CallTimer::ClaimBudget)));
+    }
+
+    /// Asks the peers that only SIP may reach. Each question may get lost: there are some within the claim's budget.
+    fn inquire(&mut self, cx: &mut Services) {
+        let asked = cx.inquire(self.claim_key.0, self.exact);
+        self.claim.wait_for(asked);
+        self.ask_later(cx);
+    }
+
+    fn ask_later(&self, cx: &mut Services) {
+        let wait = cx.config.settings.claim_budget / ASK_AFTER;
+        cx.start_timer(wait, Timer::Call(self.id, CallTimer::AskPeers));
+    }
+
+    /// The log is late, or a peer that was asked by SIP.
+    pub(super) fn on_ask_peers(&mut self, cx: &mut Services) {
+        self.tell_claim(cx, ClaimEvent::AskDue);
+    }
+
+    /// The log decided the claim. `winner`: another call, and what is known of it; `None`: this one won.
+    pub fn on_claimed(&mut self, cx: &mut Services, winner: Option<(CallUid, Winner)>) -> AfterClaim {
+        cx.stop_timer(&mut self.timers.claim);
+        let Some((uid, winner)) = winner else {
+            self.tell_claim(cx, ClaimEvent::Won);
+            return AfterClaim::Nothing;
+        };
+        match (self.tell_claim_of(cx, ClaimEvent::Lost(winner), uid), winner) {
+            (Then::Relay, Winner::At(node)) => AfterClaim::RelayTo(node),
+            (Then::Hold, _) => AfterClaim::Hold,
+            _ => AfterClaim::Nothing,
+        }
+    }
+
+    /// The budget is spent.
+    pub(super) fn on_claim_budget(&mut self, cx: &mut Services) {
+        self.tell_claim(cx, ClaimEvent::BudgetSpent);
+    }
+
+    /// A proposal of this call failed.
+    pub fn on_propose_failed(&mut self, cx: &mut Services) {
+        self.journal.on_failed(cx);
+        self.tell_claim(cx, ClaimEvent::ProposeFailed);
+    }
+
+    /// A peer says that it has not this call.
+    pub fn on_peer_has_not(&mut self, cx: &mut Services, peer: NodeId) {
+        self.tell_claim(cx, ClaimEvent::PeerHasNot(peer));
+    }
+
+    /// A peer says that it has this call, and how far it is (AC-03).
+    pub fn on_peer_has_it(&mut self, cx: &mut Services, peer: NodeId, stage: ClaimStage) -> Heard {
+        let (lower, linked) = (peer < cx.local.node, cx.reachable_peer(peer));
+        match self.tell_claim(cx, ClaimEvent::RivalHas { peer, stage, lower, linked }) {
+            Then::Yield => Heard::Yields,
+            Then::Stay => Heard::Stays,
+            _ => Heard::Nothing,
+        }
+    }
+
+    /// The called side says that it knows the leg (482).
+    pub(super) fn on_merged(&mut self, cx: &mut Services) -> Then {
+        self.tell_claim(cx, ClaimEvent::Merged)
+    }
+
+    /// The INVITE of a call that is ceded may be too old to be dialled. What is left of it is the rival's.
+    pub(super) fn on_outlived(&mut self, cx: &mut Services) {
+        self.tell_claim(cx, ClaimEvent::Outlived);
+    }
+
+    /// The caller has cancelled, or has acknowledged another node's answer: a call that is ceded is dialled by nobody any more.
+    pub fn on_caller_served(&mut self, cx: &mut Services) {
+        self.tell_claim(cx, ClaimEvent::CallerServed);
+    }
+
+    /// The rivals had time to hand over, and the peers to say what they have.
+    pub(super) fn on_reclaim_due(&mut self, cx: &mut Services) {
+        // Who did not answer may have it. Where the called side knew this leg (482), and a node cannot be asked, it is that one's: it serves
+        // the caller until it can.
+        let own = cx.local.node;
+        let dialled = !self.attempts.is_empty();
+        let may_have = |n: &&NodeView| n.id != own && (n.alive || dialled || cx.may_answer_inquiry(n.id));
+        let denied = cx.view.nodes.iter().filter(may_have).all(|n| self.claim.has_denied(n.id));
+        if self.tell_claim(cx, ClaimEvent::ReclaimDue { denied }) == Then::Resume
+            && let Some(tx) = self.server_again(cx)
+        {
+            self.on_handed_over(cx, tx, self.back);
+        }
+    }
+
+    /// The rival that had the called side hands over, for the claim is this call's: dials the same target again, as another leg. `tx`: of the INVITE
+    /// that it has relayed.
+    pub fn on_handed_over(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
+        if self.tell_claim(cx, ClaimEvent::HandedOver) != Then::Redial {
+            return cx.tx.drop_server(tx);
+        }
+        self.invite_tx = Some(tx);
+        self.back = back;
+        self.redial(cx, self.attempts.len().saturating_sub(1));
+    }
+
+    /// A copy of the INVITE was relayed here: that node gives up what it had dialled.
+    pub(super) fn on_rival_yielded(&mut self, cx: &mut Services) {
+        self.tell_claim(cx, ClaimEvent::Yielded);
+    }
+
+    /// The transaction of its INVITE is over by its age.
+    pub fn is_old(&self, cx: &Services) -> bool {
+        cx.now.mono.since(self.arrived) >= INVITE_LIFE
+    }
+}
+
+/// What the claim wants done.
+impl Call {
+    fn tell_claim(&mut self, cx: &mut Services, event: ClaimEvent) -> Then {
+        self.tell_claim_of(cx, event, self.uid)
+    }
+
+    /// One step of the claim. `winner`: the call that has the key.
+    fn tell_claim_of(&mut self, cx: &mut Services, event: ClaimEvent, winner: CallUid) -> Then {
+        let facts = ClaimFacts {
+            phase: self.phase,
+            old: self.is_old(cx),
+            placeless: self.journal.has_no_place(),
+            beside: self.journal.is_beside(),
+            failed: self.has_failed(),
+            answered: self.phase == CallPhase::Answered || self.was_answered(),
+        };
+        let step = self.claim.on(event, &facts);
+        for action in step.actions {
+            if action == ClaimAction::Reopen {
+                self.invite_tx = self.server_again(cx);
+                if self.invite_tx.is_none() {
+                    return self.tell_claim_of(cx, ClaimEvent::Unanswerable, winner);
+                }
+            } else {
+                self.carry_out(cx, action, winner);
+            }
+        }
+        step.then
+    }
+
+    fn carry_out(&mut self, cx: &mut Services, action: ClaimAction, winner: CallUid) {
+        let key = self.claim_key.0;
+        match action {
+            ClaimAction::Count(what) => cx.count(Counter::Claim(what)),
+            ClaimAction::Degrade => {
+                cx.stop_timer(&mut self.timers.claim);
+                cx.count(Counter::Degraded);
+            }
+            ClaimAction::Dial => self.try_dial(cx),
+            ClaimAction::AskPeers => _ = cx.ask_peers(key),
+            ClaimAction::AskPeersOnLease if cx.has_lease() => _ = cx.ask_peers(key),
+            // `tell_claim_of` does it, for it may fail.
+            ClaimAction::AskPeersOnLease | ClaimAction::Reopen => {}
+            ClaimAction::AskAwaited => _ = cx.inquire(key, self.exact),
+            ClaimAction::AskLater => self.ask_later(cx),
+            ClaimAction::AwaitPeers => self.await_peers(cx),
+            ClaimAction::TellPeers => _ = tell_peers(cx, self.claim_key, self.uid, self.stage()),
+            ClaimAction::Cede => self.cede(cx),
+            ClaimAction::Reclaim => {
+                tell_peers(cx, self.claim_key, self.uid, self.stage());
+                cx.ask_peers(key);
+                cx.inquire(key, self.exact);
+                cx.start_timer(RECLAIM, Timer::Call(self.id, CallTimer::Reclaim));
+            }
+            ClaimAction::Refuse => self.refuse(cx, 482),
+            ClaimAction::Leave(record) => self.leave(cx, record),
+            ClaimAction::LeaveLog => self.journal.give_up(cx),
+            ClaimAction::StandBeside => self.journal.stand_beside(cx, winner),
+            ClaimAction::ForgetLog => self.journal.leave(cx),
+        }
+    }
+
+    /// A rival answers the caller from now on.
+    fn cede(&mut self, cx: &mut Services) {
+        // Who answers now is told so.
+        self.forget_passed_over();
+        if let Some(tx) = self.invite_tx.take() {
+            cx.tx.drop_server(tx);
+        }
+        cx.stop_timer(&mut self.timers.ring);
+        let left = INVITE_LIFE.saturating_sub(cx.now.mono.since(self.arrived));
+        cx.start_timer(left, Timer::Call(self.id, CallTimer::Outlived));
+    }
+
+    /// Another node has the call: nothing more is said to either side from here, and what was sent to the called side is taken back.
+    fn leave(&mut self, cx: &mut Services, record: Record) {
+        if let Some(tx) = self.invite_tx.take() {
+            cx.tx.drop_server(tx);
+        }
+        for attempt in &mut self.attempts {
+            attempt.cancel(cx, None);
+        }
+        self.caller.gone = true;
+        self.callee.gone = true;
+        match record {
+            Record::None => {
+                self.journal.leave(cx);
+                self.ended_in_log = true;
+            }
+            Record::Waits => self.journal.wait(),
+            Record::Ends => {}
+        }
+        self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
+    }
+
+    /// A server transaction for the INVITE of a call whose own was left to a rival.
+    fn server_again(&self, cx: &mut Services) -> Option<ServerTxId> {
+        let key = super::server_key(&self.invite, &Method::Invite);
+        cx.create_server(ServerUser::Call(self.id), key, true, self.back)
+    }
+
+    /// The target of an attempt once more, as another leg.
+    pub(super) fn redial(&mut self, cx: &mut Services, at: usize) {
+        if let Some(attempt) = self.attempts.get(at) {
+            // By the way that it went, whatever that of its size was.
+            let target = Target { addr: attempt.path.remote, transport: attempt.path.transport };
+            let (uri, again) = (Some(attempt.uri.clone()), None);
+            let candidate = Candidate { target, uri, again, large: Large::Stay, ..attempt.candidate.clone() };
+            self.targets.push_front(candidate);
+        }
+        self.try_dial(cx);
+    }
+}
