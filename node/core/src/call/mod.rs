@@ -55,7 +55,7 @@ pub use address::{asks_for_sips, is_sips, to_value, uri_at};
 pub use asked::Asked;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
 pub use challenge::{Challenged, Known};
-pub use claim::{AfterClaim, Heard, INVITE_LIFE, Winner};
+pub use claim::{AfterClaim, AfterRival, INVITE_LIFE, Winner};
 pub use dial::{DATAGRAM_MAX, target_number};
 pub use emergency::{PIDF, carried, is_data};
 pub use end::End;

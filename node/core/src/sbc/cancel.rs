@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Sbc;
 use crate::call::server_key;
-use crate::call::{Heard, Timer};
+use crate::call::{AfterRival, Timer};
 use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, Output, Path, PeerMessage, ReturnPath};
 use crate::placement::{self, Facts};
@@ -205,17 +205,17 @@ impl Sbc {
         let (back, invite, uid, arrived) = (call.arrival(), call.invite.clone(), call.uid, call.arrived);
         match self.with_call(id, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
             // It has a copy of its own, and the INVITE cannot go there.
-            Heard::Yields if !linked => self.cx.count(Counter::Misrouted("INVITE", "stale")),
-            Heard::Yields => {
+            AfterRival::Yields if !linked => self.cx.count(Counter::Misrouted("INVITE", "stale")),
+            AfterRival::Yields => {
                 self.cx.arrived = arrived;
                 self.relay(peer, back.path, back.ingress, &invite);
             }
             // It may have asked before this node had the call, or its answer crossed this one's: it must know to yield.
-            Heard::Stays if linked && stage == ClaimStage::Preparing => {
+            AfterRival::Stays if linked && stage == ClaimStage::Preparing => {
                 let own = self.calls.get(&id).map(|call| (uid, call.stage()));
                 self.cx.out.push_back(Output::Peer { to: peer, message: PeerMessage::ClaimIs { key, call: own } });
             }
-            Heard::Stays | Heard::Nothing => {}
+            AfterRival::Stays | AfterRival::Nothing => {}
         }
     }
 

@@ -9,7 +9,7 @@ mod record;
 use std::time::Duration;
 
 pub(super) use machine::{CallClaim, Then};
-use machine::{ClaimAction, ClaimEvent, ClaimFacts, Record, after_the_call};
+use machine::{ClaimAction, ClaimEvent, ClaimFacts, RecordFate, after_the_call};
 
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
@@ -58,7 +58,7 @@ pub enum AfterClaim {
 
 /// What a call does that hears from a peer about its own claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Heard {
+pub enum AfterRival {
     /// Nothing.
     #[default]
     Nothing,
@@ -71,14 +71,13 @@ pub enum Heard {
 impl Ended {
     /// The log gave the claim to another call. `was_left`: its node has left the caller to another one.
     pub fn lose(&mut self, cx: &mut Services, winner: CallUid, was_left: bool) {
-        let (failed, answered) = (self.failed, self.answered);
-        let facts = ClaimFacts { phase: CallPhase::Over, old: false, placeless: false, beside: false, failed, answered };
-        for action in after_the_call(was_left, self.abandoned, &facts) {
+        for action in after_the_call(was_left, self.abandoned, &ClaimFacts::over(self.failed, self.answered)) {
             match action {
                 ClaimAction::TellPeers => _ = tell_peers(cx, self.claim_key, self.uid, ClaimStage::Answered),
                 ClaimAction::ForgetLog => self.journal.leave(cx),
                 ClaimAction::StandBeside => self.journal.stand_beside(cx, winner),
-                _ => self.journal.give_up(cx),
+                ClaimAction::LeaveLog => self.journal.give_up(cx),
+                other => debug_assert!(false, "{other:?} is for a call that goes on"),
             }
         }
     }
@@ -163,12 +162,12 @@ impl Call {
     }
 
     /// A peer says that it has this call, and how far it is (AC-03).
-    pub fn on_peer_has_it(&mut self, cx: &mut Services, peer: NodeId, stage: ClaimStage) -> Heard {
+    pub fn on_peer_has_it(&mut self, cx: &mut Services, peer: NodeId, stage: ClaimStage) -> AfterRival {
         let (lower, linked) = (peer < cx.local.node, cx.reachable_peer(peer));
         match self.tell_claim(cx, ClaimEvent::RivalHas { peer, stage, lower, linked }) {
-            Then::Yield => Heard::Yields,
-            Then::Stay => Heard::Stays,
-            _ => Heard::Nothing,
+            Then::Yield => AfterRival::Yields,
+            Then::Stay => AfterRival::Stays,
+            _ => AfterRival::Nothing,
         }
     }
 
@@ -299,7 +298,7 @@ impl Call {
     }
 
     /// Another node has the call: nothing more is said to either side from here, and what was sent to the called side is taken back.
-    fn leave(&mut self, cx: &mut Services, record: Record) {
+    fn leave(&mut self, cx: &mut Services, record: RecordFate) {
         if let Some(tx) = self.invite_tx.take() {
             cx.tx.drop_server(tx);
         }
@@ -309,12 +308,12 @@ impl Call {
         self.caller.gone = true;
         self.callee.gone = true;
         match record {
-            Record::None => {
+            RecordFate::None => {
                 self.journal.leave(cx);
                 self.ended_in_log = true;
             }
-            Record::Waits => self.journal.wait(),
-            Record::Ends => {}
+            RecordFate::Waits => self.journal.wait(),
+            RecordFate::Ends => {}
         }
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
     }

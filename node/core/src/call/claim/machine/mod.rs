@@ -9,7 +9,7 @@ mod state;
 mod tests;
 
 pub(in crate::call) use state::Then;
-pub(super) use state::{ClaimAction, ClaimEvent, ClaimFacts, Record, after_the_call};
+pub(super) use state::{ClaimAction, ClaimEvent, ClaimFacts, RecordFate, after_the_call};
 use state::{ClaimState, Step};
 
 use super::super::CallPhase;
@@ -374,7 +374,7 @@ impl CallClaim {
     fn lose<const N: usize>(&mut self, facts: &ClaimFacts, first: [ClaimAction; N]) -> Step {
         let recorded = facts.beside;
         self.state = ClaimState::Lost { recorded };
-        let record = if recorded { Record::Waits } else { Record::None };
+        let record = if recorded { RecordFate::Waits } else { RecordFate::None };
         let actions = first.into_iter().chain([ClaimAction::Leave(record)]).collect();
         Step { actions, then: Then::Nothing }
     }
@@ -382,9 +382,9 @@ impl CallClaim {
     /// A rival has served the caller, or serves it still.
     fn leave<const N: usize>(&mut self, facts: &ClaimFacts, first: [ClaimAction; N]) -> Step {
         let record = match self.state {
-            _ if facts.placeless => Record::None,
-            ClaimState::Won { .. } | ClaimState::Reclaiming { .. } => Record::Ends,
-            _ => Record::Waits,
+            _ if facts.placeless => RecordFate::None,
+            ClaimState::Won { .. } | ClaimState::Reclaiming { .. } => RecordFate::Ends,
+            _ => RecordFate::Waits,
         };
         self.state = ClaimState::Abandoned { ceded: self.is_ceded() };
         let last = [ClaimAction::Count("answered_elsewhere"), ClaimAction::Leave(record)];

@@ -110,9 +110,16 @@ pub(in crate::call) struct ClaimFacts {
     pub(in crate::call) answered: bool,
 }
 
+impl ClaimFacts {
+    /// Of a call that is over, and of which only its record is left.
+    pub(in crate::call) fn over(failed: bool, answered: bool) -> ClaimFacts {
+        ClaimFacts { phase: CallPhase::Over, old: false, placeless: false, beside: false, failed, answered }
+    }
+}
+
 /// What becomes of the record of a call that another node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::call) enum Record {
+pub(in crate::call) enum RecordFate {
     /// There is none, and none is written.
     None,
     /// What was proposed may still be committed, and has to end then; nothing is proposed anew.
@@ -151,7 +158,7 @@ pub(in crate::call) enum ClaimAction {
     /// Refuse the caller's INVITE with 482 (RFC 3261 §8.2.2.2).
     Refuse,
     /// Leave the caller to the other node for good, and take back what was sent to the called side.
-    Leave(Record),
+    Leave(RecordFate),
     /// The log has no place for this call.
     LeaveLog,
     /// Record the call beside the one that has its key.

@@ -6,7 +6,7 @@ use super::super::super::CallPhase::{self, Answered, Dialling, Over, Preparing};
 use super::super::{ASK_AFTER, Winner};
 use super::CallClaim;
 use super::state::ClaimState::{Abandoned, Ceded, Degraded, Lost, Orphan, Pending, Reclaiming, Won};
-use super::state::{ClaimAction, ClaimEvent, ClaimFacts, ClaimState, Record, Step, Then};
+use super::state::{ClaimAction, ClaimEvent, ClaimFacts, ClaimState, RecordFate, Step, Then};
 use crate::ids::NodeId;
 use crate::io::ClaimStage;
 
@@ -406,7 +406,9 @@ fn check(before: &Place, event: ClaimEvent, facts: &ClaimFacts, step: &Step) -> 
                 assert!(!after.left, "{what}: left twice");
                 (after.answers, after.left) = (false, true);
             }
-            ClaimAction::Refuse => assert!(step.actions.contains(&ClaimAction::Leave(Record::None)) || facts.beside, "{what}"),
+            ClaimAction::Refuse => {
+                assert!(step.actions.contains(&ClaimAction::Leave(RecordFate::None)) || facts.beside, "{what}")
+            }
             _ => {}
         }
     }
