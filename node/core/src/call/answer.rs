@@ -1,5 +1,6 @@
 //! The called side's responses to the first INVITE, brought to the caller.
 
+use super::claim::ClaimEvent;
 use super::early::Focus;
 use super::media::MediaPhase;
 use super::outgoing::Purpose;
@@ -262,7 +263,8 @@ impl Call {
     /// transaction's other responses do: a Via can be overheard.
     pub fn on_invite_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
         if back.ingress.is_some() {
-            self.on_rival_yielded(cx);
+            // What that node had dialled, it gives up.
+            self.tell_claim(cx, ClaimEvent::Yielded);
         }
         for leg in [&mut self.caller, &mut self.callee] {
             if let Some(p) = leg.pending_2xx.as_mut().filter(|p| p.tx == tx && p.back.is_like(&back)) {

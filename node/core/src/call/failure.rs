@@ -2,7 +2,7 @@
 //! to the caller (RFC 3261 §8.1.3.4, §16.7).
 
 use super::challenge::Challenged;
-use super::claim::Then;
+use super::claim::{ClaimEvent, Then};
 use super::services::Services;
 use super::{Call, CallPhase, Cause};
 use crate::dialog::without_headers;
@@ -81,7 +81,7 @@ impl Call {
             }
         }
         if status == 482 {
-            match self.on_merged(cx) {
+            match self.tell_claim(cx, ClaimEvent::Merged) {
                 Then::PassOn => {}
                 Then::Redial => return self.redial(cx, at),
                 _ => return,

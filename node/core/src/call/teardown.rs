@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::claim::ClaimEvent;
 use super::media::MediaPhase;
 use super::outgoing::Purpose;
 use super::services::{Services, finish_response};
@@ -23,19 +24,19 @@ impl Call {
         match timer {
             CallTimer::ClaimBudget => {
                 self.timers.claim = None;
-                self.on_claim_budget(cx);
+                self.tell_claim(cx, ClaimEvent::BudgetSpent);
             }
             CallTimer::Prepare => {
                 self.timers.prepare = None;
                 self.on_prepare_limit(cx);
             }
-            CallTimer::AskPeers => self.on_ask_peers(cx),
+            CallTimer::AskPeers => _ = self.tell_claim(cx, ClaimEvent::AskDue),
             CallTimer::Stale(id) => self.on_stale(cx, id),
             CallTimer::KeepAlive(side) => self.on_keep_alive(cx, side),
             CallTimer::Reclaim => self.on_reclaim_due(cx),
             // The owner of the packets that are held asks for itself.
             CallTimer::Doubt(_) => {}
-            CallTimer::Outlived => self.on_outlived(cx),
+            CallTimer::Outlived => _ = self.tell_claim(cx, ClaimEvent::Outlived),
             CallTimer::Failover(index) => self.on_failover(cx, index),
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
             CallTimer::AbandonForward(id) => self.on_forward_abandoned(cx, id),

@@ -1,15 +1,15 @@
 //! The claim of a call (anycast.md, rules B and C): proposed, won, lost or late; and what becomes of a call that two nodes have.
 //!
 //! `machine` decides, `Call` carries it out here. What is told by whom: the log by `on_claimed`, `on_propose_failed` and the budget; the peers by
-//! `on_peer_has_it` and `on_peer_has_not`; the called side by its 482 (`on_merged`); the caller by `on_caller_served`.
+//! `on_peer_has_it` and `on_peer_has_not`; the called side by its 482; the caller by `on_caller_served`.
 
 mod machine;
 mod record;
 
 use std::time::Duration;
 
-pub(super) use machine::{CallClaim, Then};
-use machine::{ClaimAction, ClaimEvent, ClaimFacts, RecordFate, after_the_call};
+pub(super) use machine::{CallClaim, ClaimEvent, Then};
+use machine::{ClaimAction, ClaimFacts, RecordFate, after_the_call};
 
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
@@ -104,7 +104,8 @@ impl Call {
     pub(super) fn await_peers(&mut self, cx: &mut Services) {
         self.inquire(cx);
         if cx.ask_peers(self.claim_key.0) == 0 && !self.claim.is_waiting() {
-            return self.on_claim_budget(cx);
+            self.tell_claim(cx, ClaimEvent::BudgetSpent);
+            return;
         }
         self.start_claim_budget(cx);
     }
@@ -126,11 +127,6 @@ impl Call {
         cx.start_timer(wait, Timer::Call(self.id, CallTimer::AskPeers));
     }
 
-    /// The log is late, or a peer that was asked by SIP.
-    pub(super) fn on_ask_peers(&mut self, cx: &mut Services) {
-        self.tell_claim(cx, ClaimEvent::AskDue);
-    }
-
     /// The log decided the claim. `winner`: another call, and what is known of it; `None`: this one won.
     pub fn on_claimed(&mut self, cx: &mut Services, winner: Option<(CallUid, Winner)>) -> AfterClaim {
         cx.stop_timer(&mut self.timers.claim);
@@ -143,11 +139,6 @@ impl Call {
             (Then::Hold, _) => AfterClaim::Hold,
             _ => AfterClaim::Nothing,
         }
-    }
-
-    /// The budget is spent.
-    pub(super) fn on_claim_budget(&mut self, cx: &mut Services) {
-        self.tell_claim(cx, ClaimEvent::BudgetSpent);
     }
 
     /// A proposal of this call failed.
@@ -169,16 +160,6 @@ impl Call {
             Then::Stay => AfterRival::Stays,
             _ => AfterRival::Nothing,
         }
-    }
-
-    /// The called side says that it knows the leg (482).
-    pub(super) fn on_merged(&mut self, cx: &mut Services) -> Then {
-        self.tell_claim(cx, ClaimEvent::Merged)
-    }
-
-    /// The INVITE of a call that is ceded may be too old to be dialled. What is left of it is the rival's.
-    pub(super) fn on_outlived(&mut self, cx: &mut Services) {
-        self.tell_claim(cx, ClaimEvent::Outlived);
     }
 
     /// The caller has cancelled, or has acknowledged another node's answer: a call that is ceded is dialled by nobody any more.
@@ -212,11 +193,6 @@ impl Call {
         self.redial(cx, self.attempts.len().saturating_sub(1));
     }
 
-    /// A copy of the INVITE was relayed here: that node gives up what it had dialled.
-    pub(super) fn on_rival_yielded(&mut self, cx: &mut Services) {
-        self.tell_claim(cx, ClaimEvent::Yielded);
-    }
-
     /// The transaction of its INVITE is over by its age.
     pub fn is_old(&self, cx: &Services) -> bool {
         cx.now.mono.since(self.arrived) >= INVITE_LIFE
@@ -225,11 +201,12 @@ impl Call {
 
 /// What the claim wants done.
 impl Call {
-    fn tell_claim(&mut self, cx: &mut Services, event: ClaimEvent) -> Then {
+    /// One step of the claim.
+    pub(super) fn tell_claim(&mut self, cx: &mut Services, event: ClaimEvent) -> Then {
         self.tell_claim_of(cx, event, self.uid)
     }
 
-    /// One step of the claim. `winner`: the call that has the key.
+    /// The same; `winner`: the call that has the key.
     fn tell_claim_of(&mut self, cx: &mut Services, event: ClaimEvent, winner: CallUid) -> Then {
         let facts = ClaimFacts {
             phase: self.phase,

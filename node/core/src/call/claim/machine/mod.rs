@@ -8,8 +8,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub(in crate::call) use state::Then;
-pub(super) use state::{ClaimAction, ClaimEvent, ClaimFacts, RecordFate, after_the_call};
+pub(super) use state::{ClaimAction, ClaimFacts, RecordFate, after_the_call};
+pub(in crate::call) use state::{ClaimEvent, Then};
 use state::{ClaimState, Step};
 
 use super::super::CallPhase;
