@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Call;
-use super::asked::Asked;
+use super::authenticated::Authenticated;
 use super::challenge::Retry;
 use super::services::Services;
 use super::timer::Timer;
@@ -40,15 +40,15 @@ enum Request {
     /// Nothing.
     Plain,
     /// It goes again where its far end asks who we are.
-    Authenticated(Box<Authenticated>),
+    ByeAgain(Box<ByeAgain>),
     /// A final one gets its ACK.
     Invite(Box<AbandonedInvite>),
 }
 
 /// A BYE toward a trunk at which we have credentials.
 #[derive(Debug)]
-pub(super) struct Authenticated {
-    asked: Asked,
+pub(super) struct ByeAgain {
+    asked: Authenticated,
     way: ReturnPath,
     tls_name: Option<Box<str>>,
 }
@@ -93,9 +93,9 @@ impl AfterBye {
 
 impl Call {
     /// A BYE with which its far end's challenge can be answered after the call is forgotten.
-    pub(super) fn authenticated(&self, side: Side, retry: Retry, way: &Way) -> Authenticated {
-        let asked = Asked::from_retry(self.leg(side).trunk.clone(), retry, self.auth.known(side).clone());
-        Authenticated { asked, way: way.back, tls_name: way.tls_name.clone() }
+    pub(super) fn authenticated(&self, side: Side, retry: Retry, way: &Way) -> ByeAgain {
+        let asked = Authenticated::from_retry(self.leg(side).trunk.clone(), retry, self.auth.known(side).clone());
+        ByeAgain { asked, way: way.back, tls_name: way.tls_name.clone() }
     }
 
     /// Nobody waits for this INVITE any more; its transaction goes on.
@@ -118,11 +118,11 @@ impl Services {
         way: ReturnPath,
         tls_name: Option<Box<str>>,
         payload: bytes::Bytes,
-        authenticated: Option<Authenticated>,
+        authenticated: Option<ByeAgain>,
     ) -> Option<ClientTxId> {
         let user = ClientUser::AfterBye { call };
         let tx = self.send_request(NewRequest { user, branch, invite: false, way, tls_name, payload })?;
-        self.after_bye.insert(tx, call, authenticated.map_or(Request::Plain, |a| Request::Authenticated(Box::new(a))));
+        self.after_bye.insert(tx, call, authenticated.map_or(Request::Plain, |a| Request::ByeAgain(Box::new(a))));
         Some(tx)
     }
 
@@ -138,7 +138,7 @@ impl Services {
             return;
         }
         self.tx.set_client_user(tx, ClientUser::Nobody);
-        let Some(Pending { call, request: Request::Authenticated(mut request) }) = self.after_bye.take(tx) else { return };
+        let Some(Pending { call, request: Request::ByeAgain(mut request) }) = self.after_bye.take(tx) else { return };
         if !matches!(status, 401 | 407) {
             return;
         }

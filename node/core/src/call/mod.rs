@@ -1,14 +1,14 @@
 //! A call: a back-to-back user agent with one leg toward the caller and one toward the called party.
 //!
-//! `setup` begins it, `claim` settles whose it is, `dial` decides where to dial, `answer` brings the called side's responses to the caller, `in_dialog` passes
+//! `setup` begins it, `claim` settles whose it is, `dial` decides where to dial, `answer` brings the called side's responses to the caller, `request` passes
 //! requests between the legs, `teardown` ends it. What is kept true: the caller's INVITE gets exactly one final answer;
 //! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
 
 mod address;
 mod after_bye;
 mod answer;
-mod asked;
 mod attempt;
+mod authenticated;
 mod body;
 mod challenge;
 mod claim;
@@ -24,8 +24,7 @@ mod failure;
 mod forward;
 mod headers;
 mod hearing;
-mod held;
-mod in_dialog;
+mod hold_down;
 mod inquiry;
 mod journal;
 mod ladder;
@@ -33,12 +32,12 @@ mod leg;
 mod media;
 mod offer;
 mod outgoing;
-mod patience;
 mod provisional;
 mod record;
 mod refresh;
 mod reliable;
 mod remote;
+mod request;
 mod restore;
 mod services;
 mod session;
@@ -46,13 +45,14 @@ mod session_id;
 mod setup;
 mod teardown;
 mod timer;
+mod timer_c;
 mod transfer;
 mod unacked;
 mod underway;
 mod ways;
 
 pub use address::{asks_for_sips, is_sips, to_value, uri_at};
-pub use asked::Asked;
+pub use authenticated::Authenticated;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
 pub use challenge::{Challenged, Known};
 pub use claim::{AfterClaim, AfterRival, INVITE_LIFE, Winner};
@@ -175,7 +175,7 @@ pub struct Call {
     ringing: bool,
     early_target: String,
     /// What the caller last heard of the called side before the answer.
-    progress: Option<patience::Progress>,
+    progress: Option<timer_c::Progress>,
     /// An ACK that we sent for a 2xx, by side: repeated when the 2xx is.
     acks: Vec<SentAck>,
     /// BYE is to be sent to that side once its ACK has come (RFC 3261 §15).

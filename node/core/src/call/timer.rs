@@ -12,7 +12,7 @@ pub enum Timer {
     /// A held CANCEL has waited long enough, by its number.
     Hold(u64),
     /// The owner of a held INVITE may have become reachable, or be known to be gone, by the number of the hold.
-    Undecided(u64),
+    HeldInvite(u64),
     /// There may be room for emergency calls that wait.
     Crowd,
     /// Calls of an earlier start of this node wait for their end.

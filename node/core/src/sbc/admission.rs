@@ -39,7 +39,7 @@ impl Shedding {
 }
 
 impl Sbc {
-    /// True when the access list says that this packet was never here. Asked before parsing, at the node whose socket read it.
+    /// True when the access list says that this packet was never here. Authenticated before parsing, at the node whose socket read it.
     pub(super) fn is_denied(&self, path: &Path) -> bool {
         self.acl(path) == Some(AclAction::Deny)
     }
@@ -148,7 +148,7 @@ impl Sbc {
     /// True for a request that another node would judge, where it comes neither from where that far end was last seen nor from its
     /// trunk's addresses, and more of the kind came from there than a far end that moved would send: what is relayed is work for
     /// two nodes, and tags can be overheard (AC-52). The owner decides about the others.
-    pub(super) fn is_pushy_stranger(&mut self, uid: CallUid, side: Side, source: IpAddr) -> bool {
+    pub(super) fn over_relay_rate(&mut self, uid: CallUid, side: Side, source: IpAddr) -> bool {
         let known = {
             let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let leg = replica.call(uid).and_then(|entry| match side {

@@ -72,8 +72,8 @@ impl Sbc {
         for id in calls {
             self.with_call(id, |call, cx| call.on_recorded(cx));
         }
-        for id in self.unsettled.ids() {
-            self.with_unsettled(id, |ended, cx| ended.journal.on_applied(cx));
+        for id in self.unrecorded.ids() {
+            self.with_unrecorded(id, |ended, cx| ended.journal.on_applied(cx));
         }
         let config = {
             let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
@@ -110,8 +110,8 @@ impl Sbc {
             let after = waiting.on_claimed(&mut self.cx, (!won).then_some((winner, standing)));
             self.after_claim(id, after);
             self.with_call(id, |call, cx| call.on_recorded(cx));
-        } else if let Some(id) = self.unsettled_place(call) {
-            self.with_unsettled(id, |ended, cx| match won {
+        } else if let Some(id) = self.unrecorded_place(call) {
+            self.with_unrecorded(id, |ended, cx| match won {
                 true => ended.journal.on_applied(cx),
                 false => ended.lose(cx, winner, left),
             });
@@ -122,8 +122,8 @@ impl Sbc {
     fn on_recorded(&mut self, call: CallUid) {
         if let Some(id) = self.own_call(call).map(|call| call.id) {
             self.with_call(id, |call, cx| call.on_recorded(cx));
-        } else if let Some(id) = self.unsettled_place(call) {
-            self.with_unsettled(id, |ended, cx| ended.journal.on_applied(cx));
+        } else if let Some(id) = self.unrecorded_place(call) {
+            self.with_unrecorded(id, |ended, cx| ended.journal.on_applied(cx));
         }
     }
 }

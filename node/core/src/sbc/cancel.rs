@@ -103,7 +103,7 @@ impl Sbc {
 
     /// An INVITE that waits here, for room at its target or for its claim's owner.
     fn take_waiting(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
-        self.leave_line(exact).or_else(|| self.leave_undecided(exact))
+        self.leave_line(exact).or_else(|| self.leave_held_invite(exact))
     }
 
     /// RFC 3261 §9.2: 200 to the CANCEL of one that waits, and 487 to the INVITE. Another node may have a copy of it.

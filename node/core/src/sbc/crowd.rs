@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sbc;
-use super::undecided::Waited;
+use super::held_invites::Waited;
 use crate::call::{Timer, server_key};
 use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath};

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{Asked, End, Loss, NextHop, Timer, Way, Ways, Written, recorded_dialog, recorded_way};
+use crate::call::{Authenticated, End, Loss, NextHop, Timer, Way, Ways, Written, recorded_dialog, recorded_way};
 use crate::ids::{CallUid, ProposalId};
 use crate::io::{Counter, Output, ResolveError, ReturnPath, Side, Target};
 use crate::replica::{CallEntry, OWNER_LOST_LEVEL};
@@ -55,7 +55,7 @@ struct Parting {
     end: End,
     /// The BYE as it is sent, without Via and credentials.
     bye: crate::sip::Draft,
-    asked: Option<Asked>,
+    asked: Option<Authenticated>,
     ways: Ways,
     way: Option<Way>,
     host: Box<str>,
@@ -187,7 +187,7 @@ impl Sbc {
             token: "".into(),
             known: Default::default(),
         };
-        let asked = Asked::of(&self.cx, &end.trunk, Default::default(), &bye);
+        let asked = Authenticated::of(&self.cx, &end.trunk, Default::default(), &bye);
         Some(Parting { side, end, bye, asked, ways: Ways::default(), way: None, host: "".into(), settled: false })
     }
 

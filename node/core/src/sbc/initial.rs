@@ -1,7 +1,7 @@
 //! The first INVITE of a call: admitted, placed by its claim, begun.
 
 use super::Sbc;
-use super::undecided::Waited;
+use super::held_invites::Waited;
 use crate::call::server_key;
 use crate::call::{AfterClaim, Call, INVITE_LIFE, MaxForwardsError, NewCall, next_max_forwards};
 use crate::ids::{LocalId, NodeId};
@@ -68,7 +68,7 @@ impl Sbc {
     /// True for the very packet that this node, or the log, has a call of.
     fn is_copy(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
         let id = self.by_claim.get(key);
-        let own = id.and_then(|s| self.calls.get(s).map(|c| c.exact).or_else(|| self.unsettled.get(*s).map(|e| e.exact)));
+        let own = id.and_then(|s| self.calls.get(s).map(|c| c.exact).or_else(|| self.unrecorded.get(*s).map(|e| e.exact)));
         own.is_some_and(|own| own == *exact) || {
             let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             replica.claim(key).is_some_and(|entry| entry.exact() == exact)
@@ -77,7 +77,7 @@ impl Sbc {
 
     /// Whether the call of that claim is over here while the log does not know it: true for one that may be begun again.
     fn was_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> Option<bool> {
-        let ended = self.unsettled.get(*self.by_claim.get(key)?)?;
+        let ended = self.unrecorded.get(*self.by_claim.get(key)?)?;
         Some(ended.failed && ended.exact != *exact)
     }
 

@@ -14,7 +14,7 @@ mod doubt;
 mod emits;
 mod extensions;
 mod farewell;
-mod in_dialog;
+mod held_invites;
 mod initial;
 mod judge;
 mod loops;
@@ -22,12 +22,12 @@ mod memory;
 mod neighbours;
 mod outcome;
 mod page;
+mod place;
 mod probe;
 mod receive;
 mod replaces;
 mod subscription;
-mod undecided;
-mod unsettled;
+mod unrecorded;
 mod urgency;
 
 use std::collections::{BTreeMap, HashMap};
@@ -60,11 +60,11 @@ pub struct Sbc {
     /// Of the calls, those that another start or another node began.
     elsewhere: HashMap<CallUid, LocalId>,
     /// Calls that are over, and of which the log does not know it yet.
-    unsettled: unsettled::Unsettled,
+    unrecorded: unrecorded::Unrecorded,
     by_claim: HashMap<[u8; 16], LocalId>,
     by_media: HashMap<MediaId, LocalId>,
     holds: Holds,
-    undecided: undecided::Undecided,
+    held_invites: held_invites::HeldInvites,
     /// CANCELs that came before their INVITE (AC-07).
     tombstones: Recent<[u8; 16]>,
     /// Claims of calls that this node has served, and forgotten (AC-55).
@@ -111,11 +111,11 @@ impl Sbc {
             cx,
             calls: HashMap::new(),
             elsewhere: HashMap::new(),
-            unsettled: Default::default(),
+            unrecorded: Default::default(),
             by_claim: HashMap::new(),
             by_media: HashMap::new(),
             holds: Holds::default(),
-            undecided: Default::default(),
+            held_invites: Default::default(),
             tombstones: Recent::default(),
             served: Recent::default(),
             redirected: Recent::default(),
@@ -169,7 +169,7 @@ impl Sbc {
             Input::ProposeFailed { id } => {
                 let id = LocalId(id.0);
                 self.with_call(id, |call, cx| call.on_propose_failed(cx));
-                self.with_unsettled(id, |ended, cx| ended.journal.on_failed(cx));
+                self.with_unrecorded(id, |ended, cx| ended.journal.on_failed(cx));
             }
             Input::ViewChanged(view) => self.on_view(view),
             Input::SendFailed { id, reason } => self.on_send_failed(id, reason),
@@ -235,12 +235,12 @@ impl Sbc {
 
     /// Calls that this node owns, in any state.
     pub fn call_count(&self) -> usize {
-        self.calls.len() + self.unsettled.len()
+        self.calls.len() + self.unrecorded.len()
     }
 
     /// Of those, the ones that are over and wait for the log: only their records are kept.
-    pub fn unsettled_count(&self) -> usize {
-        self.unsettled.len()
+    pub fn unrecorded_count(&self) -> usize {
+        self.unrecorded.len()
     }
 
     /// The media session of a call, where this node owns it.
@@ -332,7 +332,7 @@ impl Sbc {
             }
         }
         if !ended.journal.is_settled() {
-            self.keep_unsettled(id, ended);
+            self.keep_unrecorded(id, ended);
         } else if self.by_claim.get(&ended.claim_key.0) == Some(&id) {
             self.by_claim.remove(&ended.claim_key.0);
         }
@@ -358,9 +358,9 @@ impl Sbc {
                 Timer::Call(id, timer) => {
                     match timer {
                         CallTimer::Journal => {
-                            self.with_unsettled(id, |ended, cx| ended.journal.on_retry(cx));
+                            self.with_unrecorded(id, |ended, cx| ended.journal.on_retry(cx));
                         }
-                        CallTimer::Early => self.with_unsettled(id, |ended, cx| ended.journal.on_early(cx)),
+                        CallTimer::Early => self.with_unrecorded(id, |ended, cx| ended.journal.on_early(cx)),
                         _ => {}
                     }
                     if let CallTimer::Doubt(side) = timer {
@@ -369,7 +369,7 @@ impl Sbc {
                     self.with_call(id, |call, cx| call.on_timer(cx, timer));
                 }
                 Timer::Hold(id) => self.on_hold_over(id),
-                Timer::Undecided(id) => self.on_undecided(id),
+                Timer::HeldInvite(id) => self.on_held_invite(id),
                 Timer::Crowd => self.on_crowd_tick(),
                 Timer::Farewell => self.on_farewell_tick(),
                 Timer::Probe => self.on_probe_tick(),

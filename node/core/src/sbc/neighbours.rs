@@ -1,6 +1,6 @@
 //! How a peer is that this node has no link to: OPTIONS to its unicast and core address, and what its answer says under seal.
 //!
-//! Asked only while this node is cut off from the quorum, or its disk has failed: only then does it matter who else serves. One question to
+//! Authenticated only while this node is cut off from the quorum, or its disk has failed: only then does it matter who else serves. One question to
 //! an address at a time. A member's question is known by its branch, which only members can mint, and by its source; nobody else is told
 //! anything, and a member's answer can be read by members alone, and for no other question.
 

@@ -89,7 +89,7 @@ impl Sbc {
         let id = self.by_claim.get(key).copied();
         let known = id.and_then(|s| self.calls.get(&s));
         let known = known.filter(|c| !c.is_lost() && !c.is_ceded() && !c.has_failed()).map(|c| (c.uid, c.stage()));
-        let ended = || id.and_then(|s| self.unsettled.get(s)).filter(|e| !e.failed && !e.abandoned).map(|e| e.uid);
+        let ended = || id.and_then(|s| self.unrecorded.get(s)).filter(|e| !e.failed && !e.abandoned).map(|e| e.uid);
         let served = || ended().or_else(|| self.served.get(self.cx.now.mono, key)).or_else(|| self.recorded(key));
         known.or_else(|| served().map(|uid| (uid, ClaimStage::Answered)))
     }
@@ -98,7 +98,7 @@ impl Sbc {
     pub(super) fn has_failed_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
         let serial = self.by_claim.get(key).copied();
         let call = || serial.and_then(|s| self.calls.get(&s)).is_some_and(|c| c.has_failed() && c.exact == *exact);
-        let ended = || serial.and_then(|s| self.unsettled.get(s)).is_some_and(|e| e.failed && e.exact == *exact);
+        let ended = || serial.and_then(|s| self.unrecorded.get(s)).is_some_and(|e| e.failed && e.exact == *exact);
         let recorded = || {
             let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let entry = replica.claim(key).filter(|e| e.has_failed() && e.exact() == exact);
@@ -121,7 +121,7 @@ impl Sbc {
             Method::Ack => {
                 // What the transaction does not take acknowledges a 2xx, of a UA that gave it the branch of the INVITE.
                 if let Some(tx) = self.cx.tx.find_server(&key) {
-                    // Asked before: on a reliable transport the ACK ends the transaction (timer I is zero).
+                    // Authenticated before: on a reliable transport the ACK ends the transaction (timer I is zero).
                     let user = self.cx.tx.server_user(tx);
                     if !self.cx.tx.on_ack(self.cx.now.mono, tx) {
                         if let ServerUser::Call(call) = user {

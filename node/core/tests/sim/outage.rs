@@ -25,8 +25,8 @@ fn world(count: u64) -> World {
     w
 }
 
-fn unsettled(w: &World) -> usize {
-    w.nodes.iter().map(|n| n.sbc.unsettled_count()).sum()
+fn unrecorded(w: &World) -> usize {
+    w.nodes.iter().map(|n| n.sbc.unrecorded_count()).sum()
 }
 
 #[test]
@@ -37,13 +37,13 @@ fn calls_that_are_over_count_as_none_while_the_log_cannot_hear_of_them() {
     assert_eq!(got, [Some(200); 8], "the trunk's limit is for calls that are up");
     assert_eq!(w.counted(Counter::Limited("trunk_max_calls")), 0);
     w.run_until(200_000);
-    assert_eq!(unsettled(&w), 8, "only their records are kept");
+    assert_eq!(unrecorded(&w), 8, "only their records are kept");
     let tried = w.proposals;
     w.run_until(3_600_000);
     assert_eq!(w.proposals, tried, "nothing is proposed to a log that cannot commit it");
     w.no_quorum = false;
     w.run_until(3_700_000);
-    assert_eq!(unsettled(&w), 0);
+    assert_eq!(unrecorded(&w), 0);
     let wrong = invariants::check(&w);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Sbc;
 use crate::call::server_key;
-use crate::call::{ALLOW_NO_EVENTS, Asked, copy_through, finish_response, upstream};
+use crate::call::{ALLOW_NO_EVENTS, Authenticated, copy_through, finish_response, upstream};
 use crate::ctx::AGENT;
 use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath};
@@ -52,7 +52,7 @@ struct Sent {
     path: Path,
     tls_name: Option<Box<str>>,
     /// Where we have credentials there.
-    asked: Option<Asked>,
+    asked: Option<Authenticated>,
 }
 
 /// One request.

@@ -2,7 +2,7 @@
 
 use super::{GIVE_UP, Page, Sent};
 use crate::call::{
-    Asked, Challenged, DATAGRAM_MAX, Known, LOOP_PARAM, Timer, copy_through, next_max_forwards, strip_our_credentials,
+    Authenticated, Challenged, DATAGRAM_MAX, Known, LOOP_PARAM, Timer, copy_through, next_max_forwards, strip_our_credentials,
     target_number, to_value, uri_at,
 };
 use crate::dialog::fit_to_send;
@@ -73,7 +73,7 @@ impl Sbc {
         if page.subscribes() {
             self.dial_subscription(id, &candidate.trunk, path, tls_name.clone(), &mut draft);
         }
-        let asked = Asked::new(&mut self.cx, &candidate.trunk, Known::default(), &mut draft);
+        let asked = Authenticated::new(&mut self.cx, &candidate.trunk, Known::default(), &mut draft);
         let loops = self.cx.loop_cookie(&page.request);
         let Some(tx) = self.transmit_page(id, &mut draft, path, tls_name.clone(), &loops) else { return false };
         let failover = self.cx.config.failover_after(&candidate.trunk);

@@ -1,7 +1,7 @@
 //! Subscriptions (RFC 6665) through this node: a dialog with the subscriber and one with the notifier, each with identifiers of our
 //! own, as a call has them. The events and their documents are not looked into.
 //!
-//! The SUBSCRIBE that begins one goes out as a page does; `in_dialog` passes what comes within it. It is soft state: nothing of it
+//! The SUBSCRIBE that begins one goes out as a page does; `crossing` passes what comes within it. It is soft state: nothing of it
 //! is in the log. A node that starts again says 481, and the subscriber subscribes anew.
 //!
 //! Of a SUBSCRIBE that forks downstream, the notifier whose 2xx or NOTIFY comes first has the subscription, the others get 481, which
@@ -10,7 +10,7 @@
 //!
 //! A call that ends while a REFER waits for its last NOTIFY leaves such a dialog usage behind for a while (RFC 5057 §4.2).
 
-mod in_dialog;
+mod crossing;
 mod state;
 
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{Asked, End, Known, Refer, Timer, Usage, asks_for_sips, is_sips, keep_alive_after};
+use crate::call::{Authenticated, End, Known, Refer, Timer, Usage, asks_for_sips, is_sips, keep_alive_after};
 use crate::dialog::{Dialog, without_tag};
 use crate::ids::{CallUid, LocalId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
@@ -27,7 +27,7 @@ use crate::sip::{Draft, HeaderId, Message};
 use crate::timer::TimerId;
 use crate::token::{OwnerToken, TokenKind};
 
-use in_dialog::Passing;
+use crossing::Passing;
 use state::MARGIN;
 
 /// Subscriptions of a node: at 3 KB each this bounds them at 150 MB.
@@ -240,7 +240,7 @@ impl Sbc {
     }
 
     /// The SUBSCRIBE that began it has its final answer. `asked`: with what it was accepted.
-    pub(super) fn settle_subscription(&mut self, id: LocalId, accepted: bool, asked: Option<&Asked>) {
+    pub(super) fn settle_subscription(&mut self, id: LocalId, accepted: bool, asked: Option<&Authenticated>) {
         let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
         subscription.asking = false;
         if let Some(asked) = asked {

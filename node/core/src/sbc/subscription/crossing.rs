@@ -4,7 +4,7 @@ use super::Subscription;
 use super::state::{Told, ends_usage, granted, told};
 use crate::call::server_key;
 use crate::call::{
-    Asked, Loss, MaxForwardsError, NextHop, Timer, Way, Ways, Written, copy_through, finish_response, map_event_id,
+    Authenticated, Loss, MaxForwardsError, NextHop, Timer, Way, Ways, Written, copy_through, finish_response, map_event_id,
     next_max_forwards, strip_our_credentials, upstream,
 };
 use crate::ctx::AGENT;
@@ -33,7 +33,7 @@ pub(super) struct Passing {
     request: Message,
     tx: ServerTxId,
     /// Where we have credentials on the other side.
-    asked: Option<Asked>,
+    asked: Option<Authenticated>,
     /// As it is sent, without Via and credentials.
     draft: Draft,
     /// The host that is looked up for it.
@@ -165,7 +165,7 @@ impl Sbc {
         strip_our_credentials(cx, &trunk, &mut draft);
         map_event_id(&refers, from, request.method(), &mut draft);
         draft.set_body(request.content_type(), request.body());
-        let asked = Asked::of(cx, &to.trunk, to.known.clone(), &draft);
+        let asked = Authenticated::of(cx, &to.trunk, to.known.clone(), &draft);
         let request = request.clone();
         subscription.passing.push(Passing { id: number, from, request, tx, asked, draft, looked_up: None, outs: Vec::new() });
         self.send_passing(id, number);

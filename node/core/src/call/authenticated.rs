@@ -9,30 +9,30 @@ use crate::sip::{Draft, Message};
 
 /// A request of ours that no call looks after, with what its far end has asked for: it can be sent again until its answer.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Authenticated {
     trunk: Box<str>,
     retry: Retry,
     known: Known,
 }
 
-impl Asked {
+impl Authenticated {
     /// Of a request toward a trunk, without Via; what its far end has asked for before is put in. `None`: we have no credentials
     /// there.
-    pub fn new(cx: &mut Services, trunk: &str, known: Known, draft: &mut Draft) -> Option<Asked> {
-        let asked = Asked::of(cx, trunk, known, draft)?;
+    pub fn new(cx: &mut Services, trunk: &str, known: Known, draft: &mut Draft) -> Option<Authenticated> {
+        let asked = Authenticated::of(cx, trunk, known, draft)?;
         *draft = asked.again(cx);
         Some(asked)
     }
 
     /// The same, the request left as it is: `again` gives it for each way that it goes.
-    pub fn of(cx: &Services, trunk: &str, known: Known, draft: &Draft) -> Option<Asked> {
+    pub fn of(cx: &Services, trunk: &str, known: Known, draft: &Draft) -> Option<Authenticated> {
         cx.credentials(trunk)?;
-        Some(Asked { trunk: trunk.into(), retry: Retry { draft: draft.clone(), tries: 0 }, known })
+        Some(Authenticated { trunk: trunk.into(), retry: Retry { draft: draft.clone(), tries: 0 }, known })
     }
 
     /// Of a request that a call has made, with what its far end has asked for before.
-    pub(super) fn from_retry(trunk: Box<str>, retry: Retry, known: Known) -> Asked {
-        Asked { trunk, retry, known }
+    pub(super) fn from_retry(trunk: Box<str>, retry: Retry, known: Known) -> Authenticated {
+        Authenticated { trunk, retry, known }
     }
 
     /// The CSeq number after that of the request.

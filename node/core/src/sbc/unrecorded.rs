@@ -9,16 +9,16 @@ use crate::ids::{CallUid, LocalId};
 use crate::io::Counter;
 
 /// Calls kept: an outage of hours at a country's load, some 100 MB at 5 KB each. Beyond it the oldest ordinary call's records go first.
-const MAX_UNSETTLED: usize = 20_000;
+const MAX_UNRECORDED: usize = 20_000;
 
 /// What waits for the log, by id: the order in which the calls began.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled {
+pub(super) struct Unrecorded {
     emergency: BTreeMap<LocalId, Ended>,
     ordinary: BTreeMap<LocalId, Ended>,
 }
 
-impl Unsettled {
+impl Unrecorded {
     pub(super) fn len(&self) -> usize {
         self.emergency.len() + self.ordinary.len()
     }
@@ -43,7 +43,7 @@ impl Unsettled {
     fn keep(&mut self, id: LocalId, ended: Ended) -> Option<Ended> {
         let list = if ended.emergency { &mut self.emergency } else { &mut self.ordinary };
         list.insert(id, ended);
-        if self.len() <= MAX_UNSETTLED {
+        if self.len() <= MAX_UNRECORDED {
             return None;
         }
         self.ordinary.pop_first().or_else(|| self.emergency.pop_first()).map(|(_, ended)| ended)
@@ -52,8 +52,8 @@ impl Unsettled {
 
 impl Sbc {
     /// Keeps what the log has still to hear of a call that is over.
-    pub(super) fn keep_unsettled(&mut self, id: LocalId, ended: Ended) {
-        if let Some(mut dropped) = self.unsettled.keep(id, ended) {
+    pub(super) fn keep_unrecorded(&mut self, id: LocalId, ended: Ended) {
+        if let Some(mut dropped) = self.unrecorded.keep(id, ended) {
             dropped.journal.drop_records(&mut self.cx);
             self.cx.count(Counter::Dropped("unsettled_call"));
             if self.by_claim.get(&dropped.claim_key.0) == Some(&dropped.id) {
@@ -63,11 +63,11 @@ impl Sbc {
     }
 
     /// Works on the records of a call that is over, and forgets them when the log has them.
-    pub(super) fn with_unsettled(&mut self, id: LocalId, f: impl FnOnce(&mut Ended, &mut crate::call::Services)) {
-        let Some(ended) = self.unsettled.get_mut(id) else { return };
+    pub(super) fn with_unrecorded(&mut self, id: LocalId, f: impl FnOnce(&mut Ended, &mut crate::call::Services)) {
+        let Some(ended) = self.unrecorded.get_mut(id) else { return };
         f(ended, &mut self.cx);
         if ended.journal.is_settled()
-            && let Some(ended) = self.unsettled.remove(id)
+            && let Some(ended) = self.unrecorded.remove(id)
             && self.by_claim.get(&ended.claim_key.0) == Some(&id)
         {
             self.by_claim.remove(&ended.claim_key.0);
@@ -75,8 +75,8 @@ impl Sbc {
     }
 
     /// Where the call is that is over and has that id.
-    pub(super) fn unsettled_place(&self, uid: CallUid) -> Option<LocalId> {
-        self.place(uid).filter(|id| self.unsettled.get(*id).is_some_and(|ended| ended.uid == uid))
+    pub(super) fn unrecorded_place(&self, uid: CallUid) -> Option<LocalId> {
+        self.place(uid).filter(|id| self.unrecorded.get(*id).is_some_and(|ended| ended.uid == uid))
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_oldest_ordinary_call_goes_first() {
-        let mut list = Unsettled::default();
+        let mut list = Unrecorded::default();
         let uid = |serial| CallUid { node: crate::ids::NodeId(1), incarnation: crate::ids::Incarnation(1), serial };
         let ended = |serial, emergency| Ended {
             id: LocalId(serial),
@@ -101,12 +101,12 @@ mod tests {
             journal: crate::call::Journal::new(LocalId(serial), uid(serial)),
         };
         assert!(list.keep(LocalId(1), ended(1, true)).is_none());
-        for id in 2..=MAX_UNSETTLED as u64 {
+        for id in 2..=MAX_UNRECORDED as u64 {
             assert!(list.keep(LocalId(id), ended(id, id > 10)).is_none());
         }
         for (id, dropped) in (20_001..).zip((2..=10).chain([1, 11])) {
             assert_eq!(list.keep(LocalId(id), ended(id, true)).map(|e| e.uid.serial), Some(dropped));
         }
-        assert_eq!(list.len(), MAX_UNSETTLED);
+        assert_eq!(list.len(), MAX_UNRECORDED);
     }
 }

@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// What waits.
 #[derive(Debug, Default)]
-pub(super) struct Undecided {
+pub(super) struct HeldInvites {
     held: HashMap<u64, Held>,
 }
 
@@ -55,31 +55,31 @@ impl Sbc {
         message: &Message,
         waited: Waited,
     ) -> bool {
-        if self.undecided.held.values().any(|h| h.exact == exact) {
+        if self.held_invites.held.values().any(|h| h.exact == exact) {
             // A copy of one that waits.
             return true;
         }
         let until = waited.until.unwrap_or(self.cx.now.mono + LONGEST);
-        if self.cx.now.mono >= until || self.undecided.held.len() >= MAX_UNDECIDED {
+        if self.cx.now.mono >= until || self.held_invites.held.len() >= MAX_UNDECIDED {
             return false;
         }
         self.cx.count(Counter::Misrouted("INVITE", "hold"));
         let id = self.cx.serial();
-        self.cx.start_timer(LOOK_EVERY, Timer::Undecided(id));
+        self.cx.start_timer(LOOK_EVERY, Timer::HeldInvite(id));
         let (arrived, admitted) = (self.cx.arrived, waited.admitted);
-        self.undecided.held.insert(id, Held { exact, path, back, message: message.clone(), arrived, until, admitted });
+        self.held_invites.held.insert(id, Held { exact, path, back, message: message.clone(), arrived, until, admitted });
         true
     }
 
     /// Takes one out: its caller has given up.
-    pub(super) fn leave_undecided(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
-        let id = self.undecided.held.iter().find(|(_, held)| held.exact == *exact).map(|(id, _)| *id)?;
-        self.undecided.held.remove(&id).map(|held| (held.back, held.message))
+    pub(super) fn leave_held_invite(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
+        let id = self.held_invites.held.iter().find(|(_, held)| held.exact == *exact).map(|(id, _)| *id)?;
+        self.held_invites.held.remove(&id).map(|held| (held.back, held.message))
     }
 
     /// Time to look again.
-    pub(super) fn on_undecided(&mut self, id: u64) {
-        let Some(held) = self.undecided.held.remove(&id) else { return };
+    pub(super) fn on_held_invite(&mut self, id: u64) {
+        let Some(held) = self.held_invites.held.remove(&id) else { return };
         self.cx.arrived = held.arrived;
         if self.cx.tx.find_server(&server_key(&held.message, &Method::Invite)).is_none() {
             let waited = Waited { until: Some(held.until), admitted: held.admitted };

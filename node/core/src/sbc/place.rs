@@ -31,7 +31,7 @@ impl Sbc {
             let named = placement::named_call(&self.cx.key, &replica, message);
             let place = match named {
                 // Over, whatever the log knows of it; but for what it left behind (RFC 5057).
-                Some((uid, _)) if self.unsettled_place(uid).is_some() && !self.own_subscription(uid) => Placement::Nowhere,
+                Some((uid, _)) if self.unrecorded_place(uid).is_some() && !self.own_subscription(uid) => Placement::Nowhere,
                 Some((uid, _)) => placement::of_call(&facts, uid, self.own_call(uid).is_some() || self.own_subscription(uid)),
                 None => placement::of_nothing(&facts),
             };
@@ -41,7 +41,7 @@ impl Sbc {
         match (place, named) {
             (Placement::Mine, Some((uid, side))) => self.on_own(uid, side, back, message),
             (Placement::Peer(node), Some((uid, side))) => {
-                if back.ingress.is_none() && self.is_pushy_stranger(uid, side, path.remote.ip()) {
+                if back.ingress.is_none() && self.over_relay_rate(uid, side, path.remote.ip()) {
                     self.cx.count(Counter::Misrouted(label, "stranger"));
                     return;
                 }
