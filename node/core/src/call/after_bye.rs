@@ -39,6 +39,8 @@ struct Pending {
 enum Request {
     /// Nothing.
     Plain,
+    /// The final one was there: what is left is that a BYE which crosses ours may still be on its way, until the transaction ends.
+    Settled,
     /// It goes again where its far end asks who we are.
     ByeAgain(Box<ByeAgain>),
     /// A final one gets its ACK.
@@ -63,9 +65,15 @@ struct AbandonedInvite {
 }
 
 impl AfterBye {
-    /// A BYE or CANCEL of ours for this call has no final answer yet: for its far ends the call is not over.
+    /// A BYE or CANCEL of ours for this call has no final answer yet, or had it just now: a BYE of its far end may have crossed it (RFC 5407
+    /// §3.2.1), and by another socket even its answer.
     pub fn is_ending(&self, call: LocalId) -> bool {
         self.of_call.contains_key(&call)
+    }
+
+    /// Its final response has come: further ones are copies.
+    pub fn is_settled(&self, tx: ClientTxId) -> bool {
+        self.pending.get(&tx).is_none_or(|pending| matches!(pending.request, Request::Settled))
     }
 
     fn insert(&mut self, tx: ClientTxId, call: LocalId, request: Request) {
@@ -129,16 +137,17 @@ impl Services {
     /// A response to such a request.
     pub fn on_after_bye_response(&mut self, tx: ClientTxId, action: ResponseAction, response: &Message) {
         let status = response.status().unwrap_or(0);
-        let Some(Pending { call, request }) = self.after_bye.pending.get(&tx) else { return };
+        let Some(Pending { call, request }) = self.after_bye.pending.get_mut(&tx) else { return };
+        let call = *call;
         if let Request::Invite(invite) = request {
-            let (call, invite) = (*call, invite.clone());
+            let invite = invite.clone();
             return self.ack_abandoned(tx, call, *invite, action, response);
         }
         if status < 200 {
             return;
         }
-        self.tx.set_client_user(tx, ClientUser::Nobody);
-        let Some(Pending { call, request: Request::ByeAgain(mut request) }) = self.after_bye.take(tx) else { return };
+        let settled = std::mem::replace(request, Request::Settled);
+        let Request::ByeAgain(mut request) = settled else { return };
         if !matches!(status, 401 | 407) {
             return;
         }

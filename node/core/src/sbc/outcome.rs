@@ -13,6 +13,7 @@ impl Sbc {
         match self.cx.tx.client_user(tx) {
             ClientUser::Nobody => {}
             ClientUser::Call { id, purpose } => self.on_call_response(id, purpose, (tx, action), back, response),
+            ClientUser::AfterBye { .. } if self.cx.after_bye.is_settled(tx) => {}
             ClientUser::AfterBye { call } => {
                 self.cx.note_received(call, back, response);
                 self.with_call(call, |call, cx| call.on_way_settled(cx, tx, Some(response)));
