@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use cluster_tests::cluster::{ANYCAST, Cluster, Options, PSAP, SETTLE, SIPS_PORT, anycast, core, unicast};
+use cluster_tests::cluster::{ANYCAST, Cluster, Options, PSAP, SETTLE, SIPS_PORT, anycast, core, list, unicast};
 use cluster_tests::flood::{self, Callers, Flood, Psap};
 use cluster_tests::message::{Message, sdp};
 use cluster_tests::phone::{ANSWER, Phone};
@@ -36,6 +36,9 @@ const CALLERS: u32 = 12;
 const REPEATED_TWICE: Duration = Duration::from_millis(1500);
 /// INVITEs at the PSAP for a hundred calls.
 const MOST_ASKED: u64 = 102;
+
+/// An alarm is looked for once a second, and stands for ten seconds more.
+const OVERLOAD: Duration = Duration::from_secs(40);
 
 /// When a call that the PSAP never saw or that it could not refuse is over: timer B, and what is left of the call after it.
 const GIVEN_UP: Duration = Duration::from_secs(60);
@@ -247,7 +250,10 @@ fn beside_a_flood(uri: &str, rate: u32) {
     let pids: Vec<_> = (0..3).map(|n| cluster.pid(n).expect("it runs")).collect();
     let flood = Flood { to: anycast(), uri, rate, sources: 200, time: FLOOD };
     let callers = Callers { to: anycast(), uri: "sip:112@127.0.0.100", every: FLOOD / CALLERS, count: CALLERS };
+    let holder = cluster.holder();
     let figures = flood::run(flood, callers);
+    let overload = || cluster.metric(holder, "sbc_alarm{alarm=\"overload\"}");
+    wait::until_equal("the alarm while it is too much, and a while after", OVERLOAD, &1, overload);
     let (invites, calls) = psap.asked();
     println!("{:.0} a second, median {:?}, p99 {:?}", figures.rate(), figures.quantile(0.5), figures.quantile(0.99));
     println!("{invites} INVITEs at the PSAP for {calls} calls");
@@ -257,6 +263,14 @@ fn beside_a_flood(uri: &str, rate: u32) {
     assert!(invites * 100 <= calls * MOST_ASKED, "{invites} INVITEs for {calls} calls");
     for (node, pid) in (0..3).zip(pids) {
         assert!(cluster.pid(node) == Some(pid) && cluster.is_up(node), "node {node} ended:\n{}", cluster.logs());
+    }
+    wait::until_equal("it is over", OVERLOAD, &0, overload);
+    for kind in ["EVENT_KIND_ALARM_RAISED", "EVENT_KIND_ALARM_CLEARED"] {
+        wait::until("the log has it", SETTLE, || {
+            let events = list(&cluster.json(&["event", "list"]), "events");
+            let told = events.iter().any(|e| e["kind"] == kind && e["alarm"] == "overload");
+            if told { Ok(()) } else { Err((kind, events)) }
+        });
     }
 }
 

@@ -34,11 +34,17 @@ fn without_quorum_a_live_emergency_call_is_seen_and_ended() {
     }
     wait::until_equal("the quorum is lost", SETTLED, &0, || cluster.metric(holder, "sbc_raft_quorum"));
 
+    wait::until_equal("the alarm of it", SETTLED, &1, || cluster.metric(holder, "sbc_alarm{alarm=\"no-quorum\"}"));
+    assert!(ctl(&["status"]).stdout.contains("no-quorum"), "an operator sees it");
+
     let invite = scene.invite();
     let (at_psap, from) = scene.ring(&invite, unicast(holder));
     wait::until("the dispatcher hears of it at once", AT_ONCE, || match &events(&cluster, holder)[..] {
         [(id, kind, 0), ..] if kind == "EVENT_KIND_RECEIVED" && id.ends_with(".1.received.1") => Ok(()),
         other => Err(other.to_vec()),
+    });
+    wait::until_equal("a call went on without the log", SETTLED, &1, || {
+        cluster.metric(holder, "sbc_alarm{alarm=\"calls-degraded\"}")
     });
     scene.psap.send(&Scene::answer(&at_psap), from);
     let (ok, _) = scene.caller.expect_response(200, "INVITE");
@@ -73,6 +79,13 @@ fn without_quorum_a_live_emergency_call_is_seen_and_ended() {
 
     cluster.dev(&["heal"]);
     cluster.settled(1);
+    wait::until_equal("the quorum is back", SETTLED, &0, || cluster.metric(holder, "sbc_alarm{alarm=\"no-quorum\"}"));
+    // It stands for a minute after the last such call, so the log hears of it once there is one.
+    wait::until("the log has the alarm", SETTLED, || {
+        let all = list(&cluster.json(&["event", "list", "--endpoint", &grpc(holder)]), "events");
+        let raised = |e: &Value| e["kind"] == "EVENT_KIND_ALARM_RAISED" && e["alarm"] == "calls-degraded";
+        if all.iter().any(raised) { Ok(()) } else { Err(all) }
+    });
     for node in 0..3 {
         let ids = |events: &[(String, String, u64)]| events.iter().map(|(id, _, _)| id.clone()).collect::<Vec<_>>();
         let log = wait::until("the log confirms what was told", SETTLED, || {
