@@ -5,7 +5,7 @@ use super::held_invites::Waited;
 use crate::call::server_key;
 use crate::call::{AfterClaim, Call, INVITE_LIFE, MaxForwardsError, NewCall, next_max_forwards};
 use crate::ids::{LocalId, NodeId};
-use crate::io::{Counter, Path, Realm, ReturnPath};
+use crate::io::{ClaimStage, Counter, Path, PeerMessage, Realm, ReturnPath};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::policy::{IdentityPolicy, Trunk};
 use crate::routing;
@@ -47,9 +47,19 @@ impl Sbc {
             ClaimPlacement::Merged if self.is_copy(&key.0, &exact) => {
                 self.cx.count(Counter::Misrouted("INVITE", "stale"));
             }
+            // A rival that has yielded to a call which has ceded itself: neither way is refused before the log has decided.
+            ClaimPlacement::Merged if back.ingress.is_some() && known.is_some_and(Call::is_ceded) => {
+                self.cx.count(Counter::Dropped("quiet_copy"));
+            }
             ClaimPlacement::Merged => {
                 self.cx.count(Counter::Claim("merged"));
+                let yielded = known.filter(|call| back.ingress.is_some() && call.stage() < ClaimStage::Won).map(|call| call.id);
                 self.refuse(back, message, 482);
+                if let Some(id) = yielded {
+                    // Its call must not come back, should the log give it the key: its caller has its answer, and this call's has none.
+                    self.with_call(id, |call, cx| call.on_rival_refused(cx));
+                    self.cx.tell_peers(&PeerMessage::Cancelled { key: key.0, exact });
+                }
             }
             // A peer that says "yours" about something this node has not: its copy is not the first one.
             ClaimPlacement::New | ClaimPlacement::Unsure if back.ingress.is_some() => {

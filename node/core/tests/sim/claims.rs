@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use sbc_core::io::Counter;
 use sbc_core::policy::MisroutePolicy;
-use sbc_core::sip::{Message, Method};
+use sbc_core::sip::{HeaderId, Message, Method};
 
 use crate::cases::{at_rest, by_nodes, callers, relayed, repeat_at, responses, world};
 use crate::far::{Far, wait};
 use crate::plan::{Plan, PsapPlan};
-use crate::world::{Fault, Net, World, addr, config};
+use crate::stage::Stage;
+use crate::world::{Fault, MS, Net, World, addr, config};
 
 const START: u64 = 100;
 
@@ -104,7 +105,7 @@ fn refused(status: u16) -> (World, Far, Far) {
 /// The caller's INVITE by another way.
 fn by_branch(caller: &Far, branch: &str) -> sbc_core::sip::Draft {
     let mut draft = caller.initial(&Method::Invite, "sip:112@198.18.112.112", "again", 1);
-    draft.set(sbc_core::sip::HeaderId::Via, format!("SIP/2.0/UDP {};branch=z9hG4bK{branch};rport", caller.addr));
+    draft.set(HeaderId::Via, format!("SIP/2.0/UDP {};branch=z9hG4bK{branch};rport", caller.addr));
     draft
 }
 
@@ -395,4 +396,47 @@ fn ac_07_cancel_that_overtakes_its_invite_without_quorum() {
     assert!(finals.contains(&(Some(200), Method::Cancel)), "{finals:?}");
     assert!(finals.contains(&(Some(487), Method::Invite)), "{finals:?}");
     assert!(diallers(&w).is_empty() && w.phones[1].legs.is_empty(), "nobody rings");
+}
+
+/// One request by two ways at two nodes, while the log is slow by this much, the second one so much later: how each ended, by branch.
+fn forked(log_ms: u64, later_ms: u64, nodes: [usize; 2]) -> [Option<u16>; 2] {
+    let mut s = Stage::new(false);
+    s.w.net.commit = (log_ms * MS, log_ms * MS + 1);
+    let unicast = nodes.map(|n| s.w.nodes[n].unicast);
+    let send = |s: &mut Stage, at: usize| {
+        let mut invite = s.initial();
+        invite.replace_first(HeaderId::Via, s.via(["first", "second"][at]));
+        let bytes = invite.encode().expect("well formed");
+        s.w.inject(s.source, unicast[at], bytes);
+    };
+    send(&mut s, 0);
+    wait(&mut s.w, later_ms);
+    send(&mut s, 1);
+    let mut ended = [None; 2];
+    for _ in 0..400 {
+        wait(&mut s.w, 5);
+        for invite in s.psap.inbox(&s.w).into_iter().filter(|(m, _)| m.method() == &Method::Invite && m.is_request()) {
+            s.psap.answer(&mut s.w, &(invite.0, (invite.1.ip(), 5060).into()), 180, &[]);
+        }
+        for (response, _) in s.got() {
+            let status = response.status().filter(|status| *status >= 200 && response.method() == &Method::Invite);
+            let branch = response.top_via().branch().unwrap_or_default().to_owned();
+            let at = usize::from(branch.ends_with("second"));
+            ended[at] = ended[at].or(status);
+        }
+    }
+    ended
+}
+
+/// Both branches of a proxy's fork reach the cluster: one of them is refused at most, however slow the log is and whoever is first.
+#[test]
+fn ac_28_of_two_ways_one_is_served() {
+    for log in [2, 60, 120, 149, 151, 200, 300, 600, 1500] {
+        for later in [0, 1, 3, 30, 49, 51, 100, 149, 160, 250] {
+            for nodes in [[0, 1], [1, 0], [2, 1], [0, 2]] {
+                let ended = forked(log, later, nodes);
+                assert!(ended.contains(&None), "log {log} ms, {later} ms later, at {nodes:?}: {ended:?}");
+            }
+        }
+    }
 }

@@ -193,6 +193,11 @@ impl Call {
         self.redial(cx, self.attempts.len().saturating_sub(1));
     }
 
+    /// An INVITE that a rival had and relayed here came by another way of a fork, and was refused with 482.
+    pub fn on_rival_refused(&mut self, cx: &mut Services) {
+        self.tell_claim(cx, ClaimEvent::RivalRefused);
+    }
+
     /// The transaction of its INVITE is over by its age.
     pub fn is_old(&self, cx: &Services) -> bool {
         cx.now.mono.since(self.arrived) >= INVITE_LIFE

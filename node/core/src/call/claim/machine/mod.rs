@@ -23,6 +23,8 @@ pub(in crate::call) struct CallClaim {
     state: ClaimState,
     /// A rival has handed over: the target is asked as another leg, should it still know this one.
     yielded: bool,
+    /// The other ways that the caller's INVITE took were refused: whoever has the key, this call alone can answer the caller (AC-28).
+    sole: bool,
     /// The rivals were told whose the claim is, for the called side said 482, and it was asked once more.
     told: bool,
     /// Peers without a link that were asked whether they have the call, and have still a moment to say so: nobody is dialled before.
@@ -35,7 +37,7 @@ impl CallClaim {
     /// Of a call that begins. `orphan`: under the key of one that nobody serves.
     pub(in crate::call) fn new(orphan: bool) -> CallClaim {
         let state = if orphan { ClaimState::Orphan } else { ClaimState::Pending };
-        CallClaim { state, yielded: false, told: false, awaited: Vec::new(), rounds: 0 }
+        CallClaim { state, yielded: false, sole: false, told: false, awaited: Vec::new(), rounds: 0 }
     }
 
     /// Of a call that was answered, as the log has it.
@@ -120,6 +122,10 @@ impl CallClaim {
                 self.yielded = true;
                 Step::nothing()
             }
+            ClaimEvent::RivalRefused => {
+                self.sole |= !self.is_ceded();
+                Step::nothing()
+            }
             ClaimEvent::Outlived if facts.old => self.on_served(facts),
             ClaimEvent::Outlived => Step::nothing(),
             ClaimEvent::CallerServed => self.on_served(facts),
@@ -160,9 +166,13 @@ impl CallClaim {
 
     /// Nothing was sent to the called side yet.
     fn on_lost(&mut self, winner: Winner, facts: &ClaimFacts) -> Step {
-        use ClaimAction::{AwaitPeers, Count, LeaveLog, Refuse, Reopen};
+        use ClaimAction::{AwaitPeers, Count, Degrade, Dial, LeaveLog, Refuse, Reopen, StandBeside};
         let ceded = self.is_ceded();
         match winner {
+            Winner::Merged | Winner::Left if self.sole => {
+                self.state = ClaimState::Degraded;
+                Step::of([Count("orphaned"), Degrade, StandBeside, Dial])
+            }
             // The call that was ceded asks that node once more, and goes on if there is no answer: its caller must not pay for that.
             Winner::Gone if ceded && (facts.old || matches!(self.state, ClaimState::Ceded { answered: true, .. })) => {
                 self.lose(facts, [Count("orphaned")])
@@ -188,6 +198,7 @@ impl CallClaim {
     fn on_lost_late(&mut self, winner: Winner, facts: &ClaimFacts) -> Step {
         use ClaimAction::{AskPeers, Count, LeaveLog, Refuse, StandBeside};
         match winner {
+            Winner::Merged | Winner::Left if self.sole => Step::of([Count("late_orphaned"), StandBeside]),
             // The winner has left the caller to this call's rival.
             Winner::Left if self.is_ceded() => self.lose(facts, []),
             // It may ring by now. A node that does not answer is no reason to take that from the caller.
@@ -246,6 +257,12 @@ impl CallClaim {
         let own = self.stage(facts.phase);
         match (facts.phase, own) {
             (_, ClaimStage::Won) if answered => self.leave(facts, []).then(Then::Yield),
+            // The rival has left, or is told to.
+            (CallPhase::Preparing | CallPhase::Dialling, ClaimStage::Preparing | ClaimStage::Dialling)
+                if self.sole && !answered =>
+            {
+                self.on_heard(peer)
+            }
             (CallPhase::Preparing, ClaimStage::Preparing) if stage > own || lower => {
                 match stage == ClaimStage::Won || facts.placeless {
                     true => self.lose(facts, [Count("lost")]).then(Then::Yield),
@@ -346,6 +363,7 @@ impl CallClaim {
     fn cede(&mut self, why: &'static str, answered: bool, facts: &ClaimFacts) -> Step {
         use ClaimAction::{Cede, Count, Reclaim};
         self.awaited.clear();
+        self.sole = false;
         let degraded = self.state == ClaimState::Degraded;
         let won = match self.state {
             ClaimState::Won { degraded } => Some(degraded),

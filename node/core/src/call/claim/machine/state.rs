@@ -85,6 +85,8 @@ pub(in crate::call) enum ClaimEvent {
     HandedOver,
     /// A copy of the INVITE was relayed here: what that node had dialled, it gives up.
     Yielded,
+    /// The INVITE of a rival that had yielded came by another way of a fork, and was refused with 482: this call's is the only one that is left.
+    RivalRefused,
     /// The INVITE of a call that is ceded may be too old now.
     Outlived,
     /// The caller has cancelled, or has a rival's answer.

@@ -322,6 +322,33 @@ fn the_482_of_a_claim_that_is_won_is_a_rivals_once() {
     assert_eq!(said(&claim.on(ClaimEvent::Merged, &facts)), "#merged_late => Redial");
 }
 
+/// AC-28: of a fork whose other ways were refused one is left, and that one serves the caller whoever has the key.
+#[test]
+fn the_only_way_that_is_left_goes_on() {
+    let (prep, dial) = (facts(Preparing), facts(Dialling));
+    for winner in [Winner::Merged, Winner::Left] {
+        for (state, phase, done, next) in [
+            (Pending, prep, "#orphaned Degrade StandBeside Dial", Degraded),
+            (Degraded, prep, "#orphaned Degrade StandBeside Dial", Degraded),
+            (Degraded, dial, "#late_orphaned StandBeside", Degraded),
+        ] {
+            let mut claim = machine(state);
+            let _ = claim.on(ClaimEvent::RivalRefused, &phase);
+            assert_eq!((said(&claim.on(ClaimEvent::Lost(winner), &phase)), &claim.state), (done.to_owned(), &next), "{winner:?}");
+        }
+    }
+    let mut claim = machine(Degraded);
+    let _ = claim.on(ClaimEvent::RivalRefused, &dial);
+    for stage in [ClaimStage::Preparing, ClaimStage::Dialling, ClaimStage::Won] {
+        assert_eq!(said(&claim.on(rival(stage, true, true), &dial)), "", "that rival leaves");
+    }
+    assert_eq!(said(&claim.on(rival(ClaimStage::Answered, true, true), &dial)), "#late_lost Leave(None) => Yield");
+    // A call that has ceded itself is not the last.
+    let mut ceded = machine(Ceded { degraded: false, answered: false });
+    let _ = ceded.on(ClaimEvent::RivalRefused, &prep);
+    assert_eq!(said(&ceded.on(ClaimEvent::Lost(Winner::Merged), &prep)), "#merged Refuse Leave(None)");
+}
+
 #[test]
 fn who_has_no_link_is_waited_for() {
     let facts = facts(Preparing);
@@ -387,7 +414,7 @@ fn everything(old: bool) -> Vec<(ClaimEvent, ClaimFacts)> {
     all.extend([true, false].map(|denied| ClaimEvent::ReclaimDue { denied }));
     all.extend([ClaimEvent::Won, ClaimEvent::BudgetSpent, ClaimEvent::ProposeFailed, ClaimEvent::PeerHasNot(PEER)]);
     all.extend([ClaimEvent::AskDue, ClaimEvent::Merged, ClaimEvent::HandedOver, ClaimEvent::Yielded]);
-    all.extend([ClaimEvent::Outlived, ClaimEvent::CallerServed]);
+    all.extend([ClaimEvent::Outlived, ClaimEvent::CallerServed, ClaimEvent::RivalRefused]);
     let known = [Preparing, Dialling, Answered, Over]
         .into_iter()
         .flat_map(|phase| flags.map(|(placeless, beside)| ClaimFacts { placeless, beside, old, ..facts(phase) }));
