@@ -146,7 +146,8 @@ pub struct Call {
     /// It is counted as a call of its trunk and its node.
     pub counted: bool,
     invite_tx: Option<ServerTxId>,
-    back: ReturnPath,
+    /// The INVITE's way back.
+    pub back: ReturnPath,
     targets: TargetSet,
     attempts: Vec<Attempt>,
     forwards: Vec<Forward>,
@@ -281,11 +282,6 @@ impl Call {
     /// True once it is over and was answered.
     fn was_answered(&self) -> bool {
         self.end.as_ref().is_some_and(|end| (200..300).contains(&end.status))
-    }
-
-    /// The INVITE's way back.
-    pub fn arrival(&self) -> ReturnPath {
-        self.back
     }
 
     fn tag(&self) -> &str {

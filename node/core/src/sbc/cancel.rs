@@ -202,7 +202,7 @@ impl Sbc {
         }
         let Some(&id) = self.by_claim.get(&key) else { return };
         let Some(call) = self.calls.get(&id) else { return };
-        let (back, invite, uid, arrived) = (call.arrival(), call.invite.clone(), call.uid, call.arrived);
+        let (back, invite, uid, arrived) = (call.back, call.invite.clone(), call.uid, call.arrived);
         match self.with_call(id, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
             // It has a copy of its own, and the INVITE cannot go there.
             AfterRival::Yields if !linked => self.cx.count(Counter::Misrouted("INVITE", "stale")),

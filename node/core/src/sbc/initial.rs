@@ -250,7 +250,7 @@ impl Sbc {
             return;
         }
         let Some(call) = self.calls.get(&id) else { return };
-        let (back, exact, invite) = (call.arrival(), call.exact, call.invite.clone());
+        let (back, exact, invite) = (call.back, call.exact, call.invite.clone());
         self.cx.arrived = call.arrived;
         match after {
             AfterClaim::RelayTo(node) => self.relay(node, back.path, back.ingress, &invite),
