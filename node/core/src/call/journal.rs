@@ -69,7 +69,7 @@ pub struct Journal {
     shown: bool,
     /// A timer will see whether it is.
     awaited: bool,
-    /// Events that were told: their records and ids.
+    /// Events that were told and that the log is not known to have: their records, kinds and ids.
     told: Vec<(u32, EventKind, String)>,
 }
 
@@ -191,7 +191,6 @@ impl Journal {
 
     /// The log has what was told.
     fn untell(&mut self, cx: &mut Services) {
-        self.told.clear();
         if std::mem::take(&mut self.shown) {
             cx.out.push_back(Output::Uncommitted(Box::new(Uncommitted {
                 call: self.uid,
@@ -233,6 +232,22 @@ impl Journal {
     /// The call is another node's. What was proposed of it may still be committed, and then has to end; nothing is proposed anew.
     pub(super) fn wait(&mut self) {
         self.waits = Some(0);
+    }
+
+    /// The log applied the record with this number. One that came after another that was lost leaves that one's events untold (`on_change` in
+    /// `replica`): they are taken back with the end.
+    pub fn confirm(&mut self, seq: u32) {
+        self.told.retain(|(told, ..)| *told != seq);
+    }
+
+    /// A snapshot took the place of the log: which records it has, it does not say.
+    pub fn on_snapshot(&mut self, cx: &mut Services) {
+        let recorded = {
+            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            replica.call(self.uid).map(|entry| entry.state().seq)
+        };
+        self.told.retain(|(told, ..)| recorded.is_none_or(|seq| *told > seq));
+        self.on_applied(cx);
     }
 
     /// The log applied something of this call: forgets what the replica now has.
@@ -340,6 +355,7 @@ impl Journal {
     /// Its records are dropped, for there are too many of others.
     pub fn drop_records(&mut self, cx: &mut Services) {
         self.records.clear();
+        self.told.clear();
         self.untell(cx);
     }
 
@@ -353,12 +369,14 @@ impl Journal {
 }
 
 /// True when an event that was told is one of those that the log has of this call, which is over.
-fn stands(entry: &CallEntry, (seq, kind, _): &(u32, EventKind, String)) -> bool {
+fn stands(entry: &CallEntry, (_, kind, _): &(u32, EventKind, String)) -> bool {
     match kind {
+        EventKind::Received => true,
         EventKind::Ended => !entry.was_abandoned(),
         EventKind::Abandoned => entry.was_abandoned(),
         EventKind::Answered => entry.state().answered_unix_ms > 0,
-        _ => *seq <= entry.state().seq,
+        // Its record was applied, or it is not there: [`Journal::confirm`].
+        _ => false,
     }
 }
 

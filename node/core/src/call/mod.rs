@@ -156,7 +156,8 @@ pub struct Call {
     within: Vec<Within>,
     media: CallMedia,
     claim: CallClaim,
-    journal: Journal,
+    /// What it has told the log.
+    pub journal: Journal,
     /// Requests whose location or data went to the log.
     notices: u16,
     failure: Option<failure::Failure>,

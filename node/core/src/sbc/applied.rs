@@ -23,6 +23,15 @@ impl Sbc {
                 return;
             }
         };
+        // Before anything is made of what else the entry did.
+        for effect in &effects {
+            let Effect::Recorded { call, seq } = effect else { continue };
+            let Some(id) = self.place(*call) else { continue };
+            let live = self.calls.get_mut(&id).map(|call| &mut call.journal);
+            if let Some(journal) = live.or_else(|| self.unrecorded.get_mut(id).map(|ended| &mut ended.journal)) {
+                journal.confirm(*seq);
+            }
+        }
         let (mut events, mut blocks) = (false, false);
         for effect in effects {
             match effect {
@@ -70,10 +79,10 @@ impl Sbc {
     pub(super) fn on_state_replaced(&mut self) {
         let calls: Vec<LocalId> = self.calls.keys().copied().collect();
         for id in calls {
-            self.with_call(id, |call, cx| call.on_recorded(cx));
+            self.with_call(id, |call, cx| call.journal.on_snapshot(cx));
         }
         for id in self.unrecorded.ids() {
-            self.with_unrecorded(id, |ended, cx| ended.journal.on_applied(cx));
+            self.with_unrecorded(id, |ended, cx| ended.journal.on_snapshot(cx));
         }
         let config = {
             let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);

@@ -27,7 +27,7 @@ impl Unrecorded {
         self.ordinary.get(&id).or_else(|| self.emergency.get(&id))
     }
 
-    fn get_mut(&mut self, id: LocalId) -> Option<&mut Ended> {
+    pub(super) fn get_mut(&mut self, id: LocalId) -> Option<&mut Ended> {
         self.ordinary.get_mut(&id).or_else(|| self.emergency.get_mut(&id))
     }
 
