@@ -73,6 +73,9 @@ impl Sbc {
         if self.shedding.sheds(settings.shed_at) {
             return Some("load");
         }
+        if self.cx.tx.is_half_full() {
+            return Some("transactions");
+        }
         let over = |calls: u64, most: u32| calls >= u64::from(most);
         let of_trunk = config.trunk(trunk);
         let (max_calls, max_rate) = of_trunk.map_or((0, 0), |t| (t.max_calls, t.max_rate));

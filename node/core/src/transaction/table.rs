@@ -50,6 +50,11 @@ impl Transactions {
         self.len() >= self.limit
     }
 
+    /// True where half of the room is taken. What has begun needs more of it, to be ended at the least, and emergency calls need theirs.
+    pub fn is_half_full(&self) -> bool {
+        self.len() * 2 >= self.limit
+    }
+
     /// The server transaction that a request (a retransmission, an ACK, a CANCEL under its INVITE's key) belongs to.
     pub fn find_server(&self, key: &ServerKey) -> Option<ServerTxId> {
         self.servers.find(key)

@@ -268,3 +268,17 @@ fn whose_it_is_is_known_until_its_end_was_told() {
     t.set_client_user(id, ClientUser::Neighbour);
     assert_eq!((t.client_user(id), t.held()), (ClientUser::Nobody, (0, 0)), "nothing is kept of what is gone");
 }
+
+#[test]
+fn half_of_the_room_is_for_what_has_begun() {
+    let mut t = Transactions::new(4);
+    let one = |t: &mut Transactions, branch: &str| {
+        t.create_server(ms(0), ServerUser::Nobody, key(branch, "OPTIONS"), false, back(Transport::Udp)).unwrap()
+    };
+    let first = one(&mut t, "a");
+    assert!(!t.is_half_full());
+    one(&mut t, "b");
+    assert!(t.is_half_full() && !t.is_full());
+    t.drop_server(first);
+    assert!(!t.is_half_full());
+}
