@@ -194,7 +194,8 @@ impl TransportHandle {
     }
 
     /// Lets a connection write what is queued on it, and then closes it.
-    pub fn close_flow(&self, flow: FlowId) {
+    #[cfg(test)]
+    pub(crate) fn close_flow(&self, flow: FlowId) {
         self.shared.table().close(flow);
     }
 

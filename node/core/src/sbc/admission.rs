@@ -180,12 +180,52 @@ impl Sbc {
 
 #[cfg(test)]
 mod tests {
-    use super::Shedding;
+    use std::sync::{Arc, RwLock};
+
+    use super::*;
+    use crate::ctx::LocalConfig;
+    use crate::ids::{Incarnation, NodeId};
+    use crate::io::{Realm, Transport};
+    use crate::replica::Replica;
+    use crate::time::Now;
+    use crate::token::ClusterKey;
+    use crate::transaction::{ServerKey, ServerUser};
 
     /// Of a hundred calls.
     fn shed(load: u8, at: u8) -> usize {
         let mut shedding = Shedding { load, due: 0 };
         (0..100).filter(|_| shedding.sheds(at)).count()
+    }
+
+    /// A flood of ordinary calls that are never ended must not take the room in which an emergency call begins and others end.
+    #[test]
+    fn ordinary_calls_leave_half_of_the_transactions() {
+        let at = |n: u8| crate::io::Addresses::from(IpAddr::from([192, 0, 2, n]));
+        let local = LocalConfig {
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            name: "n1".into(),
+            anycast: at(1),
+            unicast: at(2),
+            core: at(3),
+            port: 5060,
+            tls_port: 5061,
+            anchored: false,
+        };
+        let (now, source) = (Now::default(), IpAddr::from([198, 51, 100, 1]));
+        let replica = Arc::new(RwLock::new(Replica::new()));
+        let mut sbc = Sbc::new(now, local, ClusterKey::new(&[7; 32], None), Arc::default(), replica);
+        let path = sbc.cx.path_to(Realm::External, Transport::Udp, (source, 5060).into());
+        assert_eq!(sbc.over_limit("", source, false), None);
+        let mut n = 0u32;
+        while !sbc.cx.tx.is_half_full() {
+            n += 1;
+            let key = ServerKey { branch: n.to_string().into(), sent_by: "".into(), method: "INVITE".into() };
+            sbc.cx.create_server(ServerUser::Nobody, key, true, ReturnPath::here(path)).expect("there is room");
+        }
+        assert_eq!(sbc.over_limit("", source, false), Some("transactions"));
+        assert_eq!(sbc.over_limit("", source, true), None, "an emergency call begins");
+        assert!(!sbc.cx.tx.is_full());
     }
 
     #[test]

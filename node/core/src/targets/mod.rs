@@ -150,11 +150,6 @@ impl TargetSet {
         self.hops.front()
     }
 
-    /// True where there never was one.
-    pub fn is_empty(&self) -> bool {
-        self.hops.is_empty() && self.tried.is_empty() && !self.has_untried()
-    }
-
     /// What comes next. `defers`: it failed lately, and is to be tried after all others.
     pub fn next(&mut self, mut defers: impl FnMut(&Candidate) -> bool) -> Next {
         while self.tried.len() < self.limit {
