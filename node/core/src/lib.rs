@@ -2,18 +2,22 @@
 //!
 //! No socket, no clock, no randomness of its own: one [`Sbc`](sbc::Sbc) value takes inputs with the time they happened at
 //! and hands out outputs. Layers, each importing only those above it:
-//! ids, time → token, sip → auth → policy, io → ctx, timer → {transaction, dialog, routing, replica, placement} → call → sbc
+//! ids, time → token, sip → auth → policy, io → ctx, timer → {transaction, dialog, routing, replica, placement} → call →
+//! {farewell, neighbours, probe} → sbc
 //! (`tests/layering.rs` has the exact table).
 
 pub mod auth;
 pub mod call;
 pub mod ctx;
 pub mod dialog;
+mod farewell;
 pub mod health;
 pub mod ids;
 pub mod io;
+mod neighbours;
 pub mod placement;
 pub mod policy;
+mod probe;
 pub mod replica;
 pub mod routing;
 pub mod sbc;

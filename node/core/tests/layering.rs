@@ -45,6 +45,9 @@ const TABLE: &[(&str, &[&str])] = &[
             "transaction",
         ],
     ),
+    ("farewell", &["call", "ids", "io", "replica", "routing", "sip", "store_pb", "time", "transaction"]),
+    ("neighbours", &["call", "ids", "io", "sip", "time", "timer", "token", "transaction"]),
+    ("probe", &["call", "ctx", "ids", "io", "policy", "routing", "sip", "time", "timer", "transaction"]),
     (
         "sbc",
         &[
@@ -52,10 +55,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "call",
             "ctx",
             "dialog",
+            "farewell",
             "ids",
             "io",
+            "neighbours",
             "placement",
             "policy",
+            "probe",
             "replica",
             "routing",
             "sip",

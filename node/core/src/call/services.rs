@@ -273,6 +273,14 @@ impl Services {
         }
     }
 
+    /// 200 to a BYE that crosses ours (RFC 5407 §3.2.1), and to its copies, whatever becomes of ours meanwhile.
+    pub fn answer_crossed_bye(&mut self, back: ReturnPath, bye: &Message) {
+        match self.create_server(ServerUser::Nobody, super::server_key(bye, &Method::Bye), false, back) {
+            Some(tx) => self.reject(tx, bye, 200, ""),
+            None => self.reject_stateless(back, bye, 200),
+        }
+    }
+
     /// 100, without a transaction (RFC 3261 §8.2.6.1): its sender need not repeat it.
     pub fn answer_trying(&mut self, back: ReturnPath, request: &Message) {
         let mut draft = request.response(100, None);

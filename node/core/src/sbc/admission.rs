@@ -39,7 +39,7 @@ impl Shedding {
 }
 
 impl Sbc {
-    /// True when the access list says that this packet was never here. Authenticated before parsing, at the node whose socket read it.
+    /// True when the access list says that this packet was never here. Asked before parsing, at the node whose socket read it.
     pub(super) fn is_denied(&self, path: &Path) -> bool {
         self.acl(path) == Some(AclAction::Deny)
     }

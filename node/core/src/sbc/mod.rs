@@ -13,17 +13,14 @@ mod crowd;
 mod doubt;
 mod emits;
 mod extensions;
-mod farewell;
 mod held_invites;
 mod initial;
 mod judge;
 mod loops;
 mod memory;
-mod neighbours;
 mod outcome;
 mod page;
 mod place;
-mod probe;
 mod receive;
 mod replaces;
 mod subscription;
@@ -37,9 +34,12 @@ use std::time::Duration;
 
 use crate::call::{Call, CallTimer, Services, Timer};
 use crate::ctx::LocalConfig;
+use crate::farewell::Farewells;
 use crate::ids::{CallUid, FlowId, LocalId, MediaId, NodeId};
 use crate::io::{Input, NodeView, Output, View};
+use crate::neighbours::Neighbours;
 use crate::policy::{Blocks, ClusterConfig, Rates, SourceRates};
+use crate::probe::Probes;
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
 use crate::token::ClusterKey;
@@ -95,9 +95,9 @@ pub struct Sbc {
     ladders: PastLadders,
     pages: page::Pages,
     subscriptions: subscription::Subscriptions,
-    farewells: farewell::Farewells,
-    probes: probe::Probes,
-    neighbours: neighbours::Neighbours,
+    farewells: Farewells,
+    probes: Probes,
+    neighbours: Neighbours,
     /// Connections of this node whose far end has proved who it is. As many as the transport has connections.
     proved: HashMap<FlowId, Box<[Box<str>]>>,
 }
@@ -141,7 +141,7 @@ impl Sbc {
             neighbours: Default::default(),
             proved: HashMap::new(),
         };
-        sbc.plan_probes();
+        sbc.probes.plan(&mut sbc.cx);
         sbc.read_blocks();
         sbc
     }
@@ -180,7 +180,7 @@ impl Sbc {
             }
             Input::Reconfigured(config) => {
                 self.cx.config = config;
-                self.plan_probes();
+                self.probes.plan(&mut self.cx);
             }
             Input::Command { id, command } => self.on_command(id, command),
             Input::Load(percent) => self.shedding.load = percent,
@@ -206,8 +206,8 @@ impl Sbc {
         for node in gone {
             self.cx.tx.on_node_gone(self.cx.now.mono, node);
         }
-        self.plan_neighbours();
-        self.look_for_orphans();
+        self.neighbours.plan(&mut self.cx);
+        self.farewells.look_for_orphans(&mut self.cx);
     }
 
     /// Messages that were noted go into the ladder of their call, or the memory of it.
@@ -371,9 +371,9 @@ impl Sbc {
                 Timer::Hold(id) => self.on_hold_over(id),
                 Timer::HeldInvite(id) => self.on_held_invite(id),
                 Timer::Crowd => self.on_crowd_tick(),
-                Timer::Farewell => self.on_farewell_tick(),
-                Timer::Probe => self.on_probe_tick(),
-                Timer::Neighbours => self.on_neighbours_tick(),
+                Timer::Farewell => self.farewells.on_tick(&mut self.cx),
+                Timer::Probe => self.probes.on_tick(&mut self.cx),
+                Timer::Neighbours => self.neighbours.on_tick(&mut self.cx),
                 Timer::AbandonedInvite(tx) => self.cx.on_abandoned_invite(tx),
                 Timer::Page(id) => self.on_page_timer(id),
                 Timer::Subscription(id) => self.on_subscription_timer(id),

@@ -1,7 +1,7 @@
 //! What came of a request or a question, to whoever began it: a response, silence, the end of its transaction, the answer of the DNS.
 
 use super::Sbc;
-use crate::call::Loss;
+use crate::call::{Loss, Told};
 use crate::ids::{LocalId, ResolveId};
 use crate::io::{ResolveError, ReturnPath, SendFailure, Target};
 use crate::sip::Message;
@@ -21,10 +21,26 @@ impl Sbc {
             }
             ClientUser::Message { id } => self.on_page_response(id, tx, response),
             ClientUser::Subscription { id, request } => self.on_subscription_response(id, request, tx, response),
-            ClientUser::Farewell { call, side } => self.on_farewell_response(call, side, tx, response),
-            ClientUser::Probe => self.on_probe_response(tx, response),
-            ClientUser::Neighbour => self.on_neighbour_response(tx, response),
+            ClientUser::Farewell { call, side } => self.farewells.on_response(&mut self.cx, call, side, tx, response),
+            ClientUser::Probe => self.probes.on_response(&mut self.cx, tx, response),
+            ClientUser::Neighbour => self.neighbours.on_response(&mut self.cx, tx, response),
             ClientUser::Inquiry => self.on_inquiry_response(tx, response),
+        }
+    }
+
+    /// A member without a link says what it has of a call.
+    fn on_inquiry_response(&mut self, tx: ClientTxId, response: &Message) {
+        let Some(inquiry) = self.cx.inquiries.take(tx) else { return };
+        let Some(told) = self.cx.open_told(&inquiry, response) else { return };
+        self.cx.inquiries.on_heard(inquiry.node);
+        match told {
+            Told::Has(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage),
+            Told::Cancelled => self.on_cancelled_elsewhere(&inquiry.key, inquiry.exact),
+            Told::Nothing => {
+                if let Some(&id) = self.by_claim.get(&inquiry.key) {
+                    self.with_call(id, |call, cx| call.on_peer_has_not(cx, inquiry.node));
+                }
+            }
         }
     }
 
@@ -81,9 +97,9 @@ impl Sbc {
             }
             ClientUser::Message { id } => self.on_page_lost(id, tx),
             ClientUser::Subscription { id, request } => self.on_subscription_lost(id, request, tx, loss),
-            ClientUser::Farewell { call, side } => self.on_farewell_lost(call, side, loss),
-            ClientUser::Probe => self.on_probe_lost(tx),
-            ClientUser::Neighbour => self.on_neighbour_lost(tx),
+            ClientUser::Farewell { call, side } => self.farewells.on_lost(&mut self.cx, call, side, loss),
+            ClientUser::Probe => self.probes.on_lost(&mut self.cx, tx),
+            ClientUser::Neighbour => self.neighbours.on_lost(tx),
             ClientUser::Inquiry => drop(self.cx.inquiries.take(tx)),
         }
     }
@@ -122,8 +138,8 @@ impl Sbc {
             QuestionUser::Call(call) => self.with_call(call, |call, cx| call.on_resolved(cx, id, result)),
             QuestionUser::Message(page) => self.on_page_resolved(page, id, &result),
             QuestionUser::Subscription { id, request } => self.on_subscription_resolved(id, request, &result),
-            QuestionUser::Farewell { call, side } => self.on_farewell_resolved(call, side, &result),
-            QuestionUser::Probe => self.on_probe_resolved(id, result),
+            QuestionUser::Farewell { call, side } => self.farewells.on_resolved(&mut self.cx, call, side, &result),
+            QuestionUser::Probe => self.probes.on_resolved(&mut self.cx, id, result),
         }
     }
 }

@@ -58,9 +58,10 @@ impl Sbc {
                     self.cx.note_received(id, back, message);
                     self.cx.note_sent(id, back, &message.response(200, None));
                 }
-                self.answer_crossed(back, message);
+                self.cx.answer_crossed_bye(back, message);
             }
-            (Placement::Nowhere | Placement::Unsure, Some((uid, side))) if self.on_farewell_bye(uid, side, back, message) => {}
+            (Placement::Nowhere | Placement::Unsure, Some((uid, side)))
+                if self.farewells.on_bye(&mut self.cx, uid, side, back, message) => {}
             (Placement::Nowhere, _) => {
                 self.cx.count(Counter::Misrouted(label, "481"));
                 self.refuse(back, message, 481);
@@ -74,14 +75,6 @@ impl Sbc {
                     self.cx.reject_stateless(back, message, 503);
                 }
             }
-        }
-    }
-
-    /// 200 to a BYE that crosses ours, and to its copies, whatever becomes of ours meanwhile.
-    pub(super) fn answer_crossed(&mut self, back: ReturnPath, bye: &Message) {
-        match self.cx.create_server(ServerUser::Nobody, server_key(bye, &Method::Bye), false, back) {
-            Some(tx) => self.cx.reject(tx, bye, 200, ""),
-            None => self.cx.reject_stateless(back, bye, 200),
         }
     }
 

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::Sbc;
-use crate::call::allowed;
 pub(super) use crate::call::server_key;
+use crate::call::{CLAIM_FIELD, Services, Told, allowed};
 use crate::ctx::{AGENT, is_private};
 use crate::ids::{CallUid, NodeId};
 use crate::io::{ClaimStage, Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
+use crate::neighbours;
 use crate::policy::Blocked;
 use crate::sip::{Message, Method, ParseError, Uri, Via};
 use crate::token::TokenKind;
@@ -85,7 +86,7 @@ impl Sbc {
 
     /// What this node tells a peer of the call of a claim: one that it serves, or one that it has served lately. Of one that it has left to
     /// another node, or that reached nobody, it says nothing.
-    pub(super) fn what_it_has(&self, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
+    fn what_it_has(&self, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
         let id = self.by_claim.get(key).copied();
         let known = id.and_then(|s| self.calls.get(&s));
         let known = known.filter(|c| !c.is_lost() && !c.is_ceded() && !c.has_failed()).map(|c| (c.uid, c.stage()));
@@ -95,7 +96,7 @@ impl Sbc {
     }
 
     /// True for the very packet of a call of this node that reached nobody.
-    pub(super) fn has_failed_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
+    fn has_failed_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
         let serial = self.by_claim.get(key).copied();
         let call = || serial.and_then(|s| self.calls.get(&s)).is_some_and(|c| c.has_failed() && c.exact == *exact);
         let ended = || serial.and_then(|s| self.unrecorded.get(s)).is_some_and(|e| e.failed && e.exact == *exact);
@@ -121,7 +122,7 @@ impl Sbc {
             Method::Ack => {
                 // What the transaction does not take acknowledges a 2xx, of a UA that gave it the branch of the INVITE.
                 if let Some(tx) = self.cx.tx.find_server(&key) {
-                    // Authenticated before: on a reliable transport the ACK ends the transaction (timer I is zero).
+                    // Asked before: on a reliable transport the ACK ends the transaction (timer I is zero).
                     let user = self.cx.tx.server_user(tx);
                     if !self.cx.tx.on_ack(self.cx.now.mono, tx) {
                         if let ServerUser::Call(call) = user {
@@ -215,9 +216,24 @@ impl Sbc {
         self.cx.out.push_back(Output::Peer { to, message: PeerMessage::Relay(envelope) });
     }
 
+    /// The header fields that tell the asking member how this node is, and what it has of the call that is named.
+    fn told_to_member(&self, request: &Message) -> Vec<(&'static str, String)> {
+        let call = Services::asked_about(request).map(|(key, exact)| {
+            let told = match self.what_it_has(&key) {
+                Some((_, stage)) => Told::Has(stage),
+                None if self.tombstones.contains(self.cx.now.mono, &exact) => Told::Cancelled,
+                // A copy of what has failed rings nobody either.
+                None if self.has_failed_here(&key, &exact) => Told::Has(ClaimStage::Answered),
+                None => Told::Nothing,
+            };
+            (CLAIM_FIELD, self.cx.seal_told(request, told))
+        });
+        [neighbours::own_state(&self.cx, request)].into_iter().chain(call).collect()
+    }
+
     /// OPTIONS to the node itself (RFC 3261 §11.2, AC-40).
     fn on_options(&mut self, back: ReturnPath, request: &Message) {
-        let of_member = self.is_a_members(&back, request);
+        let of_member = neighbours::is_a_members(&self.cx, &back, request);
         if !of_member && !self.may_answer(&back) {
             return;
         }

@@ -8,8 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::Sbc;
-use crate::call::{Authenticated, End, Loss, NextHop, Timer, Way, Ways, Written, recorded_dialog, recorded_way};
+use crate::call::{Authenticated, End, Loss, NextHop, Services, Timer, Way, Ways, Written, recorded_dialog, recorded_way};
 use crate::ids::{CallUid, ProposalId};
 use crate::io::{Counter, Output, ResolveError, ReturnPath, Side, Target};
 use crate::replica::{CallEntry, OWNER_LOST_LEVEL};
@@ -33,7 +32,7 @@ const REASON: &str = "Q.850;cause=41;text=\"The call was lost with its node\"";
 
 /// Those that are being told, and those that wait for their turn.
 #[derive(Debug, Default)]
-pub(super) struct Farewells {
+pub(crate) struct Farewells {
     open: BTreeMap<CallUid, Farewell>,
     waiting: VecDeque<CallUid>,
     ticking: bool,
@@ -62,117 +61,10 @@ struct Parting {
     settled: bool,
 }
 
-impl Farewell {
-    fn is_settled(&self) -> bool {
-        self.legs.iter().all(|leg| leg.settled)
-    }
-}
-
-impl Sbc {
-    /// Looks whether there are such calls, and begins with them.
-    pub(super) fn look_for_orphans(&mut self) {
-        if self.farewells.ticking || !self.cx.view.knows_all(self.cx.now.mono) {
-            return;
-        }
-        if !self.farewells.open.is_empty() || self.refill() {
-            self.farewells.ticking = true;
-            self.cx.start_timer(PACE, Timer::Farewell);
-        }
-    }
-
-    /// Queues those that are not begun with: emergency calls first, then the oldest. False: there are none.
-    fn refill(&mut self) -> bool {
-        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if replica.level() < OWNER_LOST_LEVEL {
-            return false;
-        }
-        let open = &self.farewells.open;
-        let of_mine = replica.orphans_of(self.cx.local.node);
-        let mut found: Vec<_> = of_mine
-            .filter(|entry| entry.uid.incarnation < self.cx.local.incarnation && !open.contains_key(&entry.uid))
-            .map(|entry| (!entry.emergency(), entry.state().claimed_unix_ms, entry.uid))
-            .collect();
-        found.sort_unstable();
-        self.farewells.waiting = found.into_iter().map(|(_, _, uid)| uid).collect();
-        !self.farewells.waiting.is_empty()
-    }
-
-    /// Time to begin with some more, and to tell the log of those that are done.
-    pub(super) fn on_farewell_tick(&mut self) {
-        self.farewells.ticking = false;
-        if !self.cx.view.knows_all(self.cx.now.mono) {
-            // The view that brings a lease back begins again.
-            return;
-        }
-        self.tell_log();
-        if self.farewells.waiting.is_empty() {
-            self.refill();
-        }
-        for _ in 0..AT_ONCE.min(MAX_OPEN.saturating_sub(self.farewells.open.len())) {
-            let Some(uid) = self.farewells.waiting.pop_front() else { break };
-            self.bid_farewell(uid, None);
-        }
-        if !self.farewells.open.is_empty() || !self.farewells.waiting.is_empty() {
-            self.farewells.ticking = true;
-            self.cx.start_timer(PACE, Timer::Farewell);
-        }
-    }
-
-    fn tell_log(&mut self) {
-        let now = self.cx.now.mono;
-        let live = |uid: CallUid| {
-            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            replica.call(uid).is_some_and(|entry| entry.is_live())
-        };
-        let mut ends = Vec::new();
-        self.farewells.open.retain(|uid, farewell| {
-            let due = farewell.is_settled() || now.since(farewell.since) >= SETTLE;
-            let again = farewell.proposed.is_none_or(|at| now.since(at) >= AGAIN);
-            let live = live(*uid);
-            if live && due && again {
-                farewell.proposed = Some(now);
-                ends.push((*uid, farewell.epoch));
-            }
-            live || !farewell.is_settled()
-        });
-        for (call, epoch) in ends {
-            let cause = store_pb::EndCause { origin: "node".into(), reason: "owner restarted".into(), ..Default::default() };
-            let end = store_pb::End { call: call.to_bytes().to_vec().into(), epoch, cause: Some(cause), ..Default::default() };
-            let command = store_pb::Command { unix_ms: self.cx.now.unix.0, kind: Some(Kind::End(end)) };
-            // No call of this start has that number.
-            self.cx.out.push_back(Output::Propose { id: ProposalId(0), command: Box::new(command) });
-        }
-    }
-
-    /// Tells the far ends of a call, but the one that has said so itself. False: it is no such call.
-    fn bid_farewell(&mut self, uid: CallUid, from: Option<Side>) -> bool {
-        let entry = {
-            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let mine = |entry: &CallEntry| {
-                entry.owner() == self.cx.local.node && entry.uid.incarnation < self.cx.local.incarnation && entry.is_live()
-            };
-            replica.call(uid).filter(|entry| mine(entry) && replica.level() >= OWNER_LOST_LEVEL).cloned()
-        };
-        let Some(entry) = entry else { return false };
-        let records = [(Side::Caller, entry.caller()), (Side::Callee, entry.callee())];
-        let records = records.into_iter().filter(|(side, _)| from != Some(*side));
-        let legs: Vec<Parting> = records.filter_map(|(side, record)| self.parting(side, record?)).collect();
-        let sides: Vec<Side> = legs.iter().map(|leg| leg.side).collect();
-        let farewell = Farewell { epoch: entry.state().epoch, since: self.cx.now.mono, legs, proposed: None };
-        self.farewells.open.insert(uid, farewell);
-        for side in sides {
-            self.say_farewell(uid, side);
-        }
-        self.cx.count(Counter::CallEnded(
-            "lost",
-            crate::routing::class_label(entry.claim().emergency_info.as_ref().map(|i| i.service.as_str())),
-        ));
-        true
-    }
-
+impl Parting {
     /// The dialog of a leg as it was recorded, and its BYE. `None`: there is no dialog yet, or nothing that leads to its far end.
-    fn parting(&self, side: Side, record: &LegRecord) -> Option<Parting> {
-        let (path, ingress) = recorded_way(&self.cx, record.path.as_ref()?, self.cx.local.node, false)?;
+    fn of(cx: &Services, side: Side, record: &LegRecord) -> Option<Parting> {
+        let (path, ingress) = recorded_way(cx, record.path.as_ref()?, cx.local.node, false)?;
         let mut dialog = recorded_dialog(record)?;
         let mut bye = dialog.request(&Method::Bye);
         bye.push(HeaderId::Reason, REASON);
@@ -187,44 +79,158 @@ impl Sbc {
             token: "".into(),
             known: Default::default(),
         };
-        let asked = Authenticated::of(&self.cx, &end.trunk, Default::default(), &bye);
+        let asked = Authenticated::of(cx, &end.trunk, Default::default(), &bye);
         Some(Parting { side, end, bye, asked, ways: Ways::default(), way: None, host: "".into(), settled: false })
+    }
+}
+
+impl Farewell {
+    fn is_settled(&self) -> bool {
+        self.legs.iter().all(|leg| leg.settled)
+    }
+}
+
+impl Farewells {
+    /// Looks whether there are such calls, and begins with them.
+    pub(crate) fn look_for_orphans(&mut self, cx: &mut Services) {
+        if self.ticking || !cx.view.knows_all(cx.now.mono) {
+            return;
+        }
+        if !self.open.is_empty() || self.refill(cx) {
+            self.ticking = true;
+            cx.start_timer(PACE, Timer::Farewell);
+        }
+    }
+
+    /// Queues those that are not begun with: emergency calls first, then the oldest. False: there are none.
+    fn refill(&mut self, cx: &Services) -> bool {
+        let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if replica.level() < OWNER_LOST_LEVEL {
+            return false;
+        }
+        let open = &self.open;
+        let of_mine = replica.orphans_of(cx.local.node);
+        let mut found: Vec<_> = of_mine
+            .filter(|entry| entry.uid.incarnation < cx.local.incarnation && !open.contains_key(&entry.uid))
+            .map(|entry| (!entry.emergency(), entry.state().claimed_unix_ms, entry.uid))
+            .collect();
+        found.sort_unstable();
+        self.waiting = found.into_iter().map(|(_, _, uid)| uid).collect();
+        !self.waiting.is_empty()
+    }
+
+    /// Time to begin with some more, and to tell the log of those that are done.
+    pub(crate) fn on_tick(&mut self, cx: &mut Services) {
+        self.ticking = false;
+        if !cx.view.knows_all(cx.now.mono) {
+            // The view that brings a lease back begins again.
+            return;
+        }
+        self.tell_log(cx);
+        if self.waiting.is_empty() {
+            self.refill(cx);
+        }
+        for _ in 0..AT_ONCE.min(MAX_OPEN.saturating_sub(self.open.len())) {
+            let Some(uid) = self.waiting.pop_front() else { break };
+            self.begin(cx, uid, None);
+        }
+        if !self.open.is_empty() || !self.waiting.is_empty() {
+            self.ticking = true;
+            cx.start_timer(PACE, Timer::Farewell);
+        }
+    }
+
+    fn tell_log(&mut self, cx: &mut Services) {
+        let now = cx.now.mono;
+        let live = |uid: CallUid| {
+            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            replica.call(uid).is_some_and(|entry| entry.is_live())
+        };
+        let mut ends = Vec::new();
+        self.open.retain(|uid, farewell| {
+            let due = farewell.is_settled() || now.since(farewell.since) >= SETTLE;
+            let again = farewell.proposed.is_none_or(|at| now.since(at) >= AGAIN);
+            let live = live(*uid);
+            if live && due && again {
+                farewell.proposed = Some(now);
+                ends.push((*uid, farewell.epoch));
+            }
+            live || !farewell.is_settled()
+        });
+        for (call, epoch) in ends {
+            let cause = store_pb::EndCause { origin: "node".into(), reason: "owner restarted".into(), ..Default::default() };
+            let end = store_pb::End { call: call.to_bytes().to_vec().into(), epoch, cause: Some(cause), ..Default::default() };
+            let command = store_pb::Command { unix_ms: cx.now.unix.0, kind: Some(Kind::End(end)) };
+            // No call of this start has that number.
+            cx.out.push_back(Output::Propose { id: ProposalId(0), command: Box::new(command) });
+        }
+    }
+
+    /// Tells the far ends of a call, but the one that has said so itself. False: it is no such call.
+    fn begin(&mut self, cx: &mut Services, uid: CallUid, from: Option<Side>) -> bool {
+        let entry = {
+            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mine = |entry: &CallEntry| {
+                entry.owner() == cx.local.node && entry.uid.incarnation < cx.local.incarnation && entry.is_live()
+            };
+            replica.call(uid).filter(|entry| mine(entry) && replica.level() >= OWNER_LOST_LEVEL).cloned()
+        };
+        let Some(entry) = entry else { return false };
+        let records = [(Side::Caller, entry.caller()), (Side::Callee, entry.callee())];
+        let records = records.into_iter().filter(|(side, _)| from != Some(*side));
+        let legs: Vec<Parting> = records.filter_map(|(side, record)| Parting::of(cx, side, record?)).collect();
+        let sides: Vec<Side> = legs.iter().map(|leg| leg.side).collect();
+        let farewell = Farewell { epoch: entry.state().epoch, since: cx.now.mono, legs, proposed: None };
+        self.open.insert(uid, farewell);
+        for side in sides {
+            self.say_bye(cx, uid, side);
+        }
+        cx.count(Counter::CallEnded(
+            "lost",
+            crate::routing::class_label(entry.claim().emergency_info.as_ref().map(|i| i.service.as_str())),
+        ));
+        true
     }
 
     fn parting_mut(&mut self, uid: CallUid, side: Side) -> Option<&mut Parting> {
-        self.farewells.open.get_mut(&uid)?.legs.iter_mut().find(|leg| leg.side == side)
+        self.open.get_mut(&uid)?.legs.iter_mut().find(|leg| leg.side == side)
     }
 
     /// Sends the BYE, now or when its next hop is known.
-    fn say_farewell(&mut self, uid: CallUid, side: Side) {
-        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return };
+    fn say_bye(&mut self, cx: &mut Services, uid: CallUid, side: Side) {
+        let Some(farewell) = self.open.get_mut(&uid) else { return };
         let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return };
-        match leg.end.far().next_hop(&self.cx) {
+        match leg.end.far().next_hop(cx) {
             NextHop::Known { path, ingress } => {
                 leg.ways = Ways::one(leg.end.far().way(path, ingress));
-                self.transmit_farewell(uid, side);
+                self.transmit(cx, uid, side);
             }
             NextHop::Ask(request) => {
                 leg.host = request.target.host.clone();
-                self.cx.resolve(QuestionUser::Farewell { call: uid, side }, request);
+                cx.resolve(QuestionUser::Farewell { call: uid, side }, request);
             }
         }
     }
 
     /// The DNS answered for such a BYE.
-    pub(super) fn on_farewell_resolved(&mut self, uid: CallUid, side: Side, result: &Result<Vec<Target>, ResolveError>) {
-        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return };
+    pub(crate) fn on_resolved(
+        &mut self,
+        cx: &mut Services,
+        uid: CallUid,
+        side: Side,
+        result: &Result<Vec<Target>, ResolveError>,
+    ) {
+        let Some(farewell) = self.open.get_mut(&uid) else { return };
         if let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) {
-            leg.ways = leg.end.far().ways(&mut self.cx, &leg.host, result);
-            self.transmit_farewell(uid, side);
+            leg.ways = leg.end.far().ways(cx, &leg.host, result);
+            self.transmit(cx, uid, side);
         }
     }
 
     /// Sends it the next way that there is.
-    fn transmit_farewell(&mut self, uid: CallUid, side: Side) {
-        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return };
+    fn transmit(&mut self, cx: &mut Services, uid: CallUid, side: Side) {
+        let Some(farewell) = self.open.get_mut(&uid) else { return };
         let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return };
-        let cx = &mut self.cx;
         let mut draft = leg.asked.as_ref().map_or_else(|| leg.bye.clone(), |asked| asked.again(cx));
         let written = leg.ways.write(cx, leg.end.far(), &mut draft);
         let sent = written.and_then(|written| {
@@ -237,38 +243,38 @@ impl Sbc {
     }
 
     /// A response to such a BYE.
-    pub(super) fn on_farewell_response(&mut self, uid: CallUid, side: Side, tx: ClientTxId, message: &Message) {
+    pub(crate) fn on_response(&mut self, cx: &mut Services, uid: CallUid, side: Side, tx: ClientTxId, message: &Message) {
         let status = message.status().unwrap_or(0);
         if status < 200 {
             return;
         }
-        self.cx.tx.set_client_user(tx, ClientUser::Nobody);
-        let Some(farewell) = self.farewells.open.get_mut(&uid) else { return };
+        cx.tx.set_client_user(tx, ClientUser::Nobody);
+        let Some(farewell) = self.open.get_mut(&uid) else { return };
         let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return };
         let asked = leg.asked.as_mut().filter(|_| matches!(status, 401 | 407));
         let again = asked.is_some_and(|asked| {
             let cseq = asked.next_cseq();
-            asked.learn(&mut self.cx, message, cseq).is_ok()
+            asked.learn(cx, message, cseq).is_ok()
         });
         match leg.way.clone() {
             Some(way) if again => {
                 leg.ways = Ways::one(way);
-                self.transmit_farewell(uid, side);
+                self.transmit(cx, uid, side);
             }
             _ => leg.settled = true,
         }
     }
 
     /// Nothing comes of it by the way that it went.
-    pub(super) fn on_farewell_lost(&mut self, uid: CallUid, side: Side, loss: Loss) {
+    pub(crate) fn on_lost(&mut self, cx: &mut Services, uid: CallUid, side: Side, loss: Loss) {
         let Some(leg) = self.parting_mut(uid, side) else { return };
         let over_flow = leg.way.take().filter(Way::is_connection);
         if let Some(way) = over_flow.filter(|_| loss != Loss::Congested) {
             // Its connection is gone: by its URI.
             leg.end.forget_flow(&way);
-            self.say_farewell(uid, side);
+            self.say_bye(cx, uid, side);
         } else if !leg.ways.is_empty() {
-            self.transmit_farewell(uid, side);
+            self.transmit(cx, uid, side);
         } else {
             leg.settled = true;
         }
@@ -276,8 +282,8 @@ impl Sbc {
 
     /// The far end of an old call hangs up by itself: it hears 200 (RFC 5407 §3.2.1, the BYEs cross), and the other one BYE. False: it is no
     /// such call.
-    pub(super) fn on_farewell_bye(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) -> bool {
-        if message.method() != &Method::Bye || !self.is_own_past(uid) {
+    pub(crate) fn on_bye(&mut self, cx: &mut Services, uid: CallUid, side: Side, back: ReturnPath, message: &Message) -> bool {
+        if message.method() != &Method::Bye || !is_own_past(cx, uid) {
             return false;
         }
         if let Some(leg) = self.parting_mut(uid, side) {
@@ -286,29 +292,29 @@ impl Sbc {
                 return false;
             }
             leg.settled = true;
-        } else if !self.farewells.open.contains_key(&uid) {
-            let known = self.cx.view.knows_all(self.cx.now.mono) && self.fits_record(uid, side, message);
-            if !known || !self.bid_farewell(uid, Some(side)) {
+        } else if !self.open.contains_key(&uid) {
+            let known = cx.view.knows_all(cx.now.mono) && fits_record(cx, uid, side, message);
+            if !known || !self.begin(cx, uid, Some(side)) {
                 return false;
             }
         }
-        self.look_for_orphans();
-        self.answer_crossed(back, message);
+        self.look_for_orphans(cx);
+        cx.answer_crossed_bye(back, message);
         true
     }
+}
 
-    /// A call of an earlier start of this node.
-    fn is_own_past(&self, uid: CallUid) -> bool {
-        uid.node == self.cx.local.node && uid.incarnation < self.cx.local.incarnation
-    }
+/// A call of an earlier start of this node.
+fn is_own_past(cx: &Services, uid: CallUid) -> bool {
+    uid.node == cx.local.node && uid.incarnation < cx.local.incarnation
+}
 
-    /// It is within the dialog of the leg as it was recorded.
-    fn fits_record(&self, uid: CallUid, side: Side, message: &Message) -> bool {
-        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let entry = replica.call(uid);
-        let leg = entry.and_then(|entry| if side == Side::Caller { entry.caller() } else { entry.callee() });
-        leg.is_some_and(|leg| is_within(&leg.call_id, &leg.local_tag, &leg.remote_tag, message))
-    }
+/// It is within the dialog of the leg as it was recorded.
+fn fits_record(cx: &Services, uid: CallUid, side: Side, message: &Message) -> bool {
+    let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let entry = replica.call(uid);
+    let leg = entry.and_then(|entry| if side == Side::Caller { entry.caller() } else { entry.callee() });
+    leg.is_some_and(|leg| is_within(&leg.call_id, &leg.local_tag, &leg.remote_tag, message))
 }
 
 /// RFC 3261 §12.2.2: Call-ID and both tags are those of the dialog.

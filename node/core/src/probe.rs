@@ -6,8 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Sbc;
-use crate::call::Timer;
+use crate::call::{Services, Timer};
 use crate::ctx::{AGENT, LocalConfig, bracketed};
 use crate::ids::ResolveId;
 use crate::io::{
@@ -29,7 +28,7 @@ const MAX_TARGETS: usize = 16;
 
 /// What is under way, and what was found last.
 #[derive(Debug, Default)]
-pub(super) struct Probes {
+pub(crate) struct Probes {
     /// Set while a trunk wants probes.
     timer: Option<TimerId>,
     /// When a trunk is asked again.
@@ -91,57 +90,56 @@ impl Shared {
     }
 }
 
-impl Sbc {
+impl Probes {
     /// The configuration is new: probes begin, end or go on by it.
-    pub(super) fn plan_probes(&mut self) {
-        let config = self.cx.config.clone();
+    pub(crate) fn plan(&mut self, cx: &mut Services) {
+        let config = cx.config.clone();
         let wanted: HashSet<&str> = config.trunks.iter().filter(|t| every(t).is_some()).map(|t| &*t.name).collect();
-        let (now, probes) = (self.cx.now.mono, &mut self.probes);
-        probes.next.retain(|name, _| wanted.contains(&**name));
-        probes.targets.retain(|_, shared| {
+        let now = cx.now.mono;
+        self.next.retain(|name, _| wanted.contains(&**name));
+        self.targets.retain(|_, shared| {
             shared.trunks.retain(|named| wanted.contains(&*named.trunk));
             !shared.trunks.is_empty()
         });
-        probes.resolving.retain(|_, asked| wanted.contains(&*asked.trunk));
-        let cx = &mut self.cx;
-        probes.sent.retain(|tx, probe| {
-            let kept = probes.targets.contains_key(&probe.key);
+        self.resolving.retain(|_, asked| wanted.contains(&*asked.trunk));
+        self.sent.retain(|tx, probe| {
+            let kept = self.targets.contains_key(&probe.key);
             if !kept {
                 cx.tx.abandon_client(*tx);
             }
             kept
         });
         for name in &wanted {
-            probes.next.entry((*name).into()).or_insert(now);
+            self.next.entry((*name).into()).or_insert(now);
         }
         if wanted.is_empty() {
-            let mut timer = probes.timer.take();
-            self.cx.stop_timer(&mut timer);
-        } else if probes.timer.is_none() {
-            probes.timer = Some(self.cx.start_timer(Duration::ZERO, Timer::Probe));
+            let mut timer = self.timer.take();
+            cx.stop_timer(&mut timer);
+        } else if self.timer.is_none() {
+            self.timer = Some(cx.start_timer(Duration::ZERO, Timer::Probe));
         }
     }
 
     /// Asks whoever is due, and gives up whoever was silent for too long.
-    pub(super) fn on_probe_tick(&mut self) {
-        let now = self.cx.now.mono;
-        self.probes.timer = Some(self.cx.start_timer(TICK, Timer::Probe));
-        let silent: Vec<ClientTxId> = self.probes.sent.iter().filter(|(_, p)| now >= p.at + LIMIT).map(|(tx, _)| *tx).collect();
+    pub(crate) fn on_tick(&mut self, cx: &mut Services) {
+        let now = cx.now.mono;
+        self.timer = Some(cx.start_timer(TICK, Timer::Probe));
+        let silent: Vec<ClientTxId> = self.sent.iter().filter(|(_, p)| now >= p.at + LIMIT).map(|(tx, _)| *tx).collect();
         for tx in silent {
-            self.cx.tx.abandon_client(tx);
-            self.on_probe_lost(tx);
+            cx.tx.abandon_client(tx);
+            self.on_lost(cx, tx);
         }
-        self.probes.targets.retain(|_, shared| {
+        self.targets.retain(|_, shared| {
             shared.expire(now);
             !shared.trunks.is_empty()
         });
-        let config = self.cx.config.clone();
+        let config = cx.config.clone();
         for trunk in &config.trunks {
             let Some(every) = every(trunk) else { continue };
-            if self.probes.next.get(&trunk.name).is_none_or(|at| now < *at) {
+            if self.next.get(&trunk.name).is_none_or(|at| now < *at) {
                 continue;
             }
-            self.probes.next.insert(trunk.name.clone(), now + every);
+            self.next.insert(trunk.name.clone(), now + every);
             for target in trunk.targets.iter().take(MAX_TARGETS) {
                 let host = target.host.host.clone();
                 let asked = Asked { trunk: trunk.name.clone(), realm: trunk.realm, host, every, due: now };
@@ -149,13 +147,13 @@ impl Sbc {
                     Ok(ip) => {
                         let transport = target.transport.unwrap_or(Transport::Udp);
                         let port = target.host.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-                        self.probe(&asked, &Target { addr: (ip, port).into(), transport }, None);
+                        self.probe(cx, &asked, &Target { addr: (ip, port).into(), transport }, None);
                     }
                     Err(_) => {
                         let transport: TransportChoice = routing::transport_choice(target.transport, false);
                         let request = ResolveRequest { target: target.host.clone(), transport };
-                        let id = self.cx.resolve(QuestionUser::Probe, request);
-                        self.probes.resolving.insert(id, asked);
+                        let id = cx.resolve(QuestionUser::Probe, request);
+                        self.resolving.insert(id, asked);
                     }
                 }
             }
@@ -163,29 +161,28 @@ impl Sbc {
     }
 
     /// The DNS answered for a probe, if it was one.
-    pub(super) fn on_probe_resolved(&mut self, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
-        let Some(asked) = self.probes.resolving.remove(&id) else { return };
+    pub(crate) fn on_resolved(&mut self, cx: &mut Services, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
+        let Some(asked) = self.resolving.remove(&id) else { return };
         for target in result.unwrap_or_default().iter().take(MAX_TARGETS) {
-            self.probe(&asked, target, Some(asked.host.clone()));
+            self.probe(cx, &asked, target, Some(asked.host.clone()));
         }
     }
 
-    fn probe(&mut self, asked: &Asked, target: &Target, tls_name: Option<Box<str>>) {
-        let (now, role) = (self.cx.now.mono, LocalConfig::own_role(asked.realm));
+    fn probe(&mut self, cx: &mut Services, asked: &Asked, target: &Target, tls_name: Option<Box<str>>) {
+        let (now, role) = (cx.now.mono, LocalConfig::own_role(asked.realm));
         let proved = tls_name.clone().filter(|_| target.transport == Transport::Tls);
         let key = Key { role, target: target.clone(), tls_name: proved };
-        let shared = self.probes.targets.entry(key.clone()).or_default();
+        let shared = self.targets.entry(key.clone()).or_default();
         shared.trunks.retain(|named| named.trunk != asked.trunk);
         shared.trunks.push(Named { trunk: asked.trunk.clone(), every: asked.every, at: now });
         if shared.asked.is_some_and(|last| asked.due < last + asked.every) {
             // Named twice, or another trunk has asked: what was found is told, what is under way will be.
             if let Some((_, rtt, _)) = shared.found {
-                self.tell_probed(&asked.trunk, rtt);
+                self.tell(cx, &asked.trunk, rtt);
             }
             return;
         }
-        let path = self.cx.path_to(asked.realm, target.transport, target.addr);
-        let cx = &mut self.cx;
+        let path = cx.path_to(asked.realm, target.transport, target.addr);
         let host = if tls_name.is_some() { asked.host.to_string() } else { target.addr.to_string() };
         let (branch, serial) = (cx.mint_branch(), cx.serial());
         let own = bracketed(cx.local.own_address(asked.realm, target.addr.ip()));
@@ -204,68 +201,68 @@ impl Sbc {
         let (user, way) = (ClientUser::Probe, ReturnPath::here(path));
         match cx.send_request(NewRequest { user, branch: branch.into(), invite: false, way, tls_name, payload }) {
             Some(tx) => {
-                if let Some(shared) = self.probes.targets.get_mut(&key) {
+                if let Some(shared) = self.targets.get_mut(&key) {
                     shared.asked = Some(asked.due);
                 }
-                self.probes.sent.insert(tx, Probe { key, at: now });
+                self.sent.insert(tx, Probe { key, at: now });
             }
             None => cx.count(Counter::Probe("unsent")),
         }
     }
 
     /// A response to a probe.
-    pub(super) fn on_probe_response(&mut self, tx: ClientTxId, response: &Message) {
+    pub(crate) fn on_response(&mut self, cx: &mut Services, tx: ClientTxId, response: &Message) {
         let status = response.status().unwrap_or(0);
         if status < 200 {
             return;
         }
-        let Some(probe) = self.probes.sent.remove(&tx) else { return };
+        let Some(probe) = self.sent.remove(&tx) else { return };
         // Whatever it says, it is there; but for "not now" (RFC 3261 §21.5.4), and a proxy that tells of somebody behind it.
         let up = !matches!(status, 408 | 503 | 504);
-        self.on_probed(&probe, up);
+        self.on_probed(cx, &probe, up);
     }
 
     /// No response, or the probe could not be sent.
-    pub(super) fn on_probe_lost(&mut self, tx: ClientTxId) {
-        if let Some(probe) = self.probes.sent.remove(&tx) {
-            self.on_probed(&probe, false);
+    pub(crate) fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId) {
+        if let Some(probe) = self.sent.remove(&tx) {
+            self.on_probed(cx, &probe, false);
         }
     }
 
-    fn on_probed(&mut self, probe: &Probe, up: bool) {
-        let (now, Key { role, target, .. }) = (self.cx.now.mono, &probe.key);
-        self.cx.count(Counter::Probe(if up { "up" } else { "down" }));
+    fn on_probed(&mut self, cx: &mut Services, probe: &Probe, up: bool) {
+        let (now, Key { role, target, .. }) = (cx.now.mono, &probe.key);
+        cx.count(Counter::Probe(if up { "up" } else { "down" }));
         let rtt = up.then(|| now.since(probe.at));
         let mut named = Vec::new();
-        if let Some(shared) = self.probes.targets.get_mut(&probe.key) {
+        if let Some(shared) = self.targets.get_mut(&probe.key) {
             shared.expire(now);
             shared.found = Some((up, rtt, now));
             named.extend(shared.trunks.iter().map(|n| (n.trunk.clone(), n.every)));
         }
         if up {
-            if self.cx.health.answered(*role, target) {
-                self.cx.count(Counter::Target("answered"));
+            if cx.health.answered(*role, target) {
+                cx.count(Counter::Target("answered"));
             }
         } else if let Some(every) = named.iter().map(|(_, every)| *every).min()
-            && self.cx.health.failed(now, *role, target, Some(every * 2 + LIMIT))
+            && cx.health.failed(now, *role, target, Some(every * 2 + LIMIT))
         {
             // Held until the next probe has told: no call need try it.
-            self.cx.count(Counter::Target("held"));
+            cx.count(Counter::Target("held"));
         }
         for (trunk, _) in named {
-            self.tell_probed(&trunk, rtt);
+            self.tell(cx, &trunk, rtt);
         }
     }
 
     /// Tells whether one of a trunk's targets is up.
-    fn tell_probed(&mut self, trunk: &str, rtt: Option<Duration>) {
-        let now = self.cx.now.mono;
+    fn tell(&self, cx: &mut Services, trunk: &str, rtt: Option<Duration>) {
+        let now = cx.now.mono;
         let up = |shared: &Shared| {
             let named = shared.trunks.iter().find(|named| *named.trunk == *trunk);
             shared.found.zip(named).is_some_and(|((up, _, at), named)| up && now.since(at) < named.every * 3)
         };
-        let up = self.probes.targets.values().any(up);
-        self.cx.out.push_back(Output::TrunkProbed { trunk: trunk.into(), up, rtt });
+        let up = self.targets.values().any(up);
+        cx.out.push_back(Output::TrunkProbed { trunk: trunk.into(), up, rtt });
     }
 }
 
