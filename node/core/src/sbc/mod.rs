@@ -18,11 +18,12 @@ mod initial;
 mod judge;
 mod loops;
 mod memory;
+mod message;
 mod outcome;
-mod page;
 mod place;
 mod receive;
 mod replaces;
+mod standalone;
 mod subscription;
 mod unrecorded;
 mod urgency;
@@ -93,7 +94,7 @@ pub struct Sbc {
     /// Uses of our nonces.
     uses: authenticate::Uses,
     ladders: PastLadders,
-    pages: page::Pages,
+    messages: message::Messages,
     subscriptions: subscription::Subscriptions,
     farewells: Farewells,
     probes: Probes,
@@ -134,7 +135,7 @@ impl Sbc {
             active: [("none", 0), ("sos", 0)].into(),
             uses: Default::default(),
             ladders: PastLadders::default(),
-            pages: Default::default(),
+            messages: Default::default(),
             subscriptions: Default::default(),
             farewells: Default::default(),
             probes: Default::default(),
@@ -309,7 +310,7 @@ impl Sbc {
             self.forget(id);
         }
         if let Some(usage) = usage {
-            self.keep_usage(id, usage);
+            self.subscriptions.keep_usage(&mut self.cx, id, usage);
         }
         result
     }
@@ -375,9 +376,9 @@ impl Sbc {
                 Timer::Probe => self.probes.on_tick(&mut self.cx),
                 Timer::Neighbours => self.neighbours.on_tick(&mut self.cx),
                 Timer::AbandonedInvite(tx) => self.cx.on_abandoned_invite(tx),
-                Timer::Page(id) => self.on_page_timer(id),
-                Timer::Subscription(id) => self.on_subscription_timer(id),
-                Timer::SubscriptionKeepAlive(id) => self.on_subscription_keep_alive(id),
+                Timer::Page(id) => self.messages.on_timer(&mut self.cx, &mut self.subscriptions, id),
+                Timer::Subscription(id) => self.subscriptions.on_timer(&mut self.cx, id),
+                Timer::SubscriptionKeepAlive(id) => self.subscriptions.on_keep_alive(&mut self.cx, id),
                 Timer::SubscriptionSilent(tx) => self.on_passing_silent(tx),
                 Timer::Sweep => {
                     self.tombstones.sweep(now);

@@ -19,7 +19,9 @@ impl Sbc {
                 self.with_call(call, |call, cx| call.on_way_settled(cx, tx, Some(response)));
                 self.cx.on_after_bye_response(tx, action, response);
             }
-            ClientUser::Message { id } => self.on_page_response(id, tx, response),
+            ClientUser::Message { id } => {
+                self.messages.on_response(&mut self.cx, &mut self.subscriptions, id, tx, response);
+            }
             ClientUser::Subscription { id, request } => self.on_subscription_response(id, request, tx, response),
             ClientUser::Farewell { call, side } => self.farewells.on_response(&mut self.cx, call, side, tx, response),
             ClientUser::Probe => self.probes.on_response(&mut self.cx, tx, response),
@@ -95,7 +97,7 @@ impl Sbc {
             ClientUser::AfterBye { call } => {
                 self.with_call(call, |call, cx| call.resend(cx, tx, loss));
             }
-            ClientUser::Message { id } => self.on_page_lost(id, tx),
+            ClientUser::Message { id } => self.messages.on_lost(&mut self.cx, &mut self.subscriptions, id, tx),
             ClientUser::Subscription { id, request } => self.on_subscription_lost(id, request, tx, loss),
             ClientUser::Farewell { call, side } => self.farewells.on_lost(&mut self.cx, call, side, loss),
             ClientUser::Probe => self.probes.on_lost(&mut self.cx, tx),
@@ -127,7 +129,7 @@ impl Sbc {
         match self.cx.tx.server_user(tx) {
             ServerUser::Nobody => {}
             ServerUser::Call(id) => self.with_call(id, |call, cx| call.on_trying_due(cx, tx)),
-            ServerUser::Message(id) => self.on_page_trying(id, tx),
+            ServerUser::Message(id) => self.messages.on_trying(&mut self.cx, id, tx),
             ServerUser::Subscription { id, request } => self.on_passing_trying(id, request, tx),
         }
     }
@@ -136,7 +138,9 @@ impl Sbc {
     pub(super) fn on_resolved(&mut self, user: QuestionUser, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
         match user {
             QuestionUser::Call(call) => self.with_call(call, |call, cx| call.on_resolved(cx, id, result)),
-            QuestionUser::Message(page) => self.on_page_resolved(page, id, &result),
+            QuestionUser::Message(request) => {
+                self.messages.on_resolved(&mut self.cx, &mut self.subscriptions, request, id, &result);
+            }
             QuestionUser::Subscription { id, request } => self.on_subscription_resolved(id, request, &result),
             QuestionUser::Farewell { call, side } => self.farewells.on_resolved(&mut self.cx, call, side, &result),
             QuestionUser::Probe => self.probes.on_resolved(&mut self.cx, id, result),

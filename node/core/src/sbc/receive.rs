@@ -168,7 +168,7 @@ impl Sbc {
         match message.method() {
             Method::Invite => self.on_initial_invite(path, back, message),
             Method::Options => self.on_options(back, message),
-            Method::Message | Method::Publish | Method::Subscribe => self.on_page(path, back, message),
+            Method::Message | Method::Publish | Method::Subscribe => self.on_standalone(path, back, message),
             // RFC 3261 §15.1.2, §12.2.2; RFC 6665 §4.1.3: they are about a dialog, and without a tag of ours there is none.
             Method::Bye | Method::Prack | Method::Update | Method::Info | Method::Notify => {
                 self.refuse(back, message, 481);

@@ -134,7 +134,7 @@ impl Sbc {
         }
         if subscription.end(side).dialog.remote_tag.is_none() {
             subscription.adopt(side, message);
-            self.pages.heard_of(id);
+            self.messages.heard_of(id);
         }
         let end = subscription.end_mut(side);
         end.learn_path(&back);

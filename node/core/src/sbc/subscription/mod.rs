@@ -1,7 +1,7 @@
 //! Subscriptions (RFC 6665) through this node: a dialog with the subscriber and one with the notifier, each with identifiers of our
 //! own, as a call has them. The events and their documents are not looked into.
 //!
-//! The SUBSCRIBE that begins one goes out as a page does; `crossing` passes what comes within it. It is soft state: nothing of it
+//! The SUBSCRIBE that begins one goes out as a MESSAGE does (`message`); `crossing` passes what comes within it. It is soft state: nothing of it
 //! is in the log. A node that starts again says 481, and the subscriber subscribes anew.
 //!
 //! Of a SUBSCRIBE that forks downstream, the notifier whose 2xx or NOTIFY comes first has the subscription, the others get 481, which
@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{Authenticated, End, Known, Refer, Timer, Usage, asks_for_sips, is_sips, keep_alive_after};
+use crate::call::{Authenticated, End, Known, Refer, Services, Timer, Usage, asks_for_sips, is_sips, keep_alive_after};
 use crate::dialog::{Dialog, without_tag};
 use crate::ids::{CallUid, LocalId};
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
@@ -137,20 +137,42 @@ impl Sbc {
         self.place(uid).is_some_and(|id| self.subscriptions.has(id))
     }
 
+    fn prolong(&mut self, id: LocalId, life: Duration) {
+        self.subscriptions.prolong(&mut self.cx, id, life);
+    }
+
+    fn end_subscription(&mut self, id: LocalId, how: &'static str) {
+        self.subscriptions.end(&mut self.cx, id, how);
+    }
+
+    fn forget_if_done(&mut self, id: LocalId) {
+        self.subscriptions.forget_if_done(id);
+    }
+}
+
+impl Subscriptions {
     /// A SUBSCRIBE was admitted; nobody was asked yet.
-    pub(super) fn begin_subscription(&mut self, id: LocalId, back: ReturnPath, request: &Message, trunk: &str, emergency: bool) {
-        let uid = self.cx.own_uid(id);
-        let token = |kind| self.cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
+    pub(super) fn begin(
+        &mut self,
+        cx: &Services,
+        id: LocalId,
+        back: ReturnPath,
+        request: &Message,
+        trunk: &str,
+        emergency: bool,
+    ) {
+        let uid = cx.own_uid(id);
+        let token = |kind| cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
         let (own, other) = (token(TokenKind::CallerLeg), token(TokenKind::CalleeLeg));
         let mut dialog = Dialog::from_request(request, &own);
-        self.cx.drop_own_routes(&mut dialog);
+        cx.drop_own_routes(&mut dialog);
         let realm = back.path.role.realm();
         let secure = asks_for_sips(request);
         let (path, ingress) = (back.path, back.ingress);
         let (trunk, known) = (trunk.into(), Known::default());
         let caller = End { realm, trunk, dialog, path, ingress, secure, tls_name: None, token: own, known };
         // Until it is dialled.
-        let nowhere = self.cx.path_to(realm, Transport::Udp, ([0, 0, 0, 0], 0).into());
+        let nowhere = cx.path_to(realm, Transport::Udp, ([0, 0, 0, 0], 0).into());
         let dialog = Dialog { remote_tag: None, call_id: "".into(), local_tag: "".into(), ..caller.dialog.clone() };
         let callee = End {
             realm,
@@ -175,19 +197,20 @@ impl Sbc {
             passing: Vec::new(),
             timer: None,
         };
-        self.subscriptions.insert(id, subscription);
+        self.insert(id, subscription);
     }
 
     /// It goes to a target: what is sent there makes the dialog on that side, and gets our Contact.
-    pub(super) fn dial_subscription(
+    pub(super) fn dial(
         &mut self,
+        cx: &Services,
         id: LocalId,
         trunk: &str,
         path: Path,
         tls_name: Option<Box<str>>,
         draft: &mut Draft,
     ) {
-        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
+        let Some(subscription) = self.open.get_mut(&id) else { return };
         let value = |id| draft.first(id).unwrap_or_default();
         let (local_uri, tag) = value(HeaderId::From).rsplit_once(";tag=").unwrap_or_default();
         let dialog = Dialog {
@@ -206,112 +229,112 @@ impl Sbc {
         let (realm, secure) = (path.role.realm(), is_sips(&dialog.remote_target));
         let (trunk, known) = (trunk.into(), Known::default());
         subscription.callee = End { realm, trunk, dialog, path, ingress: None, secure, tls_name, token, known };
-        draft.push(HeaderId::Contact, subscription.callee.contact(&self.cx));
+        draft.push(HeaderId::Contact, subscription.callee.contact(cx));
     }
 
     /// It went again, with credentials.
-    pub(super) fn redial_subscription(&mut self, id: LocalId, cseq: u32) {
-        if let Some(subscription) = self.subscriptions.open.get_mut(&id) {
+    pub(super) fn redial(&mut self, id: LocalId, cseq: u32) {
+        if let Some(subscription) = self.open.get_mut(&id) {
             subscription.callee.dialog.local_cseq = cseq;
         }
     }
 
     /// The 2xx came: completes the one to the subscriber, `draft`.
-    pub(super) fn confirm_subscription(&mut self, id: LocalId, request: &Message, response: &Message, draft: &mut Draft) {
-        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
+    pub(super) fn confirm(&mut self, cx: &mut Services, id: LocalId, request: &Message, response: &Message, draft: &mut Draft) {
+        let Some(subscription) = self.open.get_mut(&id) else { return };
         let dialog = &mut subscription.callee.dialog;
         // RFC 6665 §4.4.1: a NOTIFY that overtook it has made the dialog already.
         if dialog.remote_tag.is_none() {
             dialog.on_dialog_response(response);
-            self.cx.drop_own_routes(dialog);
+            cx.drop_own_routes(dialog);
         } else if dialog.remote_tag.as_deref() == response.to_tag() {
             dialog.on_target_refresh(response);
         }
         let caller = &subscription.caller;
         draft.set(HeaderId::To, format!("{};tag={}", request.to(), caller.dialog.local_tag));
-        draft.push(HeaderId::Contact, caller.contact(&self.cx));
+        draft.push(HeaderId::Contact, caller.contact(cx));
         // RFC 3261 §12.1.1.
         for route in request.all(HeaderId::RecordRoute) {
             draft.push(HeaderId::RecordRoute, route);
         }
-        self.cx.count(Counter::Subscription("begun"));
-        self.await_subscription_keep_alive(id);
-        self.prolong(id, state::granted(request, response));
+        cx.count(Counter::Subscription("begun"));
+        self.await_keep_alive(cx, id);
+        self.prolong(cx, id, state::granted(request, response));
     }
 
     /// The SUBSCRIBE that began it has its final answer. `asked`: with what it was accepted.
-    pub(super) fn settle_subscription(&mut self, id: LocalId, accepted: bool, asked: Option<&Authenticated>) {
-        let Some(subscription) = self.subscriptions.open.get_mut(&id) else { return };
+    pub(super) fn settle(&mut self, cx: &mut Services, id: LocalId, accepted: bool, asked: Option<&Authenticated>) {
+        let Some(subscription) = self.open.get_mut(&id) else { return };
         subscription.asking = false;
         if let Some(asked) = asked {
             subscription.callee.known = asked.known().clone();
         }
         if !accepted {
-            self.end_subscription(id, "refused");
+            self.end(cx, id, "refused");
         }
         self.forget_if_done(id);
     }
 
     /// A call has ended with REFERs that wait for their last NOTIFY.
-    pub(super) fn keep_usage(&mut self, id: LocalId, usage: Usage) {
+    pub(super) fn keep_usage(&mut self, cx: &mut Services, id: LocalId, usage: Usage) {
         let Usage { subscriber, emergency, caller, callee, refers } = usage;
         let source = if subscriber == Side::Caller { &caller } else { &callee }.path.remote.ip();
-        if self.subscriptions.full(source).is_some() {
+        if self.full(source).is_some() {
             return;
         }
         let (passing, timer, asking, ended) = (Vec::new(), None, false, false);
         let kept = Subscription { source, emergency, subscriber, caller, callee, asking, ended, refers, passing, timer };
-        self.subscriptions.insert(id, kept);
-        self.arm_subscription(id, MARGIN);
+        self.insert(id, kept);
+        self.arm(cx, id, MARGIN);
     }
 
-    fn await_subscription_keep_alive(&mut self, id: LocalId) {
-        if self.subscriptions.open.get(&id).is_some_and(|s| !s.ended && s.ends().any(|end| end.far().is_behind_nat())) {
-            self.cx.start_timer(keep_alive_after(&self.cx), Timer::SubscriptionKeepAlive(id));
+    fn await_keep_alive(&self, cx: &mut Services, id: LocalId) {
+        if self.open.get(&id).is_some_and(|s| !s.ended && s.ends().any(|end| end.far().is_behind_nat())) {
+            cx.start_timer(keep_alive_after(cx), Timer::SubscriptionKeepAlive(id));
         }
     }
 
     /// The NATs before its far ends are to remember them: between two NOTIFYs may be an hour.
-    pub(super) fn on_subscription_keep_alive(&mut self, id: LocalId) {
-        for end in self.subscriptions.open.get(&id).into_iter().flat_map(Subscription::ends) {
-            end.far().keep_alive(&mut self.cx);
+    pub(super) fn on_keep_alive(&self, cx: &mut Services, id: LocalId) {
+        for end in self.open.get(&id).into_iter().flat_map(Subscription::ends) {
+            end.far().keep_alive(cx);
         }
-        self.await_subscription_keep_alive(id);
+        self.await_keep_alive(cx, id);
     }
 
     /// It lasts for so long from now.
-    fn prolong(&mut self, id: LocalId, life: Duration) {
-        let of_call = self.subscriptions.open.get(&id).is_some_and(|s| !s.refers.is_empty());
+    fn prolong(&mut self, cx: &mut Services, id: LocalId, life: Duration) {
+        let of_call = self.open.get(&id).is_some_and(|s| !s.refers.is_empty());
         let life = if of_call { life.min(AFTER_CALL) } else { life };
-        self.arm_subscription(id, life + MARGIN);
+        self.arm(cx, id, life + MARGIN);
     }
 
-    fn arm_subscription(&mut self, id: LocalId, after: Duration) {
-        let Some(subscription) = self.subscriptions.open.get_mut(&id).filter(|s| !s.ended) else { return };
-        self.cx.stop_timer(&mut subscription.timer);
-        subscription.timer = Some(self.cx.start_timer(after, Timer::Subscription(id)));
+    fn arm(&mut self, cx: &mut Services, id: LocalId, after: Duration) {
+        let Some(subscription) = self.open.get_mut(&id).filter(|s| !s.ended) else { return };
+        cx.stop_timer(&mut subscription.timer);
+        subscription.timer = Some(cx.start_timer(after, Timer::Subscription(id)));
     }
 
     /// Nobody refreshed it in its time.
-    pub(super) fn on_subscription_timer(&mut self, id: LocalId) {
-        if let Some(subscription) = self.subscriptions.open.get_mut(&id) {
+    pub(super) fn on_timer(&mut self, cx: &mut Services, id: LocalId) {
+        if let Some(subscription) = self.open.get_mut(&id) {
             subscription.timer = None;
-            self.end_subscription(id, "expired");
+            self.end(cx, id, "expired");
             self.forget_if_done(id);
         }
     }
 
     /// Nothing more is passed on within it; what is under way is still answered.
-    fn end_subscription(&mut self, id: LocalId, how: &'static str) {
-        let Some(subscription) = self.subscriptions.open.get_mut(&id).filter(|s| !s.ended) else { return };
+    fn end(&mut self, cx: &mut Services, id: LocalId, how: &'static str) {
+        let Some(subscription) = self.open.get_mut(&id).filter(|s| !s.ended) else { return };
         subscription.ended = true;
-        self.cx.stop_timer(&mut subscription.timer);
-        self.cx.count(Counter::Subscription(how));
+        cx.stop_timer(&mut subscription.timer);
+        cx.count(Counter::Subscription(how));
     }
 
     fn forget_if_done(&mut self, id: LocalId) {
-        if self.subscriptions.open.get(&id).is_some_and(Subscription::is_done) {
-            self.subscriptions.remove(id);
+        if self.open.get(&id).is_some_and(Subscription::is_done) {
+            self.remove(id);
         }
     }
 }
