@@ -79,8 +79,8 @@ impl Sbc {
         let over = |calls: u64, most: u32| calls >= u64::from(most);
         let of_trunk = config.trunk(trunk);
         let (max_calls, max_rate) = of_trunk.map_or((0, 0), |t| (t.max_calls, t.max_rate));
-        let held = self.by_trunk.get(trunk).map_or(0, |n| u64::from(*n));
-        if over(self.active.values().sum(), settings.max_calls) {
+        let held = u64::from(self.calls.of_trunk(trunk));
+        if over(self.calls.active(), settings.max_calls) {
             return Some("max_calls");
         }
         if max_calls > 0 && over(held, max_calls) {
@@ -119,25 +119,6 @@ impl Sbc {
         }
     }
 
-    /// A call of this trunk began.
-    pub(super) fn count_in(&mut self, trunk: &str, class: &'static str) {
-        *self.by_trunk.entry(trunk.into()).or_default() += 1;
-        *self.active.entry(class).or_default() += 1;
-    }
-
-    /// It is over.
-    pub(super) fn uncount(&mut self, trunk: &str, class: &'static str) {
-        if let Some(calls) = self.active.get_mut(class) {
-            *calls = calls.saturating_sub(1);
-        }
-        if let Some(calls) = self.by_trunk.get_mut(trunk) {
-            *calls = calls.saturating_sub(1);
-            if *calls == 0 {
-                self.by_trunk.remove(trunk);
-            }
-        }
-    }
-
     /// True for a request that would begin something and says that a scanner sent it: it gets no answer, hence learns nothing.
     pub(super) fn is_scanner(&self, request: &Message) -> bool {
         let scanners = &self.cx.config.settings.scanners;
@@ -169,7 +150,7 @@ impl Sbc {
 
     /// Whether a request of this source may act on this leg (AC-52). The source is the original one, also of a relayed request.
     pub(super) fn source_standing(&self, id: LocalId, side: Side, source: IpAddr, request: &Message) -> Standing {
-        let Some(call) = self.calls.get(&id) else { return Standing::Known };
+        let Some(call) = self.calls.get(id) else { return Standing::Known };
         let leg = call.leg(side);
         let trunk = self.cx.config.trunks.iter().find(|t| t.name == leg.trunk);
         let dialog = call.dialog_for(side, request);

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::Sbc;
 use crate::call::Winner;
-use crate::ids::{CallUid, LocalId};
+use crate::ids::CallUid;
 use crate::io::{AlarmKind, Output};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::replica::Effect;
@@ -26,9 +26,8 @@ impl Sbc {
         // Before anything is made of what else the entry did.
         for effect in &effects {
             let Effect::Recorded { call, seq } = effect else { continue };
-            let Some(id) = self.place(*call) else { continue };
-            let live = self.calls.get_mut(&id).map(|call| &mut call.journal);
-            if let Some(journal) = live.or_else(|| self.unrecorded.get_mut(id).map(|ended| &mut ended.journal)) {
+            let Some(id) = self.calls.place(&self.cx, *call) else { continue };
+            if let Some(journal) = self.calls.journal_mut(id) {
                 journal.confirm(*seq);
             }
         }
@@ -41,7 +40,7 @@ impl Sbc {
                 }
                 Effect::Beside { winner, .. } => {
                     // Another node has the caller: a call of this one that is ceded to it stays so.
-                    if let Some(id) = self.own_call(winner).map(|call| call.id) {
+                    if let Some(id) = self.calls.own(&self.cx, winner).map(|call| call.id) {
                         self.with_call(id, |call, cx| call.on_caller_served(cx));
                     }
                 }
@@ -77,12 +76,12 @@ impl Sbc {
 
     /// A snapshot took the place of the state: what calls of this node had recorded may be in it, or not.
     pub(super) fn on_state_replaced(&mut self) {
-        let calls: Vec<LocalId> = self.calls.keys().copied().collect();
-        for id in calls {
+        let (open, unrecorded) = self.calls.ids();
+        for id in open {
             self.with_call(id, |call, cx| call.journal.on_snapshot(cx));
         }
-        for id in self.unrecorded.ids() {
-            self.with_unrecorded(id, |ended, cx| ended.journal.on_snapshot(cx));
+        for id in unrecorded {
+            self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_snapshot(cx));
         }
         let config = {
             let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
@@ -114,13 +113,13 @@ impl Sbc {
             ClaimPlacement::Unsure => Winner::Unsure,
             ClaimPlacement::Orphan | ClaimPlacement::New => Winner::Gone,
         };
-        if let Some(id) = self.own_call(call).map(|call| call.id) {
-            let Some(waiting) = self.calls.get_mut(&id) else { return };
+        if let Some(id) = self.calls.own(&self.cx, call).map(|call| call.id) {
+            let Some(waiting) = self.calls.get_mut(id) else { return };
             let after = waiting.on_claimed(&mut self.cx, (!won).then_some((winner, standing)));
             self.after_claim(id, after);
             self.with_call(id, |call, cx| call.on_recorded(cx));
-        } else if let Some(id) = self.unrecorded_place(call) {
-            self.with_unrecorded(id, |ended, cx| match won {
+        } else if let Some(id) = self.calls.unrecorded_place(&self.cx, call) {
+            self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| match won {
                 true => ended.journal.on_applied(cx),
                 false => ended.lose(cx, winner, left),
             });
@@ -129,10 +128,10 @@ impl Sbc {
     }
 
     fn on_recorded(&mut self, call: CallUid) {
-        if let Some(id) = self.own_call(call).map(|call| call.id) {
+        if let Some(id) = self.calls.own(&self.cx, call).map(|call| call.id) {
             self.with_call(id, |call, cx| call.on_recorded(cx));
-        } else if let Some(id) = self.unrecorded_place(call) {
-            self.with_unrecorded(id, |ended, cx| ended.journal.on_applied(cx));
+        } else if let Some(id) = self.calls.unrecorded_place(&self.cx, call) {
+            self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_applied(cx));
         }
     }
 }

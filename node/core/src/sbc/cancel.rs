@@ -82,7 +82,7 @@ impl Sbc {
             self.cx.count(Counter::Dropped("source"));
             return;
         }
-        let tag = id.and_then(|s| self.calls.get(&s)).map(|c| c.caller.dialog.local_tag.to_string());
+        let tag = id.and_then(|s| self.calls.get(s)).map(|c| c.caller.dialog.local_tag.to_string());
         let tag = tag.unwrap_or_else(|| self.cx.stateless_tag(message));
         if let Some(tx) = self.cx.create_server(ServerUser::Nobody, key.clone(), false, back) {
             let mut draft = message.response(200, None);
@@ -160,16 +160,16 @@ impl Sbc {
             self.refuse_waiting(waits, &invite, 487);
         }
         self.on_caller_served(key, Some(&exact));
-        let Some(&id) = self.by_claim.get(key) else { return };
-        if self.calls.get(&id).is_some_and(|call| call.exact == exact) {
+        let Some(id) = self.calls.of_claim(key) else { return };
+        if self.calls.get(id).is_some_and(|call| call.exact == exact) {
             self.with_call(id, |call, cx| call.on_cancelled_elsewhere(cx));
         }
     }
 
     /// The caller of a claim has cancelled it, or has another node's answer: a call that this node has ceded is dialled by nobody any more.
     pub(super) fn on_caller_served(&mut self, key: &[u8; 16], exact: Option<&[u8; 16]>) {
-        let Some(&id) = self.by_claim.get(key) else { return };
-        if self.calls.get(&id).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {
+        let Some(id) = self.calls.of_claim(key) else { return };
+        if self.calls.get(id).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {
             self.with_call(id, |call, cx| call.on_caller_served(cx));
         }
     }
@@ -200,8 +200,8 @@ impl Sbc {
         if linked {
             self.release_holds(&key, peer);
         }
-        let Some(&id) = self.by_claim.get(&key) else { return };
-        let Some(call) = self.calls.get(&id) else { return };
+        let Some(id) = self.calls.of_claim(&key) else { return };
+        let Some(call) = self.calls.get(id) else { return };
         let (back, invite, uid, arrived) = (call.back, call.invite.clone(), call.uid, call.arrived);
         match self.with_call(id, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
             // It has a copy of its own, and the INVITE cannot go there.
@@ -212,7 +212,7 @@ impl Sbc {
             }
             // It may have asked before this node had the call, or its answer crossed this one's: it must know to yield.
             AfterRival::Stays if linked && stage == ClaimStage::Preparing => {
-                let own = self.calls.get(&id).map(|call| (uid, call.stage()));
+                let own = self.calls.get(id).map(|call| (uid, call.stage()));
                 self.cx.out.push_back(Output::Peer { to: peer, message: PeerMessage::ClaimIs { key, call: own } });
             }
             AfterRival::Stays | AfterRival::Nothing => {}

@@ -7,7 +7,7 @@ use crate::io::{Command, CommandReply, Output};
 impl Sbc {
     pub(super) fn on_command(&mut self, id: CommandId, command: Command) {
         let reply = match command {
-            Command::Terminate { call, reason, emergency } => match self.own_call(call) {
+            Command::Terminate { call, reason, emergency } => match self.calls.own(&self.cx, call) {
                 None => CommandReply::NotFound,
                 Some(found) if found.emergency && !emergency => CommandReply::EmergencyRefused,
                 Some(found) => {
@@ -16,17 +16,14 @@ impl Sbc {
                     CommandReply::Done
                 }
             },
-            Command::Ladder { call } => {
-                let live = self.own_call(call).map(|c| &c.ladder);
-                match live.or_else(|| self.ladders.get(call)) {
-                    Some(ladder) => CommandReply::Ladder { entries: ladder.entries().to_vec(), dropped: ladder.dropped() },
-                    None => CommandReply::NotFound,
-                }
-            }
+            Command::Ladder { call } => match self.calls.ladder(&self.cx, call) {
+                Some(ladder) => CommandReply::Ladder { entries: ladder.entries().to_vec(), dropped: ladder.dropped() },
+                None => CommandReply::NotFound,
+            },
             Command::Judge { realm, source, message } => CommandReply::Judged(self.judge(realm, source, message)),
             Command::Summary => CommandReply::Summary {
-                calls: self.active.values().sum(),
-                by_class: self.active.iter().map(|(class, calls)| (*class, *calls)).collect(),
+                calls: self.calls.active(),
+                by_class: self.calls.by_class().collect(),
                 transactions: u64::try_from(self.cx.tx.len()).unwrap_or(u64::MAX),
                 load: self.shedding.load,
             },

@@ -44,12 +44,12 @@ impl Sbc {
     /// Time to look again: what was held of a far end that has moved goes on.
     pub(super) fn on_doubt_due(&mut self, id: LocalId, side: Side) {
         let held = self.with_call(id, |call, cx| call.on_doubt_due(cx, side));
-        if !self.calls.get(&id).is_some_and(|call| call.is_doubted(side)) {
+        if !self.calls.get(id).is_some_and(|call| call.is_doubted(side)) {
             self.doubted.close(id, side);
         }
         for (back, message) in held {
             // The first one may have ended the call.
-            let known = self.calls.get(&id).is_some_and(|call| call.fits(side, &message));
+            let known = self.calls.get(id).is_some_and(|call| call.fits(side, &message));
             self.on_own_known(id, side, back, &message, known);
         }
     }

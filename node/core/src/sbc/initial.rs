@@ -26,7 +26,7 @@ impl Sbc {
             self.refuse(back, message, 487);
             return;
         }
-        let known = self.by_claim.get(&key.0).and_then(|s| self.calls.get(s)).filter(|c| !c.is_lost());
+        let known = self.calls.of_claim(&key.0).and_then(|id| self.calls.get(id)).filter(|c| !c.is_lost());
         if let Some(id) = known.filter(|c| c.is_ceded() && c.exact == exact).map(|c| c.id) {
             self.on_ceded_copy(id, back, message);
             return;
@@ -36,15 +36,15 @@ impl Sbc {
             Some(call) if call.has_failed() && call.exact != exact => ClaimPlacement::Orphan,
             // RFC 3261 §8.2.2.2: the same request by another way.
             Some(_) => ClaimPlacement::Merged,
-            None if self.was_here(&key.0, &exact) == Some(true) => ClaimPlacement::Orphan,
-            None if self.was_here(&key.0, &exact) == Some(false) => ClaimPlacement::Merged,
+            None if self.calls.was_here(&key.0, &exact) == Some(true) => ClaimPlacement::Orphan,
+            None if self.calls.was_here(&key.0, &exact) == Some(false) => ClaimPlacement::Merged,
             None => self.claim_placement(&key.0, &exact, back.ingress.is_some()),
         };
         let keys = |orphan| NewKeys { key, exact, orphan, admitted: waited.admitted };
         match place {
             ClaimPlacement::Peer(node) => self.relay(node, path, back.ingress, message),
             // The very packet, and its transaction is over: whoever sent it has heard, and a second answer is one too many.
-            ClaimPlacement::Merged if self.is_copy(&key.0, &exact) => {
+            ClaimPlacement::Merged if self.calls.is_copy(&self.cx, &key.0, &exact) => {
                 self.cx.count(Counter::Misrouted("INVITE", "stale"));
             }
             // A rival that has yielded to a call which has ceded itself: neither way is refused before the log has decided.
@@ -75,22 +75,6 @@ impl Sbc {
         }
     }
 
-    /// True for the very packet that this node, or the log, has a call of.
-    fn is_copy(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
-        let id = self.by_claim.get(key);
-        let own = id.and_then(|s| self.calls.get(s).map(|c| c.exact).or_else(|| self.unrecorded.get(*s).map(|e| e.exact)));
-        own.is_some_and(|own| own == *exact) || {
-            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            replica.claim(key).is_some_and(|entry| entry.exact() == exact)
-        }
-    }
-
-    /// Whether the call of that claim is over here while the log does not know it: true for one that may be begun again.
-    fn was_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> Option<bool> {
-        let ended = self.unrecorded.get(*self.by_claim.get(key)?)?;
-        Some(ended.failed && ended.exact != *exact)
-    }
-
     /// A copy of an INVITE whose called side another node has: from that node it says "yours", from the caller it says nothing.
     fn on_ceded_copy(&mut self, id: LocalId, back: ReturnPath, message: &Message) {
         if back.ingress.is_none() {
@@ -98,7 +82,7 @@ impl Sbc {
             return;
         }
         let key = server_key(message, message.method());
-        if self.calls.get(&id).is_none_or(|call| call.is_over() || call.is_old(&self.cx)) {
+        if self.calls.get(id).is_none_or(|call| call.is_over() || call.is_old(&self.cx)) {
             self.cx.count(Counter::Misrouted("INVITE", "stale"));
             return;
         }
@@ -175,13 +159,10 @@ impl Sbc {
                 replaced,
             },
         );
-        self.by_claim.insert(keys.key.0, id);
-        self.by_media.insert(call.media_id(), id);
-        self.count_in(&call.caller.trunk, call.class());
         if let Some(trunk) = toward {
             self.crowds.enter(id, trunk, path.remote.ip());
         }
-        self.calls.insert(id, call);
+        self.calls.insert(&self.cx, call);
         self.with_call(id, |_, _| ());
         // A CANCEL that overtook it.
         self.release_holds(&keys.key.0, self.cx.local.node);
@@ -249,7 +230,7 @@ impl Sbc {
         if !matches!(after, AfterClaim::RelayTo(_) | AfterClaim::Hold) {
             return;
         }
-        let Some(call) = self.calls.get(&id) else { return };
+        let Some(call) = self.calls.get(id) else { return };
         let (back, exact, invite) = (call.back, call.exact, call.invite.clone());
         self.cx.arrived = call.arrived;
         match after {

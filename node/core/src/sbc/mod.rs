@@ -7,6 +7,7 @@ mod admission;
 mod applied;
 mod authenticate;
 mod bans;
+mod calls;
 mod cancel;
 mod commands;
 mod crowd;
@@ -25,10 +26,9 @@ mod receive;
 mod replaces;
 mod standalone;
 mod subscription;
-mod unrecorded;
 mod urgency;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -48,8 +48,9 @@ use crate::transaction::TxOutput;
 
 pub use urgency::Urgency;
 
+use calls::Calls;
 use cancel::Holds;
-use memory::{PastLadders, Recent};
+use memory::Recent;
 
 /// How often bounded memories are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -57,19 +58,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// One node's core.
 pub struct Sbc {
     cx: Services,
-    calls: HashMap<LocalId, Call>,
-    /// Of the calls, those that another start or another node began.
-    elsewhere: HashMap<CallUid, LocalId>,
-    /// Calls that are over, and of which the log does not know it yet.
-    unrecorded: unrecorded::Unrecorded,
-    by_claim: HashMap<[u8; 16], LocalId>,
-    by_media: HashMap<MediaId, LocalId>,
+    calls: Calls,
     holds: Holds,
     held_invites: held_invites::HeldInvites,
     /// CANCELs that came before their INVITE (AC-07).
     tombstones: Recent<[u8; 16]>,
-    /// Claims of calls that this node has served, and forgotten (AC-55).
-    served: Recent<[u8; 16], CallUid>,
     /// Requests that were redirected once (AC-15).
     redirected: Recent<[u8; 16]>,
     rates: SourceRates,
@@ -87,13 +80,8 @@ pub struct Sbc {
     /// Sources for whose block this node has asked lately.
     bans: Recent<IpAddr>,
     ban_rate: Rates<()>,
-    /// Calls of each trunk that this node holds.
-    by_trunk: HashMap<Box<str>, u32>,
-    /// All that are not over, by class.
-    active: BTreeMap<&'static str, u64>,
     /// Uses of our nonces.
     uses: authenticate::Uses,
-    ladders: PastLadders,
     messages: message::Messages,
     subscriptions: subscription::Subscriptions,
     farewells: Farewells,
@@ -110,15 +98,10 @@ impl Sbc {
         cx.start_timer(SWEEP_EVERY, Timer::Sweep);
         let mut sbc = Sbc {
             cx,
-            calls: HashMap::new(),
-            elsewhere: HashMap::new(),
-            unrecorded: Default::default(),
-            by_claim: HashMap::new(),
-            by_media: HashMap::new(),
+            calls: Calls::default(),
             holds: Holds::default(),
             held_invites: Default::default(),
             tombstones: Recent::default(),
-            served: Recent::default(),
             redirected: Recent::default(),
             rates: SourceRates::default(),
             emergency_rates: SourceRates::default(),
@@ -131,10 +114,7 @@ impl Sbc {
             blocks: Blocks::default(),
             bans: Recent::default(),
             ban_rate: Rates::default(),
-            by_trunk: HashMap::new(),
-            active: [("none", 0), ("sos", 0)].into(),
             uses: Default::default(),
-            ladders: PastLadders::default(),
             messages: Default::default(),
             subscriptions: Default::default(),
             farewells: Default::default(),
@@ -170,7 +150,7 @@ impl Sbc {
             Input::ProposeFailed { id } => {
                 let id = LocalId(id.0);
                 self.with_call(id, |call, cx| call.on_propose_failed(cx));
-                self.with_unrecorded(id, |ended, cx| ended.journal.on_failed(cx));
+                self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_failed(cx));
             }
             Input::ViewChanged(view) => self.on_view(view),
             Input::SendFailed { id, reason } => self.on_send_failed(id, reason),
@@ -213,12 +193,7 @@ impl Sbc {
 
     /// Messages that were noted go into the ladder of their call, or the memory of it.
     fn file_notes(&mut self) {
-        for note in std::mem::take(&mut self.cx.notes) {
-            match self.calls.get_mut(&note.call) {
-                Some(call) => call.ladder.add(note),
-                None => self.ladders.add(note),
-            }
-        }
+        std::mem::take(&mut self.cx.notes).into_iter().for_each(|note| self.calls.file(note));
     }
 
     /// The next output, to be carried out in order; `None` until the next input.
@@ -236,17 +211,17 @@ impl Sbc {
 
     /// Calls that this node owns, in any state.
     pub fn call_count(&self) -> usize {
-        self.calls.len() + self.unrecorded.len()
+        self.calls.count().0
     }
 
     /// Of those, the ones that are over and wait for the log: only their records are kept.
     pub fn unrecorded_count(&self) -> usize {
-        self.unrecorded.len()
+        self.calls.count().1
     }
 
     /// The media session of a call, where this node owns it.
     pub fn media_of(&self, uid: CallUid) -> Option<MediaId> {
-        self.own_call(uid).map(Call::media_id)
+        self.calls.own(&self.cx, uid).map(Call::media_id)
     }
 
     /// Transactions that live here.
@@ -259,84 +234,29 @@ impl Sbc {
         &self.cx.local
     }
 
-    /// The call of this node with that id.
-    pub(crate) fn own_call(&self, uid: CallUid) -> Option<&Call> {
-        self.calls.get(&self.place(uid)?).filter(|call| !call.is_lost())
-    }
-
-    /// Where in this node's tables what has that id is, or would be: what this start of the node began is where it began.
-    pub(super) fn place(&self, uid: CallUid) -> Option<LocalId> {
-        if self.cx.is_own(uid) { Some(LocalId(uid.serial)) } else { self.elsewhere.get(&uid).copied() }
-    }
-
     /// Takes an answered call as the log has it in place of whatever this node has of it; nothing is sent. False: the log has no such call,
     /// or it is not answered.
     pub fn restore_call(&mut self, now: Now, uid: CallUid) -> bool {
         self.cx.now = now;
         let entry = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).call(uid).cloned();
-        let known = self.place(uid);
+        let known = self.calls.place(&self.cx, uid);
         let Some(entry) = entry else { return false };
         let id = known.unwrap_or_else(|| self.cx.local_id());
         let Some(call) = Call::restore(&mut self.cx, id, &entry) else { return false };
-        if let Some(old) = self.calls.remove(&id) {
-            self.by_media.remove(&old.media_id());
-            if old.counted {
-                self.uncount(&old.caller.trunk, old.class());
-            }
-        }
-        if !self.cx.is_own(uid) {
-            self.elsewhere.insert(uid, id);
-        }
-        self.by_claim.insert(call.claim_key.0, id);
-        self.by_media.insert(call.media_id(), id);
-        self.count_in(&call.caller.trunk, call.class());
-        self.calls.insert(id, call);
+        self.calls.insert(&self.cx, call);
         true
     }
 
     /// Works on a call, and forgets it when it is done.
     fn with_call<R: Default>(&mut self, id: LocalId, f: impl FnOnce(&mut Call, &mut Services) -> R) -> R {
-        let Some(call) = self.calls.get_mut(&id) else { return R::default() };
-        let result = f(call, &mut self.cx);
-        let usage = call.take_usage();
-        let (over, done) = (call.is_over(), call.is_done());
-        if over && std::mem::take(&mut call.counted) {
-            // A limit is for calls that are up; what the log has to hear of others, it may hear late.
-            let (trunk, class) = (call.caller.trunk.clone(), call.class());
-            self.uncount(&trunk, class);
+        let Some((result, left)) = self.calls.with(&mut self.cx, id, f) else { return R::default() };
+        if left.over {
             self.crowds.leave(id);
         }
-        if done {
-            self.forget(id);
-        }
-        if let Some(usage) = usage {
+        if let Some(usage) = left.usage {
             self.subscriptions.keep_usage(&mut self.cx, id, usage);
         }
         result
-    }
-
-    /// A call is done. What the log has still to hear of it is kept.
-    fn forget(&mut self, id: LocalId) {
-        let Some(call) = self.calls.remove(&id) else { return };
-        self.elsewhere.remove(&call.uid);
-        if call.counted {
-            self.uncount(&call.caller.trunk, call.class());
-            self.crowds.leave(id);
-        }
-        self.by_media.remove(&call.media_id());
-        let lost = call.is_lost();
-        let (ended, ladder) = call.into_ended();
-        if !lost {
-            self.ladders.keep(id, ended.uid, ladder);
-            if !ended.failed && !ended.abandoned {
-                self.served.keep(self.cx.now.mono, ended.claim_key.0, ended.uid);
-            }
-        }
-        if !ended.journal.is_settled() {
-            self.keep_unrecorded(id, ended);
-        } else if self.by_claim.get(&ended.claim_key.0) == Some(&id) {
-            self.by_claim.remove(&ended.claim_key.0);
-        }
     }
 
     fn on_media(&mut self, event: &crate::io::MediaEvent) {
@@ -346,7 +266,7 @@ impl Sbc {
         | MediaEvent::Latched { media, .. }
         | MediaEvent::Heard { media, .. }
         | MediaEvent::Closed { media, .. }) = event;
-        if let Some(&id) = self.by_media.get(media) {
+        if let Some(id) = self.calls.of_media(*media) {
             self.with_call(id, |call, cx| call.on_media(cx, event));
         }
     }
@@ -359,9 +279,9 @@ impl Sbc {
                 Timer::Call(id, timer) => {
                     match timer {
                         CallTimer::Journal => {
-                            self.with_unrecorded(id, |ended, cx| ended.journal.on_retry(cx));
+                            self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_retry(cx));
                         }
-                        CallTimer::Early => self.with_unrecorded(id, |ended, cx| ended.journal.on_early(cx)),
+                        CallTimer::Early => self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_early(cx)),
                         _ => {}
                     }
                     if let CallTimer::Doubt(side) = timer {
@@ -382,7 +302,7 @@ impl Sbc {
                 Timer::SubscriptionSilent(tx) => self.on_passing_silent(tx),
                 Timer::Sweep => {
                     self.tombstones.sweep(now);
-                    self.served.sweep(now);
+                    self.calls.sweep(now);
                     self.cx.end_inquiries();
                     self.redirected.sweep(now);
                     self.bans.sweep(now);

@@ -39,7 +39,7 @@ impl Sbc {
             Told::Has(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage),
             Told::Cancelled => self.on_cancelled_elsewhere(&inquiry.key, inquiry.exact),
             Told::Nothing => {
-                if let Some(&id) = self.by_claim.get(&inquiry.key) {
+                if let Some(id) = self.calls.of_claim(&inquiry.key) {
                     self.with_call(id, |call, cx| call.on_peer_has_not(cx, inquiry.node));
                 }
             }

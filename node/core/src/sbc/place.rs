@@ -31,8 +31,12 @@ impl Sbc {
             let named = placement::named_call(&self.cx.key, &replica, message);
             let place = match named {
                 // Over, whatever the log knows of it; but for what it left behind (RFC 5057).
-                Some((uid, _)) if self.unrecorded_place(uid).is_some() && !self.own_subscription(uid) => Placement::Nowhere,
-                Some((uid, _)) => placement::of_call(&facts, uid, self.own_call(uid).is_some() || self.own_subscription(uid)),
+                Some((uid, _)) if self.calls.unrecorded_place(&self.cx, uid).is_some() && !self.own_subscription(uid) => {
+                    Placement::Nowhere
+                }
+                Some((uid, _)) => {
+                    placement::of_call(&facts, uid, self.calls.own(&self.cx, uid).is_some() || self.own_subscription(uid))
+                }
                 None => placement::of_nothing(&facts),
             };
             (named, place)
@@ -51,10 +55,11 @@ impl Sbc {
             }
             _ if message.method() == &Method::Ack => self.cx.count(Counter::Misrouted(label, "drop")),
             (Placement::Nowhere, Some((uid, _)))
-                if message.method() == &Method::Bye && self.place(uid).is_some_and(|id| self.cx.after_bye.is_ending(id)) =>
+                if message.method() == &Method::Bye
+                    && self.calls.place(&self.cx, uid).is_some_and(|id| self.cx.after_bye.is_ending(id)) =>
             {
                 // RFC 5407 §3.2.1: it crosses ours, for which the dialog is there until that is answered.
-                if let Some(id) = self.place(uid) {
+                if let Some(id) = self.calls.place(&self.cx, uid) {
                     self.cx.note_received(id, back, message);
                     self.cx.note_sent(id, back, &message.response(200, None));
                 }
@@ -79,12 +84,12 @@ impl Sbc {
     }
 
     fn on_own(&mut self, uid: CallUid, side: Side, back: ReturnPath, message: &Message) {
-        let Some(id) = self.place(uid) else { return };
+        let Some(id) = self.calls.place(&self.cx, uid) else { return };
         let of_events = matches!(message.method(), Method::Subscribe | Method::Notify);
-        if self.subscriptions.has(id) && (of_events || !self.calls.contains_key(&id)) {
+        if self.subscriptions.has(id) && (of_events || self.calls.get(id).is_none()) {
             return self.on_subscription_request(id, side, back, message);
         }
-        let known = self.calls.get(&id).is_some_and(|c| c.fits(side, message));
+        let known = self.calls.get(id).is_some_and(|c| c.fits(side, message));
         let standing = self.source_standing(id, side, back.path.remote.ip(), message);
         match standing {
             _ if !known => {}

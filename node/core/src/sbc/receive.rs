@@ -8,7 +8,7 @@ use super::Sbc;
 pub(super) use crate::call::server_key;
 use crate::call::{CLAIM_FIELD, Services, Told, allowed};
 use crate::ctx::{AGENT, is_private};
-use crate::ids::{CallUid, NodeId};
+use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::neighbours;
 use crate::policy::Blocked;
@@ -71,49 +71,17 @@ impl Sbc {
             PeerMessage::Emit(transmit) => self.on_emit(from, transmit),
             PeerMessage::EmitFailed { id, reason } => self.cx.tx.on_emit_failed(self.cx.now.mono, from, id, reason),
             PeerMessage::AskClaim { key } => {
-                let call = self.what_it_has(&key);
+                let call = self.calls.what_it_has(&self.cx, &key);
                 self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
             PeerMessage::Cancelled { key, exact } => self.on_cancelled_elsewhere(&key, exact),
             PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage),
             PeerMessage::ClaimIs { key, call: None } => {
-                if let Some(&id) = self.by_claim.get(&key) {
+                if let Some(id) = self.calls.of_claim(&key) {
                     self.with_call(id, |call, cx| call.on_peer_has_not(cx, from));
                 }
             }
         }
-    }
-
-    /// What this node tells a peer of the call of a claim: one that it serves, or one that it has served lately. Of one that it has left to
-    /// another node, or that reached nobody, it says nothing.
-    fn what_it_has(&self, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
-        let id = self.by_claim.get(key).copied();
-        let known = id.and_then(|s| self.calls.get(&s));
-        let known = known.filter(|c| !c.is_lost() && !c.is_ceded() && !c.has_failed()).map(|c| (c.uid, c.stage()));
-        let ended = || id.and_then(|s| self.unrecorded.get(s)).filter(|e| !e.failed && !e.abandoned).map(|e| e.uid);
-        let served = || ended().or_else(|| self.served.get(self.cx.now.mono, key)).or_else(|| self.recorded(key));
-        known.or_else(|| served().map(|uid| (uid, ClaimStage::Answered)))
-    }
-
-    /// True for the very packet of a call of this node that reached nobody.
-    fn has_failed_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> bool {
-        let serial = self.by_claim.get(key).copied();
-        let call = || serial.and_then(|s| self.calls.get(&s)).is_some_and(|c| c.has_failed() && c.exact == *exact);
-        let ended = || serial.and_then(|s| self.unrecorded.get(s)).is_some_and(|e| e.failed && e.exact == *exact);
-        let recorded = || {
-            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let entry = replica.claim(key).filter(|e| e.has_failed() && e.exact() == exact);
-            entry.is_some_and(|e| e.uid.node == self.cx.local.node && e.uid.incarnation == self.cx.local.incarnation)
-        };
-        call() || ended() || recorded()
-    }
-
-    /// The call of this node that has ended, by the log.
-    fn recorded(&self, key: &[u8; 16]) -> Option<CallUid> {
-        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let entry = replica.claim(key).filter(|e| !e.is_live() && !e.has_failed() && !e.was_left())?;
-        let own = entry.uid.node == self.cx.local.node && entry.uid.incarnation == self.cx.local.incarnation;
-        own.then_some(entry.uid)
     }
 
     fn on_request(&mut self, path: Path, back: ReturnPath, message: &Message) {
@@ -219,11 +187,11 @@ impl Sbc {
     /// The header fields that tell the asking member how this node is, and what it has of the call that is named.
     fn told_to_member(&self, request: &Message) -> Vec<(&'static str, String)> {
         let call = Services::asked_about(request).map(|(key, exact)| {
-            let told = match self.what_it_has(&key) {
+            let told = match self.calls.what_it_has(&self.cx, &key) {
                 Some((_, stage)) => Told::Has(stage),
                 None if self.tombstones.contains(self.cx.now.mono, &exact) => Told::Cancelled,
                 // A copy of what has failed rings nobody either.
-                None if self.has_failed_here(&key, &exact) => Told::Has(ClaimStage::Answered),
+                None if self.calls.has_failed_here(&self.cx, &key, &exact) => Told::Has(ClaimStage::Answered),
                 None => Told::Nothing,
             };
             (CLAIM_FIELD, self.cx.seal_told(request, told))

@@ -72,7 +72,7 @@ impl Sbc {
         let by_leg = || Some((replica.by_leg(named.call_id, named.to_tag)?, Side::Callee));
         let (uid, side) = by_token.or_else(by_leg).ok_or(unknown)?;
         let entry = replica.call(uid);
-        let own = self.own_call(uid);
+        let own = self.calls.own(&self.cx, uid);
         if own.map_or_else(|| entry.is_some_and(|e| !e.is_live()), |call| call.is_over()) {
             return Err(603);
         }

@@ -134,7 +134,7 @@ impl Sbc {
 
     /// True when this id names a subscription of this node.
     pub(super) fn own_subscription(&self, uid: CallUid) -> bool {
-        self.place(uid).is_some_and(|id| self.subscriptions.has(id))
+        self.calls.place(&self.cx, uid).is_some_and(|id| self.subscriptions.has(id))
     }
 
     fn prolong(&mut self, id: LocalId, life: Duration) {

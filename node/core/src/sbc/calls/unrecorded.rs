@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Sbc;
 use crate::call::Ended;
-use crate::ids::{CallUid, LocalId};
-use crate::io::Counter;
+use crate::ids::LocalId;
 
 /// Calls kept: an outage of hours at a country's load, some 100 MB at 5 KB each. Beyond it the oldest ordinary call's records go first.
 const MAX_UNRECORDED: usize = 20_000;
@@ -35,12 +33,12 @@ impl Unrecorded {
         self.ordinary.keys().chain(self.emergency.keys()).copied().collect()
     }
 
-    fn remove(&mut self, id: LocalId) -> Option<Ended> {
+    pub(super) fn remove(&mut self, id: LocalId) -> Option<Ended> {
         self.ordinary.remove(&id).or_else(|| self.emergency.remove(&id))
     }
 
     /// Keeps a call's records. The call whose records went for them, if the list was full.
-    fn keep(&mut self, id: LocalId, ended: Ended) -> Option<Ended> {
+    pub(super) fn keep(&mut self, id: LocalId, ended: Ended) -> Option<Ended> {
         let list = if ended.emergency { &mut self.emergency } else { &mut self.ordinary };
         list.insert(id, ended);
         if self.len() <= MAX_UNRECORDED {
@@ -50,39 +48,10 @@ impl Unrecorded {
     }
 }
 
-impl Sbc {
-    /// Keeps what the log has still to hear of a call that is over.
-    pub(super) fn keep_unrecorded(&mut self, id: LocalId, ended: Ended) {
-        if let Some(mut dropped) = self.unrecorded.keep(id, ended) {
-            dropped.journal.drop_records(&mut self.cx);
-            self.cx.count(Counter::Dropped("unsettled_call"));
-            if self.by_claim.get(&dropped.claim_key.0) == Some(&dropped.id) {
-                self.by_claim.remove(&dropped.claim_key.0);
-            }
-        }
-    }
-
-    /// Works on the records of a call that is over, and forgets them when the log has them.
-    pub(super) fn with_unrecorded(&mut self, id: LocalId, f: impl FnOnce(&mut Ended, &mut crate::call::Services)) {
-        let Some(ended) = self.unrecorded.get_mut(id) else { return };
-        f(ended, &mut self.cx);
-        if ended.journal.is_settled()
-            && let Some(ended) = self.unrecorded.remove(id)
-            && self.by_claim.get(&ended.claim_key.0) == Some(&id)
-        {
-            self.by_claim.remove(&ended.claim_key.0);
-        }
-    }
-
-    /// Where the call is that is over and has that id.
-    pub(super) fn unrecorded_place(&self, uid: CallUid) -> Option<LocalId> {
-        self.place(uid).filter(|id| self.unrecorded.get(*id).is_some_and(|ended| ended.uid == uid))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::CallUid;
     use crate::token::ClaimKey;
 
     #[test]

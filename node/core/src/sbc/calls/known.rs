@@ -1,0 +1,57 @@
+//! What this node knows of the call of a claim when another copy of its INVITE comes, or a peer asks (AC-01, AC-55).
+
+use std::sync::PoisonError;
+
+use super::Calls;
+use crate::call::Services;
+use crate::ids::CallUid;
+use crate::io::ClaimStage;
+
+impl Calls {
+    /// What this node tells a peer of the call of a claim: one that it serves, or one that it has served lately. Of one that it has left to
+    /// another node, or that reached nobody, it says nothing.
+    pub(in crate::sbc) fn what_it_has(&self, cx: &Services, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
+        let id = self.of_claim(key);
+        let known = id.and_then(|s| self.get(s));
+        let known = known.filter(|c| !c.is_lost() && !c.is_ceded() && !c.has_failed()).map(|c| (c.uid, c.stage()));
+        let ended = || id.and_then(|s| self.unrecorded.get(s)).filter(|e| !e.failed && !e.abandoned).map(|e| e.uid);
+        let served = || ended().or_else(|| self.served.get(cx.now.mono, key)).or_else(|| recorded(cx, key));
+        known.or_else(|| served().map(|uid| (uid, ClaimStage::Answered)))
+    }
+
+    /// True for the very packet of a call of this node that reached nobody.
+    pub(in crate::sbc) fn has_failed_here(&self, cx: &Services, key: &[u8; 16], exact: &[u8; 16]) -> bool {
+        let id = self.of_claim(key);
+        let call = || id.and_then(|s| self.get(s)).is_some_and(|c| c.has_failed() && c.exact == *exact);
+        let ended = || id.and_then(|s| self.unrecorded.get(s)).is_some_and(|e| e.failed && e.exact == *exact);
+        let recorded = || {
+            let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+            let entry = replica.claim(key).filter(|e| e.has_failed() && e.exact() == exact);
+            entry.is_some_and(|e| cx.is_own(e.uid))
+        };
+        call() || ended() || recorded()
+    }
+
+    /// True for the very packet that this node, or the log, has a call of.
+    pub(in crate::sbc) fn is_copy(&self, cx: &Services, key: &[u8; 16], exact: &[u8; 16]) -> bool {
+        let id = self.of_claim(key);
+        let own = id.and_then(|s| self.get(s).map(|c| c.exact).or_else(|| self.unrecorded.get(s).map(|e| e.exact)));
+        own.is_some_and(|own| own == *exact) || {
+            let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+            replica.claim(key).is_some_and(|entry| entry.exact() == exact)
+        }
+    }
+
+    /// Whether the call of that claim is over here while the log does not know it: true for one that may be begun again.
+    pub(in crate::sbc) fn was_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> Option<bool> {
+        let ended = self.unrecorded.get(self.of_claim(key)?)?;
+        Some(ended.failed && ended.exact != *exact)
+    }
+}
+
+/// The call of this node that has ended, by the log.
+fn recorded(cx: &Services, key: &[u8; 16]) -> Option<CallUid> {
+    let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+    let entry = replica.claim(key).filter(|e| !e.is_live() && !e.has_failed() && !e.was_left())?;
+    cx.is_own(entry.uid).then_some(entry.uid)
+}
