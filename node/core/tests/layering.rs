@@ -19,7 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("policy", &["auth", "io", "sip", "time"]),
     ("ctx", &["ids", "io", "sip"]),
     ("transaction", &["ids", "time", "io", "timer"]),
-    ("dialog", &["sip"]),
+    ("dialog", &["io", "sip"]),
     ("health", &["io", "time"]),
     ("routing", &["io", "policy", "sip"]),
     ("targets", &["ids", "io"]),

@@ -12,6 +12,7 @@ use super::challenge::Retry;
 use super::services::Services;
 use super::timer::Timer;
 use super::ways::Way;
+use crate::dialog::DialogRef;
 use crate::ids::LocalId;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message};
@@ -107,10 +108,10 @@ impl Call {
     }
 
     /// Nobody waits for this INVITE any more; its transaction goes on.
-    pub(super) fn leave_invite(&self, cx: &mut Services, side: Side, tx: ClientTxId, cseq: u32) {
+    pub(super) fn leave_invite(&self, cx: &mut Services, to: DialogRef, tx: ClientTxId, cseq: u32) {
         let Some(way) = cx.tx.way(tx) else { return };
-        let leg = self.leg(side);
-        let invite = AbandonedInvite { ack: leg.dialog.ack(cseq), way, tls_name: leg.tls_name.clone() };
+        let (ack, tls_name) = (self.pairs[to].dialog.ack(cseq), self.leg(to.side).tls_name.clone());
+        let invite = AbandonedInvite { ack, way, tls_name };
         cx.tx.set_client_user(tx, ClientUser::AfterBye { call: self.id });
         cx.after_bye.insert(tx, self.id, Request::Invite(Box::new(invite)));
         cx.start_timer(GIVE_UP, Timer::AbandonedInvite(tx));

@@ -1,14 +1,13 @@
 //! The called side's responses to the first INVITE, brought to the caller.
 
 use super::claim::ClaimEvent;
-use super::early::Focus;
 use super::media::MediaPhase;
 use super::outgoing::Purpose;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::ways::{FarEnd, NextHop};
 use super::{Call, CallPhase, SentAck, body, headers};
-use crate::dialog::Dialog;
+use crate::dialog::{Dialog, DialogRef, PairId};
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
@@ -51,7 +50,7 @@ impl Call {
     }
 
     fn on_success(&mut self, cx: &mut Services, at: usize, response: &Message) {
-        let same_fork = self.callee.dialog.remote_tag.as_deref() == response.to_tag();
+        let same_fork = self.pairs[self.toward(Side::Callee)].dialog.remote_tag.as_deref() == response.to_tag();
         let index = self.attempts[at].index;
         if self.phase == CallPhase::Answered && same_fork && self.repeat_ack(cx, Side::Callee, response.cseq(), response.to_tag())
         {
@@ -105,41 +104,43 @@ impl Call {
         let Some(tx) = self.invite_tx.take() else { return };
         // A dialog that was ended is answered by nobody.
         self.learn_session_id(Side::Callee, response);
-        if self.focus_response(cx, index, response) == Focus::Nowhere {
+        let Some(pair) = self.pairs.of_response(cx, self.uid, index, response) else {
             self.invite_tx = Some(tx);
             if let Some(at) = self.attempts.iter().position(|a| a.index == index) {
                 self.reject_answer(cx, at, response);
             }
             return;
-        }
-        let agreed = self.early.current().is_some_and(|f| f.agreed);
+        };
+        let (caller, called) = (pair.caller(), pair.callee());
+        let agreed = self.pairs.early(pair).agreed;
         // RFC 3262 §5: agreed in a reliable response, it need not be in the 2xx; a caller that had that unreliably needs it there.
         let has_offer = body::find_sdp(&self.invite).is_some();
-        let owed = agreed && self.caller.offer == Some(Side::Caller);
+        let owed = agreed && self.pairs[caller].offer == Some(Side::Caller);
         self.phase = CallPhase::Answered;
         self.course.answer(cx.now.mono);
         cx.stop_timer(&mut self.timers.ring);
         cx.stop_timer(&mut self.timers.progress);
-        self.settle_early(cx);
-        self.callee.dialog.on_dialog_response(response);
-        cx.drop_own_routes(&mut self.callee.dialog);
+        self.confirm(cx, pair);
+        let dialog = &mut self.pairs[called].dialog;
+        dialog.on_dialog_response(response);
+        cx.drop_own_routes(dialog);
         if let Some(attempt) = self.attempts.iter().find(|a| a.index == index) {
             self.callee.path = attempt.path;
         }
-        for side in [Side::Caller, Side::Callee] {
-            if self.leg(side).far().is_behind_nat() {
-                self.await_keep_alive(cx, side);
+        for at in [caller, called] {
+            if self.far(at).is_behind_nat() {
+                self.await_keep_alive(cx, at.side);
             }
         }
         let status = response.status().unwrap_or(200);
-        let mut draft = self.toward_caller(cx, status, response);
+        let mut draft = self.toward_caller(cx, pair, status, response);
         let invite = self.invite.clone();
         self.answer_session(cx, Side::Caller, &invite, &mut draft);
         self.on_session_answer(cx, Side::Callee, response);
-        self.put_body(cx, Side::Callee, response, has_offer, &mut draft);
+        self.put_body(cx, called, response, has_offer, &mut draft);
         if owed && body::find_sdp(response).is_none() {
             // Its offer has no other answer (RFC 3261 §13.2.1): more than any other body, which comes from a gateway, needs.
-            draft.set_body(Some("application/sdp"), self.caller.local_sdp.clone());
+            draft.set_body(Some("application/sdp"), self.pairs[caller].local_sdp.clone());
         }
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         let cseq = response.cseq();
@@ -150,8 +151,8 @@ impl Call {
             self.await_ack(cx, Side::Caller, tx, self.invite.cseq(), payload, self.back, delayed.then_some(cseq));
         }
         if !delayed {
-            let ack = self.own_ack(Side::Callee, cseq);
-            self.send_on(cx, Side::Callee, ack, Purpose::Ack(cseq));
+            let ack = self.own_ack(called, cseq);
+            self.send_on(cx, called, ack, Purpose::Ack(cseq));
         }
         for other in &mut self.attempts {
             if other.index != index {
@@ -174,7 +175,7 @@ impl Call {
         let mut dialog: Dialog = attempt.dialog.clone();
         dialog.on_dialog_response(response);
         cx.drop_own_routes(&mut dialog);
-        dialog.local_cseq = dialog.local_cseq.max(self.cseq_of_fork(attempt.index, response.to_tag()).unwrap_or(0));
+        dialog.local_cseq = dialog.local_cseq.max(self.pairs.cseq_of(attempt.index, response.to_tag()).unwrap_or(0));
         let (tls_name, cseq) = (attempt.tls_name.clone(), attempt.cseq);
         let candidate = &attempt.candidate;
         let far = FarEnd {
@@ -192,7 +193,7 @@ impl Call {
             NextHop::Ask(_) => attempt.path,
         };
         let back = ReturnPath::here(path);
-        let known = self.acks.iter().any(|a| a.cseq == cseq && a.side == Side::Callee && a.remote_tag == dialog.remote_tag);
+        let known = self.acks.iter().any(|a| a.cseq == cseq && a.to.side == Side::Callee && a.remote_tag == dialog.remote_tag);
         if known {
             self.repeat_ack(cx, Side::Callee, cseq, dialog.remote_tag.clone().as_deref());
             return;
@@ -205,7 +206,14 @@ impl Call {
         if let Some(payload) = cx.encode(&ack) {
             let remote_tag = dialog.remote_tag.clone();
             let way = super::ways::Way { back, tls_name: tls_name.clone() };
-            self.acks.push(SentAck { side: Side::Callee, cseq, remote_tag, way, payload: payload.clone(), again: None });
+            self.acks.push(SentAck {
+                to: self.toward(Side::Callee),
+                cseq,
+                remote_tag,
+                way,
+                payload: payload.clone(),
+                again: None,
+            });
             self.ladder.sent(cx.now.unix, self.callee.realm, &back, &ack);
             cx.send(back, tls_name.clone(), payload);
         }
@@ -239,23 +247,24 @@ impl Call {
     }
 
     /// A response to the caller, with the fields of the called side's that cross.
-    pub(super) fn toward_caller(&mut self, cx: &Services, status: u16, response: &Message) -> Draft {
+    pub(super) fn toward_caller(&mut self, cx: &Services, pair: PairId, status: u16, response: &Message) -> Draft {
         self.caller.learn_contact(response);
-        let mut draft = self.own_response(cx, status, (response.status() == Some(status)).then(|| response.reason()));
+        let mut draft = self.own_response(cx, pair, status, (response.status() == Some(status)).then(|| response.reason()));
         headers::copy_through(response, &mut draft);
         cx.shape(&self.callee.trunk, &self.caller.trunk, &Method::Invite, self.emergency, &mut draft);
         draft
     }
 
     /// A response to the caller that makes an early dialog, or the dialog.
-    pub(super) fn own_response(&self, cx: &Services, status: u16, reason: Option<&str>) -> Draft {
+    pub(super) fn own_response(&self, cx: &Services, pair: PairId, status: u16, reason: Option<&str>) -> Draft {
         let mut draft = self.invite.response(status, reason);
-        draft.set(HeaderId::To, format!("{};tag={}", self.invite.to(), self.tag()));
+        let half = &self.pairs[pair.caller()];
+        draft.set(HeaderId::To, format!("{};tag={}", self.invite.to(), half.dialog.local_tag));
         // RFC 3261 §12.1.1: what makes a dialog returns the route.
         for route in self.invite.all(HeaderId::RecordRoute) {
             draft.push(HeaderId::RecordRoute, route);
         }
-        draft.push(HeaderId::Contact, self.caller.contact(cx));
+        draft.push(HeaderId::Contact, self.caller.contact(cx, half));
         draft
     }
 
@@ -278,11 +287,11 @@ impl Call {
     /// A far end behind a NAT that forgets UDP soon: two CRLFs (the ping of RFC 5626 §3.5.1) now and then, lest the BYE of the other one be lost
     /// after minutes in which only media flowed.
     pub(super) fn on_keep_alive(&self, cx: &mut Services, side: Side) {
-        let leg = self.leg(side);
-        if self.phase != CallPhase::Answered || leg.gone || !leg.far().is_behind_nat() {
+        let far = self.far(self.toward(side));
+        if self.phase != CallPhase::Answered || self.leg(side).gone || !far.is_behind_nat() {
             return;
         }
-        leg.far().keep_alive(cx);
+        far.keep_alive(cx);
         self.await_keep_alive(cx, side);
     }
 
@@ -291,12 +300,12 @@ impl Call {
     }
 
     /// What crosses of a message that ends something, or acknowledges it: fields, header rules, body.
-    pub(super) fn pass(&mut self, cx: &mut Services, from: Side, message: &Message, draft: &mut Draft) {
+    pub(super) fn pass(&mut self, cx: &mut Services, from: DialogRef, message: &Message, draft: &mut Draft) {
         if let Ok(n) = headers::next_max_forwards(message) {
             draft.set(HeaderId::MaxForwards, n.to_string());
         }
         headers::copy_through(message, draft);
-        let (here, there) = (&self.leg(from).trunk, &self.leg(from.other()).trunk);
+        let (here, there) = (&self.leg(from.side).trunk, &self.leg(from.side.other()).trunk);
         cx.shape(here, there, message.method(), self.emergency, draft);
         headers::strip_our_credentials(cx, here, draft);
         // Only the answer to a delayed offer says anything of media here.

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use super::challenge::Retry;
-use super::early::Template;
 use super::ladder::Ladder;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use crate::dialog::Dialog;
+use crate::dialog::{Dialog, PairId};
 use crate::ids::LocalId;
 use crate::io::{Path, ReturnPath};
 use crate::sip::{Draft, HeaderId, Message, Method};
@@ -46,8 +45,8 @@ pub(super) struct Attempt {
     pub tls_name: Option<Box<str>>,
     /// What was dialled.
     pub candidate: Candidate,
-    /// Both legs as its INVITE left them.
-    pub template: Template,
+    /// Both sides as its INVITE left them.
+    pub pair: PairId,
     /// What has become of it.
     pub state: AttemptState,
     /// The failover timer.

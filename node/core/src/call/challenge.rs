@@ -210,11 +210,11 @@ impl Call {
             other => return other,
         }
         let Some(cseq) = raise_cseq(&mut retry.draft) else { return Challenged::Refused };
-        self.end_forks(cx);
-        let dialog = &mut self.callee.dialog;
+        let called = self.pairs.begin_again(cx).callee();
+        let dialog = &mut self.pairs[called].dialog;
         (dialog.local_cseq, dialog.remote_tag) = (cseq, None);
         dialog.route_set.clear();
-        let template = self.keep_template();
+        self.open_first_offer();
         let mut draft = retry.draft.clone();
         let Some(credentials) = cx.credentials(&self.callee.trunk) else { return Challenged::Refused };
         self.give(cx, Side::Callee, &credentials, &mut draft);
@@ -236,7 +236,6 @@ impl Call {
         attempt.dialog.local_cseq = cseq;
         (attempt.tx, attempt.via, attempt.branch, attempt.cseq, attempt.timer) = (tx, via, branch.into(), cseq, timer);
         attempt.state.note(AttemptEvent::Again);
-        attempt.template = template;
         attempt.retry = Some(retry);
         Challenged::Answered
     }
@@ -244,13 +243,13 @@ impl Call {
     /// A 401 or 407 to a request that was passed on. True: it went out again.
     pub(super) fn on_forward_challenge(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
         let f = &mut self.forwards[at];
-        let (id, side) = (f.id, f.from.other());
+        let (id, to) = (f.id, f.from.other());
         let Some(mut retry) = f.retry.take().filter(|_| !f.cancelled) else { return false };
-        if self.learn(cx, side, &mut retry, response) != Challenged::Answered {
+        if self.learn(cx, to.side, &mut retry, response) != Challenged::Answered {
             return false;
         }
         self.forget_earlier(cx, at);
-        let dialog = &mut self.leg_mut(side).dialog;
+        let dialog = &mut self.pairs[to].dialog;
         dialog.local_cseq += 1;
         let cseq = dialog.local_cseq;
         set_cseq(&mut retry.draft, cseq);
@@ -262,7 +261,7 @@ impl Call {
         if let Some(old) = old {
             cx.tx.set_client_user(old, ClientUser::Nobody);
         }
-        self.send_on(cx, side, retry.draft, super::outgoing::Purpose::Use(CallUse::Forward(id)));
+        self.send_on(cx, to, retry.draft, super::outgoing::Purpose::Use(CallUse::Forward(id)));
         true
     }
 

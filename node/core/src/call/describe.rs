@@ -9,6 +9,7 @@ use super::media::{MediaPhase, Remotes};
 use super::services::Services;
 use super::{Call, body, reliable};
 use crate::ctx::AGENT;
+use crate::dialog::{DialogRef, PairId};
 use crate::io::{Counter, ReturnPath, Side};
 use crate::sip::{Draft, Message, Method, Sdp};
 use crate::transaction::ServerTxId;
@@ -16,6 +17,8 @@ use crate::transaction::ServerTxId;
 /// What both legs had agreed on before an offer crossed.
 #[derive(Clone, Debug)]
 pub(super) struct Agreed {
+    /// In which dialogs.
+    pair: PairId,
     /// Of the caller's leg: ours, its far end's.
     caller: (Bytes, Bytes),
     /// Of the called side's.
@@ -56,7 +59,7 @@ fn rest(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 impl Call {
     /// The body of `from`'s message as it goes to the other side: its session description is ours, all else as it was.
     /// `answers`: the description answers one of the other side.
-    pub(super) fn put_body(&mut self, cx: &mut Services, from: Side, message: &Message, answers: bool, draft: &mut Draft) {
+    pub(super) fn put_body(&mut self, cx: &mut Services, from: DialogRef, message: &Message, answers: bool, draft: &mut Draft) {
         let original = message.body();
         if original.is_empty() {
             return;
@@ -65,14 +68,14 @@ impl Call {
         let found = Descriptions::of(message);
         let counts = counts(message);
         if counts {
-            self.note_unread(cx, &found);
+            self.note_unread(cx, from.pair, &found);
         }
         let Some((first, sdp)) = found.first() else {
             // Unreadable here, perhaps not there.
             draft.set_body(content_type.as_deref(), original);
             return;
         };
-        let offer = if answers && counts { Sdp::parse(&self.leg(from.other()).remote_sdp).ok() } else { None };
+        let offer = if answers && counts { Sdp::parse(&self.pairs[from.other()].remote_sdp).ok() } else { None };
         if counts {
             self.described(cx, from, sdp, offer.as_ref());
         }
@@ -80,18 +83,20 @@ impl Call {
         let mut rest: Vec<Option<(Sdp, Bytes)>> = found.all.iter().map(|sdp| sdp.as_ref().map(fewer)).collect();
         let Some((sdp, bytes)) = rest[first].take() else { return };
         let past = self.past_us(cx);
-        let to = match from.other() {
-            Side::Caller => &mut self.caller,
-            Side::Callee => &mut self.callee,
+        let leg = match from.side {
+            Side::Caller => &self.callee,
+            Side::Callee => &self.caller,
         };
+        let half = &mut self.pairs[from.other()];
         let rewritten = if counts {
-            self.media.rewrite_for(cx, to, (&sdp, &bytes), offer.as_ref(), past)
+            self.media.rewrite_for(cx, (leg, half), (&sdp, &bytes), offer.as_ref(), past)
         } else {
-            self.media.rewrite_aside(cx, to, (&sdp, &bytes), past)
+            self.media.rewrite_aside(cx, (leg, half), (&sdp, &bytes), past)
         };
         // Whichever of them is taken leads here: of each line the same ports.
-        let others =
-            rest.iter().map(|other| other.as_ref().map(|(sdp, bytes)| self.media.rewrite_aside(cx, to, (sdp, bytes), past)));
+        let others = rest
+            .iter()
+            .map(|other| other.as_ref().map(|(sdp, bytes)| self.media.rewrite_aside(cx, (leg, half), (sdp, bytes), past)));
         let mut new: Vec<Option<Bytes>> = others.collect();
         new[first] = Some(rewritten);
         draft.set_body(content_type.as_deref(), body::exchange(message, &new));
@@ -99,14 +104,14 @@ impl Call {
 
     /// Counts descriptions that are not as they should be. One that cannot be read goes past us: where nothing has crossed yet, neither
     /// side is anchored, for one alone would not hear the other.
-    fn note_unread(&mut self, cx: &mut Services, found: &Descriptions) {
+    fn note_unread(&mut self, cx: &mut Services, pair: PairId, found: &Descriptions) {
         if !found.is_unread() {
             if found.repaired {
                 cx.count(Counter::Unread("repaired"));
             }
             return;
         }
-        let began = !self.caller.local_sdp.is_empty() || !self.callee.local_sdp.is_empty();
+        let began = [pair.caller(), pair.callee()].iter().any(|at| !self.pairs[*at].local_sdp.is_empty());
         if self.media.phase == MediaPhase::Off {
             return;
         }
@@ -118,9 +123,9 @@ impl Call {
     }
 
     /// What stands now.
-    fn agreed(&self) -> Agreed {
-        let of = |side| (self.leg(side).local_sdp.clone(), self.leg(side).remote_sdp.clone());
-        Agreed { caller: of(Side::Caller), callee: of(Side::Callee), remotes: self.media.remotes() }
+    fn agreed(&self, pair: PairId) -> Agreed {
+        let of = |at| (self.pairs[at].local_sdp.clone(), self.pairs[at].remote_sdp.clone());
+        Agreed { pair, caller: of(pair.caller()), callee: of(pair.callee()), remotes: self.media.remotes() }
     }
 
     /// A request is about to cross: keeps what stands, should it bring an offer, or a 2xx with one. True: it does.
@@ -129,7 +134,7 @@ impl Call {
         let offers = forward.offered || forward.request.method() == &Method::Invite;
         // One that goes out again brings what it brought before.
         if offers && forward.before.is_none() {
-            self.forwards[at].before = Some(self.agreed());
+            self.forwards[at].before = Some(self.agreed(self.forwards[at].from.pair));
         }
         offers
     }
@@ -143,8 +148,8 @@ impl Call {
         }
         if forward.offered {
             forward.answered = true;
-            let fork = forward.fork;
-            self.settled(fork);
+            let pair = forward.from.pair;
+            self.settled(pair);
         } else {
             forward.early_offer = true;
         }
@@ -153,16 +158,17 @@ impl Call {
     /// An offer was refused, or came to nothing: what stood before stands again.
     pub(super) fn take_back(&mut self, cx: &mut Services, agreed: Agreed) {
         self.media.set_remotes(cx, agreed.remotes);
-        for (leg, (local, remote)) in [(&mut self.caller, agreed.caller), (&mut self.callee, agreed.callee)] {
-            leg.remote_sdp = remote;
-            self.media.restate(leg, local);
+        for (at, (local, remote)) in [(agreed.pair.caller(), agreed.caller), (agreed.pair.callee(), agreed.callee)] {
+            let half = &mut self.pairs[at];
+            half.remote_sdp = remote;
+            self.media.restate(half, local);
         }
     }
 
-    /// An exchange of offer and answer came to its end in the early dialog `fork`: requests that are still open there do not take it back
+    /// An exchange of offer and answer came to its end in that pair: requests that are still open there do not take it back
     /// (RFC 6141 §3.3).
-    fn settled(&mut self, fork: Option<usize>) {
-        for forward in self.forwards.iter_mut().filter(|f| f.fork == fork) {
+    fn settled(&mut self, pair: PairId) {
+        for forward in self.forwards.iter_mut().filter(|f| f.from.pair == pair) {
             forward.before = None;
         }
     }
@@ -174,14 +180,14 @@ impl Call {
         let described = body::find_sdp(response).is_some();
         let Some(before) = forward.before.take() else {
             if accepted && forward.request.method() == &Method::Prack && body::find_sdp(&forward.request).is_some() {
-                self.settled(forward.fork);
+                self.settled(forward.from.pair);
             }
             return;
         };
         match (accepted, forward.offered, described) {
-            (true, true, true) => self.settled(forward.fork),
+            (true, true, true) => self.settled(forward.from.pair),
             (true, false, true) => {
-                if let Some(pending) = self.leg_mut(forward.from).pending_2xx.as_mut() {
+                if let Some(pending) = self.leg_mut(forward.from.side).pending_2xx.as_mut() {
                     pending.before = Some(before);
                 }
             }

@@ -129,7 +129,7 @@ impl Call {
         }
         cx.stop_timer(&mut self.timers.prepare);
         self.phase = CallPhase::Dialling;
-        self.end_forks(cx);
+        let called = self.pairs.begin_invite(cx).callee();
         self.session_ids.forget_callee();
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the exact key, for a caller that
         // tries one node after the other is dialled again each time; copies of one packet are still one request (rule C).
@@ -140,7 +140,7 @@ impl Call {
         let uri = request_uri(&self.invite, &candidate);
         let open = cx.config.trunk(&candidate.trunk).is_some_and(|t| t.topology == Topology::Transparent);
         self.callee.secure = is_sips(&uri);
-        let dialog = &mut self.callee.dialog;
+        let dialog = &mut self.pairs[called].dialog;
         dialog.call_id = if open { self.invite.call_id().into() } else { identity.call_id.into() };
         dialog.local_tag = identity.from_tag.into();
         dialog.local_cseq = cseq - 1;
@@ -153,18 +153,18 @@ impl Call {
         self.callee.path = cx.path_to(candidate.realm, candidate.target.transport, candidate.target.addr);
         if let Some(replaced) = self.replaced.as_deref().filter(|r| candidate.uri.as_ref() == Some(&r.uri)) {
             self.callee.path = replaced.flow_to(cx, &candidate.target).unwrap_or(self.callee.path);
-            self.callee.dialog.route_set = replaced.routes.clone();
+            self.pairs[called].dialog.route_set = replaced.routes.clone();
         }
         self.callee.tls_name = candidate.tls_name();
         self.early_target = format!("{}/{}", self.callee.trunk, candidate.target.addr);
-        let mut draft = self.callee.dialog.request(&Method::Invite);
+        let mut draft = self.pairs[called].dialog.request(&Method::Invite);
         let forwards = headers::next_max_forwards(&self.invite).unwrap_or(70);
         draft.set(HeaderId::MaxForwards, forwards.to_string());
         if self.invite.first(HeaderId::MaxBreadth).is_none() {
             // RFC 5393 §5.3.3: targets are tried one after the other, so that none of it is used up here.
             draft.push(HeaderId::MaxBreadth, MAX_BREADTH);
         }
-        draft.push(HeaderId::Contact, self.callee.contact_for(cx, &self.invite));
+        draft.push(HeaderId::Contact, self.callee.contact_for(cx, &self.pairs[called], &self.invite));
         headers::copy_through(&self.invite, &mut draft);
         cx.shape(&self.caller.trunk, &self.callee.trunk, &Method::Invite, self.emergency, &mut draft);
         if let Some(replaced) = &self.replaced {
@@ -176,8 +176,8 @@ impl Call {
         let invite = self.invite.clone();
         self.offer_100rel(cx, &mut draft);
         self.offer_session(cx, Side::Callee, &mut draft);
-        self.put_body(cx, Side::Caller, &invite, false, &mut draft);
-        let template = self.keep_template();
+        self.put_body(cx, called.other(), &invite, false, &mut draft);
+        self.open_first_offer();
         let retry = self.first_retry(cx, &mut draft);
         let path = self.callee.path;
         let branch = cx.mint_branch();
@@ -208,12 +208,14 @@ impl Call {
         self.restart_ring(cx);
         self.await_progress(cx);
         self.targets.on_tried(candidate.target.clone());
+        self.pairs.on_invited(index);
+        let dialog = &self.pairs[called].dialog;
         self.attempts.push(Attempt {
             call: self.id,
             index,
             tx,
-            dialog: Dialog { local_cseq: cseq, ..self.callee.dialog.clone() },
-            uri: self.callee.dialog.remote_target.clone(),
+            dialog: Dialog { local_cseq: cseq, ..dialog.clone() },
+            uri: dialog.remote_target.clone(),
             via,
             branch: branch.into(),
             cseq,
@@ -221,7 +223,7 @@ impl Call {
             path,
             tls_name,
             candidate,
-            template,
+            pair: called.pair,
             state: AttemptState::NEW,
             timer,
             reason: None,

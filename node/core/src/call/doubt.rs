@@ -50,9 +50,10 @@ impl Call {
         cx.start_timer(LOOK, Timer::Call(self.id, CallTimer::Doubt(side)));
         self.ask_media(cx);
         if self.phase != CallPhase::Over && !self.leg(side).gone {
-            let mut options = self.leg_mut(side).dialog.request(&Method::Options);
+            let to = self.dialog_of(side, request);
+            let mut options = self.pairs[to].dialog.request(&Method::Options);
             self.put_session_id(side, &mut options);
-            self.send_on(cx, side, options, Purpose::Use(CallUse::Doubt(side)));
+            self.send_on(cx, to, options, Purpose::Use(CallUse::Doubt(side)));
         }
     }
 

@@ -4,7 +4,7 @@ use super::challenge::Known;
 use super::leg::Leg;
 use super::services::Services;
 use super::ways::{FarEnd, Way};
-use crate::dialog::Dialog;
+use crate::dialog::{Dialog, Half};
 use crate::ids::NodeId;
 use crate::io::{Path, Realm, ReturnPath};
 
@@ -33,16 +33,16 @@ pub struct End {
 
 impl End {
     /// The same dialog as that of a call's leg.
-    pub fn of_leg(leg: &Leg) -> End {
+    pub fn of_leg(leg: &Leg, half: &Half) -> End {
         End {
             realm: leg.realm,
             trunk: leg.trunk.clone(),
-            dialog: leg.dialog.clone(),
+            dialog: half.dialog.clone(),
             path: leg.path,
             ingress: leg.ingress,
             secure: leg.secure,
             tls_name: leg.tls_name.clone(),
-            token: leg.contact_token.clone(),
+            token: half.contact_token.clone(),
             known: Known::default(),
         }
     }

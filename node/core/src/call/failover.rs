@@ -91,9 +91,9 @@ impl Call {
         }
         let attempt = &mut self.attempts[at];
         attempt.state.note(AttemptEvent::Revive);
-        let (template, candidate) = (attempt.template.clone(), attempt.candidate.clone());
+        let (pair, candidate) = (attempt.pair, attempt.candidate.clone());
         let (path, tls_name) = (attempt.path, attempt.tls_name.clone());
-        self.back_to(cx, template);
+        self.pairs.return_to(cx, pair);
         self.callee.secure = super::address::is_sips(&self.attempts[at].uri);
         self.callee.realm = candidate.realm;
         self.callee.trunk = candidate.trunk;

@@ -118,7 +118,8 @@ impl Call {
     fn pass_failure(&mut self, cx: &mut Services, failure: &Failure) {
         let (Some(response), Some(tx)) = (&failure.response, self.invite_tx.take()) else { return };
         let status = upstream(failure.status);
-        let mut draft = self.toward_caller(cx, status, response);
+        let pair = self.pairs.current();
+        let mut draft = self.toward_caller(cx, pair, status, response);
         draft.remove(HeaderId::Contact);
         if status != failure.status {
             draft.remove(HeaderId::RetryAfter);
@@ -128,7 +129,7 @@ impl Call {
                 draft.push(HeaderId::Contact, contact);
             }
         }
-        self.put_body(cx, Side::Callee, response, false, &mut draft);
+        self.put_body(cx, pair.callee(), response, false, &mut draft);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         cx.respond(tx, &mut draft);
         self.note_reason(response);
@@ -156,7 +157,8 @@ impl Call {
 
     /// The usable Contacts of a 3xx, the preferred one first: SIP, no downgrade of sips, never ourselves, none twice.
     fn contacts(&mut self, cx: &Services, response: &Message) -> Vec<Hop> {
-        let secure = Uri::parse(&self.callee.dialog.remote_target).is_ok_and(|u| u.scheme() == Scheme::Sips);
+        let secure =
+            Uri::parse(&self.pairs[self.toward(Side::Callee)].dialog.remote_target).is_ok_and(|u| u.scheme() == Scheme::Sips);
         let mut found: Vec<(u32, Hop)> = Vec::new();
         for value in response.values(HeaderId::Contact).take(MAX_CONTACTS) {
             let Ok(contact) = NameAddr::parse(value) else { continue };

@@ -10,6 +10,7 @@ use super::reliable::{self, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, body, describe, headers};
+use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{HeaderId, Message, Method};
 use crate::transaction::{CallUse, ClientTxId, ClientUser, ResponseAction, ServerTxId};
@@ -24,10 +25,8 @@ const STALE: Duration = Duration::from_secs(180);
 pub(super) struct Forward {
     /// Its number in the call.
     pub(super) id: u64,
-    /// The early dialog that it is in.
-    pub(super) fork: Option<usize>,
-    /// The leg it came from.
-    pub(super) from: Side,
+    /// The dialog that it came in.
+    pub(super) from: DialogRef,
     /// As received.
     pub(super) request: Message,
     /// Its transaction on that leg; `None` once answered.
@@ -73,20 +72,20 @@ pub(super) struct Forward {
 }
 
 impl Call {
-    pub(super) fn forward(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
-        let to = self.leg(side.other());
+    pub(super) fn forward(&mut self, cx: &mut Services, from: DialogRef, tx: ServerTxId, back: ReturnPath, request: &Message) {
+        let to = from.other();
         let status = match headers::next_max_forwards(request) {
             // A far end of RFC 2543 has no tag, and a dialog all the same (RFC 3261 §12.1.1, §12.1.2).
-            _ if to.gone => Some(481),
+            _ if self.leg(to.side).gone => Some(481),
             // There is a dialog with this side, and none yet with the other: not now (RFC 3261 §21.5.1).
-            _ if to.dialog.remote_tag.is_none() && self.phase != CallPhase::Answered => Some(500),
+            _ if self.pairs[to].dialog.remote_tag.is_none() && self.phase != CallPhase::Answered => Some(500),
             _ if self.forwards.len() >= MAX_FORWARDS => Some(500),
             Err(headers::MaxForwardsError::Exhausted) => Some(483),
             Err(headers::MaxForwardsError::Malformed) => Some(400),
             Ok(_) => None,
         };
         if let Some(status) = status {
-            self.refuse_request(cx, side, tx, &back, request, status);
+            self.refuse_request(cx, from.side, tx, &back, request, status);
             return;
         }
         self.note_for_dispatch(cx, request);
@@ -98,13 +97,12 @@ impl Call {
         let id = cx.serial();
         let offered = match request.method() {
             Method::Invite | Method::Update => streams > 0,
-            Method::Prack => streams > 0 && self.prack_offers(side),
+            Method::Prack => streams > 0 && self.prack_offers(from),
             _ => false,
         };
         self.forwards.push(Forward {
             id,
-            fork: self.early.focus(),
-            from: side,
+            from,
             request: request.clone(),
             server_tx: Some(tx),
             back,
@@ -128,7 +126,7 @@ impl Call {
             contacts: None,
         });
         if request.method() == &Method::Invite {
-            self.leg_mut(side.other()).inviting = true;
+            self.leg_mut(to.side).inviting = true;
         }
         if ready {
             self.send_forward(cx, id);
@@ -138,27 +136,28 @@ impl Call {
     pub(super) fn send_forward(&mut self, cx: &mut Services, id: u64) {
         let Some(at) = self.forwards.iter().position(|f| f.id == id) else { return };
         self.forwards[at].held = false;
-        self.focus_on(self.forwards[at].fork);
         let (from, request) = (self.forwards[at].from, self.forwards[at].request.clone());
         let to = from.other();
-        let mut draft = self.leg_mut(to).dialog.request(request.method());
-        self.forwards[at].cseq = self.leg(to).dialog.local_cseq;
+        let dialog = &mut self.pairs[to].dialog;
+        let mut draft = dialog.request(request.method());
+        self.forwards[at].cseq = dialog.local_cseq;
         if let Ok(n) = headers::next_max_forwards(&request) {
             draft.set(HeaderId::MaxForwards, n.to_string());
         }
         if request.first(HeaderId::Contact).is_some() || matches!(request.method(), Method::Invite | Method::Update) {
             let contacts = [Side::Caller, Side::Callee].map(|side| self.leg(side).contact_params.clone());
             self.forwards[at].contacts.get_or_insert(contacts);
-            draft.push(HeaderId::Contact, self.leg_mut(to).contact_for(cx, &request));
+            let (leg, half) = self.leg_and_half(to);
+            draft.push(HeaderId::Contact, leg.contact_for(cx, half, &request));
         }
         headers::copy_through(&request, &mut draft);
-        cx.shape(&self.leg(from).trunk, &self.leg(to).trunk, request.method(), self.emergency, &mut draft);
-        self.map_transfer(cx, from, &request, &mut draft);
+        cx.shape(&self.leg(from.side).trunk, &self.leg(to.side).trunk, request.method(), self.emergency, &mut draft);
+        self.map_transfer(cx, from.side, &request, &mut draft);
         if let Some(rack) = self.map_rack(cx, from, &request) {
             draft.push(HeaderId::RAck, rack);
         }
         if matches!(request.method(), Method::Invite | Method::Update) {
-            self.offer_session(cx, to, &mut draft);
+            self.offer_session(cx, to.side, &mut draft);
         }
         if request.method() == &Method::Invite {
             reliable::bridge(&mut draft);
@@ -166,9 +165,9 @@ impl Call {
         }
         if self.forwards[at].own {
             if request.method() == &Method::Invite {
-                draft.set_body(Some("application/sdp"), self.leg(to).local_sdp.clone());
+                draft.set_body(Some("application/sdp"), self.pairs[to].local_sdp.clone());
             }
-            self.put_session_id(to, &mut draft);
+            self.put_session_id(to.side, &mut draft);
         } else {
             let offers = self.keep_agreed(at);
             self.put_body(cx, from, &request, !offers, &mut draft);
@@ -190,10 +189,9 @@ impl Call {
             self.on_late_2xx(cx, response);
             return;
         };
-        self.focus_on(self.forwards[at].fork);
         let to = self.forwards[at].from.other();
-        self.ladder.received(cx.now.unix, self.leg(to).realm, back, response);
-        self.learn_session_id(to, response);
+        self.ladder.received(cx.now.unix, self.leg(to.side).realm, back, response);
+        self.learn_session_id(to.side, response);
         if action == ResponseAction::Absorb {
             return;
         }
@@ -239,9 +237,9 @@ impl Call {
             // RFC 3261 §12.2.2: with the acceptance, and not before: a request that is refused changes nothing.
             if !self.forwards[at].own {
                 let request = self.forwards[at].request.clone();
-                self.leg_mut(to.other()).dialog.on_target_refresh(&request);
+                self.pairs[to.other()].dialog.on_target_refresh(&request);
             }
-            self.leg_mut(to).dialog.on_target_refresh(response);
+            self.pairs[to].dialog.on_target_refresh(response);
         }
         if status >= 300 {
             self.take_contacts_back(at);
@@ -254,17 +252,17 @@ impl Call {
         self.conclude(cx, &mut forward, response);
         self.keep_reinvite(cx, &forward);
         if invite {
-            self.leg_mut(to).inviting = false;
+            self.leg_mut(to.side).inviting = false;
         }
         if forward.request.method() == &Method::Refer && (200..300).contains(&status) {
-            self.keep_refer(forward.from, forward.request.cseq(), forward.cseq);
+            self.keep_refer(forward.from.side, forward.request.cseq(), forward.cseq);
         } else if forward.request.method() == &Method::Notify {
-            self.note_last(forward.from, &forward.request);
+            self.note_last(forward.from.side, &forward.request);
         }
         if forward.own {
             self.on_refreshed(cx, to, forward.cseq, response);
         } else if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
-            self.on_session_answer(cx, to, response);
+            self.on_session_answer(cx, to.side, response);
         }
         if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
             self.record_refresh(cx);
@@ -282,7 +280,7 @@ impl Call {
     pub fn on_trying_due(&mut self, cx: &mut Services, tx: ServerTxId) {
         let Some(f) = self.forwards.iter().find(|f| f.server_tx == Some(tx)) else { return };
         let mut draft = f.request.response(100, None);
-        let (realm, back) = (self.leg(f.from).realm, f.back);
+        let (realm, back) = (self.leg(f.from.side).realm, f.back);
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
         cx.respond(tx, &mut draft);
     }
@@ -290,7 +288,7 @@ impl Call {
     /// The far end wants a longer session interval: the same request with it. False: it said nothing of use, or too often.
     fn raise_forward(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
         let (id, to) = (self.forwards[at].id, self.forwards[at].from.other());
-        if self.forwards[at].raises >= super::session::MAX_RAISES || !self.raise_session(to, response) {
+        if self.forwards[at].raises >= super::session::MAX_RAISES || !self.raise_session(to.side, response) {
             return false;
         }
         self.forget_earlier(cx, at);
@@ -306,7 +304,7 @@ impl Call {
     fn on_late_2xx(&mut self, cx: &mut Services, response: &Message) {
         if response.method() == &Method::Invite && response.status().is_some_and(|s| (200..300).contains(&s)) {
             for side in [Side::Caller, Side::Callee] {
-                if self.leg(side).dialog.call_id.as_ref() == response.call_id() {
+                if self.pairs[self.toward(side)].dialog.call_id.as_ref() == response.call_id() {
                     self.repeat_ack(cx, side, response.cseq(), response.to_tag());
                 }
             }
@@ -334,35 +332,36 @@ impl Call {
         if status >= 200 {
             f.server_tx = None;
         }
-        let (side, request, back, offered, cseq) = (f.from, f.request.clone(), f.back, f.offered, f.cseq);
+        let (from, request, back, offered, cseq) = (f.from, f.request.clone(), f.back, f.offered, f.cseq);
         let invite = request.method() == &Method::Invite;
         let told = upstream(status);
         let mut draft = request.response(told, (told == status).then(|| response.reason()));
         if status < 300 && (invite || response.first(HeaderId::Contact).is_some() || request.method() == &Method::Update) {
             // Rule K: whatever way the request came, the far end learns the owner's own address again.
-            draft.push(HeaderId::Contact, self.leg_mut(side).contact_for(cx, response));
+            let (leg, half) = self.leg_and_half(from);
+            draft.push(HeaderId::Contact, leg.contact_for(cx, half, response));
         }
         headers::copy_through(response, &mut draft);
         if told != status {
             draft.remove(HeaderId::RetryAfter);
         }
-        cx.shape(&self.leg(side.other()).trunk, &self.leg(side).trunk, request.method(), self.emergency, &mut draft);
+        cx.shape(&self.leg(from.side.other()).trunk, &self.leg(from.side).trunk, request.method(), self.emergency, &mut draft);
         let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.phase == CallPhase::Answered;
         if refreshes && (200..300).contains(&status) {
-            self.answer_session(cx, side, &request, &mut draft);
+            self.answer_session(cx, from.side, &request, &mut draft);
         }
-        self.put_body(cx, side.other(), response, offered, &mut draft);
-        let realm = self.leg(side).realm;
+        self.put_body(cx, from.other(), response, offered, &mut draft);
+        let realm = self.leg(from.side).realm;
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
         let payload = cx.respond(tx, &mut draft);
         if invite && (200..300).contains(&status) {
             let delayed = !offered && body::find_sdp(response).is_some();
             if let Some(payload) = payload {
-                self.await_ack(cx, side, tx, request.cseq(), payload, back, delayed.then_some(cseq));
+                self.await_ack(cx, from.side, tx, request.cseq(), payload, back, delayed.then_some(cseq));
             }
             if !delayed {
-                let ack = self.own_ack(side.other(), cseq);
-                self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
+                let ack = self.own_ack(from.other(), cseq);
+                self.send_on(cx, from.other(), ack, Purpose::Ack(cseq));
             }
         }
     }
@@ -373,22 +372,21 @@ impl Call {
         self.take_contacts_back(at);
         let forward = self.forwards.remove(at);
         self.leave_earlier(cx, &forward);
-        self.focus_on(forward.fork);
         let invite = forward.request.method() == &Method::Invite;
         if invite {
-            self.leg_mut(forward.from.other()).inviting = false;
+            self.leg_mut(forward.from.side.other()).inviting = false;
         }
         if let Some(before) = forward.before {
             self.take_back(cx, before);
         }
         if forward.own {
-            self.session_lost(cx, forward.from.other(), status);
+            self.session_lost(cx, forward.from.side.other(), status);
             return;
         }
         if let Some(tx) = forward.server_tx {
             // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
             let status = if status == 408 && !invite { 504 } else { upstream(status) };
-            self.refuse_request(cx, forward.from, tx, &forward.back, &forward.request, status);
+            self.refuse_request(cx, forward.from.side, tx, &forward.back, &forward.request, status);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One leg of a call: its dialog, its path, its SDP identity, and the 2xx that waits for an ACK.
+//! One leg of a call: where its far end is, whatever dialogs there are with it, and the 2xx that waits for an ACK.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::headers::contact_params;
 use super::services::Services;
 use super::ways::{FarEnd, Way};
-use crate::dialog::Dialog;
+use crate::dialog::{Dialog, Half};
 use crate::ids::NodeId;
 use crate::io::{Path, Realm, ReturnPath, Side};
 use crate::sip::{HeaderId, Message};
@@ -22,8 +22,6 @@ pub struct Leg {
     pub side: Side,
     /// On which side of the SBC.
     pub realm: Realm,
-    /// Its dialog.
-    pub dialog: Dialog,
     /// Where its far end was last seen, or reached.
     pub path: Path,
     /// The node that `path` is a path of.
@@ -32,26 +30,14 @@ pub struct Leg {
     pub secure: bool,
     /// TLS name of the far end for new connections.
     pub tls_name: Option<Box<str>>,
-    /// User part of our Contact: an owner token.
-    pub contact_token: Box<str>,
     /// Header parameters of our Contact: what the other leg's far end said of itself.
     pub contact_params: Box<str>,
     /// Its trunk.
     pub trunk: Box<str>,
-    /// Session id of the `o=` lines that we write on this leg.
-    pub sdp_id: u64,
-    /// Version of the last of them.
-    pub sdp_version: u64,
-    /// The last session description that we sent.
-    pub local_sdp: Bytes,
-    /// The last one that the far end sent.
-    pub remote_sdp: Bytes,
     /// Our 2xx to an INVITE of the far end, until its ACK comes.
     pub pending_2xx: Option<Pending2xx>,
     /// An INVITE of ours toward the far end is under way.
     pub inviting: bool,
-    /// Whose offer is open here since the first INVITE, until its answer; of requests that are passed on, those themselves tell.
-    pub offer: Option<Side>,
     /// Its session timer.
     pub(super) session: super::session::SessionTimer,
     /// The dialog is over on this leg: nothing more is sent on it.
@@ -82,12 +68,12 @@ pub struct Pending2xx {
 }
 
 impl Leg {
-    /// Where its far end is.
-    pub fn far(&self) -> FarEnd<'_> {
+    /// Where its far end is, for what is said in this dialog.
+    pub fn far<'a>(&'a self, dialog: &'a Dialog) -> FarEnd<'a> {
         FarEnd {
             realm: self.realm,
             trunk: &self.trunk,
-            dialog: &self.dialog,
+            dialog,
             path: &self.path,
             ingress: self.ingress,
             tls_name: self.tls_name.as_deref(),
@@ -95,15 +81,15 @@ impl Leg {
         }
     }
 
-    /// The Contact value that we give to this leg's far end.
-    pub fn contact(&self, cx: &Services) -> String {
-        format!("{}{}", self.far().contact(cx, &self.contact_token), self.contact_params)
+    /// The Contact value that we give to this leg's far end in a dialog.
+    pub fn contact(&self, cx: &Services, half: &Half) -> String {
+        format!("{}{}", self.far(&half.dialog).contact(cx, &half.contact_token), self.contact_params)
     }
 
     /// The same in a message that brings one of the other leg's far end: with what that says of itself.
-    pub(super) fn contact_for(&mut self, cx: &Services, message: &Message) -> String {
+    pub(super) fn contact_for(&mut self, cx: &Services, half: &Half, message: &Message) -> String {
         self.learn_contact(message);
-        self.contact(cx)
+        self.contact(cx, half)
     }
 
     /// What the other leg's far end says of itself in its Contact.
@@ -114,12 +100,12 @@ impl Leg {
     }
 
     /// Takes the way that a request of the far end came, where that tells where it is.
-    pub fn learn_path(&mut self, back: &ReturnPath) {
-        (self.path, self.ingress) = self.far().learnt_path(back);
+    pub fn learn_path(&mut self, dialog: &Dialog, back: &ReturnPath) {
+        (self.path, self.ingress) = self.far(dialog).learnt_path(back);
     }
 
     /// A request could not be sent over this connection: it is no way any more.
-    pub(super) fn forget_flow(&mut self, way: &Way) {
-        (self.path, self.ingress) = self.far().path_without(way);
+    pub(super) fn forget_flow(&mut self, dialog: &Dialog, way: &Way) {
+        (self.path, self.ingress) = self.far(dialog).path_without(way);
     }
 }

@@ -12,6 +12,7 @@ use super::services::Services;
 use super::setup::PREPARE_LIMIT;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
+use crate::dialog::{DialogRef, Half};
 use crate::ids::MediaId;
 use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Realm, Side, StreamPorts, StreamRemote};
 use crate::policy::{PastUs, latches, past_us};
@@ -165,9 +166,9 @@ impl CallMedia {
     }
 
     /// The far end of `leg` described its media: tells the engine what changed. `offer`: what it answers.
-    fn on_remote_sdp(&mut self, cx: &mut Services, leg: &Leg, sdp: &Sdp, offer: Option<&Sdp>) {
+    fn on_remote_sdp(&mut self, cx: &mut Services, (leg, half): (&Leg, &Half), sdp: &Sdp, offer: Option<&Sdp>) {
         let side = leg.side;
-        if leg.remote_sdp != sdp.raw() {
+        if half.remote_sdp != sdp.raw() {
             let count = &mut self.descriptions[index(side)];
             *count = count.wrapping_add(1);
         }
@@ -212,51 +213,51 @@ impl CallMedia {
     pub(super) fn rewrite_for(
         &self,
         cx: &Services,
-        leg: &mut Leg,
+        (leg, half): (&Leg, &mut Half),
         (sdp, original): (&Sdp, &Bytes),
         offer: Option<&Sdp>,
         past: PastUs,
     ) -> Bytes {
         if self.phase == MediaPhase::Off {
-            leg.local_sdp = original.clone();
+            half.local_sdp = original.clone();
             return original.clone();
         }
-        let mut rewrite = self.rewrite(cx, leg, sdp, offer, past);
+        let mut rewrite = self.rewrite(cx, (leg, half), sdp, offer, past);
         // RFC 3264 §8: the version rises exactly when the description changes.
         let mut out = sdp.rewrite(&rewrite);
-        if out != leg.local_sdp {
-            leg.sdp_version += 1;
-            rewrite.origin = Some(("sbc".into(), leg.sdp_id, leg.sdp_version));
+        if out != half.local_sdp {
+            half.sdp_version += 1;
+            rewrite.origin = Some(("sbc".into(), half.sdp_id, half.sdp_version));
             out = sdp.rewrite(&rewrite);
-            leg.local_sdp = out.clone();
+            half.local_sdp = out.clone();
         }
         out
     }
 
     /// The same for a description that neither offers nor answers: it changes nothing here.
-    pub(super) fn rewrite_aside(&self, cx: &Services, leg: &Leg, (sdp, original): (&Sdp, &Bytes), past: PastUs) -> Bytes {
+    pub(super) fn rewrite_aside(&self, cx: &Services, to: (&Leg, &Half), (sdp, original): (&Sdp, &Bytes), past: PastUs) -> Bytes {
         if self.phase == MediaPhase::Off {
             return original.clone();
         }
-        sdp.rewrite(&self.rewrite(cx, leg, sdp, None, past))
+        sdp.rewrite(&self.rewrite(cx, to, sdp, None, past))
     }
 
-    /// What was last said to the far end of `leg` was refused: `local` is what stands. RFC 3264 §8: its version is above that of the
+    /// What was last said to the far end of `half` was refused: `local` is what stands. RFC 3264 §8: its version is above that of the
     /// refused one, should it be said again.
-    pub(super) fn restate(&self, leg: &mut Leg, local: Bytes) {
-        if leg.local_sdp == local {
+    pub(super) fn restate(&self, half: &mut Half, local: Bytes) {
+        if half.local_sdp == local {
             return;
         }
-        leg.local_sdp = match Sdp::parse(&local) {
+        half.local_sdp = match Sdp::parse(&local) {
             Ok(sdp) if self.phase != MediaPhase::Off => {
-                leg.sdp_version += 1;
-                sdp.with_origin("sbc", leg.sdp_id, leg.sdp_version)
+                half.sdp_version += 1;
+                sdp.with_origin("sbc", half.sdp_id, half.sdp_version)
             }
             _ => local,
         };
     }
 
-    fn rewrite(&self, cx: &Services, leg: &Leg, sdp: &Sdp, offer: Option<&Sdp>, past: PastUs) -> SdpRewrite {
+    fn rewrite(&self, cx: &Services, (leg, half): (&Leg, &Half), sdp: &Sdp, offer: Option<&Sdp>, past: PastUs) -> SdpRewrite {
         let rewritten = |(i, line): (usize, &MediaLine)| match (line.carrier(), self.ports.get(i)) {
             _ if line.port == 0 => LineRewrite::Keep,
             _ if !stands(offer, i) => LineRewrite::Refuse,
@@ -273,7 +274,7 @@ impl CallMedia {
             (_, None) => LineRewrite::Direct,
         };
         let lines = sdp.media().iter().enumerate().map(rewritten).collect();
-        SdpRewrite { origin: Some(("sbc".into(), leg.sdp_id, leg.sdp_version)), address: self.own_address(cx, leg), lines }
+        SdpRewrite { origin: Some(("sbc".into(), half.sdp_id, half.sdp_version)), address: self.own_address(cx, leg), lines }
     }
 
     /// Our media address on a leg: of the family in which its far end described its media, before that in which it signals. The ports
@@ -364,14 +365,15 @@ impl Call {
         waits
     }
 
-    /// The far end of `side` described its media: what is not news (the same again) leaves them as they are. `offer`: what it answers.
-    pub(super) fn described(&mut self, cx: &mut Services, side: Side, sdp: &Sdp, offer: Option<&Sdp>) {
-        let leg = match side {
-            Side::Caller => &mut self.caller,
-            Side::Callee => &mut self.callee,
+    /// The far end of a dialog described its media: what is not news (the same again) leaves them as they are. `offer`: what it answers.
+    pub(super) fn described(&mut self, cx: &mut Services, at: DialogRef, sdp: &Sdp, offer: Option<&Sdp>) {
+        let leg = match at.side {
+            Side::Caller => &self.caller,
+            Side::Callee => &self.callee,
         };
-        self.media.on_remote_sdp(cx, leg, sdp, offer);
-        leg.remote_sdp = sdp.raw().clone();
+        let half = &mut self.pairs[at];
+        self.media.on_remote_sdp(cx, (leg, half), sdp, offer);
+        half.remote_sdp = sdp.raw().clone();
     }
 
     /// What becomes of this call's media that are not relayed.

@@ -32,6 +32,7 @@ mod leg;
 mod media;
 mod offer;
 mod outgoing;
+mod pairs;
 mod provisional;
 mod record;
 mod refresh;
@@ -69,6 +70,7 @@ pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, Services, 
 pub use session::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
 pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
+use ways::FarEnd;
 pub use ways::{NextHop, Way, Ways, Written, hop_to, keep_alive_after};
 
 use attempt::Attempt;
@@ -80,6 +82,7 @@ pub use outgoing::Loss;
 use outgoing::{Again, PendingSend, Within};
 pub use setup::NewCall;
 
+use crate::dialog::{DialogRef, Half};
 use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{ClaimStage, ReturnPath, Side};
 use crate::sip::{Draft, Message};
@@ -187,8 +190,8 @@ pub struct Call {
     held_answer: Option<(u32, Message)>,
     /// Provisional responses that wait for ports, by attempt.
     held_provisional: Vec<(u32, Message)>,
-    /// Early dialogs.
-    early: early::Early,
+    /// Its dialogs, by pairs.
+    pairs: pairs::Pairs,
     /// What the far ends want to know of us.
     auth: challenge::CallAuth,
     /// Whether it is the far end that asks, the caller's leg first.
@@ -211,7 +214,7 @@ struct CallTimers {
 /// An ACK for a 2xx.
 #[derive(Clone, Debug)]
 struct SentAck {
-    side: Side,
+    to: DialogRef,
     cseq: u32,
     remote_tag: Option<Box<str>>,
     way: Way,
@@ -234,6 +237,25 @@ impl Call {
             Side::Caller => &mut self.caller,
             Side::Callee => &mut self.callee,
         }
+    }
+
+    /// The leg of a dialog, and the dialog.
+    fn leg_and_half(&mut self, at: DialogRef) -> (&mut Leg, &mut Half) {
+        let leg = match at.side {
+            Side::Caller => &mut self.caller,
+            Side::Callee => &mut self.callee,
+        };
+        (leg, &mut self.pairs[at])
+    }
+
+    /// The dialog toward a side of the pair that is confirmed; before that, of what the INVITE under way has begun.
+    fn toward(&self, side: Side) -> DialogRef {
+        self.pairs.current().toward(side)
+    }
+
+    /// Where the far end of a dialog is.
+    fn far(&self, at: DialogRef) -> FarEnd<'_> {
+        self.leg(at.side).far(&self.pairs[at].dialog)
     }
 
     /// True once nothing is left to do but what the log has to hear: all else can be forgotten.
@@ -285,8 +307,9 @@ impl Call {
         self.end.as_ref().is_some_and(|end| (200..300).contains(&end.status))
     }
 
-    fn tag(&self) -> &str {
-        &self.caller.dialog.local_tag
+    /// Our tag toward the caller, in the dialog that is confirmed; before that, the one that it knows the call by.
+    pub fn tag(&self) -> &str {
+        &self.pairs[self.toward(Side::Caller)].dialog.local_tag
     }
 
     /// True once it is over.
@@ -294,16 +317,19 @@ impl Call {
         self.phase == CallPhase::Over
     }
 
-    /// Both legs as they are recorded, the caller's first.
+    /// Both legs as they are recorded, the caller's first; of several early dialogs, with the one that began last.
     pub fn legs(&self) -> (store_pb::LegRecord, store_pb::LegRecord) {
-        (self.caller.record(Vec::new()), self.callee.record(Vec::new()))
+        let pair = self.pairs.latest();
+        let of = |side| self.leg(side).record(&self.pairs[pair.toward(side)], Vec::new());
+        (of(Side::Caller), of(Side::Callee))
     }
 
     /// The dialog record for the log.
     fn record(&self) -> store_pb::DialogRecord {
+        let of = |side| self.leg(side).record(&self.pairs[self.toward(side)], self.media.ports_toward(side));
         store_pb::DialogRecord {
-            caller: Some(self.caller.record(self.media.ports_toward(Side::Caller))),
-            callee: Some(self.callee.record(self.media.ports_toward(Side::Callee))),
+            caller: Some(of(Side::Caller)),
+            callee: Some(of(Side::Callee)),
             media_profile: if self.media.ports.is_empty() { "none".into() } else { "rtp".into() },
         }
     }

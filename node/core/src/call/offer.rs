@@ -3,6 +3,7 @@
 use super::forward::Forward;
 use super::services::Services;
 use super::{Call, body};
+use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Message, Method};
 use crate::transaction::ServerTxId;
@@ -34,52 +35,57 @@ fn verdict(from: Side, offers: bool, way: InTheWay) -> Option<u16> {
 }
 
 impl Call {
-    /// Whose offer is open on a leg of the dialogs in focus.
-    pub(super) fn open_offer(&self, side: Side) -> Option<Side> {
-        let focus = self.early.focus();
+    /// The INVITE is written: its offer is open on both sides, and in each early dialog.
+    pub(super) fn open_first_offer(&mut self) {
+        let offer = body::find_sdp(&self.invite).map(|_| Side::Caller);
+        for side in [Side::Caller, Side::Callee] {
+            let at = self.toward(side);
+            self.pairs[at].offer = offer;
+        }
+    }
+
+    /// Whose offer is open in a dialog.
+    pub(super) fn open_offer(&self, at: DialogRef) -> Option<Side> {
         // A refresh of ours (RFC 4028) has an offer on the leg where it goes, and nobody on the other who waits for its answer.
-        let passed_on = |f: &Forward| f.server_tx.is_some() && f.fork == focus;
-        let forwarded = |f: &&Forward| f.offered && !f.answered && if f.own { f.from != side } else { passed_on(f) };
-        let in_2xx = |at: Side| self.leg(at).pending_2xx.as_ref().is_some_and(|p| p.awaits_answer.is_some());
-        self.leg(side)
+        let passed_on = |f: &Forward| f.server_tx.is_some() && f.from.pair == at.pair;
+        let forwarded = |f: &&Forward| f.offered && !f.answered && if f.own { f.from.side != at.side } else { passed_on(f) };
+        let in_2xx = |side: Side| self.leg(side).pending_2xx.as_ref().is_some_and(|p| p.awaits_answer.is_some());
+        self.pairs[at]
             .offer
-            .or_else(|| self.forwards.iter().find(forwarded).map(|f| f.from))
+            .or_else(|| self.forwards.iter().find(forwarded).map(|f| f.from.side))
             .or_else(|| in_2xx(Side::Caller).then_some(Side::Callee))
             .or_else(|| in_2xx(Side::Callee).then_some(Side::Caller))
     }
 
     /// UPDATE of either side.
-    pub(super) fn on_update(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
-        if self.is_refresh(side, request) {
+    pub(super) fn on_update(&mut self, cx: &mut Services, at: DialogRef, tx: ServerTxId, back: ReturnPath, request: &Message) {
+        if self.is_refresh(at.side, request) {
             self.note_for_dispatch(cx, request);
-            return self.answer_refresh(cx, side, tx, &back, request);
+            return self.answer_refresh(cx, at, tx, &back, request);
         }
-        let focus = self.early.focus();
-        let open = |f: &Forward| f.from == side && f.request.method() == &Method::Update && f.server_tx.is_some();
+        let open = |f: &Forward| f.from == at && f.request.method() == &Method::Update && f.server_tx.is_some();
         let way = InTheWay {
-            update: self.forwards.iter().any(|f| open(f) && f.fork == focus),
-            here: self.open_offer(side),
-            there: self.open_offer(side.other()).is_some(),
+            update: self.forwards.iter().any(open),
+            here: self.open_offer(at),
+            there: self.open_offer(at.other()).is_some(),
         };
-        match verdict(side, body::find_sdp(request).is_some(), way) {
-            Some(status) => self.refuse_request(cx, side, tx, &back, request, status),
-            None => self.forward(cx, side, tx, back, request),
+        match verdict(at.side, body::find_sdp(request).is_some(), way) {
+            Some(status) => self.refuse_request(cx, at.side, tx, &back, request, status),
+            None => self.forward(cx, at, tx, back, request),
         }
     }
 
     /// A PRACK that is passed on has a description: an answer, or an offer. True: an offer.
-    pub(super) fn prack_offers(&mut self, side: Side) -> bool {
-        let of_reinvite = |f: &&mut Forward| f.from == side && f.early_offer && f.request.method() == &Method::Invite;
+    pub(super) fn prack_offers(&mut self, at: DialogRef) -> bool {
+        let of_reinvite = |f: &&mut Forward| f.from.side == at.side && f.early_offer && f.request.method() == &Method::Invite;
         if let Some(f) = self.forwards.iter_mut().find(of_reinvite) {
             f.early_offer = false;
             return false;
         }
-        let answers = side == Side::Caller && self.callee.offer == Some(Side::Callee);
+        let answers = at.side == Side::Caller && self.pairs[at.other()].offer == Some(Side::Callee);
         if answers {
-            (self.caller.offer, self.callee.offer) = (None, None);
-            if let Some(fork) = self.early.current() {
-                fork.agreed = true;
-            }
+            (self.pairs[at].offer, self.pairs[at.other()].offer) = (None, None);
+            self.pairs.early(at.pair).agreed = true;
         }
         !answers
     }

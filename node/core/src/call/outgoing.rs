@@ -8,6 +8,7 @@ use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::ways::{NextHop, Way, Ways, Written};
 use super::{Call, SentAck};
+use crate::dialog::DialogRef;
 use crate::ids::ResolveId;
 use crate::io::{ResolveError, Side, Target};
 use crate::sip::{Draft, Message, Method};
@@ -23,7 +24,7 @@ pub(super) struct PendingSend {
     id: ResolveId,
     /// The name that is looked up, and that a certificate there must bear (RFC 5922 §7.1).
     host: Box<str>,
-    side: Side,
+    to: DialogRef,
     draft: Draft,
     purpose: Purpose,
 }
@@ -73,7 +74,7 @@ pub(super) struct Again {
 #[derive(Debug)]
 pub(super) struct Within {
     tx: ClientTxId,
-    side: Side,
+    to: DialogRef,
     purpose: Purpose,
     way: Way,
     again: Again,
@@ -81,17 +82,17 @@ pub(super) struct Within {
 }
 
 impl Call {
-    /// Sends a request on a leg, now or when its next hop is known.
-    pub(super) fn send_on(&mut self, cx: &mut Services, side: Side, draft: Draft, purpose: Purpose) {
-        match self.leg(side).far().next_hop(cx) {
+    /// Sends a request in a dialog, now or when its next hop is known.
+    pub(super) fn send_on(&mut self, cx: &mut Services, to: DialogRef, draft: Draft, purpose: Purpose) {
+        match self.far(to).next_hop(cx) {
             NextHop::Known { path, ingress } => {
-                let way = self.leg(side).far().way(path, ingress);
-                self.send_along(cx, side, draft, purpose, Ways::one(way));
+                let way = self.far(to).way(path, ingress);
+                self.send_along(cx, to, draft, purpose, Ways::one(way));
             }
             NextHop::Ask(request) => {
                 let host = request.target.host.clone();
                 let id = cx.resolve(QuestionUser::Call(self.id), request);
-                self.sends.push(PendingSend { id, host, side, draft, purpose });
+                self.sends.push(PendingSend { id, host, to, draft, purpose });
             }
         }
     }
@@ -104,19 +105,18 @@ impl Call {
         result: &Result<Vec<Target>, ResolveError>,
     ) -> bool {
         let Some(at) = self.sends.iter().position(|s| s.id == id) else { return false };
-        let PendingSend { host, side, draft, purpose, .. } = self.sends.remove(at);
-        let ways = self.leg(side).far().ways(cx, &host, result);
-        self.send_along(cx, side, draft, purpose, ways);
+        let PendingSend { host, to, draft, purpose, .. } = self.sends.remove(at);
+        let ways = self.far(to).ways(cx, &host, result);
+        self.send_along(cx, to, draft, purpose, ways);
         true
     }
 
-    fn send_along(&mut self, cx: &mut Services, side: Side, draft: Draft, purpose: Purpose, ways: Ways) {
+    fn send_along(&mut self, cx: &mut Services, to: DialogRef, draft: Draft, purpose: Purpose, ways: Ways) {
         let mut draft = draft;
         let mut ways = ways;
         let plain = draft.clone();
-        let retry = self.authorize(cx, side, &mut draft);
-        let leg = self.leg(side);
-        let Some(Written { way, branch, payload }) = ways.write(cx, leg.far(), &mut draft) else {
+        let retry = self.authorize(cx, to.side, &mut draft);
+        let Some(Written { way, branch, payload }) = ways.write(cx, self.far(to), &mut draft) else {
             // Too large, or with a line break in a value: who asked is told.
             if let Purpose::Use(purpose) = purpose {
                 self.on_not_sent(cx, purpose);
@@ -124,15 +124,15 @@ impl Call {
             return;
         };
         let again = (way.is_connection() || !ways.is_empty()).then_some(Again { draft: plain, ways });
-        let (realm, back, tls_name) = (self.leg(side).realm, way.back, way.tls_name.clone());
+        let (realm, back, tls_name) = (self.leg(to.side).realm, way.back, way.tls_name.clone());
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
         let sent = match purpose {
             Purpose::Ack(cseq) => {
-                self.keep_ack(side, cseq, way, payload.clone(), again);
+                self.keep_ack(to, cseq, way, payload.clone(), again);
                 return cx.send(back, tls_name, payload);
             }
             Purpose::Alone => {
-                let authenticated = retry.map(|retry| self.authenticated(side, retry, &way));
+                let authenticated = retry.map(|retry| self.authenticated(to.side, retry, &way));
                 cx.send_after_bye(self.id, branch, back, tls_name, payload, authenticated)
             }
             Purpose::Use(purpose) => {
@@ -150,19 +150,19 @@ impl Call {
             }
         };
         if let (Some(tx), Some(again)) = (sent, again) {
-            let after = cx.config.failover_after(&self.leg(side).trunk);
+            let after = cx.config.failover_after(&self.leg(to.side).trunk);
             let silent = || Timer::Call(self.id, CallTimer::Silent(tx));
             // A stream tells by itself that nobody is there.
             let waits = !again.ways.is_empty() && !back.path.transport.is_reliable();
             let silence = waits.then(|| cx.start_timer(after, silent()));
-            self.within.push(Within { tx, side, purpose, way, again, silence });
+            self.within.push(Within { tx, to, purpose, way, again, silence });
         }
     }
 
-    fn keep_ack(&mut self, side: Side, cseq: u32, way: Way, payload: bytes::Bytes, again: Option<Again>) {
-        let remote_tag = self.leg(side).dialog.remote_tag.clone();
-        self.acks.retain(|a| a.side != side || a.cseq != cseq || a.remote_tag != remote_tag);
-        self.acks.push(SentAck { side, cseq, remote_tag, way, payload, again: again.map(Box::new) });
+    fn keep_ack(&mut self, to: DialogRef, cseq: u32, way: Way, payload: bytes::Bytes, again: Option<Again>) {
+        let remote_tag = self.pairs[to].dialog.remote_tag.clone();
+        self.acks.retain(|a| a.to.side != to.side || a.cseq != cseq || a.remote_tag != remote_tag);
+        self.acks.push(SentAck { to, cseq, remote_tag, way, payload, again: again.map(Box::new) });
         // The last ACK of each side is the only one whose 2xx can still be repeated, besides forks'.
         if self.acks.len() > MAX_ACKS {
             self.acks.remove(0);
@@ -196,7 +196,7 @@ impl Call {
     /// Nothing comes of a request by the way that it went. True: it went another.
     pub fn resend(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) -> bool {
         let Some(at) = self.within.iter().position(|w| w.tx == tx) else { return false };
-        let Within { side, purpose, way, again, mut silence, .. } = self.within.remove(at);
+        let Within { to, purpose, way, again, mut silence, .. } = self.within.remove(at);
         cx.stop_timer(&mut silence);
         let over_flow = way.is_connection();
         let asked = matches!(purpose, Purpose::Use(_));
@@ -205,7 +205,8 @@ impl Call {
             return false;
         }
         if over_flow {
-            self.leg_mut(side).forget_flow(&way);
+            let (leg, half) = self.leg_and_half(to);
+            leg.forget_flow(&half.dialog, &way);
         } else {
             cx.target_failed(&way.back.path, None);
         }
@@ -224,9 +225,9 @@ impl Call {
         cx.tx.set_client_user(tx, ClientUser::Nobody);
         cx.after_bye.forget(tx);
         if over_flow {
-            self.send_on(cx, side, again.draft, purpose);
+            self.send_on(cx, to, again.draft, purpose);
         } else {
-            self.send_along(cx, side, again.draft, purpose, again.ways);
+            self.send_along(cx, to, again.draft, purpose, again.ways);
         }
         true
     }
@@ -259,16 +260,17 @@ impl Call {
 
     /// Repeats the ACK for a 2xx that came again, by another way where there is one. False: none was sent for it.
     pub(super) fn repeat_ack(&mut self, cx: &mut Services, side: Side, cseq: u32, remote_tag: Option<&str>) -> bool {
-        let fits = |a: &SentAck| a.side == side && a.cseq == cseq && a.remote_tag.as_deref() == remote_tag;
+        let fits = |a: &SentAck| a.to.side == side && a.cseq == cseq && a.remote_tag.as_deref() == remote_tag;
         let Some(at) = self.acks.iter().position(fits) else { return false };
         let ack = &mut self.acks[at];
+        let to = ack.to;
         let closed = ack.way.back.path.flow.is_some_and(|flow| !cx.is_open(flow, ack.way.back.ingress));
         let again = ack.again.take_if(|again| closed || !again.ways.is_empty());
         match again {
-            Some(again) if closed => self.send_on(cx, side, again.draft, Purpose::Ack(cseq)),
+            Some(again) if closed => self.send_on(cx, to, again.draft, Purpose::Ack(cseq)),
             Some(mut again) => {
                 again.ways.push_back(ack.way.clone());
-                self.send_along(cx, side, again.draft, Purpose::Ack(cseq), again.ways);
+                self.send_along(cx, to, again.draft, Purpose::Ack(cseq), again.ways);
             }
             None => cx.send(ack.way.back, ack.way.tls_name.clone(), ack.payload.clone()),
         }

@@ -8,7 +8,7 @@
 use super::is_sips;
 use super::leg::Leg;
 use super::services::Services;
-use crate::dialog::Dialog;
+use crate::dialog::{Dialog, Half};
 use crate::ids::{FlowId, NodeId};
 use crate::io::{AddressRole, Path, Side, Transport};
 use crate::sip::Sdp;
@@ -22,9 +22,9 @@ const CSEQ_JUMP: u32 = 65_536;
 const CSEQ_MAX: u32 = (1 << 31) - 1;
 
 impl Leg {
-    /// What is replicated of the leg.
-    pub fn record(&self, ports: Vec<u32>) -> LegRecord {
-        let d = &self.dialog;
+    /// What is replicated of the leg and of a dialog on it.
+    pub fn record(&self, half: &Half, ports: Vec<u32>) -> LegRecord {
+        let d = &half.dialog;
         LegRecord {
             call_id: d.call_id.to_string(),
             local_tag: d.local_tag.to_string(),
@@ -38,8 +38,8 @@ impl Leg {
             path: Some(arrival(&self.path, self.ingress)),
             allow: self.session.update.then(|| "UPDATE".into()).into_iter().collect(),
             supported: self.session.known.then(|| "timer".into()).into_iter().collect(),
-            local_sdp: self.local_sdp.clone(),
-            remote_sdp: self.remote_sdp.clone(),
+            local_sdp: half.local_sdp.clone(),
+            remote_sdp: half.remote_sdp.clone(),
             media_ports: ports,
             trunk: self.trunk.to_string(),
             session_expires_s: self.session.interval,
@@ -47,33 +47,33 @@ impl Leg {
         }
     }
 
-    /// The leg as it was recorded, by the node `owner`. `None`: there is no dialog yet, or nothing that leads to its far end.
-    pub(super) fn restore(self, cx: &Services, record: &LegRecord, owner: NodeId, same_start: bool) -> Option<Leg> {
+    /// Takes what was recorded of the leg and its dialog, by the node `owner`. `None`: there is no dialog yet, or nothing that leads to its far
+    /// end.
+    pub(super) fn restore(
+        &mut self,
+        half: &mut Half,
+        cx: &Services,
+        record: &LegRecord,
+        (owner, same_start): (NodeId, bool),
+    ) -> Option<()> {
         let (path, ingress) = recorded_way(cx, record.path.as_ref()?, owner, same_start)?;
         let dialog = recorded_dialog(record)?;
-        let mut session = self.session;
+        let session = &mut self.session;
         (session.interval, session.ours) = (record.session_expires_s, record.session_ours);
         session.update = record.allow.iter().any(|method| method == "UPDATE");
         session.known = record.supported.iter().any(|tag| tag == "timer");
         let written = Sdp::parse(&record.local_sdp).ok();
-        let sdp_version = written.and_then(|sdp| sdp.origin().sess_version).unwrap_or(self.sdp_version);
-        // Of several early dialogs each had a token of its own: the caller knows the tag, and our Contact has the same.
-        let contact_token = if self.side == Side::Caller { dialog.local_tag.clone() } else { self.contact_token };
-        let secure = if self.side == Side::Caller { self.secure } else { is_sips(&dialog.remote_target) };
-        Some(Leg {
-            realm: path.role.realm(),
-            trunk: record.trunk.as_str().into(),
-            dialog,
-            path,
-            ingress,
-            secure,
-            contact_token,
-            sdp_version,
-            local_sdp: record.local_sdp.clone(),
-            remote_sdp: record.remote_sdp.clone(),
-            session,
-            ..self
-        })
+        half.sdp_version = written.and_then(|sdp| sdp.origin().sess_version).unwrap_or(half.sdp_version);
+        (half.local_sdp, half.remote_sdp) = (record.local_sdp.clone(), record.remote_sdp.clone());
+        match self.side {
+            // Of several early dialogs each had a token of its own: the caller knows the tag, and our Contact has the same.
+            Side::Caller => half.contact_token = dialog.local_tag.clone(),
+            Side::Callee => self.secure = is_sips(&dialog.remote_target),
+        }
+        half.dialog = dialog;
+        (self.realm, self.path, self.ingress) = (path.role.realm(), path, ingress);
+        self.trunk = record.trunk.as_str().into();
+        Some(())
     }
 }
 

@@ -6,6 +6,7 @@ use super::forward::Forward;
 use super::services::Services;
 use super::session::{MIN_SE, act_after};
 use super::{Call, CallPhase, Cause, body};
+use crate::dialog::DialogRef;
 use crate::ids::CallUid;
 use crate::io::Side;
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
@@ -27,17 +28,17 @@ impl Call {
         let leg = self.leg(side);
         let busy = leg.inviting
             || leg.pending_2xx.is_some()
-            || self.open_offer(side).is_some()
+            || self.open_offer(self.toward(side)).is_some()
             || self.forwards.iter().any(|f| matches!(f.request.method(), Method::Invite | Method::Update));
         let again = after_lease(cx).or_else(|| busy.then(|| self.glare_wait(side)));
         if let Some(after) = again {
             self.session_due(cx, side, after);
             return;
         }
-        let leg = self.leg(side);
-        let method = match &leg.session {
+        let to = self.toward(side);
+        let method = match &self.leg(side).session {
             s if s.update => Method::Update,
-            _ if !leg.local_sdp.is_empty() => Method::Invite,
+            _ if !self.pairs[to].local_sdp.is_empty() => Method::Invite,
             // Nothing was ever described to it: an INVITE would ask for an offer that nobody answers.
             _ => Method::Options,
         };
@@ -49,8 +50,7 @@ impl Call {
         }
         self.forwards.push(Forward {
             id,
-            fork: None,
-            from: side.other(),
+            from: to.other(),
             request,
             server_tx: None,
             back: self.back,
@@ -77,12 +77,13 @@ impl Call {
     }
 
     /// The final response to a refresh of ours: the far end lives, unless it says that there is no such call.
-    pub(super) fn on_refreshed(&mut self, cx: &mut Services, side: Side, cseq: u32, response: &Message) {
+    pub(super) fn on_refreshed(&mut self, cx: &mut Services, to: DialogRef, cseq: u32, response: &Message) {
+        let side = to.side;
         let (status, invite) = (response.status().unwrap_or(500), response.method() == &Method::Invite);
         if (200..300).contains(&status) && invite {
-            let ack = self.own_ack(side, cseq);
-            self.send_on(cx, side, ack, super::outgoing::Purpose::Ack(cseq));
-            self.take_refreshed_answer(cx, side, response);
+            let ack = self.own_ack(to, cseq);
+            self.send_on(cx, to, ack, super::outgoing::Purpose::Ack(cseq));
+            self.take_refreshed_answer(cx, to, response);
         }
         match status {
             200..=299 if response.method() != &Method::Options => self.on_session_answer(cx, side, response),
@@ -140,14 +141,14 @@ impl Call {
         glare_wait(self.uid, side, n)
     }
 
-    fn take_refreshed_answer(&mut self, cx: &mut Services, side: Side, response: &Message) {
+    fn take_refreshed_answer(&mut self, cx: &mut Services, to: DialogRef, response: &Message) {
         let Some(span) = body::find_sdp(response) else { return };
         let bytes = body::sdp_bytes(&span);
-        if bytes != self.leg(side).remote_sdp
+        if bytes != self.pairs[to].remote_sdp
             && let Ok(sdp) = Sdp::parse(&bytes)
         {
             // The far end moved its media with its answer.
-            self.described(cx, side, &sdp, None);
+            self.described(cx, to, &sdp, None);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::journal::Counted;
 use super::services::Services;
 use super::{Call, CallPhase, Cause, body};
+use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
 use crate::policy::{MethodPolicy, ReferPolicy};
 use crate::sip::{HeaderId, Message, Method};
@@ -10,38 +11,24 @@ use crate::store_pb::{self, command::Kind};
 use crate::transaction::ServerTxId;
 
 impl Call {
-    /// True when the request's Call-ID and tags are this leg's (RFC 3261 §12.2.2).
-    pub fn fits(&self, side: Side, request: &Message) -> bool {
-        if self.phase == CallPhase::Dialling {
-            return self.fits_early(side, request);
-        }
-        let d = &self.leg(side).dialog;
-        let tag = |a: Option<&str>, b: Option<&str>| match (a, b) {
-            (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        *d.call_id == *request.call_id()
-            && tag(request.to_tag(), Some(&d.local_tag))
-            && tag(request.from_tag(), d.remote_tag.as_deref())
-    }
-
     /// A request other than ACK and CANCEL within the dialog, new on `tx`.
     pub fn on_request(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         let realm = self.leg(side).realm;
         self.ladder.received(cx.now.unix, realm, &back, request);
         self.learn_session_id(side, request);
-        self.focus_request(side, request);
+        let at = self.dialog_of(side, request);
         if self.phase == CallPhase::Over || self.leg(side).gone {
             // RFC 5407 §3.2.1: the dialog is there until our own BYE is answered, and one that crosses it is as good.
             let crosses = request.method() == &Method::Bye && (cx.after_bye.is_ending(self.id) || self.bye_when_acked.is_some());
             self.refuse_request(cx, side, tx, &back, request, if crosses { 200 } else { 481 });
             return;
         }
-        if self.leg_mut(side).dialog.on_request(request.cseq()).is_err() {
+        if self.pairs[at].dialog.on_request(request.cseq()).is_err() {
             self.refuse_request(cx, side, tx, &back, request, 500);
             return;
         }
-        self.leg_mut(side).learn_path(&back);
+        let (leg, half) = self.leg_and_half(at);
+        leg.learn_path(&half.dialog, &back);
         if let Some(status) = self.refused_by_trunk(cx, side, request.method()) {
             self.refuse_request(cx, side, tx, &back, request, status);
             return;
@@ -59,11 +46,11 @@ impl Call {
             return;
         }
         match request.method() {
-            Method::Bye => self.on_bye(cx, side, tx, &back, request),
-            Method::Invite => self.on_reinvite(cx, side, tx, back, request),
-            Method::Prack => self.on_prack(cx, side, tx, back, request),
-            Method::Update => self.on_update(cx, side, tx, back, request),
-            _ => self.forward(cx, side, tx, back, request),
+            Method::Bye => self.on_bye(cx, at, tx, &back, request),
+            Method::Invite => self.on_reinvite(cx, at, tx, back, request),
+            Method::Prack => self.on_prack(cx, at, tx, back, request),
+            Method::Update => self.on_update(cx, at, tx, back, request),
+            _ => self.forward(cx, at, tx, back, request),
         }
     }
 
@@ -102,9 +89,10 @@ impl Call {
         cx.respond(tx, &mut draft);
     }
 
-    fn on_bye(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: &ReturnPath, request: &Message) {
+    fn on_bye(&mut self, cx: &mut Services, at: DialogRef, tx: ServerTxId, back: &ReturnPath, request: &Message) {
+        let side = at.side;
         self.refuse_request(cx, side, tx, back, request, 200);
-        if self.bye_early(cx, side, request) {
+        if self.bye_early(cx, at, request) {
             return;
         }
         self.ack_unanswered(cx);
@@ -123,8 +111,9 @@ impl Call {
         self.hang_up(cx, Some((side, request)), cause, None);
     }
 
-    fn on_reinvite(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
-        let busy_here = self.forwards.iter().any(|f| !f.own && f.from == side && f.request.method() == &Method::Invite);
+    fn on_reinvite(&mut self, cx: &mut Services, at: DialogRef, tx: ServerTxId, back: ReturnPath, request: &Message) {
+        let side = at.side;
+        let busy_here = self.forwards.iter().any(|f| !f.own && f.from.side == side && f.request.method() == &Method::Invite);
         let early = self.phase != CallPhase::Answered;
         if busy_here || (early && side == Side::Caller) {
             // RFC 3261 §14.2: an INVITE of the same far end is still open.
@@ -133,17 +122,17 @@ impl Call {
         }
         let glare =
             self.leg(side).inviting || self.leg(side).pending_2xx.is_some() || self.leg(side.other()).pending_2xx.is_some();
-        let other_way = self.forwards.iter().any(|f| f.from == side.other() && f.request.method() == &Method::Invite);
+        let other_way = self.forwards.iter().any(|f| f.from.side == side.other() && f.request.method() == &Method::Invite);
         // RFC 3311 §5.1: an UPDATE's offer is as good as a re-INVITE's.
         let refreshing = self.forwards.iter().any(|f| f.own && f.request.method() != &Method::Options);
-        if glare || other_way || refreshing || early || self.open_offer(side).is_some() {
+        if glare || other_way || refreshing || early || self.open_offer(at).is_some() {
             self.refuse_request(cx, side, tx, &back, request, 491);
             return;
         }
         let mut trying = request.response(100, None);
         self.ladder.sent(cx.now.unix, self.leg(side).realm, &back, &trying);
         cx.respond(tx, &mut trying);
-        self.forward(cx, side, tx, back, request);
+        self.forward(cx, at, tx, back, request);
     }
 
     pub(super) fn record_refresh(&mut self, cx: &mut Services) {

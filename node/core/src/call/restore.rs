@@ -43,8 +43,12 @@ impl Call {
         call.epoch = entry.epoch();
         (call.phase, call.claim, call.ringing) = (CallPhase::Answered, CallClaim::restored(), true);
         call.early_target = state.target.clone();
-        call.caller = call.caller.restore(cx, records.0, entry.owner(), same_start)?;
-        call.callee = call.callee.restore(cx, records.1, entry.owner(), same_start)?;
+        let pair = call.pairs.current();
+        for (side, record) in [(Side::Caller, records.0), (Side::Callee, records.1)] {
+            let (leg, half) = call.leg_and_half(pair.toward(side));
+            leg.restore(half, cx, record, (entry.owner(), same_start))?;
+        }
+        call.pairs.confirm(cx, pair);
         call.media = CallMedia::restored(call.media, ports(records.0, records.1));
         call.journal.continue_after(state.seq);
         let now = cx.now;
@@ -54,7 +58,7 @@ impl Call {
             if interval > 0 {
                 call.agree_session(cx, side, interval, ours);
             }
-            if call.leg(side).far().is_behind_nat() {
+            if call.far(pair.toward(side)).is_behind_nat() {
                 call.await_keep_alive(cx, side);
             }
         }

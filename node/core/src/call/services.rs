@@ -374,6 +374,32 @@ impl Services {
     }
 }
 
+#[cfg(test)]
+impl Services {
+    /// Of a node alone, for tests of what works with them.
+    pub(super) fn for_tests() -> Services {
+        let at = |n: u8| crate::io::Addresses::from(std::net::IpAddr::from([192, 0, 2, n]));
+        let local = LocalConfig {
+            node: NodeId(1),
+            incarnation: crate::ids::Incarnation(1),
+            name: "n1".into(),
+            anycast: at(1),
+            unicast: at(2),
+            core: at(3),
+            port: 5060,
+            tls_port: 5061,
+            anchored: false,
+        };
+        Services::new(
+            Now::default(),
+            local,
+            ClusterKey::new(&[7; 32], None),
+            Arc::default(),
+            Arc::new(RwLock::new(Replica::new())),
+        )
+    }
+}
+
 /// Fills in where the request came from (RFC 3261 §18.2.1, RFC 3581 §4): `back` leads to its source address.
 pub fn fill_via(draft: &mut Draft, back: &ReturnPath) {
     let Some(via) = draft.first(HeaderId::Via).and_then(|v| Via::parse_any_version(v).ok()) else { return };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, headers};
+use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::time::Instant;
@@ -225,10 +226,18 @@ impl Call {
     }
 
     /// A refresh that changes nothing is answered here: the other far end is none the wiser, and need not have UPDATE.
-    pub(super) fn answer_refresh(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: &ReturnPath, request: &Message) {
-        self.leg_mut(side).dialog.on_target_refresh(request);
+    pub(super) fn answer_refresh(
+        &mut self,
+        cx: &mut Services,
+        at: DialogRef,
+        tx: ServerTxId,
+        back: &ReturnPath,
+        request: &Message,
+    ) {
+        let side = at.side;
+        self.pairs[at].dialog.on_target_refresh(request);
         let mut draft = request.response(200, None);
-        draft.push(HeaderId::Contact, self.leg(side).contact(cx));
+        draft.push(HeaderId::Contact, self.leg(side).contact(cx, &self.pairs[at]));
         draft.push(HeaderId::Allow, super::ALLOW);
         self.put_session_id(side, &mut draft);
         self.answer_session(cx, side, request, &mut draft);

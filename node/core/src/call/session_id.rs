@@ -2,6 +2,7 @@
 //! on our own account has the UUIDs of both ends, as far as they are known (§7).
 
 use super::Call;
+use crate::dialog::DialogRef;
 use crate::io::Side;
 use crate::sip::{Draft, HeaderId, Message};
 
@@ -53,9 +54,9 @@ impl Call {
     }
 
     /// An ACK of our own for the 2xx to the INVITE with this CSeq number.
-    pub(super) fn own_ack(&self, side: Side, cseq: u32) -> Draft {
-        let mut ack = self.leg(side).dialog.ack(cseq);
-        self.put_session_id(side, &mut ack);
+    pub(super) fn own_ack(&self, to: DialogRef, cseq: u32) -> Draft {
+        let mut ack = self.pairs[to].dialog.ack(cseq);
+        self.put_session_id(to.side, &mut ack);
         ack
     }
 }

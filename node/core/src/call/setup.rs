@@ -7,10 +7,11 @@ use super::claim::CallClaim;
 use super::dial::MAX_ATTEMPTS;
 use super::leg::Leg;
 use super::media::CallMedia;
+use super::pairs::Pairs;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, CallTimers, body};
-use crate::dialog::{Dialog, fit_to_send};
+use crate::dialog::{Dialog, Half, Pair, fit_to_send};
 use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{Realm, ReturnPath, Side};
 use crate::sip::Message;
@@ -88,21 +89,14 @@ impl Call {
         let caller = Leg {
             side: Side::Caller,
             realm,
-            dialog,
             path: new.back.path,
             ingress: new.back.ingress,
             secure: super::address::asks_for_sips(&new.invite),
             tls_name: None,
-            contact_token: caller_token,
             trunk: new.trunk.clone(),
             contact_params: "".into(),
-            sdp_id: sdp_id(uid, 0),
-            sdp_version: 0,
-            local_sdp: Default::default(),
-            remote_sdp: Default::default(),
             pending_2xx: None,
             inviting: false,
-            offer: None,
             session: Default::default(),
             gone: false,
         };
@@ -122,23 +116,20 @@ impl Call {
         let callee = Leg {
             side: Side::Callee,
             realm: callee_realm,
-            dialog: callee_dialog,
             path: cx.path_to(callee_realm, crate::io::Transport::Udp, (IpAddr::from([0, 0, 0, 0]), 0).into()),
             ingress: None,
             secure: false,
             tls_name: None,
-            contact_token: callee_token,
             trunk: "".into(),
             contact_params: "".into(),
-            sdp_id: sdp_id(uid, 1),
-            sdp_version: 0,
-            local_sdp: Default::default(),
-            remote_sdp: Default::default(),
             pending_2xx: None,
             inviting: false,
-            offer: None,
             session: Default::default(),
             gone: false,
+        };
+        let pair = Pair {
+            caller: Half::new(dialog, caller_token, sdp_id(uid, 0)),
+            callee: Half::new(callee_dialog, callee_token, sdp_id(uid, 1)),
         };
         let service = new.service.as_deref();
         let incident = new.replaced.as_ref().and_then(|r| r.emergency.as_ref()).map(|old| old.incident_id.as_str());
@@ -185,7 +176,7 @@ impl Call {
             bye_when_acked: None,
             held_answer: None,
             held_provisional: Vec::new(),
-            early: Default::default(),
+            pairs: Pairs::new(pair),
             auth: Default::default(),
             doubts: [None, None],
             course: super::course::Course::begun(cx.now.mono),

@@ -45,7 +45,7 @@ impl Call {
             CallTimer::Progress => self.on_no_progress(cx),
             CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
             CallTimer::Session(side) => self.on_session_due(cx, side),
-            CallTimer::Repeat18x(fork) => self.on_repeat_18x(cx, fork),
+            CallTimer::Repeat18x(pair) => self.on_repeat_18x(cx, pair),
             CallTimer::Journal => self.journal.on_retry(cx),
             CallTimer::Early => self.journal.on_early(cx),
             CallTimer::MediaClose => {
@@ -170,9 +170,10 @@ impl Call {
             if from.is_some_and(|(s, _)| s == side) || self.leg(side).gone {
                 continue;
             }
-            let mut bye = self.leg_mut(side).dialog.request(&Method::Bye);
+            let to = self.toward(side);
+            let mut bye = self.pairs[to].dialog.request(&Method::Bye);
             match from {
-                Some((_, request)) => self.pass(cx, side.other(), request, &mut bye),
+                Some((_, request)) => self.pass(cx, to.other(), request, &mut bye),
                 None => {
                     if let Some(reason) = &reason {
                         bye.push(HeaderId::Reason, reason.as_str());
@@ -190,8 +191,9 @@ impl Call {
         for side in [Side::Caller, Side::Callee] {
             let waiting = self.leg_mut(side).pending_2xx.as_mut().and_then(|p| p.awaits_answer.take());
             if let Some(cseq) = waiting {
-                let ack = self.own_ack(side.other(), cseq);
-                self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
+                let to = self.toward(side.other());
+                let ack = self.own_ack(to, cseq);
+                self.send_on(cx, to, ack, Purpose::Ack(cseq));
             }
         }
     }
@@ -203,7 +205,7 @@ impl Call {
             return;
         }
         self.leg_mut(side).gone = true;
-        self.send_on(cx, side, bye, Purpose::Alone);
+        self.send_on(cx, self.toward(side), bye, Purpose::Alone);
     }
 
     /// The ACK came, or will not: a BYE that waited for it goes out.
@@ -224,7 +226,7 @@ impl Call {
         cx.stop_timer(&mut self.timers.prepare);
         cx.stop_timer(&mut self.timers.ring);
         cx.stop_timer(&mut self.timers.progress);
-        self.close_senders(cx);
+        self.pairs.close_senders(cx);
         self.stop_sessions(cx);
         self.refuse_open_forwards(cx);
         self.drop_held_answer(cx);

@@ -1,5 +1,6 @@
 //! The timers of calls.
 
+use crate::dialog::PairId;
 use crate::ids::LocalId;
 use crate::io::Side;
 use crate::transaction::ClientTxId;
@@ -67,7 +68,7 @@ pub enum CallTimer {
     /// Repeat the 2xx on this leg (RFC 3261 §13.3.1.4).
     Repeat2xx(Side),
     /// Repeat the reliable provisional response of this early dialog (RFC 3262 §3).
-    Repeat18x(u8),
+    Repeat18x(PairId),
     /// The session on this leg is to be refreshed, or should have been (RFC 4028 §10).
     Session(Side),
     /// Propose again what did not commit.

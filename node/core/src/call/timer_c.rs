@@ -6,6 +6,7 @@ use super::reliable::{Waiting, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
+use crate::dialog::PairId;
 use crate::io::Side;
 use crate::sip::Draft;
 
@@ -18,7 +19,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Progress {
     draft: Draft,
     /// It was a reliable one (without its number and body here), in this early dialog.
-    reliable: Option<usize>,
+    reliable: Option<PairId>,
 }
 
 impl Call {
@@ -54,7 +55,7 @@ impl Call {
     }
 
     /// The caller was sent a provisional response.
-    pub(super) fn note_progress(&mut self, cx: &mut Services, draft: Draft, reliable: Option<usize>) {
+    pub(super) fn note_progress(&mut self, cx: &mut Services, draft: Draft, reliable: Option<PairId>) {
         // 199 ends an early dialog (RFC 6228): said again it says nothing of the call.
         if draft.status() != Some(199) {
             self.progress = Some(Progress { draft, reliable });
@@ -77,14 +78,15 @@ impl Call {
         self.timers.progress = None;
         let Some(tx) = self.invite_tx.filter(|_| self.phase == CallPhase::Dialling) else { return };
         self.await_progress(cx);
-        let again = self.progress.as_ref().map(|p| (p.draft.clone(), p.reliable));
+        let lives = |p: &&Progress| p.reliable.is_none_or(|pair| self.pairs.lives(pair));
+        let again = self.progress.as_ref().filter(lives).map(|p| (p.draft.clone(), p.reliable));
         let mut draft = match again {
-            Some((draft, Some(fork))) => {
+            Some((draft, Some(pair))) => {
                 // RFC 3262 §3: with a number of its own; while one waits for its PRACK, its copies are word enough.
-                self.focus_on(Some(fork).filter(|at| self.early.lives(*at)));
-                if let Some(current) = self.early.current().filter(|f| f.sender.open.is_none()) {
-                    current.sender.put(Waiting { draft, theirs: None, sdp: false });
-                    self.send_reliable(cx);
+                let sender = &mut self.pairs.early(pair).sender;
+                if sender.open.is_none() {
+                    sender.put(Waiting { draft, theirs: None, sdp: false });
+                    self.send_reliable(cx, pair);
                 }
                 return;
             }
@@ -92,7 +94,7 @@ impl Call {
             // A caller that takes reliable ones alone would need an early dialog for it: none has begun.
             None if Wish::of(&self.invite) == Wish::Required => return,
             None => {
-                let mut draft = self.own_response(cx, 183, None);
+                let mut draft = self.own_response(cx, self.pairs.current(), 183, None);
                 self.put_session_id(Side::Caller, &mut draft);
                 draft
             }

@@ -114,7 +114,8 @@ impl Call {
         let mut refers = std::mem::take(&mut self.refers);
         let subscriber = refers.last()?.from;
         refers.retain(|r| r.from == subscriber);
-        let (mut caller, mut callee) = (End::of_leg(&self.caller), End::of_leg(&self.callee));
+        let end = |side| End::of_leg(self.leg(side), &self.pairs[self.toward(side)]);
+        let (mut caller, mut callee) = (end(Side::Caller), end(Side::Callee));
         for end in [&mut caller, &mut callee] {
             end.dialog.local_cseq += BYE_CSEQS;
         }

@@ -86,17 +86,18 @@ impl Call {
     pub fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
         self.ladder.received(cx.now.unix, self.leg(side).realm, back, message);
         self.learn_session_id(side, message);
-        let leg = self.leg_mut(side);
-        leg.learn_path(back);
+        let at = self.toward(side);
+        let (leg, half) = self.leg_and_half(at);
+        leg.learn_path(&half.dialog, back);
         if leg.pending_2xx.as_ref().is_none_or(|p| p.cseq != message.cseq()) {
             return; // A repeated ACK, or one for a 2xx that was given up.
         }
         let Some(mut pending) = leg.pending_2xx.take() else { return };
         cx.stop_timer(&mut pending.timer);
         if let Some(cseq) = pending.awaits_answer.filter(|_| !self.leg(side.other()).gone) {
-            let mut ack = self.leg(side.other()).dialog.ack(cseq);
-            self.pass(cx, side, message, &mut ack);
-            self.send_on(cx, side.other(), ack, Purpose::Ack(cseq));
+            let mut ack = self.pairs[at.other()].dialog.ack(cseq);
+            self.pass(cx, at, message, &mut ack);
+            self.send_on(cx, at.other(), ack, Purpose::Ack(cseq));
             if let Some(before) = pending.before.filter(|_| body::find_sdp(message).is_none()) {
                 // RFC 3261 §13.2.2.4 wants an answer here. Without one the offer came to nothing.
                 self.take_back(cx, before);

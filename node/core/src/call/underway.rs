@@ -140,7 +140,7 @@ impl Call {
             self.leave_earlier(cx, &forward);
             if let Some(tx) = forward.server_tx {
                 let status = if forward.request.method() == &Method::Invite { 487 } else { 481 };
-                self.refuse_request(cx, forward.from, tx, &forward.back, &forward.request, status);
+                self.refuse_request(cx, forward.from.side, tx, &forward.back, &forward.request, status);
             }
         }
     }

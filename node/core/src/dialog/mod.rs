@@ -1,7 +1,9 @@
 //! Dialogs (RFC 3261 §12): the state of one leg, and the requests that it implies.
 
+mod pair;
 mod strip;
 
+pub use pair::{DialogRef, Half, Pair, PairId};
 pub use strip::{fit_to_send, without_tag};
 
 use std::net::IpAddr;
@@ -60,6 +62,18 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: Some(invite.cseq()),
         }
+    }
+
+    /// True when a request has this Call-ID and our tag, and comes from who has the tag `remote` (RFC 3261 §12.2.2). A far end of RFC 2543 has
+    /// none.
+    pub fn fits(&self, request: &Message, remote: Option<&str>) -> bool {
+        let from_it = match (request.from_tag(), remote) {
+            (Some(tag), Some(remote)) => tag.eq_ignore_ascii_case(remote),
+            (tag, remote) => tag.is_none() && remote.is_none(),
+        };
+        *self.call_id == *request.call_id()
+            && from_it
+            && request.to_tag().is_some_and(|tag| tag.eq_ignore_ascii_case(&self.local_tag))
     }
 
     /// Takes tag, target and route set from a response that makes or confirms the dialog (RFC 3261 §12.1.2).

@@ -82,7 +82,7 @@ impl Sbc {
             self.cx.count(Counter::Dropped("source"));
             return;
         }
-        let tag = id.and_then(|s| self.calls.get(s)).map(|c| c.caller.dialog.local_tag.to_string());
+        let tag = id.and_then(|s| self.calls.get(s)).map(|c| c.tag().to_owned());
         let tag = tag.unwrap_or_else(|| self.cx.stateless_tag(message));
         if let Some(tx) = self.cx.create_server(ServerUser::Nobody, key.clone(), false, back) {
             let mut draft = message.response(200, None);
