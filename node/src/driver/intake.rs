@@ -21,20 +21,29 @@ const STALE_ORDINARY: Duration = Duration::from_millis(500);
 const STALE_EMERGENCY: Duration = Duration::from_secs(2);
 
 /// Datagrams that wait at the most: two seconds of responses at the sizing goal, and a second of calls that begin on a small machine.
-const MOST: [usize; 4] = [4096, 1024, 1024, 512];
+const MOST: [usize; QUEUES] = [1024, 4096, 1024, 1024, 512];
+/// One for each [`Urgency`], the most urgent first.
+const QUEUES: usize = 5;
+/// Of these, what is under way.
+const URGENT: usize = 3;
+
+/// What tells the load. What callers send within calls does not: anybody may send ACKs without end, and would have other callers refused.
+const JUDGED: [Urgency; 3] = [Urgency::Core, Urgency::Emergency, Urgency::Ordinary];
 
 /// Commands that wait for the log and are no queue: what is under way at once while it keeps up, on a slow disk too.
 const FEW_PROPOSALS: usize = 64;
 
 /// The reasons under which what was dropped is counted.
-const REASONS: [&str; 4] = ["late_core", "late_underway", "late_emergency", "late_ordinary"];
+const REASONS: [&str; QUEUES] = ["late_emergency_call", "late_core", "late_underway", "late_emergency", "late_ordinary"];
 
 /// The queues, most urgent first.
 #[derive(Debug)]
 pub(super) struct Intake {
-    queues: [FairQueue<Arrived>; 4],
-    /// Of emergency and of ordinary calls.
-    judges: [Judge; 2],
+    queues: [FairQueue<Arrived>; QUEUES],
+    /// Of each queue that says how busy the node is ([`JUDGED`]).
+    judges: [Judge; QUEUES],
+    /// Of timers: what is late in them is work that nobody got to.
+    timers: Judge,
     /// Of what waits for the log: each call has several commands in it, so a log that is late makes every call late.
     log: Judge,
     /// Messages of each connection that wait, and whether it is closed.
@@ -47,7 +56,8 @@ impl Intake {
     pub(super) fn new(now: Instant) -> Intake {
         Intake {
             queues: MOST.map(FairQueue::new),
-            judges: [Judge::new(now), Judge::new(now)],
+            judges: std::array::from_fn(|_| Judge::new(now)),
+            timers: Judge::new(now),
             log: Judge::of_log(now),
             flows: HashMap::new(),
             closed: Vec::new(),
@@ -84,23 +94,31 @@ impl Intake {
         let arrived = self.queues[at].pop()?;
         self.gone(&arrived);
         let waited = now.saturating_duration_since(arrived.at);
+        let judge = &mut self.judges[at];
+        judge.took(waited);
         let stale = match urgency {
-            Urgency::Core | Urgency::Underway => return Some(Ok(arrived)),
+            Urgency::EmergencyCall | Urgency::Core | Urgency::Underway => return Some(Ok(arrived)),
             Urgency::Emergency => STALE_EMERGENCY,
             Urgency::Ordinary => STALE_ORDINARY,
         };
-        let judge = &mut self.judges[at - 2];
-        judge.took(waited);
         let late = waited >= OVER || (waited >= stale && judge.load() >= 100);
         Some(if late && arrived.turn.is_none() { Err(REASONS[at]) } else { Ok(arrived) })
     }
 
     /// The queues were served for a turn.
     pub(super) fn turned(&mut self) {
-        for (queue, judge) in self.queues[2..].iter().zip(&mut self.judges) {
+        for (queue, judge) in self.queues.iter().zip(&mut self.judges) {
             if queue.is_empty() {
                 judge.emptied();
             }
+        }
+    }
+
+    /// A timer is late by so much; `None`: none is due.
+    pub(super) fn timers(&mut self, late: Option<Duration>) {
+        match late {
+            Some(late) => self.timers.took(late),
+            None => self.timers.emptied(),
         }
     }
 
@@ -118,15 +136,25 @@ impl Intake {
 
     /// The load, when it has been judged again.
     pub(super) fn load(&mut self, now: Instant) -> Option<u8> {
-        let judges = self.judges.iter_mut().chain([&mut self.log]);
-        let judged: Vec<bool> = judges.map(|judge| judge.at(now).is_some()).collect();
-        let [emergency, ordinary] = &self.judges;
-        judged.contains(&true).then(|| emergency.load().max(ordinary.load()).max(self.log.load()))
+        let mut judged = false;
+        let mut load = 0;
+        for judge in self.judges.iter_mut().chain([&mut self.timers, &mut self.log]) {
+            judged |= judge.at(now).is_some();
+        }
+        for judge in JUDGED.map(|urgency| &self.judges[place(urgency)]).into_iter().chain([&self.timers, &self.log]) {
+            load = load.max(judge.load());
+        }
+        judged.then_some(load)
     }
 
     /// True while something that is under way waits.
     pub(super) fn has_urgent(&self) -> bool {
-        self.queues[..2].iter().any(|queue| !queue.is_empty())
+        self.queues[..URGENT].iter().any(|queue| !queue.is_empty())
+    }
+
+    /// True while something waits of what the core side says of calls under way.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.queues[place(Urgency::Core)].is_empty()
     }
 
     /// True when nothing waits.
@@ -149,10 +177,11 @@ impl Intake {
 
 fn place(urgency: Urgency) -> usize {
     match urgency {
-        Urgency::Core => 0,
-        Urgency::Underway => 1,
-        Urgency::Emergency => 2,
-        Urgency::Ordinary => 3,
+        Urgency::EmergencyCall => 0,
+        Urgency::Core => 1,
+        Urgency::Underway => 2,
+        Urgency::Emergency => 3,
+        Urgency::Ordinary => 4,
     }
 }
 
@@ -205,6 +234,7 @@ mod tests {
             let mut now = start;
             for _ in 0..10 {
                 now += ms(100);
+                intake.timers(None);
                 if !standing {
                     intake.turned();
                 }
@@ -233,6 +263,34 @@ mod tests {
             }
             assert_eq!(intake.log.load(), load, "{waiting} {waited}");
         }
+    }
+
+    /// What the core side says of calls under way tells the load; what callers send within calls does not.
+    #[test]
+    fn what_is_not_dealt_with_is_load() {
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let of = |urgency: Option<Urgency>| {
+            let (mut intake, mut load) = (Intake::new(start), 0);
+            for n in 1..=3 {
+                let now = start + ms(100) * n;
+                for urgency in urgency {
+                    intake.push(urgency, 1, arrived(1, "x", now - ms(125)));
+                    intake.push(urgency, 1, arrived(1, "y", now - ms(125)));
+                    assert!(intake.pop(urgency, now).is_some());
+                }
+                intake.timers(urgency.is_none().then_some(ms(125)));
+                intake.turned();
+                load = intake.load(now).expect("an interval is over");
+            }
+            (load, intake.is_behind(), intake.has_urgent())
+        };
+        assert_eq!(of(Some(Urgency::EmergencyCall)), (0, false, true));
+        assert_eq!(of(Some(Urgency::Underway)), (0, false, true));
+        let (load, behind, urgent) = of(Some(Urgency::Core));
+        assert!(load > 40 && behind && urgent, "{load}");
+        let (load, behind, urgent) = of(None);
+        assert!(load > 40 && !behind && !urgent, "timers: {load}");
     }
 
     #[test]

@@ -23,8 +23,17 @@ const TAKEN: usize = 4096;
 const BATCH: usize = 64;
 /// Messages of each urgency that are dealt with in one turn. What begins something is work for a hundred later messages, so it is taken
 /// in small bites; but each urgency has its share of each turn, so that a flood of one does not stop the others.
-const BITES: [(Urgency, usize); 4] =
-    [(Urgency::Core, 64), (Urgency::Underway, 64), (Urgency::Emergency, 8), (Urgency::Ordinary, 4)];
+const BITES: [(Urgency, usize); 5] = [
+    (Urgency::EmergencyCall, 64),
+    (Urgency::Core, 64),
+    (Urgency::Underway, 64),
+    (Urgency::Emergency, 8),
+    (Urgency::Ordinary, 4),
+];
+/// What is under way, of these.
+const URGENT: usize = 3;
+/// Messages that would begin something ordinary, while what the core side says of calls under way is not dealt with in a turn: each of them brings a dozen more.
+const BEHIND: usize = 1;
 /// A timer waits no longer for messages than this, whatever comes: a fifth of T1.
 const OVERDUE: Duration = Duration::from_millis(100);
 
@@ -56,12 +65,14 @@ impl Driver {
         if let Some(percent) = intake.load(Instant::now()) {
             self.input(Input::Load(percent));
         }
-        for (urgency, most) in &BITES[..2] {
+        for (urgency, most) in &BITES[..URGENT] {
             busy |= self.deal_with(intake, *urgency, *most);
         }
-        busy |= self.fire_timers(intake.has_urgent());
-        for (urgency, most) in &BITES[2..] {
-            busy |= self.deal_with(intake, *urgency, *most);
+        busy |= self.fire_timers(intake);
+        let behind = intake.is_behind();
+        for (urgency, most) in &BITES[URGENT..] {
+            let most = if behind && *urgency == Urgency::Ordinary { BEHIND } else { *most };
+            busy |= self.deal_with(intake, *urgency, most);
         }
         while let Some(flow) = intake.closed() {
             self.input(Input::FlowClosed(flow));
@@ -166,11 +177,13 @@ impl Driver {
         true
     }
 
-    /// Fires what is due. `urgent`: messages wait that it may be about.
-    fn fire_timers(&mut self, urgent: bool) -> bool {
+    /// Fires some of what is due. While messages wait that it may be about, only what is overdue.
+    fn fire_timers(&mut self, intake: &mut Intake) -> bool {
         let now = self.parts.clock.now().mono;
-        let grace = if urgent { OVERDUE } else { Duration::ZERO };
-        let due = self.parts.sbc.poll_timeout().is_some_and(|at| at + grace <= now);
+        let grace = if intake.has_urgent() { OVERDUE } else { Duration::ZERO };
+        let late = self.parts.sbc.poll_timeout().filter(|at| *at <= now).map(|at| now.since(at));
+        intake.timers(late);
+        let due = late.is_some_and(|late| late >= grace);
         if due {
             self.input(Input::Timeout);
         }

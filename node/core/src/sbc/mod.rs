@@ -52,6 +52,9 @@ use calls::Calls;
 use cancel::Holds;
 use memory::Recent;
 
+/// Timers of each kind that fire at one input: what comes in meanwhile may be what the next ones wait for, and a thousand of them at once
+/// would keep an emergency call's answer waiting for as long.
+const TIMERS_AT_ONCE: usize = 32;
 /// How often bounded memories are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -271,10 +274,12 @@ impl Sbc {
         }
     }
 
+    /// Fires some of what is due; what is left is due still, and [`Sbc::poll_timeout`] says so.
     fn fire_timers(&mut self) {
         let now = self.cx.now.mono;
-        self.cx.tx.handle_timeout(now);
-        while let Some(timer) = self.cx.timers.pop_expired(now) {
+        self.cx.tx.handle_timeout(now, TIMERS_AT_ONCE);
+        for _ in 0..TIMERS_AT_ONCE {
+            let Some(timer) = self.cx.timers.pop_expired(now) else { return };
             match timer {
                 Timer::Call(id, timer) => {
                     match timer {

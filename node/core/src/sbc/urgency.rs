@@ -2,16 +2,20 @@
 //! others. Nothing is decided by it but the order in which messages are dealt with, and what is dropped when there are too many.
 
 use std::net::IpAddr;
+use std::sync::PoisonError;
 
 use super::Sbc;
 use crate::io::{Path, Realm};
 use crate::policy::Prefix;
 use crate::routing;
 use crate::sip::Uri;
+use crate::transaction::ClientUser;
 
 /// What waits apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
+    /// Responses and requests within an emergency call that this node has, or knows of, from either side.
+    EmergencyCall,
     /// Responses, and requests within a dialog, from the core side.
     Core,
     /// The same of callers.
@@ -29,8 +33,10 @@ impl Sbc {
     /// How urgent a message is, and how many sources its source is worth.
     pub fn urgency(&self, path: &Path, payload: &[u8]) -> (Urgency, u32) {
         let urgency = match first_look(payload) {
-            Look::Underway if path.role.realm() == Realm::Core => Urgency::Core,
-            Look::Underway => Urgency::Underway,
+            Look::Response(branch) if self.dialled_emergency(branch) => Urgency::EmergencyCall,
+            Look::Within(uri) if self.is_within_emergency(uri) => Urgency::EmergencyCall,
+            Look::Response(_) | Look::Within(_) if path.role.realm() == Realm::Core => Urgency::Core,
+            Look::Response(_) | Look::Within(_) => Urgency::Underway,
             Look::Invite(uri) if self.calls_emergency(uri) => Urgency::Emergency,
             Look::Invite(_) | Look::Other => Urgency::Ordinary,
         };
@@ -40,6 +46,27 @@ impl Sbc {
     /// How many callers stand behind a source.
     pub(super) fn source_weight(&self, source: IpAddr) -> u32 {
         if self.is_neighbour(source.to_canonical()) { NEIGHBOUR_WEIGHT } else { 1 }
+    }
+
+    /// True for the branch of a request that an emergency call has sent.
+    fn dialled_emergency(&self, branch: &str) -> bool {
+        let tx = self.cx.tx.find_client(branch, true).or_else(|| self.cx.tx.find_client(branch, false));
+        match tx.map(|tx| self.cx.tx.client_user(tx)) {
+            Some(ClientUser::Call { id, .. } | ClientUser::AfterBye { call: id }) => self.calls.get(&id).is_some_and(|c| c.emergency),
+            _ => false,
+        }
+    }
+
+    /// True for a URI that is our Contact in an emergency call, this node's or another's that the log knows.
+    fn is_within_emergency(&self, uri: &str) -> bool {
+        let token = Uri::parse(uri).ok().and_then(|uri| self.cx.key.open(uri.user()?));
+        token.is_some_and(|token| match self.own_call(token.uid) {
+            Some(call) => call.emergency,
+            None => {
+                let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+                replica.call(token.uid).is_some_and(|entry| entry.emergency())
+            }
+        })
     }
 
     fn calls_emergency(&self, uri: &str) -> bool {
@@ -56,7 +83,10 @@ impl Sbc {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Look<'a> {
-    Underway,
+    /// With the branch of its top Via; empty where that was not found at once.
+    Response(&'a str),
+    /// A request with a To-tag, or an ACK: with its Request-URI.
+    Within(&'a str),
     /// INVITE or CANCEL without a To-tag, with its Request-URI: both, so that the one does not overtake the other.
     Invite(&'a str),
     Other,
@@ -65,17 +95,34 @@ enum Look<'a> {
 fn first_look(payload: &[u8]) -> Look<'_> {
     let mut lines = payload.split(|octet| *octet == b'\n');
     let first = lines.next().unwrap_or_default();
-    if first.get(..8).is_some_and(|p| p.eq_ignore_ascii_case(b"SIP/2.0 ")) || first.starts_with(b"ACK ") {
-        return Look::Underway;
-    }
-    if lines.take_while(|line| !line.trim_ascii().is_empty()).find_map(to_tag) == Some(true) {
-        return Look::Underway;
+    if first.get(..8).is_some_and(|p| p.eq_ignore_ascii_case(b"SIP/2.0 ")) {
+        return Look::Response(lines.find_map(via_branch).unwrap_or_default());
     }
     let mut words = first.split(|octet| *octet == b' ');
-    match (words.next(), words.next().map(std::str::from_utf8)) {
-        (Some(b"INVITE" | b"CANCEL"), Some(Ok(uri))) => Look::Invite(uri),
+    let method = words.next().unwrap_or_default();
+    let uri = words.next().and_then(|uri| std::str::from_utf8(uri).ok());
+    let tagged = || lines.take_while(|line| !line.trim_ascii().is_empty()).find_map(to_tag) == Some(true);
+    match (method, uri) {
+        (b"ACK", uri) => Look::Within(uri.unwrap_or_default()),
+        (_, uri) if tagged() => Look::Within(uri.unwrap_or_default()),
+        (b"INVITE" | b"CANCEL", Some(uri)) => Look::Invite(uri),
         _ => Look::Other,
     }
+}
+
+/// Of a Via header field: its branch, the first one's where there are several.
+fn via_branch(line: &[u8]) -> Option<&str> {
+    let colon = line.iter().position(|octet| *octet == b':')?;
+    let name = line[..colon].trim_ascii_end();
+    if !name.eq_ignore_ascii_case(b"via") && !name.eq_ignore_ascii_case(b"v") {
+        return None;
+    }
+    let first = line[colon + 1..].split(|octet| *octet == b',').next()?;
+    let branch = first.split(|octet| *octet == b';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_at_checked(parameter.iter().position(|octet| *octet == b'=')?)?;
+        name.trim_ascii().eq_ignore_ascii_case(b"branch").then(|| value[1..].trim_ascii())
+    });
+    Some(branch.and_then(|branch| std::str::from_utf8(branch).ok()).unwrap_or_default())
 }
 
 /// Of a To header field: whether it has a tag. One that is folded is taken as it stands: the message only waits longer.
@@ -102,11 +149,15 @@ mod tests {
     #[test]
     fn what_is_under_way_is_told_from_what_begins() {
         for (message, look) in [
-            ("SIP/2.0 200 OK\r\nTo: <sip:a@b>\r\n\r\n", Look::Underway),
-            ("ACK sip:a@b SIP/2.0\r\n\r\n", Look::Underway),
-            ("BYE sip:a@b SIP/2.0\r\nFrom: <sip:x@y>;tag=1\r\nTo: <sip:a@b>;tag=2\r\n\r\n", Look::Underway),
-            ("INVITE sip:a@b SIP/2.0\r\nt : \"; tag=\" <sip:a@b> ; TAG = 2\r\n\r\n", Look::Underway),
-            ("BYE sip:a@b SIP/2.0\nTo: sip:a@b;tag=2\n\n", Look::Underway),
+            ("SIP/2.0 200 OK\r\nTo: <sip:a@b>\r\n\r\n", Look::Response("")),
+            ("SIP/2.0 200 OK\r\nvia : SIP/2.0/UDP a;rport;Branch = z9 ;x=1, SIP/2.0/UDP b;branch=y\r\n\r\n", Look::Response("z9")),
+            ("SIP/2.0 200 OK\nTo: x\nV: SIP/2.0/UDP a;branch=z9\nVia: SIP/2.0/UDP b;branch=y\n\n", Look::Response("z9")),
+            ("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch, SIP/2.0/UDP b;branch=y\r\n\r\n", Look::Response("")),
+            ("ACK sip:a@b SIP/2.0\r\n\r\n", Look::Within("sip:a@b")),
+            ("ACK", Look::Within("")),
+            ("BYE sip:a@b SIP/2.0\r\nFrom: <sip:x@y>;tag=1\r\nTo: <sip:a@b>;tag=2\r\n\r\n", Look::Within("sip:a@b")),
+            ("INVITE sip:a@b SIP/2.0\r\nt : \"; tag=\" <sip:a@b> ; TAG = 2\r\n\r\n", Look::Within("sip:a@b")),
+            ("BYE sip:a@b SIP/2.0\nTo: sip:a@b;tag=2\n\n", Look::Within("sip:a@b")),
             ("INVITE sip:a@b SIP/2.0\r\nFrom: <sip:x@y>;tag=1\r\nTo: <sip:a@b;tag=2>\r\n\r\n", Look::Invite("sip:a@b")),
             ("CANCEL urn:service:sos SIP/2.0\r\nTo: <urn:service:sos>\r\n\r\n", Look::Invite("urn:service:sos")),
             ("INVITE sip:a@b SIP/2.0\r\nFrom: x\r\n\r\nTo: <sip:a@b>;tag=2\r\n", Look::Invite("sip:a@b")),

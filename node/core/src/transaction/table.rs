@@ -186,9 +186,10 @@ impl Transactions {
         self.clients.branch(id)
     }
 
-    /// Fires what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some((tx, timer)) = self.shared.timers.pop_expired(now) {
+    /// Fires what is due, `most` timers at the most.
+    pub fn handle_timeout(&mut self, now: Instant, most: usize) {
+        for _ in 0..most {
+            let Some((tx, timer)) = self.shared.timers.pop_expired(now) else { return };
             match tx {
                 TxId::Server(id) => self.servers.on_timer(&mut self.shared, now, id, timer),
                 TxId::Client(id) => self.clients.on_timer(&mut self.shared, now, id, timer),
@@ -196,8 +197,8 @@ impl Transactions {
         }
     }
 
-    /// When to call [`Self::handle_timeout`]; may change with every call that takes `&mut self`. After `handle_timeout(now)`
-    /// it is later than `now`.
+    /// When to call [`Self::handle_timeout`]; may change with every call that takes `&mut self`. After it has fired all that was due, it is
+    /// later than that `now`.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.shared.timers.next_deadline()
     }

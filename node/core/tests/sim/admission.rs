@@ -1,16 +1,18 @@
 //! What is refused by where it comes from: the access list, and forged requests within a call (AC-52).
 
 use bytes::Bytes;
-use sbc_core::io::{AddressRole, Counter, Path, Realm, Transport};
-use sbc_core::policy::{AclAction, AclRule, Prefix, SourceCheck};
+use sbc_core::io::{AddressRole, Counter, Input, Output, Path, Realm, Transport};
+use sbc_core::policy::{AclAction, AclRule, Prefix, Route, SourceCheck};
 use sbc_core::sbc::Urgency;
-use sbc_core::sip::Message;
+use sbc_core::sip::{Message, Method};
 use sbc_core::store_pb::command::Kind;
 use sbc_core::store_pb::{Block, Unblock};
 
+use crate::far::{Far, sdp, wait};
 use crate::invariants;
 use crate::phone::LegState;
 use crate::plan::{Plan, Who};
+use crate::stage::{SOURCE, Stage, URI};
 use crate::world::{Net, World, addr};
 
 /// The call stands by then, ms; it ends at 20 s.
@@ -500,4 +502,58 @@ fn ac_44_emergency_invites_wait_apart_from_the_others() {
     let within = Bytes::from(String::from_utf8(ordinary.to_vec()).expect("text").replace("112.112>\r\n", "112.112>;tag=1\r\n"));
     assert_eq!(urgency(AddressRole::Anycast, &within), Urgency::Underway);
     assert_eq!(urgency(AddressRole::Core, &within), Urgency::Core);
+}
+
+/// What an emergency call waits for comes before everything else, at the owner and at the node that relays it: in a flood of ordinary
+/// calls the PSAP's 200 is one response among thousands.
+#[test]
+fn ac_44_what_belongs_to_an_emergency_call_waits_apart() {
+    for (uri, apart) in [(URI, true), ("sip:5551234@198.18.112.112", false)] {
+        let mut s = Stage::with(false, |config| {
+            let trunks = config.routes[0].trunks.clone();
+            config.routes.push(Route { name: "others".into(), matches: Vec::new(), trunks });
+        });
+        let mut invite = Far::at(SOURCE).initial(&Method::Invite, uri, "x", 1);
+        invite.set_body(Some("application/sdp"), sdp());
+        s.dials(&invite);
+        let (asked, _) = s.invite.clone().expect("dialled");
+        let ok = asked.response(200, None).encode().expect("well formed");
+        let urgency = |s: &Stage, node: usize, role, payload: &Bytes| {
+            let path = Path { role, transport: Transport::Udp, local: s.w.anycast, remote: addr(SOURCE), flow: None };
+            s.w.nodes[node].sbc.urgency(&path, payload).0
+        };
+        let is = |other| if apart { Urgency::EmergencyCall } else { other };
+        assert_eq!(urgency(&s, 0, AddressRole::Core, &ok), is(Urgency::Core), "{uri}");
+        assert_eq!(urgency(&s, 1, AddressRole::Core, &ok), Urgency::Core, "no request of that node");
+        s.answers(|_| ()).expect("a 200");
+        let ack = s.within(&Method::Ack, 1).encode().expect("well formed");
+        assert_eq!(urgency(&s, 0, AddressRole::Unicast, &ack), is(Urgency::Underway), "{uri}");
+        s.acks();
+        wait(&mut s.w, 200);
+        let bye = s.within(&Method::Bye, 2).encode().expect("well formed");
+        assert_eq!(urgency(&s, 1, AddressRole::Anycast, &bye), is(Urgency::Underway), "{uri}: the log knows it");
+        let reinvite = s.within(&Method::Invite, 3).encode().expect("well formed");
+        assert_eq!(urgency(&s, 0, AddressRole::Core, &reinvite), is(Urgency::Core), "{uri}");
+    }
+}
+
+/// A thousand timers that are due at once do not keep what comes in meanwhile waiting: they fire a few at a time.
+#[test]
+fn timers_fire_in_bites() {
+    let mut s = Stage::with(false, |config| config.settings.emergency_source_rate = 0);
+    for n in 0..500 {
+        let call_id = format!("many{n}");
+        let invite = Far::at(SOURCE).initial(&Method::Invite, URI, &call_id, 1);
+        s.put_raw(invite.encode().expect("well formed"));
+    }
+    wait(&mut s.w, 50);
+    let node = &mut s.w.nodes[0].sbc;
+    let late = sbc_core::time::Now { mono: sbc_core::time::Instant::from_micros(60_000_000), ..Default::default() };
+    let mut fired = Vec::new();
+    while node.poll_timeout().is_some_and(|due| due <= late.mono) {
+        node.handle_input(late, Input::Timeout);
+        fired.push(std::iter::from_fn(|| node.poll_output()).filter(|o| matches!(o, Output::Transmit(_))).count());
+    }
+    let (most, all) = (fired.iter().copied().max(), fired.iter().sum::<usize>());
+    assert!(most <= Some(64) && all >= 1000, "{fired:?}");
 }

@@ -182,7 +182,7 @@ fn a_failed_send_finds_its_transaction() {
     let invite = send(&mut t, 0, true, Transport::Udp);
     let other =
         t.send_request(ms(0), new("z9hG4bKb".into(), false, path(Transport::Tcp, "127.0.2.2:5060"), None, text("x"))).unwrap();
-    t.handle_timeout(ms(500));
+    t.handle_timeout(ms(500), usize::MAX);
     let ids = sends(&mut t);
     let [first, of_other, repeat] = ids[..] else { panic!("{ids:?}") };
     assert!(first != of_other && first != repeat && of_other != repeat);

@@ -69,11 +69,11 @@ fn run_until(t: &mut Transactions, end: Instant) -> Vec<(u64, String)> {
     let mut all: Vec<_> = said(t).into_iter().map(|s| (0, s)).collect();
     assert!(all.is_empty(), "not drained before: {all:?}");
     while let Some(at) = t.poll_timeout().filter(|&at| at <= end) {
-        t.handle_timeout(at);
+        t.handle_timeout(at, usize::MAX);
         assert!(t.poll_timeout().is_none_or(|next| next > at));
         all.extend(said(t).into_iter().map(|s| (at.as_micros() / 1000, s)));
     }
-    t.handle_timeout(end);
+    t.handle_timeout(end, usize::MAX);
     all.extend(said(t).into_iter().map(|s| (end.as_micros() / 1000, s)));
     all
 }

@@ -118,7 +118,7 @@ fn step(t: &mut Transactions, rng: &mut Rng, now: &mut Instant, seen: &mut Seen)
         _ => {
             let micros = rng.pick(&[1, 999, 30_000, 500_000, 4_000_000, 33_000_000, 3_700_000_000]);
             *now = *now + std::time::Duration::from_micros(rng.below(micros) as u64);
-            t.handle_timeout(*now);
+            t.handle_timeout(*now, usize::MAX);
             assert!(t.poll_timeout().is_none_or(|at| at > *now));
         }
     }
@@ -144,7 +144,7 @@ fn nothing_outlives_its_timers() {
         while let Some(at) = t.poll_timeout() {
             assert!(at >= now && at <= end + std::time::Duration::from_millis(1));
             now = at;
-            t.handle_timeout(now);
+            t.handle_timeout(now, usize::MAX);
             seen.drain(&mut t);
         }
         assert_eq!(seen.ended, seen.created());
