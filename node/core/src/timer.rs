@@ -29,6 +29,18 @@ pub struct TimerId {
     generation: u32,
 }
 
+impl TimerId {
+    /// The same timer, where two wheels give out ids: `lane` is 0 or 1.
+    pub(crate) fn in_lane(self, lane: usize) -> TimerId {
+        TimerId { index: self.index << 1 | u32::from(lane != 0), ..self }
+    }
+
+    /// What [`TimerId::in_lane`] was given: the lane, and the id in its wheel.
+    pub(crate) fn lane(self) -> (usize, TimerId) {
+        (usize::from(self.index & 1 == 1), TimerId { index: self.index >> 1, ..self })
+    }
+}
+
 #[derive(Debug)]
 struct Node<K> {
     /// `None`: the node is free.

@@ -11,6 +11,7 @@ use super::challenge::NonceCounts;
 use super::inquiry::Inquiries;
 use super::ladder::Note;
 use super::timer::Timer;
+use super::timers::Timers;
 use crate::ctx::{AGENT, LocalConfig};
 use crate::health::Health;
 use crate::ids::{CallUid, FlowId, LocalId, MediaId, NodeId, ProposalId, ResolveId, SendId};
@@ -20,7 +21,7 @@ use crate::replica::Replica;
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri, Via};
 use crate::store_pb;
 use crate::time::{Instant, Now, UnixMs};
-use crate::timer::{TimerId, TimerWheel};
+use crate::timer::TimerId;
 use crate::token::{ClusterKey, OwnerToken, TokenKind};
 use crate::transaction::{ClientTxId, NewRequest, QuestionUser, ServerKey, ServerTxId, ServerUser, Transactions};
 
@@ -50,8 +51,8 @@ pub struct Services {
     pub tx: Transactions,
     /// Targets that lately failed.
     pub health: Health,
-    /// All timers of calls.
-    pub timers: TimerWheel<Timer>,
+    /// All timers but those of transactions.
+    pub timers: Timers,
     /// Outputs not yet polled.
     pub out: VecDeque<Output>,
     /// Who asked the DNS what, until it has answered.
@@ -88,7 +89,7 @@ impl Services {
             replica,
             tx: Transactions::new(MAX_TRANSACTIONS),
             health: Health::default(),
-            timers: TimerWheel::new(now.mono),
+            timers: Timers::new(now.mono),
             out: VecDeque::new(),
             questions: HashMap::new(),
             nonces: NonceCounts::default(),

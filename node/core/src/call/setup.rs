@@ -83,6 +83,9 @@ impl Call {
     pub(super) fn make(cx: &mut Services, new: NewCall, uid: CallUid) -> Call {
         let token = |kind| cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
         let (caller_token, callee_token) = (token(TokenKind::CallerLeg), token(TokenKind::CalleeLeg));
+        if new.service.is_some() {
+            cx.timers.add_emergency(new.id);
+        }
         let realm = new.back.path.role.realm();
         let mut dialog = Dialog::from_request(&new.invite, &caller_token);
         cx.drop_own_routes(&mut dialog);

@@ -33,7 +33,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::call::{Call, CallTimer, Services, Timer};
+use crate::call::{Call, CallTimer, Lane, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::farewell::Farewells;
 use crate::ids::{CallUid, FlowId, LocalId, MediaId, NodeId};
@@ -278,47 +278,54 @@ impl Sbc {
     fn fire_timers(&mut self) {
         let now = self.cx.now.mono;
         self.cx.tx.handle_timeout(now, TIMERS_AT_ONCE);
-        for _ in 0..TIMERS_AT_ONCE {
-            let Some(timer) = self.cx.timers.pop_expired(now) else { return };
-            match timer {
-                Timer::Call(id, timer) => {
-                    match timer {
-                        CallTimer::Journal => {
-                            self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_retry(cx));
-                        }
-                        CallTimer::Early => self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_early(cx)),
-                        _ => {}
+        for lane in [Lane::Urgent, Lane::Ordinary] {
+            for _ in 0..TIMERS_AT_ONCE {
+                let Some(timer) = self.cx.timers.pop_expired(lane, now) else { break };
+                self.fire(timer);
+            }
+        }
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        let now = self.cx.now.mono;
+        match timer {
+            Timer::Call(id, timer) => {
+                match timer {
+                    CallTimer::Journal => {
+                        self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_retry(cx));
                     }
-                    if let CallTimer::Doubt(side) = timer {
-                        self.on_doubt_due(id, side);
-                    }
-                    self.with_call(id, |call, cx| call.on_timer(cx, timer));
+                    CallTimer::Early => self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_early(cx)),
+                    _ => {}
                 }
-                Timer::Hold(id) => self.on_hold_over(id),
-                Timer::HeldInvite(id) => self.on_held_invite(id),
-                Timer::Crowd => self.on_crowd_tick(),
-                Timer::Farewell => self.farewells.on_tick(&mut self.cx),
-                Timer::Probe => self.probes.on_tick(&mut self.cx),
-                Timer::Neighbours => self.neighbours.on_tick(&mut self.cx),
-                Timer::AbandonedInvite(tx) => self.cx.on_abandoned_invite(tx),
-                Timer::Page(id) => self.messages.on_timer(&mut self.cx, &mut self.subscriptions, id),
-                Timer::Subscription(id) => self.subscriptions.on_timer(&mut self.cx, id),
-                Timer::SubscriptionKeepAlive(id) => self.subscriptions.on_keep_alive(&mut self.cx, id),
-                Timer::SubscriptionSilent(tx) => self.on_passing_silent(tx),
-                Timer::Sweep => {
-                    self.tombstones.sweep(now);
-                    self.calls.sweep(now);
-                    self.cx.end_inquiries();
-                    self.redirected.sweep(now);
-                    self.bans.sweep(now);
-                    self.rates.sweep(now);
-                    self.emergency_rates.sweep(now);
-                    self.relay_rates.sweep(now);
-                    self.trunk_rates.sweep(now);
-                    self.uses.sweep(now);
-                    self.cx.health.sweep(now);
-                    self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);
+                if let CallTimer::Doubt(side) = timer {
+                    self.on_doubt_due(id, side);
                 }
+                self.with_call(id, |call, cx| call.on_timer(cx, timer));
+            }
+            Timer::Hold(id) => self.on_hold_over(id),
+            Timer::HeldInvite(id) => self.on_held_invite(id),
+            Timer::Crowd => self.on_crowd_tick(),
+            Timer::Farewell => self.farewells.on_tick(&mut self.cx),
+            Timer::Probe => self.probes.on_tick(&mut self.cx),
+            Timer::Neighbours => self.neighbours.on_tick(&mut self.cx),
+            Timer::AbandonedInvite(tx) => self.cx.on_abandoned_invite(tx),
+            Timer::Page(id) => self.messages.on_timer(&mut self.cx, &mut self.subscriptions, id),
+            Timer::Subscription(id) => self.subscriptions.on_timer(&mut self.cx, id),
+            Timer::SubscriptionKeepAlive(id) => self.subscriptions.on_keep_alive(&mut self.cx, id),
+            Timer::SubscriptionSilent(tx) => self.on_passing_silent(tx),
+            Timer::Sweep => {
+                self.tombstones.sweep(now);
+                self.calls.sweep(now);
+                self.cx.end_inquiries();
+                self.redirected.sweep(now);
+                self.bans.sweep(now);
+                self.rates.sweep(now);
+                self.emergency_rates.sweep(now);
+                self.relay_rates.sweep(now);
+                self.trunk_rates.sweep(now);
+                self.uses.sweep(now);
+                self.cx.health.sweep(now);
+                self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);
             }
         }
     }

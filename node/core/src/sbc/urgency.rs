@@ -52,7 +52,7 @@ impl Sbc {
     fn dialled_emergency(&self, branch: &str) -> bool {
         let tx = self.cx.tx.find_client(branch, true).or_else(|| self.cx.tx.find_client(branch, false));
         match tx.map(|tx| self.cx.tx.client_user(tx)) {
-            Some(ClientUser::Call { id, .. } | ClientUser::AfterBye { call: id }) => self.calls.get(&id).is_some_and(|c| c.emergency),
+            Some(ClientUser::Call { id, .. } | ClientUser::AfterBye { call: id }) => self.calls.get(id).is_some_and(|c| c.emergency),
             _ => false,
         }
     }
@@ -60,7 +60,7 @@ impl Sbc {
     /// True for a URI that is our Contact in an emergency call, this node's or another's that the log knows.
     fn is_within_emergency(&self, uri: &str) -> bool {
         let token = Uri::parse(uri).ok().and_then(|uri| self.cx.key.open(uri.user()?));
-        token.is_some_and(|token| match self.own_call(token.uid) {
+        token.is_some_and(|token| match self.calls.own(&self.cx, token.uid) {
             Some(call) => call.emergency,
             None => {
                 let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);

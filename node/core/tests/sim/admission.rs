@@ -233,7 +233,7 @@ fn limited(change: impl Fn(&mut sbc_core::policy::ClusterConfig)) -> World {
     let mut w = World::new(5, 1, Vec::new(), Net::calm());
     w.sent = Some(Vec::new());
     w.reconfigure(|c| {
-        c.routes.push(sbc_core::policy::Route {
+        c.routes.push(Route {
             name: "others".into(),
             matches: vec![sbc_core::policy::RouteMatch::Prefix("4".into())],
             trunks: vec!["psap".into()],

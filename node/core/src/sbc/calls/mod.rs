@@ -194,6 +194,7 @@ impl Calls {
     /// A call is done. What the log has still to hear of it is kept. True: it was counted until now.
     fn forget(&mut self, cx: &mut Services, id: LocalId) -> bool {
         let Some(call) = self.open.remove(&id) else { return false };
+        cx.timers.remove_call(id);
         self.elsewhere.remove(&call.uid);
         let counted = call.counted;
         if counted {
