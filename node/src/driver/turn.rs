@@ -23,13 +23,8 @@ const TAKEN: usize = 4096;
 const BATCH: usize = 64;
 /// Messages of each urgency that are dealt with in one turn. What begins something is work for a hundred later messages, so it is taken
 /// in small bites; but each urgency has its share of each turn, so that a flood of one does not stop the others.
-const BITES: [(Urgency, usize); 5] = [
-    (Urgency::EmergencyCall, 64),
-    (Urgency::Core, 64),
-    (Urgency::Underway, 64),
-    (Urgency::Emergency, 8),
-    (Urgency::Ordinary, 4),
-];
+const BITES: [(Urgency, usize); 5] =
+    [(Urgency::EmergencyCall, 64), (Urgency::Core, 64), (Urgency::Underway, 64), (Urgency::Emergency, 8), (Urgency::Ordinary, 4)];
 /// What is under way, of these.
 const URGENT: usize = 3;
 /// Messages that would begin something ordinary, while what the core side says of calls under way is not dealt with in a turn: each of them brings a dozen more.

@@ -85,7 +85,8 @@ mod tests {
         assert_eq!(timers.next_deadline(), Some(at(1000)));
         timers.cancel(ids[2]);
         timers.cancel(ids[2]);
-        let all = |timers: &mut Timers, lane| -> Vec<Timer> { std::iter::from_fn(|| timers.pop_expired(lane, at(9000))).collect() };
+        let all =
+            |timers: &mut Timers, lane| -> Vec<Timer> { std::iter::from_fn(|| timers.pop_expired(lane, at(9000))).collect() };
         assert_eq!(all(&mut timers, Lane::Urgent), [of(2), Timer::Crowd]);
         assert_eq!(all(&mut timers, Lane::Ordinary), [of(1)]);
         timers.remove_call(LocalId(2));

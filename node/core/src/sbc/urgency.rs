@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::PoisonError;
 
 use super::Sbc;
+use super::calls::Calls;
+use crate::call::Services;
 use crate::io::{Path, Realm};
 use crate::policy::Prefix;
 use crate::routing;
@@ -32,12 +34,13 @@ const NEIGHBOUR_WEIGHT: u32 = 64;
 impl Sbc {
     /// How urgent a message is, and how many sources its source is worth.
     pub fn urgency(&self, path: &Path, payload: &[u8]) -> (Urgency, u32) {
+        let known = Known { cx: &self.cx, calls: &self.calls };
         let urgency = match first_look(payload) {
-            Look::Response(branch) if self.dialled_emergency(branch) => Urgency::EmergencyCall,
-            Look::Within(uri) if self.is_within_emergency(uri) => Urgency::EmergencyCall,
+            Look::Response(branch) if known.dialled_emergency(branch) => Urgency::EmergencyCall,
+            Look::Within(uri) if known.is_within_emergency(uri) => Urgency::EmergencyCall,
             Look::Response(_) | Look::Within(_) if path.role.realm() == Realm::Core => Urgency::Core,
             Look::Response(_) | Look::Within(_) => Urgency::Underway,
-            Look::Invite(uri) if self.calls_emergency(uri) => Urgency::Emergency,
+            Look::Invite(uri) if known.calls_emergency(uri) => Urgency::Emergency,
             Look::Invite(_) | Look::Other => Urgency::Ordinary,
         };
         (urgency, self.source_weight(path.remote.ip()))
@@ -48,11 +51,28 @@ impl Sbc {
         if self.is_neighbour(source.to_canonical()) { NEIGHBOUR_WEIGHT } else { 1 }
     }
 
+    /// True for a source that many callers may stand behind: a peer, or a trunk whose `sources` name it, and not a network in which
+    /// callers are.
+    pub(super) fn is_neighbour(&self, source: IpAddr) -> bool {
+        let named = |p: &Prefix| p.contains(source) && p.len >= if p.addr.is_ipv4() { 28 } else { 64 };
+        self.is_of_a_peer(source) || self.cx.config.trunks.iter().any(|t| t.sources.iter().any(named))
+    }
+}
+
+/// What is known of the call that a message is about.
+struct Known<'a> {
+    cx: &'a Services,
+    calls: &'a Calls,
+}
+
+impl Known<'_> {
     /// True for the branch of a request that an emergency call has sent.
     fn dialled_emergency(&self, branch: &str) -> bool {
         let tx = self.cx.tx.find_client(branch, true).or_else(|| self.cx.tx.find_client(branch, false));
         match tx.map(|tx| self.cx.tx.client_user(tx)) {
-            Some(ClientUser::Call { id, .. } | ClientUser::AfterBye { call: id }) => self.calls.get(id).is_some_and(|c| c.emergency),
+            Some(ClientUser::Call { id, .. } | ClientUser::AfterBye { call: id }) => {
+                self.calls.get(id).is_some_and(|c| c.emergency)
+            }
             _ => false,
         }
     }
@@ -60,7 +80,7 @@ impl Sbc {
     /// True for a URI that is our Contact in an emergency call, this node's or another's that the log knows.
     fn is_within_emergency(&self, uri: &str) -> bool {
         let token = Uri::parse(uri).ok().and_then(|uri| self.cx.key.open(uri.user()?));
-        token.is_some_and(|token| match self.calls.own(&self.cx, token.uid) {
+        token.is_some_and(|token| match self.calls.own(self.cx, token.uid) {
             Some(call) => call.emergency,
             None => {
                 let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
@@ -71,13 +91,6 @@ impl Sbc {
 
     fn calls_emergency(&self, uri: &str) -> bool {
         Uri::parse(uri).is_ok_and(|uri| routing::is_emergency(&self.cx.config, &uri))
-    }
-
-    /// True for a source that many callers may stand behind: a peer, or a trunk whose `sources` name it, and not a network in which
-    /// callers are.
-    pub(super) fn is_neighbour(&self, source: IpAddr) -> bool {
-        let named = |p: &Prefix| p.contains(source) && p.len >= if p.addr.is_ipv4() { 28 } else { 64 };
-        self.is_of_a_peer(source) || self.cx.config.trunks.iter().any(|t| t.sources.iter().any(named))
     }
 }
 
@@ -150,7 +163,10 @@ mod tests {
     fn what_is_under_way_is_told_from_what_begins() {
         for (message, look) in [
             ("SIP/2.0 200 OK\r\nTo: <sip:a@b>\r\n\r\n", Look::Response("")),
-            ("SIP/2.0 200 OK\r\nvia : SIP/2.0/UDP a;rport;Branch = z9 ;x=1, SIP/2.0/UDP b;branch=y\r\n\r\n", Look::Response("z9")),
+            (
+                "SIP/2.0 200 OK\r\nvia : SIP/2.0/UDP a;rport;Branch = z9 ;x=1, SIP/2.0/UDP b;branch=y\r\n\r\n",
+                Look::Response("z9"),
+            ),
             ("SIP/2.0 200 OK\nTo: x\nV: SIP/2.0/UDP a;branch=z9\nVia: SIP/2.0/UDP b;branch=y\n\n", Look::Response("z9")),
             ("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch, SIP/2.0/UDP b;branch=y\r\n\r\n", Look::Response("")),
             ("ACK sip:a@b SIP/2.0\r\n\r\n", Look::Within("sip:a@b")),
