@@ -274,7 +274,7 @@ mod tests {
             let (mut intake, mut load) = (Intake::new(start), 0);
             for n in 1..=3 {
                 let now = start + ms(100) * n;
-                for urgency in urgency {
+                if let Some(urgency) = urgency {
                     intake.push(urgency, 1, arrived(1, "x", now - ms(125)));
                     intake.push(urgency, 1, arrived(1, "y", now - ms(125)));
                     assert!(intake.pop(urgency, now).is_some());
