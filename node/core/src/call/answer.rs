@@ -5,8 +5,9 @@ use super::media::MediaPhase;
 use super::outgoing::Purpose;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
+use super::two_hundred::{Accepted, SentAck};
 use super::ways::{FarEnd, NextHop};
-use super::{Call, CallPhase, SentAck, body, headers};
+use super::{Call, CallPhase, body, headers};
 use crate::dialog::{Dialog, DialogRef, PairId};
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
@@ -135,8 +136,8 @@ impl Call {
         let status = response.status().unwrap_or(200);
         let mut draft = self.toward_caller(cx, pair, status, response);
         let invite = self.invite.clone();
-        self.answer_session(cx, Side::Caller, &invite, &mut draft);
-        self.on_session_answer(cx, Side::Callee, response);
+        self.caller.session.accept(cx, &self.caller.trunk, &invite, &mut draft);
+        self.callee.session.on_accepted(cx, &self.callee.trunk, response);
         self.put_body(cx, called, response, has_offer, &mut draft);
         if owed && body::find_sdp(response).is_none() {
             // Its offer has no other answer (RFC 3261 §13.2.1): more than any other body, which comes from a gateway, needs.
@@ -148,7 +149,8 @@ impl Call {
         let delayed = !agreed && !has_offer && body::find_sdp(response).is_some();
         let payload = cx.respond(tx, &mut draft);
         if let Some(payload) = payload {
-            self.await_ack(cx, Side::Caller, tx, self.invite.cseq(), payload, self.back, delayed.then_some(cseq));
+            let (back, answers) = (self.back, delayed.then_some(cseq));
+            self.two_hundred.accepted(cx, Side::Caller, Accepted { tx, cseq: self.invite.cseq(), payload, back, answers });
         }
         if !delayed {
             let ack = self.own_ack(called, cseq);
@@ -193,9 +195,7 @@ impl Call {
             NextHop::Ask(_) => attempt.path,
         };
         let back = ReturnPath::here(path);
-        let known = self.acks.iter().any(|a| a.cseq == cseq && a.to.side == Side::Callee && a.remote_tag == dialog.remote_tag);
-        if known {
-            self.repeat_ack(cx, Side::Callee, cseq, dialog.remote_tag.clone().as_deref());
+        if self.repeat_ack(cx, Side::Callee, cseq, dialog.remote_tag.as_deref()) {
             return;
         }
         let mut ack = dialog.ack(cseq);
@@ -204,16 +204,10 @@ impl Call {
         let branch = cx.mint_branch();
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
         if let Some(payload) = cx.encode(&ack) {
-            let remote_tag = dialog.remote_tag.clone();
+            let (to, remote_tag) = (self.toward(Side::Callee), dialog.remote_tag.clone());
             let way = super::ways::Way { back, tls_name: tls_name.clone() };
-            self.acks.push(SentAck {
-                to: self.toward(Side::Callee),
-                cseq,
-                remote_tag,
-                way,
-                payload: payload.clone(),
-                again: None,
-            });
+            let sent = SentAck { to, cseq, remote_tag, way, payload: payload.clone(), again: None };
+            self.two_hundred.keep_refused(sent);
             self.ladder.sent(cx.now.unix, self.callee.realm, &back, &ack);
             cx.send(back, tls_name.clone(), payload);
         }
@@ -268,20 +262,13 @@ impl Call {
         draft
     }
 
-    /// A copy of the INVITE came by another way: repeats of its 2xx follow it (rule H), from the same address only, as a
-    /// transaction's other responses do: a Via can be overheard.
+    /// A copy of the INVITE came by another way.
     pub fn on_invite_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
         if back.ingress.is_some() {
             // What that node had dialled, it gives up.
             self.tell_claim(cx, ClaimEvent::Yielded);
         }
-        for leg in [&mut self.caller, &mut self.callee] {
-            if let Some(p) = leg.pending_2xx.as_mut().filter(|p| p.tx == tx && p.back.is_like(&back)) {
-                p.back = back;
-                let payload = p.payload.clone();
-                cx.send(back, None, payload);
-            }
-        }
+        self.two_hundred.on_copy(cx, tx, back);
     }
 
     /// A far end behind a NAT that forgets UDP soon: two CRLFs (the ping of RFC 5626 §3.5.1) now and then, lest the BYE of the other one be lost

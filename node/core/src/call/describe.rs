@@ -186,11 +186,7 @@ impl Call {
         };
         match (accepted, forward.offered, described) {
             (true, true, true) => self.settled(forward.from.pair),
-            (true, false, true) => {
-                if let Some(pending) = self.leg_mut(forward.from.side).pending_2xx.as_mut() {
-                    pending.before = Some(before);
-                }
-            }
+            (true, false, true) => self.two_hundred.keep_before(forward.from.side, before),
             (true, false, false) => {}
             // A 2xx without an answer, too: nobody knows what was agreed.
             (true, true, false) | (false, ..) => self.take_back(cx, before),

@@ -7,7 +7,7 @@ use super::timer::{CallTimer, Timer};
 use super::{Attempt, Call, CallPhase, headers};
 use crate::dialog::Dialog;
 use crate::ids::ResolveId;
-use crate::io::{ResolveError, ReturnPath, Side, Target};
+use crate::io::{ResolveError, ReturnPath, Target};
 use crate::policy::Topology;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
@@ -175,7 +175,7 @@ impl Call {
         }
         let invite = self.invite.clone();
         self.offer_100rel(cx, &mut draft);
-        self.offer_session(cx, Side::Callee, &mut draft);
+        self.callee.session.offer(cx, &self.callee.trunk, &mut draft);
         self.put_body(cx, called.other(), &invite, false, &mut draft);
         self.open_first_offer();
         let retry = self.first_retry(cx, &mut draft);
@@ -237,13 +237,13 @@ impl Call {
     pub(super) fn dial_longer(&mut self, at: usize, response: &Message) -> bool {
         let attempt = &self.attempts[at];
         let sent = self.attempts.iter().filter(|a| a.path == attempt.path).count();
-        if sent > usize::from(super::session::MAX_RAISES) {
+        if sent > usize::from(super::session_timer::MAX_RAISES) {
             return false;
         }
         let again = Some(Redial { tries: attempt.tries, cseq: attempt.cseq });
         let uri = Some(attempt.uri.clone());
         let candidate = Candidate { uri, again, large: Large::Stay, ..attempt.candidate.clone() };
-        if !self.raise_session(Side::Callee, response) {
+        if !self.callee.session.raise(response) {
             return false;
         }
         self.targets.push_front(candidate);

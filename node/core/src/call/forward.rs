@@ -9,6 +9,7 @@ use super::outgoing::Purpose;
 use super::reliable::{self, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
+use super::two_hundred::Accepted;
 use super::{Call, CallPhase, body, describe, headers};
 use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
@@ -157,7 +158,11 @@ impl Call {
             draft.push(HeaderId::RAck, rack);
         }
         if matches!(request.method(), Method::Invite | Method::Update) {
-            self.offer_session(cx, to.side, &mut draft);
+            // RFC 4028 §7.4: nothing is refreshed before there is a session.
+            if self.phase == CallPhase::Answered || request.method() == &Method::Invite {
+                let leg = self.leg(to.side);
+                leg.session.offer(cx, &leg.trunk, &mut draft);
+            }
         }
         if request.method() == &Method::Invite {
             reliable::bridge(&mut draft);
@@ -262,7 +267,8 @@ impl Call {
         if forward.own {
             self.on_refreshed(cx, to, forward.cseq, response);
         } else if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
-            self.on_session_answer(cx, to.side, response);
+            let leg = self.leg_mut(to.side);
+            leg.session.on_accepted(cx, &leg.trunk, response);
         }
         if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
             self.record_refresh(cx);
@@ -288,7 +294,7 @@ impl Call {
     /// The far end wants a longer session interval: the same request with it. False: it said nothing of use, or too often.
     fn raise_forward(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
         let (id, to) = (self.forwards[at].id, self.forwards[at].from.other());
-        if self.forwards[at].raises >= super::session::MAX_RAISES || !self.raise_session(to.side, response) {
+        if self.forwards[at].raises >= super::session_timer::MAX_RAISES || !self.leg_mut(to.side).session.raise(response) {
             return false;
         }
         self.forget_earlier(cx, at);
@@ -348,7 +354,8 @@ impl Call {
         cx.shape(&self.leg(from.side.other()).trunk, &self.leg(from.side).trunk, request.method(), self.emergency, &mut draft);
         let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.phase == CallPhase::Answered;
         if refreshes && (200..300).contains(&status) {
-            self.answer_session(cx, from.side, &request, &mut draft);
+            let leg = self.leg_mut(from.side);
+            leg.session.accept(cx, &leg.trunk, &request, &mut draft);
         }
         self.put_body(cx, from.other(), response, offered, &mut draft);
         let realm = self.leg(from.side).realm;
@@ -357,7 +364,8 @@ impl Call {
         if invite && (200..300).contains(&status) {
             let delayed = !offered && body::find_sdp(response).is_some();
             if let Some(payload) = payload {
-                self.await_ack(cx, from.side, tx, request.cseq(), payload, back, delayed.then_some(cseq));
+                let (answers, cseq) = (delayed.then_some(cseq), request.cseq());
+                self.two_hundred.accepted(cx, from.side, Accepted { tx, cseq, payload, back, answers });
             }
             if !delayed {
                 let ack = self.own_ack(from.other(), cseq);
@@ -380,7 +388,7 @@ impl Call {
             self.take_back(cx, before);
         }
         if forward.own {
-            self.session_lost(cx, forward.from.side.other(), status);
+            self.on_refresh_failed(cx, forward.from.side.other(), status);
             return;
         }
         if let Some(tx) = forward.server_tx {

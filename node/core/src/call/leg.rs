@@ -1,8 +1,4 @@
-//! One leg of a call: where its far end is, whatever dialogs there are with it, and the 2xx that waits for an ACK.
-
-use std::time::Duration;
-
-use bytes::Bytes;
+//! One leg of a call: where its far end is, whatever dialogs there are with it, and its session timer.
 
 use super::headers::contact_params;
 use super::services::Services;
@@ -11,9 +7,6 @@ use crate::dialog::{Dialog, Half};
 use crate::ids::NodeId;
 use crate::io::{Path, Realm, ReturnPath, Side};
 use crate::sip::{HeaderId, Message};
-use crate::time::Instant;
-use crate::timer::TimerId;
-use crate::transaction::ServerTxId;
 
 /// A leg.
 #[derive(Debug)]
@@ -34,37 +27,12 @@ pub struct Leg {
     pub contact_params: Box<str>,
     /// Its trunk.
     pub trunk: Box<str>,
-    /// Our 2xx to an INVITE of the far end, until its ACK comes.
-    pub pending_2xx: Option<Pending2xx>,
     /// An INVITE of ours toward the far end is under way.
     pub inviting: bool,
     /// Its session timer.
-    pub(super) session: super::session::SessionTimer,
+    pub(super) session: super::session_timer::SessionTimer,
     /// The dialog is over on this leg: nothing more is sent on it.
     pub gone: bool,
-}
-
-/// A 2xx to an INVITE that waits for its ACK.
-#[derive(Debug)]
-pub struct Pending2xx {
-    /// Its transaction.
-    pub tx: ServerTxId,
-    /// CSeq number of the INVITE.
-    pub cseq: u32,
-    /// The response.
-    pub payload: Bytes,
-    /// Present interval.
-    pub interval: Duration,
-    /// When to give up.
-    pub until: Instant,
-    /// Running timer.
-    pub timer: Option<TimerId>,
-    /// Where the request came from.
-    pub back: ReturnPath,
-    /// The far end's ACK carries the answer to the offer in this 2xx, and goes to the other leg's INVITE with this number.
-    pub awaits_answer: Option<u32>,
-    /// What stood before that offer.
-    pub(super) before: Option<super::describe::Agreed>,
 }
 
 impl Leg {

@@ -4,6 +4,7 @@
 //! requests between the legs, `teardown` ends it. What is kept true: the caller's INVITE gets exactly one final answer;
 //! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
 
+mod acknowledge;
 mod address;
 mod after_bye;
 mod answer;
@@ -41,15 +42,15 @@ mod remote;
 mod request;
 mod restore;
 mod services;
-mod session;
 mod session_id;
+mod session_timer;
 mod setup;
 mod teardown;
 mod timer;
 mod timer_c;
 mod timers;
 mod transfer;
-mod unacked;
+mod two_hundred;
 mod underway;
 mod ways;
 
@@ -68,7 +69,7 @@ pub use ladder::{Ladder, Note};
 pub use leg::Leg;
 pub use record::{recorded_dialog, recorded_path, recorded_way};
 pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, Services, allowed, fill_via, finish_response};
-pub use session::{MIN_SE, asks_too_little};
+pub use session_timer::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
 pub use timers::{Lane, Timers};
 pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
@@ -81,13 +82,13 @@ use forward::Forward;
 pub use journal::Journal;
 use media::CallMedia;
 pub use outgoing::Loss;
-use outgoing::{Again, PendingSend, Within};
+use outgoing::{PendingSend, Within};
 pub use setup::NewCall;
 
 use crate::dialog::{DialogRef, Half};
 use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{ClaimStage, ReturnPath, Side};
-use crate::sip::{Draft, Message};
+use crate::sip::Message;
 use crate::store_pb;
 use crate::store_pb::EmergencyInfo;
 use crate::targets::TargetSet;
@@ -183,10 +184,8 @@ pub struct Call {
     early_target: String,
     /// What the caller last heard of the called side before the answer.
     progress: Option<timer_c::Progress>,
-    /// An ACK that we sent for a 2xx, by side: repeated when the 2xx is.
-    acks: Vec<SentAck>,
-    /// BYE is to be sent to that side once its ACK has come (RFC 3261 §15).
-    bye_when_acked: Option<(Side, Draft)>,
+    /// What is kept for a 2xx.
+    two_hundred: two_hundred::TwoHundred,
     session_ids: session_id::SessionIds,
     /// A 2xx that waits for ports, or for a PRACK.
     held_answer: Option<(u32, Message)>,
@@ -211,18 +210,6 @@ struct CallTimers {
     ring: Option<TimerId>,
     progress: Option<TimerId>,
     media: Option<TimerId>,
-}
-
-/// An ACK for a 2xx.
-#[derive(Clone, Debug)]
-struct SentAck {
-    to: DialogRef,
-    cseq: u32,
-    remote_tag: Option<Box<str>>,
-    way: Way,
-    payload: bytes::Bytes,
-    /// How it may be repeated by another way; `None`: there is none.
-    again: Option<Box<Again>>,
 }
 
 impl Call {
@@ -264,8 +251,7 @@ impl Call {
     pub fn is_done(&self) -> bool {
         self.phase == CallPhase::Over
             && self.ended_in_log
-            && self.caller.pending_2xx.is_none()
-            && self.callee.pending_2xx.is_none()
+            && !self.two_hundred.any_pending()
             && self.sends.is_empty()
             && self.within.is_empty()
             && self.attempts.iter().all(|a| a.state.is_done())

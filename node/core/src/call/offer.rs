@@ -49,7 +49,7 @@ impl Call {
         // A refresh of ours (RFC 4028) has an offer on the leg where it goes, and nobody on the other who waits for its answer.
         let passed_on = |f: &Forward| f.server_tx.is_some() && f.from.pair == at.pair;
         let forwarded = |f: &&Forward| f.offered && !f.answered && if f.own { f.from.side != at.side } else { passed_on(f) };
-        let in_2xx = |side: Side| self.leg(side).pending_2xx.as_ref().is_some_and(|p| p.awaits_answer.is_some());
+        let in_2xx = |side| self.two_hundred.awaits_answer(side);
         self.pairs[at]
             .offer
             .or_else(|| self.forwards.iter().find(forwarded).map(|f| f.from.side))

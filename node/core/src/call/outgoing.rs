@@ -3,20 +3,18 @@
 //! A far end's connection may be gone, a name may stand for several addresses (RFC 3263 §4.3), and what is too large for a datagram is
 //! tried by TCP first (RFC 3261 §18.1.1). Whichever it is: what could not be sent, or was met by silence, goes another way.
 
+use super::Call;
 use super::forward::Forward;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
+use super::two_hundred::{Repeat, SentAck};
 use super::ways::{NextHop, Way, Ways, Written};
-use super::{Call, SentAck};
 use crate::dialog::DialogRef;
 use crate::ids::ResolveId;
 use crate::io::{ResolveError, Side, Target};
 use crate::sip::{Draft, Message, Method};
 use crate::timer::TimerId;
 use crate::transaction::{CallUse, ClientTxId, ClientUser, NewRequest, QuestionUser};
-
-/// ACKs kept for repetition: one a side, and some forks.
-const MAX_ACKS: usize = 4;
 
 /// A request whose next hop is being looked up.
 #[derive(Debug)]
@@ -66,8 +64,8 @@ pub(super) enum Purpose {
 /// A request as it was before Via and credentials, and how else it may go.
 #[derive(Clone, Debug)]
 pub(super) struct Again {
-    draft: Draft,
-    ways: Ways,
+    pub(super) draft: Draft,
+    pub(super) ways: Ways,
 }
 
 /// A request under way that could go another way, until something comes back.
@@ -128,7 +126,9 @@ impl Call {
         self.ladder.sent(cx.now.unix, realm, &back, &draft);
         let sent = match purpose {
             Purpose::Ack(cseq) => {
-                self.keep_ack(to, cseq, way, payload.clone(), again);
+                let remote_tag = self.pairs[to].dialog.remote_tag.clone();
+                let (again, copy) = (again.map(Box::new), payload.clone());
+                self.two_hundred.keep(SentAck { to, cseq, remote_tag, way, payload: copy, again });
                 return cx.send(back, tls_name, payload);
             }
             Purpose::Alone => {
@@ -156,16 +156,6 @@ impl Call {
             let waits = !again.ways.is_empty() && !back.path.transport.is_reliable();
             let silence = waits.then(|| cx.start_timer(after, silent()));
             self.within.push(Within { tx, to, purpose, way, again, silence });
-        }
-    }
-
-    fn keep_ack(&mut self, to: DialogRef, cseq: u32, way: Way, payload: bytes::Bytes, again: Option<Again>) {
-        let remote_tag = self.pairs[to].dialog.remote_tag.clone();
-        self.acks.retain(|a| a.to.side != to.side || a.cseq != cseq || a.remote_tag != remote_tag);
-        self.acks.push(SentAck { to, cseq, remote_tag, way, payload, again: again.map(Box::new) });
-        // The last ACK of each side is the only one whose 2xx can still be repeated, besides forks'.
-        if self.acks.len() > MAX_ACKS {
-            self.acks.remove(0);
         }
     }
 
@@ -260,19 +250,11 @@ impl Call {
 
     /// Repeats the ACK for a 2xx that came again, by another way where there is one. False: none was sent for it.
     pub(super) fn repeat_ack(&mut self, cx: &mut Services, side: Side, cseq: u32, remote_tag: Option<&str>) -> bool {
-        let fits = |a: &SentAck| a.to.side == side && a.cseq == cseq && a.remote_tag.as_deref() == remote_tag;
-        let Some(at) = self.acks.iter().position(fits) else { return false };
-        let ack = &mut self.acks[at];
-        let to = ack.to;
-        let closed = ack.way.back.path.flow.is_some_and(|flow| !cx.is_open(flow, ack.way.back.ingress));
-        let again = ack.again.take_if(|again| closed || !again.ways.is_empty());
-        match again {
-            Some(again) if closed => self.send_on(cx, to, again.draft, Purpose::Ack(cseq)),
-            Some(mut again) => {
-                again.ways.push_back(ack.way.clone());
-                self.send_along(cx, to, again.draft, Purpose::Ack(cseq), again.ways);
-            }
-            None => cx.send(ack.way.back, ack.way.tls_name.clone(), ack.payload.clone()),
+        match self.two_hundred.repeat(cx, side, cseq, remote_tag) {
+            Repeat::Unknown => return false,
+            Repeat::Done => {}
+            Repeat::Anew(to, draft) => self.send_on(cx, to, draft, Purpose::Ack(cseq)),
+            Repeat::ByOther(to, again) => self.send_along(cx, to, again.draft, Purpose::Ack(cseq), again.ways),
         }
         true
     }

@@ -25,7 +25,7 @@ impl Leg {
     /// What is replicated of the leg and of a dialog on it.
     pub fn record(&self, half: &Half, ports: Vec<u32>) -> LegRecord {
         let d = &half.dialog;
-        LegRecord {
+        let mut record = LegRecord {
             call_id: d.call_id.to_string(),
             local_tag: d.local_tag.to_string(),
             remote_tag: d.remote_tag.as_deref().unwrap_or_default().to_owned(),
@@ -36,15 +36,14 @@ impl Leg {
             local_cseq_ceiling: (d.local_cseq / CSEQ_STEP + 1) * CSEQ_STEP,
             remote_cseq: d.remote_cseq.unwrap_or(0),
             path: Some(arrival(&self.path, self.ingress)),
-            allow: self.session.update.then(|| "UPDATE".into()).into_iter().collect(),
-            supported: self.session.known.then(|| "timer".into()).into_iter().collect(),
             local_sdp: half.local_sdp.clone(),
             remote_sdp: half.remote_sdp.clone(),
             media_ports: ports,
             trunk: self.trunk.to_string(),
-            session_expires_s: self.session.interval,
-            session_ours: self.session.ours,
-        }
+            ..LegRecord::default()
+        };
+        self.session.record(&mut record);
+        record
     }
 
     /// Takes what was recorded of the leg and its dialog, by the node `owner`. `None`: there is no dialog yet, or nothing that leads to its far
@@ -52,16 +51,12 @@ impl Leg {
     pub(super) fn restore(
         &mut self,
         half: &mut Half,
-        cx: &Services,
+        cx: &mut Services,
         record: &LegRecord,
         (owner, same_start): (NodeId, bool),
     ) -> Option<()> {
         let (path, ingress) = recorded_way(cx, record.path.as_ref()?, owner, same_start)?;
         let dialog = recorded_dialog(record)?;
-        let session = &mut self.session;
-        (session.interval, session.ours) = (record.session_expires_s, record.session_ours);
-        session.update = record.allow.iter().any(|method| method == "UPDATE");
-        session.known = record.supported.iter().any(|tag| tag == "timer");
         let written = Sdp::parse(&record.local_sdp).ok();
         half.sdp_version = written.and_then(|sdp| sdp.origin().sess_version).unwrap_or(half.sdp_version);
         (half.local_sdp, half.remote_sdp) = (record.local_sdp.clone(), record.remote_sdp.clone());
@@ -71,6 +66,7 @@ impl Leg {
             Side::Callee => self.secure = is_sips(&dialog.remote_target),
         }
         half.dialog = dialog;
+        self.session.restore(cx, record);
         (self.realm, self.path, self.ingress) = (path.role.realm(), path, ingress);
         self.trunk = record.trunk.as_str().into();
         Some(())

@@ -1,46 +1,34 @@
-//! Refreshes of sessions that we begin (RFC 4028 §10), and what their answers mean.
-
-use std::time::Duration;
+//! Refreshes of sessions (RFC 4028 §10): what we send when one is due, and those of far ends that are answered here.
 
 use super::forward::Forward;
 use super::services::Services;
-use super::session::{MIN_SE, act_after};
-use super::{Call, CallPhase, Cause, body};
+use super::session_timer::Refreshed;
+use super::{Call, CallPhase, Cause, body, headers};
 use crate::dialog::DialogRef;
-use crate::ids::CallUid;
-use crate::io::Side;
+use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
-
-/// How often a node without a lease looks whether it has one again.
-const LEASE_WAIT: Duration = Duration::from_secs(1);
-/// The shortest time between two refreshes that are refused: a far end is not to be flooded.
-const RETRY_LEAST: Duration = Duration::from_secs(5);
-/// Refreshes in a row that are tried again at once after a 500: what lasts for longer is no open INVITE.
-const MAX_ERRORS: u8 = 3;
+use crate::transaction::ServerTxId;
 
 impl Call {
     /// Time to refresh, or to ask a far end that should have done so whether it is still there.
     pub(super) fn on_session_due(&mut self, cx: &mut Services, side: Side) {
-        self.leg_mut(side).session.timer = None;
         if self.phase != CallPhase::Answered || self.leg(side).gone {
             return;
         }
         let leg = self.leg(side);
         let busy = leg.inviting
-            || leg.pending_2xx.is_some()
+            || self.two_hundred.is_pending(side)
             || self.open_offer(self.toward(side)).is_some()
             || self.forwards.iter().any(|f| matches!(f.request.method(), Method::Invite | Method::Update));
-        let again = after_lease(cx).or_else(|| busy.then(|| self.glare_wait(side)));
-        if let Some(after) = again {
-            self.session_due(cx, side, after);
+        if !self.leg_mut(side).session.on_due(cx, busy) {
             return;
         }
         let to = self.toward(side);
-        let method = match &self.leg(side).session {
-            s if s.update => Method::Update,
-            _ if !self.pairs[to].local_sdp.is_empty() => Method::Invite,
+        let method = match self.leg(side).session.takes_update() {
+            true => Method::Update,
+            false if !self.pairs[to].local_sdp.is_empty() => Method::Invite,
             // Nothing was ever described to it: an INVITE would ask for an offer that nobody answers.
-            _ => Method::Options,
+            false => Method::Options,
         };
         let id = cx.serial();
         let offered = method == Method::Invite;
@@ -78,67 +66,15 @@ impl Call {
 
     /// The final response to a refresh of ours: the far end lives, unless it says that there is no such call.
     pub(super) fn on_refreshed(&mut self, cx: &mut Services, to: DialogRef, cseq: u32, response: &Message) {
-        let side = to.side;
-        let (status, invite) = (response.status().unwrap_or(500), response.method() == &Method::Invite);
-        if (200..300).contains(&status) && invite {
+        if response.status().is_some_and(|status| (200..300).contains(&status)) && response.method() == &Method::Invite {
             let ack = self.own_ack(to, cseq);
             self.send_on(cx, to, ack, super::outgoing::Purpose::Ack(cseq));
             self.take_refreshed_answer(cx, to, response);
         }
-        match status {
-            200..=299 if response.method() != &Method::Options => self.on_session_answer(cx, side, response),
-            408 | 481 => self.session_lost(cx, side, status),
-            // It refreshes nothing: any answer says that the far end lives, which is all that was asked.
-            _ if response.method() == &Method::Options => self.session_due(cx, side, self.usual_wait(side)),
-            491 => {
-                let after = self.glare_wait(side);
-                self.session_due(cx, side, after);
-            }
-            500 => self.try_again_soon(cx, side),
-            // It has not UPDATE, whatever its Allow said: the re-INVITE can still be in time.
-            405 | 501 if response.method() == &Method::Update => {
-                self.leg_mut(side).session.update = false;
-                self.session_due(cx, side, Duration::ZERO);
-            }
-            _ => self.try_again(cx, side),
+        let leg = self.leg_mut(to.side);
+        if leg.session.on_refreshed(cx, &leg.trunk, response) == Refreshed::Lost {
+            self.session_lost(cx, response.status().unwrap_or(500));
         }
-    }
-
-    /// A refresh was refused. What it refreshes ends at the agreed time, so that there are several tries before that; after it, the far end
-    /// showed that it does not mind.
-    fn try_again(&mut self, cx: &mut Services, side: Side) {
-        let session = &self.leg(side).session;
-        let left = session.until.map(|until| until.since(cx.now.mono)).unwrap_or_default();
-        let after = match left > RETRY_LEAST {
-            true => (left / 4).max(RETRY_LEAST),
-            false => self.usual_wait(side),
-        };
-        self.session_due(cx, side, after);
-    }
-
-    fn usual_wait(&self, side: Side) -> Duration {
-        let session = &self.leg(side).session;
-        act_after(session.interval.max(MIN_SE), session.ours)
-    }
-
-    /// A refresh failed for a reason that may be over in a moment: an INVITE that is still open there (RFC 3261 §14.2), a full queue here.
-    fn try_again_soon(&mut self, cx: &mut Services, side: Side) {
-        let session = &mut self.leg_mut(side).session;
-        session.errors = session.errors.saturating_add(1);
-        if session.errors > MAX_ERRORS {
-            self.try_again(cx, side);
-            return;
-        }
-        let after = self.glare_wait(side);
-        self.session_due(cx, side, after);
-    }
-
-    /// RFC 3261 §14.1: who made the Call-ID waits for longer, so that the two do not meet again.
-    fn glare_wait(&mut self, side: Side) -> Duration {
-        let draws = &mut self.leg_mut(side).session.draws;
-        *draws = draws.wrapping_add(1);
-        let n = *draws;
-        glare_wait(self.uid, side, n)
     }
 
     fn take_refreshed_answer(&mut self, cx: &mut Services, to: DialogRef, response: &Message) {
@@ -152,37 +88,53 @@ impl Call {
         }
     }
 
-    /// No answer to a refresh, or "no such call": both legs end (RFC 4028 §10).
-    pub(super) fn session_lost(&mut self, cx: &mut Services, side: Side, status: u16) {
-        if let Some(after) = after_lease(cx) {
-            self.session_due(cx, side, after);
-            return;
+    /// A refresh of ours got no response, or could not be sent.
+    pub(super) fn on_refresh_failed(&mut self, cx: &mut Services, side: Side, status: u16) {
+        if self.leg_mut(side).session.on_failed(cx, status) == Refreshed::Lost {
+            self.session_lost(cx, status);
         }
-        if status == 503 {
-            // It could not be sent: that says nothing about the far end.
-            self.try_again_soon(cx, side);
-            return;
-        }
+    }
+
+    fn session_lost(&mut self, cx: &mut Services, status: u16) {
         let reason = format!("session timer: {}", if status == 481 { "no such call" } else { "no answer" });
         let cause = Cause { origin: "node", status: 200, reason };
         // RFC 4028 §10 names no cause; 408 and 481 are what the far end's silence or answer means (RFC 3326).
         self.hang_up(cx, None, cause, Some(format!("SIP;cause={status};text=\"Session timer expired\"")));
     }
-}
 
-fn after_lease(cx: &Services) -> Option<Duration> {
-    (!cx.has_lease()).then_some(LEASE_WAIT)
-}
+    /// A refresh that changes nothing is answered here: the other far end is none the wiser, and need not have UPDATE.
+    pub(super) fn answer_refresh(
+        &mut self,
+        cx: &mut Services,
+        at: DialogRef,
+        tx: ServerTxId,
+        back: &ReturnPath,
+        request: &Message,
+    ) {
+        let side = at.side;
+        self.pairs[at].dialog.on_target_refresh(request);
+        let mut draft = request.response(200, None);
+        draft.push(HeaderId::Contact, self.leg(side).contact(cx, &self.pairs[at]));
+        draft.push(HeaderId::Allow, super::ALLOW);
+        self.put_session_id(side, &mut draft);
+        let leg = self.leg_mut(side);
+        leg.session.accept(cx, &leg.trunk, request, &mut draft);
+        let realm = self.leg(side).realm;
+        self.ladder.sent(cx.now.unix, realm, back, &draft);
+        cx.respond(tx, &mut draft);
+        self.record_refresh(cx);
+    }
 
-/// How long to wait after glare, in steps of 10 ms (RFC 3261 §14.1): 2.1 to 4 s where the Call-ID is ours, which it is toward the called
-/// side; else 0 to 2 s. The core has no randomness: calls differ by their id, tries by their number.
-fn glare_wait(uid: CallUid, side: Side, n: u32) -> Duration {
-    let (least, most) = if side == Side::Callee { (210, 400) } else { (0, 200) };
-    let octets = uid.to_bytes().into_iter().chain(n.to_be_bytes());
-    // FNV-1a, as in `dial`.
-    let hash = octets.fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193));
-    let mixed = hash ^ (hash >> 15);
-    Duration::from_millis(10 * u64::from(least + mixed % (most - least + 1)))
+    /// True for an UPDATE that refreshes the session of an answered call, and that the other far end cannot take, or need not have: it
+    /// tells it nothing. A place, a cell or a new identity do cross.
+    pub(super) fn is_refresh(&self, side: Side, request: &Message) -> bool {
+        let other = self.leg(side.other());
+        self.phase == CallPhase::Answered
+            && request.method() == &Method::Update
+            && request.body().is_empty()
+            && request.first(HeaderId::SessionExpires).is_some()
+            && (!other.session.takes_update() || !headers::tells(request, &other.contact_params))
+    }
 }
 
 /// A request of our own goes the way of one that is passed on: this is what the other far end would have sent. None of its fields
@@ -201,22 +153,6 @@ fn as_if_received(method: &Method, number: u64) -> Option<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Incarnation, NodeId};
-
-    #[test]
-    fn waits_after_glare() {
-        let waits = |side, serial: u64| {
-            let uid = CallUid { node: NodeId(1), incarnation: Incarnation(1), serial };
-            (0..200).map(move |n| glare_wait(uid, side, n).as_millis()).collect::<Vec<_>>()
-        };
-        for (side, least, most) in [(Side::Caller, 0, 2000), (Side::Callee, 2100, 4000)] {
-            let drawn = waits(side, 7);
-            assert!(drawn.iter().all(|ms| (least..=most).contains(ms) && ms % 10 == 0), "{drawn:?}");
-            let spread = drawn.iter().max().unwrap() - drawn.iter().min().unwrap();
-            assert!(spread > (most - least) * 3 / 4, "{side:?} {spread}");
-            assert_ne!(drawn, waits(side, 8), "two calls differ");
-        }
-    }
 
     #[test]
     fn our_own_refresh_is_a_request_that_can_be_read() {

@@ -19,7 +19,7 @@ impl Call {
         let at = self.dialog_of(side, request);
         if self.phase == CallPhase::Over || self.leg(side).gone {
             // RFC 5407 §3.2.1: the dialog is there until our own BYE is answered, and one that crosses it is as good.
-            let crosses = request.method() == &Method::Bye && (cx.after_bye.is_ending(self.id) || self.bye_when_acked.is_some());
+            let crosses = request.method() == &Method::Bye && (cx.after_bye.is_ending(self.id) || self.two_hundred.holds_bye());
             self.refuse_request(cx, side, tx, &back, request, if crosses { 200 } else { 481 });
             return;
         }
@@ -78,7 +78,7 @@ impl Call {
             draft.push(HeaderId::Allow, super::ALLOW);
         }
         if status == 422 {
-            draft.push(HeaderId::MinSe, super::session::MIN_SE.to_string());
+            draft.push(HeaderId::MinSe, super::session_timer::MIN_SE.to_string());
         }
         if status == 500 {
             draft.push(HeaderId::RetryAfter, (1 + request.cseq() % 9).to_string());
@@ -99,10 +99,8 @@ impl Call {
         self.leg_mut(side).gone = true;
         // A BYE says that the far end has the first 2xx, whether or not its ACK came through. A later one may have been lost:
         // it is repeated until its ACK, for the re-INVITE must get its final answer.
-        let first = self.invite.cseq();
-        let pending = self.leg_mut(side).pending_2xx.take_if(|p| side == Side::Caller && p.cseq == first);
-        if let Some(mut pending) = pending {
-            cx.stop_timer(&mut pending.timer);
+        if side == Side::Caller {
+            self.two_hundred.acked(cx, side, self.invite.cseq());
         }
         self.note_reason(request);
         let origin = if side == Side::Caller { "caller" } else { "callee" };
@@ -120,8 +118,7 @@ impl Call {
             self.refuse_request(cx, side, tx, &back, request, 500);
             return;
         }
-        let glare =
-            self.leg(side).inviting || self.leg(side).pending_2xx.is_some() || self.leg(side.other()).pending_2xx.is_some();
+        let glare = self.leg(side).inviting || self.two_hundred.any_pending();
         let other_way = self.forwards.iter().any(|f| f.from.side == side.other() && f.request.method() == &Method::Invite);
         // RFC 3311 §5.1: an UPDATE's offer is as good as a re-INVITE's.
         let refreshing = self.forwards.iter().any(|f| f.own && f.request.method() != &Method::Options);

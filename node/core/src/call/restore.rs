@@ -54,10 +54,6 @@ impl Call {
         let now = cx.now;
         let ago = |unix_ms: u64| Duration::from_millis(now.unix.0.saturating_sub(unix_ms));
         for side in [Side::Caller, Side::Callee] {
-            let (interval, ours) = (call.leg(side).session.interval, call.leg(side).session.ours);
-            if interval > 0 {
-                call.agree_session(cx, side, interval, ours);
-            }
             if call.far(pair.toward(side)).is_behind_nat() {
                 call.await_keep_alive(cx, side);
             }

@@ -9,7 +9,9 @@ use super::leg::Leg;
 use super::media::CallMedia;
 use super::pairs::Pairs;
 use super::services::Services;
+use super::session_timer::SessionTimer;
 use super::timer::{CallTimer, Timer};
+use super::two_hundred::TwoHundred;
 use super::{Call, CallPhase, CallTimers, body};
 use crate::dialog::{Dialog, Half, Pair, fit_to_send};
 use crate::ids::{CallUid, Epoch, LocalId};
@@ -98,9 +100,8 @@ impl Call {
             tls_name: None,
             trunk: new.trunk.clone(),
             contact_params: "".into(),
-            pending_2xx: None,
             inviting: false,
-            session: Default::default(),
+            session: SessionTimer::new(new.id, uid, Side::Caller),
             gone: false,
         };
         let callee_realm = if realm == Realm::External { Realm::Core } else { Realm::External };
@@ -125,9 +126,8 @@ impl Call {
             tls_name: None,
             trunk: "".into(),
             contact_params: "".into(),
-            pending_2xx: None,
             inviting: false,
-            session: Default::default(),
+            session: SessionTimer::new(new.id, uid, Side::Callee),
             gone: false,
         };
         let pair = Pair {
@@ -175,8 +175,7 @@ impl Call {
             ringing: false,
             early_target: String::new(),
             progress: None,
-            acks: Vec::new(),
-            bye_when_acked: None,
+            two_hundred: TwoHundred::new(new.id),
             held_answer: None,
             held_provisional: Vec::new(),
             pairs: Pairs::new(pair),

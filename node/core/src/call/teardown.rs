@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use super::claim::ClaimEvent;
 use super::media::MediaPhase;
-use super::outgoing::Purpose;
 use super::services::{Services, finish_response};
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause};
 use crate::ctx::AGENT;
 use crate::io::{Counter, Side};
 use crate::routing;
-use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::sip::{HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
 use crate::transaction::ServerTxId;
 
@@ -186,35 +185,6 @@ impl Call {
         self.finish(cx, cause);
     }
 
-    /// A 2xx whose ACK still waits for the other leg's answer is acknowledged without one, for its BYE to be lawful.
-    pub(super) fn ack_unanswered(&mut self, cx: &mut Services) {
-        for side in [Side::Caller, Side::Callee] {
-            let waiting = self.leg_mut(side).pending_2xx.as_mut().and_then(|p| p.awaits_answer.take());
-            if let Some(cseq) = waiting {
-                let to = self.toward(side.other());
-                let ack = self.own_ack(to, cseq);
-                self.send_on(cx, to, ack, Purpose::Ack(cseq));
-            }
-        }
-    }
-
-    fn say_bye(&mut self, cx: &mut Services, side: Side, bye: Draft) {
-        if self.leg(side).pending_2xx.is_some() {
-            // RFC 3261 §15: not before the ACK.
-            self.bye_when_acked = Some((side, bye));
-            return;
-        }
-        self.leg_mut(side).gone = true;
-        self.send_on(cx, self.toward(side), bye, Purpose::Alone);
-    }
-
-    /// The ACK came, or will not: a BYE that waited for it goes out.
-    pub(super) fn flush_bye(&mut self, cx: &mut Services, side: Side) {
-        if let Some((_, bye)) = self.bye_when_acked.take_if(|(s, _)| *s == side) {
-            self.say_bye(cx, side, bye);
-        }
-    }
-
     /// Both legs are told: releases what the call holds, and writes its end when the counters are known.
     pub(super) fn finish(&mut self, cx: &mut Services, cause: Cause) {
         if self.phase == CallPhase::Over {
@@ -227,7 +197,8 @@ impl Call {
         cx.stop_timer(&mut self.timers.ring);
         cx.stop_timer(&mut self.timers.progress);
         self.pairs.close_senders(cx);
-        self.stop_sessions(cx);
+        self.caller.session.stop(cx);
+        self.callee.session.stop(cx);
         self.refuse_open_forwards(cx);
         self.drop_held_answer(cx);
         if !self.ended_in_log {

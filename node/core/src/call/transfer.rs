@@ -108,7 +108,7 @@ impl Call {
 
     /// What is to be kept of a call that is over; only once.
     pub fn take_usage(&mut self) -> Option<Usage> {
-        if !self.is_over() || self.bye_when_acked.is_some() {
+        if !self.is_over() || self.two_hundred.holds_bye() {
             return None;
         }
         let mut refers = std::mem::take(&mut self.refers);

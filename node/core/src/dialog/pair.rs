@@ -23,7 +23,7 @@ pub struct DialogRef {
 
 impl PairId {
     /// The pair at this place.
-    pub fn at(place: usize) -> PairId {
+    pub const fn at(place: usize) -> PairId {
         PairId(place)
     }
 

@@ -32,6 +32,12 @@ pub use server_table::ServerKey;
 pub use table::Transactions;
 pub use user::{CallUse, ClientUser, QuestionUser, ServerUser};
 
+/// Names of server transactions, for tests of those who keep them.
+#[cfg(test)]
+pub(crate) fn test_server_ids(count: u64) -> Vec<ServerTxId> {
+    (1..=count).map(ServerTxId).collect()
+}
+
 /// Names of client transactions, for tests of those who keep them.
 #[cfg(test)]
 pub(crate) fn test_ids(count: u64) -> Vec<ClientTxId> {

@@ -1,0 +1,83 @@
+//! ACKs of far ends for our 2xx, ours for theirs, and what either means for the call.
+
+use super::outgoing::Purpose;
+use super::services::Services;
+use super::two_hundred::Due;
+use super::{Call, CallPhase, Cause, body};
+use crate::io::{Counter, ReturnPath, Side};
+use crate::sip::{Draft, Message};
+
+impl Call {
+    /// Time to repeat a 2xx, or to give up waiting for its ACK.
+    pub(super) fn on_repeat_2xx(&mut self, cx: &mut Services, side: Side) {
+        match self.two_hundred.on_due(cx, side) {
+            Due::Nothing => {}
+            Due::Repeated if !self.emergency => {}
+            Due::Repeated | Due::Waits => _ = self.ask_media(cx),
+            Due::GivenUp => self.give_up_2xx(cx, side),
+        }
+    }
+
+    /// No ACK came. An emergency caller that is heard has the 2xx: its ACK went astray, to a node that is cut off or to an address that
+    /// nobody reads, and is no reason to end its call (AC-55). RFC 3261 §13.3.1.4 says SHOULD.
+    fn give_up_2xx(&mut self, cx: &mut Services, side: Side) {
+        // An answer that it waited for will not come: the other leg's 2xx gets its ACK before the BYE.
+        self.ack_unanswered(cx);
+        self.two_hundred.forget(side);
+        if self.phase == CallPhase::Answered && self.emergency && self.is_heard(cx, side) != Some(false) {
+            cx.count(Counter::Misrouted("ACK", "missing"));
+            return self.flush_bye(cx, side);
+        }
+        cx.count(Counter::CallEnded("no_ack", self.class()));
+        if self.phase == CallPhase::Answered {
+            // RFC 3261 §13.3.1.4: the dialog is confirmed, but the session goes.
+            self.hang_up(cx, None, Cause { origin: "node", status: 200, reason: "no ACK".into() }, None);
+        }
+        self.flush_bye(cx, side);
+    }
+
+    /// The far end's ACK for a 2xx. `message` may carry the answer.
+    pub fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
+        self.ladder.received(cx.now.unix, self.leg(side).realm, back, message);
+        self.learn_session_id(side, message);
+        let at = self.toward(side);
+        let (leg, half) = self.leg_and_half(at);
+        leg.learn_path(&half.dialog, back);
+        let Some(owed) = self.two_hundred.acked(cx, side, message.cseq()) else { return };
+        if let Some(owed) = owed.filter(|_| !self.leg(side.other()).gone) {
+            let mut ack = self.pairs[at.other()].dialog.ack(owed.cseq);
+            self.pass(cx, at, message, &mut ack);
+            self.send_on(cx, at.other(), ack, Purpose::Ack(owed.cseq));
+            if let Some(before) = owed.before.filter(|_| body::find_sdp(message).is_none()) {
+                // RFC 3261 §13.2.2.4 wants an answer here. Without one the offer came to nothing.
+                self.take_back(cx, before);
+            }
+        }
+        self.flush_bye(cx, side);
+    }
+
+    /// A 2xx whose ACK still waits for the other leg's answer is acknowledged without one, for its BYE to be lawful.
+    pub(super) fn ack_unanswered(&mut self, cx: &mut Services) {
+        for side in [Side::Caller, Side::Callee] {
+            if let Some(cseq) = self.two_hundred.take_unanswered(side) {
+                let to = self.toward(side.other());
+                let ack = self.own_ack(to, cseq);
+                self.send_on(cx, to, ack, Purpose::Ack(cseq));
+            }
+        }
+    }
+
+    pub(super) fn say_bye(&mut self, cx: &mut Services, side: Side, bye: Draft) {
+        if let Some(bye) = self.two_hundred.pass_bye(side, bye) {
+            self.leg_mut(side).gone = true;
+            self.send_on(cx, self.toward(side), bye, Purpose::Alone);
+        }
+    }
+
+    /// The ACK came, or will not: a BYE that waited for it goes out.
+    fn flush_bye(&mut self, cx: &mut Services, side: Side) {
+        if let Some(bye) = self.two_hundred.take_bye(side) {
+            self.say_bye(cx, side, bye);
+        }
+    }
+}
