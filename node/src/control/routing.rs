@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use sbc_core::auth::AuthHeader;
-use sbc_core::io::{Command, CommandReply, Realm, Transport, Verdict};
+use sbc_core::io::{Command, CommandReply, Explanation, Origin, Realm, Transport};
 use sbc_core::policy::{
     ClusterConfig, IdentityPolicy, MisroutePolicy, Numbers, PastUs, Prefix, Route, RouteMatch, Topology, Trunk, TrunkTarget,
     latches, past_us,
 };
-use sbc_core::routing::{self, Explanation, Origin};
+use sbc_core::routing::{self, Routed};
 use sbc_core::sip::{Message, Method, Uri};
 use sbc_proto::v1 as pb;
 use sbc_proto::v1::routing_service_server::RoutingService;
@@ -132,7 +132,7 @@ fn numbers(config: &ClusterConfig) -> impl Iterator<Item = pb::Number> {
     single.chain(ranges)
 }
 
-fn explained(found: &Explanation<'_>, uri: &Uri, verdict: Verdict, revision: u64) -> pb::RoutingServiceExplainRouteResponse {
+fn explained(found: &Routed<'_>, uri: &Uri, gate: Explanation, revision: u64) -> pb::RoutingServiceExplainRouteResponse {
     let taken = found.taken();
     let judged = found.routes.iter().enumerate().map(|(n, judged)| pb::JudgedRoute {
         name: judged.route.name.to_string(),
@@ -153,12 +153,12 @@ fn explained(found: &Explanation<'_>, uri: &Uri, verdict: Verdict, revision: u64
         acl: found.acl.map(|(n, action)| format!("rule {}: {action:?}", n + 1).to_lowercase()).unwrap_or_default(),
         trunk: found.trunk.map(|t| t.name.to_string()).unwrap_or_default(),
         routes: judged.collect(),
-        targets: if found.refused.is_some() || verdict.replaces.is_some() { Vec::new() } else { dialled.collect() },
+        targets: if found.refused.is_some() || gate.replaces.is_some() { Vec::new() } else { dialled.collect() },
         refused: found.refused.is_some(),
         status: status.into(),
         reason,
         revision,
-        replaces_trunk: verdict.replaces.filter(|_| found.refused.is_none()).unwrap_or_default().into_string(),
+        replaces_trunk: gate.replaces.filter(|_| found.refused.is_none()).unwrap_or_default().into_string(),
     }
 }
 
@@ -217,16 +217,13 @@ impl RoutingService for Routing {
         let asked = request.into_inner();
         let (config, (uri, invite)) = (self.config()?, asked_invite(&asked)?);
         let origin = asked_origin(&asked, &config)?;
-        let (realm, source) = match &origin {
-            Origin::Address(realm, ip) => (*realm, Some(*ip)),
-            Origin::Trunk(name) => (config.trunk(name).map_or(Realm::External, |t| t.realm), None),
-        };
-        let verdict = match self.0.node.command(Command::Judge { realm, source, message: invite.raw().clone() }).await? {
-            CommandReply::Judged(verdict) => verdict,
+        let command = Command::Explain { origin: origin.clone(), message: invite.raw().clone() };
+        let gate = match self.0.node.command(command).await? {
+            CommandReply::Explained(gate) => gate,
             other => return Err(fault(Code::Internal, pb::ErrorReason::Internal, format!("core answered {other:?}"), &[])),
         };
-        let found = routing::explain(&config, &origin, &uri, &verdict);
-        Ok(Response::new(explained(&found, &uri, verdict, config.revision)))
+        let found = routing::explain(&config, &origin, &uri, &gate);
+        Ok(Response::new(explained(&found, &uri, gate, config.revision)))
     }
 
     async fn list_routes(

@@ -155,7 +155,7 @@ impl NodeHandle for Fake {
                 Some(c) if c.emergency() && !emergency => CommandReply::EmergencyRefused,
                 Some(_) => CommandReply::Done,
             },
-            Command::Judge { .. } => CommandReply::Judged(sbc_core::io::Verdict::default()),
+            Command::Explain { .. } => CommandReply::Explained(Default::default()),
             Command::Ladder { call } if replica.call(call).is_none() => CommandReply::NotFound,
             Command::Ladder { .. } => CommandReply::Ladder { entries: vec![], dropped: 0 },
             Command::Summary => {

@@ -19,12 +19,12 @@ fn is_own(id: HeaderId) -> bool {
             | HeaderId::Route
             | HeaderId::RecordRoute
             | HeaderId::Path
-            // It speaks to the proxies before us (RFC 3261 §20.29); what it asks of us was judged by `sbc::extensions`.
+            // It speaks to the proxies before us (RFC 3261 §20.29); what it asks of us was judged by `sbc::gate`.
             | HeaderId::ProxyRequire
             | HeaderId::ContentLength
             | HeaderId::ContentType
             | HeaderId::RAck
-            // It names a dialog of one leg; `sbc::replaces` maps it.
+            // It names a dialog of one leg; `sbc::gate::replaces` maps it.
             | HeaderId::Replaces
             // Each leg has a session timer of its own (RFC 4028); `session` writes it.
             | HeaderId::SessionExpires

@@ -96,15 +96,22 @@ pub enum Command {
         /// Which call.
         call: CallUid,
     },
-    /// What would happen to an INVITE that begins a call. Nothing does. Answered by `Judged`.
-    Judge {
-        /// The side that it comes from.
-        realm: Realm,
-        /// Its source; `None`: nothing is judged by that.
-        source: Option<IpAddr>,
+    /// What would happen to an INVITE that begins a call. Nothing does. Answered by `Explained`.
+    Explain {
+        /// Where it comes from.
+        origin: Origin,
         /// The INVITE.
         message: Bytes,
     },
     /// How many calls this node owns, and its counters. Answered by `Summary`.
     Summary,
+}
+
+/// Where a request that is to be explained comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An address, on a side.
+    Address(Realm, IpAddr),
+    /// A trunk, whatever its sources are.
+    Trunk(Box<str>),
 }

@@ -123,18 +123,15 @@ pub enum CommandReply {
         /// How busy the SIP loop is, in percent.
         load: u8,
     },
-    /// What the entry would do with a request.
-    Judged(Verdict),
+    /// What the gate says of a request.
+    Explained(Explanation),
 }
 
-/// What the entry would do with a request, by all but the trunks and routes of the configuration. A refusal is a status, 0 for a drop without
-/// an answer, and why, for people.
+/// What the gate says of a request, which knows all but the routes of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// Refused before its trunk counts.
-    pub before: Option<(u16, Box<str>)>,
-    /// Refused by what is looked at when its trunk is known.
-    pub after: Option<(u16, Box<str>)>,
+pub struct Explanation {
+    /// The status that refuses it, 0 for a drop without an answer, and why, for people.
+    pub refused: Option<(u16, Box<str>)>,
     /// It takes the place of a dialog with a far end of this trunk (RFC 3891), which is then dialled instead of a route's targets.
     pub replaces: Option<Box<str>>,
 }

@@ -1,5 +1,6 @@
 //! How many initial requests one source, or one trunk, may send: a token bucket each.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -29,6 +30,11 @@ impl SourceRates {
     /// True when the source may send one more. `rate`: a second; 0: no limit.
     pub fn admit(&mut self, now: Instant, source: IpAddr, rate: u32) -> bool {
         self.0.admit(now, Prefix::of_source(source).addr, rate)
+    }
+
+    /// Whether it may, without taking anything of it.
+    pub fn has_room(&self, now: Instant, source: IpAddr, rate: u32) -> bool {
+        self.0.has_room(now, &Prefix::of_source(source).addr, rate)
     }
 
     /// Forgets silent sources.
@@ -61,6 +67,15 @@ impl<K: Eq + Hash> Rates<K> {
         }
         *tokens -= 1.0;
         true
+    }
+
+    /// Whether it may, without taking anything of it.
+    pub fn has_room<Q: Eq + Hash + ?Sized>(&self, now: Instant, source: &Q, rate: u32) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        let enough = |(tokens, last): &(f64, Instant)| tokens + now.since(*last).as_secs_f64() * f64::from(rate) >= 1.0;
+        rate == 0 || self.buckets.get(source).is_none_or(enough)
     }
 
     /// Forgets silent sources.
@@ -98,7 +113,13 @@ mod tests {
         let at = |ms: u64| Instant::from_micros(ms * 1000);
         let burst = (0..100).filter(|_| rates.admit(at(0), ip, 10)).count();
         assert_eq!(burst, 20);
-        let second = (0..1000).filter(|i| rates.admit(at(1 + i), ip, 10)).count();
+        let admit = |rates: &mut SourceRates, at| {
+            let room = rates.has_room(at, ip, 10);
+            assert_eq!(room, rates.has_room(at, ip, 10), "to look takes nothing");
+            assert_eq!(rates.admit(at, ip, 10), room);
+            room
+        };
+        let second = (0..1000).filter(|i| admit(&mut rates, at(1 + i))).count();
         assert!((9..=11).contains(&second), "{second}");
         assert!(rates.admit(at(0), "127.0.0.2".parse().unwrap(), 10), "another source is not concerned");
         assert!((0..100).all(|_| rates.admit(at(5), ip, 0)), "0 is no limit");

@@ -1,25 +1,14 @@
-//! Why a call goes where it goes: the judgements of the real way, one after the other, with their reasons. What the entry finds in the message
-//! itself comes as a [`Verdict`].
-
-use std::net::IpAddr;
+//! Why a call goes where it goes: the decisions of the real way, one after the other, with their reasons. What the gate says of the message
+//! comes as an [`Explanation`].
 
 use super::{Conditions, Entry, Refusal, carries, classify, dialled, enter, targets};
-use crate::io::{Realm, Verdict};
+use crate::io::{Explanation, Origin};
 use crate::policy::{AclAction, ClusterConfig, Route, RouteMatch, Trunk, TrunkTarget, acl_of};
 use crate::sip::{Scheme, Uri};
 
-/// Where a request that is to be explained comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// An address, on a side.
-    Address(Realm, IpAddr),
-    /// A trunk, whatever its sources are.
-    Trunk(Box<str>),
-}
-
 /// What was found of one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judged<'a> {
+pub struct ExplainedRoute<'a> {
     /// The route.
     pub route: &'a Route,
     /// The conditions that do not hold, for people. Empty: it matches.
@@ -28,7 +17,7 @@ pub struct Judged<'a> {
 
 /// What would happen to an INVITE.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation<'a> {
+pub struct Routed<'a> {
     /// The rule of the access list that is about the source, by its number from 0.
     pub acl: Option<(usize, AclAction)>,
     /// The trunk that it comes from.
@@ -38,23 +27,23 @@ pub struct Explanation<'a> {
     /// The number or user part that routes look at.
     pub dialled: Option<String>,
     /// All routes in their order. The first without a failed condition is taken.
-    pub routes: Vec<Judged<'a>>,
+    pub routes: Vec<ExplainedRoute<'a>>,
     /// Where it would be dialled, in order.
     pub targets: Vec<(&'a Trunk, &'a TrunkTarget)>,
     /// The status that refuses it, and why; `None`: it is dialled, or, with 0, dropped without an answer.
     pub refused: Option<(u16, String)>,
 }
 
-impl Explanation<'_> {
+impl Routed<'_> {
     /// The number of the route that is taken.
     pub fn taken(&self) -> Option<usize> {
         self.routes.iter().position(|r| r.failed.is_empty())
     }
 }
 
-/// Follows a request from its source to its targets, with what the entry says of the message itself. Limits, challenges and hold-downs are of
+/// Follows a request from its source to its targets, with what the gate says of it. Limits, challenges and hold-downs are of
 /// the moment and not looked at.
-pub fn explain<'a>(config: &'a ClusterConfig, origin: &Origin, uri: &Uri, verdict: &Verdict) -> Explanation<'a> {
+pub fn explain<'a>(config: &'a ClusterConfig, origin: &Origin, uri: &Uri, gate: &Explanation) -> Routed<'a> {
     let acl = match origin {
         Origin::Address(realm, ip) => acl_of(&config.acl, *realm, *ip),
         Origin::Trunk(_) => None,
@@ -73,32 +62,29 @@ pub fn explain<'a>(config: &'a ClusterConfig, origin: &Origin, uri: &Uri, verdic
         Conditions { user: user.as_deref(), host: uri.host(), service: service.as_deref(), from: trunk.map_or("", |t| &t.name) };
     let judge = |route: &'a Route| {
         let failed = route.matches.iter().filter(|m| !conditions.hold(m)).map(|m| conditions.why_not(m)).collect();
-        Judged { route, failed }
+        ExplainedRoute { route, failed }
     };
-    let routes: Vec<Judged<'a>> = config.routes.iter().map(judge).collect();
+    let routes: Vec<ExplainedRoute<'a>> = config.routes.iter().map(judge).collect();
     let taken = routes.iter().find(|r| r.failed.is_empty());
     let mut targets = taken.map(|r| targets(config, r.route)).unwrap_or_default();
     let any = !targets.is_empty();
     targets.retain(|(_, target)| carries(target.transport, uri.scheme() == Scheme::Sips, service.is_some()));
     let says = |refused: &(u16, Box<str>)| Some((refused.0, refused.1.to_string()));
-    let refused = match (acl, entered, taken) {
-        _ if verdict.before.is_some() => verdict.before.as_ref().and_then(says),
-        (Some((_, AclAction::Deny)), ..) => Some((0, "the access list denies its source: dropped without an answer".into())),
-        (Some((_, AclAction::Reject)), ..) => Some((403, "the access list rejects its source".into())),
-        (_, Err(refusal), _) => Some((refusal.status(), refusal.to_string())),
-        _ if verdict.after.is_some() => verdict.after.as_ref().and_then(says),
+    let refused = match (entered, taken) {
+        _ if gate.refused.is_some() => gate.refused.as_ref().and_then(says),
+        (Err(refusal), _) => Some((refusal.status(), refusal.to_string())),
         // It goes where the other dialog is, whatever the routes say.
-        _ if verdict.replaces.is_some() => None,
-        (_, _, None) => Some((super::unrouted(service.is_some()), "no route matches".into())),
-        (_, _, Some(r)) if any && targets.is_empty() => {
+        _ if gate.replaces.is_some() => None,
+        (_, None) => Some((super::unrouted(service.is_some()), "no route matches".into())),
+        (_, Some(r)) if any && targets.is_empty() => {
             Some((super::unrouted(true), format!("no target of route {} has TLS, which sips asks for", r.route.name)))
         }
-        (_, _, Some(r)) if targets.is_empty() => {
+        (_, Some(r)) if targets.is_empty() => {
             Some((super::unrouted(service.is_some()), format!("no trunk of route {} is enabled and has targets", r.route.name)))
         }
         _ => None,
     };
-    Explanation { acl, trunk, service, dialled: user, routes, targets, refused }
+    Routed { acl, trunk, service, dialled: user, routes, targets, refused }
 }
 
 impl Conditions<'_> {
@@ -138,8 +124,8 @@ impl std::fmt::Display for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::HostAndPort;
-    use crate::policy::{AclRule, Prefix};
+    use crate::io::{HostAndPort, Realm};
+    use crate::policy::Prefix;
 
     fn config() -> ClusterConfig {
         let prefix = |text: &str, len| Prefix { addr: text.parse().unwrap(), len };
@@ -158,10 +144,6 @@ mod tests {
                 route("more", vec![RouteMatch::Emergency(true)], "psap"),
             ],
             emergency_numbers: vec!["112".into()],
-            acl: vec![
-                AclRule { prefix: prefix("198.18.10.66", 32), realm: None, action: AclAction::Deny },
-                AclRule { prefix: prefix("198.18.10.67", 32), realm: None, action: AclAction::Reject },
-            ],
             ..ClusterConfig::default()
         }
     }
@@ -180,11 +162,9 @@ mod tests {
             ("198.18.11.1", "sip:7@x", Some(503), Some(2), 0),
             // A trunk that is switched off still has emergency calls.
             ("198.18.11.1", "sip:112@x", None, Some(1), 1),
-            ("198.18.10.66", "sip:112@x", Some(0), Some(1), 1),
-            ("198.18.10.67", "sip:112@x", Some(403), Some(1), 1),
         ] {
             let origin = Origin::Address(Realm::External, source.parse().unwrap());
-            let found = explain(&c, &origin, &Uri::parse(uri).unwrap(), &Verdict::default());
+            let found = explain(&c, &origin, &Uri::parse(uri).unwrap(), &Explanation::default());
             let status_found = found.refused.as_ref().map(|(status, _)| *status);
             assert_eq!((status_found, found.taken(), found.targets.len()), (status, taken, targets), "{source} {uri}");
             // The way of a real call says the same.
@@ -198,7 +178,7 @@ mod tests {
     #[test]
     fn every_condition_says_why_it_does_not_hold() {
         let c = config();
-        let found = explain(&c, &Origin::Trunk("callers".into()), &Uri::parse("sip:112@x").unwrap(), &Verdict::default());
+        let found = explain(&c, &Origin::Trunk("callers".into()), &Uri::parse("sip:112@x").unwrap(), &Explanation::default());
         assert_eq!(found.trunk.map(|t| &*t.name), Some("callers"));
         assert_eq!(
             found.routes[0].failed,

@@ -11,7 +11,7 @@ use crate::policy::{ClusterConfig, Route, RouteMatch, Trunk, TrunkTarget};
 use crate::sip::{Scheme, Uri};
 
 pub use emergency::{class_label, classify, emergency_number, tested_service};
-pub use explain::{Explanation, Judged, Origin, explain};
+pub use explain::{ExplainedRoute, Routed, explain};
 pub use review::{FINDING_CAP, Finding, Severity, review};
 
 /// Targets tried for one call at the most: beyond it a caller has given up.

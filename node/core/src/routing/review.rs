@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::explain::{Explanation, Origin, explain};
+use super::explain::{Routed, explain};
 use super::{classify, route, targets};
-use crate::io::{Realm, Verdict};
+use crate::io::{Explanation, Origin, Realm};
 use crate::policy::{AclAction, ClusterConfig, Numbers, Prefix, RouteMatch, Trunk};
 use crate::sip::Uri;
 
@@ -189,7 +189,7 @@ fn lost(config: &ClusterConfig, n: usize, trunk: &Trunk, uri: &Uri) -> Option<Fi
     if service.is_some() && taken.is_some_and(|r| !targets(config, r).is_empty()) {
         return None;
     }
-    let found = explain(config, &Origin::Trunk(trunk.name.clone()), uri, &Verdict::default());
+    let found = explain(config, &Origin::Trunk(trunk.name.clone()), uri, &Explanation::default());
     let (_, why) = found.refused.as_ref()?;
     // A PSAP's own line: that it cannot call for help itself may be meant.
     let own = trunk.realm == Realm::Core && config.trunks.iter().any(|t| t.realm == Realm::External && !t.sources.is_empty());
@@ -202,7 +202,7 @@ fn lost(config: &ClusterConfig, n: usize, trunk: &Trunk, uri: &Uri) -> Option<Fi
 }
 
 /// What is to be mended: the route that is taken, else the trunk whose calls find none.
-fn place(n: usize, found: &Explanation<'_>) -> String {
+fn place(n: usize, found: &Routed<'_>) -> String {
     found.taken().map_or_else(|| format!("trunks[{n}]"), |route| format!("routes[{route}]"))
 }
 

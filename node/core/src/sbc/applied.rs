@@ -56,7 +56,7 @@ impl Sbc {
             }
         }
         if blocks {
-            self.read_blocks();
+            self.gate.bans.read(&self.cx);
         }
         if events {
             self.cx.out.push_back(Output::EventsChanged);
@@ -88,7 +88,7 @@ impl Sbc {
             let (revision, text, _) = replica.config();
             (revision, text.to_owned())
         };
-        self.read_blocks();
+        self.gate.bans.read(&self.cx);
         if config.0 > 0 {
             self.cx.out.push_back(Output::ConfigChanged { revision: config.0, text: config.1 });
         }

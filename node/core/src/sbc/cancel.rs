@@ -75,7 +75,7 @@ impl Sbc {
             let sides = [crate::io::Side::Caller, crate::io::Side::Callee];
             // Of a re-INVITE the transaction alone does not tell the side.
             // What can come from anybody is judged by its key, which found the INVITE: top Via and branch.
-            sides.into_iter().any(|side| self.source_standing(id, side, source, message) != Standing::Foreign)
+            sides.into_iter().any(|side| self.calls.source_standing(&self.cx, id, side, source, message) != Standing::Foreign)
         };
         if id.is_some_and(|id| !fits(id)) {
             // As for every request that acts on a call (AC-52): no answer, and the call goes on.

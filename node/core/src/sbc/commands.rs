@@ -20,12 +20,12 @@ impl Sbc {
                 Some(ladder) => CommandReply::Ladder { entries: ladder.entries().to_vec(), dropped: ladder.dropped() },
                 None => CommandReply::NotFound,
             },
-            Command::Judge { realm, source, message } => CommandReply::Judged(self.judge(realm, source, message)),
+            Command::Explain { origin, message } => CommandReply::Explained(self.explain(&origin, message)),
             Command::Summary => CommandReply::Summary {
                 calls: self.calls.active(),
                 by_class: self.calls.by_class().collect(),
                 transactions: u64::try_from(self.cx.tx.len()).unwrap_or(u64::MAX),
-                load: self.shedding.load,
+                load: self.gate.limits.load(),
             },
         };
         self.cx.out.push_back(Output::Reply { id, reply });

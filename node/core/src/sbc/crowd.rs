@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sbc;
+use super::gate::source_weight;
 use super::held_invites::Waited;
 use crate::call::{Timer, server_key};
 use crate::ids::LocalId;
@@ -148,7 +149,7 @@ impl Sbc {
         }
         let most = self.cx.config.trunk(trunk).map_or(0, |t| t.max_emergency_calls);
         let source = Prefix::of_source(path.remote.ip()).addr;
-        let weight = self.source_weight(path.remote.ip());
+        let weight = source_weight(&self.cx.config, path.remote.ip());
         let crowd = self.crowds.by_trunk.entry(trunk.into()).or_default();
         if crowd.has_room(most, source, weight) {
             return true;

@@ -3,13 +3,12 @@
 use super::Sbc;
 use super::held_invites::Waited;
 use crate::call::server_key;
-use crate::call::{AfterClaim, Call, INVITE_LIFE, MaxForwardsError, NewCall, next_max_forwards};
-use crate::ids::{LocalId, NodeId};
-use crate::io::{ClaimStage, Counter, Path, PeerMessage, Realm, ReturnPath};
+use crate::call::{AfterClaim, Call, INVITE_LIFE, NewCall};
+use crate::ids::LocalId;
+use crate::io::{ClaimStage, Counter, Path, PeerMessage, ReturnPath};
 use crate::placement::{self, ClaimPlacement, Facts};
-use crate::policy::{IdentityPolicy, Trunk};
 use crate::routing;
-use crate::sip::{HeaderId, Message, Uri};
+use crate::sip::Message;
 use crate::transaction::ServerUser;
 
 impl Sbc {
@@ -97,38 +96,7 @@ impl Sbc {
             self.cx.count(Counter::Dropped("old_invite"));
             return;
         }
-        let admitted = match self.admit(&path, back.ingress, message, keys.admitted) {
-            Ok(admitted) => admitted,
-            Err(status) => {
-                self.cx.count(Counter::CallEnded("rejected", self.class_of(message)));
-                match status {
-                    // Whoever is over a limit is told when to come back.
-                    503 => self.cx.reject_stateless(back, message, status),
-                    _ => self.refuse(back, message, status),
-                }
-                return;
-            }
-        };
-        let emergency = admitted.service.is_some();
-        if !emergency && crate::call::asks_too_little(message) {
-            // RFC 4028 §9. An emergency call is taken with whatever it asks for.
-            self.cx.reject_with(back, message, 422, &[("Min-SE", crate::call::MIN_SE.to_string())]);
-            return;
-        }
-        if !emergency && self.refuses_body(back, message) {
-            return;
-        }
-        if !self.authenticate(back, message, &admitted.trunk, emergency) {
-            return;
-        }
-        // An emergency call is not refused for a dialog that is not there.
-        let replaced = match self.replaced(message) {
-            Err(status) if !emergency => {
-                self.cx.reject_stateless(back, message, status);
-                return;
-            }
-            replaced => replaced.unwrap_or_default(),
-        };
+        let Some(admitted) = self.admit(&path, back, message, keys.admitted) else { return };
         let toward = admitted.service.as_deref().and_then(|s| self.crowd_of(&admitted.trunk, Some(s), message));
         if let Some(trunk) = &toward
             && !self.makes_room(trunk, keys.exact, path, back, message)
@@ -156,7 +124,7 @@ impl Sbc {
                 claim_key: keys.key,
                 exact: keys.exact,
                 orphan: keys.orphan,
-                replaced,
+                replaced: admitted.replaced,
             },
         );
         if let Some(trunk) = toward {
@@ -166,52 +134,6 @@ impl Sbc {
         self.with_call(id, |_, _| ());
         // A CANCEL that overtook it.
         self.release_holds(&keys.key.0, self.cx.local.node);
-    }
-
-    /// The trunk that a packet came from. What a connection of another node has proved is that node's to judge.
-    pub(super) fn trunk_at(&self, path: &Path, ingress: Option<NodeId>) -> Option<&Trunk> {
-        let proved = path.flow.and_then(|flow| self.proved.get(&flow)).map_or(&[][..], |names| names);
-        let proved = ingress.is_none().then_some(proved);
-        routing::trunk_of(&self.cx.config, path.role.realm(), path.remote.ip(), proved)
-    }
-
-    /// `before`: it was admitted once, and no limit counts it again.
-    pub(super) fn admit(
-        &mut self,
-        path: &Path,
-        ingress: Option<NodeId>,
-        message: &Message,
-        before: bool,
-    ) -> Result<Admitted, u16> {
-        if let Some(status) = hops_status(message).or_else(|| self.loop_status(message)) {
-            return Err(status);
-        }
-        let uri = Uri::parse(message.request_uri().unwrap_or_default()).map_err(|_| 400u16)?;
-        let (config, realm) = (&self.cx.config, path.role.realm());
-        let entered = routing::enter(config, &uri, || self.trunk_at(path, ingress));
-        let routing::Entry { trunk, service } = entered.map_err(routing::Refusal::status)?;
-        let service = service.or_else(|| self.replaced_service(message));
-        let emergency = service.is_some();
-        // An emergency call is not refused for the way that its phone or proxy thought out for it (RFC 6881, 3GPP TS 24.229: Routes to the
-        // ESRP and beyond): the configuration routes it, its Routes are left behind, so nothing is relayed for strangers.
-        if !emergency && !self.routes_are_ours(message) {
-            return Err(403);
-        }
-        let prior = has_priority(trunk, realm, message);
-        let trunk = trunk.name.clone();
-        if prior || before {
-            return Ok(Admitted { trunk, service });
-        }
-        if let Some(limit) = self.over_limit(&trunk, path.remote.ip(), emergency) {
-            self.cx.count(Counter::Limited(limit));
-            return Err(503);
-        }
-        Ok(Admitted { trunk, service })
-    }
-
-    /// True when no Route of a request leads elsewhere (AC-35).
-    pub(super) fn routes_are_ours(&self, message: &Message) -> bool {
-        placement::routes_are_ours(&self.cx.local, &self.cx.view, &self.cx.config.settings.own_names, message)
     }
 
     pub(super) fn exact_key(&self, key: crate::token::ClaimKey, message: &Message) -> [u8; 16] {
@@ -241,32 +163,9 @@ impl Sbc {
     }
 }
 
-/// 483 or 400, where Max-Forwards lets a request go no further or says nothing.
-pub(super) fn hops_status(message: &Message) -> Option<u16> {
-    match next_max_forwards(message) {
-        Err(MaxForwardsError::Exhausted) => Some(483),
-        Err(MaxForwardsError::Malformed) => Some(400),
-        Ok(_) => None,
-    }
-}
-
-/// True for an ordinary call that is no less urgent than an emergency call, by the word of a core-side trunk whose word counts: a PSAP that
-/// calls back (RFC 7090 §5), and what this network's emergency services mark as theirs (RFC 7135).
-fn has_priority(trunk: &Trunk, realm: Realm, message: &Message) -> bool {
-    let psap = || message.first_named("Priority").is_some_and(|v| v.trim().eq_ignore_ascii_case("psap-callback"));
-    let esnet = |v: &str| v.trim().get(..6).is_some_and(|namespace| namespace.eq_ignore_ascii_case("esnet."));
-    let trusted = realm == Realm::Core && trunk.identity == IdentityPolicy::Trust;
-    trusted && (psap() || message.values(HeaderId::ResourcePriority).any(esnet))
-}
-
 struct NewKeys {
     key: crate::token::ClaimKey,
     exact: [u8; 16],
     orphan: bool,
     admitted: bool,
-}
-
-pub(super) struct Admitted {
-    pub(super) trunk: Box<str>,
-    pub(super) service: Option<Box<str>>,
 }

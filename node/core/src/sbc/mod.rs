@@ -3,43 +3,37 @@
 //! `handle_input` never waits and never fails; what it decided is polled until there is nothing left. The output of
 //! `poll_timeout` may change with every input.
 
-mod admission;
 mod applied;
-mod authenticate;
-mod bans;
 mod calls;
 mod cancel;
 mod commands;
 mod crowd;
 mod doubt;
 mod emits;
-mod extensions;
+mod explain;
+mod gate;
 mod held_invites;
 mod initial;
-mod judge;
-mod loops;
 mod memory;
 mod message;
 mod outcome;
 mod place;
 mod receive;
-mod replaces;
+mod refuse;
 mod standalone;
 mod subscription;
 mod urgency;
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crate::call::{Call, CallTimer, Lane, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::farewell::Farewells;
-use crate::ids::{CallUid, FlowId, LocalId, MediaId, NodeId};
+use crate::ids::{CallUid, LocalId, MediaId, NodeId};
 use crate::io::{Input, NodeView, Output, View};
 use crate::neighbours::Neighbours;
-use crate::policy::{Blocks, ClusterConfig, Rates, SourceRates};
+use crate::policy::ClusterConfig;
 use crate::probe::Probes;
 use crate::replica::Replica;
 use crate::time::{Instant, Now};
@@ -68,30 +62,17 @@ pub struct Sbc {
     tombstones: Recent<[u8; 16]>,
     /// Requests that were redirected once (AC-15).
     redirected: Recent<[u8; 16]>,
-    rates: SourceRates,
-    emergency_rates: SourceRates,
-    /// Requests of strangers that go to other nodes.
-    relay_rates: SourceRates,
-    trunk_rates: Rates<Box<str>>,
-    shedding: admission::Shedding,
+    gate: gate::Gate,
     /// Emergency calls by the trunk that they go to.
     crowds: crowd::Crowds,
     doubted: doubt::Doubted,
     /// Events of emergency calls are missing that should be there.
     short_of_events: bool,
-    blocks: Blocks,
-    /// Sources for whose block this node has asked lately.
-    bans: Recent<IpAddr>,
-    ban_rate: Rates<()>,
-    /// Uses of our nonces.
-    uses: authenticate::Uses,
     messages: message::Messages,
     subscriptions: subscription::Subscriptions,
     farewells: Farewells,
     probes: Probes,
     neighbours: Neighbours,
-    /// Connections of this node whose far end has proved who it is. As many as the transport has connections.
-    proved: HashMap<FlowId, Box<[Box<str>]>>,
 }
 
 impl Sbc {
@@ -106,27 +87,18 @@ impl Sbc {
             held_invites: Default::default(),
             tombstones: Recent::default(),
             redirected: Recent::default(),
-            rates: SourceRates::default(),
-            emergency_rates: SourceRates::default(),
-            relay_rates: SourceRates::default(),
-            trunk_rates: Rates::default(),
-            shedding: Default::default(),
+            gate: Default::default(),
             crowds: Default::default(),
             doubted: Default::default(),
             short_of_events: false,
-            blocks: Blocks::default(),
-            bans: Recent::default(),
-            ban_rate: Rates::default(),
-            uses: Default::default(),
             messages: Default::default(),
             subscriptions: Default::default(),
             farewells: Default::default(),
             probes: Default::default(),
             neighbours: Default::default(),
-            proved: HashMap::new(),
         };
         sbc.probes.plan(&mut sbc.cx);
-        sbc.read_blocks();
+        sbc.gate.bans.read(&sbc.cx);
         sbc
     }
 
@@ -157,17 +129,17 @@ impl Sbc {
             }
             Input::ViewChanged(view) => self.on_view(view),
             Input::SendFailed { id, reason } => self.on_send_failed(id, reason),
-            Input::FlowProved { flow, names } => drop(self.proved.insert(flow, names)),
+            Input::FlowProved { flow, names } => self.gate.on_proved(flow, names),
             Input::FlowClosed(flow) => {
                 self.cx.flows.remove(&flow);
-                self.proved.remove(&flow);
+                self.gate.on_closed(flow);
             }
             Input::Reconfigured(config) => {
                 self.cx.config = config;
                 self.probes.plan(&mut self.cx);
             }
             Input::Command { id, command } => self.on_command(id, command),
-            Input::Load(percent) => self.shedding.load = percent,
+            Input::Load(percent) => self.gate.limits.on_load(percent),
             Input::Timeout => {}
         }
         self.cx.arrived = now.mono;
@@ -318,12 +290,7 @@ impl Sbc {
                 self.calls.sweep(now);
                 self.cx.end_inquiries();
                 self.redirected.sweep(now);
-                self.bans.sweep(now);
-                self.rates.sweep(now);
-                self.emergency_rates.sweep(now);
-                self.relay_rates.sweep(now);
-                self.trunk_rates.sweep(now);
-                self.uses.sweep(now);
+                self.gate.sweep(now);
                 self.cx.health.sweep(now);
                 self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);
             }

@@ -45,7 +45,7 @@ impl Sbc {
         match (place, named) {
             (Placement::Mine, Some((uid, side))) => self.on_own(uid, side, back, message),
             (Placement::Peer(node), Some((uid, side))) => {
-                if back.ingress.is_none() && self.over_relay_rate(uid, side, path.remote.ip()) {
+                if back.ingress.is_none() && self.gate.limits.over_relay_rate(&self.cx, uid, side, path.remote.ip()) {
                     self.cx.count(Counter::Misrouted(label, "stranger"));
                     return;
                 }
@@ -76,7 +76,7 @@ impl Sbc {
                 let why = if back.ingress.is_some() { "hop" } else { "503" };
                 self.cx.count(Counter::Misrouted(label, why));
                 // What names a call of the cluster is answered; anybody can make up what names none.
-                if named.is_some() || self.may_answer(&back) {
+                if named.is_some() || self.gate.limits.may_answer(&mut self.cx, &back) {
                     self.cx.reject_stateless(back, message, 503);
                 }
             }
@@ -90,7 +90,7 @@ impl Sbc {
             return self.on_subscription_request(id, side, back, message);
         }
         let known = self.calls.get(id).is_some_and(|c| c.fits(side, message));
-        let standing = self.source_standing(id, side, back.path.remote.ip(), message);
+        let standing = self.calls.source_standing(&self.cx, id, side, back.path.remote.ip(), message);
         match standing {
             _ if !known => {}
             Standing::Known => {}
@@ -132,7 +132,7 @@ impl Sbc {
     fn redirect(&mut self, to: NodeId, uid: CallUid, side: Side, path: &Path, back: ReturnPath, message: &Message) -> bool {
         let redirectable = matches!(message.method(), Method::Bye | Method::Invite | Method::Update | Method::Info);
         let realm = path.role.realm();
-        let trunk = self.trunk_at(path, back.ingress);
+        let trunk = self.gate.trunk_at(&self.cx.config, path, back.ingress);
         let wanted = trunk.is_some_and(|t| t.misroute == MisroutePolicy::Redirect);
         if !redirectable || !wanted || back.ingress.is_some() {
             return false;

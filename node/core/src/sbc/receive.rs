@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::Sbc;
+use super::gate::{Entrance, KNOWN_EXTENSIONS, drops};
+use super::refuse;
 pub(super) use crate::call::server_key;
 use crate::call::{CLAIM_FIELD, Services, Told, allowed};
 use crate::ctx::{AGENT, is_private};
 use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::neighbours;
-use crate::policy::Blocked;
 use crate::sip::{Message, Method, ParseError, Uri, Via};
 use crate::token::TokenKind;
 use crate::transaction::ServerUser;
@@ -19,13 +20,10 @@ use crate::transaction::ServerUser;
 impl Sbc {
     /// Bytes off a socket (`ingress` none) or out of an envelope.
     pub(super) fn on_message(&mut self, path: Path, ingress: Option<NodeId>, payload: Bytes) {
-        if ingress.is_none() && self.is_denied(&path) {
-            self.count_acl(&path);
-            return;
-        }
-        if ingress.is_none() && self.blocked(&path) == Some(Blocked::Everything) {
-            self.cx.count(Counter::Dropped("blocked"));
-            return;
+        if ingress.is_none()
+            && let Some(why) = drops(&self.cx, &self.gate, path.role.realm(), path.remote.ip())
+        {
+            return refuse::note(&mut self.cx, &mut self.gate, &path, &why);
         }
         let message = match Message::parse(payload.clone()) {
             Ok(message) => message,
@@ -44,7 +42,7 @@ impl Sbc {
         self.cx.count(Counter::ParseError(error.label()));
         let (Some(via), Some(mut draft)) = (error.salvaged_via(), error.reply()) else { return };
         let back = return_path(ingress, path, via);
-        if !self.calls_for_help(payload) && !self.may_answer(&back) {
+        if !self.calls_for_help(payload) && !self.gate.limits.may_answer(&mut self.cx, &back) {
             return;
         }
         crate::call::fill_via(&mut draft, &back);
@@ -117,21 +115,8 @@ impl Sbc {
         if message.to_tag().is_some() {
             return self.on_in_dialog(path, back, message);
         }
-        if back.ingress.is_none() && self.is_rejected(&path) {
-            self.count_acl(&path);
-            self.refuse(back, message, 403);
-            return;
-        }
-        if back.ingress.is_none() && self.is_blocked(&path, message) {
-            return;
-        }
-        if self.is_scanner(message) {
-            self.cx.count(Counter::Dropped("scanner"));
-            self.ban_scanner(&path);
-            return;
-        }
-        if self.refuses_uri(back, message) || self.refuses_extensions(back, message) {
-            return;
+        if let Some(refusal) = Entrance::by_path(self.sights(), &path, back.ingress, message).first() {
+            return self.turn_away(&path, back, message, &refusal);
         }
         match message.method() {
             Method::Invite => self.on_initial_invite(path, back, message),
@@ -202,7 +187,7 @@ impl Sbc {
     /// OPTIONS to the node itself (RFC 3261 §11.2, AC-40).
     fn on_options(&mut self, back: ReturnPath, request: &Message) {
         let of_member = neighbours::is_a_members(&self.cx, &back, request);
-        if !of_member && !self.may_answer(&back) {
+        if !of_member && !self.gate.limits.may_answer(&mut self.cx, &back) {
             return;
         }
         let told = if of_member { self.told_to_member(request) } else { Vec::new() };
@@ -216,7 +201,7 @@ impl Sbc {
         draft.push(crate::sip::HeaderId::Allow, crate::call::ALLOW);
         draft.push(crate::sip::HeaderId::Accept, "application/sdp");
         draft.push_named("Accept-Encoding", "identity");
-        draft.push(crate::sip::HeaderId::Supported, super::extensions::KNOWN.join(", "));
+        draft.push(crate::sip::HeaderId::Supported, KNOWN_EXTENSIONS.join(", "));
         let ip = self.cx.local.own_address(back.path.role.realm(), back.path.remote.ip());
         let port = self.cx.local.port_of(back.path.transport);
         let parameter = back.path.transport.contact_parameter();

@@ -1,14 +1,13 @@
 //! How urgent a message is, by a look at its first lines: what is under way comes before what would begin, and emergency calls before
 //! others. Nothing is decided by it but the order in which messages are dealt with, and what is dropped when there are too many.
 
-use std::net::IpAddr;
 use std::sync::PoisonError;
 
 use super::Sbc;
 use super::calls::Calls;
+use super::gate::source_weight;
 use crate::call::Services;
 use crate::io::{Path, Realm};
-use crate::policy::Prefix;
 use crate::routing;
 use crate::sip::Uri;
 use crate::transaction::ClientUser;
@@ -28,9 +27,6 @@ pub enum Urgency {
     Ordinary,
 }
 
-/// How many callers a neighbour stands for, where callers take turns.
-const NEIGHBOUR_WEIGHT: u32 = 64;
-
 impl Sbc {
     /// How urgent a message is, and how many sources its source is worth.
     pub fn urgency(&self, path: &Path, payload: &[u8]) -> (Urgency, u32) {
@@ -43,19 +39,7 @@ impl Sbc {
             Look::Invite(uri) if known.calls_emergency(uri) => Urgency::Emergency,
             Look::Invite(_) | Look::Other => Urgency::Ordinary,
         };
-        (urgency, self.source_weight(path.remote.ip()))
-    }
-
-    /// How many callers stand behind a source.
-    pub(super) fn source_weight(&self, source: IpAddr) -> u32 {
-        if self.is_neighbour(source.to_canonical()) { NEIGHBOUR_WEIGHT } else { 1 }
-    }
-
-    /// True for a source that many callers may stand behind: a peer, or a trunk whose `sources` name it, and not a network in which
-    /// callers are.
-    pub(super) fn is_neighbour(&self, source: IpAddr) -> bool {
-        let named = |p: &Prefix| p.contains(source) && p.len >= if p.addr.is_ipv4() { 28 } else { 64 };
-        self.is_of_a_peer(source) || self.cx.config.trunks.iter().any(|t| t.sources.iter().any(named))
+        (urgency, source_weight(&self.cx.config, path.remote.ip()))
     }
 }
 

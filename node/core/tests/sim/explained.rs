@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use sbc_core::io::{Counter, Realm};
+use sbc_core::io::{Counter, Origin, Realm};
 use sbc_core::policy::{AclAction, AclRule, Prefix, Route, RouteMatch, Trunk};
-use sbc_core::routing::{self, Origin};
+use sbc_core::routing;
 use sbc_core::sip::{HeaderId, Message, Method, Uri};
 use sbc_core::store_pb::{Block, command::Kind};
 
@@ -56,12 +56,12 @@ fn invite(from: &str, uri: &str, fields: &[(&str, &str)], body: Option<&'static 
 /// The status that refuses it by the explanation, and the trunk whose far end is dialled for its Replaces.
 fn explained(w: &mut World, from: SocketAddr, message: &Bytes) -> (Option<u16>, Option<Box<str>>) {
     let before = w.sent.as_ref().expect("recorded").len();
-    let verdict = w.judge(0, from, message.clone());
+    let gate = w.explain(0, from, message.clone());
     assert_eq!(w.sent.as_ref().expect("recorded").len(), before, "nothing is done");
     let uri = Uri::parse(Message::parse(message.clone()).expect("readable").request_uri().expect("a request")).expect("a URI");
     let config = w.config.clone();
-    let found = routing::explain(&config, &Origin::Address(Realm::External, from.ip()), &uri, &verdict);
-    (found.refused.map(|(status, _)| status), verdict.replaces)
+    let found = routing::explain(&config, &Origin::Address(Realm::External, from.ip()), &uri, &gate);
+    (found.refused.map(|(status, _)| status), gate.replaces)
 }
 
 /// The status that refuses it in fact: 0 for silence. Whoever hears 100 and no more is dialled.

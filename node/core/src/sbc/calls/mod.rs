@@ -2,6 +2,7 @@
 //! the ways to find one.
 
 mod known;
+mod source;
 mod unrecorded;
 
 use std::collections::{BTreeMap, HashMap};
@@ -240,5 +241,13 @@ impl Calls {
     /// Forgets what was served too long ago.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.served.sweep(now);
+    }
+}
+
+#[cfg(test)]
+impl Calls {
+    /// As if a call of that trunk were up.
+    pub(super) fn pretend(&mut self, trunk: &str) {
+        *self.by_trunk.entry(trunk.into()).or_default() += 1;
     }
 }

@@ -37,6 +37,15 @@ const MAX_PER_SOURCE: u32 = 5_000;
 /// How long a NOTIFY can make the dialog of a call that ended serve those that follow: as long as a phone rings.
 const AFTER_CALL: Duration = Duration::from_secs(180);
 
+/// Why there is no room for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// This node has all that it may have.
+    Node,
+    /// The source has.
+    Source,
+}
+
 /// All of this node.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
@@ -56,12 +65,12 @@ impl Subscriptions {
     }
 
     /// The limit that one more of this source would be over.
-    pub(super) fn full(&self, source: IpAddr) -> Option<&'static str> {
+    pub(super) fn full(&self, source: IpAddr) -> Option<Full> {
         if self.open.len() >= MAX_SUBSCRIPTIONS {
-            return Some("subscriptions");
+            return Some(Full::Node);
         }
         let of_source = self.by_source.get(&Prefix::of_source(source).addr).copied().unwrap_or(0);
-        (of_source >= MAX_PER_SOURCE).then_some("source_subscriptions")
+        (of_source >= MAX_PER_SOURCE).then_some(Full::Source)
     }
 
     fn insert(&mut self, id: LocalId, subscription: Subscription) {
@@ -391,7 +400,7 @@ mod tests {
             assert_eq!(all.full(source(1)), None);
             all.insert(LocalId(id), subscription(source(1)));
         }
-        assert_eq!(all.full(source(1)), Some("source_subscriptions"));
+        assert_eq!(all.full(source(1)), Some(Full::Source));
         assert_eq!(all.full(source(2)), None);
         all.remove(LocalId(0));
         assert_eq!(all.full(source(1)), None);
@@ -399,7 +408,7 @@ mod tests {
         for n in 0..room {
             all.insert(LocalId(100_000 + u64::from(n)), subscription(source(1000 + n)));
         }
-        assert_eq!(all.full(source(2)), Some("subscriptions"));
+        assert_eq!(all.full(source(2)), Some(Full::Node));
         let ids: Vec<LocalId> = all.open.keys().copied().collect();
         ids.into_iter().for_each(|id| all.remove(id));
         assert!(all.open.is_empty() && all.by_source.is_empty(), "nothing is left of what is gone");

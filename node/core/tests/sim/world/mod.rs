@@ -15,9 +15,9 @@ use bytes::Bytes;
 use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, SendId};
 use sbc_core::io::{
-    AddressRole, Addresses, Command, CommandReply, Counter, HostAndPort, Input, LadderEntry, MediaCommand, MediaEvent,
-    MediaStats, NodeState, NodeView, Output, Path, PeerMessage, Realm, Received, SendFailure, Side, SideHeard, StreamPorts,
-    StreamRemote, Target, Transmit, Transport, Verdict, View,
+    AddressRole, Addresses, Command, CommandReply, Counter, Explanation, HostAndPort, Input, LadderEntry, MediaCommand,
+    MediaEvent, MediaStats, NodeState, NodeView, Origin, Output, Path, PeerMessage, Realm, Received, SendFailure, Side,
+    SideHeard, StreamPorts, StreamRemote, Target, Transmit, Transport, View,
 };
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, EarlyCalls, LEVEL, OWNER_LOST_LEVEL, Replica, event_id};
@@ -318,13 +318,13 @@ impl World {
         self.replies.pop().expect("each command has its answer")
     }
 
-    /// What a node says that it would do with an INVITE, as an operator asks.
-    pub(crate) fn judge(&mut self, node: usize, source: SocketAddr, message: Bytes) -> Verdict {
-        let command = Command::Judge { realm: Realm::External, source: Some(source.ip()), message };
+    /// What a node says that its gate would do with an INVITE, as an operator asks.
+    pub(crate) fn explain(&mut self, node: usize, source: SocketAddr, message: Bytes) -> Explanation {
+        let command = Command::Explain { origin: Origin::Address(Realm::External, source.ip()), message };
         self.input(node, Input::Command { id: CommandId(1), command });
         match self.replies.pop() {
-            Some(CommandReply::Judged(verdict)) => verdict,
-            other => panic!("no verdict: {other:?}"),
+            Some(CommandReply::Explained(explanation)) => explanation,
+            other => panic!("no explanation: {other:?}"),
         }
     }
 
