@@ -3,12 +3,30 @@
 use std::sync::PoisonError;
 
 use super::Sbc;
-use crate::call::Winner;
+use crate::call::{Services, Winner};
 use crate::ids::CallUid;
 use crate::io::{AlarmKind, Output};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::replica::Effect;
 use crate::store_pb;
+
+/// Whether events of emergency calls are missing that should be there.
+#[derive(Debug, Default)]
+pub(super) struct Retention {
+    is_short: bool,
+}
+
+impl Retention {
+    /// Raises or clears the alarm for events of emergency calls that had to go before their time.
+    fn watch(&mut self, cx: &mut Services) {
+        let short = cx.replica.read().unwrap_or_else(PoisonError::into_inner).is_short_of_events();
+        if std::mem::replace(&mut self.is_short, short) != short {
+            let detail = "more emergency calls than the journal holds: events younger than 24 h are gone";
+            let raised = short.then(|| detail.to_owned());
+            cx.out.push_back(Output::Alarm { kind: AlarmKind::EventRetention, raised });
+        }
+    }
+}
 
 impl Sbc {
     pub(super) fn on_applied(&mut self, index: u64, entry: &store_pb::Entry) {
@@ -61,17 +79,7 @@ impl Sbc {
         if events {
             self.cx.out.push_back(Output::EventsChanged);
         }
-        self.watch_retention();
-    }
-
-    /// Raises or clears the alarm for events of emergency calls that had to go before their time.
-    fn watch_retention(&mut self) {
-        let short = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner).is_short_of_events();
-        if std::mem::replace(&mut self.short_of_events, short) != short {
-            let detail = "more emergency calls than the journal holds: events younger than 24 h are gone";
-            let raised = short.then(|| detail.to_owned());
-            self.cx.out.push_back(Output::Alarm { kind: AlarmKind::EventRetention, raised });
-        }
+        self.retention.watch(&mut self.cx);
     }
 
     /// A snapshot took the place of the state: what calls of this node had recorded may be in it, or not.
@@ -93,7 +101,7 @@ impl Sbc {
             self.cx.out.push_back(Output::ConfigChanged { revision: config.0, text: config.1 });
         }
         self.cx.out.push_back(Output::EventsChanged);
-        self.watch_retention();
+        self.retention.watch(&mut self.cx);
     }
 
     fn on_claimed(&mut self, call: CallUid, won: bool, winner: CallUid, exact: bool) {

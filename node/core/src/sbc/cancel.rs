@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use super::Sbc;
-use crate::call::server_key;
-use crate::call::{AfterRival, Timer};
+use super::crowd::{Crowds, refuse_waiting};
+use super::held_invites::HeldInvites;
+use super::relay::relay;
+use super::whose::{keys_of, of_cancel};
+use crate::call::{AfterRival, Services, Timer, server_key};
 use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, Output, Path, PeerMessage, ReturnPath};
-use crate::placement::{self, Facts};
 use crate::policy::Standing;
 use crate::sip::{HeaderId, Message, Method};
 use crate::time::Instant;
@@ -32,6 +34,36 @@ struct Hold {
     arrived: Instant,
 }
 
+impl Holds {
+    fn is_full(&self) -> bool {
+        self.held.len() >= MAX_HOLDS
+    }
+
+    /// Keeps a CANCEL for a while, and asks the peers whose it is.
+    fn keep(&mut self, cx: &mut Services, hold: Hold) {
+        cx.count(Counter::Misrouted("CANCEL", "hold"));
+        let id = cx.serial();
+        cx.start_timer(cx.config.settings.cancel_hold, Timer::Hold(id));
+        cx.ask_peers(hold.key);
+        self.held.insert(id, hold);
+    }
+
+    fn take(&mut self, id: u64) -> Option<Hold> {
+        self.held.remove(&id)
+    }
+
+    /// Takes those of a claim.
+    fn take_of(&mut self, key: &[u8; 16]) -> Vec<Hold> {
+        let ids: Vec<u64> = self.held.iter().filter(|(_, h)| h.key == *key).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.held.remove(&id)).collect()
+    }
+}
+
+/// Takes out an INVITE that waits here, for room at its target or for its claim's owner.
+fn take_waiting(crowds: &mut Crowds, held: &mut HeldInvites, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
+    crowds.leave_line(exact).or_else(|| held.leave(exact))
+}
+
 impl Sbc {
     pub(super) fn on_cancel(&mut self, path: Path, back: ReturnPath, message: &Message, key: &ServerKey) {
         if let Some(tx) = self.cx.tx.find_server(key) {
@@ -43,25 +75,24 @@ impl Sbc {
             self.cancel_own(invite, back, message, key);
             return;
         }
-        let claim = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
-        let exact = self.exact_key(claim, message);
-        if let Some((waits, invite)) = self.take_waiting(&exact) {
+        let (claim, exact) = keys_of(&self.cx, message);
+        if let Some((waits, invite)) = take_waiting(&mut self.crowds, &mut self.held_invites, &exact) {
             return self.cancel_waiting((waits, &invite), (claim.0, exact), back, message, key);
         }
-        if let Some(node) = self.owner_of_cancel(&claim.0, back.ingress.is_some()) {
-            self.relay(node, path, back.ingress, message);
+        if let Some(node) = of_cancel(&self.cx, &claim.0, back.ingress.is_some()) {
+            relay(&mut self.cx, node, path, back.ingress, message);
             return;
         }
         if message.to_tag().is_some() {
             // CANCEL for a re-INVITE: it has the dialog's tokens.
             return self.on_in_dialog(path, back, message);
         }
-        if back.ingress.is_some() || self.holds.held.len() >= MAX_HOLDS {
+        if back.ingress.is_some() || self.holds.is_full() {
             self.refuse(back, message, 481);
             return;
         }
         let arrived = self.cx.arrived;
-        self.hold(Hold { key: claim.0, exact, path, back, message: message.clone(), arrived });
+        self.holds.keep(&mut self.cx, Hold { key: claim.0, exact, path, back, message: message.clone(), arrived });
     }
 
     /// RFC 3261 §9.2: 200 to the CANCEL whatever becomes of the INVITE, with the INVITE's own To-tag.
@@ -93,17 +124,12 @@ impl Sbc {
             if let Some(id) = id {
                 self.cx.note_received(id, back, message);
                 self.cx.note_sent(id, back, &draft);
-                self.file_notes();
+                self.calls.file(&mut self.cx);
             }
         }
         if let Some(id) = id {
             self.with_call(id, |call, cx| call.on_cancel(cx, invite, message));
         }
-    }
-
-    /// An INVITE that waits here, for room at its target or for its claim's owner.
-    fn take_waiting(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
-        self.leave_line(exact).or_else(|| self.leave_held_invite(exact))
     }
 
     /// RFC 3261 §9.2: 200 to the CANCEL of one that waits, and 487 to the INVITE. Another node may have a copy of it.
@@ -121,7 +147,7 @@ impl Sbc {
             draft.set(HeaderId::To, format!("{};tag={tag}", cancel.to()));
             self.cx.respond(tx, &mut draft);
         }
-        self.refuse_waiting(waits, invite, 487);
+        refuse_waiting(&mut self.cx, waits, invite, 487);
         self.note_cancelled(claim, exact);
     }
 
@@ -132,18 +158,9 @@ impl Sbc {
         self.cx.tell_peers(&PeerMessage::Cancelled { key, exact });
     }
 
-    fn hold(&mut self, hold: Hold) {
-        self.cx.count(Counter::Misrouted("CANCEL", "hold"));
-        let id = self.cx.serial();
-        let wait = self.cx.config.settings.cancel_hold;
-        self.cx.start_timer(wait, Timer::Hold(id));
-        self.cx.ask_peers(hold.key);
-        self.holds.held.insert(id, hold);
-    }
-
     /// The wait is over: nobody knows the INVITE. Should it still come, it is answered 487.
     pub(super) fn on_hold_over(&mut self, id: u64) {
-        let Some(hold) = self.holds.held.remove(&id) else { return };
+        let Some(hold) = self.holds.take(id) else { return };
         self.cx.arrived = hold.arrived;
         if self.cx.tx.find_server(&server_key(&hold.message, &Method::Invite)).is_some() {
             let key = server_key(&hold.message, &Method::Cancel);
@@ -156,8 +173,8 @@ impl Sbc {
     /// A peer could not find the INVITE of a CANCEL, whose caller was told so: it is dialled nowhere. It may have come here since that peer asked.
     pub(super) fn on_cancelled_elsewhere(&mut self, key: &[u8; 16], exact: [u8; 16]) {
         self.tombstones.note(self.cx.now.mono, exact);
-        if let Some((waits, invite)) = self.take_waiting(&exact) {
-            self.refuse_waiting(waits, &invite, 487);
+        if let Some((waits, invite)) = take_waiting(&mut self.crowds, &mut self.held_invites, &exact) {
+            refuse_waiting(&mut self.cx, waits, &invite, 487);
         }
         self.on_caller_served(key, Some(&exact));
         let Some(id) = self.calls.of_claim(key) else { return };
@@ -166,31 +183,17 @@ impl Sbc {
         }
     }
 
-    /// The caller of a claim has cancelled it, or has another node's answer: a call that this node has ceded is dialled by nobody any more.
-    pub(super) fn on_caller_served(&mut self, key: &[u8; 16], exact: Option<&[u8; 16]>) {
-        let Some(id) = self.calls.of_claim(key) else { return };
-        if self.calls.get(id).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {
-            self.with_call(id, |call, cx| call.on_caller_served(cx));
-        }
-    }
-
     /// A claim was applied, or a peer answered: CANCELs that waited for it go on.
     pub(super) fn release_holds(&mut self, key: &[u8; 16], owner: NodeId) {
-        if self.holds.held.is_empty() {
-            return;
-        }
-        let ids: Vec<u64> = self.holds.held.iter().filter(|(_, h)| h.key == *key).map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Some(hold) = self.holds.held.remove(&id) {
-                let in_hand = std::mem::replace(&mut self.cx.arrived, hold.arrived);
-                if owner == self.cx.local.node {
-                    let key = server_key(&hold.message, &Method::Cancel);
-                    self.on_cancel(hold.path, hold.back, &hold.message, &key);
-                } else {
-                    self.relay(owner, hold.path, hold.back.ingress, &hold.message);
-                }
-                self.cx.arrived = in_hand;
+        for hold in self.holds.take_of(key) {
+            let in_hand = std::mem::replace(&mut self.cx.arrived, hold.arrived);
+            if owner == self.cx.local.node {
+                let key = server_key(&hold.message, &Method::Cancel);
+                self.on_cancel(hold.path, hold.back, &hold.message, &key);
+            } else {
+                relay(&mut self.cx, owner, hold.path, hold.back.ingress, &hold.message);
             }
+            self.cx.arrived = in_hand;
         }
     }
 
@@ -208,7 +211,7 @@ impl Sbc {
             AfterRival::Yields if !linked => self.cx.count(Counter::Misrouted("INVITE", "stale")),
             AfterRival::Yields => {
                 self.cx.arrived = arrived;
-                self.relay(peer, back.path, back.ingress, &invite);
+                relay(&mut self.cx, peer, back.path, back.ingress, &invite);
             }
             // It may have asked before this node had the call, or its answer crossed this one's: it must know to yield.
             AfterRival::Stays if linked && stage == ClaimStage::Preparing => {
@@ -217,11 +220,5 @@ impl Sbc {
             }
             AfterRival::Stays | AfterRival::Nothing => {}
         }
-    }
-
-    fn owner_of_cancel(&self, key: &[u8; 16], relayed: bool) -> Option<NodeId> {
-        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let facts = Facts { local: &self.cx.local, view: &self.cx.view, replica: &replica, now: self.cx.now.mono, relayed };
-        placement::of_cancel(&facts, key)
     }
 }

@@ -9,13 +9,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Sbc;
 use super::gate::source_weight;
-use super::held_invites::Waited;
-use crate::call::{Timer, server_key};
+use crate::call::{Services, Timer, server_key};
 use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath};
-use crate::policy::{FairQueue, Prefix};
+use crate::policy::{ClusterConfig, FairQueue, Prefix};
 use crate::routing;
 use crate::sip::{Message, Method, Uri};
 use crate::time::Instant;
@@ -47,12 +45,13 @@ struct Crowd {
     line: FairQueue<[u8; 16]>,
 }
 
+/// An INVITE that waits.
 #[derive(Debug)]
-struct Waiting {
-    path: Path,
-    back: ReturnPath,
-    message: Message,
-    arrived: Instant,
+pub(super) struct Waiting {
+    pub(super) path: Path,
+    pub(super) back: ReturnPath,
+    pub(super) message: Message,
+    pub(super) arrived: Instant,
     source: IpAddr,
     weight: u32,
     until: Instant,
@@ -128,91 +127,95 @@ impl Crowds {
     }
 }
 
-impl Sbc {
-    /// Where an emergency call would go first: what it is counted for.
-    pub(super) fn crowd_of(&self, from: &str, service: Option<&str>, message: &Message) -> Option<Box<str>> {
-        let uri = Uri::parse(message.request_uri()?).ok()?;
-        let config = &self.cx.config;
-        let route = routing::route(config, &uri, service, from)?;
-        routing::targets(config, route).first().map(|(trunk, _)| trunk.name.clone())
-    }
-
+impl Crowds {
     /// Whether an emergency call toward this trunk may begin. If not, it waits, or was refused.
-    pub(super) fn makes_room(&mut self, trunk: &str, exact: [u8; 16], path: Path, back: ReturnPath, message: &Message) -> bool {
-        if self.crowds.through.take_if(|through| *through == exact).is_some() {
+    pub(super) fn makes_room(
+        &mut self,
+        cx: &mut Services,
+        trunk: &str,
+        exact: [u8; 16],
+        path: Path,
+        back: ReturnPath,
+        message: &Message,
+    ) -> bool {
+        if self.through.take_if(|through| *through == exact).is_some() {
             return true;
         }
-        if self.crowds.waiting.contains_key(&exact) {
+        if self.waiting.contains_key(&exact) {
             // A copy of one that waits.
-            self.cx.answer_trying(back, message);
+            cx.answer_trying(back, message);
             return false;
         }
-        let most = self.cx.config.trunk(trunk).map_or(0, |t| t.max_emergency_calls);
+        let most = cx.config.trunk(trunk).map_or(0, |t| t.max_emergency_calls);
         let source = Prefix::of_source(path.remote.ip()).addr;
-        let weight = source_weight(&self.cx.config, path.remote.ip());
-        let crowd = self.crowds.by_trunk.entry(trunk.into()).or_default();
+        let weight = source_weight(&cx.config, path.remote.ip());
+        let crowd = self.by_trunk.entry(trunk.into()).or_default();
         if crowd.has_room(most, source, weight) {
             return true;
         }
-        self.cx.count(Counter::Limited("emergency_waits"));
-        self.cx.answer_trying(back, message);
-        let (now, arrived) = (self.cx.now.mono, self.cx.arrived);
+        cx.count(Counter::Limited("emergency_waits"));
+        cx.answer_trying(back, message);
+        let (now, arrived) = (cx.now.mono, cx.arrived);
         let waiting = Waiting { path, back, message: message.clone(), arrived, source, weight, until: now + LONGEST };
-        let crowd = self.crowds.by_trunk.entry(trunk.into()).or_default();
         let shed = crowd.line.push(source, weight, true, exact);
-        self.crowds.waiting.insert(exact, waiting);
-        if let Some(shed) = shed.and_then(|exact| self.crowds.waiting.remove(&exact)) {
-            self.shed(&shed);
+        self.waiting.insert(exact, waiting);
+        if let Some(shed) = shed.and_then(|exact| self.waiting.remove(&exact)) {
+            // There is no room to wait. Without a transaction: a flood must not fill their table, nor be answered with more than it brought.
+            cx.count(Counter::Limited("emergency_crowd"));
+            cx.reject_stateless(shed.back, &shed.message, 503);
         }
-        if !std::mem::replace(&mut self.crowds.looking, true) {
-            self.cx.start_timer(LOOK_EVERY, Timer::Crowd);
+        if !std::mem::replace(&mut self.looking, true) {
+            cx.start_timer(LOOK_EVERY, Timer::Crowd);
         }
         false
     }
 
-    /// Time to look who may go on.
-    pub(super) fn on_crowd_tick(&mut self) {
-        let config = self.cx.config.clone();
-        let due = self.crowds.due(self.cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.max_emergency_calls));
+    /// Time to look who may go on: takes these out of the line, and refuses those that have waited to no end.
+    pub(super) fn on_tick(&mut self, cx: &mut Services) -> Vec<([u8; 16], Waiting)> {
+        let config = cx.config.clone();
+        let due = self.due(cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.max_emergency_calls));
+        self.looking = !self.waiting.is_empty();
+        if self.looking {
+            cx.start_timer(LOOK_EVERY, Timer::Crowd);
+        }
+        let mut begin = Vec::new();
         for (exact, waiting, begins) in due {
-            if !begins {
-                self.cx.count(Counter::Limited("emergency_crowd"));
-                self.refuse_waiting(waiting.back, &waiting.message, 503);
-                continue;
+            if begins {
+                begin.push((exact, waiting));
+            } else {
+                cx.count(Counter::Limited("emergency_crowd"));
+                refuse_waiting(cx, waiting.back, &waiting.message, 503);
             }
-            self.cx.arrived = waiting.arrived;
-            self.crowds.through = Some(exact);
-            let waited = Waited { until: Some(self.cx.now.mono), admitted: true };
-            self.place_invite(waiting.path, waiting.back, &waiting.message, waited);
-            self.crowds.through = None;
         }
-        self.cx.arrived = self.cx.now.mono;
-        self.crowds.looking = !self.crowds.waiting.is_empty();
-        if self.crowds.looking {
-            self.cx.start_timer(LOOK_EVERY, Timer::Crowd);
-        }
+        begin
+    }
+
+    /// The one whose wait is over; `None`: none is put through at the moment.
+    pub(super) fn let_through(&mut self, exact: Option<[u8; 16]>) {
+        self.through = exact;
     }
 
     /// Takes one out of the line: its caller has given up.
     pub(super) fn leave_line(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
         // Its place in the line is cleared with the next look.
-        self.crowds.waiting.remove(exact).map(|waiting| (waiting.back, waiting.message))
+        self.waiting.remove(exact).map(|waiting| (waiting.back, waiting.message))
     }
+}
 
-    /// The end of an INVITE that has waited. Its sender has heard 100 and repeats nothing, so a transaction repeats this until it is acknowledged.
-    pub(super) fn refuse_waiting(&mut self, back: ReturnPath, invite: &Message, status: u16) {
-        let Some(tx) = self.cx.create_server(ServerUser::Nobody, server_key(invite, &Method::Invite), true, back) else {
-            return self.cx.reject_stateless(back, invite, status);
-        };
-        let tag = self.cx.stateless_tag(invite);
-        self.cx.reject(tx, invite, status, &tag);
-    }
+/// Where an emergency call would go first: what it is counted for.
+pub(super) fn crowd_of(config: &ClusterConfig, from: &str, service: Option<&str>, message: &Message) -> Option<Box<str>> {
+    let uri = Uri::parse(message.request_uri()?).ok()?;
+    let route = routing::route(config, &uri, service, from)?;
+    routing::targets(config, route).first().map(|(trunk, _)| trunk.name.clone())
+}
 
-    /// There is no room to wait. Without a transaction: a flood must not fill their table, nor be answered with more than it brought.
-    fn shed(&mut self, waiting: &Waiting) {
-        self.cx.count(Counter::Limited("emergency_crowd"));
-        self.cx.reject_stateless(waiting.back, &waiting.message, 503);
-    }
+/// The end of an INVITE that has waited. Its sender has heard 100 and repeats nothing, so a transaction repeats this until it is acknowledged.
+pub(super) fn refuse_waiting(cx: &mut Services, back: ReturnPath, invite: &Message, status: u16) {
+    let Some(tx) = cx.create_server(ServerUser::Nobody, server_key(invite, &Method::Invite), true, back) else {
+        return cx.reject_stateless(back, invite, status);
+    };
+    let tag = cx.stateless_tag(invite);
+    cx.reject(tx, invite, status, &tag);
 }
 
 #[cfg(test)]

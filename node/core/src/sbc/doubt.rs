@@ -3,10 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::Sbc;
 use crate::ids::LocalId;
-use crate::io::{Counter, ReturnPath, Side};
-use crate::sip::Message;
+use crate::io::Side;
 
 /// Legs that are in doubt at once: each holds four requests for 2 s. Real far ends that move within the same 2 s are a handful.
 const MAX_DOUBTED: usize = 500;
@@ -17,7 +15,7 @@ pub(super) struct Doubted(HashSet<(LocalId, Side)>);
 
 impl Doubted {
     /// One more request of that leg. False: too many are in doubt.
-    fn open(&mut self, id: LocalId, side: Side) -> bool {
+    pub(super) fn open(&mut self, id: LocalId, side: Side) -> bool {
         let known = self.0.contains(&(id, side));
         let fits = known || self.0.len() < MAX_DOUBTED;
         if fits && !known {
@@ -26,32 +24,8 @@ impl Doubted {
         fits
     }
 
-    fn close(&mut self, id: LocalId, side: Side) {
+    pub(super) fn close(&mut self, id: LocalId, side: Side) {
         self.0.remove(&(id, side));
-    }
-}
-
-impl Sbc {
-    /// A request on that leg may be anybody's.
-    pub(super) fn doubt(&mut self, id: LocalId, side: Side, back: ReturnPath, message: &Message) {
-        if !self.doubted.open(id, side) {
-            // One that has moved repeats it.
-            return self.cx.count(Counter::Dropped("source"));
-        }
-        self.with_call(id, |call, cx| call.doubt(cx, side, back, message));
-    }
-
-    /// Time to look again: what was held of a far end that has moved goes on.
-    pub(super) fn on_doubt_due(&mut self, id: LocalId, side: Side) {
-        let held = self.with_call(id, |call, cx| call.on_doubt_due(cx, side));
-        if !self.calls.get(id).is_some_and(|call| call.is_doubted(side)) {
-            self.doubted.close(id, side);
-        }
-        for (back, message) in held {
-            // The first one may have ended the call.
-            let known = self.calls.get(id).is_some_and(|call| call.fits(side, &message));
-            self.on_own_known(id, side, back, &message, known);
-        }
     }
 }
 

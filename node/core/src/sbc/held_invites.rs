@@ -5,11 +5,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Sbc;
-use crate::call::Timer;
-use crate::call::server_key;
+use crate::call::{Services, Timer};
 use crate::io::{Counter, Path, ReturnPath};
-use crate::sip::{Message, Method};
+use crate::sip::Message;
 use crate::time::Instant;
 
 /// INVITEs held at once: the calls of some seconds of a node that died. Beyond it they are dialled at once, for no call is refused.
@@ -22,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// What waits.
 #[derive(Debug, Default)]
 pub(super) struct HeldInvites {
-    held: HashMap<u64, Held>,
+    held: HashMap<u64, HeldInvite>,
 }
 
 /// What an INVITE has behind it that is placed once more.
@@ -34,56 +32,55 @@ pub(super) struct Waited {
     pub(super) admitted: bool,
 }
 
+/// An INVITE that waits.
 #[derive(Debug)]
-struct Held {
+pub(super) struct HeldInvite {
     exact: [u8; 16],
-    path: Path,
-    back: ReturnPath,
-    message: Message,
-    arrived: Instant,
-    until: Instant,
-    admitted: bool,
+    pub(super) path: Path,
+    pub(super) back: ReturnPath,
+    pub(super) message: Message,
+    pub(super) arrived: Instant,
+    /// When it waits no longer.
+    pub(super) until: Instant,
+    /// It was admitted before.
+    pub(super) admitted: bool,
 }
 
-impl Sbc {
+impl HeldInvites {
     /// Keeps an INVITE until its owner's state is clear. False: it has waited long enough, or too many wait.
-    pub(super) fn hold_invite(
+    pub(super) fn hold(
         &mut self,
+        cx: &mut Services,
         exact: [u8; 16],
         path: Path,
         back: ReturnPath,
         message: &Message,
         waited: Waited,
     ) -> bool {
-        if self.held_invites.held.values().any(|h| h.exact == exact) {
+        if self.held.values().any(|h| h.exact == exact) {
             // A copy of one that waits.
             return true;
         }
-        let until = waited.until.unwrap_or(self.cx.now.mono + LONGEST);
-        if self.cx.now.mono >= until || self.held_invites.held.len() >= MAX_UNDECIDED {
+        let until = waited.until.unwrap_or(cx.now.mono + LONGEST);
+        if cx.now.mono >= until || self.held.len() >= MAX_UNDECIDED {
             return false;
         }
-        self.cx.count(Counter::Misrouted("INVITE", "hold"));
-        let id = self.cx.serial();
-        self.cx.start_timer(LOOK_EVERY, Timer::HeldInvite(id));
-        let (arrived, admitted) = (self.cx.arrived, waited.admitted);
-        self.held_invites.held.insert(id, Held { exact, path, back, message: message.clone(), arrived, until, admitted });
+        cx.count(Counter::Misrouted("INVITE", "hold"));
+        let id = cx.serial();
+        cx.start_timer(LOOK_EVERY, Timer::HeldInvite(id));
+        let (arrived, admitted) = (cx.arrived, waited.admitted);
+        self.held.insert(id, HeldInvite { exact, path, back, message: message.clone(), arrived, until, admitted });
         true
     }
 
     /// Takes one out: its caller has given up.
-    pub(super) fn leave_held_invite(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
-        let id = self.held_invites.held.iter().find(|(_, held)| held.exact == *exact).map(|(id, _)| *id)?;
-        self.held_invites.held.remove(&id).map(|held| (held.back, held.message))
+    pub(super) fn leave(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
+        let id = self.held.iter().find(|(_, held)| held.exact == *exact).map(|(id, _)| *id)?;
+        self.held.remove(&id).map(|held| (held.back, held.message))
     }
 
-    /// Time to look again.
-    pub(super) fn on_held_invite(&mut self, id: u64) {
-        let Some(held) = self.held_invites.held.remove(&id) else { return };
-        self.cx.arrived = held.arrived;
-        if self.cx.tx.find_server(&server_key(&held.message, &Method::Invite)).is_none() {
-            let waited = Waited { until: Some(held.until), admitted: held.admitted };
-            self.place_invite(held.path, held.back, &held.message, waited);
-        }
+    /// Time to look again: takes it out.
+    pub(super) fn take(&mut self, id: u64) -> Option<HeldInvite> {
+        self.held.remove(&id)
     }
 }

@@ -1,26 +1,23 @@
 //! The first INVITE of a call: admitted, placed by its claim, begun.
 
 use super::Sbc;
+use super::crowd::crowd_of;
 use super::held_invites::Waited;
+use super::relay::relay;
+use super::whose::{keys_of, of_claim};
 use crate::call::server_key;
 use crate::call::{AfterClaim, Call, INVITE_LIFE, NewCall};
 use crate::ids::LocalId;
 use crate::io::{ClaimStage, Counter, Path, PeerMessage, ReturnPath};
-use crate::placement::{self, ClaimPlacement, Facts};
+use crate::placement::ClaimPlacement;
 use crate::routing;
-use crate::sip::Message;
+use crate::sip::{Message, Method};
 use crate::transaction::ServerUser;
 
 impl Sbc {
-    /// An INVITE without To-tag that matches no transaction.
-    pub(super) fn on_initial_invite(&mut self, path: Path, back: ReturnPath, message: &Message) {
-        self.place_invite(path, back, message, Waited::default());
-    }
-
-    /// `waited`: what it has behind it, where it is not placed for the first time.
+    /// An INVITE without To-tag that matches no transaction. `waited`: what it has behind it, where it is not placed for the first time.
     pub(super) fn place_invite(&mut self, path: Path, back: ReturnPath, message: &Message, waited: Waited) {
-        let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
-        let exact = self.exact_key(key, message);
+        let (key, exact) = keys_of(&self.cx, message);
         if self.tombstones.contains(self.cx.now.mono, &exact) {
             self.refuse(back, message, 487);
             return;
@@ -37,11 +34,11 @@ impl Sbc {
             Some(_) => ClaimPlacement::Merged,
             None if self.calls.was_here(&key.0, &exact) == Some(true) => ClaimPlacement::Orphan,
             None if self.calls.was_here(&key.0, &exact) == Some(false) => ClaimPlacement::Merged,
-            None => self.claim_placement(&key.0, &exact, back.ingress.is_some()),
+            None => of_claim(&self.cx, &key.0, &exact, back.ingress.is_some()),
         };
         let keys = |orphan| NewKeys { key, exact, orphan, admitted: waited.admitted };
         match place {
-            ClaimPlacement::Peer(node) => self.relay(node, path, back.ingress, message),
+            ClaimPlacement::Peer(node) => relay(&mut self.cx, node, path, back.ingress, message),
             // The very packet, and its transaction is over: whoever sent it has heard, and a second answer is one too many.
             ClaimPlacement::Merged if self.calls.is_copy(&self.cx, &key.0, &exact) => {
                 self.cx.count(Counter::Misrouted("INVITE", "stale"));
@@ -65,7 +62,7 @@ impl Sbc {
                 self.cx.count(Counter::Misrouted("INVITE", "stale"));
             }
             ClaimPlacement::Unsure => {
-                if !self.hold_invite(exact, path, back, message, waited) {
+                if !self.held_invites.hold(&mut self.cx, exact, path, back, message, waited) {
                     self.begin_call(path, back, message, keys(true));
                 }
             }
@@ -97,9 +94,9 @@ impl Sbc {
             return;
         }
         let Some(admitted) = self.admit(&path, back, message, keys.admitted) else { return };
-        let toward = admitted.service.as_deref().and_then(|s| self.crowd_of(&admitted.trunk, Some(s), message));
+        let toward = admitted.service.as_deref().and_then(|s| crowd_of(&self.cx.config, &admitted.trunk, Some(s), message));
         if let Some(trunk) = &toward
-            && !self.makes_room(trunk, keys.exact, path, back, message)
+            && !self.crowds.makes_room(&mut self.cx, trunk, keys.exact, path, back, message)
         {
             return;
         }
@@ -136,15 +133,26 @@ impl Sbc {
         self.release_holds(&keys.key.0, self.cx.local.node);
     }
 
-    pub(super) fn exact_key(&self, key: crate::token::ClaimKey, message: &Message) -> [u8; 16] {
-        let via = message.top_via();
-        self.cx.key.exact_key(key, &via.sent_by(), via.branch().unwrap_or_default())
+    /// There may be room for emergency calls that wait.
+    pub(super) fn on_crowd_tick(&mut self) {
+        for (exact, waiting) in self.crowds.on_tick(&mut self.cx) {
+            self.cx.arrived = waiting.arrived;
+            self.crowds.let_through(Some(exact));
+            let waited = Waited { until: Some(self.cx.now.mono), admitted: true };
+            self.place_invite(waiting.path, waiting.back, &waiting.message, waited);
+            self.crowds.let_through(None);
+        }
+        self.cx.arrived = self.cx.now.mono;
     }
 
-    fn claim_placement(&self, key: &[u8; 16], exact: &[u8; 16], relayed: bool) -> ClaimPlacement {
-        let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let facts = Facts { local: &self.cx.local, view: &self.cx.view, replica: &replica, now: self.cx.now.mono, relayed };
-        placement::of_claim(&facts, key, exact)
+    /// The owner of a held INVITE may have become reachable, or be known to be gone.
+    pub(super) fn on_held_invite(&mut self, id: u64) {
+        let Some(held) = self.held_invites.take(id) else { return };
+        self.cx.arrived = held.arrived;
+        if self.cx.tx.find_server(&server_key(&held.message, &Method::Invite)).is_none() {
+            let waited = Waited { until: Some(held.until), admitted: held.admitted };
+            self.place_invite(held.path, held.back, &held.message, waited);
+        }
     }
 
     /// A call of this node turned out to be another node's, or another call: goes there, and is forgotten here.
@@ -156,9 +164,11 @@ impl Sbc {
         let (back, exact, invite) = (call.back, call.exact, call.invite.clone());
         self.cx.arrived = call.arrived;
         match after {
-            AfterClaim::RelayTo(node) => self.relay(node, back.path, back.ingress, &invite),
+            AfterClaim::RelayTo(node) => relay(&mut self.cx, node, back.path, back.ingress, &invite),
             _ if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", "stale")),
-            _ => _ = self.hold_invite(exact, back.path, back, &invite, Waited { until: None, admitted: true }),
+            _ => {
+                _ = self.held_invites.hold(&mut self.cx, exact, back.path, back, &invite, Waited { until: None, admitted: true })
+            }
         }
     }
 }

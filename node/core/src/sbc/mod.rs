@@ -9,20 +9,23 @@ mod cancel;
 mod commands;
 mod crowd;
 mod doubt;
-mod emits;
 mod explain;
 mod gate;
 mod held_invites;
 mod initial;
 mod memory;
 mod message;
+mod options;
 mod outcome;
 mod place;
 mod receive;
 mod refuse;
+mod relay;
+mod send_for;
 mod standalone;
 mod subscription;
 mod urgency;
+mod whose;
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -60,14 +63,12 @@ pub struct Sbc {
     held_invites: held_invites::HeldInvites,
     /// CANCELs that came before their INVITE (AC-07).
     tombstones: Recent<[u8; 16]>,
-    /// Requests that were redirected once (AC-15).
-    redirected: Recent<[u8; 16]>,
+    redirects: relay::Redirects,
     gate: gate::Gate,
     /// Emergency calls by the trunk that they go to.
     crowds: crowd::Crowds,
     doubted: doubt::Doubted,
-    /// Events of emergency calls are missing that should be there.
-    short_of_events: bool,
+    retention: applied::Retention,
     messages: message::Messages,
     subscriptions: subscription::Subscriptions,
     farewells: Farewells,
@@ -86,11 +87,11 @@ impl Sbc {
             holds: Holds::default(),
             held_invites: Default::default(),
             tombstones: Recent::default(),
-            redirected: Recent::default(),
+            redirects: Default::default(),
             gate: Default::default(),
             crowds: Default::default(),
             doubted: Default::default(),
-            short_of_events: false,
+            retention: Default::default(),
             messages: Default::default(),
             subscriptions: Default::default(),
             farewells: Default::default(),
@@ -128,7 +129,7 @@ impl Sbc {
                 self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_failed(cx));
             }
             Input::ViewChanged(view) => self.on_view(view),
-            Input::SendFailed { id, reason } => self.on_send_failed(id, reason),
+            Input::SendFailed { id, reason } => send_for::on_send_failed(&mut self.cx, id, reason),
             Input::FlowProved { flow, names } => self.gate.on_proved(flow, names),
             Input::FlowClosed(flow) => {
                 self.cx.flows.remove(&flow);
@@ -147,7 +148,7 @@ impl Sbc {
             self.fire_timers();
         }
         self.drain_transactions();
-        self.file_notes();
+        self.calls.file(&mut self.cx);
     }
 
     fn on_view(&mut self, view: View) {
@@ -164,11 +165,6 @@ impl Sbc {
         }
         self.neighbours.plan(&mut self.cx);
         self.farewells.look_for_orphans(&mut self.cx);
-    }
-
-    /// Messages that were noted go into the ladder of their call, or the memory of it.
-    fn file_notes(&mut self) {
-        std::mem::take(&mut self.cx.notes).into_iter().for_each(|note| self.calls.file(note));
     }
 
     /// The next output, to be carried out in order; `None` until the next input.
@@ -234,6 +230,14 @@ impl Sbc {
         result
     }
 
+    /// The caller of a claim has cancelled it, or has another node's answer: a call that this node has ceded is dialled by nobody any more.
+    pub(super) fn on_caller_served(&mut self, key: &[u8; 16], exact: Option<&[u8; 16]>) {
+        let Some(id) = self.calls.of_claim(key) else { return };
+        if self.calls.get(id).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {
+            self.with_call(id, |call, cx| call.on_caller_served(cx));
+        }
+    }
+
     fn on_media(&mut self, event: &crate::io::MediaEvent) {
         use crate::io::MediaEvent;
         let (MediaEvent::Opened { media, .. }
@@ -289,7 +293,7 @@ impl Sbc {
                 self.tombstones.sweep(now);
                 self.calls.sweep(now);
                 self.cx.end_inquiries();
-                self.redirected.sweep(now);
+                self.redirects.sweep(now);
                 self.gate.sweep(now);
                 self.cx.health.sweep(now);
                 self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);

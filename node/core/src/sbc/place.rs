@@ -1,14 +1,14 @@
 //! Requests within a dialog: to the call, to its owner, or an answer that is safe to give.
 
 use super::Sbc;
-use crate::call::finish_response;
+use super::relay::relay;
+use super::whose::by_facts;
 use crate::call::server_key;
-use crate::ctx::AGENT;
-use crate::ids::{CallUid, LocalId, NodeId};
-use crate::io::{Counter, Path, ReturnPath, Side, Transport};
-use crate::placement::{self, Facts, Placement};
-use crate::policy::{MisroutePolicy, Standing};
-use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
+use crate::ids::{CallUid, LocalId};
+use crate::io::{Counter, Path, ReturnPath, Side};
+use crate::placement::{self, Placement};
+use crate::policy::Standing;
+use crate::sip::{Message, Method};
 use crate::transaction::ServerUser;
 
 impl Sbc {
@@ -19,28 +19,17 @@ impl Sbc {
             let key = self.cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
             self.on_caller_served(&key.0, None);
         }
-        let (named, place) = {
-            let replica = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let facts = Facts {
-                local: &self.cx.local,
-                view: &self.cx.view,
-                replica: &replica,
-                now: self.cx.now.mono,
-                relayed: back.ingress.is_some(),
-            };
-            let named = placement::named_call(&self.cx.key, &replica, message);
+        let (named, place) = by_facts(&self.cx, back.ingress.is_some(), |facts, replica| {
+            let named = placement::named_call(&self.cx.key, replica, message);
+            let of_events = |uid| self.calls.place(&self.cx, uid).is_some_and(|id| self.subscriptions.has(id));
             let place = match named {
                 // Over, whatever the log knows of it; but for what it left behind (RFC 5057).
-                Some((uid, _)) if self.calls.unrecorded_place(&self.cx, uid).is_some() && !self.own_subscription(uid) => {
-                    Placement::Nowhere
-                }
-                Some((uid, _)) => {
-                    placement::of_call(&facts, uid, self.calls.own(&self.cx, uid).is_some() || self.own_subscription(uid))
-                }
-                None => placement::of_nothing(&facts),
+                Some((uid, _)) if self.calls.unrecorded_place(&self.cx, uid).is_some() && !of_events(uid) => Placement::Nowhere,
+                Some((uid, _)) => placement::of_call(facts, uid, self.calls.own(&self.cx, uid).is_some() || of_events(uid)),
+                None => placement::of_nothing(facts),
             };
             (named, place)
-        };
+        });
         let label = message.method().label();
         match (place, named) {
             (Placement::Mine, Some((uid, side))) => self.on_own(uid, side, back, message),
@@ -49,8 +38,10 @@ impl Sbc {
                     self.cx.count(Counter::Misrouted(label, "stranger"));
                     return;
                 }
-                if !self.redirect(node, uid, side, &path, back, message) {
-                    self.relay(node, path, back.ingress, message);
+                let config = self.cx.config.clone();
+                let trunk = self.gate.trunk_at(&config, &path, back.ingress);
+                if !self.redirects.redirect(&mut self.cx, trunk, node, (uid, side), back, message) {
+                    relay(&mut self.cx, node, path, back.ingress, message);
                 }
             }
             _ if message.method() == &Method::Ack => self.cx.count(Counter::Misrouted(label, "drop")),
@@ -94,7 +85,11 @@ impl Sbc {
         match standing {
             _ if !known => {}
             Standing::Known => {}
-            Standing::Doubtful => return self.doubt(id, side, back, message),
+            Standing::Doubtful if self.doubted.open(id, side) => {
+                return self.with_call(id, |call, cx| call.doubt(cx, side, back, message));
+            }
+            // One that has moved repeats it.
+            Standing::Doubtful => return self.cx.count(Counter::Dropped("source")),
             Standing::Foreign => {
                 // No answer: to the far end a lost packet, to a forger no news. The call lives (AC-52).
                 self.cx.count(Counter::Dropped("source"));
@@ -104,8 +99,21 @@ impl Sbc {
         self.on_own_known(id, side, back, message, known);
     }
 
+    /// Time to look again: what was held of a far end that has moved goes on.
+    pub(super) fn on_doubt_due(&mut self, id: LocalId, side: Side) {
+        let held = self.with_call(id, |call, cx| call.on_doubt_due(cx, side));
+        if !self.calls.get(id).is_some_and(|call| call.is_doubted(side)) {
+            self.doubted.close(id, side);
+        }
+        for (back, message) in held {
+            // The first one may have ended the call.
+            let known = self.calls.get(id).is_some_and(|call| call.fits(side, &message));
+            self.on_own_known(id, side, back, &message, known);
+        }
+    }
+
     /// A request of the far end itself. `known`: it fits its leg.
-    pub(super) fn on_own_known(&mut self, id: LocalId, side: Side, back: ReturnPath, message: &Message, known: bool) {
+    fn on_own_known(&mut self, id: LocalId, side: Side, back: ReturnPath, message: &Message, known: bool) {
         if message.method() == &Method::Ack {
             self.with_call(id, |call, cx| {
                 if call.fits(side, message) {
@@ -126,41 +134,5 @@ impl Sbc {
             return;
         };
         self.with_call(id, |call, cx| call.on_request(cx, side, tx, back, message));
-    }
-
-    /// 302 to the owner, where the trunk wants that and the request was not redirected before (AC-15). False: relay it.
-    fn redirect(&mut self, to: NodeId, uid: CallUid, side: Side, path: &Path, back: ReturnPath, message: &Message) -> bool {
-        let redirectable = matches!(message.method(), Method::Bye | Method::Invite | Method::Update | Method::Info);
-        let realm = path.role.realm();
-        let trunk = self.gate.trunk_at(&self.cx.config, path, back.ingress);
-        let wanted = trunk.is_some_and(|t| t.misroute == MisroutePolicy::Redirect);
-        if !redirectable || !wanted || back.ingress.is_some() {
-            return false;
-        }
-        let id = self.cx.key.claim_key(message.call_id(), message.method().as_str(), message.cseq()).0;
-        let Some(node) = self.cx.view.node(to).cloned() else { return false };
-        if !self.redirected.note(self.cx.now.mono, id) {
-            return false;
-        }
-        let kind = match side {
-            Side::Caller => crate::token::TokenKind::CallerLeg,
-            Side::Callee => crate::token::TokenKind::CalleeLeg,
-        };
-        let token = self.cx.key.seal(crate::token::OwnerToken { kind, uid });
-        let ip = if realm == crate::io::Realm::Core { node.core } else { node.unicast }.like(path.remote.ip());
-        let port = self.cx.local.port_of(path.transport);
-        // What was asked as sips stays so (RFC 3261 §12.1.1).
-        let secure = message.request_uri().and_then(|uri| Uri::parse(uri).ok()).is_some_and(|uri| uri.scheme() == Scheme::Sips);
-        let secure = secure && path.transport == Transport::Tls;
-        let (scheme, parameter) = if secure { ("sips", "") } else { ("sip", path.transport.contact_parameter()) };
-        let mut draft = message.response(302, None);
-        finish_response(&mut draft, message, 302, "", AGENT);
-        draft.push(HeaderId::Contact, format!("<{scheme}:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
-        crate::call::fill_via(&mut draft, &back);
-        self.cx.count(Counter::Misrouted(message.method().label(), "redirect"));
-        if let Some(payload) = self.cx.encode(&draft) {
-            self.cx.send(back, None, payload);
-        }
-        true
     }
 }

@@ -1,6 +1,7 @@
 //! What follows from what the gate says: the answer to what is refused, what is counted, and what is taken of rates.
 
 use super::Sbc;
+use super::calls::Calls;
 use super::gate::{Admitted, Entrance, Gate, Refusal, Sights, Why, challenge, is_emergency};
 use crate::call::Services;
 use crate::io::{Counter, Path, ReturnPath};
@@ -18,7 +19,7 @@ impl Sbc {
     pub(super) fn admit(&mut self, path: &Path, back: ReturnPath, request: &Message, before: bool) -> Option<Admitted> {
         let (admitted, due) = Entrance::by_path(self.sights(), path, back.ingress, request).admit(before);
         if let Some(taken) = due.taken {
-            self.gate.limits.take(&mut self.cx, taken);
+            self.gate.limits.take(&self.cx, taken);
         }
         if let Some(proof) = due.proof {
             self.cx.count(Counter::Auth("accepted"));
@@ -39,23 +40,25 @@ impl Sbc {
             if let Some(trunk) = self.gate.trunk_at(&config, path, back.ingress) {
                 challenge(&mut self.cx, back, request, trunk, wrong);
             }
-        } else if refusal.status > 0 && ((invite && refusal.why.is_told_always()) || self.may_refuse(&back, request)) {
+        } else if refusal.status > 0
+            && ((invite && refusal.why.is_told_always()) || may_refuse(&mut self.cx, &mut self.gate, &self.calls, &back, request))
+        {
             self.cx.reject_with(back, request, refusal.status, &refusal.fields);
         }
     }
 
     /// Refuses a request without state, as long as its source may be answered.
     pub(super) fn refuse(&mut self, back: ReturnPath, request: &Message, status: u16) {
-        if self.may_refuse(&back, request) {
+        if may_refuse(&mut self.cx, &mut self.gate, &self.calls, &back, request) {
             self.cx.reject_stateless(back, request, status);
         }
     }
+}
 
-    /// A call for help hears what is wrong with it, whatever else its source sent.
-    fn may_refuse(&mut self, back: &ReturnPath, request: &Message) -> bool {
-        let urgent = request.method() == &Method::Invite && is_emergency(&self.cx, &self.calls, request);
-        urgent || self.gate.limits.may_answer(&mut self.cx, back)
-    }
+/// A call for help hears what is wrong with it, whatever else its source sent.
+fn may_refuse(cx: &mut Services, gate: &mut Gate, calls: &Calls, back: &ReturnPath, request: &Message) -> bool {
+    let urgent = request.method() == &Method::Invite && is_emergency(cx, calls, request);
+    urgent || gate.limits.may_answer(cx, back)
 }
 
 /// Counts a refusal. A scanner's source is blocked for a while.

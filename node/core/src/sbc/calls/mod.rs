@@ -8,7 +8,7 @@ mod unrecorded;
 use std::collections::{BTreeMap, HashMap};
 
 use super::memory::{PastLadders, Recent};
-use crate::call::{Call, Ended, Journal, Ladder, Note, Services, Usage};
+use crate::call::{Call, Ended, Journal, Ladder, Services, Usage};
 use crate::ids::{CallUid, LocalId, MediaId};
 use crate::io::Counter;
 use crate::time::Instant;
@@ -130,11 +130,13 @@ impl Calls {
         self.own(cx, uid).map(|call| &call.ladder).or_else(|| self.ladders.get(uid))
     }
 
-    /// Files a message in the ladder of its call.
-    pub(super) fn file(&mut self, note: Note) {
-        match self.open.get_mut(&note.call) {
-            Some(call) => call.ladder.add(note),
-            None => self.ladders.add(note),
+    /// Files messages that were noted in the ladder of their call, or the memory of it.
+    pub(super) fn file(&mut self, cx: &mut Services) {
+        for note in std::mem::take(&mut cx.notes) {
+            match self.open.get_mut(&note.call) {
+                Some(call) => call.ladder.add(note),
+                None => self.ladders.add(note),
+            }
         }
     }
 

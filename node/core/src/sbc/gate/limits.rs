@@ -127,7 +127,7 @@ impl Limits {
     }
 
     /// One more has begun, or was refused for a limit: takes what it takes of each that was reached.
-    pub(in crate::sbc) fn take(&mut self, cx: &mut Services, taken: Taken) {
+    pub(in crate::sbc) fn take(&mut self, cx: &Services, taken: Taken) {
         let (now, settings) = (cx.now.mono, &cx.config.settings);
         let Taken { source, trunk, emergency, over } = taken;
         let single = !is_neighbour(&cx.config, source.to_canonical());

@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::list::Admitted;
 use super::*;
 use crate::auth::{AuthHeader, Hash, Secret};
-use crate::call::LOOP_PARAM;
+use crate::call::{LOOP_PARAM, Services};
 use crate::ctx::LocalConfig;
 use crate::ids::{Incarnation, LocalId, NodeId};
-use crate::io::{Addresses, ReturnPath, Transport};
+use crate::io::{Addresses, Realm, ReturnPath, Transport};
 use crate::policy::{AclAction, AclRule, Challenger, Prefix, SubscribePolicy, Trunk, User};
 use crate::replica::Replica;
+use crate::sbc::calls::Calls;
+use crate::sbc::subscription::Subscriptions;
+use crate::sip::{Message, Method};
 use crate::store_pb::{Block, Command, Entry as LogEntry, command::Kind};
 use crate::time::Now;
 use crate::token::ClusterKey;
@@ -110,7 +114,7 @@ impl Scene {
         }
         let (admitted, due) = entrance.admit(false);
         if let Some(taken) = due.taken {
-            self.gate.limits.take(&mut self.cx, taken);
+            self.gate.limits.take(&self.cx, taken);
         }
         admitted
     }
@@ -232,8 +236,11 @@ fn lasting_rows(looped: &str) -> Vec<Row<'_>> {
     ]
 }
 
-/// What a limit or a challenge refuses: a preparation, and the request.
-fn momentary_rows() -> Vec<(fn(&mut Scene), &'static str, Message, usize, u16)> {
+/// A preparation, source and request; the number of the reason and the status.
+type MomentaryRow = (fn(&mut Scene), &'static str, Message, usize, u16);
+
+/// What a limit or a challenge refuses.
+fn momentary_rows() -> Vec<MomentaryRow> {
     let ordinary = || request("INVITE", ORDINARY, "", "");
     vec![
         (|_| (), "198.18.12.1", ordinary(), 18, 401),

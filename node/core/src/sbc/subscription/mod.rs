@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::Sbc;
 use crate::call::{Authenticated, End, Known, Refer, Services, Timer, Usage, asks_for_sips, is_sips, keep_alive_after};
 use crate::dialog::{Dialog, without_tag};
-use crate::ids::{CallUid, LocalId};
+use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
 use crate::policy::Prefix;
 use crate::sip::{Draft, HeaderId, Message};
@@ -139,11 +139,6 @@ impl Sbc {
     /// Subscriptions that this node holds.
     pub fn subscription_count(&self) -> usize {
         self.subscriptions.len()
-    }
-
-    /// True when this id names a subscription of this node.
-    pub(super) fn own_subscription(&self, uid: CallUid) -> bool {
-        self.calls.place(&self.cx, uid).is_some_and(|id| self.subscriptions.has(id))
     }
 
     fn prolong(&mut self, id: LocalId, life: Duration) {

@@ -2,7 +2,7 @@
 //!
 //! Nothing is kept of it: the id under which a failure comes back holds whose it was.
 
-use super::Sbc;
+use crate::call::Services;
 use crate::ids::{NodeId, SendId};
 use crate::io::{Counter, Output, PeerMessage, SendFailure, Transmit};
 use crate::transaction::SEND_MARK;
@@ -30,26 +30,22 @@ fn id_there(id: SendId) -> Option<(NodeId, SendId)> {
     Some((NodeId(node), SendId(SEND_MARK | (id.0 & ((1 << OWNER_BITS) - 1)))))
 }
 
-impl Sbc {
-    /// The owner of a call wants something sent.
-    pub(super) fn on_emit(&mut self, from: NodeId, mut transmit: Transmit) {
-        // Only addresses of this node can be asked for.
-        if !self.cx.local.addresses(transmit.path.role).contains(transmit.path.local.ip()) {
-            self.cx.count(Counter::Dropped("emit_address"));
-            return;
-        }
-        transmit.id = id_here(from, transmit.id);
-        self.cx.out.push_back(Output::Transmit(transmit));
+/// The owner of a call wants something sent.
+pub(super) fn send_for(cx: &mut Services, owner: NodeId, mut transmit: Transmit) {
+    // Only addresses of this node can be asked for.
+    if !cx.local.addresses(transmit.path.role).contains(transmit.path.local.ip()) {
+        cx.count(Counter::Dropped("emit_address"));
+        return;
     }
+    transmit.id = id_here(owner, transmit.id);
+    cx.out.push_back(Output::Transmit(transmit));
+}
 
-    /// Something could not be sent: of a transaction here, or at another node.
-    pub(super) fn on_send_failed(&mut self, id: SendId, reason: SendFailure) {
-        match id_there(id) {
-            None => self.cx.tx.on_send_failed(self.cx.now.mono, id, reason),
-            Some((to, id)) => {
-                self.cx.out.push_back(Output::Peer { to, message: PeerMessage::EmitFailed { id, reason } });
-            }
-        }
+/// Something could not be sent: of a transaction here, or at another node.
+pub(super) fn on_send_failed(cx: &mut Services, id: SendId, reason: SendFailure) {
+    match id_there(id) {
+        None => cx.tx.on_send_failed(cx.now.mono, id, reason),
+        Some((to, id)) => cx.out.push_back(Output::Peer { to, message: PeerMessage::EmitFailed { id, reason } }),
     }
 }
 
