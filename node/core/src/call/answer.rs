@@ -1,15 +1,17 @@
 //! The called side's responses to the first INVITE, brought to the caller.
 
-use super::claim::ClaimEvent;
+use super::challenge::Challenged;
+use super::claim::{ClaimEvent, Then};
+use super::failure::Failure;
 use super::media::MediaPhase;
 use super::outgoing::Purpose;
+use super::redirect::Redirector;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::two_hundred::{Accepted, SentAck};
-use super::ways::{FarEnd, NextHop};
+use super::two_hundred::Accepted;
 use super::{Call, CallPhase, body, headers};
-use crate::dialog::{Dialog, DialogRef, PairId};
-use crate::io::{ReturnPath, Side};
+use crate::dialog::{DialogRef, PairId};
+use crate::io::{Counter, ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
 use crate::targets::AttemptState;
@@ -26,55 +28,65 @@ impl Call {
         response: &Message,
     ) {
         let status = response.status().unwrap_or(0);
-        let Some(at) = self.attempts.iter().position(|a| a.index == index) else { return };
+        if self.uac.attempt(index).is_none() {
+            return;
+        }
         self.ladder.received(cx.now.unix, self.callee.realm, back, response);
         if action == ResponseAction::Absorb {
             return;
         }
-        self.reconsider(cx, at, status);
-        let attempt = &mut self.attempts[at];
+        if self.phase == CallPhase::Dialling
+            && let Some(revived) = self.uac.reconsider(cx, index, status)
+        {
+            self.return_to(cx, revived);
+        }
+        let Some(attempt) = self.uac.attempt_mut(index) else { return };
         cx.stop_timer(&mut attempt.timer);
         let path = attempt.path;
         cx.target_responded(&path, status, response);
-        self.targets.on_answer(path.remote);
+        if (100..=199).contains(&status) {
+            attempt.on_provisional(cx, status);
+        }
+        let wanted = attempt.state.is_wanted();
+        self.uac.targets.on_answer(path.remote);
         match status {
             100..=199 => {
-                self.attempts[at].on_provisional(cx, status);
-                if self.attempts[at].state.is_wanted() && status > 100 && self.phase == CallPhase::Dialling {
+                if wanted && status > 100 && self.phase == CallPhase::Dialling {
                     self.restart_ring(cx);
                     self.on_provisional(cx, index, response);
                 }
             }
-            200..=299 => self.on_success(cx, at, response),
-            _ => self.on_failure(cx, at, status, action, response),
+            200..=299 => self.on_success(cx, index, response),
+            _ => self.on_failure(cx, index, status, action, response),
         }
     }
 
-    fn on_success(&mut self, cx: &mut Services, at: usize, response: &Message) {
+    fn on_success(&mut self, cx: &mut Services, index: u32, response: &Message) {
         let same_fork = self.pairs[self.toward(Side::Callee)].dialog.remote_tag.as_deref() == response.to_tag();
-        let index = self.attempts[at].index;
         if self.phase == CallPhase::Answered && same_fork && self.repeat_ack(cx, Side::Callee, response.cseq(), response.to_tag())
         {
             return;
         }
-        self.attempts[at].finish();
+        let Some(attempt) = self.uac.attempt_mut(index) else { return };
+        attempt.finish();
+        let wanted = attempt.state.is_wanted();
         if self.phase == CallPhase::Answered && same_fork {
             return; // Its ACK waits for the caller's.
         }
-        if self.phase != CallPhase::Dialling || !self.attempts[at].state.is_wanted() {
-            self.reject_answer(cx, at, response);
+        if self.phase != CallPhase::Dialling || !wanted {
+            self.reject_answer(cx, index, response);
             return;
         }
         let streams = body::Descriptions::of(response).streams();
-        if let Some((_, held)) = &self.held_answer {
+        if let Some(held) = self.uac.held_answer() {
             if held.to_tag() != response.to_tag() {
-                self.reject_answer(cx, at, response);
+                self.reject_answer(cx, index, response);
             }
             return;
         }
         // Ports first: without them the release comes with them.
         if !self.media.ensure(cx, streams) || self.must_wait_for_prack(cx, index, response) {
-            self.held_answer = Some((index, response.clone()));
+            self.uac.hold_answer(index, response.clone());
             return;
         }
         self.answer(cx, index, response);
@@ -85,20 +97,12 @@ impl Call {
         if self.phase != CallPhase::Dialling || self.media.phase == MediaPhase::Opening {
             return;
         }
-        let Some((index, response)) = self.held_answer.take() else { return };
+        let Some((index, response)) = self.uac.take_answer() else { return };
         if self.must_wait_for_prack(cx, index, &response) {
-            self.held_answer = Some((index, response));
+            self.uac.hold_answer(index, response);
             return;
         }
         self.answer(cx, index, &response);
-    }
-
-    /// A 2xx that still waits when the call ends.
-    pub(super) fn drop_held_answer(&mut self, cx: &mut Services) {
-        let Some((index, response)) = self.held_answer.take() else { return };
-        if let Some(at) = self.attempts.iter().position(|a| a.index == index) {
-            self.reject_answer(cx, at, &response);
-        }
     }
 
     fn answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
@@ -107,9 +111,7 @@ impl Call {
         self.learn_session_id(Side::Callee, response);
         let Some(pair) = self.pairs.of_response(cx, self.uid, index, response) else {
             self.invite_tx = Some(tx);
-            if let Some(at) = self.attempts.iter().position(|a| a.index == index) {
-                self.reject_answer(cx, at, response);
-            }
+            self.reject_answer(cx, index, response);
             return;
         };
         let (caller, called) = (pair.caller(), pair.callee());
@@ -125,7 +127,7 @@ impl Call {
         let dialog = &mut self.pairs[called].dialog;
         dialog.on_dialog_response(response);
         cx.drop_own_routes(dialog);
-        if let Some(attempt) = self.attempts.iter().find(|a| a.index == index) {
+        if let Some(attempt) = self.uac.attempt(index) {
             self.callee.path = attempt.path;
         }
         for at in [caller, called] {
@@ -156,11 +158,7 @@ impl Call {
             let ack = self.own_ack(called, cseq);
             self.send_on(cx, called, ack, Purpose::Ack(cseq));
         }
-        for other in &mut self.attempts {
-            if other.index != index {
-                other.cancel(cx, Some("SIP;cause=200;text=\"Call completed elsewhere\""));
-            }
-        }
+        self.uac.cancel_others(cx, index, "SIP;cause=200;text=\"Call completed elsewhere\"");
         let record = store_pb::Answer {
             call: self.uid.to_bytes().to_vec().into(),
             epoch: self.epoch.0,
@@ -171,73 +169,82 @@ impl Call {
         self.journal.push(cx, Kind::Answer(record));
     }
 
-    /// A 2xx that nobody wants any more (cancelled, late, or from a second fork): ACK and BYE at once.
-    fn reject_answer(&mut self, cx: &mut Services, at: usize, response: &Message) {
-        let attempt = &self.attempts[at];
-        let mut dialog: Dialog = attempt.dialog.clone();
-        dialog.on_dialog_response(response);
-        cx.drop_own_routes(&mut dialog);
-        dialog.local_cseq = dialog.local_cseq.max(self.pairs.cseq_of(attempt.index, response.to_tag()).unwrap_or(0));
-        let (tls_name, cseq) = (attempt.tls_name.clone(), attempt.cseq);
-        let candidate = &attempt.candidate;
-        let far = FarEnd {
-            realm: candidate.realm,
-            trunk: &candidate.trunk,
-            dialog: &dialog,
-            path: &attempt.path,
-            ingress: None,
-            tls_name: tls_name.as_deref(),
-            secure: false,
-        };
-        // RFC 3261 §12.2.1.1. A name is not waited for: where the INVITE went is nearly always right.
-        let path = match far.next_hop(cx) {
-            NextHop::Known { path, .. } => path,
-            NextHop::Ask(_) => attempt.path,
-        };
-        let back = ReturnPath::here(path);
-        if self.repeat_ack(cx, Side::Callee, cseq, dialog.remote_tag.as_deref()) {
+    /// A final response other than 2xx to the INVITE of an attempt.
+    fn on_failure(&mut self, cx: &mut Services, index: u32, status: u16, action: ResponseAction, response: &Message) {
+        let Some(attempt) = self.uac.attempt_mut(index) else { return };
+        if action == ResponseAction::NeedAck {
+            attempt.ack_failure(cx, &mut self.ladder, response);
+        }
+        let passed_over = attempt.state == AttemptState::PassedOver;
+        attempt.finish();
+        if self.phase != CallPhase::Dialling || !attempt.state.is_wanted() {
+            // Of a target that was passed over: should nothing better come, the caller hears of it.
+            if passed_over && status >= 400 && !matches!(status, 401 | 407 | 482) {
+                self.uac.note_failure(status, Some(response));
+            }
             return;
         }
-        let mut ack = dialog.ack(cseq);
-        self.put_session_id(Side::Callee, &mut ack);
-        self.authorize(cx, Side::Callee, &mut ack);
-        let branch = cx.mint_branch();
-        ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
-        if let Some(payload) = cx.encode(&ack) {
-            let (to, remote_tag) = (self.toward(Side::Callee), dialog.remote_tag.clone());
-            let way = super::ways::Way { back, tls_name: tls_name.clone() };
-            let sent = SentAck { to, cseq, remote_tag, way, payload: payload.clone(), again: None };
-            self.two_hundred.keep_refused(sent);
-            self.ladder.sent(cx.now.unix, self.callee.realm, &back, &ack);
-            cx.send(back, tls_name.clone(), payload);
+        if self.is_challenge(action, status) {
+            match self.on_dial_challenge(cx, index, response) {
+                Challenged::Answered => return,
+                Challenged::Refused => {
+                    // Our own fault, which the caller cannot mend with a password: another target may know us.
+                    self.uac.note_failure(502, None);
+                    self.try_dial(cx);
+                    return;
+                }
+                Challenged::NotOurs => {}
+            }
         }
-        let mut bye = dialog.request(&Method::Bye);
-        self.put_session_id(Side::Callee, &mut bye);
-        let retry = self.authorize(cx, Side::Callee, &mut bye);
-        let branch = cx.mint_branch();
-        bye.insert_first(HeaderId::Via, cx.via(&path, &branch));
-        self.ladder.sent(cx.now.unix, self.callee.realm, &back, &bye);
-        if let Some(payload) = cx.encode(&bye) {
-            let way = super::ways::Way { back, tls_name };
-            let authenticated = retry.map(|retry| self.authenticated(Side::Callee, retry, &way));
-            cx.send_after_bye(self.id, branch.into(), way.back, way.tls_name, payload, authenticated);
+        if status == 482 {
+            match self.tell_claim(cx, ClaimEvent::Merged) {
+                Then::PassOn => {}
+                Then::Redial => {
+                    self.uac.repeat(index);
+                    return self.try_dial(cx);
+                }
+                _ => return,
+            }
         }
+        if status == 422 && self.dial_longer(index, response) {
+            self.try_dial(cx);
+            return;
+        }
+        self.uac.note_failure(status, Some(response));
+        let to = self.toward(Side::Callee);
+        let from =
+            Redirector { trunk: &self.callee.trunk, realm: self.callee.realm, dialled: &self.pairs[to].dialog.remote_target };
+        let followed = (300..400).contains(&status) && self.uac.follow(cx, &from, response);
+        if followed {
+            cx.count(Counter::Target("redirected"));
+        }
+        // RFC 3263 §4.3: a 5xx says that this target cannot; another may. 408 is its word that nobody answered there (RFC 3261 §21.4.9),
+        // 430 that the way to it is gone (RFC 5626 §5.3). Anything else is the user's answer, a 6xx everywhere.
+        let cannot = (500..600).contains(&status) || matches!(status, 408 | 430);
+        if followed || (cannot && self.uac.has_alternative()) {
+            self.try_dial(cx);
+            return;
+        }
+        // The user's answer goes at once. What other targets said before tells less.
+        let last = Failure { status, response: Some(response.clone()) };
+        let failure = if cannot { self.uac.take_failure().unwrap_or(last) } else { last };
+        self.pass_failure(cx, &failure);
     }
 
     /// The target gave no answer at all, or could not be reached.
     pub fn on_dial_lost(&mut self, cx: &mut Services, index: u32, status: u16) {
-        let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index) else { return };
-        let silent = matches!(attempt.state, AttemptState::Calling { .. });
-        attempt.finish();
-        cx.stop_timer(&mut attempt.timer);
-        if !attempt.state.is_wanted() || self.phase != CallPhase::Dialling {
-            return;
+        if self.uac.lost(cx, index, self.phase == CallPhase::Dialling) {
+            self.uac.note_failure(status, None);
+            self.try_dial(cx);
         }
-        if silent {
-            cx.target_failed(&attempt.path, None);
+    }
+
+    /// The target has been silent for too long: the next one, if there is one.
+    pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
+        if self.uac.on_silence(cx, index) {
+            self.uac.note_failure(480, None);
+            self.try_dial(cx);
         }
-        self.note_failure(status, None);
-        self.try_dial(cx);
     }
 
     /// A response to the caller, with the fields of the called side's that cross.

@@ -8,10 +8,9 @@ use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::dialog::{Dialog, PairId};
 use crate::ids::LocalId;
-use crate::io::{Path, ReturnPath};
+use crate::io::{Path, ReturnPath, Target};
 use crate::sip::{Draft, HeaderId, Message, Method};
-use crate::targets::Candidate;
-use crate::targets::{AttemptEvent, AttemptState};
+use crate::targets::{AttemptEvent, AttemptState, Candidate, Large};
 use crate::timer::TimerId;
 use crate::transaction::ClientTxId;
 
@@ -76,6 +75,12 @@ impl Attempt {
         if self.state.on(AttemptEvent::Provisional(status)) {
             self.send_cancel(cx);
         }
+    }
+
+    /// Its target once more, as another leg: by the way that it went, whatever that of its size was.
+    pub(super) fn another_leg(&self) -> Candidate {
+        let target = Target { addr: self.path.remote, transport: self.path.transport };
+        Candidate { target, uri: Some(self.uri.clone()), again: None, large: Large::Stay, ..self.candidate.clone() }
     }
 
     /// A final response came, or none will.

@@ -203,8 +203,8 @@ impl Call {
     }
 
     /// A 401 or 407 to the first INVITE, which is acknowledged: the INVITE again in the same dialog with the next CSeq number.
-    pub(super) fn on_dial_challenge(&mut self, cx: &mut Services, at: usize, response: &Message) -> Challenged {
-        let Some(mut retry) = self.attempts[at].retry.take() else { return Challenged::NotOurs };
+    pub(super) fn on_dial_challenge(&mut self, cx: &mut Services, index: u32, response: &Message) -> Challenged {
+        let Some(mut retry) = self.uac.attempt_mut(index).and_then(|a| a.retry.take()) else { return Challenged::NotOurs };
         match self.learn(cx, Side::Callee, &mut retry, response) {
             Challenged::Answered => {}
             other => return other,
@@ -218,7 +218,8 @@ impl Call {
         let mut draft = retry.draft.clone();
         let Some(credentials) = cx.credentials(&self.callee.trunk) else { return Challenged::Refused };
         self.give(cx, Side::Callee, &credentials, &mut draft);
-        let (path, tls_name, index) = (self.attempts[at].path, self.attempts[at].tls_name.clone(), self.attempts[at].index);
+        let Some(attempt) = self.uac.attempt_mut(index) else { return Challenged::Refused };
+        let (path, tls_name) = (attempt.path, attempt.tls_name.clone());
         let branch = cx.mint_branch();
         let via = cx.via(&path, &branch);
         draft.insert_first(HeaderId::Via, &*via);
@@ -229,10 +230,9 @@ impl Call {
         let Some(tx) = sent else { return Challenged::Refused };
         self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
         // The old transaction goes on absorbing copies of its 401; what becomes of it says nothing of the new one.
-        cx.tx.set_client_user(self.attempts[at].tx, ClientUser::Nobody);
+        cx.tx.set_client_user(attempt.tx, ClientUser::Nobody);
         let failover = cx.config.failover_after(&self.callee.trunk);
         let timer = Some(cx.start_timer(failover, Timer::Call(self.id, CallTimer::Failover(index))));
-        let attempt = &mut self.attempts[at];
         attempt.dialog.local_cseq = cseq;
         (attempt.tx, attempt.via, attempt.branch, attempt.cseq, attempt.timer) = (tx, via, branch.into(), cseq, timer);
         attempt.state.note(AttemptEvent::Again);

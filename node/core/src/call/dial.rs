@@ -1,22 +1,21 @@
 //! Where to dial, and the INVITE toward one target after the other.
 
 use super::address::{is_sips, request_uri, to_value};
+use super::attempt::Attempt;
 use super::media::MediaPhase;
 use super::services::{LOOP_PARAM, Services};
 use super::timer::{CallTimer, Timer};
-use super::{Attempt, Call, CallPhase, headers};
+use super::uac::Revived;
+use super::{Call, CallPhase, headers};
 use crate::dialog::Dialog;
 use crate::ids::ResolveId;
 use crate::io::{ResolveError, ReturnPath, Target};
 use crate::policy::Topology;
 use crate::routing;
-use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
-use crate::targets::{AttemptState, Candidate, Hop, Large, Next, Redial};
+use crate::sip::{HeaderId, Message, Method};
+use crate::targets::{AttemptState, Candidate, Hop, Next};
 use crate::token::ClaimKey;
 use crate::transaction::{CallUse, ClientUser, NewRequest, QuestionUser};
-
-/// Targets dialled for one call at the most, over all answers of the DNS.
-pub(super) const MAX_ATTEMPTS: usize = 16;
 
 /// RFC 5393 §5.3.3: what a request without Max-Breadth gets.
 const MAX_BREADTH: &str = "60";
@@ -25,49 +24,23 @@ const MAX_BREADTH: &str = "60";
 pub const DATAGRAM_MAX: usize = 1300;
 
 impl Call {
-    /// Finds the route. A call without one fails in `try_dial`.
-    pub(super) fn plan(&mut self, cx: &Services) {
-        if let Some(replaced) = &self.replaced {
-            replaced.hops().for_each(|hop| self.targets.push(hop));
-            return;
-        }
-        let Ok(uri) = Uri::parse(self.invite.request_uri().unwrap_or_default()) else { return };
-        let config = cx.config.clone();
-        let service = self.emergency_info.as_ref().map(|i| i.service.as_str());
-        let Some(route) = routing::route(&config, &uri, service, &self.caller.trunk) else { return };
-        let secure = uri.scheme() == Scheme::Sips;
-        for (trunk, target) in routing::targets(&config, route) {
-            if !routing::carries(target.transport, secure, self.emergency) {
-                self.unsecured = true;
-                continue;
-            }
-            self.targets.push(Hop {
-                trunk: trunk.name.clone(),
-                realm: trunk.realm,
-                host: target.host.clone(),
-                choice: routing::transport_choice(target.transport, secure),
-                uri: None,
-            });
-        }
-    }
-
     /// Dials the next target, once claim and ports are decided.
     pub(super) fn try_dial(&mut self, cx: &mut Services) {
         let ready = matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling)
             && self.claim.may_dial()
             && self.media.phase != MediaPhase::Opening
-            && self.attempts.iter().all(|a| !a.state.is_open());
+            && !self.uac.is_asking();
         if !ready {
             // The DNS need not wait for the rest.
             if self.phase == CallPhase::Preparing
-                && let Some(hop) = self.targets.look_ahead()
+                && let Some(hop) = self.uac.targets.look_ahead()
             {
                 self.look_up(cx, hop);
             }
             return;
         }
         loop {
-            match self.targets.next(|c| cx.defers(c.realm, &c.target)) {
+            match self.uac.targets.next(|c| cx.defers(c.realm, &c.target)) {
                 Next::Try(candidate) => {
                     if self.dial(cx, candidate) {
                         return;
@@ -78,17 +51,17 @@ impl Call {
                 Next::Exhausted => break,
             }
         }
-        if self.back_to_the_silent(cx) {
-            return;
+        if let Some(revived) = self.uac.back_to_the_silent(cx) {
+            return self.return_to(cx, revived);
         }
-        let there = self.emergency || self.unsecured;
-        let otherwise = routing::unrouted(self.attempts.is_empty() && there);
+        let there = (self.emergency && !self.uac.has_dialled()) || self.uac.lacks_secure_target();
+        let otherwise = routing::unrouted(there);
         self.fail_with_best(cx, otherwise);
     }
 
     fn look_up(&mut self, cx: &mut Services, hop: Hop) {
         let question = cx.resolve(QuestionUser::Call(self.id), hop.question());
-        self.targets.asked(question, hop);
+        self.uac.targets.asked(question, hop);
     }
 
     /// The DNS answered.
@@ -96,11 +69,11 @@ impl Call {
         if self.on_send_resolved(cx, id, &result) {
             return;
         }
-        if !self.targets.on_resolved(id, result.as_deref().ok()) {
+        if !self.uac.targets.on_resolved(id, result.as_deref().ok()) {
             return;
         }
         if result.is_err() {
-            self.note_failure(480, None);
+            self.uac.note_failure(480, None);
         }
         self.try_dial(cx);
     }
@@ -115,15 +88,15 @@ impl Call {
         if self.media.phase == MediaPhase::Opening {
             self.media.on_open_failed();
         }
-        if self.targets.stop_waiting() {
-            self.note_failure(480, None);
+        if self.uac.targets.stop_waiting() {
+            self.uac.note_failure(480, None);
         }
         self.try_dial(cx);
     }
 
     /// Sends the INVITE to one target. False: it could not even be written.
     fn dial(&mut self, cx: &mut Services, candidate: Candidate) -> bool {
-        let Ok(index) = u32::try_from(self.attempts.len()) else { return false };
+        let Some(index) = self.uac.next_index() else { return false };
         if self.waits_for_ports(cx, &candidate) {
             return true;
         }
@@ -134,7 +107,7 @@ impl Call {
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the exact key, for a caller that
         // tries one node after the other is dialled again each time; copies of one packet are still one request (rule C).
         let (key, epoch) = if self.journal.has_no_key() { (ClaimKey(self.exact), 2) } else { (self.claim_key, 1) };
-        let tries = candidate.again.map_or_else(|| self.targets.tries(&candidate.target), |again| again.tries);
+        let tries = candidate.again.map_or_else(|| self.uac.targets.tries(&candidate.target), |again| again.tries);
         let identity = cx.key.callee_identity(key, epoch, target_number(&candidate.target, tries));
         let cseq = candidate.again.map_or(identity.cseq, |again| again.cseq + 1);
         let uri = request_uri(&self.invite, &candidate);
@@ -185,7 +158,7 @@ impl Call {
         draft.insert_first(HeaderId::Via, &*via);
         let Some(payload) = cx.encode(&draft) else { return false };
         if payload.len() > DATAGRAM_MAX
-            && let Some(by_tcp) = self.targets.by_tcp(&candidate, |c| cx.defers(c.realm, &c.target))
+            && let Some(by_tcp) = self.uac.targets.by_tcp(&candidate, |c| cx.defers(c.realm, &c.target))
         {
             return self.dial(cx, by_tcp);
         }
@@ -199,7 +172,7 @@ impl Call {
             payload,
         };
         let Some(tx) = cx.send_request(request) else {
-            self.note_failure(503, None);
+            self.uac.note_failure(503, None);
             return false;
         };
         self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
@@ -207,10 +180,9 @@ impl Call {
         let timer = Some(cx.start_timer(failover, Timer::Call(self.id, CallTimer::Failover(index))));
         self.restart_ring(cx);
         self.await_progress(cx);
-        self.targets.on_tried(candidate.target.clone());
         self.pairs.on_invited(index);
         let dialog = &self.pairs[called].dialog;
-        self.attempts.push(Attempt {
+        self.uac.began(Attempt {
             call: self.id,
             index,
             tx,
@@ -234,20 +206,23 @@ impl Call {
     }
 
     /// The target wants a longer session interval: once more, with it (RFC 4028 §7.3). False: it said nothing of use, or too often.
-    pub(super) fn dial_longer(&mut self, at: usize, response: &Message) -> bool {
-        let attempt = &self.attempts[at];
-        let sent = self.attempts.iter().filter(|a| a.path == attempt.path).count();
-        if sent > usize::from(super::session_timer::MAX_RAISES) {
+    pub(super) fn dial_longer(&mut self, index: u32, response: &Message) -> bool {
+        let sent = self.uac.attempt(index).map_or(0, |attempt| self.uac.sent_to(&attempt.path));
+        if sent > usize::from(super::session_timer::MAX_RAISES) || !self.callee.session.raise(response) {
             return false;
         }
-        let again = Some(Redial { tries: attempt.tries, cseq: attempt.cseq });
-        let uri = Some(attempt.uri.clone());
-        let candidate = Candidate { uri, again, large: Large::Stay, ..attempt.candidate.clone() };
-        if !self.callee.session.raise(response) {
-            return false;
-        }
-        self.targets.push_front(candidate);
+        self.uac.ask_again(index);
         true
+    }
+
+    /// The leg toward a target that was passed over is the one that counts again.
+    pub(super) fn return_to(&mut self, cx: &mut Services, revived: Revived) {
+        let Revived { pair, candidate, path, tls_name, uri } = revived;
+        self.pairs.return_to(cx, pair);
+        self.early_target = format!("{}/{}", candidate.trunk, candidate.target.addr);
+        self.callee.secure = is_sips(&uri);
+        (self.callee.realm, self.callee.trunk) = (candidate.realm, candidate.trunk);
+        (self.callee.path, self.callee.tls_name) = (path, tls_name);
     }
 }
 

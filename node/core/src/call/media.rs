@@ -355,9 +355,9 @@ impl Call {
     pub(super) fn waits_for_ports(&mut self, cx: &mut Services, candidate: &Candidate) -> bool {
         let waits = !self.media.reach(cx, candidate.realm);
         if waits {
-            self.targets.push_front(candidate.clone());
+            self.uac.targets.push_front(candidate.clone());
             // What was dialled with the ports that are gone cannot have the call back.
-            self.forget_passed_over();
+            self.uac.forget_passed_over();
             if self.timers.prepare.is_none() {
                 self.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(self.id, CallTimer::Prepare)));
             }

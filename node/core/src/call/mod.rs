@@ -20,7 +20,6 @@ mod doubt;
 mod early;
 mod emergency;
 mod end;
-mod failover;
 mod failure;
 mod forward;
 mod headers;
@@ -35,7 +34,9 @@ mod offer;
 mod outgoing;
 mod pairs;
 mod provisional;
+mod reason;
 mod record;
+mod redirect;
 mod refresh;
 mod reliable;
 mod remote;
@@ -51,7 +52,9 @@ mod timer_c;
 mod timers;
 mod transfer;
 mod two_hundred;
+mod uac;
 mod underway;
+mod unwanted;
 mod ways;
 
 pub use address::{asks_for_sips, is_sips, to_value, uri_at};
@@ -76,7 +79,6 @@ pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
 use ways::FarEnd;
 pub use ways::{NextHop, Way, Ways, Written, hop_to, keep_alive_after};
 
-use attempt::Attempt;
 use claim::CallClaim;
 use forward::Forward;
 pub use journal::Journal;
@@ -91,7 +93,6 @@ use crate::io::{ClaimStage, ReturnPath, Side};
 use crate::sip::Message;
 use crate::store_pb;
 use crate::store_pb::EmergencyInfo;
-use crate::targets::TargetSet;
 use crate::time::Instant;
 use crate::timer::TimerId;
 use crate::token::ClaimKey;
@@ -154,8 +155,8 @@ pub struct Call {
     invite_tx: Option<ServerTxId>,
     /// The INVITE's way back.
     pub back: ReturnPath,
-    targets: TargetSet,
-    attempts: Vec<Attempt>,
+    /// The first INVITE toward the called side.
+    uac: uac::Uac,
     forwards: Vec<Forward>,
     sends: Vec<PendingSend>,
     /// Requests under way that could go another way.
@@ -166,18 +167,12 @@ pub struct Call {
     pub journal: Journal,
     /// Requests whose location or data went to the log.
     notices: u16,
-    failure: Option<failure::Failure>,
-    /// 3xx that were followed, and where they led.
-    redirects: u8,
-    /// A target was left out, for it has no TLS and the call was dialled as sips.
-    unsecured: bool,
     /// The dialog that this call replaces at its called side.
     replaced: Option<Box<Replaced>>,
     /// The last re-INVITE of each side.
     reinvites: Vec<provisional::Reinvite>,
     /// REFERs that were passed on.
     refers: Vec<Refer>,
-    redirected_to: Vec<Box<str>>,
     /// The cause of the end as the telephone network knows it (Q.850).
     q850: Option<u8>,
     ringing: bool,
@@ -187,10 +182,6 @@ pub struct Call {
     /// What is kept for a 2xx.
     two_hundred: two_hundred::TwoHundred,
     session_ids: session_id::SessionIds,
-    /// A 2xx that waits for ports, or for a PRACK.
-    held_answer: Option<(u32, Message)>,
-    /// Provisional responses that wait for ports, by attempt.
-    held_provisional: Vec<(u32, Message)>,
     /// Its dialogs, by pairs.
     pairs: pairs::Pairs,
     /// What the far ends want to know of us.
@@ -254,7 +245,7 @@ impl Call {
             && !self.two_hundred.any_pending()
             && self.sends.is_empty()
             && self.within.is_empty()
-            && self.attempts.iter().all(|a| a.state.is_done())
+            && self.uac.is_done()
     }
 
     /// What the log has still to hear of a call that is done.

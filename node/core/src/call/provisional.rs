@@ -28,8 +28,6 @@ const GIVE_UP: Duration = Duration::from_secs(32);
 /// An emergency caller whose PRACK does not come through must not lose its call by that: this long before the called side
 /// gives up, we acknowledge for it.
 const EMERGENCY_GIVE_UP: Duration = Duration::from_secs(16);
-/// Responses that wait for ports at once.
-const MAX_HELD: usize = 8;
 
 impl Call {
     /// A response 101 to 199 to the INVITE of an attempt.
@@ -37,9 +35,7 @@ impl Call {
         let sdp = body::find_sdp(response);
         let streams = body::Descriptions::of(response).streams();
         if !self.media.ensure(cx, streams) {
-            if self.held_provisional.len() < MAX_HELD {
-                self.held_provisional.push((index, response.clone()));
-            }
+            self.uac.hold_provisional(index, response);
             return;
         }
         let Some(pair) = self.pairs.of_response(cx, self.uid, index, response) else { return };
@@ -106,9 +102,8 @@ impl Call {
 
     /// Responses that waited for ports.
     pub(super) fn release_provisional(&mut self, cx: &mut Services) {
-        for (index, response) in std::mem::take(&mut self.held_provisional) {
-            let wanted = self.attempts.iter().any(|a| a.index == index && a.state.is_wanted());
-            if self.phase == CallPhase::Dialling && wanted {
+        for (index, response) in self.uac.take_provisional() {
+            if self.phase == CallPhase::Dialling {
                 self.on_provisional(cx, index, &response);
             }
         }
@@ -171,7 +166,7 @@ impl Call {
 
     fn invite_cseq(&mut self, pair: PairId) -> Option<u32> {
         let index = self.pairs.early(pair).attempt()?;
-        self.attempts.iter().find(|a| a.index == index).map(|a| a.cseq)
+        self.uac.attempt(index).map(|a| a.cseq)
     }
 
     /// Sends the next reliable response of an early dialog, if none is open there.

@@ -1,6 +1,7 @@
 //! Requests within the dialog: refused, answered here (BYE), or passed to the other leg (`forward`).
 
 use super::journal::Counted;
+use super::reason::cause_of;
 use super::services::Services;
 use super::{Call, CallPhase, Cause, body};
 use crate::dialog::DialogRef;
@@ -102,7 +103,7 @@ impl Call {
         if side == Side::Caller {
             self.two_hundred.acked(cx, side, self.invite.cseq());
         }
-        self.note_reason(request);
+        self.q850 = cause_of(request).or(self.q850);
         let origin = if side == Side::Caller { "caller" } else { "callee" };
         let status = if self.phase == CallPhase::Answered { 200 } else { 487 };
         let cause = Cause { origin, status, reason: "BYE".into() };

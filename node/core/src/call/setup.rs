@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::claim::CallClaim;
-use super::dial::MAX_ATTEMPTS;
 use super::leg::Leg;
 use super::media::CallMedia;
 use super::pairs::Pairs;
@@ -12,13 +11,13 @@ use super::services::Services;
 use super::session_timer::SessionTimer;
 use super::timer::{CallTimer, Timer};
 use super::two_hundred::TwoHundred;
+use super::uac::{Called, Uac};
 use super::{Call, CallPhase, CallTimers, body};
 use crate::dialog::{Dialog, Half, Pair, fit_to_send};
 use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{Realm, ReturnPath, Side};
 use crate::sip::Message;
 use crate::store_pb::command::Kind;
-use crate::targets::TargetSet;
 use crate::token::{ClaimKey, OwnerToken, TokenKind};
 use crate::transaction::ServerTxId;
 
@@ -57,8 +56,17 @@ impl Call {
         let mut call = Call::make(cx, new, uid);
         call.ladder.received(cx.now.unix, call.caller.realm, &call.back, &call.invite);
         call.ladder.sent(cx.now.unix, call.caller.realm, &call.back, &call.invite.response(100, None));
-        call.plan(cx);
-        if let Some(hop) = call.targets.first_hop() {
+        call.uac.plan(
+            cx,
+            &Called {
+                invite: &call.invite,
+                service: call.emergency_info.as_ref().map(|info| info.service.as_str()),
+                emergency: call.emergency,
+                trunk: &call.caller.trunk,
+                replaced: call.replaced.as_deref(),
+            },
+        );
+        if let Some(hop) = call.uac.targets.first_hop() {
             // The ports are asked for before the called side is known for good; it nearly always is the first one.
             call.media.expect_callee_in(hop.realm);
         }
@@ -157,27 +165,20 @@ impl Call {
             counted: true,
             invite_tx: new.tx,
             back: new.back,
-            targets: TargetSet::new(MAX_ATTEMPTS),
-            attempts: Vec::new(),
+            uac: Uac::new(new.id),
             forwards: Vec::new(),
             sends: Vec::new(),
             within: Vec::new(),
             journal: super::Journal::new(new.id, uid),
             notices: 0,
-            failure: None,
-            redirects: 0,
-            unsecured: false,
             replaced: new.replaced.map(Box::new),
             reinvites: Vec::new(),
             refers: Vec::new(),
-            redirected_to: Vec::new(),
             q850: None,
             ringing: false,
             early_target: String::new(),
             progress: None,
             two_hundred: TwoHundred::new(new.id),
-            held_answer: None,
-            held_provisional: Vec::new(),
             pairs: Pairs::new(pair),
             auth: Default::default(),
             doubts: [None, None],

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::claim::ClaimEvent;
 use super::media::MediaPhase;
+use super::reason::{cause_of, reasons};
 use super::services::{Services, finish_response};
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause};
@@ -59,10 +60,7 @@ impl Call {
 
     /// No final response to that INVITE will come, or matter, any more.
     pub fn on_attempt_gone(&mut self, cx: &mut Services, index: u32) {
-        if let Some(attempt) = self.attempts.iter_mut().find(|a| a.index == index && !a.state.is_done()) {
-            attempt.finish();
-            cx.tx.abandon_client(attempt.tx);
-        }
+        self.uac.abandon(cx, index);
     }
 
     /// The log applied records of this call.
@@ -82,16 +80,14 @@ impl Call {
         if self.invite_tx != Some(invite) {
             return self.on_cancel_forward(cx, invite, request);
         }
-        self.note_reason(request);
-        self.cancelled(cx, Call::reasons(request).as_deref());
+        self.q850 = cause_of(request).or(self.q850);
+        self.cancelled(cx, reasons(request).as_deref());
         true
     }
 
     fn cancelled(&mut self, cx: &mut Services, reason: Option<&str>) {
         self.refuse(cx, 487);
-        for attempt in &mut self.attempts {
-            attempt.cancel(cx, reason);
-        }
+        self.uac.cancel(cx, reason);
         self.caller.gone = true;
         self.callee.gone = true;
         self.finish(cx, Cause { origin: "caller", status: 487, reason: "cancelled".into() });
@@ -104,9 +100,7 @@ impl Call {
         }
         self.refuse(cx, status);
         let why = format!("SIP;cause={status};text=\"{reason}\"");
-        for attempt in &mut self.attempts {
-            attempt.cancel(cx, Some(&why));
-        }
+        self.uac.cancel(cx, Some(&why));
         self.caller.gone = true;
         self.callee.gone = true;
         self.finish(cx, Cause { origin: "node", status, reason: reason.into() });
@@ -118,7 +112,7 @@ impl Call {
         let mut draft = self.invite.response(status, None);
         finish_response(&mut draft, &self.invite, status, self.tag(), AGENT);
         self.put_session_id(Side::Caller, &mut draft);
-        if self.unsecured && self.attempts.is_empty() && status == 480 {
+        if self.uac.lacks_secure_target() && status == 480 {
             // RFC 5630: what is there cannot be reached as was dialled.
             draft.push(HeaderId::Warning, format!("380 {AGENT} \"SIPS Not Allowed\""));
         }
@@ -131,9 +125,7 @@ impl Call {
         match self.phase {
             CallPhase::Preparing | CallPhase::Dialling => {
                 self.refuse(cx, 480);
-                for attempt in &mut self.attempts {
-                    attempt.cancel(cx, None);
-                }
+                self.uac.cancel(cx, None);
                 self.caller.gone = true;
                 self.callee.gone = true;
                 self.finish(cx, Cause { origin: "operator", status: 480, reason: reason.into() });
@@ -154,10 +146,8 @@ impl Call {
         if self.phase != CallPhase::Answered {
             // BYE on an early dialog (RFC 3261 §15): the INVITEs go with it.
             self.refuse(cx, 487);
-            let reason = from.map_or(reason, |(_, request)| Call::reasons(request));
-            for attempt in &mut self.attempts {
-                attempt.cancel(cx, reason.as_deref());
-            }
+            let reason = from.map_or(reason, |(_, request)| reasons(request));
+            self.uac.cancel(cx, reason.as_deref());
             self.caller.gone = true;
             self.callee.gone = true;
             self.finish(cx, cause);

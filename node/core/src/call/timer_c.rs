@@ -41,16 +41,14 @@ impl Call {
         }
         let next = self.phase == CallPhase::Dialling
             && !self.claim.is_ceded()
-            && self.held_answer.is_none()
-            && self.targets.has_untried();
+            && self.uac.held_answer().is_none()
+            && self.uac.targets.has_untried();
         if !next {
             self.fail(cx, 480, "ring timeout");
             return;
         }
-        for attempt in &mut self.attempts {
-            attempt.cancel(cx, Some("SIP;cause=408;text=\"ring timeout\""));
-        }
-        self.note_failure(480, None);
+        self.uac.cancel(cx, Some("SIP;cause=408;text=\"ring timeout\""));
+        self.uac.note_failure(480, None);
         self.try_dial(cx);
     }
 

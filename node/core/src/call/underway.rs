@@ -72,7 +72,7 @@ impl Call {
     pub(super) fn on_cancel_forward(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
         let Some(f) = self.forwards.iter_mut().find(|f| f.server_tx == Some(invite)) else { return false };
         f.cancelled = true;
-        f.cancel_reason = Call::reasons(request).map(Into::into);
+        f.cancel_reason = super::reason::reasons(request).map(Into::into);
         let id = f.id;
         self.cancel_forward(cx, id);
         true

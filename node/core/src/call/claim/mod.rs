@@ -15,9 +15,8 @@ use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause, Ended};
 use crate::ids::{CallUid, NodeId};
-use crate::io::{ClaimStage, Counter, NodeView, PeerMessage, ReturnPath, Target};
+use crate::io::{ClaimStage, Counter, NodeView, PeerMessage, ReturnPath};
 use crate::sip::Method;
-use crate::targets::{Candidate, Large};
 use crate::token::ClaimKey;
 use crate::transaction::{ServerTxId, ServerUser};
 
@@ -172,7 +171,7 @@ impl Call {
         // Who did not answer may have it. Where the called side knew this leg (482), and a node cannot be asked, it is that one's: it serves
         // the caller until it can.
         let own = cx.local.node;
-        let dialled = !self.attempts.is_empty();
+        let dialled = self.uac.has_dialled();
         let may_have = |n: &&NodeView| n.id != own && (n.alive || dialled || cx.may_answer_inquiry(n.id));
         let denied = cx.view.nodes.iter().filter(may_have).all(|n| self.claim.has_denied(n.id));
         if self.tell_claim(cx, ClaimEvent::ReclaimDue { denied }) == Then::Resume
@@ -190,7 +189,8 @@ impl Call {
         }
         self.invite_tx = Some(tx);
         self.back = back;
-        self.redial(cx, self.attempts.len().saturating_sub(1));
+        self.uac.repeat_last();
+        self.try_dial(cx);
     }
 
     /// An INVITE that a rival had and relayed here came by another way of a fork, and was refused with 482.
@@ -270,7 +270,7 @@ impl Call {
     /// A rival answers the caller from now on.
     fn cede(&mut self, cx: &mut Services) {
         // Who answers now is told so.
-        self.forget_passed_over();
+        self.uac.forget_passed_over();
         if let Some(tx) = self.invite_tx.take() {
             cx.tx.drop_server(tx);
         }
@@ -284,9 +284,7 @@ impl Call {
         if let Some(tx) = self.invite_tx.take() {
             cx.tx.drop_server(tx);
         }
-        for attempt in &mut self.attempts {
-            attempt.cancel(cx, None);
-        }
+        self.uac.cancel(cx, None);
         self.caller.gone = true;
         self.callee.gone = true;
         match record {
@@ -304,17 +302,5 @@ impl Call {
     fn server_again(&self, cx: &mut Services) -> Option<ServerTxId> {
         let key = super::server_key(&self.invite, &Method::Invite);
         cx.create_server(ServerUser::Call(self.id), key, true, self.back)
-    }
-
-    /// The target of an attempt once more, as another leg.
-    pub(super) fn redial(&mut self, cx: &mut Services, at: usize) {
-        if let Some(attempt) = self.attempts.get(at) {
-            // By the way that it went, whatever that of its size was.
-            let target = Target { addr: attempt.path.remote, transport: attempt.path.transport };
-            let (uri, again) = (Some(attempt.uri.clone()), None);
-            let candidate = Candidate { target, uri, again, large: Large::Stay, ..attempt.candidate.clone() };
-            self.targets.push_front(candidate);
-        }
-        self.try_dial(cx);
     }
 }
