@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Methods of the two objects that everything meets in.
-const METHODS: [(&str, usize); 2] = [("Call", 216), ("Sbc", 79)];
+const METHODS: [(&str, usize); 2] = [("Call", 204), ("Sbc", 79)];
 /// Fields of the largest struct written by hand.
 const FIELDS: usize = 48;
 /// Lines of the longest function that is not a table.

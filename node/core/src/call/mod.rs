@@ -54,7 +54,6 @@ mod transfer;
 mod two_hundred;
 mod uac;
 mod underway;
-mod unwanted;
 mod ways;
 
 pub use address::{asks_for_sips, is_sips, to_value, uri_at};
