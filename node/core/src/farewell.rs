@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::call::{Authenticated, End, Loss, NextHop, Services, Timer, Way, Ways, Written, recorded_dialog, recorded_way};
+use crate::call::{Authenticated, End, NextHop, Services, Timer, Written, recorded_dialog, recorded_way};
+use crate::crossing::{Loss, Way, Ways};
 use crate::ids::{CallUid, ProposalId};
 use crate::io::{Counter, Output, ResolveError, ReturnPath, Side, Target};
 use crate::replica::{CallEntry, OWNER_LOST_LEVEL};
@@ -231,8 +232,8 @@ impl Farewells {
     fn transmit(&mut self, cx: &mut Services, uid: CallUid, side: Side) {
         let Some(farewell) = self.open.get_mut(&uid) else { return };
         let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return };
-        let mut draft = leg.asked.as_ref().map_or_else(|| leg.bye.clone(), |asked| asked.again(cx));
-        let written = leg.ways.write(cx, leg.end.far(), &mut draft);
+        let mut draft = leg.asked.as_mut().map_or_else(|| leg.bye.clone(), |asked| asked.again(cx));
+        let written = leg.end.far().write(cx, &mut leg.ways, &mut draft);
         let sent = written.and_then(|written| {
             leg.way = Some(written.way.clone());
             let Written { way: Way { back: way, tls_name }, branch, payload } = written;

@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod call;
+pub mod crossing;
 pub mod ctx;
 pub mod dialog;
 mod farewell;

@@ -23,11 +23,13 @@ const TABLE: &[(&str, &[&str])] = &[
     ("health", &["io", "time"]),
     ("routing", &["io", "policy", "sip"]),
     ("targets", &["ids", "io"]),
+    ("crossing", &["dialog", "ids", "io", "sip", "transaction"]),
     ("placement", &["ctx", "ids", "io", "replica", "sip", "time", "token"]),
     (
         "call",
         &[
             "auth",
+            "crossing",
             "ctx",
             "dialog",
             "health",
@@ -45,7 +47,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "transaction",
         ],
     ),
-    ("farewell", &["call", "ids", "io", "replica", "routing", "sip", "store_pb", "time", "transaction"]),
+    ("farewell", &["call", "crossing", "ids", "io", "replica", "routing", "sip", "store_pb", "time", "transaction"]),
     ("neighbours", &["call", "ids", "io", "sip", "time", "timer", "token", "transaction"]),
     ("probe", &["call", "ctx", "ids", "io", "policy", "routing", "sip", "time", "timer", "transaction"]),
     (
@@ -53,6 +55,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "auth",
             "call",
+            "crossing",
             "ctx",
             "dialog",
             "farewell",

@@ -4,8 +4,9 @@
 use super::outgoing::Purpose;
 use super::services::Services;
 use super::two_hundred::{Due, SentAck};
-use super::ways::{FarEnd, NextHop, Way};
+use super::ways::{FarEnd, NextHop};
 use super::{Call, CallPhase, Cause, body};
+use crate::crossing::Way;
 use crate::dialog::Dialog;
 use crate::io::{Counter, ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
@@ -115,12 +116,12 @@ impl Call {
             NextHop::Ask(_) => attempt.path,
         };
         let back = ReturnPath::here(path);
-        if self.repeat_ack(cx, Side::Callee, cseq, dialog.remote_tag.as_deref()) {
+        if self.courier().repeat_ack(cx, Side::Callee, cseq, dialog.remote_tag.as_deref()) {
             return;
         }
         let mut ack = dialog.ack(cseq);
         self.put_session_id(Side::Callee, &mut ack);
-        self.authorize(cx, Side::Callee, &mut ack);
+        self.peer(Side::Callee).authorize(cx, &mut ack);
         let branch = cx.mint_branch();
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
         if let Some(payload) = cx.encode(&ack) {
@@ -133,13 +134,14 @@ impl Call {
         }
         let mut bye = dialog.request(&Method::Bye);
         self.put_session_id(Side::Callee, &mut bye);
-        let retry = self.authorize(cx, Side::Callee, &mut bye);
+        let (plain, way) = (bye.clone(), Way { back, tls_name });
+        let mut peer = self.peer(Side::Callee);
+        peer.authorize(cx, &mut bye);
+        let authenticated = peer.authenticated(cx, Some(&plain), &way);
         let branch = cx.mint_branch();
         bye.insert_first(HeaderId::Via, cx.via(&path, &branch));
         self.ladder.sent(cx.now.unix, self.callee.realm, &back, &bye);
         if let Some(payload) = cx.encode(&bye) {
-            let way = Way { back, tls_name };
-            let authenticated = retry.map(|retry| self.authenticated(Side::Callee, retry, &way));
             cx.send_after_bye(self.id, branch.into(), way.back, way.tls_name, payload, authenticated);
         }
     }

@@ -6,15 +6,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Call;
 use super::authenticated::Authenticated;
-use super::challenge::Retry;
 use super::services::Services;
 use super::timer::Timer;
-use super::ways::Way;
-use crate::dialog::DialogRef;
+use crate::crossing::Way;
 use crate::ids::LocalId;
-use crate::io::{ReturnPath, Side};
+use crate::io::ReturnPath;
 use crate::sip::{Draft, HeaderId, Message};
 use crate::transaction::{ClientTxId, ClientUser, NewRequest, ResponseAction};
 
@@ -100,21 +97,10 @@ impl AfterBye {
     }
 }
 
-impl Call {
-    /// A BYE with which its far end's challenge can be answered after the call is forgotten.
-    pub(super) fn authenticated(&self, side: Side, retry: Retry, way: &Way) -> ByeAgain {
-        let asked = Authenticated::from_retry(self.leg(side).trunk.clone(), retry, self.auth.known(side).clone());
+impl ByeAgain {
+    /// It went this way.
+    pub(super) fn new(asked: Authenticated, way: &Way) -> ByeAgain {
         ByeAgain { asked, way: way.back, tls_name: way.tls_name.clone() }
-    }
-
-    /// Nobody waits for this INVITE any more; its transaction goes on.
-    pub(super) fn leave_invite(&self, cx: &mut Services, to: DialogRef, tx: ClientTxId, cseq: u32) {
-        let Some(way) = cx.tx.way(tx) else { return };
-        let (ack, tls_name) = (self.pairs[to].dialog.ack(cseq), self.leg(to.side).tls_name.clone());
-        let invite = AbandonedInvite { ack, way, tls_name };
-        cx.tx.set_client_user(tx, ClientUser::AfterBye { call: self.id });
-        cx.after_bye.insert(tx, self.id, Request::Invite(Box::new(invite)));
-        cx.start_timer(GIVE_UP, Timer::AbandonedInvite(tx));
     }
 }
 
@@ -133,6 +119,15 @@ impl Services {
         let tx = self.send_request(NewRequest { user, branch, invite: false, way, tls_name, payload })?;
         self.after_bye.insert(tx, call, authenticated.map_or(Request::Plain, |a| Request::ByeAgain(Box::new(a))));
         Some(tx)
+    }
+
+    /// Nobody of this call waits for an INVITE any more; its transaction goes on. `ack`: what its final response gets, without Via.
+    pub(super) fn leave_invite(&mut self, call: LocalId, tx: ClientTxId, ack: Draft, tls_name: Option<Box<str>>) {
+        let Some(way) = self.tx.way(tx) else { return };
+        let invite = AbandonedInvite { ack, way, tls_name };
+        self.tx.set_client_user(tx, ClientUser::AfterBye { call });
+        self.after_bye.insert(tx, call, Request::Invite(Box::new(invite)));
+        self.start_timer(GIVE_UP, Timer::AbandonedInvite(tx));
     }
 
     /// A response to such a request.

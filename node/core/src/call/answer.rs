@@ -63,8 +63,8 @@ impl Call {
 
     fn on_success(&mut self, cx: &mut Services, index: u32, response: &Message) {
         let same_fork = self.pairs[self.toward(Side::Callee)].dialog.remote_tag.as_deref() == response.to_tag();
-        if self.phase == CallPhase::Answered && same_fork && self.repeat_ack(cx, Side::Callee, response.cseq(), response.to_tag())
-        {
+        let repeated = self.phase == CallPhase::Answered && same_fork;
+        if repeated && self.courier().repeat_ack(cx, Side::Callee, response.cseq(), response.to_tag()) {
             return;
         }
         let Some(attempt) = self.uac.attempt_mut(index) else { return };
@@ -184,7 +184,7 @@ impl Call {
             }
             return;
         }
-        if self.is_challenge(action, status) {
+        if matches!(status, 401 | 407) {
             match self.on_dial_challenge(cx, index, response) {
                 Challenged::Answered => return,
                 Challenged::Refused => {

@@ -1,10 +1,8 @@
 //! Requests of ours that no call looks after, sent again with credentials where their far end asks: BYEs whose call is over, and what
 //! passes outside of calls.
 
-use super::challenge::{Challenged, Known, Retry, cseq_of, put, set_cseq};
+use super::challenge::{Challenged, Known, Retry, cseq_of, set_cseq};
 use super::services::Services;
-use crate::auth::challenges;
-use crate::io::Counter;
 use crate::sip::{Draft, Message};
 
 /// A request of ours that no call looks after, with what its far end has asked for: it can be sent again until its answer.
@@ -19,7 +17,7 @@ impl Authenticated {
     /// Of a request toward a trunk, without Via; what its far end has asked for before is put in. `None`: we have no credentials
     /// there.
     pub fn new(cx: &mut Services, trunk: &str, known: Known, draft: &mut Draft) -> Option<Authenticated> {
-        let asked = Authenticated::of(cx, trunk, known, draft)?;
+        let mut asked = Authenticated::of(cx, trunk, known, draft)?;
         *draft = asked.again(cx);
         Some(asked)
     }
@@ -48,29 +46,17 @@ impl Authenticated {
 
     /// Takes what the far end asks for: the request goes again with this CSeq number. `Err`: it does not.
     pub fn learn(&mut self, cx: &mut Services, response: &Message, cseq: u32) -> Result<(), Challenged> {
-        let credentials = cx.credentials(&self.trunk).ok_or(Challenged::NotOurs)?;
-        let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
-        if fresh.is_empty() && self.retry.tries == 0 {
-            // Another realm than ours, or no secret here: the other side may know more.
-            return Err(Challenged::NotOurs);
+        match self.known.ask(cx, &self.trunk, response, &mut self.retry.tries) {
+            Challenged::Answered => set_cseq(&mut self.retry.draft, cseq),
+            other => return Err(other),
         }
-        if !self.known.learn(cx, fresh, self.retry.tries) {
-            cx.count(Counter::Auth("refused"));
-            return Err(Challenged::Refused);
-        }
-        self.retry.tries += 1;
-        set_cseq(&mut self.retry.draft, cseq);
-        cx.count(Counter::Auth("answered"));
         Ok(())
     }
 
     /// The request as it is, without Via, for one more way: no server takes the same proof twice (RFC 7616 §3.4, `nc`).
-    pub fn again(&self, cx: &mut Services) -> Draft {
+    pub fn again(&mut self, cx: &mut Services) -> Draft {
         let mut draft = self.retry.draft.clone();
-        if let Some(credentials) = cx.credentials(&self.trunk) {
-            let fields = self.known.fields(cx, &credentials, &draft);
-            put(&mut draft, fields, &self.known);
-        }
+        self.known.authorize(cx, &self.trunk, &mut draft);
         draft
     }
 

@@ -6,15 +6,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::headers;
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
-use super::{Call, headers};
 use crate::auth::{AuthHeader, Challenge, challenges};
-use crate::io::{Counter, ReturnPath, Side};
+use crate::io::Counter;
 use crate::policy::Credentials;
 use crate::sip::{Draft, HeaderId, Message, Method};
-use crate::targets::AttemptEvent;
-use crate::transaction::{CallUse, ClientUser, NewRequest, ResponseAction};
 
 /// Times that one request is sent again: a proxy and a user agent may ask in turn, and each nonce may be too old once.
 pub(super) const MAX_TRIES: u8 = 4;
@@ -34,12 +31,6 @@ pub(super) struct Retry {
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     challenges: Vec<(Challenge, String)>,
-}
-
-/// Of one leg.
-#[derive(Debug, Default)]
-struct SideAuth {
-    known: Known,
     /// Credentials of the last INVITE: the ACK for its 2xx has the same (RFC 3261 §13.2.2.4).
     invite: Option<(u32, Vec<(HeaderId, String)>)>,
 }
@@ -47,30 +38,8 @@ struct SideAuth {
 /// What a call has learnt on its two legs.
 #[derive(Debug, Default)]
 pub(super) struct CallAuth {
-    caller: SideAuth,
-    callee: SideAuth,
-}
-
-impl CallAuth {
-    fn of(&mut self, side: Side) -> &mut SideAuth {
-        match side {
-            Side::Caller => &mut self.caller,
-            Side::Callee => &mut self.callee,
-        }
-    }
-
-    /// What the far end of that side has asked for.
-    pub(super) fn known(&self, side: Side) -> &Known {
-        match side {
-            Side::Caller => &self.caller.known,
-            Side::Callee => &self.callee.known,
-        }
-    }
-
-    /// Another target is dialled: it has asked for nothing yet.
-    pub(super) fn forget(&mut self, side: Side) {
-        *self.of(side) = SideAuth::default();
-    }
+    pub(super) caller: Known,
+    pub(super) callee: Known,
 }
 
 /// How often nonces of others were used.
@@ -100,7 +69,7 @@ impl NonceCounts {
 
 impl Known {
     /// Takes what a response asks for. False: it asks again for what it was given, and not for a newer nonce.
-    pub(super) fn learn(&mut self, cx: &Services, fresh: Vec<Challenge>, tries: u8) -> bool {
+    fn learn(&mut self, cx: &Services, fresh: Vec<Challenge>, tries: u8) -> bool {
         let answered = |c: &Challenge| self.challenges.iter().any(|(k, _)| k.header == c.header && k.realm == c.realm);
         if fresh.is_empty() || tries >= MAX_TRIES || (tries > 0 && fresh.iter().any(|c| !c.stale && answered(c))) {
             return false;
@@ -117,8 +86,41 @@ impl Known {
         true
     }
 
+    /// Puts credentials into a request toward a trunk, where its far end has asked for them before.
+    pub(super) fn authorize(&mut self, cx: &mut Services, trunk: &str, draft: &mut Draft) {
+        let Some(credentials) = cx.credentials(trunk) else { return };
+        if draft.method() == Some(&Method::Ack) {
+            if let Some((_, fields)) = self.invite.as_ref().filter(|(cseq, _)| cseq_of(draft) == Some(*cseq)) {
+                put(draft, fields.clone(), self);
+            }
+            return;
+        }
+        let fields = self.fields(cx, &credentials, draft);
+        if draft.method() == Some(&Method::Invite) {
+            self.invite = cseq_of(draft).map(|cseq| (cseq, fields.clone()));
+        }
+        put(draft, fields, self);
+    }
+
+    /// A far end of that trunk asks, in answer to a request that went again `tries` times for that. `Answered`: it may go again.
+    pub(super) fn ask(&mut self, cx: &mut Services, trunk: &str, response: &Message, tries: &mut u8) -> Challenged {
+        let Some(credentials) = cx.credentials(trunk) else { return Challenged::NotOurs };
+        let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
+        if fresh.is_empty() && *tries == 0 {
+            // Another realm than ours, or no secret here: the other side may know more.
+            return Challenged::NotOurs;
+        }
+        if !self.learn(cx, fresh, *tries) {
+            cx.count(Counter::Auth("refused"));
+            return Challenged::Refused;
+        }
+        cx.count(Counter::Auth("answered"));
+        *tries += 1;
+        Challenged::Answered
+    }
+
     /// The fields for one request.
-    pub(super) fn fields(&self, cx: &mut Services, credentials: &Credentials, draft: &Draft) -> Vec<(HeaderId, String)> {
+    fn fields(&self, cx: &mut Services, credentials: &Credentials, draft: &Draft) -> Vec<(HeaderId, String)> {
         let (Some(method), Some(uri)) = (draft.method(), draft.request_uri()) else { return Vec::new() };
         let answer = |(challenge, cnonce): &(Challenge, String)| {
             let count = cx.nonces.next(&challenge.nonce);
@@ -157,135 +159,6 @@ pub enum Challenged {
     NotOurs,
 }
 
-impl Call {
-    /// Puts credentials into a request of ours, where this leg's far end has asked for them before. What it was before that
-    /// is handed back where the request may have to be repeated.
-    pub(super) fn authorize(&mut self, cx: &mut Services, side: Side, draft: &mut Draft) -> Option<Retry> {
-        let credentials = cx.credentials(&self.leg(side).trunk)?;
-        if draft.method() == Some(&Method::Ack) {
-            if let Some((cseq, fields)) = &self.auth.of(side).invite
-                && cseq_of(draft) == Some(*cseq)
-            {
-                let fields = fields.clone();
-                put(draft, fields, &self.auth.of(side).known);
-            }
-            return None;
-        }
-        let retry = Retry { draft: draft.clone(), tries: 0 };
-        self.give(cx, side, &credentials, draft);
-        Some(retry)
-    }
-
-    fn give(&mut self, cx: &mut Services, side: Side, credentials: &Credentials, draft: &mut Draft) {
-        let auth = self.auth.of(side);
-        let fields = auth.known.fields(cx, credentials, draft);
-        if draft.method() == Some(&Method::Invite) {
-            auth.invite = cseq_of(draft).map(|cseq| (cseq, fields.clone()));
-        }
-        put(draft, fields, &auth.known);
-    }
-
-    /// A far end asks, in answer to a request that was made of `retry`. Afterwards `retry` is what to send, but for credentials.
-    fn learn(&mut self, cx: &mut Services, side: Side, retry: &mut Retry, response: &Message) -> Challenged {
-        let Some(credentials) = cx.credentials(&self.leg(side).trunk) else { return Challenged::NotOurs };
-        let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
-        if fresh.is_empty() && retry.tries == 0 {
-            // Another realm than ours, or no secret here: the caller may know more.
-            return Challenged::NotOurs;
-        }
-        if !self.auth.of(side).known.learn(cx, fresh, retry.tries) {
-            cx.count(Counter::Auth("refused"));
-            return Challenged::Refused;
-        }
-        cx.count(Counter::Auth("answered"));
-        retry.tries += 1;
-        Challenged::Answered
-    }
-
-    /// A 401 or 407 to the first INVITE, which is acknowledged: the INVITE again in the same dialog with the next CSeq number.
-    pub(super) fn on_dial_challenge(&mut self, cx: &mut Services, index: u32, response: &Message) -> Challenged {
-        let Some(mut retry) = self.uac.attempt_mut(index).and_then(|a| a.retry.take()) else { return Challenged::NotOurs };
-        match self.learn(cx, Side::Callee, &mut retry, response) {
-            Challenged::Answered => {}
-            other => return other,
-        }
-        let Some(cseq) = raise_cseq(&mut retry.draft) else { return Challenged::Refused };
-        let called = self.pairs.begin_again(cx).callee();
-        let dialog = &mut self.pairs[called].dialog;
-        (dialog.local_cseq, dialog.remote_tag) = (cseq, None);
-        dialog.route_set.clear();
-        self.open_first_offer();
-        let mut draft = retry.draft.clone();
-        let Some(credentials) = cx.credentials(&self.callee.trunk) else { return Challenged::Refused };
-        self.give(cx, Side::Callee, &credentials, &mut draft);
-        let Some(attempt) = self.uac.attempt_mut(index) else { return Challenged::Refused };
-        let (path, tls_name) = (attempt.path, attempt.tls_name.clone());
-        let branch = cx.mint_branch();
-        let via = cx.via(&path, &branch);
-        draft.insert_first(HeaderId::Via, &*via);
-        let Some(payload) = cx.encode(&draft) else { return Challenged::Refused };
-        let user = ClientUser::Call { id: self.id, purpose: CallUse::Dial(index) };
-        let (way, invite) = (ReturnPath::here(path), true);
-        let sent = cx.send_request(NewRequest { user, branch: branch.clone().into(), invite, way, tls_name, payload });
-        let Some(tx) = sent else { return Challenged::Refused };
-        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
-        // The old transaction goes on absorbing copies of its 401; what becomes of it says nothing of the new one.
-        cx.tx.set_client_user(attempt.tx, ClientUser::Nobody);
-        let failover = cx.config.failover_after(&self.callee.trunk);
-        let timer = Some(cx.start_timer(failover, Timer::Call(self.id, CallTimer::Failover(index))));
-        attempt.dialog.local_cseq = cseq;
-        (attempt.tx, attempt.via, attempt.branch, attempt.cseq, attempt.timer) = (tx, via, branch.into(), cseq, timer);
-        attempt.state.note(AttemptEvent::Again);
-        attempt.retry = Some(retry);
-        Challenged::Answered
-    }
-
-    /// A 401 or 407 to a request that was passed on. True: it went out again.
-    pub(super) fn on_forward_challenge(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
-        let f = &mut self.forwards[at];
-        let (id, to) = (f.id, f.from.other());
-        let Some(mut retry) = f.retry.take().filter(|_| !f.cancelled) else { return false };
-        if self.learn(cx, to.side, &mut retry, response) != Challenged::Answered {
-            return false;
-        }
-        self.forget_earlier(cx, at);
-        let dialog = &mut self.pairs[to].dialog;
-        dialog.local_cseq += 1;
-        let cseq = dialog.local_cseq;
-        set_cseq(&mut retry.draft, cseq);
-        let old = {
-            let f = &mut self.forwards[at];
-            (f.cseq, f.provisional, f.tries) = (cseq, false, retry.tries);
-            f.client_tx.take()
-        };
-        if let Some(old) = old {
-            cx.tx.set_client_user(old, ClientUser::Nobody);
-        }
-        self.send_on(cx, to, retry.draft, super::outgoing::Purpose::Use(CallUse::Forward(id)));
-        true
-    }
-
-    /// Keeps what a forwarded request was before its credentials.
-    pub(super) fn keep_forward(&mut self, id: u64, mut retry: Retry) {
-        if let Some(f) = self.forwards.iter_mut().find(|f| f.id == id) {
-            retry.tries = f.tries;
-            f.retry = Some(retry);
-        }
-    }
-
-    /// A 401 or 407 that we answer. True: nothing more is to be done with it.
-    pub(super) fn is_challenge(&self, action: ResponseAction, status: u16) -> bool {
-        action != ResponseAction::Absorb && matches!(status, 401 | 407)
-    }
-
-    /// The INVITE toward a target as it may be repeated; credentials that the caller gave us alone do not go on.
-    pub(super) fn first_retry(&mut self, cx: &Services, draft: &mut Draft) -> Option<Retry> {
-        self.auth.forget(Side::Callee);
-        headers::strip_our_credentials(cx, &self.caller.trunk, draft);
-        cx.credentials(&self.callee.trunk).map(|_| Retry { draft: draft.clone(), tries: 0 })
-    }
-}
-
 /// Puts credentials in; those of the other side for the same realm go, for they were made for another request.
 pub(super) fn put(draft: &mut Draft, fields: Vec<(HeaderId, String)>, known: &Known) {
     for (header, realm) in known.realms() {
@@ -305,7 +178,7 @@ pub(super) fn set_cseq(draft: &mut Draft, cseq: u32) {
     draft.set(HeaderId::CSeq, format!("{cseq} {method}"));
 }
 
-fn raise_cseq(draft: &mut Draft) -> Option<u32> {
+pub(super) fn raise_cseq(draft: &mut Draft) -> Option<u32> {
     let cseq = cseq_of(draft)? + 1;
     set_cseq(draft, cseq);
     Some(cseq)

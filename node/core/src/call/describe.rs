@@ -4,10 +4,11 @@
 use bytes::Bytes;
 
 use super::body::{Descriptions, Unusable};
-use super::forward::Forward;
+use super::forward::Exchange;
 use super::media::{MediaPhase, Remotes};
 use super::services::Services;
 use super::{Call, body, reliable};
+use crate::crossing::Crossing;
 use crate::ctx::AGENT;
 use crate::dialog::{DialogRef, PairId};
 use crate::io::{Counter, ReturnPath, Side};
@@ -129,29 +130,29 @@ impl Call {
     }
 
     /// A request is about to cross: keeps what stands, should it bring an offer, or a 2xx with one. True: it does.
-    pub(super) fn keep_agreed(&mut self, at: usize) -> bool {
-        let forward = &self.forwards[at];
-        let offers = forward.offered || forward.request.method() == &Method::Invite;
+    pub(super) fn keep_agreed(&mut self, id: u64) -> bool {
+        let Some(crossing) = self.crossings.get(id) else { return false };
+        let offers = crossing.facts.offered || crossing.is(&Method::Invite);
         // One that goes out again brings what it brought before.
-        if offers && forward.before.is_none() {
-            self.forwards[at].before = Some(self.agreed(self.forwards[at].from.pair));
+        if offers && crossing.facts.before.is_none() {
+            let agreed = self.agreed(crossing.to().pair);
+            if let Some(crossing) = self.crossings.get_mut(id) {
+                crossing.facts.before = Some(agreed);
+            }
         }
         offers
     }
 
     /// A provisional response to a re-INVITE: a reliable one with the answer settles it, whatever the final response is (RFC 6141 §3.4).
-    pub(super) fn note_early_answer(&mut self, at: usize, response: &Message) {
+    pub(super) fn note_early_answer(&mut self, id: u64, response: &Message) {
         let described = reliable::rseq_of(response).is_some() && body::find_sdp(response).is_some();
-        let forward = &mut self.forwards[at];
-        if !described {
-            return;
-        }
-        if forward.offered {
-            forward.answered = true;
-            let pair = forward.from.pair;
+        let Some(crossing) = self.crossings.get_mut(id).filter(|_| described) else { return };
+        if crossing.facts.offered {
+            crossing.facts.answered = true;
+            let pair = crossing.to().pair;
             self.settled(pair);
         } else {
-            forward.early_offer = true;
+            crossing.facts.early_offer = true;
         }
     }
 
@@ -168,25 +169,27 @@ impl Call {
     /// An exchange of offer and answer came to its end in that pair: requests that are still open there do not take it back
     /// (RFC 6141 §3.3).
     fn settled(&mut self, pair: PairId) {
-        for forward in self.forwards.iter_mut().filter(|f| f.from.pair == pair) {
-            forward.before = None;
+        for crossing in self.crossings.iter_mut().filter(|c| c.to().pair == pair) {
+            crossing.facts.before = None;
         }
     }
 
     /// The final response to a request that was passed on: its offer stands, waits for an answer in the ACK, or is taken back
     /// (RFC 3261 §14.1, RFC 3311 §5.2; RFC 3262 §5 for PRACK).
-    pub(super) fn conclude(&mut self, cx: &mut Services, forward: &mut Forward, response: &Message) {
+    pub(super) fn conclude(&mut self, cx: &mut Services, crossing: &mut Crossing<Exchange>, response: &Message) {
         let accepted = response.status().is_some_and(|status| (200..300).contains(&status));
         let described = body::find_sdp(response).is_some();
-        let Some(before) = forward.before.take() else {
-            if accepted && forward.request.method() == &Method::Prack && body::find_sdp(&forward.request).is_some() {
-                self.settled(forward.from.pair);
+        let from = crossing.from();
+        let Some(before) = crossing.facts.before.take() else {
+            let prack = crossing.asked().filter(|asked| asked.request.method() == &Method::Prack);
+            if accepted && prack.is_some_and(|asked| body::find_sdp(&asked.request).is_some()) {
+                self.settled(from.pair);
             }
             return;
         };
-        match (accepted, forward.offered, described) {
-            (true, true, true) => self.settled(forward.from.pair),
-            (true, false, true) => self.two_hundred.keep_before(forward.from.side, before),
+        match (accepted, crossing.facts.offered, described) {
+            (true, true, true) => self.settled(from.pair),
+            (true, false, true) => self.two_hundred.keep_before(from.side, before),
             (true, false, false) => {}
             // A 2xx without an answer, too: nobody knows what was agreed.
             (true, true, false) | (false, ..) => self.take_back(cx, before),

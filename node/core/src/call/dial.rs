@@ -2,6 +2,7 @@
 
 use super::address::{is_sips, request_uri, to_value};
 use super::attempt::Attempt;
+use super::challenge::{Challenged, Known, Retry, raise_cseq};
 use super::media::MediaPhase;
 use super::services::{LOOP_PARAM, Services};
 use super::timer::{CallTimer, Timer};
@@ -9,11 +10,11 @@ use super::uac::Revived;
 use super::{Call, CallPhase, headers};
 use crate::dialog::Dialog;
 use crate::ids::ResolveId;
-use crate::io::{ResolveError, ReturnPath, Target};
+use crate::io::{ResolveError, ReturnPath, Side, Target};
 use crate::policy::Topology;
 use crate::routing;
-use crate::sip::{HeaderId, Message, Method};
-use crate::targets::{AttemptState, Candidate, Hop, Next};
+use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::targets::{AttemptEvent, AttemptState, Candidate, Hop, Next};
 use crate::token::ClaimKey;
 use crate::transaction::{CallUse, ClientUser, NewRequest, QuestionUser};
 
@@ -66,8 +67,8 @@ impl Call {
 
     /// The DNS answered.
     pub fn on_resolved(&mut self, cx: &mut Services, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
-        if self.on_send_resolved(cx, id, &result) {
-            return;
+        if let Ok(failed) = self.courier().on_resolved(cx, id, &result) {
+            return self.on_crossing_failed(cx, failed);
         }
         if !self.uac.targets.on_resolved(id, result.as_deref().ok()) {
             return;
@@ -223,6 +224,51 @@ impl Call {
         self.callee.secure = is_sips(&uri);
         (self.callee.realm, self.callee.trunk) = (candidate.realm, candidate.trunk);
         (self.callee.path, self.callee.tls_name) = (path, tls_name);
+    }
+
+    /// A 401 or 407 to the first INVITE, which is acknowledged: the INVITE again in the same dialog with the next CSeq number.
+    pub(super) fn on_dial_challenge(&mut self, cx: &mut Services, index: u32, response: &Message) -> Challenged {
+        let Some(mut retry) = self.uac.attempt_mut(index).and_then(|a| a.retry.take()) else { return Challenged::NotOurs };
+        let peer = self.peer(Side::Callee);
+        match peer.known.ask(cx, peer.trunk, response, &mut retry.tries) {
+            Challenged::Answered => {}
+            other => return other,
+        }
+        let Some(cseq) = raise_cseq(&mut retry.draft) else { return Challenged::Refused };
+        let called = self.pairs.begin_again(cx).callee();
+        let dialog = &mut self.pairs[called].dialog;
+        (dialog.local_cseq, dialog.remote_tag) = (cseq, None);
+        dialog.route_set.clear();
+        self.open_first_offer();
+        let mut draft = retry.draft.clone();
+        self.peer(Side::Callee).authorize(cx, &mut draft);
+        let Some(attempt) = self.uac.attempt_mut(index) else { return Challenged::Refused };
+        let (path, tls_name) = (attempt.path, attempt.tls_name.clone());
+        let branch = cx.mint_branch();
+        let via = cx.via(&path, &branch);
+        draft.insert_first(HeaderId::Via, &*via);
+        let Some(payload) = cx.encode(&draft) else { return Challenged::Refused };
+        let user = ClientUser::Call { id: self.id, purpose: CallUse::Dial(index) };
+        let (way, invite) = (ReturnPath::here(path), true);
+        let sent = cx.send_request(NewRequest { user, branch: branch.clone().into(), invite, way, tls_name, payload });
+        let Some(tx) = sent else { return Challenged::Refused };
+        self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
+        // The old transaction goes on absorbing copies of its 401; what becomes of it says nothing of the new one.
+        cx.tx.set_client_user(attempt.tx, ClientUser::Nobody);
+        let failover = cx.config.failover_after(&self.callee.trunk);
+        let timer = Some(cx.start_timer(failover, Timer::Call(self.id, CallTimer::Failover(index))));
+        attempt.dialog.local_cseq = cseq;
+        (attempt.tx, attempt.via, attempt.branch, attempt.cseq, attempt.timer) = (tx, via, branch.into(), cseq, timer);
+        attempt.state.note(AttemptEvent::Again);
+        attempt.retry = Some(retry);
+        Challenged::Answered
+    }
+
+    /// The INVITE toward a target as it may be repeated; credentials that the caller gave us alone do not go on.
+    fn first_retry(&mut self, cx: &Services, draft: &mut Draft) -> Option<Retry> {
+        self.auth.callee = Known::default();
+        headers::strip_our_credentials(cx, &self.caller.trunk, draft);
+        cx.credentials(&self.callee.trunk).map(|_| Retry { draft: draft.clone(), tries: 0 })
     }
 }
 

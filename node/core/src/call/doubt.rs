@@ -10,7 +10,6 @@ use super::{Call, CallPhase};
 use crate::io::{Counter, ReturnPath, Side, SideHeard};
 use crate::sip::{Message, Method};
 use crate::time::Instant;
-use crate::transaction::CallUse;
 
 /// A request is held for so long at the most: a far end that has moved repeats a BYE for 32 s, and a caller waits for no more than that.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -53,7 +52,7 @@ impl Call {
             let to = self.dialog_of(side, request);
             let mut options = self.pairs[to].dialog.request(&Method::Options);
             self.put_session_id(side, &mut options);
-            self.send_on(cx, to, options, Purpose::Use(CallUse::Doubt(side)));
+            self.send_on(cx, to, options, Purpose::Question);
         }
     }
 

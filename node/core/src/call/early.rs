@@ -31,7 +31,7 @@ impl Call {
             return false;
         }
         self.pairs.end_one(cx, at.pair);
-        self.refuse_forwards(cx, |f| f.from.pair == at.pair);
+        self.refuse_forwards(cx, |pair| pair == at.pair);
         if at.side == Side::Caller {
             let mut bye = self.pairs[at.other()].dialog.request(&Method::Bye);
             self.pass(cx, at, request, &mut bye);
@@ -43,7 +43,7 @@ impl Call {
     /// That pair is answered: the others are over, and whoever waits in them is told.
     pub(super) fn confirm(&mut self, cx: &mut Services, pair: PairId) {
         self.pairs.confirm(cx, pair);
-        self.refuse_forwards(cx, |f| f.from.pair != pair);
+        self.refuse_forwards(cx, |other| other != pair);
         for side in [Side::Caller, Side::Callee] {
             self.pairs[pair.toward(side)].offer = None;
             // Media may still follow another dialog.

@@ -2,8 +2,10 @@
 
 use super::challenge::Known;
 use super::leg::Leg;
+use super::lines::Peer;
 use super::services::Services;
-use super::ways::{FarEnd, Way};
+use super::ways::FarEnd;
+use crate::crossing::Way;
 use crate::dialog::{Dialog, Half};
 use crate::ids::NodeId;
 use crate::io::{Path, Realm, ReturnPath};
@@ -73,5 +75,19 @@ impl End {
     /// A request could not be sent over this connection: it is no way any more.
     pub fn forget_flow(&mut self, way: &Way) {
         (self.path, self.ingress) = self.far().path_without(way);
+    }
+
+    /// What a request to it touches here, and the dialog.
+    pub fn peer(&mut self) -> (Peer<'_>, &mut Dialog) {
+        let peer = Peer {
+            realm: self.realm,
+            trunk: &self.trunk,
+            path: &mut self.path,
+            ingress: &mut self.ingress,
+            tls_name: self.tls_name.as_deref(),
+            secure: self.secure,
+            known: &mut self.known,
+        };
+        (peer, &mut self.dialog)
     }
 }

@@ -1,8 +1,9 @@
-//! Requests within the dialog on their way from one leg to the other, and their responses back.
+//! Requests within the dialog on their way from one leg to the other, and their responses back: how they are written on the other side, and
+//! what their answers mean for the call. On their way they are `crossing`'s.
 
 use std::time::Duration;
 
-use super::challenge::Retry;
+use super::courier::{Answer, Failed};
 use super::describe::Agreed;
 use super::failure::upstream;
 use super::outgoing::Purpose;
@@ -11,65 +12,39 @@ use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::two_hundred::Accepted;
 use super::{Call, CallPhase, body, describe, headers};
-use crate::dialog::DialogRef;
+use crate::crossing::{Asked, Crossing, Loss, Origin, State};
+use crate::dialog::{DialogRef, PairId};
 use crate::io::{ReturnPath, Side};
-use crate::sip::{HeaderId, Message, Method};
-use crate::transaction::{CallUse, ClientTxId, ClientUser, ResponseAction, ServerTxId};
+use crate::sip::{Draft, HeaderId, Message, Method};
+use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
 
 /// Requests of one call under way at once: a UA has one of each kind open, and a broken one must not fill memory.
-const MAX_FORWARDS: usize = 32;
+const MAX_CROSSINGS: usize = 32;
 /// RFC 3261 §16.6 step 11 as a model: a re-INVITE of which its far end has said nothing but 100 for so long is given up.
 const STALE: Duration = Duration::from_secs(180);
 
-/// One such request.
-#[derive(Debug)]
-pub(super) struct Forward {
-    /// Its number in the call.
-    pub(super) id: u64,
-    /// The dialog that it came in.
-    pub(super) from: DialogRef,
-    /// As received.
-    pub(super) request: Message,
-    /// Its transaction on that leg; `None` once answered.
-    pub(super) server_tx: Option<ServerTxId>,
-    /// Its way back.
-    pub(super) back: ReturnPath,
-    /// Its transaction on the other leg, once sent.
-    pub(super) client_tx: Option<ClientTxId>,
-    /// Its transactions by ways that were passed over for their silence: an answer to one of them is as good.
-    pub(super) earlier: Vec<ClientTxId>,
-    /// The name that was to be proved where it went.
-    pub(super) tls_name: Option<Box<str>>,
-    /// The CSeq number that it has there.
-    pub(super) cseq: u32,
-    /// The Via branch and value are kept by the transaction; CANCEL needs the request itself.
+/// What a request that crosses means for offers and answers, and what is taken back should it come to nothing.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    /// It has an offer.
     pub(super) offered: bool,
     /// A reliable provisional response has answered that offer (RFC 3262 §5).
     pub(super) answered: bool,
     /// It has none, and a reliable provisional response has: the PRACK for that answers.
     pub(super) early_offer: bool,
-    /// The far end that asked has cancelled it.
-    pub(super) cancelled: bool,
-    /// Why.
-    pub(super) cancel_reason: Option<Box<str>>,
-    /// It waits for ports: not sent yet.
-    pub(super) held: bool,
-    /// A provisional response came.
-    pub(super) provisional: bool,
-    /// More than 100.
-    pub(super) rang: bool,
-    /// As sent, where the far end may ask who we are.
-    pub(super) retry: Option<Retry>,
-    /// How often it was sent again for that.
-    pub(super) tries: u8,
-    /// A refresh of ours (RFC 4028): nobody waits for its answer.
-    pub(super) own: bool,
     /// What stood before its offer; `None`: nothing is to be taken back.
     pub(super) before: Option<Agreed>,
     /// How often it was sent again with a longer interval (422).
-    pub(super) raises: u8,
+    raises: u8,
     /// What our Contacts said of the far ends before it came, the caller's leg first; `None`: it changed nothing of that.
-    pub(super) contacts: Option<[Box<str>; 2]>,
+    contacts: Option<[Box<str>; 2]>,
+}
+
+impl Exchange {
+    /// Of a refresh.
+    pub(super) fn of_refresh(offered: bool) -> Exchange {
+        Exchange { offered, ..Exchange::default() }
+    }
 }
 
 impl Call {
@@ -80,7 +55,7 @@ impl Call {
             _ if self.leg(to.side).gone => Some(481),
             // There is a dialog with this side, and none yet with the other: not now (RFC 3261 §21.5.1).
             _ if self.pairs[to].dialog.remote_tag.is_none() && self.phase != CallPhase::Answered => Some(500),
-            _ if self.forwards.len() >= MAX_FORWARDS => Some(500),
+            _ if self.crossings.count() >= MAX_CROSSINGS => Some(500),
             Err(headers::MaxForwardsError::Exhausted) => Some(483),
             Err(headers::MaxForwardsError::Malformed) => Some(400),
             Ok(_) => None,
@@ -95,93 +70,106 @@ impl Call {
             self.media.on_offer();
         }
         let ready = self.media.ensure(cx, streams);
-        let id = cx.serial();
         let offered = match request.method() {
             Method::Invite | Method::Update => streams > 0,
             Method::Prack => streams > 0 && self.prack_offers(from),
             _ => false,
         };
-        self.forwards.push(Forward {
-            id,
-            from,
-            request: request.clone(),
-            server_tx: Some(tx),
-            back,
-            client_tx: None,
-            earlier: Vec::new(),
-            tls_name: None,
-            cseq: 0,
-            offered,
-            answered: false,
-            early_offer: false,
-            cancelled: false,
-            cancel_reason: None,
-            held: !ready,
-            provisional: false,
-            rang: false,
-            retry: None,
-            tries: 0,
-            own: false,
-            before: None,
-            raises: 0,
-            contacts: None,
-        });
-        if request.method() == &Method::Invite {
-            self.leg_mut(to.side).inviting = true;
-        }
+        let facts = Exchange { offered, ..Exchange::default() };
+        let asked = Asked { request: request.clone(), server: tx, back };
+        let crossing = Crossing::new(cx.serial(), to, Origin::FarEnd(asked), facts);
+        self.cross(cx, crossing, ready);
+    }
+
+    /// A request is under way from now on. `ready`: it goes out at once.
+    pub(super) fn cross(&mut self, cx: &mut Services, crossing: Crossing<Exchange>, ready: bool) {
+        let id = crossing.id();
+        self.crossings.insert(crossing);
         if ready {
-            self.send_forward(cx, id);
+            self.send_crossing(cx, id);
         }
     }
 
-    pub(super) fn send_forward(&mut self, cx: &mut Services, id: u64) {
-        let Some(at) = self.forwards.iter().position(|f| f.id == id) else { return };
-        self.forwards[at].held = false;
-        let (from, request) = (self.forwards[at].from, self.forwards[at].request.clone());
-        let to = from.other();
-        let dialog = &mut self.pairs[to].dialog;
-        let mut draft = dialog.request(request.method());
-        self.forwards[at].cseq = dialog.local_cseq;
-        if let Ok(n) = headers::next_max_forwards(&request) {
-            draft.set(HeaderId::MaxForwards, n.to_string());
+    /// The ports are there: those that waited for them go out.
+    pub(super) fn release_crossings(&mut self, cx: &mut Services) {
+        let held: Vec<u64> = self.crossings.iter().filter(|c| c.is_held()).map(Crossing::id).collect();
+        for id in held {
+            self.send_crossing(cx, id);
         }
-        if request.first(HeaderId::Contact).is_some() || matches!(request.method(), Method::Invite | Method::Update) {
-            let contacts = [Side::Caller, Side::Callee].map(|side| self.leg(side).contact_params.clone());
-            self.forwards[at].contacts.get_or_insert(contacts);
-            let (leg, half) = self.leg_and_half(to);
-            draft.push(HeaderId::Contact, leg.contact_for(cx, half, &request));
+    }
+
+    fn send_crossing(&mut self, cx: &mut Services, id: u64) {
+        let Some(crossing) = self.crossings.get(id) else { return };
+        let to = crossing.to();
+        let Some(method) = crossing.method().cloned() else { return };
+        let request = crossing.asked().map(|asked| asked.request.clone());
+        let draft = self.write_crossing(cx, id, to, &method, request.as_ref());
+        let cseq = self.pairs[to].dialog.local_cseq;
+        if let Some(crossing) = self.crossings.get_mut(id) {
+            crossing.write(cseq, draft);
         }
-        headers::copy_through(&request, &mut draft);
-        cx.shape(&self.leg(from.side).trunk, &self.leg(to.side).trunk, request.method(), self.emergency, &mut draft);
-        self.map_transfer(cx, from.side, &request, &mut draft);
-        if let Some(rack) = self.map_rack(cx, from, &request) {
-            draft.push(HeaderId::RAck, rack);
-        }
-        if matches!(request.method(), Method::Invite | Method::Update) {
-            // RFC 4028 §7.4: nothing is refreshed before there is a session.
-            if self.phase == CallPhase::Answered || request.method() == &Method::Invite {
-                let leg = self.leg(to.side);
-                leg.session.offer(cx, &leg.trunk, &mut draft);
-            }
-        }
-        if request.method() == &Method::Invite {
-            reliable::bridge(&mut draft);
+        if method == Method::Invite {
             cx.start_timer(STALE, Timer::Call(self.id, CallTimer::Stale(id)));
         }
-        if self.forwards[at].own {
-            if request.method() == &Method::Invite {
-                draft.set_body(Some("application/sdp"), self.pairs[to].local_sdp.clone());
-            }
-            self.put_session_id(to.side, &mut draft);
-        } else {
-            let offers = self.keep_agreed(at);
-            self.put_body(cx, from, &request, !offers, &mut draft);
-        }
-        self.send_on(cx, to, draft, Purpose::Use(CallUse::Forward(id)));
+        let failed = self.courier().send(cx, id);
+        self.on_crossing_failed(cx, failed);
     }
 
-    /// A response to a request that was passed on.
-    pub fn on_forward_response(
+    /// The request as it goes out. `request`: that of the far end, of which this one brings what crosses; `None`: it is a refresh of ours.
+    fn write_crossing(&mut self, cx: &mut Services, id: u64, to: DialogRef, method: &Method, request: Option<&Message>) -> Draft {
+        let from = to.other();
+        let session = matches!(method, Method::Invite | Method::Update);
+        let mut draft = self.pairs[to].dialog.request(method);
+        if let Some(n) = request.and_then(|request| headers::next_max_forwards(request).ok()) {
+            draft.set(HeaderId::MaxForwards, n.to_string());
+        }
+        if session || request.is_some_and(|request| request.first(HeaderId::Contact).is_some()) {
+            let contacts = [Side::Caller, Side::Callee].map(|side| self.leg(side).contact_params.clone());
+            if let Some(crossing) = self.crossings.get_mut(id) {
+                crossing.facts.contacts.get_or_insert(contacts);
+            }
+            let (leg, half) = self.leg_and_half(to);
+            let contact = match request {
+                Some(request) => leg.contact_for(cx, half, request),
+                None => leg.contact(cx, half),
+            };
+            draft.push(HeaderId::Contact, contact);
+        }
+        if let Some(request) = request {
+            headers::copy_through(request, &mut draft);
+        }
+        cx.shape(&self.leg(from.side).trunk, &self.leg(to.side).trunk, method, self.emergency, &mut draft);
+        if let Some(request) = request {
+            self.map_transfer(cx, from.side, request, &mut draft);
+            if let Some(rack) = self.map_rack(cx, from, request) {
+                draft.push(HeaderId::RAck, rack);
+            }
+        }
+        // RFC 4028 §7.4: nothing is refreshed before there is a session.
+        if session && (self.phase == CallPhase::Answered || method == &Method::Invite) {
+            let leg = self.leg(to.side);
+            leg.session.offer(cx, &leg.trunk, &mut draft);
+        }
+        if method == &Method::Invite {
+            reliable::bridge(&mut draft);
+        }
+        match request {
+            Some(request) => {
+                let offers = self.keep_agreed(id);
+                self.put_body(cx, from, request, !offers, &mut draft);
+            }
+            None => {
+                if method == &Method::Invite {
+                    draft.set_body(Some("application/sdp"), self.pairs[to].local_sdp.clone());
+                }
+                self.put_session_id(to.side, &mut draft);
+            }
+        }
+        draft
+    }
+
+    /// A response to a request that crossed, or to a refresh.
+    pub fn on_crossing_response(
         &mut self,
         cx: &mut Services,
         id: u64,
@@ -189,121 +177,104 @@ impl Call {
         back: &ReturnPath,
         response: &Message,
     ) {
-        let Some(at) = self.forwards.iter().position(|f| f.id == id) else {
+        let Some(crossing) = self.crossings.get(id) else {
             // A 2xx to a re-INVITE, repeated because our ACK was lost.
             self.on_late_2xx(cx, response);
             return;
         };
-        let to = self.forwards[at].from.other();
+        let to = crossing.to();
         self.ladder.received(cx.now.unix, self.leg(to.side).realm, back, response);
         self.learn_session_id(to.side, response);
         if action == ResponseAction::Absorb {
             return;
         }
-        let status = response.status().unwrap_or(500);
-        let invite = self.forwards[at].request.method() == &Method::Invite;
-        if status >= 300 && self.forwards[at].earlier.contains(&tx) {
-            // It was left for its silence, and cannot: whoever was asked after it may.
-            if action == ResponseAction::NeedAck {
-                self.ack_forward_failure(cx, at, tx, response);
-            }
-            self.has_other_ways(cx, id, tx);
+        match self.courier().on_response(cx, tx, action, response) {
+            Answer::None => {}
+            Answer::Failed(failed) => self.on_crossing_failed(cx, Some(failed)),
+            Answer::Provisional => self.on_crossing_provisional(cx, id, response),
+            Answer::Final => self.on_crossing_final(cx, id, tx, response),
+        }
+    }
+
+    fn on_crossing_provisional(&mut self, cx: &mut Services, id: u64, response: &Message) {
+        let Some(crossing) = self.crossings.get(id).filter(|c| c.is(&Method::Invite)) else { return };
+        let (from, exchanged, asked) = (crossing.from(), (crossing.facts.offered, crossing.cseq()), crossing.asked().cloned());
+        if response.status().is_none_or(|status| status <= 100) {
             return;
         }
-        self.turn_to(cx, at, tx, response);
-        if status < 200 {
-            self.forwards[at].provisional = true;
-            if self.forwards[at].cancelled {
-                self.cancel_forward(cx, id);
-            }
-            self.forwards[at].rang |= status > 100;
+        if let Some(asked) = asked {
             // RFC 3262 §3: who requires reliable ones is sent no others, and a re-INVITE is as well off without.
-            let wanted = reliable::rseq_of(response).is_some() || Wish::of(&self.forwards[at].request) != Wish::Required;
-            if status > 100 && invite && wanted {
-                self.answer_forward(cx, at, status, response);
-                self.note_early_answer(at, response);
+            if reliable::rseq_of(response).is_none() && Wish::of(&asked.request) == Wish::Required {
+                return;
             }
+            self.answer_crossing(cx, from, &asked, exchanged, response);
+        }
+        self.note_early_answer(id, response);
+    }
+
+    fn on_crossing_final(&mut self, cx: &mut Services, id: u64, tx: ClientTxId, response: &Message) {
+        let status = response.status().unwrap_or(500);
+        let accepted = (200..300).contains(&status);
+        if status == 422 && self.raise_crossing(cx, id, tx, response) {
             return;
         }
-        if action == ResponseAction::NeedAck {
-            self.ack_forward_failure(cx, at, tx, response);
-        }
-        // RFC 3261 §8.2.2.2: the far end has it by another way already, and will answer there.
-        if matches!(status, 482 | 500) && self.has_other_ways(cx, id, tx) {
-            return;
-        }
-        if self.is_challenge(action, status) && self.on_forward_challenge(cx, at, response) {
-            return;
-        }
-        if status == 422 && self.raise_forward(cx, at, response) {
-            return;
-        }
-        if (200..300).contains(&status) && describe::refreshes_target(response.method()) {
+        let Some(mut crossing) = self.courier().take(cx, id, Some(tx)) else { return };
+        let (from, to) = (crossing.from(), crossing.to());
+        if accepted && describe::refreshes_target(response.method()) {
             // RFC 3261 §12.2.2: with the acceptance, and not before: a request that is refused changes nothing.
-            if !self.forwards[at].own {
-                let request = self.forwards[at].request.clone();
-                self.pairs[to.other()].dialog.on_target_refresh(&request);
+            if let Some(asked) = crossing.asked() {
+                self.pairs[from].dialog.on_target_refresh(&asked.request);
             }
             self.pairs[to].dialog.on_target_refresh(response);
         }
         if status >= 300 {
-            self.take_contacts_back(at);
+            self.take_contacts_back(&mut crossing.facts);
         }
-        if !self.forwards[at].own {
-            self.answer_forward(cx, at, status, response);
+        if let Some(asked) = crossing.asked() {
+            self.answer_crossing(cx, from, asked, (crossing.facts.offered, crossing.cseq()), response);
         }
-        let mut forward = self.forwards.remove(at);
-        self.leave_earlier(cx, &forward);
-        self.conclude(cx, &mut forward, response);
-        self.keep_reinvite(cx, &forward);
-        if invite {
-            self.leg_mut(to.side).inviting = false;
+        self.conclude(cx, &mut crossing, response);
+        let session = accepted && matches!(response.method(), Method::Invite | Method::Update);
+        match crossing.asked() {
+            Some(Asked { request, .. }) => {
+                match request.method() {
+                    Method::Invite => self.keep_reinvite(cx, from.side, request.cseq(), crossing.cseq()),
+                    Method::Refer if accepted => self.keep_refer(from.side, request.cseq(), crossing.cseq()),
+                    Method::Notify => self.note_last(from.side, request),
+                    _ => {}
+                }
+                if session {
+                    let leg = self.leg_mut(to.side);
+                    leg.session.on_accepted(cx, &leg.trunk, response);
+                }
+            }
+            None => self.on_refreshed(cx, to, crossing.cseq(), response),
         }
-        if forward.request.method() == &Method::Refer && (200..300).contains(&status) {
-            self.keep_refer(forward.from.side, forward.request.cseq(), forward.cseq);
-        } else if forward.request.method() == &Method::Notify {
-            self.note_last(forward.from.side, &forward.request);
-        }
-        if forward.own {
-            self.on_refreshed(cx, to, forward.cseq, response);
-        } else if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
-            let leg = self.leg_mut(to.side);
-            leg.session.on_accepted(cx, &leg.trunk, response);
-        }
-        if (200..300).contains(&status) && matches!(forward.request.method(), Method::Invite | Method::Update) {
+        if session {
             self.record_refresh(cx);
         }
     }
 
     /// A request came to nothing: our Contacts say of the far ends what they said before.
-    fn take_contacts_back(&mut self, at: usize) {
-        if let Some([caller, callee]) = self.forwards[at].contacts.take() {
+    fn take_contacts_back(&mut self, facts: &mut Exchange) {
+        if let Some([caller, callee]) = facts.contacts.take() {
             (self.caller.contact_params, self.callee.contact_params) = (caller, callee);
         }
     }
 
-    /// Who sent a request that was passed on has waited for a while: it hears that we have it (RFC 4320 §4.1).
-    pub fn on_trying_due(&mut self, cx: &mut Services, tx: ServerTxId) {
-        let Some(f) = self.forwards.iter().find(|f| f.server_tx == Some(tx)) else { return };
-        let mut draft = f.request.response(100, None);
-        let (realm, back) = (self.leg(f.from.side).realm, f.back);
-        self.ladder.sent(cx.now.unix, realm, &back, &draft);
-        cx.respond(tx, &mut draft);
-    }
-
     /// The far end wants a longer session interval: the same request with it. False: it said nothing of use, or too often.
-    fn raise_forward(&mut self, cx: &mut Services, at: usize, response: &Message) -> bool {
-        let (id, to) = (self.forwards[at].id, self.forwards[at].from.other());
-        if self.forwards[at].raises >= super::session_timer::MAX_RAISES || !self.leg_mut(to.side).session.raise(response) {
+    fn raise_crossing(&mut self, cx: &mut Services, id: u64, tx: ClientTxId, response: &Message) -> bool {
+        let Some(crossing) = self.crossings.get(id) else { return false };
+        let (to, raises) = (crossing.to(), crossing.facts.raises);
+        let wanted = matches!(crossing.state(), State::Sent(_));
+        if !wanted || raises >= super::session_timer::MAX_RAISES || !self.leg_mut(to.side).session.raise(response) {
             return false;
         }
-        self.forget_earlier(cx, at);
-        self.forwards[at].raises += 1;
-        self.forwards[at].provisional = false;
-        if let Some(old) = self.forwards[at].client_tx.take() {
-            cx.tx.set_client_user(old, ClientUser::Nobody);
+        self.courier().restart(cx, id, tx);
+        if let Some(crossing) = self.crossings.get_mut(id) {
+            crossing.facts.raises += 1;
         }
-        self.send_forward(cx, id);
+        self.send_crossing(cx, id);
         true
     }
 
@@ -311,90 +282,125 @@ impl Call {
         if response.method() == &Method::Invite && response.status().is_some_and(|s| (200..300).contains(&s)) {
             for side in [Side::Caller, Side::Callee] {
                 if self.pairs[self.toward(side)].dialog.call_id.as_ref() == response.call_id() {
-                    self.repeat_ack(cx, side, response.cseq(), response.to_tag());
+                    self.courier().repeat_ack(cx, side, response.cseq(), response.to_tag());
                 }
             }
         }
     }
 
-    fn ack_forward_failure(&mut self, cx: &mut Services, at: usize, tx: ClientTxId, response: &Message) {
-        let f = &self.forwards[at];
-        let mut ack = self.own_ack(f.from.other(), f.cseq);
-        ack.set(HeaderId::To, response.to());
-        let Some(branch) = cx.tx.client_branch(tx).map(str::to_owned) else { return };
-        let Some(way) = cx.tx.way(tx) else { return };
-        ack.insert_first(HeaderId::Via, cx.via(&way.path, &branch));
-        if let Some(payload) = cx.encode(&ack) {
-            // Before the request that may follow at once.
-            self.ladder.sent(cx.now.unix, way.path.role.realm(), &way, &ack);
-            cx.tx.set_ack(cx.now.mono, tx, payload);
-        }
-    }
-
-    /// A response to the far end that asked, with what crosses of the other one's.
-    fn answer_forward(&mut self, cx: &mut Services, at: usize, status: u16, response: &Message) {
-        let f = &mut self.forwards[at];
-        let Some(tx) = f.server_tx else { return };
-        if status >= 200 {
-            f.server_tx = None;
-        }
-        let (from, request, back, offered, cseq) = (f.from, f.request.clone(), f.back, f.offered, f.cseq);
+    /// A response to the far end that asked in that dialog, with what crosses of the other one's. `offered`: its request had an offer;
+    /// `cseq`: its number on the other leg.
+    fn answer_crossing(
+        &mut self,
+        cx: &mut Services,
+        at: DialogRef,
+        asked: &Asked,
+        (offered, cseq): (bool, u32),
+        response: &Message,
+    ) {
+        let Asked { request, server: tx, back } = asked;
+        let status = response.status().unwrap_or(500);
         let invite = request.method() == &Method::Invite;
         let told = upstream(status);
         let mut draft = request.response(told, (told == status).then(|| response.reason()));
         if status < 300 && (invite || response.first(HeaderId::Contact).is_some() || request.method() == &Method::Update) {
             // Rule K: whatever way the request came, the far end learns the owner's own address again.
-            let (leg, half) = self.leg_and_half(from);
+            let (leg, half) = self.leg_and_half(at);
             draft.push(HeaderId::Contact, leg.contact_for(cx, half, response));
         }
         headers::copy_through(response, &mut draft);
         if told != status {
             draft.remove(HeaderId::RetryAfter);
         }
-        cx.shape(&self.leg(from.side.other()).trunk, &self.leg(from.side).trunk, request.method(), self.emergency, &mut draft);
+        cx.shape(&self.leg(at.side.other()).trunk, &self.leg(at.side).trunk, request.method(), self.emergency, &mut draft);
         let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.phase == CallPhase::Answered;
         if refreshes && (200..300).contains(&status) {
-            let leg = self.leg_mut(from.side);
-            leg.session.accept(cx, &leg.trunk, &request, &mut draft);
+            let leg = self.leg_mut(at.side);
+            leg.session.accept(cx, &leg.trunk, request, &mut draft);
         }
-        self.put_body(cx, from.other(), response, offered, &mut draft);
-        let realm = self.leg(from.side).realm;
-        self.ladder.sent(cx.now.unix, realm, &back, &draft);
-        let payload = cx.respond(tx, &mut draft);
+        self.put_body(cx, at.other(), response, offered, &mut draft);
+        let realm = self.leg(at.side).realm;
+        self.ladder.sent(cx.now.unix, realm, back, &draft);
+        let payload = cx.respond(*tx, &mut draft);
         if invite && (200..300).contains(&status) {
             let delayed = !offered && body::find_sdp(response).is_some();
             if let Some(payload) = payload {
                 let (answers, cseq) = (delayed.then_some(cseq), request.cseq());
-                self.two_hundred.accepted(cx, from.side, Accepted { tx, cseq, payload, back, answers });
+                self.two_hundred.accepted(cx, at.side, Accepted { tx: *tx, cseq, payload, back: *back, answers });
             }
             if !delayed {
-                let ack = self.own_ack(from.other(), cseq);
-                self.send_on(cx, from.other(), ack, Purpose::Ack(cseq));
+                let ack = self.own_ack(at.other(), cseq);
+                self.send_on(cx, at.other(), ack, Purpose::Ack(cseq));
             }
         }
     }
 
-    /// A request that was passed on got no response, or could not be sent.
-    pub fn on_forward_failed(&mut self, cx: &mut Services, id: u64, status: u16) {
-        let Some(at) = self.forwards.iter().position(|f| f.id == id) else { return };
-        self.take_contacts_back(at);
-        let forward = self.forwards.remove(at);
-        self.leave_earlier(cx, &forward);
-        let invite = forward.request.method() == &Method::Invite;
-        if invite {
-            self.leg_mut(forward.from.side.other()).inviting = false;
-        }
-        if let Some(before) = forward.before {
+    /// A request got no response, or could not be sent.
+    pub(super) fn fail_crossing(&mut self, cx: &mut Services, id: u64, status: u16) {
+        let Some(mut crossing) = self.courier().take(cx, id, None) else { return };
+        self.take_contacts_back(&mut crossing.facts);
+        if let Some(before) = crossing.facts.before.take() {
             self.take_back(cx, before);
         }
-        if forward.own {
-            self.on_refresh_failed(cx, forward.from.side.other(), status);
-            return;
+        let (from, to, invite) = (crossing.from(), crossing.to(), crossing.is(&Method::Invite));
+        let Some(asked) = crossing.into_asked() else { return self.on_refresh_failed(cx, to.side, status) };
+        // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
+        let status = if status == 408 && !invite { 504 } else { upstream(status) };
+        self.refuse_request(cx, from.side, asked.server, &asked.back, &asked.request, status);
+    }
+
+    /// Nothing comes of a request by this transaction.
+    pub fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) {
+        let failed = self.courier().on_lost(cx, tx, loss);
+        self.on_crossing_failed(cx, failed);
+    }
+
+    /// A request has been silent for as long as one is waited for where there are other ways.
+    pub(super) fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) {
+        let failed = self.courier().on_silent(cx, tx);
+        self.on_crossing_failed(cx, failed);
+    }
+
+    /// A request came to nothing, if it did.
+    pub(super) fn on_crossing_failed(&mut self, cx: &mut Services, failed: Option<Failed>) {
+        if let Some(Failed { id, status }) = failed {
+            self.fail_crossing(cx, id, status);
         }
-        if let Some(tx) = forward.server_tx {
-            // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
-            let status = if status == 408 && !invite { 504 } else { upstream(status) };
-            self.refuse_request(cx, forward.from.side, tx, &forward.back, &forward.request, status);
+    }
+
+    /// CANCEL for a re-INVITE under way. False: it is none of this call's.
+    pub(super) fn on_cancel_crossing(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
+        let Some(id) = self.crossings.of_server(invite).map(Crossing::id) else { return false };
+        let reason = super::reason::reasons(request);
+        if self.courier().on_cancel(cx, id, reason.as_deref()) {
+            self.fail_crossing(cx, id, 487);
+        }
+        true
+    }
+
+    /// RFC 3261 §9.1: 64 × T1 after its CANCEL a re-INVITE is given up, so that another can be sent.
+    pub(super) fn on_crossing_abandoned(&mut self, cx: &mut Services, id: u64) {
+        if self.crossings.get(id).is_some_and(|c| c.state().is_given_up()) {
+            self.fail_crossing(cx, id, 487);
+        }
+    }
+
+    /// Final answers to whatever is still open, when the call ends.
+    pub(super) fn refuse_open_forwards(&mut self, cx: &mut Services) {
+        self.refuse_forwards(cx, |_| true);
+    }
+
+    /// Final answers to the open requests of those pairs of dialogs: they are not waited for any more.
+    pub(super) fn refuse_forwards(&mut self, cx: &mut Services, which: impl Fn(PairId) -> bool) {
+        let refused = |c: &&Crossing<Exchange>| !c.is_own() && which(c.to().pair);
+        let refused: Vec<u64> = self.crossings.iter().filter(refused).map(Crossing::id).collect();
+        for id in refused {
+            let Some(crossing) = self.courier().take(cx, id, None) else { continue };
+            let (from, invite) = (crossing.from(), crossing.is(&Method::Invite));
+            if let Some(asked) = crossing.into_asked() {
+                let status = if invite { 487 } else { 481 };
+                self.refuse_request(cx, from.side, asked.server, &asked.back, &asked.request, status);
+            }
         }
     }
 }

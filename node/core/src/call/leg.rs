@@ -1,8 +1,10 @@
 //! One leg of a call: where its far end is, whatever dialogs there are with it, and its session timer.
 
+use super::challenge::Known;
 use super::headers::contact_params;
+use super::lines::Peer;
 use super::services::Services;
-use super::ways::{FarEnd, Way};
+use super::ways::FarEnd;
 use crate::dialog::{Dialog, Half};
 use crate::ids::NodeId;
 use crate::io::{Path, Realm, ReturnPath, Side};
@@ -27,8 +29,6 @@ pub struct Leg {
     pub contact_params: Box<str>,
     /// Its trunk.
     pub trunk: Box<str>,
-    /// An INVITE of ours toward the far end is under way.
-    pub inviting: bool,
     /// Its session timer.
     pub(super) session: super::session_timer::SessionTimer,
     /// The dialog is over on this leg: nothing more is sent on it.
@@ -72,8 +72,16 @@ impl Leg {
         (self.path, self.ingress) = self.far(dialog).learnt_path(back);
     }
 
-    /// A request could not be sent over this connection: it is no way any more.
-    pub(super) fn forget_flow(&mut self, dialog: &Dialog, way: &Way) {
-        (self.path, self.ingress) = self.far(dialog).path_without(way);
+    /// What a request to it touches here. `known`: what it wants to know of us.
+    pub(super) fn peer<'a>(&'a mut self, known: &'a mut Known) -> Peer<'a> {
+        Peer {
+            realm: self.realm,
+            trunk: &self.trunk,
+            path: &mut self.path,
+            ingress: &mut self.ingress,
+            tls_name: self.tls_name.as_deref(),
+            secure: self.secure,
+            known,
+        }
     }
 }

@@ -345,10 +345,7 @@ impl Call {
         }
         self.release_provisional(cx);
         self.release_answer(cx);
-        let held: Vec<u64> = self.forwards.iter().filter(|f| f.held).map(|f| f.id).collect();
-        for id in held {
-            self.send_forward(cx, id);
-        }
+        self.release_crossings(cx);
     }
 
     /// True when a target is on another side than the ports: it is dialled when there are others.

@@ -13,6 +13,7 @@ mod authenticated;
 mod body;
 mod challenge;
 mod claim;
+mod courier;
 mod course;
 mod describe;
 mod dial;
@@ -29,6 +30,7 @@ mod inquiry;
 mod journal;
 mod ladder;
 mod leg;
+mod lines;
 mod media;
 mod offer;
 mod outgoing;
@@ -53,7 +55,6 @@ mod timers;
 mod transfer;
 mod two_hundred;
 mod uac;
-mod underway;
 mod ways;
 
 pub use address::{asks_for_sips, is_sips, to_value, uri_at};
@@ -61,6 +62,7 @@ pub use authenticated::Authenticated;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
 pub use challenge::{Challenged, Known};
 pub use claim::{AfterClaim, AfterRival, INVITE_LIFE, Winner};
+pub use courier::{Answer, Courier, Failed};
 pub use dial::{DATAGRAM_MAX, target_number};
 pub use emergency::{PIDF, carried, is_data};
 pub use end::End;
@@ -69,23 +71,25 @@ pub use headers::{MaxForwardsError, copy_through, next_max_forwards, server_key,
 pub use inquiry::{CLAIM_FIELD, Told};
 pub use ladder::{Ladder, Note};
 pub use leg::Leg;
+pub use lines::{Dialogs, Lines, OfCall, Owner, Peer};
+pub use pairs::Pairs;
 pub use record::{recorded_dialog, recorded_path, recorded_way};
 pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, Services, allowed, fill_via, finish_response};
+pub use session_id::SessionIds;
 pub use session_timer::{MIN_SE, asks_too_little};
 pub use timer::{CallTimer, Timer};
 pub use timers::{Lane, Timers};
 pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
 use ways::FarEnd;
-pub use ways::{NextHop, Way, Ways, Written, hop_to, keep_alive_after};
+pub use ways::{NextHop, Written, hop_to, keep_alive_after};
 
 use claim::CallClaim;
-use forward::Forward;
+pub use forward::Exchange;
 pub use journal::Journal;
 use media::CallMedia;
-pub use outgoing::Loss;
-use outgoing::{PendingSend, Within};
 pub use setup::NewCall;
 
+use crate::crossing::Crossings;
 use crate::dialog::{DialogRef, Half};
 use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{ClaimStage, ReturnPath, Side};
@@ -156,10 +160,8 @@ pub struct Call {
     pub back: ReturnPath,
     /// The first INVITE toward the called side.
     uac: uac::Uac,
-    forwards: Vec<Forward>,
-    sends: Vec<PendingSend>,
-    /// Requests under way that could go another way.
-    within: Vec<Within>,
+    /// Requests within the dialogs that are under way.
+    crossings: Crossings<Exchange>,
     media: CallMedia,
     claim: CallClaim,
     /// What it has told the log.
@@ -180,9 +182,9 @@ pub struct Call {
     progress: Option<timer_c::Progress>,
     /// What is kept for a 2xx.
     two_hundred: two_hundred::TwoHundred,
-    session_ids: session_id::SessionIds,
+    session_ids: SessionIds,
     /// Its dialogs, by pairs.
-    pairs: pairs::Pairs,
+    pairs: Pairs,
     /// What the far ends want to know of us.
     auth: challenge::CallAuth,
     /// Whether it is the far end that asks, the caller's leg first.
@@ -242,8 +244,7 @@ impl Call {
         self.phase == CallPhase::Over
             && self.ended_in_log
             && !self.two_hundred.any_pending()
-            && self.sends.is_empty()
-            && self.within.is_empty()
+            && self.crossings.is_empty()
             && self.uac.is_done()
     }
 

@@ -1,8 +1,9 @@
 //! Who has an offer open (RFC 3264, RFC 6337): the glare rules of UPDATE (RFC 3311 §5.2).
 
-use super::forward::Forward;
+use super::forward::Exchange;
 use super::services::Services;
 use super::{Call, body};
+use crate::crossing::Crossing;
 use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Message, Method};
@@ -47,12 +48,12 @@ impl Call {
     /// Whose offer is open in a dialog.
     pub(super) fn open_offer(&self, at: DialogRef) -> Option<Side> {
         // A refresh of ours (RFC 4028) has an offer on the leg where it goes, and nobody on the other who waits for its answer.
-        let passed_on = |f: &Forward| f.server_tx.is_some() && f.from.pair == at.pair;
-        let forwarded = |f: &&Forward| f.offered && !f.answered && if f.own { f.from.side != at.side } else { passed_on(f) };
+        let concerns = |c: &Crossing<Exchange>| if c.is_refresh() { c.to().side == at.side } else { c.to().pair == at.pair };
+        let crosses = |c: &&Crossing<Exchange>| c.facts.offered && !c.facts.answered && concerns(c);
         let in_2xx = |side| self.two_hundred.awaits_answer(side);
         self.pairs[at]
             .offer
-            .or_else(|| self.forwards.iter().find(forwarded).map(|f| f.from.side))
+            .or_else(|| self.crossings.iter().find(crosses).map(|c| c.from().side))
             .or_else(|| in_2xx(Side::Caller).then_some(Side::Callee))
             .or_else(|| in_2xx(Side::Callee).then_some(Side::Caller))
     }
@@ -63,9 +64,9 @@ impl Call {
             self.note_for_dispatch(cx, request);
             return self.answer_refresh(cx, at, tx, &back, request);
         }
-        let open = |f: &Forward| f.from == at && f.request.method() == &Method::Update && f.server_tx.is_some();
+        let open = |c: &Crossing<Exchange>| c.from() == at && c.is(&Method::Update) && !c.is_refresh();
         let way = InTheWay {
-            update: self.forwards.iter().any(open),
+            update: self.crossings.iter().any(open),
             here: self.open_offer(at),
             there: self.open_offer(at.other()).is_some(),
         };
@@ -77,9 +78,9 @@ impl Call {
 
     /// A PRACK that is passed on has a description: an answer, or an offer. True: an offer.
     pub(super) fn prack_offers(&mut self, at: DialogRef) -> bool {
-        let of_reinvite = |f: &&mut Forward| f.from.side == at.side && f.early_offer && f.request.method() == &Method::Invite;
-        if let Some(f) = self.forwards.iter_mut().find(of_reinvite) {
-            f.early_offer = false;
+        let of_reinvite = |c: &&mut Crossing<Exchange>| c.from().side == at.side && c.facts.early_offer && c.is(&Method::Invite);
+        if let Some(c) = self.crossings.iter_mut().find(of_reinvite) {
+            c.facts.early_offer = false;
             return false;
         }
         let answers = at.side == Side::Caller && self.pairs[at.other()].offer == Some(Side::Callee);

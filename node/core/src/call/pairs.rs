@@ -62,7 +62,7 @@ impl Early {
 
 /// All of them. There is always one.
 #[derive(Debug)]
-pub(super) struct Pairs {
+pub struct Pairs {
     all: Vec<(Pair, Early)>,
     /// The one that is confirmed; before that, what the INVITE under way has begun.
     current: PairId,

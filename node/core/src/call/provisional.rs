@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::challenge::MAX_TRIES;
 use super::describe::same_session;
-use super::forward::Forward;
 use super::outgoing::Purpose;
 use super::reliable::{self, OPTION, Open, Order, RAck, Waiting, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, body};
+use crate::crossing::Crossing;
 use crate::dialog::{DialogRef, PairId};
 use crate::io::{Counter, ReturnPath, Side};
 use crate::policy::PrackPolicy;
@@ -282,20 +282,15 @@ impl Call {
     }
 
     /// A re-INVITE that was passed on has its final response: PRACKs for its provisional ones may still come (RFC 3262 §3).
-    pub(super) fn keep_reinvite(&mut self, cx: &Services, forward: &Forward) {
-        if forward.own || forward.request.method() != &Method::Invite {
-            return;
-        }
-        let from = forward.from.side;
+    pub(super) fn keep_reinvite(&mut self, cx: &Services, from: Side, here: u32, there: u32) {
         self.reinvites.retain(|r| r.from != from);
-        let (here, there) = (forward.request.cseq(), forward.cseq);
         self.reinvites.push(Reinvite { from, here, there, until: cx.after(GIVE_UP) });
     }
 
     /// The CSeq number on the other leg of a re-INVITE that is open, or was a while ago.
     fn reinvite_there(&self, cx: &Services, from: Side, cseq: u32) -> Option<u32> {
         let late = |r: &&Reinvite| r.from == from && r.here == cseq && cx.now.mono < r.until;
-        let open = self.forwards.iter().find(|f| is_reinvite(f, from, cseq)).map(|f| f.cseq);
+        let open = self.crossings.invite_of(from, cseq).map(Crossing::cseq);
         open.or_else(|| self.reinvites.iter().find(late).map(|r| r.there))
     }
 
@@ -332,8 +327,4 @@ pub(super) struct Reinvite {
     there: u32,
     /// RFC 3262 §3: a response is repeated no longer.
     until: Instant,
-}
-
-fn is_reinvite(forward: &Forward, from: Side, cseq: u32) -> bool {
-    forward.from.side == from && forward.request.method() == &Method::Invite && forward.request.cseq() == cseq
 }

@@ -1,12 +1,13 @@
 //! Refreshes of sessions (RFC 4028 §10): what we send when one is due, and those of far ends that are answered here.
 
-use super::forward::Forward;
+use super::forward::Exchange;
 use super::services::Services;
 use super::session_timer::Refreshed;
 use super::{Call, CallPhase, Cause, body, headers};
+use crate::crossing::{Crossing, Origin};
 use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
-use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
+use crate::sip::{HeaderId, Message, Method, Sdp};
 use crate::transaction::ServerTxId;
 
 impl Call {
@@ -15,11 +16,9 @@ impl Call {
         if self.phase != CallPhase::Answered || self.leg(side).gone {
             return;
         }
-        let leg = self.leg(side);
-        let busy = leg.inviting
-            || self.two_hundred.is_pending(side)
+        let busy = self.two_hundred.is_pending(side)
             || self.open_offer(self.toward(side)).is_some()
-            || self.forwards.iter().any(|f| matches!(f.request.method(), Method::Invite | Method::Update));
+            || self.crossings.iter().any(|c| c.is(&Method::Invite) || c.is(&Method::Update));
         if !self.leg_mut(side).session.on_due(cx, busy) {
             return;
         }
@@ -30,38 +29,9 @@ impl Call {
             // Nothing was ever described to it: an INVITE would ask for an offer that nobody answers.
             false => Method::Options,
         };
-        let id = cx.serial();
-        let offered = method == Method::Invite;
-        let Some(request) = as_if_received(&method, id) else { return };
-        if method == Method::Invite {
-            self.leg_mut(side).inviting = true;
-        }
-        self.forwards.push(Forward {
-            id,
-            from: to.other(),
-            request,
-            server_tx: None,
-            back: self.back,
-            client_tx: None,
-            earlier: Vec::new(),
-            tls_name: None,
-            cseq: 0,
-            offered,
-            answered: false,
-            early_offer: false,
-            cancelled: false,
-            cancel_reason: None,
-            held: false,
-            provisional: false,
-            rang: false,
-            retry: None,
-            tries: 0,
-            own: true,
-            before: None,
-            raises: 0,
-            contacts: None,
-        });
-        self.send_forward(cx, id);
+        let facts = Exchange::of_refresh(method == Method::Invite);
+        let crossing = Crossing::new(cx.serial(), to, Origin::Refresh(method), facts);
+        self.cross(cx, crossing, true);
     }
 
     /// The final response to a refresh of ours: the far end lives, unless it says that there is no such call.
@@ -134,30 +104,5 @@ impl Call {
             && request.body().is_empty()
             && request.first(HeaderId::SessionExpires).is_some()
             && (!other.session.takes_update() || !headers::tells(request, &other.contact_params))
-    }
-}
-
-/// A request of our own goes the way of one that is passed on: this is what the other far end would have sent. None of its fields
-/// crosses.
-fn as_if_received(method: &Method, number: u64) -> Option<Message> {
-    let mut draft = Draft::request(method, "sip:refresh.invalid");
-    draft.push(HeaderId::Via, format!("SIP/2.0/UDP refresh.invalid;branch=z9hG4bK{number}"));
-    draft.push(HeaderId::MaxForwards, "71");
-    draft.push(HeaderId::From, "<sip:refresh.invalid>;tag=1");
-    draft.push(HeaderId::To, "<sip:refresh.invalid>;tag=2");
-    draft.push(HeaderId::CallId, "refresh.invalid");
-    draft.push(HeaderId::CSeq, format!("1 {method}"));
-    Message::parse(draft.encode().ok()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_own_refresh_is_a_request_that_can_be_read() {
-        for method in [Method::Update, Method::Invite, Method::Options] {
-            assert_eq!(as_if_received(&method, 7).expect("well formed").method(), &method);
-        }
     }
 }

@@ -112,18 +112,14 @@ impl Call {
 
     fn on_reinvite(&mut self, cx: &mut Services, at: DialogRef, tx: ServerTxId, back: ReturnPath, request: &Message) {
         let side = at.side;
-        let busy_here = self.forwards.iter().any(|f| !f.own && f.from.side == side && f.request.method() == &Method::Invite);
+        let open = self.crossings.refuse_invite(side);
         let early = self.phase != CallPhase::Answered;
-        if busy_here || (early && side == Side::Caller) {
+        if open == Some(500) || (early && side == Side::Caller) {
             // RFC 3261 §14.2: an INVITE of the same far end is still open.
             self.refuse_request(cx, side, tx, &back, request, 500);
             return;
         }
-        let glare = self.leg(side).inviting || self.two_hundred.any_pending();
-        let other_way = self.forwards.iter().any(|f| f.from.side == side.other() && f.request.method() == &Method::Invite);
-        // RFC 3311 §5.1: an UPDATE's offer is as good as a re-INVITE's.
-        let refreshing = self.forwards.iter().any(|f| f.own && f.request.method() != &Method::Options);
-        if glare || other_way || refreshing || early || self.open_offer(at).is_some() {
+        if open.is_some() || self.two_hundred.any_pending() || early || self.open_offer(at).is_some() {
             self.refuse_request(cx, side, tx, &back, request, 491);
             return;
         }

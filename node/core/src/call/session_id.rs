@@ -11,7 +11,7 @@ const NIL: &str = "00000000000000000000000000000000";
 
 /// The UUIDs that the far ends gave themselves.
 #[derive(Debug, Default)]
-pub(super) struct SessionIds {
+pub struct SessionIds {
     caller: Option<Box<str>>,
     callee: Option<Box<str>>,
 }
@@ -26,6 +26,14 @@ impl SessionIds {
         match side {
             Side::Caller => self.caller.as_deref(),
             Side::Callee => self.callee.as_deref(),
+        }
+    }
+
+    /// Names the session in a message of our own toward a side.
+    pub(super) fn put(&self, side: Side, draft: &mut Draft) {
+        let (here, there) = (self.get(side.other()), self.get(side));
+        if (here.is_some() || there.is_some()) && !draft.has(HeaderId::SessionId) {
+            draft.push(HeaderId::SessionId, format!("{};remote={}", here.unwrap_or(NIL), there.unwrap_or(NIL)));
         }
     }
 
@@ -47,10 +55,7 @@ impl Call {
 
     /// Names the session in a message of our own toward a side.
     pub(super) fn put_session_id(&self, side: Side, draft: &mut Draft) {
-        let (here, there) = (self.session_ids.get(side.other()), self.session_ids.get(side));
-        if (here.is_some() || there.is_some()) && !draft.has(HeaderId::SessionId) {
-            draft.push(HeaderId::SessionId, format!("{};remote={}", here.unwrap_or(NIL), there.unwrap_or(NIL)));
-        }
+        self.session_ids.put(side, draft);
     }
 
     /// An ACK of our own for the 2xx to the INVITE with this CSeq number.

@@ -108,7 +108,6 @@ impl Call {
             tls_name: None,
             trunk: new.trunk.clone(),
             contact_params: "".into(),
-            inviting: false,
             session: SessionTimer::new(new.id, uid, Side::Caller),
             gone: false,
         };
@@ -134,7 +133,6 @@ impl Call {
             tls_name: None,
             trunk: "".into(),
             contact_params: "".into(),
-            inviting: false,
             session: SessionTimer::new(new.id, uid, Side::Callee),
             gone: false,
         };
@@ -166,9 +164,7 @@ impl Call {
             invite_tx: new.tx,
             back: new.back,
             uac: Uac::new(new.id),
-            forwards: Vec::new(),
-            sends: Vec::new(),
-            within: Vec::new(),
+            crossings: Default::default(),
             journal: super::Journal::new(new.id, uid),
             notices: 0,
             replaced: new.replaced.map(Box::new),

@@ -31,7 +31,7 @@ impl Call {
                 self.on_prepare_limit(cx);
             }
             CallTimer::AskPeers => _ = self.tell_claim(cx, ClaimEvent::AskDue),
-            CallTimer::Stale(id) => self.on_stale(cx, id),
+            CallTimer::Stale(id) => self.courier().on_stale(cx, id),
             CallTimer::KeepAlive(side) => self.on_keep_alive(cx, side),
             CallTimer::Reclaim => self.on_reclaim_due(cx),
             // The owner of the packets that are held asks for itself.
@@ -39,7 +39,7 @@ impl Call {
             CallTimer::Outlived => _ = self.tell_claim(cx, ClaimEvent::Outlived),
             CallTimer::Failover(index) => self.on_failover(cx, index),
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
-            CallTimer::AbandonForward(id) => self.on_forward_abandoned(cx, id),
+            CallTimer::AbandonCrossing(id) => self.on_crossing_abandoned(cx, id),
             CallTimer::Silent(tx) => self.on_silent(cx, tx),
             CallTimer::Ring => self.on_ring_timeout(cx),
             CallTimer::Progress => self.on_no_progress(cx),
@@ -78,7 +78,7 @@ impl Call {
     /// CANCEL for the transaction `invite`. False: this call does not wait on it (any more).
     pub fn on_cancel(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
         if self.invite_tx != Some(invite) {
-            return self.on_cancel_forward(cx, invite, request);
+            return self.on_cancel_crossing(cx, invite, request);
         }
         self.q850 = cause_of(request).or(self.q850);
         self.cancelled(cx, reasons(request).as_deref());

@@ -29,7 +29,7 @@ pub enum Timer {
     /// The NATs before the far ends of a subscription are to remember them.
     SubscriptionKeepAlive(LocalId),
     /// A request within a subscription that could go another way got no response so far.
-    SubscriptionSilent(ClientTxId),
+    SubscriptionSilent(LocalId, ClientTxId),
     /// An INVITE of ours within a dialog that is over still has no final response.
     AbandonedInvite(ClientTxId),
     /// Housekeeping of bounded memories.
@@ -55,9 +55,9 @@ pub enum CallTimer {
     Failover(u32),
     /// The cancelled INVITE of this attempt got no final response.
     Abandon(u32),
-    /// The cancelled re-INVITE, by its number among the requests that were passed on, got no final response.
-    AbandonForward(u64),
-    /// A re-INVITE, by its number among the requests that were passed on, has had no word from its far end.
+    /// The cancelled re-INVITE, by its number among the crossings, got no final response.
+    AbandonCrossing(u64),
+    /// A re-INVITE, by its number among the crossings, has had no word from its far end.
     Stale(u64),
     /// A request within the dialog that could go another way got no response so far.
     Silent(ClientTxId),

@@ -6,10 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::describe::Agreed;
-use super::outgoing::Again;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::ways::Way;
+use crate::crossing::{Way, Ways};
 use crate::dialog::DialogRef;
 use crate::ids::LocalId;
 use crate::io::{ReturnPath, Side};
@@ -100,6 +99,13 @@ pub(super) struct SentAck {
     pub(super) payload: Bytes,
     /// How it may be repeated by another way; `None`: there is none.
     pub(super) again: Option<Box<Again>>,
+}
+
+/// An ACK as it was before Via and credentials, and how else it may go.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    pub(super) draft: Draft,
+    pub(super) ways: Ways,
 }
 
 /// What became of an ACK that is to be repeated.

@@ -1,7 +1,6 @@
-//! The ways to the far end of a dialog, of a call or of a subscription: its connection, its URI, where it was seen last; of each name
+//! Finds the ways to the far end of a dialog, of a call or of a subscription: its connection, its URI, where it was seen last; of each name
 //! all its addresses, and TCP before UDP for what is too large.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use bytes::Bytes;
 
 use super::dial::DATAGRAM_MAX;
 use super::services::Services;
+use crate::crossing::{Way, Ways};
 use crate::ctx::{bracketed, is_private};
 use crate::dialog::Dialog;
 use crate::ids::NodeId;
@@ -32,66 +32,6 @@ pub enum NextHop {
     },
     /// Ask first.
     Ask(ResolveRequest),
-}
-
-/// One way that a request may go.
-#[derive(Clone, Debug)]
-pub struct Way {
-    /// Where, by which node.
-    pub back: ReturnPath,
-    /// The name that the far end's certificate must bear, for a new TLS connection.
-    pub tls_name: Option<Box<str>>,
-}
-
-impl Way {
-    /// True for a connection that is there already: others failed or not, its end is all that its failure tells.
-    pub fn is_connection(&self) -> bool {
-        self.back.path.flow.is_some()
-    }
-}
-
-/// The ways that a request may go, the best one first.
-#[derive(Clone, Debug, Default)]
-pub struct Ways {
-    next: VecDeque<Way>,
-    /// TCP was put before UDP, for its size: once is enough.
-    by_tcp: bool,
-}
-
-impl Ways {
-    /// One only.
-    pub fn one(way: Way) -> Ways {
-        Ways { next: [way].into(), by_tcp: false }
-    }
-
-    /// True when none is left.
-    pub fn is_empty(&self) -> bool {
-        self.next.is_empty()
-    }
-
-    /// A last one.
-    pub(super) fn push_back(&mut self, way: Way) {
-        self.next.push_back(way);
-    }
-
-    /// Takes the best way, and writes the request for it: Via and octets. By TCP where they are too many for a datagram. `None`: there
-    /// is no way, or it cannot be written.
-    pub fn write(&mut self, cx: &mut Services, far: FarEnd<'_>, draft: &mut Draft) -> Option<Written> {
-        let mut way = self.next.pop_front()?;
-        let branch = cx.mint_branch();
-        draft.insert_first(HeaderId::Via, cx.via(&way.back.path, &branch));
-        let mut payload = cx.encode(draft)?;
-        if payload.len() > DATAGRAM_MAX
-            && !self.by_tcp
-            && let Some(by_tcp) = far.by_tcp_first(cx, &way)
-        {
-            self.by_tcp = true;
-            self.next.push_front(std::mem::replace(&mut way, by_tcp));
-            draft.replace_first(HeaderId::Via, cx.via(&way.back.path, &branch));
-            payload = cx.encode(draft)?;
-        }
-        Some(Written { way, branch: branch.into(), payload })
-    }
 }
 
 /// A request as it goes out.
@@ -156,22 +96,37 @@ impl FarEnd<'_> {
     pub fn ways(&self, cx: &mut Services, host: &str, result: &Result<Vec<Target>, ResolveError>) -> Ways {
         let targets = result.as_deref().unwrap_or_default();
         let targets = &targets[..targets.len().min(MAX_WAYS)];
+        if targets.is_empty() {
+            // No DNS: where the far end was last seen is the best that is left, and mostly right.
+            return Ways::one(self.way(self.own_path(cx, self.path.transport), None));
+        }
+        // RFC 3263 §4.3: those that failed lately come last.
+        let first = targets.iter().position(|target| !cx.defers(self.realm, target)).unwrap_or(0);
         let way = |target: &Target| {
             // The dialled domain has proved itself there: its connection serves on, whatever its Contact calls the host.
             let proved = self.tls_name.filter(|_| target.addr == self.path.remote);
             let back = ReturnPath::here(cx.path_to(self.realm, target.transport, target.addr));
             Way { back, tls_name: Some(proved.unwrap_or(host).into()) }
         };
-        let mut next: VecDeque<Way> = targets.iter().map(way).collect();
-        // RFC 3263 §4.3: those that failed lately come last.
-        if let Some(first) = targets.iter().position(|target| !cx.defers(self.realm, target)) {
-            next.rotate_left(first);
+        targets[first..].iter().chain(&targets[..first]).map(way).collect()
+    }
+
+    /// Takes the best of these ways, and writes a request for it: Via and octets. By TCP where they are too many for a datagram. `None`:
+    /// there is no way, or it cannot be written.
+    pub fn write(&self, cx: &mut Services, ways: &mut Ways, draft: &mut Draft) -> Option<Written> {
+        let mut way = ways.take()?;
+        let branch = cx.mint_branch();
+        draft.insert_first(HeaderId::Via, cx.via(&way.back.path, &branch));
+        let mut payload = cx.encode(draft)?;
+        if payload.len() > DATAGRAM_MAX
+            && !ways.has_tcp_first()
+            && let Some(by_tcp) = self.by_tcp_first(cx, &way)
+        {
+            ways.put_tcp_first(std::mem::replace(&mut way, by_tcp));
+            draft.replace_first(HeaderId::Via, cx.via(&way.back.path, &branch));
+            payload = cx.encode(draft)?;
         }
-        if next.is_empty() {
-            // No DNS: where the far end was last seen is the best that is left, and mostly right.
-            next.push_back(self.way(self.own_path(cx, self.path.transport), None));
-        }
-        Ways { next, by_tcp: false }
+        Some(Written { way, branch: branch.into(), payload })
     }
 
     /// The path back to where the far end was seen, from our own address.

@@ -99,7 +99,7 @@ impl Sbc {
     fn cancel_own(&mut self, invite: crate::transaction::ServerTxId, back: ReturnPath, message: &Message, key: &ServerKey) {
         let id = match self.cx.tx.server_user(invite) {
             ServerUser::Call(id) => Some(id),
-            ServerUser::Nobody | ServerUser::Message(_) | ServerUser::Subscription { .. } => None,
+            ServerUser::Nobody | ServerUser::Message(_) | ServerUser::Subscription(_) => None,
         };
         let fits = |id| {
             let source = back.path.remote.ip();

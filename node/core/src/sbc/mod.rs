@@ -288,7 +288,7 @@ impl Sbc {
             Timer::Page(id) => self.messages.on_timer(&mut self.cx, &mut self.subscriptions, id),
             Timer::Subscription(id) => self.subscriptions.on_timer(&mut self.cx, id),
             Timer::SubscriptionKeepAlive(id) => self.subscriptions.on_keep_alive(&mut self.cx, id),
-            Timer::SubscriptionSilent(tx) => self.on_passing_silent(tx),
+            Timer::SubscriptionSilent(id, tx) => self.subscriptions.on_silent(&mut self.cx, id, tx),
             Timer::Sweep => {
                 self.tombstones.sweep(now);
                 self.calls.sweep(now);

@@ -1,7 +1,8 @@
 //! What came of a request or a question, to whoever began it: a response, silence, the end of its transaction, the answer of the DNS.
 
 use super::Sbc;
-use crate::call::{Loss, Told};
+use crate::call::Told;
+use crate::crossing::Loss;
 use crate::ids::{LocalId, ResolveId};
 use crate::io::{ResolveError, ReturnPath, SendFailure, Target};
 use crate::sip::Message;
@@ -16,13 +17,15 @@ impl Sbc {
             ClientUser::AfterBye { .. } if self.cx.after_bye.is_settled(tx) => {}
             ClientUser::AfterBye { call } => {
                 self.cx.note_received(call, back, response);
-                self.with_call(call, |call, cx| call.on_way_settled(cx, tx, Some(response)));
+                self.with_call(call, |call, cx| _ = call.courier().on_response(cx, tx, action, response));
                 self.cx.on_after_bye_response(tx, action, response);
             }
             ClientUser::Message { id } => {
                 self.messages.on_response(&mut self.cx, &mut self.subscriptions, id, tx, response);
             }
-            ClientUser::Subscription { id, request } => self.on_subscription_response(id, request, tx, response),
+            ClientUser::Subscription { id, request } => {
+                self.subscriptions.on_response(&mut self.cx, id, request, (tx, action), response)
+            }
             ClientUser::Farewell { call, side } => self.farewells.on_response(&mut self.cx, call, side, tx, response),
             ClientUser::Probe => self.probes.on_response(&mut self.cx, tx, response),
             ClientUser::Neighbour => self.neighbours.on_response(&mut self.cx, tx, response),
@@ -54,11 +57,13 @@ impl Sbc {
         back: ReturnPath,
         response: &Message,
     ) {
-        self.with_call(id, |call, cx| call.on_way_settled(cx, tx, Some(response)));
         self.with_call(id, |call, cx| match purpose {
             CallUse::Dial(index) => call.on_dial_response(cx, index, action, &back, response),
-            CallUse::Forward(id) => call.on_forward_response(cx, id, (tx, action), &back, response),
-            CallUse::Doubt(side) => call.on_doubt_answer(cx, side, response.status().unwrap_or(0)),
+            CallUse::Crossing(number) => call.on_crossing_response(cx, number, (tx, action), &back, response),
+            CallUse::Doubt(side) => {
+                _ = call.courier().on_response(cx, tx, action, response);
+                call.on_doubt_answer(cx, side, response.status().unwrap_or(0));
+            }
         });
         let done = response.status().is_some_and(|s| s >= 200) && action != ResponseAction::Absorb;
         if done && response.method() != &crate::sip::Method::Invite {
@@ -82,23 +87,15 @@ impl Sbc {
     fn on_client_lost(&mut self, tx: ClientTxId, loss: Loss) {
         match self.cx.tx.client_user(tx) {
             ClientUser::Nobody => {}
-            ClientUser::Call { id, purpose } => {
-                if self.with_call(id, |call, cx| call.resend(cx, tx, loss)) {
-                    return;
-                }
-                self.with_call(id, |call, cx| match purpose {
-                    CallUse::Dial(index) => call.on_dial_lost(cx, index, loss.status()),
-                    // Silence, or a connection that is gone: the time of the question tells.
-                    CallUse::Doubt(_) => {}
-                    CallUse::Forward(id) if call.has_other_ways(cx, id, tx) => {}
-                    CallUse::Forward(id) => call.on_forward_failed(cx, id, loss.status()),
-                });
+            ClientUser::Call { id, purpose: CallUse::Dial(index) } => {
+                self.with_call(id, |call, cx| call.on_dial_lost(cx, index, loss.status()));
             }
-            ClientUser::AfterBye { call } => {
-                self.with_call(call, |call, cx| call.resend(cx, tx, loss));
+            // Of a question to a far end in doubt: its time tells.
+            ClientUser::Call { id, .. } | ClientUser::AfterBye { call: id } => {
+                self.with_call(id, |call, cx| call.on_lost(cx, tx, loss));
             }
             ClientUser::Message { id } => self.messages.on_lost(&mut self.cx, &mut self.subscriptions, id, tx),
-            ClientUser::Subscription { id, request } => self.on_subscription_lost(id, request, tx, loss),
+            ClientUser::Subscription { id, .. } => self.subscriptions.on_lost(&mut self.cx, id, tx, loss),
             ClientUser::Farewell { call, side } => self.farewells.on_lost(&mut self.cx, call, side, loss),
             ClientUser::Probe => self.probes.on_lost(&mut self.cx, tx),
             ClientUser::Neighbour => self.neighbours.on_lost(tx),
@@ -108,29 +105,22 @@ impl Sbc {
 
     /// A client transaction is gone, whatever came of it.
     fn on_client_gone(&mut self, tx: ClientTxId) {
-        let id = match self.cx.tx.client_user(tx) {
-            ClientUser::Call { id, purpose } => {
-                if let CallUse::Dial(index) = purpose {
-                    self.with_call(id, |call, cx| call.on_attempt_gone(cx, index));
-                }
-                id
+        match self.cx.tx.client_user(tx) {
+            ClientUser::Call { id, purpose: CallUse::Dial(index) } => {
+                self.with_call(id, |call, cx| call.on_attempt_gone(cx, index));
             }
-            ClientUser::AfterBye { call } => {
-                self.cx.after_bye.forget(tx);
-                call
-            }
-            _ => return,
-        };
-        self.with_call(id, |call, cx| call.on_way_settled(cx, tx, None));
+            ClientUser::AfterBye { .. } => self.cx.after_bye.forget(tx),
+            _ => {}
+        }
     }
 
     /// Who sent a request other than INVITE has waited so long that it is to hear that we have it (RFC 4320 §4.1).
     fn on_trying_due(&mut self, tx: ServerTxId) {
         match self.cx.tx.server_user(tx) {
             ServerUser::Nobody => {}
-            ServerUser::Call(id) => self.with_call(id, |call, cx| call.on_trying_due(cx, tx)),
+            ServerUser::Call(id) => self.with_call(id, |call, cx| call.courier().on_trying_due(cx, tx)),
             ServerUser::Message(id) => self.messages.on_trying(&mut self.cx, id, tx),
-            ServerUser::Subscription { id, request } => self.on_passing_trying(id, request, tx),
+            ServerUser::Subscription(id) => self.subscriptions.on_trying(&mut self.cx, id, tx),
         }
     }
 
@@ -141,7 +131,7 @@ impl Sbc {
             QuestionUser::Message(request) => {
                 self.messages.on_resolved(&mut self.cx, &mut self.subscriptions, request, id, &result);
             }
-            QuestionUser::Subscription { id, request } => self.on_subscription_resolved(id, request, &result),
+            QuestionUser::Subscription(subscription) => self.subscriptions.on_resolved(&mut self.cx, subscription, id, &result),
             QuestionUser::Farewell { call, side } => self.farewells.on_resolved(&mut self.cx, call, side, &result),
             QuestionUser::Probe => self.probes.on_resolved(&mut self.cx, id, result),
         }

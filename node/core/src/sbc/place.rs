@@ -78,7 +78,10 @@ impl Sbc {
         let Some(id) = self.calls.place(&self.cx, uid) else { return };
         let of_events = matches!(message.method(), Method::Subscribe | Method::Notify);
         if self.subscriptions.has(id) && (of_events || self.calls.get(id).is_none()) {
-            return self.on_subscription_request(id, side, back, message);
+            if self.subscriptions.on_request(&mut self.cx, id, side, back, message) {
+                self.messages.heard_of(id);
+            }
+            return;
         }
         let known = self.calls.get(id).is_some_and(|c| c.fits(side, message));
         let standing = self.calls.source_standing(&self.cx, id, side, back.path.remote.ip(), message);

@@ -54,8 +54,8 @@ pub enum ClientUser {
 pub enum CallUse {
     /// The called leg's first INVITE, by attempt.
     Dial(u32),
-    /// A request passed from one leg to the other, by its number in the call.
-    Forward(u64),
+    /// A request on its way from one leg to the other, or a refresh of ours, by its number in the call.
+    Crossing(u64),
     /// An OPTIONS of ours: is the far end of that leg still where it was?
     Doubt(Side),
 }
@@ -70,13 +70,8 @@ pub enum ServerUser {
     Call(LocalId),
     /// A MESSAGE, PUBLISH or first SUBSCRIBE.
     Message(LocalId),
-    /// A request within a subscription.
-    Subscription {
-        /// The subscription.
-        id: LocalId,
-        /// The request, by its number.
-        request: u64,
-    },
+    /// A subscription.
+    Subscription(LocalId),
 }
 
 /// Who asked the DNS.
@@ -86,13 +81,8 @@ pub enum QuestionUser {
     Call(LocalId),
     /// A MESSAGE, PUBLISH or first SUBSCRIBE.
     Message(LocalId),
-    /// A request within a subscription.
-    Subscription {
-        /// The subscription.
-        id: LocalId,
-        /// The request, by its number.
-        request: u64,
-    },
+    /// A subscription.
+    Subscription(LocalId),
     /// The BYE to a far end of a call that an earlier start of this node had.
     Farewell {
         /// That call.

@@ -18,7 +18,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Sbc;
-use crate::call::{Authenticated, End, Known, Refer, Services, Timer, Usage, asks_for_sips, is_sips, keep_alive_after};
+use crate::call::{
+    Authenticated, Courier, Dialogs, End, Known, Lines, Owner, Refer, Services, Timer, Usage, asks_for_sips, is_sips,
+    keep_alive_after,
+};
+use crate::crossing::Crossings;
 use crate::dialog::{Dialog, without_tag};
 use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath, Side, Transport};
@@ -27,7 +31,6 @@ use crate::sip::{Draft, HeaderId, Message};
 use crate::timer::TimerId;
 use crate::token::{OwnerToken, TokenKind};
 
-use crossing::Passing;
 use state::MARGIN;
 
 /// Subscriptions of a node: at 3 KB each this bounds them at 150 MB.
@@ -106,7 +109,8 @@ struct Subscription {
     ended: bool,
     /// REFERs of the call that it is left of: their ids differ by leg.
     refers: Vec<Refer>,
-    passing: Vec<Passing>,
+    /// Requests within it.
+    crossings: Crossings<()>,
     timer: Option<TimerId>,
 }
 
@@ -129,9 +133,16 @@ impl Subscription {
         }
     }
 
+    /// What carrying requests touches.
+    fn courier(&mut self, id: LocalId) -> Courier<'_, ()> {
+        let ((caller, first), (callee, second)) = (self.caller.peer(), self.callee.peer());
+        let (owner, dialogs) = (Owner::Subscription(id), Dialogs::Two(first, second));
+        Courier { crossings: &mut self.crossings, lines: Lines { owner, caller, callee, dialogs, of_call: None } }
+    }
+
     /// Nothing is left to do.
     fn is_done(&self) -> bool {
-        self.ended && !self.asking && self.passing.is_empty()
+        self.ended && !self.asking && self.crossings.is_empty()
     }
 }
 
@@ -139,18 +150,6 @@ impl Sbc {
     /// Subscriptions that this node holds.
     pub fn subscription_count(&self) -> usize {
         self.subscriptions.len()
-    }
-
-    fn prolong(&mut self, id: LocalId, life: Duration) {
-        self.subscriptions.prolong(&mut self.cx, id, life);
-    }
-
-    fn end_subscription(&mut self, id: LocalId, how: &'static str) {
-        self.subscriptions.end(&mut self.cx, id, how);
-    }
-
-    fn forget_if_done(&mut self, id: LocalId) {
-        self.subscriptions.forget_if_done(id);
     }
 }
 
@@ -198,7 +197,7 @@ impl Subscriptions {
             asking: true,
             ended: false,
             refers: Vec::new(),
-            passing: Vec::new(),
+            crossings: Crossings::default(),
             timer: None,
         };
         self.insert(id, subscription);
@@ -286,8 +285,8 @@ impl Subscriptions {
         if self.full(source).is_some() {
             return;
         }
-        let (passing, timer, asking, ended) = (Vec::new(), None, false, false);
-        let kept = Subscription { source, emergency, subscriber, caller, callee, asking, ended, refers, passing, timer };
+        let (crossings, timer, asking, ended) = (Crossings::default(), None, false, false);
+        let kept = Subscription { source, emergency, subscriber, caller, callee, asking, ended, refers, crossings, timer };
         self.insert(id, kept);
         self.arm(cx, id, MARGIN);
     }
@@ -382,7 +381,7 @@ mod tests {
             asking: false,
             ended: false,
             refers: Vec::new(),
-            passing: Vec::new(),
+            crossings: Crossings::default(),
             timer: None,
         }
     }

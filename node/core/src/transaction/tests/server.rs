@@ -207,7 +207,7 @@ fn keys_tell_methods_branches_and_senders_apart() {
 #[test]
 fn who_answers_is_known_while_it_lives() {
     let mut t = Transactions::new(10);
-    let user = ServerUser::Subscription { id: LocalId(1), request: 2 };
+    let user = ServerUser::Subscription(LocalId(1));
     let id = t.create_server(ms(0), user, key("z9hG4bK1", "NOTIFY"), false, back(Transport::Udp)).unwrap();
     assert_eq!(t.server_user(id), user);
     t.drop_server(id);
