@@ -34,9 +34,9 @@ pub(crate) struct Probes {
     /// When a trunk is asked again.
     next: HashMap<Box<str>, Instant>,
     sent: HashMap<ClientTxId, Probe>,
-    resolving: HashMap<ResolveId, Asked>,
+    resolving: HashMap<ResolveId, NamedTarget>,
     /// What is known of each target that a trunk has, or lately had: the DNS may name others.
-    targets: HashMap<Key, Shared>,
+    targets: HashMap<Key, Probed>,
 }
 
 /// What a probe reaches: from where, to where, and by TLS the name that is proved there.
@@ -49,17 +49,17 @@ struct Key {
 
 /// One target, of one trunk or of several.
 #[derive(Debug, Default)]
-struct Shared {
+struct Probed {
     /// When the trunk was due for which it was asked last.
     asked: Option<Instant>,
     /// Whether it answered, after how long, and when that was known.
     found: Option<(bool, Option<Duration>, Instant)>,
-    trunks: Vec<Named>,
+    trunks: Vec<ProbingTrunk>,
 }
 
 /// A trunk that names a target: every how long it wants to know, and when it named it last.
 #[derive(Debug)]
-struct Named {
+struct ProbingTrunk {
     trunk: Box<str>,
     every: Duration,
     at: Instant,
@@ -74,7 +74,7 @@ struct Probe {
 
 /// One target of a trunk, by name.
 #[derive(Clone, Debug)]
-struct Asked {
+struct NamedTarget {
     trunk: Box<str>,
     realm: Realm,
     host: Box<str>,
@@ -83,7 +83,7 @@ struct Asked {
     due: Instant,
 }
 
-impl Shared {
+impl Probed {
     /// The trunks that have named it within three of their intervals.
     fn expire(&mut self, now: Instant) {
         self.trunks.retain(|named| now.since(named.at) < named.every * 3);
@@ -142,7 +142,7 @@ impl Probes {
             self.next.insert(trunk.name.clone(), now + every);
             for target in trunk.targets.iter().take(MAX_TARGETS) {
                 let host = target.host.host.clone();
-                let asked = Asked { trunk: trunk.name.clone(), realm: trunk.realm, host, every, due: now };
+                let asked = NamedTarget { trunk: trunk.name.clone(), realm: trunk.realm, host, every, due: now };
                 match target.host.host.parse::<IpAddr>() {
                     Ok(ip) => {
                         let transport = target.transport.unwrap_or(Transport::Udp);
@@ -168,15 +168,15 @@ impl Probes {
         }
     }
 
-    fn probe(&mut self, cx: &mut Services, asked: &Asked, target: &Target, tls_name: Option<Box<str>>) {
+    fn probe(&mut self, cx: &mut Services, asked: &NamedTarget, target: &Target, tls_name: Option<Box<str>>) {
         let (now, role) = (cx.now.mono, LocalConfig::own_role(asked.realm));
         let proved = tls_name.clone().filter(|_| target.transport == Transport::Tls);
         let key = Key { role, target: target.clone(), tls_name: proved };
         let shared = self.targets.entry(key.clone()).or_default();
         shared.trunks.retain(|named| named.trunk != asked.trunk);
-        shared.trunks.push(Named { trunk: asked.trunk.clone(), every: asked.every, at: now });
+        shared.trunks.push(ProbingTrunk { trunk: asked.trunk.clone(), every: asked.every, at: now });
         if shared.asked.is_some_and(|last| asked.due < last + asked.every) {
-            // Named twice, or another trunk has asked: what was found is told, what is under way will be.
+            // ProbingTrunk twice, or another trunk has asked: what was found is told, what is under way will be.
             if let Some((_, rtt, _)) = shared.found {
                 self.tell(cx, &asked.trunk, rtt);
             }
@@ -257,7 +257,7 @@ impl Probes {
     /// Tells whether one of a trunk's targets is up.
     fn tell(&self, cx: &mut Services, trunk: &str, rtt: Option<Duration>) {
         let now = cx.now.mono;
-        let up = |shared: &Shared| {
+        let up = |shared: &Probed| {
             let named = shared.trunks.iter().find(|named| *named.trunk == *trunk);
             shared.found.zip(named).is_some_and(|((up, _, at), named)| up && now.since(at) < named.every * 3)
         };

@@ -200,11 +200,11 @@ impl Driver {
             Output::Peer { to, message } => {
                 if !self.parts.peers.send(to, &message) {
                     (self.parts.count)(Counter::Dropped("peer_link"));
-                    if let PeerMessage::Emit(transmit) = message
+                    if let PeerMessage::SendFor(transmit) = message
                         && transmit.id.0 != 0
                     {
                         // As if that node had said so: its connection is no way while the link is down or full.
-                        let message = PeerMessage::EmitFailed { id: transmit.id, reason: SendFailure::Refused };
+                        let message = PeerMessage::SendForFailed { id: transmit.id, reason: SendFailure::Refused };
                         self.echoes.push(Input::Peer { from: to, message });
                     }
                 }

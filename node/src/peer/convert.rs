@@ -17,14 +17,14 @@ pub(super) fn to_frame(message: &PeerMessage) -> pb::PeerFrame {
             age_us: u64::try_from(envelope.age.as_micros()).unwrap_or(u64::MAX),
             sent_us: delay::sender_us(),
         }),
-        PeerMessage::Emit(transmit) => Kind::Emit(pb::Emit {
+        PeerMessage::SendFor(transmit) => Kind::SendFor(pb::SendFor {
             path: Some(path_to(&transmit.path)),
             tls_name: transmit.tls_name.as_deref().map(str::to_owned),
             payload: transmit.payload.clone(),
             id: transmit.id.0,
             reopen: transmit.reopen.map(|at| at.to_string()),
         }),
-        PeerMessage::EmitFailed { id, reason } => Kind::EmitFailed(pb::EmitFailed {
+        PeerMessage::SendForFailed { id, reason } => Kind::SendForFailed(pb::SendForFailed {
             id: id.0,
             reason: match reason {
                 SendFailure::Refused => pb::SendFailure::Refused,
@@ -59,17 +59,17 @@ pub(super) fn from_kind(from: NodeId, kind: Kind) -> Option<PeerMessage> {
                 age: Duration::from_micros(relay.age_us),
             }))
         }
-        Kind::Emit(emit) => Some(PeerMessage::Emit(Transmit {
-            path: path_from(emit.path.as_ref()?)?,
-            tls_name: emit.tls_name.map(Into::into),
-            payload: emit.payload,
-            id: SendId(emit.id),
-            reopen: match emit.reopen {
+        Kind::SendFor(wanted) => Some(PeerMessage::SendFor(Transmit {
+            path: path_from(wanted.path.as_ref()?)?,
+            tls_name: wanted.tls_name.map(Into::into),
+            payload: wanted.payload,
+            id: SendId(wanted.id),
+            reopen: match wanted.reopen {
                 Some(at) => Some(at.parse().ok()?),
                 None => None,
             },
         })),
-        Kind::EmitFailed(failed) => Some(PeerMessage::EmitFailed {
+        Kind::SendForFailed(failed) => Some(PeerMessage::SendForFailed {
             id: SendId(failed.id),
             reason: match failed.reason() {
                 pb::SendFailure::TimedOut => SendFailure::TimedOut,
@@ -178,14 +178,14 @@ mod tests {
                 payload: Bytes::from_static(b"x"),
                 age: Duration::from_millis(1700),
             }),
-            PeerMessage::Emit(Transmit {
+            PeerMessage::SendFor(Transmit {
                 path: Path { flow: None, ..path() },
                 tls_name: Some("a.b".into()),
                 payload: Bytes::from_static(b"y"),
                 id: SendId(1 << 63 | 5),
                 reopen: Some("[2001:db8::1]:5061".parse().unwrap()),
             }),
-            PeerMessage::EmitFailed { id: SendId(7), reason: SendFailure::TimedOut },
+            PeerMessage::SendForFailed { id: SendId(7), reason: SendFailure::TimedOut },
             PeerMessage::AskClaim { key: [1; 16] },
             PeerMessage::ClaimIs { key: [2; 16], call: Some((call, ClaimStage::Preparing)) },
             PeerMessage::ClaimIs { key: [2; 16], call: Some((call, ClaimStage::Dialling)) },

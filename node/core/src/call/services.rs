@@ -191,20 +191,20 @@ impl Services {
         let transmit = Transmit { path: back.path, reopen: back.reopen, tls_name, payload, id: SendId(0) };
         match back.ingress {
             None => self.out.push_back(Output::Transmit(transmit)),
-            Some(to) => self.emit(to, transmit),
+            Some(to) => self.send_for(to, transmit),
         }
     }
 
     /// Sends from the socket of the node that the request came to (rule E), and from here where that node is gone: an answer from
     /// the anycast address is as good from any node, and one from another address of ours better than none.
-    pub fn emit(&mut self, to: NodeId, mut transmit: Transmit) {
+    pub fn send_for(&mut self, to: NodeId, mut transmit: Transmit) {
         if self.reachable_peer(to) {
-            self.out.push_back(Output::Peer { to, message: PeerMessage::Emit(transmit) });
+            self.out.push_back(Output::Peer { to, message: PeerMessage::SendFor(transmit) });
             return;
         }
         if transmit.id != SendId(0) {
             // A request that was to go over a connection of that node.
-            self.tx.on_emit_failed(self.now.mono, to, transmit.id, SendFailure::Refused);
+            self.tx.on_send_for_failed(self.now.mono, to, transmit.id, SendFailure::Refused);
             return;
         }
         let path = &mut transmit.path;

@@ -23,7 +23,7 @@ pub enum Timer {
     /// Peers that this node has no link to may be due to be asked how they are.
     Neighbours,
     /// The target of a request outside of a dialog has been silent for a while.
-    Page(LocalId),
+    Message(LocalId),
     /// A subscription was not refreshed in its time.
     Subscription(LocalId),
     /// The NATs before the far ends of a subscription are to remember them.

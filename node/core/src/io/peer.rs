@@ -26,9 +26,9 @@ pub enum PeerMessage {
     /// A misrouted packet, to its owner.
     Relay(Envelope),
     /// From the owner to the ingress: send this from your socket (rules E and H).
-    Emit(Transmit),
-    /// From the ingress to the owner: an `Emit` with an id could not be sent.
-    EmitFailed {
+    SendFor(Transmit),
+    /// From the ingress to the owner: an `SendFor` with an id could not be sent.
+    SendForFailed {
         /// The owner's id of it.
         id: SendId,
         /// Why.

@@ -1,7 +1,7 @@
 //! Why a call goes where it goes: the decisions of the real way, one after the other, with their reasons. What the gate says of the message
 //! comes as an [`Explanation`].
 
-use super::{Conditions, Entry, Refusal, carries, classify, dialled, enter, targets};
+use super::{Conditions, Entry, NoEntry, carries, classify, dialled, enter, targets};
 use crate::io::{Explanation, Origin};
 use crate::policy::{AclAction, ClusterConfig, Route, RouteMatch, Trunk, TrunkTarget, acl_of};
 use crate::sip::{Scheme, Uri};
@@ -111,12 +111,12 @@ impl Conditions<'_> {
     }
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for NoEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Refusal::Scheme => "its Request-URI is of a scheme that cannot be called",
-            Refusal::NoTrunk => "it comes from no trunk",
-            Refusal::Disabled => "its trunk is disabled",
+            NoEntry::Scheme => "its Request-URI is of a scheme that cannot be called",
+            NoEntry::NoTrunk => "it comes from no trunk",
+            NoEntry::Disabled => "its trunk is disabled",
         })
     }
 }

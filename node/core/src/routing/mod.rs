@@ -79,7 +79,7 @@ pub struct Entry<'a> {
 
 /// Why a call may not come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum NoEntry {
     /// A Request-URI that nobody can be called by.
     Scheme,
     /// Its source is of no trunk.
@@ -88,26 +88,26 @@ pub enum Refusal {
     Disabled,
 }
 
-impl Refusal {
+impl NoEntry {
     /// The status of the answer.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::Scheme => 416,
-            Refusal::NoTrunk => 403,
-            Refusal::Disabled => 503,
+            NoEntry::Scheme => 416,
+            NoEntry::NoTrunk => 403,
+            NoEntry::Disabled => 503,
         }
     }
 }
 
 /// Whether the configuration lets a call in, and as what. `trunk`: the trunk of its source.
-pub fn enter<'a>(config: &ClusterConfig, uri: &Uri, trunk: impl FnOnce() -> Option<&'a Trunk>) -> Result<Entry<'a>, Refusal> {
+pub fn enter<'a>(config: &ClusterConfig, uri: &Uri, trunk: impl FnOnce() -> Option<&'a Trunk>) -> Result<Entry<'a>, NoEntry> {
     let service = classify(config, uri);
     if uri.scheme() == Scheme::Other || (uri.scheme() == Scheme::Urn && service.is_none() && tested_service(uri).is_none()) {
-        return Err(Refusal::Scheme);
+        return Err(NoEntry::Scheme);
     }
-    let trunk = trunk().ok_or(Refusal::NoTrunk)?;
+    let trunk = trunk().ok_or(NoEntry::NoTrunk)?;
     if !trunk.enabled && service.is_none() {
-        return Err(Refusal::Disabled);
+        return Err(NoEntry::Disabled);
     }
     Ok(Entry { trunk, service })
 }

@@ -32,7 +32,7 @@ pub(super) struct Crowds {
     by_trunk: HashMap<Box<str>, Crowd>,
     /// The calls that are counted, by id.
     counted: HashMap<LocalId, (Box<str>, IpAddr)>,
-    waiting: HashMap<[u8; 16], Waiting>,
+    waiting: HashMap<[u8; 16], WaitingInvite>,
     /// The one whose wait is over.
     through: Option<[u8; 16]>,
     looking: bool,
@@ -47,7 +47,7 @@ struct Crowd {
 
 /// An INVITE that waits.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingInvite {
     pub(super) path: Path,
     pub(super) back: ReturnPath,
     pub(super) message: Message,
@@ -101,7 +101,7 @@ impl Crowds {
     }
 
     /// Those that may go on, or wait no longer: with whether they begin.
-    fn due(&mut self, now: Instant, most: impl Fn(&str) -> u32) -> Vec<([u8; 16], Waiting, bool)> {
+    fn due(&mut self, now: Instant, most: impl Fn(&str) -> u32) -> Vec<([u8; 16], WaitingInvite, bool)> {
         let mut due = Vec::new();
         for (trunk, crowd) in &mut self.by_trunk {
             // What begins is counted when it has begun.
@@ -156,7 +156,7 @@ impl Crowds {
         cx.count(Counter::Limited("emergency_waits"));
         cx.answer_trying(back, message);
         let (now, arrived) = (cx.now.mono, cx.arrived);
-        let waiting = Waiting { path, back, message: message.clone(), arrived, source, weight, until: now + LONGEST };
+        let waiting = WaitingInvite { path, back, message: message.clone(), arrived, source, weight, until: now + LONGEST };
         let shed = crowd.line.push(source, weight, true, exact);
         self.waiting.insert(exact, waiting);
         if let Some(shed) = shed.and_then(|exact| self.waiting.remove(&exact)) {
@@ -171,7 +171,7 @@ impl Crowds {
     }
 
     /// Time to look who may go on: takes these out of the line, and refuses those that have waited to no end.
-    pub(super) fn on_tick(&mut self, cx: &mut Services) -> Vec<([u8; 16], Waiting)> {
+    pub(super) fn on_tick(&mut self, cx: &mut Services) -> Vec<([u8; 16], WaitingInvite)> {
         let config = cx.config.clone();
         let due = self.due(cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.max_emergency_calls));
         self.looking = !self.waiting.is_empty();

@@ -16,10 +16,10 @@ impl Sbc {
         let refused = |status: u16, why: String| Explanation { refused: Some((status, why.into())), replaces: None };
         let origin = match origin {
             // As if it had proved who it is.
-            Origin::Address(realm, ip) => gate::Origin::Address { realm: *realm, ip: *ip, relayed: false, proved: None },
-            Origin::Trunk(name) => gate::Origin::Trunk(name),
+            Origin::Address(realm, ip) => gate::Arrival::Address { realm: *realm, ip: *ip, relayed: false, proved: None },
+            Origin::Trunk(name) => gate::Arrival::Trunk(name),
         };
-        if let gate::Origin::Address { realm, ip, .. } = origin
+        if let gate::Arrival::Address { realm, ip, .. } = origin
             && let Some(why) = drops(&self.cx, &self.gate, realm, ip)
         {
             return refused(0, why.to_string());

@@ -285,7 +285,7 @@ impl Sbc {
             Timer::Probe => self.probes.on_tick(&mut self.cx),
             Timer::Neighbours => self.neighbours.on_tick(&mut self.cx),
             Timer::AbandonedInvite(tx) => self.cx.on_abandoned_invite(tx),
-            Timer::Page(id) => self.messages.on_timer(&mut self.cx, &mut self.subscriptions, id),
+            Timer::Message(id) => self.messages.on_timer(&mut self.cx, &mut self.subscriptions, id),
             Timer::Subscription(id) => self.subscriptions.on_timer(&mut self.cx, id),
             Timer::SubscriptionKeepAlive(id) => self.subscriptions.on_keep_alive(&mut self.cx, id),
             Timer::SubscriptionSilent(id, tx) => self.subscriptions.on_silent(&mut self.cx, id, tx),
@@ -306,7 +306,7 @@ impl Sbc {
         while let Some(output) = self.cx.tx.poll_output() {
             match output {
                 TxOutput::Transmit(transmit) => self.cx.out.push_back(Output::Transmit(transmit)),
-                TxOutput::Emit { to, transmit } => self.cx.emit(to, transmit),
+                TxOutput::SendFor { to, transmit } => self.cx.send_for(to, transmit),
                 TxOutput::Event(event) => self.on_tx_event(event),
             }
         }

@@ -1,7 +1,7 @@
 //! OPTIONS to the node itself: is it there, what may be used through it, and, for a member, what does it have.
 
 use super::calls::Calls;
-use super::gate::{KNOWN_EXTENSIONS, Limits};
+use super::gate::{KNOWN_EXTENSIONS, RateLimits};
 use super::memory::Recent;
 use crate::call::{ALLOW, CLAIM_FIELD, Services, Told, fill_via, finish_response};
 use crate::ctx::{AGENT, bracketed};
@@ -27,7 +27,7 @@ fn told_to_member(cx: &Services, calls: &Calls, tombstones: &Recent<[u8; 16]>, r
 /// OPTIONS to the node itself (RFC 3261 §11.2, AC-40).
 pub(super) fn answer_options(
     cx: &mut Services,
-    limits: &mut Limits,
+    limits: &mut RateLimits,
     calls: &Calls,
     tombstones: &Recent<[u8; 16]>,
     back: ReturnPath,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::Sbc;
-use super::gate::{Entrance, Limits, drops};
+use super::gate::{Entrance, RateLimits, drops};
 use super::held_invites::Waited;
 use super::options::answer_options;
 use super::refuse;
@@ -48,8 +48,8 @@ impl Sbc {
                 self.cx.arrived = self.cx.now.mono - age;
                 self.on_message(path, Some(from), payload);
             }
-            PeerMessage::Emit(transmit) => send_for(&mut self.cx, from, transmit),
-            PeerMessage::EmitFailed { id, reason } => self.cx.tx.on_emit_failed(self.cx.now.mono, from, id, reason),
+            PeerMessage::SendFor(transmit) => send_for(&mut self.cx, from, transmit),
+            PeerMessage::SendForFailed { id, reason } => self.cx.tx.on_send_for_failed(self.cx.now.mono, from, id, reason),
             PeerMessage::AskClaim { key } => {
                 let call = self.calls.what_it_has(&self.cx, &key);
                 self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
@@ -139,7 +139,7 @@ impl Sbc {
 
 fn answer_unreadable(
     cx: &mut Services,
-    limits: &mut Limits,
+    limits: &mut RateLimits,
     path: Path,
     ingress: Option<NodeId>,
     payload: &[u8],

@@ -45,7 +45,7 @@ pub(super) fn send_for(cx: &mut Services, owner: NodeId, mut transmit: Transmit)
 pub(super) fn on_send_failed(cx: &mut Services, id: SendId, reason: SendFailure) {
     match id_there(id) {
         None => cx.tx.on_send_failed(cx.now.mono, id, reason),
-        Some((to, id)) => cx.out.push_back(Output::Peer { to, message: PeerMessage::EmitFailed { id, reason } }),
+        Some((to, id)) => cx.out.push_back(Output::Peer { to, message: PeerMessage::SendForFailed { id, reason } }),
     }
 }
 

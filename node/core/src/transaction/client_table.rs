@@ -126,7 +126,7 @@ impl ClientTx {
         let transmit = Transmit { path: self.way.path, reopen: None, tls_name: self.tls_name.clone(), payload, id: send };
         shared.out.push_back(match self.way.ingress {
             None => TxOutput::Transmit(transmit),
-            Some(to) => TxOutput::Emit { to, transmit },
+            Some(to) => TxOutput::SendFor { to, transmit },
         });
     }
 }

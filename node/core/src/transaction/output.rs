@@ -37,8 +37,8 @@ pub enum TxOutput {
     /// Send from this node.
     Transmit(Transmit),
     /// Send from the node whose socket read the request, or where the far end's connection is:
-    /// [`PeerMessage::Emit`](crate::io::PeerMessage::Emit).
-    Emit {
+    /// [`PeerMessage::SendFor`](crate::io::PeerMessage::SendFor).
+    SendFor {
         /// That node.
         to: NodeId,
         /// What. Of a response its id is 0; of a request that node reports a failure under it.

@@ -269,6 +269,6 @@ fn send(shared: &mut Shared, back: ReturnPath, payload: Bytes) {
     let transmit = Transmit { path: back.path, reopen: back.reopen, tls_name: None, payload, id: SendId(0) };
     shared.out.push_back(match back.ingress {
         None => TxOutput::Transmit(transmit),
-        Some(to) => TxOutput::Emit { to, transmit },
+        Some(to) => TxOutput::SendFor { to, transmit },
     });
 }

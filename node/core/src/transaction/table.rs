@@ -147,7 +147,7 @@ impl Transactions {
     }
 
     /// Another node could not send what was to go through it.
-    pub fn on_emit_failed(&mut self, now: Instant, from: NodeId, send: SendId, reason: SendFailure) {
+    pub fn on_send_for_failed(&mut self, now: Instant, from: NodeId, send: SendId, reason: SendFailure) {
         self.clients.on_send_failed(&mut self.shared, now, Some(from), send, reason);
     }
 

@@ -17,7 +17,7 @@ use crate::sip::{Message, Uri};
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::sbc) enum Origin<'a> {
+pub(in crate::sbc) enum Arrival<'a> {
     /// An address. `relayed`: its ingress has looked at that. `proved`: the SIP domains of its connection, where these are to be judged here.
     Address { realm: Realm, ip: IpAddr, relayed: bool, proved: Option<&'a [Box<str>]> },
     /// Somewhere from which a trunk sends.
@@ -36,12 +36,12 @@ pub(in crate::sbc) struct Sights<'a> {
 /// A request without a To-tag before the gate. What is worked out of it is kept for the next check.
 pub(in crate::sbc) struct Entrance<'a> {
     pub(super) sights: Sights<'a>,
-    pub(super) origin: Origin<'a>,
+    pub(super) arrival: Arrival<'a>,
     pub(super) request: &'a Message,
     uri: OnceCell<Option<Uri>>,
     replaced: OnceCell<Result<Option<Replaced>, u16>>,
     service: OnceCell<Option<Box<str>>>,
-    entry: OnceCell<Result<Entry<'a>, routing::Refusal>>,
+    entry: OnceCell<Result<Entry<'a>, routing::NoEntry>>,
     pub(super) proof: OnceCell<Result<Option<Proof>, Wrong>>,
 }
 
@@ -55,26 +55,26 @@ impl<'a> Entrance<'a> {
     ) -> Entrance<'a> {
         let (realm, ip, relayed) = (path.role.realm(), path.remote.ip(), ingress.is_some());
         let proved = sights.gate.proved_by(path, ingress);
-        Entrance::new(sights, Origin::Address { realm, ip, relayed, proved }, request)
+        Entrance::new(sights, Arrival::Address { realm, ip, relayed, proved }, request)
     }
 
-    pub(in crate::sbc) fn new(sights: Sights<'a>, origin: Origin<'a>, request: &'a Message) -> Entrance<'a> {
+    pub(in crate::sbc) fn new(sights: Sights<'a>, arrival: Arrival<'a>, request: &'a Message) -> Entrance<'a> {
         let (uri, replaced, service, entry, proof) = Default::default();
-        Entrance { sights, origin, request, uri, replaced, service, entry, proof }
+        Entrance { sights, arrival, request, uri, replaced, service, entry, proof }
     }
 
     pub(super) fn source(&self) -> Option<IpAddr> {
-        match self.origin {
-            Origin::Address { ip, .. } => Some(ip),
-            Origin::Trunk(_) => None,
+        match self.arrival {
+            Arrival::Address { ip, .. } => Some(ip),
+            Arrival::Trunk(_) => None,
         }
     }
 
     /// Its source, where this node is the one to judge by it.
     pub(super) fn own_source(&self) -> Option<(Realm, IpAddr)> {
-        match self.origin {
-            Origin::Address { realm, ip, relayed: false, .. } => Some((realm, ip)),
-            Origin::Address { .. } | Origin::Trunk(_) => None,
+        match self.arrival {
+            Arrival::Address { realm, ip, relayed: false, .. } => Some((realm, ip)),
+            Arrival::Address { .. } | Arrival::Trunk(_) => None,
         }
     }
 
@@ -105,12 +105,12 @@ impl<'a> Entrance<'a> {
     }
 
     /// Whether the configuration lets it in.
-    pub(super) fn entry(&self) -> Option<&Result<Entry<'a>, routing::Refusal>> {
+    pub(super) fn entry(&self) -> Option<&Result<Entry<'a>, routing::NoEntry>> {
         let config = &self.sights.cx.config;
         let uri = self.uri()?;
-        let trunk = || match self.origin {
-            Origin::Address { realm, ip, proved, .. } => routing::trunk_of(config, realm, ip, proved),
-            Origin::Trunk(name) => config.trunk(name),
+        let trunk = || match self.arrival {
+            Arrival::Address { realm, ip, proved, .. } => routing::trunk_of(config, realm, ip, proved),
+            Arrival::Trunk(name) => config.trunk(name),
         };
         Some(self.entry.get_or_init(|| routing::enter(config, uri, trunk)))
     }

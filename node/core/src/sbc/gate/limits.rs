@@ -49,7 +49,7 @@ impl Shedding {
 
 /// What has been begun lately, and how busy the node is.
 #[derive(Debug, Default)]
-pub(in crate::sbc) struct Limits {
+pub(in crate::sbc) struct RateLimits {
     rates: SourceRates,
     emergency_rates: SourceRates,
     /// Requests of strangers that go to other nodes.
@@ -107,7 +107,7 @@ impl Entrance<'_> {
     }
 }
 
-impl Limits {
+impl RateLimits {
     /// How busy the node is, in percent.
     pub(in crate::sbc) fn load(&self) -> u8 {
         self.shedding.load

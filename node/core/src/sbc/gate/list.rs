@@ -7,19 +7,19 @@ use crate::routing;
 use crate::sip::Method;
 
 /// A check: why the request goes no further, if so.
-type Look = fn(&Entrance<'_>) -> Option<Refusal>;
+type LookFn = fn(&Entrance<'_>) -> Option<Refusal>;
 
 struct Check {
-    look: Look,
+    look: LookFn,
     /// What it says of a request it says of that one now, and perhaps not of the next one like it: a limit, a challenge.
     of_the_moment: bool,
 }
 
-const fn lasting(look: Look) -> Check {
+const fn lasting(look: LookFn) -> Check {
     Check { look, of_the_moment: false }
 }
 
-const fn momentary(look: Look) -> Check {
+const fn momentary(look: LookFn) -> Check {
     Check { look, of_the_moment: true }
 }
 
@@ -99,7 +99,7 @@ impl Entrance<'_> {
             (None, Some(trunk)) => {
                 Ok(Admitted { trunk: trunk.name.clone(), service: self.service().map(Into::into), replaced: self.other() })
             }
-            (None, None) => Err(Why::Entry(routing::Refusal::NoTrunk).into()),
+            (None, None) => Err(Why::Entry(routing::NoEntry::NoTrunk).into()),
         };
         (admitted, due)
     }

@@ -28,8 +28,8 @@ use crate::time::Instant;
 pub(super) use bans::Bans;
 pub(super) use credentials::challenge;
 pub(super) use emergency::is_emergency;
-pub(super) use entrance::{Entrance, Origin, Sights};
-pub(super) use limits::{Limits, Taken};
+pub(super) use entrance::{Arrival, Entrance, Sights};
+pub(super) use limits::{RateLimits, Taken};
 pub(super) use list::Admitted;
 pub(super) use message::KNOWN_EXTENSIONS;
 pub(super) use refusal::{Limit, Refusal, Why, Wrong};
@@ -39,7 +39,7 @@ pub(super) use source::{drops, source_weight};
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     pub(super) bans: Bans,
-    pub(super) limits: Limits,
+    pub(super) limits: RateLimits,
     pub(super) nonces: credentials::Uses,
     /// Connections of this node whose far end has proved who it is. As many as the transport has connections.
     proved: HashMap<FlowId, Box<[Box<str>]>>,

@@ -42,7 +42,7 @@ pub(in crate::sbc) enum Why {
     /// This cluster has sent it, for the same destination.
     Loop,
     /// The configuration does not let it in.
-    Entry(routing::Refusal),
+    Entry(routing::NoEntry),
     /// A Route leads elsewhere (AC-35).
     ForeignRoute,
     /// There are too many.

@@ -13,7 +13,7 @@ use crate::token::TokenKind;
 
 /// A Replaces value (RFC 3891 §6.1).
 #[derive(Debug, PartialEq, Eq)]
-struct Named<'a> {
+struct ReplacesValue<'a> {
     call_id: &'a str,
     /// Our tag.
     to_tag: &'a str,
@@ -22,8 +22,8 @@ struct Named<'a> {
     early_only: bool,
 }
 
-impl<'a> Named<'a> {
-    fn parse(value: &'a str) -> Option<Named<'a>> {
+impl<'a> ReplacesValue<'a> {
+    fn parse(value: &'a str) -> Option<ReplacesValue<'a>> {
         let mut parts = value.split(';').map(str::trim);
         let call_id = parts.next().filter(|id| !id.is_empty())?;
         let (mut to_tag, mut from_tag, mut early_only) = (None, None, false);
@@ -42,7 +42,7 @@ impl<'a> Named<'a> {
                 return None;
             }
         }
-        Some(Named { call_id, to_tag: to_tag?, from_tag: from_tag?, early_only })
+        Some(ReplacesValue { call_id, to_tag: to_tag?, from_tag: from_tag?, early_only })
     }
 
     /// RFC 3891 §3: to-tag is the local tag, from-tag the remote one, and 0 stands for none.
@@ -66,7 +66,7 @@ pub(super) fn replaced(cx: &Services, calls: &Calls, request: &Message) -> Resul
         return Err(400);
     }
     let value = unwrapped(&cx.key, value);
-    let named = Named::parse(&value).ok_or(400u16)?;
+    let named = ReplacesValue::parse(&value).ok_or(400u16)?;
     let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
     // Rule G holds for it as for a request within a dialog.
     let unknown = if cx.view.knows_all(cx.now.mono) { 481u16 } else { 503 };
@@ -100,7 +100,13 @@ pub(super) fn replaced(cx: &Services, calls: &Calls, request: &Message) -> Resul
 }
 
 /// The same dialog as the far end on the other leg names it, and the way there. `own`: the call is this node's.
-fn replace(cx: &Services, named: &Named<'_>, other: &LegRecord, own: bool, emergency: Option<EmergencyInfo>) -> Option<Replaced> {
+fn replace(
+    cx: &Services,
+    named: &ReplacesValue<'_>,
+    other: &LegRecord,
+    own: bool,
+    emergency: Option<EmergencyInfo>,
+) -> Option<Replaced> {
     let arrival = other.path.as_ref()?;
     let seen = recorded_path(arrival)?;
     let realm = seen.role.realm();
@@ -131,7 +137,7 @@ mod tests {
 
     #[test]
     fn values() {
-        let named = |early_only| Some(Named { call_id: "x@y", to_tag: "t", from_tag: "f", early_only });
+        let named = |early_only| Some(ReplacesValue { call_id: "x@y", to_tag: "t", from_tag: "f", early_only });
         for (value, expected) in [
             ("x@y;to-tag=t;from-tag=f", named(false)),
             (" x@y ; From-Tag = f ;to-tag=t ; other=1", named(false)),
@@ -142,7 +148,7 @@ mod tests {
             (";to-tag=t;from-tag=f", None),
             ("", None),
         ] {
-            assert_eq!(Named::parse(value), expected, "{value:?}");
+            assert_eq!(ReplacesValue::parse(value), expected, "{value:?}");
         }
     }
 
@@ -154,7 +160,7 @@ mod tests {
             remote_tag: remote.into(),
             ..LegRecord::default()
         };
-        let named = |from_tag| Named { call_id: "x", to_tag: "T", from_tag, early_only: false };
+        let named = |from_tag| ReplacesValue { call_id: "x", to_tag: "T", from_tag, early_only: false };
         assert!(named("f").is(&leg("x", "t", "F")));
         assert!(!named("f").is(&leg("x", "f", "t")), "the tags are not to be exchanged");
         assert!(!named("f").is(&leg("y", "t", "f")));

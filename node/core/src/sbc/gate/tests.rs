@@ -125,8 +125,8 @@ impl Scene {
         if let Some(why) = drops(&self.cx, &self.gate, Realm::External, ip) {
             return Some(why.into());
         }
-        let origin = Origin::Address { realm: Realm::External, ip, relayed: false, proved: None };
-        Entrance::new(self.sights(), origin, request).explain().0
+        let arrival = Arrival::Address { realm: Realm::External, ip, relayed: false, proved: None };
+        Entrance::new(self.sights(), arrival, request).explain().0
     }
 
     fn configure(&mut self, change: impl FnOnce(&mut ClusterConfig)) {
@@ -160,9 +160,9 @@ fn number(why: &Why) -> usize {
         Why::MaxForwardsUnreadable => 9,
         Why::MaxBreadth => 10,
         Why::Loop => 11,
-        Why::Entry(routing::Refusal::Scheme) => 12,
-        Why::Entry(routing::Refusal::NoTrunk) => 13,
-        Why::Entry(routing::Refusal::Disabled) => 14,
+        Why::Entry(routing::NoEntry::Scheme) => 12,
+        Why::Entry(routing::NoEntry::NoTrunk) => 13,
+        Why::Entry(routing::NoEntry::Disabled) => 14,
         Why::ForeignRoute => 15,
         Why::SessionInterval => 16,
         Why::Body(_) => 17,

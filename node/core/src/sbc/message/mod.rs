@@ -59,7 +59,7 @@ pub(super) struct NewStandalone<'a> {
 
 /// What went to the present target.
 #[derive(Debug)]
-struct Sent {
+struct TriedTarget {
     tx: ClientTxId,
     trunk: Box<str>,
     path: Path,
@@ -79,9 +79,9 @@ struct Standalone {
     to_trunk: Box<str>,
     emergency: bool,
     targets: TargetSet,
-    current: Option<Sent>,
+    current: Option<TriedTarget>,
     /// Targets that were passed over for their silence: what they took late, they took.
-    earlier: Vec<Sent>,
+    earlier: Vec<TriedTarget>,
     provisional: bool,
     began: Instant,
     timer: Option<TimerId>,

@@ -1,6 +1,6 @@
 //! From target to target: the DNS, what is sent, and what comes of it.
 
-use super::{GIVE_UP, Messages, Sent, Standalone};
+use super::{GIVE_UP, Messages, Standalone, TriedTarget};
 use crate::call::{
     Authenticated, Challenged, DATAGRAM_MAX, Known, LOOP_PARAM, Services, Timer, copy_through, next_max_forwards,
     strip_our_credentials, target_number, to_value, uri_at,
@@ -95,7 +95,7 @@ impl Messages {
         let now = cx.now.mono;
         let Some(standalone) = self.open.get_mut(&id) else { return };
         cx.stop_timer(&mut standalone.timer);
-        standalone.timer = Some(cx.start_timer((standalone.began + GIVE_UP).since(now), Timer::Page(id)));
+        standalone.timer = Some(cx.start_timer((standalone.began + GIVE_UP).since(now), Timer::Message(id)));
     }
 
     /// A response to one of these.
@@ -206,9 +206,9 @@ impl Standalone {
         let asked = Authenticated::new(cx, &candidate.trunk, Known::default(), &mut draft);
         let Some(tx) = self.transmit(cx, id, &mut draft, path, tls_name.clone()) else { return false };
         let failover = cx.config.failover_after(&candidate.trunk);
-        self.current = Some(Sent { tx, trunk: candidate.trunk.clone(), path, tls_name, asked });
+        self.current = Some(TriedTarget { tx, trunk: candidate.trunk.clone(), path, tls_name, asked });
         let left = (self.began + GIVE_UP).since(cx.now.mono);
-        self.timer = Some(cx.start_timer(failover.min(left), Timer::Page(id)));
+        self.timer = Some(cx.start_timer(failover.min(left), Timer::Message(id)));
         true
     }
 
@@ -269,7 +269,7 @@ impl Standalone {
         cx.stop_timer(&mut self.timer);
         let left = (self.began + GIVE_UP).since(cx.now.mono);
         let after = cx.config.failover_after(&self.to_trunk).min(left);
-        self.timer = Some(cx.start_timer(after, Timer::Page(id)));
+        self.timer = Some(cx.start_timer(after, Timer::Message(id)));
         if let Some(sent) = self.current.as_mut() {
             sent.tx = tx;
         }

@@ -47,7 +47,7 @@ fn said(t: &mut Transactions) -> Vec<String> {
     while let Some(output) = t.poll_output() {
         all.push(match output {
             TxOutput::Transmit(x) => String::from_utf8(x.payload.to_vec()).unwrap(),
-            TxOutput::Emit { to, transmit } => {
+            TxOutput::SendFor { to, transmit } => {
                 assert_eq!(transmit.id, crate::ids::SendId(0));
                 format!("{} via {to}", String::from_utf8(transmit.payload.to_vec()).unwrap())
             }

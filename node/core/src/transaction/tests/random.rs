@@ -44,7 +44,7 @@ impl Seen {
                     assert!(!x.payload.is_empty(), "a message that was let go is never sent");
                     self.sends.push(x.id);
                 }
-                TxOutput::Emit { transmit, .. } => assert_eq!(transmit.id, SendId(0)),
+                TxOutput::SendFor { transmit, .. } => assert_eq!(transmit.id, SendId(0)),
                 TxOutput::Event(TxEvent::ServerTerminated(id)) => {
                     assert_eq!((t.server_back(id), t.server_final(id)), (None, None));
                     self.ended += 1;

@@ -515,7 +515,7 @@ impl World {
             Output::Peer { to, message } => {
                 let to = usize::from(to.0) - 1;
                 self.say(|| format!("    n{i} to n{to}: {}", peer_line(&message)));
-                if let PeerMessage::Emit(t) = &message {
+                if let PeerMessage::SendFor(t) = &message {
                     self.scan_for_leaks(&t.payload);
                 }
                 if self.linked(i, to) && !self.rng.per_mille(self.net.peer_loss) {
@@ -663,7 +663,7 @@ fn first_line(bytes: &Bytes) -> String {
 fn peer_line(message: &PeerMessage) -> String {
     match message {
         PeerMessage::Relay(e) => format!("Relay {}", first_line(&e.payload)),
-        PeerMessage::Emit(t) => format!("Emit {}", first_line(&t.payload)),
+        PeerMessage::SendFor(t) => format!("SendFor {}", first_line(&t.payload)),
         other => format!("{other:?}"),
     }
 }
