@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Methods of the two objects that everything meets in.
-const METHODS: [(&str, usize); 2] = [("Call", 189), ("Sbc", 60)];
+const METHODS: [(&str, usize); 2] = [("Call", 186), ("Sbc", 60)];
 /// Fields of the largest struct written by hand.
-const FIELDS: usize = 38;
+const FIELDS: usize = 37;
 /// Lines of the longest function that is not a table.
 const LINES: usize = 109;
 /// Files of a module that call each other in one circle, its `mod.rs` apart.

@@ -52,7 +52,7 @@ impl Call {
         match status {
             100..=199 => {
                 if wanted && status > 100 && self.phase == CallPhase::Dialling {
-                    self.restart_ring(cx);
+                    self.ringing.restart(cx, &self.callee.trunk);
                     self.on_provisional(cx, index, response);
                 }
             }
@@ -121,8 +121,7 @@ impl Call {
         let owed = agreed && self.pairs[caller].offer == Some(Side::Caller);
         self.phase = CallPhase::Answered;
         self.course.answer(cx.now.mono);
-        cx.stop_timer(&mut self.timers.ring);
-        cx.stop_timer(&mut self.timers.progress);
+        self.ringing.stop(cx);
         self.confirm(cx, pair);
         let dialog = &mut self.pairs[called].dialog;
         dialog.on_dialog_response(response);

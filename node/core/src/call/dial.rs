@@ -179,8 +179,8 @@ impl Call {
         self.ladder.sent(cx.now.unix, self.callee.realm, &ReturnPath::here(path), &draft);
         let failover = cx.config.failover_after(&self.callee.trunk);
         let timer = Some(cx.start_timer(failover, Timer::Call(self.id, CallTimer::Failover(index))));
-        self.restart_ring(cx);
-        self.await_progress(cx);
+        self.ringing.restart(cx, &self.callee.trunk);
+        self.ringing.await_word(cx);
         self.pairs.on_invited(index);
         let dialog = &self.pairs[called].dialog;
         self.uac.began(Attempt {

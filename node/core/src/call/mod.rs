@@ -176,10 +176,9 @@ pub struct Call {
     refers: Vec<Refer>,
     /// The cause of the end as the telephone network knows it (Q.850).
     q850: Option<u8>,
-    ringing: bool,
+    /// How long the called side has rung.
+    ringing: timer_c::Ringing,
     early_target: String,
-    /// What the caller last heard of the called side before the answer.
-    progress: Option<timer_c::Progress>,
     /// What is kept for a 2xx.
     two_hundred: two_hundred::TwoHundred,
     session_ids: SessionIds,
@@ -199,8 +198,6 @@ pub struct Call {
 struct CallTimers {
     claim: Option<TimerId>,
     prepare: Option<TimerId>,
-    ring: Option<TimerId>,
-    progress: Option<TimerId>,
     media: Option<TimerId>,
 }
 

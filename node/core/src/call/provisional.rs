@@ -79,7 +79,7 @@ impl Call {
         } else if let Some(tx) = self.invite_tx {
             self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
             cx.respond(tx, &mut draft);
-            self.note_progress(cx, draft, None);
+            self.ringing.said(cx, draft, None);
         }
         self.note_ringing(cx, pair, status);
     }
@@ -110,10 +110,9 @@ impl Call {
     }
 
     fn note_ringing(&mut self, cx: &mut Services, pair: PairId, status: u16) {
-        if self.ringing || status < 180 {
+        if !self.ringing.is_news(status) {
             return;
         }
-        self.ringing = true;
         let progress = store_pb::Progress {
             call: self.uid.to_bytes().to_vec().into(),
             epoch: self.epoch.0,
@@ -181,7 +180,7 @@ impl Call {
         let Some(payload) = cx.respond(tx, &mut draft) else { return };
         draft.remove(HeaderId::RSeq);
         draft.clear_body();
-        self.note_progress(cx, draft, Some(pair));
+        self.ringing.said(cx, draft, Some(pair));
         let timer = Some(self.repeat_in(cx, T1, pair));
         let until = cx.after(if self.emergency { EMERGENCY_GIVE_UP } else { GIVE_UP });
         self.pairs.early(pair).sender.open = Some(Open { rseq, theirs, status, payload, sdp, interval: T1, until, timer });

@@ -41,7 +41,8 @@ impl Call {
         call.emergency = claim.emergency;
         call.emergency_info = claim.emergency_info.clone();
         call.epoch = entry.epoch();
-        (call.phase, call.claim, call.ringing) = (CallPhase::Answered, CallClaim::restored(), true);
+        (call.phase, call.claim) = (CallPhase::Answered, CallClaim::restored());
+        call.ringing.restored();
         call.early_target = state.target.clone();
         let pair = call.pairs.current();
         for (side, record) in [(Side::Caller, records.0), (Side::Callee, records.1)] {

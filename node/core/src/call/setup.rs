@@ -10,6 +10,7 @@ use super::pairs::Pairs;
 use super::services::Services;
 use super::session_timer::SessionTimer;
 use super::timer::{CallTimer, Timer};
+use super::timer_c::Ringing;
 use super::two_hundred::TwoHundred;
 use super::uac::{Called, Uac};
 use super::{Call, CallPhase, CallTimers, body};
@@ -171,9 +172,8 @@ impl Call {
             reinvites: Vec::new(),
             refers: Vec::new(),
             q850: None,
-            ringing: false,
+            ringing: Ringing::new(new.id, new.service.is_some()),
             early_target: String::new(),
-            progress: None,
             two_hundred: TwoHundred::new(new.id),
             pairs: Pairs::new(pair),
             auth: Default::default(),

@@ -184,8 +184,7 @@ impl Call {
         self.course.end(cx.now.mono);
         cx.stop_timer(&mut self.timers.claim);
         cx.stop_timer(&mut self.timers.prepare);
-        cx.stop_timer(&mut self.timers.ring);
-        cx.stop_timer(&mut self.timers.progress);
+        self.ringing.stop(cx);
         self.pairs.close_senders(cx);
         self.caller.session.stop(cx);
         self.callee.session.stop(cx);

@@ -274,7 +274,7 @@ impl Call {
         if let Some(tx) = self.invite_tx.take() {
             cx.tx.drop_server(tx);
         }
-        cx.stop_timer(&mut self.timers.ring);
+        self.ringing.stop_timer_c(cx);
         let left = INVITE_LIFE.saturating_sub(cx.now.mono.since(self.arrived));
         cx.start_timer(left, Timer::Call(self.id, CallTimer::Outlived));
     }
