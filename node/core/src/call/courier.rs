@@ -106,7 +106,7 @@ impl<X> Courier<'_, X> {
         }
     }
 
-    /// The DNS has answered. False: it was asked for something else.
+    /// The DNS has answered. `Err`: it was asked for something else.
     pub fn on_resolved(
         &mut self,
         cx: &mut Services,

@@ -1,15 +1,17 @@
 //! A request within a dialog on its way from one side to the other (RFC 3261 §12.2, of a call or a subscription), until its final answer.
 //!
 //! A **crossing** has an origin: a far end that asked, and waits on its server transaction; a refresh of ours (RFC 4028), for which nobody
-//! waits; or a request that we make on our own account. Where it stands (`state`) is a machine: what happens to its transactions goes in, what is to be
-//! done comes out. Whoever owns the crossing writes the request and answers it; `call/courier.rs` carries out the rest, for calls and subscriptions alike.
+//! waits; or a request that we make on our own account. Where it stands (`state`) is a machine: what happens to its transactions goes in,
+//! what is to be done comes out. Whoever owns the crossing writes the request and answers it; `call/courier.rs` carries out the rest, for
+//! calls and subscriptions alike.
 //!
-//! BYE and PRACK of ours, OPTIONS to a far end in doubt, and an ACK whose next hop is looked up are crossings too: they go by the same ways for the same reasons, and
-//! a second list of what is under way would need all of this again. They differ in what they do after a loss (`Origin::goes_again`) and in that
-//! they are forgotten once something has come back: the answer to a BYE concerns `call/after_bye.rs` alone.
+//! BYE and PRACK of ours, OPTIONS to a far end in doubt, and an ACK whose next hop is looked up are crossings too: they go by the same ways
+//! for the same reasons, and a second list of what is under way would need all of this again. They differ in what they do after a loss
+//! (`Origin::goes_again`) and in that they are forgotten once something has come back: the answer to a BYE concerns
+//! `call/after_bye.rs` alone.
 //!
-//! What is kept true: a request goes out with one CSeq number at a time, by one way after another; CANCEL goes out once, and not before something has
-//! come back; what is cancelled goes out no more; nothing is forgotten while its origin waits.
+//! What is kept true: a request goes out with one CSeq number at a time, by one way after another; CANCEL goes out once, and not before
+//! something has come back; what is cancelled goes out no more; nothing is forgotten while its origin waits.
 
 mod state;
 #[cfg(test)]
@@ -286,8 +288,8 @@ impl<X> Crossings<X> {
         self.list.iter().find(|c| c.from().side == from && c.asked().is_some_and(invite))
     }
 
-    /// The status that refuses a re-INVITE for those that are open: 500 where the same far end has one (RFC 3261 §14.2), 491 where one goes to it or a
-    /// session is being refreshed: an UPDATE's offer is as good as a re-INVITE's (§14.1, RFC 3311 §5.1).
+    /// The status that refuses a re-INVITE for those that are open: 500 where the same far end has one (RFC 3261 §14.2), 491 where one goes
+    /// to it or a session is being refreshed: an UPDATE's offer is as good as a re-INVITE's (§14.1, RFC 3311 §5.1).
     pub fn refuse_invite(&self, from: Side) -> Option<u16> {
         let invite = |c: &Crossing<X>| c.is(&Method::Invite);
         if self.list.iter().any(|c| invite(c) && c.from().side == from && c.asked().is_some()) {

@@ -303,6 +303,49 @@ fn a_slow_address_within_a_call_is_heard_after_all() {
     }
 }
 
+/// A re-INVITE that is cancelled while its next hop is looked up never goes out (RFC 3261 §9.1), and another one may follow.
+#[test]
+fn a_reinvite_is_cancelled_before_it_went_out() {
+    const PROXY: &str = "198.18.20.66:5060";
+    let mut s = Stage::new(false);
+    s.w.names = vec![udp(PROXY)];
+    let mut s = s.established(
+        |_| (),
+        |d| {
+            d.push(HeaderId::RecordRoute, "<sip:proxy.test;lr>");
+        },
+    );
+    let mut proxy = Far::at(PROXY);
+    proxy.inbox(&s.w);
+    s.got();
+    s.cseq += 1;
+    let invite = s.within(&Method::Invite, s.cseq);
+    let same = |method: &Method| {
+        let mut draft = Draft::request(method, invite.request_uri().expect("a request"));
+        for field in invite.headers().filter(|f| f.id != HeaderId::CSeq) {
+            draft.push_field(&field);
+        }
+        draft.push(HeaderId::CSeq, format!("{} {method}", s.cseq));
+        draft
+    };
+    let (cancel, ack) = (same(&Method::Cancel), same(&Method::Ack));
+    let mut offer = invite.clone();
+    offer.push(HeaderId::Contact, format!("<sip:far@{LISTENS}>")).set_body(Some("application/sdp"), sdp());
+    for draft in [&offer, &cancel] {
+        s.put_raw(draft.encode().expect("well formed"));
+    }
+    wait(&mut s.w, 60);
+    let told: Vec<_> = s.got().iter().filter_map(|(m, _)| Some((m.status()?, m.method().clone()))).collect();
+    assert!(told.contains(&(200, Method::Cancel)) && told.contains(&(487, Method::Invite)), "{told:?}");
+    s.put(&ack);
+    wait(&mut s.w, 2000);
+    assert!(proxy.inbox(&s.w).is_empty(), "nobody was asked");
+    s.asks(&Method::Invite, |_| ());
+    wait(&mut s.w, 60);
+    proxy.request(&s.w, &Method::Invite);
+    s.calm();
+}
+
 /// What was left for its silence and then refuses says nothing of whoever was asked after it; nor does an answer to what went again
 /// with credentials, under another number.
 #[test]
