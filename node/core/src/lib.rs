@@ -3,7 +3,7 @@
 //! No socket, no clock, no randomness of its own: one [`Sbc`](sbc::Sbc) value takes inputs with the time they happened at
 //! and hands out outputs. Layers, each importing only those above it:
 //! ids, time → token, sip → auth → policy, io → ctx, timer → {transaction, dialog, routing, replica, placement} → call →
-//! {farewell, neighbours, probe} → sbc
+//! {farewell, neighbours, probe, subscription} → message → sbc
 //! (`tests/layering.rs` has the exact table).
 
 pub mod auth;
@@ -15,6 +15,7 @@ mod farewell;
 pub mod health;
 pub mod ids;
 pub mod io;
+mod message;
 mod neighbours;
 pub mod placement;
 pub mod policy;
@@ -23,6 +24,7 @@ pub mod replica;
 pub mod routing;
 pub mod sbc;
 pub mod sip;
+mod subscription;
 pub mod targets;
 pub mod time;
 pub mod timer;

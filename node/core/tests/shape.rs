@@ -11,7 +11,7 @@ const FIELDS: usize = 37;
 /// Lines of the longest function that is not a table.
 const LINES: usize = 109;
 /// Files of a module that call each other in one circle, its `mod.rs` apart.
-const CIRCLES: [(&str, usize); 2] = [("call", 17), ("sbc", 2)];
+const CIRCLES: [(&str, usize); 5] = [("call", 17), ("sbc", 0), ("sbc/gate", 0), ("subscription", 0), ("message", 0)];
 
 /// A file's code: without comments, the contents of strings, and unit tests.
 fn code(text: &str) -> String {

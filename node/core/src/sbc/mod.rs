@@ -14,7 +14,6 @@ mod gate;
 mod held_invites;
 mod initial;
 mod memory;
-mod message;
 mod options;
 mod outcome;
 mod place;
@@ -23,7 +22,6 @@ mod refuse;
 mod relay;
 mod send_for;
 mod standalone;
-mod subscription;
 mod urgency;
 mod whose;
 
@@ -35,10 +33,12 @@ use crate::ctx::LocalConfig;
 use crate::farewell::Farewells;
 use crate::ids::{CallUid, LocalId, MediaId, NodeId};
 use crate::io::{Input, NodeView, Output, View};
+use crate::message::Messages;
 use crate::neighbours::Neighbours;
 use crate::policy::ClusterConfig;
 use crate::probe::Probes;
 use crate::replica::Replica;
+use crate::subscription::Subscriptions;
 use crate::time::{Instant, Now};
 use crate::token::ClusterKey;
 use crate::transaction::TxOutput;
@@ -69,8 +69,8 @@ pub struct Sbc {
     crowds: crowd::Crowds,
     doubted: doubt::Doubted,
     retention: applied::Retention,
-    messages: message::Messages,
-    subscriptions: subscription::Subscriptions,
+    messages: Messages,
+    subscriptions: Subscriptions,
     farewells: Farewells,
     probes: Probes,
     neighbours: Neighbours,
@@ -193,6 +193,11 @@ impl Sbc {
     /// The media session of a call, where this node owns it.
     pub fn media_of(&self, uid: CallUid) -> Option<MediaId> {
         self.calls.own(&self.cx, uid).map(Call::media_id)
+    }
+
+    /// Subscriptions that this node holds.
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions.len()
     }
 
     /// Transactions that live here.

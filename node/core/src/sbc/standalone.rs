@@ -1,8 +1,8 @@
 //! A MESSAGE, PUBLISH or first SUBSCRIBE: admitted as a call is, then `message`'s.
 
 use super::Sbc;
-use super::message::NewStandalone;
 use crate::io::{Path, ReturnPath};
+use crate::message::NewStandalone;
 use crate::routing;
 use crate::sip::{Message, Scheme, Uri};
 use crate::targets::Hop;

@@ -12,8 +12,8 @@ use crate::io::{Path, Realm};
 use crate::policy::Trunk;
 use crate::routing::{self, Entry};
 use crate::sbc::calls::Calls;
-use crate::sbc::subscription::Subscriptions;
 use crate::sip::{Message, Uri};
+use crate::subscription::Subscriptions;
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,8 @@ use crate::ctx::AGENT;
 use crate::io::Realm;
 use crate::placement;
 use crate::policy::{IdentityPolicy, SubscribePolicy};
-use crate::sbc::subscription::Full;
 use crate::sip::{HeaderId, Method, Scheme, Via};
+use crate::subscription::Full;
 use crate::token::TokenKind;
 
 /// Extensions that an OPTIONS to us may require, and is told of: what a call through us may use.

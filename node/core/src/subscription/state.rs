@@ -23,7 +23,7 @@ fn life(seconds: u32) -> Duration {
 
 /// What a NOTIFY says (RFC 6665 §4.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum NotifyState {
     /// It was the last.
     Terminated,
     /// It goes on, for so long where it is said.
@@ -31,16 +31,16 @@ pub(super) enum Told {
 }
 
 /// Reads Subscription-State. Without one, or with one that cannot be read, nothing changes.
-pub(super) fn told(notify: &Message) -> Told {
+pub(super) fn told(notify: &Message) -> NotifyState {
     let mut parts = notify.first(HeaderId::SubscriptionState).unwrap_or_default().split(';').map(str::trim);
     if parts.next().is_some_and(|state| state.eq_ignore_ascii_case("terminated")) {
-        return Told::Terminated;
+        return NotifyState::Terminated;
     }
     let expires = parts.find_map(|part| {
         let (name, value) = part.split_once('=')?;
         name.trim().eq_ignore_ascii_case("expires").then(|| value.trim().parse().ok()).flatten()
     });
-    Told::Lasts(expires.map(life))
+    NotifyState::Lasts(expires.map(life))
 }
 
 /// Whether a response to a SUBSCRIBE or NOTIFY within a subscription ends it (RFC 6665 §4.1.2.2, §4.2.2; RFC 5057 §5.1). Other
@@ -66,16 +66,16 @@ mod tests {
 
     #[test]
     fn subscription_states() {
-        let secs = |n| Told::Lasts(Some(Duration::from_secs(n)));
+        let secs = |n| NotifyState::Lasts(Some(Duration::from_secs(n)));
         for (value, expected) in [
             ("Subscription-State: active;expires=60\r\n", secs(60)),
             ("Subscription-State: Pending ; x=1 ; Expires = 5 ; expires=9\r\n", secs(5)),
-            ("Subscription-State: active\r\n", Told::Lasts(None)),
-            ("Subscription-State: active;expires=soon\r\n", Told::Lasts(None)),
-            ("Subscription-State: active;expires=4294967295\r\n", Told::Lasts(Some(MAX_LIFE))),
-            ("Subscription-State: TERMINATED;reason=timeout\r\n", Told::Terminated),
-            ("Subscription-State: ;\r\n", Told::Lasts(None)),
-            ("", Told::Lasts(None)),
+            ("Subscription-State: active\r\n", NotifyState::Lasts(None)),
+            ("Subscription-State: active;expires=soon\r\n", NotifyState::Lasts(None)),
+            ("Subscription-State: active;expires=4294967295\r\n", NotifyState::Lasts(Some(MAX_LIFE))),
+            ("Subscription-State: TERMINATED;reason=timeout\r\n", NotifyState::Terminated),
+            ("Subscription-State: ;\r\n", NotifyState::Lasts(None)),
+            ("", NotifyState::Lasts(None)),
         ] {
             assert_eq!(told(&message("NOTIFY sip:a@c SIP/2.0", value)), expected, "{value}");
         }

@@ -1,6 +1,6 @@
 //! Requests within a subscription, from one side to the other, and what their answers mean for it.
 
-use super::state::{Told, ends_usage, granted, told};
+use super::state::{NotifyState, ends_usage, granted, told};
 use super::{Subscription, Subscriptions};
 use crate::call::{
     Answer, Failed, MaxForwardsError, Services, copy_through, finish_response, map_event_id, next_max_forwards, server_key,
@@ -75,14 +75,7 @@ impl Subscription {
 
 impl Subscriptions {
     /// A request within a subscription of this node. True: it is a NOTIFY that came before the 2xx, so that its notifier is known to be there.
-    pub(in crate::sbc) fn on_request(
-        &mut self,
-        cx: &mut Services,
-        id: LocalId,
-        side: Side,
-        back: ReturnPath,
-        message: &Message,
-    ) -> bool {
+    pub(crate) fn on_request(&mut self, cx: &mut Services, id: LocalId, side: Side, back: ReturnPath, message: &Message) -> bool {
         let Some(subscription) = self.open.get_mut(&id) else { return false };
         let (end, fits) = (subscription.end(side), subscription.fits(side, message));
         if message.method() == &Method::Ack {
@@ -145,14 +138,14 @@ impl Subscriptions {
     }
 
     /// Who sent a request has waited for a while: it hears that we have it (RFC 4320 §4.1).
-    pub(in crate::sbc) fn on_trying(&mut self, cx: &mut Services, id: LocalId, tx: ServerTxId) {
+    pub(crate) fn on_trying(&mut self, cx: &mut Services, id: LocalId, tx: ServerTxId) {
         if let Some(subscription) = self.open.get_mut(&id) {
             subscription.courier(id).on_trying_due(cx, tx);
         }
     }
 
     /// The DNS answered for a request within a subscription.
-    pub(in crate::sbc) fn on_resolved(
+    pub(crate) fn on_resolved(
         &mut self,
         cx: &mut Services,
         id: LocalId,
@@ -166,21 +159,21 @@ impl Subscriptions {
     }
 
     /// The first of several addresses has been silent for too long.
-    pub(in crate::sbc) fn on_silent(&mut self, cx: &mut Services, id: LocalId, tx: ClientTxId) {
+    pub(crate) fn on_silent(&mut self, cx: &mut Services, id: LocalId, tx: ClientTxId) {
         let Some(subscription) = self.open.get_mut(&id) else { return };
         let failed = subscription.courier(id).on_silent(cx, tx);
         self.on_failed(cx, id, failed);
     }
 
     /// Nothing comes of a request within a subscription by this way.
-    pub(in crate::sbc) fn on_lost(&mut self, cx: &mut Services, id: LocalId, tx: ClientTxId, loss: Loss) {
+    pub(crate) fn on_lost(&mut self, cx: &mut Services, id: LocalId, tx: ClientTxId, loss: Loss) {
         let Some(subscription) = self.open.get_mut(&id) else { return };
         let failed = subscription.courier(id).on_lost(cx, tx, loss);
         self.on_failed(cx, id, failed);
     }
 
     /// A response to a request within a subscription.
-    pub(in crate::sbc) fn on_response(
+    pub(crate) fn on_response(
         &mut self,
         cx: &mut Services,
         id: LocalId,
@@ -247,11 +240,11 @@ impl Subscriptions {
         }
         if request.method() == &Method::Notify {
             match told(request) {
-                Told::Terminated => self.end(cx, id, "ended"),
+                NotifyState::Terminated => self.end(cx, id, "ended"),
                 // RFC 6665 §4.2.2: a notifier drops who does not answer.
-                Told::Lasts(_) if status == 408 || ends_usage(status) => self.end(cx, id, "ended"),
-                Told::Lasts(Some(life)) if good => self.prolong(cx, id, life),
-                Told::Lasts(_) => {}
+                NotifyState::Lasts(_) if status == 408 || ends_usage(status) => self.end(cx, id, "ended"),
+                NotifyState::Lasts(Some(life)) if good => self.prolong(cx, id, life),
+                NotifyState::Lasts(_) => {}
             }
         } else if let Some(response) = response.filter(|_| good) {
             self.prolong(cx, id, granted(request, response));

@@ -17,7 +17,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Sbc;
 use crate::call::{
     Authenticated, Courier, Dialogs, End, Known, Lines, Owner, Refer, Services, Timer, Usage, asks_for_sips, is_sips,
     keep_alive_after,
@@ -42,7 +41,7 @@ const AFTER_CALL: Duration = Duration::from_secs(180);
 
 /// Why there is no room for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub(crate) enum Full {
     /// This node has all that it may have.
     Node,
     /// The source has.
@@ -51,24 +50,24 @@ pub(super) enum Full {
 
 /// All of this node.
 #[derive(Debug, Default)]
-pub(super) struct Subscriptions {
+pub(crate) struct Subscriptions {
     open: HashMap<LocalId, Subscription>,
     by_source: HashMap<IpAddr, u32>,
 }
 
 impl Subscriptions {
     /// How many there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
 
     /// True when there is one with this id.
-    pub(super) fn has(&self, id: LocalId) -> bool {
+    pub(crate) fn has(&self, id: LocalId) -> bool {
         self.open.contains_key(&id)
     }
 
     /// The limit that one more of this source would be over.
-    pub(super) fn full(&self, source: IpAddr) -> Option<Full> {
+    pub(crate) fn full(&self, source: IpAddr) -> Option<Full> {
         if self.open.len() >= MAX_SUBSCRIPTIONS {
             return Some(Full::Node);
         }
@@ -146,16 +145,9 @@ impl Subscription {
     }
 }
 
-impl Sbc {
-    /// Subscriptions that this node holds.
-    pub fn subscription_count(&self) -> usize {
-        self.subscriptions.len()
-    }
-}
-
 impl Subscriptions {
     /// A SUBSCRIBE was admitted; nobody was asked yet.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &mut self,
         cx: &Services,
         id: LocalId,
@@ -204,7 +196,7 @@ impl Subscriptions {
     }
 
     /// It goes to a target: what is sent there makes the dialog on that side, and gets our Contact.
-    pub(super) fn dial(
+    pub(crate) fn dial(
         &mut self,
         cx: &Services,
         id: LocalId,
@@ -236,14 +228,14 @@ impl Subscriptions {
     }
 
     /// It went again, with credentials.
-    pub(super) fn redial(&mut self, id: LocalId, cseq: u32) {
+    pub(crate) fn redial(&mut self, id: LocalId, cseq: u32) {
         if let Some(subscription) = self.open.get_mut(&id) {
             subscription.callee.dialog.local_cseq = cseq;
         }
     }
 
     /// The 2xx came: completes the one to the subscriber, `draft`.
-    pub(super) fn confirm(&mut self, cx: &mut Services, id: LocalId, request: &Message, response: &Message, draft: &mut Draft) {
+    pub(crate) fn confirm(&mut self, cx: &mut Services, id: LocalId, request: &Message, response: &Message, draft: &mut Draft) {
         let Some(subscription) = self.open.get_mut(&id) else { return };
         let dialog = &mut subscription.callee.dialog;
         // RFC 6665 §4.4.1: a NOTIFY that overtook it has made the dialog already.
@@ -266,7 +258,7 @@ impl Subscriptions {
     }
 
     /// The SUBSCRIBE that began it has its final answer. `asked`: with what it was accepted.
-    pub(super) fn settle(&mut self, cx: &mut Services, id: LocalId, accepted: bool, asked: Option<&Authenticated>) {
+    pub(crate) fn settle(&mut self, cx: &mut Services, id: LocalId, accepted: bool, asked: Option<&Authenticated>) {
         let Some(subscription) = self.open.get_mut(&id) else { return };
         subscription.asking = false;
         if let Some(asked) = asked {
@@ -279,7 +271,7 @@ impl Subscriptions {
     }
 
     /// A call has ended with REFERs that wait for their last NOTIFY.
-    pub(super) fn keep_usage(&mut self, cx: &mut Services, id: LocalId, usage: Usage) {
+    pub(crate) fn keep_usage(&mut self, cx: &mut Services, id: LocalId, usage: Usage) {
         let Usage { subscriber, emergency, caller, callee, refers } = usage;
         let source = if subscriber == Side::Caller { &caller } else { &callee }.path.remote.ip();
         if self.full(source).is_some() {
@@ -298,7 +290,7 @@ impl Subscriptions {
     }
 
     /// The NATs before its far ends are to remember them: between two NOTIFYs may be an hour.
-    pub(super) fn on_keep_alive(&self, cx: &mut Services, id: LocalId) {
+    pub(crate) fn on_keep_alive(&self, cx: &mut Services, id: LocalId) {
         for end in self.open.get(&id).into_iter().flat_map(Subscription::ends) {
             end.far().keep_alive(cx);
         }
@@ -319,7 +311,7 @@ impl Subscriptions {
     }
 
     /// Nobody refreshed it in its time.
-    pub(super) fn on_timer(&mut self, cx: &mut Services, id: LocalId) {
+    pub(crate) fn on_timer(&mut self, cx: &mut Services, id: LocalId) {
         if let Some(subscription) = self.open.get_mut(&id) {
             subscription.timer = None;
             self.end(cx, id, "expired");

@@ -9,8 +9,8 @@ use crate::dialog::fit_to_send;
 use crate::ids::{LocalId, ResolveId};
 use crate::io::{ResolveError, ReturnPath, Target};
 use crate::policy::Topology;
-use crate::sbc::subscription::Subscriptions;
 use crate::sip::{Draft, HeaderId, Message};
+use crate::subscription::Subscriptions;
 use crate::targets::{Candidate, Next};
 use crate::transaction::{ClientTxId, ClientUser, NewRequest, QuestionUser};
 
@@ -46,7 +46,7 @@ impl Messages {
     }
 
     /// The DNS answered for one of these.
-    pub(in crate::sbc) fn on_resolved(
+    pub(crate) fn on_resolved(
         &mut self,
         cx: &mut Services,
         subscriptions: &mut Subscriptions,
@@ -61,7 +61,7 @@ impl Messages {
     }
 
     /// The present target has been silent for a while, or time is up.
-    pub(in crate::sbc) fn on_timer(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, id: LocalId) {
+    pub(crate) fn on_timer(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, id: LocalId) {
         let now = cx.now.mono;
         let Some(standalone) = self.open.get_mut(&id) else { return };
         standalone.timer = None;
@@ -99,7 +99,7 @@ impl Messages {
     }
 
     /// A response to one of these.
-    pub(in crate::sbc) fn on_response(
+    pub(crate) fn on_response(
         &mut self,
         cx: &mut Services,
         subscriptions: &mut Subscriptions,
@@ -172,7 +172,7 @@ impl Messages {
     }
 
     /// No response, or it could not be sent.
-    pub(in crate::sbc) fn on_lost(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, id: LocalId, tx: ClientTxId) {
+    pub(crate) fn on_lost(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, id: LocalId, tx: ClientTxId) {
         let earlier = self.open.get_mut(&id).map(|standalone| &mut standalone.earlier);
         if let Some(earlier) = earlier
             && let Some(at) = earlier.iter().position(|sent| sent.tx == tx)

@@ -9,7 +9,6 @@ mod send;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::subscription::Subscriptions;
 use crate::call::server_key;
 use crate::call::{Authenticated, Services, copy_through, finish_response, upstream};
 use crate::ctx::AGENT;
@@ -17,6 +16,7 @@ use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath};
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method};
+use crate::subscription::Subscriptions;
 use crate::targets::{Hop, TargetSet};
 use crate::time::Instant;
 use crate::timer::TimerId;
@@ -30,13 +30,13 @@ const MAX_TRIES: usize = 8;
 
 /// All of them that are under way.
 #[derive(Debug, Default)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     open: HashMap<LocalId, Standalone>,
 }
 
 impl Messages {
     /// A request that this one began has come: its target is there, and no other is to be asked.
-    pub(super) fn heard_of(&mut self, id: LocalId) {
+    pub(crate) fn heard_of(&mut self, id: LocalId) {
         if let Some(standalone) = self.open.get_mut(&id) {
             standalone.provisional = true;
         }
@@ -44,17 +44,17 @@ impl Messages {
 }
 
 /// A request that begins, and was admitted.
-pub(super) struct NewStandalone<'a> {
-    pub(super) back: ReturnPath,
-    pub(super) request: &'a Message,
+pub(crate) struct NewStandalone<'a> {
+    pub(crate) back: ReturnPath,
+    pub(crate) request: &'a Message,
     /// The trunk that it comes from.
-    pub(super) from_trunk: Box<str>,
+    pub(crate) from_trunk: Box<str>,
     /// The emergency service that it is for.
-    pub(super) service: Option<&'a str>,
+    pub(crate) service: Option<&'a str>,
     /// Where it may go, in order.
-    pub(super) hops: Vec<Hop>,
+    pub(crate) hops: Vec<Hop>,
     /// There were targets, of which none has the TLS that sips asks for.
-    pub(super) unsecured: bool,
+    pub(crate) unsecured: bool,
 }
 
 /// What went to the present target.
@@ -138,7 +138,7 @@ impl Standalone {
 
 impl Messages {
     /// A new request, with where it may go: to the first of these targets.
-    pub(super) fn begin(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, new: NewStandalone<'_>) {
+    pub(crate) fn begin(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, new: NewStandalone<'_>) {
         let NewStandalone { back, request, from_trunk, service, hops, unsecured } = new;
         let id = cx.local_id();
         let key = server_key(request, request.method());
@@ -179,7 +179,7 @@ impl Messages {
     }
 
     /// The sender of a request has waited for a while (RFC 4320 §4.1).
-    pub(super) fn on_trying(&self, cx: &mut Services, id: LocalId, tx: ServerTxId) {
+    pub(crate) fn on_trying(&self, cx: &mut Services, id: LocalId, tx: ServerTxId) {
         if let Some(standalone) = self.open.get(&id) {
             cx.respond(tx, &mut standalone.request.response(100, None));
         }
