@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::call::{Authenticated, End, NextHop, Services, Timer, Written, recorded_dialog, recorded_way};
 use crate::crossing::{Loss, Way, Ways};
 use crate::ids::{CallUid, ProposalId};
-use crate::io::{Counter, Output, ResolveError, ReturnPath, Side, Target};
+use crate::io::{CallOutcome, Counter, Output, ResolveError, ReturnPath, Side, Target};
 use crate::replica::{CallEntry, OWNER_LOST_LEVEL};
 use crate::sip::{HeaderId, Message, Method};
 use crate::store_pb::{self, LegRecord, command::Kind};
@@ -187,7 +187,7 @@ impl Farewells {
             self.say_bye(cx, uid, side);
         }
         cx.count(Counter::CallEnded(
-            "lost",
+            CallOutcome::Lost,
             crate::routing::class_label(entry.claim().emergency_info.as_ref().map(|i| i.service.as_str())),
         ));
         true

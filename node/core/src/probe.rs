@@ -10,7 +10,8 @@ use crate::call::{Services, Timer};
 use crate::ctx::{AGENT, LocalConfig, bracketed};
 use crate::ids::ResolveId;
 use crate::io::{
-    AddressRole, Counter, Output, Realm, ResolveError, ResolveRequest, ReturnPath, Target, Transport, TransportChoice,
+    AddressRole, Counter, Output, ProbeOutcome, Realm, ResolveError, ResolveRequest, ReturnPath, Target, TargetChange, Transport,
+    TransportChoice,
 };
 use crate::policy::Trunk;
 use crate::routing;
@@ -206,7 +207,7 @@ impl Probes {
                 }
                 self.sent.insert(tx, Probe { key, at: now });
             }
-            None => cx.count(Counter::Probe("unsent")),
+            None => cx.count(Counter::Probe(ProbeOutcome::Unsent)),
         }
     }
 
@@ -231,7 +232,7 @@ impl Probes {
 
     fn on_probed(&mut self, cx: &mut Services, probe: &Probe, up: bool) {
         let (now, Key { role, target, .. }) = (cx.now.mono, &probe.key);
-        cx.count(Counter::Probe(if up { "up" } else { "down" }));
+        cx.count(Counter::Probe(if up { ProbeOutcome::Up } else { ProbeOutcome::Down }));
         let rtt = up.then(|| now.since(probe.at));
         let mut named = Vec::new();
         if let Some(shared) = self.targets.get_mut(&probe.key) {
@@ -241,13 +242,13 @@ impl Probes {
         }
         if up {
             if cx.health.answered(*role, target) {
-                cx.count(Counter::Target("answered"));
+                cx.count(Counter::Target(TargetChange::Answered));
             }
         } else if let Some(every) = named.iter().map(|(_, every)| *every).min()
             && cx.health.failed(now, *role, target, Some(every * 2 + LIMIT))
         {
             // Held until the next probe has told: no call need try it.
-            cx.count(Counter::Target("held"));
+            cx.count(Counter::Target(TargetChange::Held));
         }
         for (trunk, _) in named {
             self.tell(cx, &trunk, rtt);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use sbc_core::ids::FlowId;
+use sbc_core::io::DropReason;
 use sbc_core::policy::FairQueue;
 use sbc_core::sbc::Urgency;
 
@@ -34,7 +35,13 @@ const JUDGED: [Urgency; 3] = [Urgency::Core, Urgency::Emergency, Urgency::Ordina
 const FEW_PROPOSALS: usize = 64;
 
 /// The reasons under which what was dropped is counted.
-const REASONS: [&str; QUEUES] = ["late_emergency_call", "late_core", "late_underway", "late_emergency", "late_ordinary"];
+const REASONS: [DropReason; QUEUES] = [
+    DropReason::LateEmergencyCall,
+    DropReason::LateCore,
+    DropReason::LateUnderway,
+    DropReason::LateEmergency,
+    DropReason::LateOrdinary,
+];
 
 /// The queues, most urgent first.
 #[derive(Debug)]
@@ -65,7 +72,7 @@ impl Intake {
     }
 
     /// One more. Returns the reason under which another was dropped for it.
-    pub(super) fn push(&mut self, urgency: Urgency, weight: u32, arrived: Arrived) -> Option<&'static str> {
+    pub(super) fn push(&mut self, urgency: Urgency, weight: u32, arrived: Arrived) -> Option<DropReason> {
         if let Some(flow) = arrived.path.flow {
             self.flows.entry(flow).or_default().0 += 1;
         }
@@ -89,7 +96,7 @@ impl Intake {
     }
 
     /// The next of this urgency; `Err` with the reason: it is too late for it.
-    pub(super) fn pop(&mut self, urgency: Urgency, now: Instant) -> Option<Result<Arrived, &'static str>> {
+    pub(super) fn pop(&mut self, urgency: Urgency, now: Instant) -> Option<Result<Arrived, DropReason>> {
         let at = place(urgency);
         let arrived = self.queues[at].pop()?;
         self.gone(&arrived);
@@ -188,7 +195,7 @@ fn place(urgency: Urgency) -> usize {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use sbc_core::io::{AddressRole, Path, Transport};
+    use sbc_core::io::{AddressRole, DropReason, Path, Transport};
 
     use super::*;
 
@@ -206,7 +213,7 @@ mod tests {
         for n in 0..512 {
             assert_eq!(intake.push(Urgency::Ordinary, 1, arrived(if n < 500 { 1 } else { 2 }, "x", now)), None);
         }
-        assert_eq!(intake.push(Urgency::Ordinary, 1, arrived(3, "caller", now)), Some("late_ordinary"));
+        assert_eq!(intake.push(Urgency::Ordinary, 1, arrived(3, "caller", now)), Some(DropReason::LateOrdinary));
         assert_eq!(intake.push(Urgency::Emergency, 1, arrived(1, "other queue", now)), None);
         let sources = std::iter::from_fn(|| intake.pop(Urgency::Ordinary, now)).map(|m| m.expect("new").path.remote.ip());
         let sources: Vec<_> = sources.collect();

@@ -18,7 +18,7 @@ use futures::stream::FuturesUnordered;
 use prost::Message;
 use sbc_core::ids::{CallUid, CommandId, MediaId, ProposalId, ResolveId};
 use sbc_core::io::{
-    AlarmKind, CommandReply, Counter, Input, MediaCommand, MediaEvent, MediaStats, Output, PeerMessage, ResolveError,
+    AlarmKind, CommandReply, Counter, DropReason, Input, MediaCommand, MediaEvent, MediaStats, Output, PeerMessage, ResolveError,
     SendFailure, Target, View,
 };
 use sbc_core::policy::ClusterConfig;
@@ -139,7 +139,7 @@ impl Driver {
         tokio::spawn(driver.run(queues))
     }
 
-    fn dropped(&self, reason: &'static str) {
+    fn dropped(&self, reason: DropReason) {
         (self.parts.count)(Counter::Dropped(reason));
     }
 
@@ -199,7 +199,7 @@ impl Driver {
             }
             Output::Peer { to, message } => {
                 if !self.parts.peers.send(to, &message) {
-                    (self.parts.count)(Counter::Dropped("peer_link"));
+                    (self.parts.count)(Counter::Dropped(DropReason::PeerLink));
                     if let PeerMessage::SendFor(transmit) = message
                         && transmit.id.0 != 0
                     {

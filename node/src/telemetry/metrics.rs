@@ -15,7 +15,10 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter as PromCounter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
-use sbc_core::io::{AlarmKind, Counter};
+use sbc_core::io::{
+    AlarmKind, AuthOutcome, CallOutcome, ClaimOutcome, Counter, DropReason, Limit, MisrouteAction, ProbeOutcome,
+    SubscriptionOutcome, TargetChange, UnreadOutcome,
+};
 
 /// One or two labels whose names are fixed by the metric and whose values are words of the program: bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +90,11 @@ impl Collector for Readings {
         }
         Ok(())
     }
+}
+
+/// The help text of a metric, with the values of its label.
+fn listed(help: &str, labels: &[&str]) -> String {
+    format!("{help} ({})", labels.join(", "))
 }
 
 type Counters<const N: usize> = Family<Labels<N>, PromCounter>;
@@ -190,10 +198,10 @@ impl Metrics {
         r.register("sip_requests_received", "SIP requests received, by method", requests.clone());
         r.register("sip_responses_sent", "SIP responses sent, by status class", responses.clone());
         r.register("sip_parse_errors", "Messages that could not be parsed, by fault", parse_errors.clone());
-        r.register("sip_dropped", "Messages dropped without an answer, by reason", dropped.clone());
+        r.register("sip_dropped", listed("Messages dropped without an answer, by reason", DropReason::LABELS), dropped.clone());
         r.register("sip_acl_hits", "Packets denied and requests rejected by the access list, by rule from 0", acl.clone());
-        r.register("claims", "Claims of initial INVITEs, by outcome", claims.clone());
-        r.register("misrouted", "Misrouted packets, by method and action", misrouted.clone());
+        r.register("claims", listed("Claims of initial INVITEs, by outcome", ClaimOutcome::LABELS), claims.clone());
+        r.register("misrouted", listed("Misrouted packets, by method and action", MisrouteAction::LABELS), misrouted.clone());
         let accept_errors = PromCounter::default();
         let help = "Connections to the gRPC and metrics ports that the kernel did not hand over, for want of descriptors";
         r.register("control_accept_errors", help, accept_errors.clone());
@@ -202,19 +210,35 @@ impl Metrics {
         let help = "Calls that went on without media ports of ours, or with too few, by class of emergency service";
         r.register("calls_unanchored", help, unanchored.clone());
         let unread = Counters::<1>::default();
-        r.register("descriptions_unread", "Session descriptions not as they should be, by what came of it", unread.clone());
-        r.register("target_changes", "Targets that failed and were held down, and that answered again", targets.clone());
-        r.register("calls_ended", "Calls that ended, by outcome and class of emergency service", calls_ended.clone());
+        r.register(
+            "descriptions_unread",
+            listed("Session descriptions not as they should be, by what came of it", UnreadOutcome::LABELS),
+            unread.clone(),
+        );
+        r.register(
+            "target_changes",
+            listed("Targets that failed and were held down, and that answered again", TargetChange::LABELS),
+            targets.clone(),
+        );
+        r.register(
+            "calls_ended",
+            listed("Calls that ended, by outcome and class of emergency service", CallOutcome::LABELS),
+            calls_ended.clone(),
+        );
         let (auth, calls_received) = (Counters::<1>::default(), Counters::<1>::default());
         r.register("calls_received", "Calls that began, by class of emergency service", calls_received.clone());
-        r.register("sip_auth", "Digest authentication, by outcome", auth.clone());
+        r.register("sip_auth", listed("Digest authentication, by outcome", AuthOutcome::LABELS), auth.clone());
         r.register("control_rpc_errors", "RPCs of the control plane that failed, by status", rpc_errors.clone());
         let banned = PromCounter::<u64, AtomicU64>::default();
         r.register("sources_banned", "Sources whose block this node has asked for", banned.clone());
         let limited = Counters::<1>::default();
-        r.register("calls_limited", "Initial requests that were refused for a limit, by which", limited.clone());
+        r.register(
+            "calls_limited",
+            listed("Initial requests that were refused for a limit, by which", Limit::LABELS),
+            limited.clone(),
+        );
         let (probes, trunk_up, trunk_rtt) = (Counters::<1>::default(), Family::default(), Family::default());
-        r.register("trunk_probes", "OPTIONS to targets of trunks, by outcome", probes.clone());
+        r.register("trunk_probes", listed("OPTIONS to targets of trunks, by outcome", ProbeOutcome::LABELS), probes.clone());
         r.register("trunk_up", "1 while a target of a trunk with probes answers", Family::clone(&trunk_up));
         r.register("trunk_probe_seconds", "Round trip of the last OPTIONS that was answered", Family::clone(&trunk_rtt));
         let alarms = Family::<Labels<1>, Gauge>::default();
@@ -222,7 +246,11 @@ impl Metrics {
         let messages = Counters::<1>::default();
         r.register("messages_received", "MESSAGE outside of a dialog, by class of emergency service", messages.clone());
         let subscriptions = Counters::<1>::default();
-        r.register("subscriptions", "Subscriptions, by what became of them", subscriptions.clone());
+        r.register(
+            "subscriptions",
+            listed("Subscriptions, by what became of them", SubscriptionOutcome::LABELS),
+            subscriptions.clone(),
+        );
         let (handshakes, reloads) = (Counters::<2>::default(), Counters::<1>::default());
         r.register("tls_handshakes", "TLS handshakes of SIP, by direction and outcome", handshakes.clone());
         r.register("certificate_reloads", "Certificates read again while running, by outcome", reloads.clone());
@@ -267,18 +295,18 @@ impl Metrics {
             Counter::RequestReceived(method) => one(&self.requests, "method", method),
             Counter::ResponseSent(class) => one(&self.responses, "class", class_name(class)),
             Counter::ParseError(fault) => one(&self.parse_errors, "fault", fault),
-            Counter::Dropped(reason) => one(&self.dropped, "reason", reason),
+            Counter::Dropped(reason) => one(&self.dropped, "reason", reason.label()),
             Counter::Acl(rule) => {
                 self.acl.get_or_create(&RuleLabel(rule)).inc();
             }
-            Counter::Claim(outcome) => one(&self.claims, "outcome", outcome),
+            Counter::Claim(outcome) => one(&self.claims, "outcome", outcome.label()),
             Counter::Misrouted(method, action) => {
-                self.misrouted.get_or_create(&Labels([("method", method), ("action", action)])).inc();
+                self.misrouted.get_or_create(&Labels([("method", method), ("action", action.label())])).inc();
             }
             Counter::Unanchored(class) => one(&self.unanchored, "class", class),
             Counter::Unread(outcome) => {
-                one(&self.unread, "outcome", outcome);
-                tracing::warn!(outcome, "a session description that is not as it should be");
+                one(&self.unread, "outcome", outcome.label());
+                tracing::warn!(outcome = outcome.label(), "a session description that is not as it should be");
             }
             Counter::Degraded => {
                 self.degraded.inc();
@@ -286,16 +314,16 @@ impl Metrics {
             Counter::Banned => {
                 self.banned.inc();
             }
-            Counter::Limited(limit) => one(&self.limited, "limit", limit),
-            Counter::Probe(outcome) => one(&self.probes, "outcome", outcome),
+            Counter::Limited(limit) => one(&self.limited, "limit", limit.label()),
+            Counter::Probe(outcome) => one(&self.probes, "outcome", outcome.label()),
             Counter::MessageReceived(class) => one(&self.messages, "class", class),
-            Counter::Subscription(outcome) => one(&self.subscriptions, "outcome", outcome),
-            Counter::Target(change) => one(&self.targets, "change", change),
+            Counter::Subscription(outcome) => one(&self.subscriptions, "outcome", outcome.label()),
+            Counter::Target(change) => one(&self.targets, "change", change.label()),
             Counter::CallReceived(class) => one(&self.calls_received, "class", class),
             Counter::CallEnded(outcome, class) => {
-                self.calls_ended.get_or_create(&Labels([("outcome", outcome), ("class", class)])).inc();
+                self.calls_ended.get_or_create(&Labels([("outcome", outcome.label()), ("class", class)])).inc();
             }
-            Counter::Auth(outcome) => one(&self.auth, "outcome", outcome),
+            Counter::Auth(outcome) => one(&self.auth, "outcome", outcome.label()),
         }
     }
 
@@ -486,22 +514,22 @@ mod tests {
             Counter::RequestReceived("BYE"),
             Counter::ResponseSent(2),
             Counter::ParseError("via"),
-            Counter::Dropped("source"),
+            Counter::Dropped(DropReason::Source),
             Counter::Acl(7),
-            Counter::Claim("won"),
-            Counter::Misrouted("BYE", "relay"),
+            Counter::Claim(ClaimOutcome::Won),
+            Counter::Misrouted("BYE", MisrouteAction::Relay),
             Counter::Unanchored("sos"),
-            Counter::Unread("repaired"),
+            Counter::Unread(UnreadOutcome::Repaired),
             Counter::Degraded,
-            Counter::Target("held"),
+            Counter::Target(TargetChange::Held),
             Counter::MessageReceived("sos"),
-            Counter::Subscription("begun"),
-            Counter::Limited("source_rate"),
+            Counter::Subscription(SubscriptionOutcome::Begun),
+            Counter::Limited(Limit::SourceRate),
             Counter::Banned,
-            Counter::Probe("up"),
-            Counter::CallEnded("answered", "sos"),
+            Counter::Probe(ProbeOutcome::Up),
+            Counter::CallEnded(CallOutcome::Answered, "sos"),
             Counter::CallReceived("sos"),
-            Counter::Auth("answered"),
+            Counter::Auth(AuthOutcome::Answered),
         ] {
             m.count(c);
         }

@@ -8,7 +8,7 @@ use super::ways::{FarEnd, NextHop};
 use super::{Call, CallPhase, Cause, body};
 use crate::crossing::Way;
 use crate::dialog::Dialog;
-use crate::io::{Counter, ReturnPath, Side};
+use crate::io::{CallOutcome, Counter, MisrouteAction, ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
 
 impl Call {
@@ -29,10 +29,10 @@ impl Call {
         self.ack_unanswered(cx);
         self.two_hundred.forget(side);
         if self.phase == CallPhase::Answered && self.emergency && self.is_heard(cx, side) != Some(false) {
-            cx.count(Counter::Misrouted("ACK", "missing"));
+            cx.count(Counter::Misrouted("ACK", MisrouteAction::Missing));
             return self.flush_bye(cx, side);
         }
-        cx.count(Counter::CallEnded("no_ack", self.class()));
+        cx.count(Counter::CallEnded(CallOutcome::NoAck, self.class()));
         if self.phase == CallPhase::Answered {
             // RFC 3261 §13.3.1.4: the dialog is confirmed, but the session goes.
             self.hang_up(cx, None, Cause { origin: "node", status: 200, reason: "no ACK".into() }, None);

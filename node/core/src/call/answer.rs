@@ -11,7 +11,7 @@ use super::timer::{CallTimer, Timer};
 use super::two_hundred::Accepted;
 use super::{Call, CallPhase, body, headers};
 use crate::dialog::{DialogRef, PairId};
-use crate::io::{Counter, ReturnPath, Side};
+use crate::io::{Counter, ReturnPath, Side, TargetChange};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
 use crate::targets::AttemptState;
@@ -215,7 +215,7 @@ impl Call {
             Redirector { trunk: &self.callee.trunk, realm: self.callee.realm, dialled: &self.pairs[to].dialog.remote_target };
         let followed = (300..400).contains(&status) && self.uac.follow(cx, &from, response);
         if followed {
-            cx.count(Counter::Target("redirected"));
+            cx.count(Counter::Target(TargetChange::Redirected));
         }
         // RFC 3263 §4.3: a 5xx says that this target cannot; another may. 408 is its word that nobody answered there (RFC 3261 §21.4.9),
         // 430 that the way to it is gone (RFC 5626 §5.3). Anything else is the user's answer, a 6xx everywhere.

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use super::headers;
 use super::services::Services;
 use crate::auth::{AuthHeader, Challenge, challenges};
-use crate::io::Counter;
+use crate::io::{AuthOutcome, Counter};
 use crate::policy::Credentials;
 use crate::sip::{Draft, HeaderId, Message, Method};
 
@@ -111,10 +111,10 @@ impl Known {
             return Challenged::NotOurs;
         }
         if !self.learn(cx, fresh, *tries) {
-            cx.count(Counter::Auth("refused"));
+            cx.count(Counter::Auth(AuthOutcome::Refused));
             return Challenged::Refused;
         }
-        cx.count(Counter::Auth("answered"));
+        cx.count(Counter::Auth(AuthOutcome::Answered));
         *tries += 1;
         Challenged::Answered
     }

@@ -11,7 +11,7 @@ use super::{Call, body, reliable};
 use crate::crossing::Crossing;
 use crate::ctx::AGENT;
 use crate::dialog::{DialogRef, PairId};
-use crate::io::{Counter, ReturnPath, Side};
+use crate::io::{Counter, ReturnPath, Side, UnreadOutcome};
 use crate::sip::{Draft, Message, Method, Sdp};
 use crate::transaction::ServerTxId;
 
@@ -108,7 +108,7 @@ impl Call {
     fn note_unread(&mut self, cx: &mut Services, pair: PairId, found: &Descriptions) {
         if !found.is_unread() {
             if found.repaired {
-                cx.count(Counter::Unread("repaired"));
+                cx.count(Counter::Unread(UnreadOutcome::Repaired));
             }
             return;
         }
@@ -116,7 +116,7 @@ impl Call {
         if self.media.phase == MediaPhase::Off {
             return;
         }
-        cx.count(Counter::Unread(if began { "one_sided" } else { "unanchored" }));
+        cx.count(Counter::Unread(if began { UnreadOutcome::OneSided } else { UnreadOutcome::Unanchored }));
         if !began {
             cx.count(Counter::Unanchored(self.class()));
             self.media.give_up(cx);

@@ -7,7 +7,7 @@ use super::outgoing::Purpose;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
-use crate::io::{Counter, ReturnPath, Side, SideHeard};
+use crate::io::{Counter, DropReason, MisrouteAction, ReturnPath, Side, SideHeard};
 use crate::sip::{Message, Method};
 use crate::time::Instant;
 
@@ -37,13 +37,13 @@ impl Call {
         if let Some(doubt) = &mut self.doubts[at] {
             let copy = doubt.held.iter().any(|(_, held)| held.raw() == request.raw());
             if doubt.there || (!copy && doubt.held.len() >= MAX_HELD) {
-                cx.count(Counter::Dropped("source"));
+                cx.count(Counter::Dropped(DropReason::Source));
             } else if !copy {
                 doubt.held.push((back, request.clone()));
             }
             return;
         }
-        cx.count(Counter::Misrouted(request.method().label(), "doubt"));
+        cx.count(Counter::Misrouted(request.method().label(), MisrouteAction::Doubt));
         let held = vec![(back, request.clone())];
         self.doubts[at] = Some(Box::new(Doubt { until: cx.after(LONGEST), held, heard: None, looked: false, there: false }));
         cx.start_timer(LOOK, Timer::Call(self.id, CallTimer::Doubt(side)));
@@ -82,7 +82,7 @@ impl Call {
         let Some(doubt) = &mut self.doubts[usize::from(side == Side::Callee)] else { return };
         doubt.there = true;
         for _ in doubt.held.drain(..) {
-            cx.count(Counter::Dropped("source"));
+            cx.count(Counter::Dropped(DropReason::Source));
         }
     }
 

@@ -4,7 +4,7 @@
 use super::Call;
 use super::journal::Counted;
 use super::services::Services;
-use crate::io::Counter;
+use crate::io::{Counter, DropReason};
 use crate::sip::parts::leaves;
 use crate::sip::{Draft, HeaderId, Message, NameAddr};
 use crate::store_pb::{self, EmergencyInfo, command::Kind};
@@ -102,11 +102,11 @@ impl Call {
             return;
         }
         if request.raw().len() > MAX_NOTICE {
-            cx.count(Counter::Dropped("notice_size"));
+            cx.count(Counter::Dropped(DropReason::NoticeSize));
             return;
         }
         if self.notices >= MAX_NOTICES {
-            cx.count(Counter::Dropped("notice_many"));
+            cx.count(Counter::Dropped(DropReason::NoticeMany));
             return;
         }
         self.notices += 1;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::services::Services;
 use crate::ctx::LocalConfig;
-use crate::io::{Counter, Path, Realm, Target};
+use crate::io::{Counter, Path, Realm, Target, TargetChange};
 use crate::sip::{HeaderId, Message};
 
 impl Services {
@@ -21,7 +21,7 @@ impl Services {
     /// The far end of a path was silent or could not be reached; `asked`: it wants to be left alone for that long.
     pub fn target_failed(&mut self, path: &Path, asked: Option<Duration>) {
         if self.health.failed(self.now.mono, path.role, &target_of(path), asked) {
-            self.count(Counter::Target("held"));
+            self.count(Counter::Target(TargetChange::Held));
         }
     }
 
@@ -32,7 +32,7 @@ impl Services {
         if asked.is_some() {
             self.target_failed(path, asked);
         } else if self.health.answered(path.role, &target_of(path)) {
-            self.count(Counter::Target("answered"));
+            self.count(Counter::Target(TargetChange::Answered));
         }
     }
 }

@@ -11,7 +11,7 @@ use super::reliable::{Heard, Sender};
 use super::services::Services;
 use crate::dialog::{DialogRef, Half, Pair, PairId};
 use crate::ids::CallUid;
-use crate::io::{Counter, Side};
+use crate::io::{Counter, DropReason, Side};
 use crate::sip::Message;
 use crate::token::{MAX_FORK, OwnerToken, TokenKind};
 
@@ -173,7 +173,7 @@ impl Pairs {
             return self.lives(pair).then_some(pair);
         }
         if self.forks > MAX_FORK && response.status().is_none_or(|status| status < 200) {
-            cx.count(Counter::Dropped("forks"));
+            cx.count(Counter::Dropped(DropReason::Forks));
             return None;
         }
         Some(self.begin(cx, uid, attempt, tag))
@@ -378,7 +378,7 @@ mod tests {
         }
         cx.out.clear();
         assert_eq!(pairs.of_response(&mut cx, UID, 0, &response(180, "more")), None);
-        assert!(matches!(cx.out.pop_back(), Some(Output::Count(Counter::Dropped("forks")))));
+        assert!(matches!(cx.out.pop_back(), Some(Output::Count(Counter::Dropped(DropReason::Forks)))));
         let last = pairs.of_response(&mut cx, UID, 0, &response(180, &format!("p{MAX_FORK}")));
         assert_eq!(pairs.of_response(&mut cx, UID, 0, &response(200, "more")), last);
         assert_eq!(

@@ -15,7 +15,7 @@ use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, body};
 use crate::crossing::Crossing;
 use crate::dialog::{DialogRef, PairId};
-use crate::io::{Counter, ReturnPath, Side};
+use crate::io::{Counter, DropReason, ReturnPath, Side};
 use crate::policy::PrackPolicy;
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
 use crate::store_pb::{self, command::Kind};
@@ -43,7 +43,7 @@ impl Call {
         if let Some(rseq) = theirs
             && self.pairs.early(pair).heard.hear(rseq) != Order::Next
         {
-            cx.count(Counter::Dropped("rseq"));
+            cx.count(Counter::Dropped(DropReason::Rseq));
             return;
         }
         self.note_dialog(cx, pair, response);
@@ -73,7 +73,7 @@ impl Call {
             draft.push(HeaderId::Require, OPTION);
             let waiting = Waiting { draft, theirs, sdp: sdp.is_some() && !preview };
             if !self.pairs.early(pair).sender.put(waiting) {
-                cx.count(Counter::Dropped("rseq"));
+                cx.count(Counter::Dropped(DropReason::Rseq));
             }
             self.send_reliable(cx, pair);
         } else if let Some(tx) = self.invite_tx {
@@ -210,7 +210,7 @@ impl Call {
     }
 
     fn on_no_prack(&mut self, cx: &mut Services, pair: PairId) {
-        cx.count(Counter::Dropped("no_prack"));
+        cx.count(Counter::Dropped(DropReason::NoPrack));
         if !self.emergency {
             // RFC 3262 §3: the INVITE is to be rejected with a 5xx.
             self.fail(cx, 504, "no PRACK");

@@ -15,7 +15,7 @@ use super::timers::Timers;
 use crate::ctx::{AGENT, LocalConfig};
 use crate::health::Health;
 use crate::ids::{CallUid, FlowId, LocalId, MediaId, NodeId, ProposalId, ResolveId, SendId};
-use crate::io::{AddressRole, Counter, Output, Path, PeerMessage, ReturnPath, SendFailure, Transmit, Transport};
+use crate::io::{AddressRole, Counter, DropReason, Output, Path, PeerMessage, ReturnPath, SendFailure, Transmit, Transport};
 use crate::policy::{ClusterConfig, Passing, apply_header_rules, apply_profile};
 use crate::replica::Replica;
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri, Via};
@@ -228,7 +228,7 @@ impl Services {
         match draft.encode() {
             Ok(bytes) => Some(bytes),
             Err(_) => {
-                self.count(Counter::Dropped("unwritable"));
+                self.count(Counter::Dropped(DropReason::Unwritable));
                 None
             }
         }

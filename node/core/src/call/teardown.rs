@@ -9,7 +9,7 @@ use super::services::{Services, finish_response};
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause};
 use crate::ctx::AGENT;
-use crate::io::{Counter, Side};
+use crate::io::{CallOutcome, Counter, Side};
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
@@ -237,12 +237,12 @@ impl Call {
     }
 }
 
-fn outcome(cause: &Cause) -> &'static str {
+fn outcome(cause: &Cause) -> CallOutcome {
     match (cause.status, cause.origin) {
-        (200..=299, _) => "answered",
-        (487, "caller") => "abandoned",
-        (486 | 600, _) => "busy",
-        (_, "callee") => "refused",
-        _ => "failed",
+        (200..=299, _) => CallOutcome::Answered,
+        (487, "caller") => CallOutcome::Abandoned,
+        (486 | 600, _) => CallOutcome::Busy,
+        (_, "callee") => CallOutcome::Refused,
+        _ => CallOutcome::Failed,
     }
 }

@@ -4,6 +4,7 @@ mod addresses;
 mod alarm;
 mod dns;
 mod input;
+mod labels;
 mod media;
 mod output;
 mod peer;
@@ -15,6 +16,10 @@ pub use addresses::Addresses;
 pub use alarm::AlarmKind;
 pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
 pub use input::{Command, Input, Origin};
+pub use labels::{
+    AuthOutcome, CallOutcome, ClaimOutcome, DropReason, Limit, MisrouteAction, ProbeOutcome, SubscriptionOutcome, TargetChange,
+    UnreadOutcome,
+};
 pub use media::{Carries, MediaCommand, MediaEvent, MediaStats, Place, Side, SideHeard, StreamPorts, StreamRemote, StreamStats};
 pub use output::{CommandReply, Counter, Explanation, LadderEntry, Output, Uncommitted};
 pub use peer::{ClaimStage, Envelope, PeerMessage};

@@ -1,6 +1,9 @@
 //! Everything that the core wants done.
 
-use super::{AlarmKind, MediaCommand, NodeState, PeerMessage, Realm, ResolveRequest, Transmit, Transport};
+use super::{
+    AlarmKind, AuthOutcome, CallOutcome, ClaimOutcome, DropReason, Limit, MediaCommand, MisrouteAction, NodeState, PeerMessage,
+    ProbeOutcome, Realm, ResolveRequest, SubscriptionOutcome, TargetChange, Transmit, Transport, UnreadOutcome,
+};
 use crate::ids::{CallUid, CommandId, Incarnation, NodeId, ProposalId, ResolveId};
 use crate::replica::{CallEntry, EarlyEvent};
 use crate::store_pb;
@@ -168,8 +171,8 @@ pub enum Counter {
     CallReceived(&'static str),
     /// A MESSAGE outside of a dialog, by class as calls are.
     MessageReceived(&'static str),
-    /// What became of subscriptions: begun, refused, ended, expired.
-    Subscription(&'static str),
+    /// What became of subscriptions.
+    Subscription(SubscriptionOutcome),
     /// A request came in, by method.
     RequestReceived(&'static str),
     /// A response was sent, by status class 1..=6.
@@ -177,30 +180,29 @@ pub enum Counter {
     /// A message could not be parsed.
     ParseError(&'static str),
     /// Dropped without an answer, by reason.
-    Dropped(&'static str),
+    Dropped(DropReason),
     /// A rule of the access list denied or rejected something, by its number from 0.
     Acl(u8),
-    /// A claim's outcome: won, lost, late, failed, merged.
-    Claim(&'static str),
-    /// A misrouted packet, by method and by action (relay, redirect, reject, drop, hold).
-    Misrouted(&'static str, &'static str),
+    /// A claim's outcome.
+    Claim(ClaimOutcome),
+    /// A misrouted packet, by method and by what was done with it.
+    Misrouted(&'static str, MisrouteAction),
     /// An initial request was refused for a limit, by which.
-    Limited(&'static str),
+    Limited(Limit),
     /// A source is to be blocked, for a scanner spoke from there.
     Banned,
     /// A call went on without media ports of ours, or without all that it needed, by class as calls are.
     Unanchored(&'static str),
-    /// A session description was not as it should be, by what came of it: repaired, unanchored (the call's media go past us), one_sided (the
-    /// other side's does not).
-    Unread(&'static str),
+    /// A session description was not as it should be, by what came of it.
+    Unread(UnreadOutcome),
     /// A call went on without the store.
     Degraded,
-    /// An OPTIONS to a target of a trunk: up, down, unsent.
-    Probe(&'static str),
-    /// A target of a trunk changed: held (it failed), answered (it was held).
-    Target(&'static str),
+    /// An OPTIONS to a target of a trunk.
+    Probe(ProbeOutcome),
+    /// A target of a trunk changed.
+    Target(TargetChange),
     /// A call ended, by outcome and by class of emergency service (`routing::class_label`).
-    CallEnded(&'static str, &'static str),
-    /// Digest authentication: answered, refused (of ours); challenged, accepted, wrong, stale (of callers).
-    Auth(&'static str),
+    CallEnded(CallOutcome, &'static str),
+    /// Digest authentication, of ours and of callers.
+    Auth(AuthOutcome),
 }

@@ -9,7 +9,7 @@ use super::relay::relay;
 use super::whose::{keys_of, of_cancel};
 use crate::call::{AfterRival, Services, Timer, server_key};
 use crate::ids::NodeId;
-use crate::io::{ClaimStage, Counter, Output, Path, PeerMessage, ReturnPath};
+use crate::io::{ClaimStage, Counter, DropReason, MisrouteAction, Output, Path, PeerMessage, ReturnPath};
 use crate::policy::Standing;
 use crate::sip::{HeaderId, Message, Method};
 use crate::time::Instant;
@@ -41,7 +41,7 @@ impl Holds {
 
     /// Keeps a CANCEL for a while, and asks the peers whose it is.
     fn keep(&mut self, cx: &mut Services, hold: Hold) {
-        cx.count(Counter::Misrouted("CANCEL", "hold"));
+        cx.count(Counter::Misrouted("CANCEL", MisrouteAction::Hold));
         let id = cx.serial();
         cx.start_timer(cx.config.settings.cancel_hold, Timer::Hold(id));
         cx.ask_peers(hold.key);
@@ -110,7 +110,7 @@ impl Sbc {
         };
         if id.is_some_and(|id| !fits(id)) {
             // As for every request that acts on a call (AC-52): no answer, and the call goes on.
-            self.cx.count(Counter::Dropped("source"));
+            self.cx.count(Counter::Dropped(DropReason::Source));
             return;
         }
         let tag = id.and_then(|s| self.calls.get(s)).map(|c| c.tag().to_owned());
@@ -208,7 +208,7 @@ impl Sbc {
         let (back, invite, uid, arrived) = (call.back, call.invite.clone(), call.uid, call.arrived);
         match self.with_call(id, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
             // It has a copy of its own, and the INVITE cannot go there.
-            AfterRival::Yields if !linked => self.cx.count(Counter::Misrouted("INVITE", "stale")),
+            AfterRival::Yields if !linked => self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale)),
             AfterRival::Yields => {
                 self.cx.arrived = arrived;
                 relay(&mut self.cx, peer, back.path, back.ingress, &invite);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::gate::source_weight;
 use crate::call::{Services, Timer, server_key};
 use crate::ids::LocalId;
-use crate::io::{Counter, Path, ReturnPath};
+use crate::io::{Counter, Limit, Path, ReturnPath};
 use crate::policy::{ClusterConfig, FairQueue, Prefix};
 use crate::routing;
 use crate::sip::{Message, Method, Uri};
@@ -153,7 +153,7 @@ impl Crowds {
         if crowd.has_room(most, source, weight) {
             return true;
         }
-        cx.count(Counter::Limited("emergency_waits"));
+        cx.count(Counter::Limited(Limit::EmergencyWaits));
         cx.answer_trying(back, message);
         let (now, arrived) = (cx.now.mono, cx.arrived);
         let waiting = WaitingInvite { path, back, message: message.clone(), arrived, source, weight, until: now + LONGEST };
@@ -161,7 +161,7 @@ impl Crowds {
         self.waiting.insert(exact, waiting);
         if let Some(shed) = shed.and_then(|exact| self.waiting.remove(&exact)) {
             // There is no room to wait. Without a transaction: a flood must not fill their table, nor be answered with more than it brought.
-            cx.count(Counter::Limited("emergency_crowd"));
+            cx.count(Counter::Limited(Limit::EmergencyCrowd));
             cx.reject_stateless(shed.back, &shed.message, 503);
         }
         if !std::mem::replace(&mut self.looking, true) {
@@ -183,7 +183,7 @@ impl Crowds {
             if begins {
                 begin.push((exact, waiting));
             } else {
-                cx.count(Counter::Limited("emergency_crowd"));
+                cx.count(Counter::Limited(Limit::EmergencyCrowd));
                 refuse_waiting(cx, waiting.back, &waiting.message, 503);
             }
         }

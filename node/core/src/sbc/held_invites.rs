@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::call::{Services, Timer};
-use crate::io::{Counter, Path, ReturnPath};
+use crate::io::{Counter, MisrouteAction, Path, ReturnPath};
 use crate::sip::Message;
 use crate::time::Instant;
 
@@ -65,7 +65,7 @@ impl HeldInvites {
         if cx.now.mono >= until || self.held.len() >= MAX_UNDECIDED {
             return false;
         }
-        cx.count(Counter::Misrouted("INVITE", "hold"));
+        cx.count(Counter::Misrouted("INVITE", MisrouteAction::Hold));
         let id = cx.serial();
         cx.start_timer(LOOK_EVERY, Timer::HeldInvite(id));
         let (arrived, admitted) = (cx.arrived, waited.admitted);

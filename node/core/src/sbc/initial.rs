@@ -8,7 +8,7 @@ use super::whose::{keys_of, of_claim};
 use crate::call::server_key;
 use crate::call::{AfterClaim, Call, INVITE_LIFE, NewCall};
 use crate::ids::LocalId;
-use crate::io::{ClaimStage, Counter, Path, PeerMessage, ReturnPath};
+use crate::io::{ClaimOutcome, ClaimStage, Counter, DropReason, MisrouteAction, Path, PeerMessage, ReturnPath};
 use crate::placement::ClaimPlacement;
 use crate::routing;
 use crate::sip::{Message, Method};
@@ -41,14 +41,14 @@ impl Sbc {
             ClaimPlacement::Peer(node) => relay(&mut self.cx, node, path, back.ingress, message),
             // The very packet, and its transaction is over: whoever sent it has heard, and a second answer is one too many.
             ClaimPlacement::Merged if self.calls.is_copy(&self.cx, &key.0, &exact) => {
-                self.cx.count(Counter::Misrouted("INVITE", "stale"));
+                self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale));
             }
             // A rival that has yielded to a call which has ceded itself: neither way is refused before the log has decided.
             ClaimPlacement::Merged if back.ingress.is_some() && known.is_some_and(Call::is_ceded) => {
-                self.cx.count(Counter::Dropped("quiet_copy"));
+                self.cx.count(Counter::Dropped(DropReason::QuietCopy));
             }
             ClaimPlacement::Merged => {
-                self.cx.count(Counter::Claim("merged"));
+                self.cx.count(Counter::Claim(ClaimOutcome::Merged));
                 let yielded = known.filter(|call| back.ingress.is_some() && call.stage() < ClaimStage::Won).map(|call| call.id);
                 self.refuse(back, message, 482);
                 if let Some(id) = yielded {
@@ -59,7 +59,7 @@ impl Sbc {
             }
             // A peer that says "yours" about something this node has not: its copy is not the first one.
             ClaimPlacement::New | ClaimPlacement::Unsure if back.ingress.is_some() => {
-                self.cx.count(Counter::Misrouted("INVITE", "stale"));
+                self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale));
             }
             ClaimPlacement::Unsure => {
                 if !self.held_invites.hold(&mut self.cx, exact, path, back, message, waited) {
@@ -74,12 +74,12 @@ impl Sbc {
     /// A copy of an INVITE whose called side another node has: from that node it says "yours", from the caller it says nothing.
     fn on_ceded_copy(&mut self, id: LocalId, back: ReturnPath, message: &Message) {
         if back.ingress.is_none() {
-            self.cx.count(Counter::Dropped("quiet_copy"));
+            self.cx.count(Counter::Dropped(DropReason::QuietCopy));
             return;
         }
         let key = server_key(message, message.method());
         if self.calls.get(id).is_none_or(|call| call.is_over() || call.is_old(&self.cx)) {
-            self.cx.count(Counter::Misrouted("INVITE", "stale"));
+            self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale));
             return;
         }
         let Some(tx) = self.cx.create_server(ServerUser::Call(id), key, true, back) else { return };
@@ -90,7 +90,7 @@ impl Sbc {
     fn begin_call(&mut self, path: Path, back: ReturnPath, message: &Message, keys: NewKeys) {
         if self.cx.now.mono.since(self.cx.arrived) >= INVITE_LIFE {
             // Its sender has given up (AC-55): what it would be told, it would not hear.
-            self.cx.count(Counter::Dropped("old_invite"));
+            self.cx.count(Counter::Dropped(DropReason::OldInvite));
             return;
         }
         let Some(admitted) = self.admit(&path, back, message, keys.admitted) else { return };
@@ -165,7 +165,7 @@ impl Sbc {
         self.cx.arrived = call.arrived;
         match after {
             AfterClaim::RelayTo(node) => relay(&mut self.cx, node, back.path, back.ingress, &invite),
-            _ if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", "stale")),
+            _ if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale)),
             _ => {
                 _ = self.held_invites.hold(&mut self.cx, exact, back.path, back, &invite, Waited { until: None, admitted: true })
             }

@@ -5,7 +5,7 @@ use super::relay::relay;
 use super::whose::by_facts;
 use crate::call::server_key;
 use crate::ids::{CallUid, LocalId};
-use crate::io::{Counter, Path, ReturnPath, Side};
+use crate::io::{Counter, DropReason, MisrouteAction, Path, ReturnPath, Side};
 use crate::placement::{self, Placement};
 use crate::policy::Standing;
 use crate::sip::{Message, Method};
@@ -35,7 +35,7 @@ impl Sbc {
             (Placement::Mine, Some((uid, side))) => self.on_own(uid, side, back, message),
             (Placement::Peer(node), Some((uid, side))) => {
                 if back.ingress.is_none() && self.gate.limits.over_relay_rate(&self.cx, uid, side, path.remote.ip()) {
-                    self.cx.count(Counter::Misrouted(label, "stranger"));
+                    self.cx.count(Counter::Misrouted(label, MisrouteAction::Stranger));
                     return;
                 }
                 let config = self.cx.config.clone();
@@ -44,7 +44,7 @@ impl Sbc {
                     relay(&mut self.cx, node, path, back.ingress, message);
                 }
             }
-            _ if message.method() == &Method::Ack => self.cx.count(Counter::Misrouted(label, "drop")),
+            _ if message.method() == &Method::Ack => self.cx.count(Counter::Misrouted(label, MisrouteAction::Drop)),
             (Placement::Nowhere, Some((uid, _)))
                 if message.method() == &Method::Bye
                     && self.calls.place(&self.cx, uid).is_some_and(|id| self.cx.after_bye.is_ending(id)) =>
@@ -59,12 +59,12 @@ impl Sbc {
             (Placement::Nowhere | Placement::Unsure, Some((uid, side)))
                 if self.farewells.on_bye(&mut self.cx, uid, side, back, message) => {}
             (Placement::Nowhere, _) => {
-                self.cx.count(Counter::Misrouted(label, "481"));
+                self.cx.count(Counter::Misrouted(label, MisrouteAction::NoDialog));
                 self.refuse(back, message, 481);
             }
             (Placement::Unsure | Placement::Mine | Placement::Peer(_), _) => {
                 // Relayed here by a map that is not ours: it goes no further (AC-46).
-                let why = if back.ingress.is_some() { "hop" } else { "503" };
+                let why = if back.ingress.is_some() { MisrouteAction::Hop } else { MisrouteAction::Unsure };
                 self.cx.count(Counter::Misrouted(label, why));
                 // What names a call of the cluster is answered; anybody can make up what names none.
                 if named.is_some() || self.gate.limits.may_answer(&mut self.cx, &back) {
@@ -92,10 +92,10 @@ impl Sbc {
                 return self.with_call(id, |call, cx| call.doubt(cx, side, back, message));
             }
             // One that has moved repeats it.
-            Standing::Doubtful => return self.cx.count(Counter::Dropped("source")),
+            Standing::Doubtful => return self.cx.count(Counter::Dropped(DropReason::Source)),
             Standing::Foreign => {
                 // No answer: to the far end a lost packet, to a forger no news. The call lives (AC-52).
-                self.cx.count(Counter::Dropped("source"));
+                self.cx.count(Counter::Dropped(DropReason::Source));
                 return;
             }
         }

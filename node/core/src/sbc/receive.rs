@@ -15,7 +15,7 @@ pub(super) use crate::call::server_key;
 use crate::call::{Services, allowed};
 use crate::ctx::is_private;
 use crate::ids::NodeId;
-use crate::io::{Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
+use crate::io::{Counter, DropReason, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
 use crate::sip::{Message, Method, ParseError, Uri, Via};
 use crate::token::TokenKind;
 use crate::transaction::ServerUser;
@@ -121,7 +121,7 @@ impl Sbc {
         let Some(branch) = message.top_via().branch() else { return };
         let token = branch.get(crate::call::BRANCH_COOKIE.len()..).and_then(|t| self.cx.key.open(t));
         let Some(token) = token.filter(|t| t.kind == TokenKind::Branch) else {
-            self.cx.count(Counter::Dropped("foreign_response"));
+            self.cx.count(Counter::Dropped(DropReason::ForeignResponse));
             return;
         };
         if token.uid.node != self.cx.local.node {
@@ -129,7 +129,7 @@ impl Sbc {
         }
         let invite = message.method() == &Method::Invite;
         let Some(tx) = self.cx.tx.find_client(branch, invite) else {
-            self.cx.count(Counter::Dropped("late_response"));
+            self.cx.count(Counter::Dropped(DropReason::LateResponse));
             return;
         };
         let action = self.cx.tx.on_response(self.cx.now.mono, tx, message.status().unwrap_or(500));

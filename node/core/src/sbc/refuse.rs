@@ -4,7 +4,7 @@ use super::Sbc;
 use super::calls::Calls;
 use super::gate::{Admitted, Entrance, Gate, Refusal, Sights, Why, challenge, is_emergency};
 use crate::call::Services;
-use crate::io::{Counter, Path, ReturnPath};
+use crate::io::{AuthOutcome, CallOutcome, Counter, DropReason, Path, ReturnPath};
 use crate::policy::acl_of;
 use crate::routing;
 use crate::sip::{Message, Method, Uri};
@@ -22,7 +22,7 @@ impl Sbc {
             self.gate.limits.take(&self.cx, taken);
         }
         if let Some(proof) = due.proof {
-            self.cx.count(Counter::Auth("accepted"));
+            self.cx.count(Counter::Auth(AuthOutcome::Accepted));
             self.gate.nonces.note(self.cx.now.mono, proof);
         }
         admitted.map_err(|refusal| self.turn_away(path, back, request, &refusal)).ok()
@@ -33,7 +33,7 @@ impl Sbc {
         note(&mut self.cx, &mut self.gate, path, &refusal.why);
         let invite = request.method() == &Method::Invite;
         if invite && refusal.why.rejects_call() {
-            self.cx.count(Counter::CallEnded("rejected", class_of(&self.cx, request)));
+            self.cx.count(Counter::CallEnded(CallOutcome::Rejected, class_of(&self.cx, request)));
         }
         if let Why::Credentials(wrong) = refusal.why {
             let config = self.cx.config.clone();
@@ -69,13 +69,13 @@ pub(super) fn note(cx: &mut Services, gate: &mut Gate, path: &Path, why: &Why) {
                 cx.count(Counter::Acl(u8::try_from(rule).unwrap_or(u8::MAX)));
             }
         }
-        Why::BlockedWhole | Why::Blocked => cx.count(Counter::Dropped("blocked")),
+        Why::BlockedWhole | Why::Blocked => cx.count(Counter::Dropped(DropReason::Blocked)),
         Why::Scanner => {
-            cx.count(Counter::Dropped("scanner"));
+            cx.count(Counter::Dropped(DropReason::Scanner));
             gate.bans.ban_scanner(cx, path);
         }
-        Why::Limit(limit) => cx.count(Counter::Limited(limit.label())),
-        Why::Credentials(wrong) => cx.count(Counter::Auth(wrong.label())),
+        Why::Limit(limit) => cx.count(Counter::Limited(*limit)),
+        Why::Credentials(wrong) => cx.count(Counter::Auth(wrong.outcome())),
         _ => {}
     }
 }

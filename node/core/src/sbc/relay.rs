@@ -4,7 +4,7 @@ use super::memory::Recent;
 use crate::call::{Services, finish_response};
 use crate::ctx::AGENT;
 use crate::ids::{CallUid, NodeId};
-use crate::io::{Counter, Envelope, Output, Path, PeerMessage, ReturnPath, Side, Transport};
+use crate::io::{Counter, Envelope, MisrouteAction, Output, Path, PeerMessage, ReturnPath, Side, Transport};
 use crate::policy::{MisroutePolicy, Trunk};
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 use crate::time::Instant;
@@ -13,14 +13,14 @@ use crate::time::Instant;
 pub(super) fn relay(cx: &mut Services, to: NodeId, path: Path, ingress: Option<NodeId>, message: &Message) {
     let label = message.method().label();
     if ingress.is_some() {
-        cx.count(Counter::Misrouted(label, "hop"));
+        cx.count(Counter::Misrouted(label, MisrouteAction::Hop));
         return;
     }
     if !cx.reachable_peer(to) {
-        cx.count(Counter::Misrouted(label, "unreachable"));
+        cx.count(Counter::Misrouted(label, MisrouteAction::Unreachable));
         return;
     }
-    cx.count(Counter::Misrouted(label, "relay"));
+    cx.count(Counter::Misrouted(label, MisrouteAction::Relay));
     let age = cx.now.mono.since(cx.arrived);
     let envelope = Envelope { ingress: cx.local.node, path, payload: message.raw().clone(), age };
     cx.out.push_back(Output::Peer { to, message: PeerMessage::Relay(envelope) });
@@ -69,7 +69,7 @@ impl Redirects {
         finish_response(&mut draft, message, 302, "", AGENT);
         draft.push(HeaderId::Contact, format!("<{scheme}:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
         crate::call::fill_via(&mut draft, &back);
-        cx.count(Counter::Misrouted(message.method().label(), "redirect"));
+        cx.count(Counter::Misrouted(message.method().label(), MisrouteAction::Redirect));
         if let Some(payload) = cx.encode(&draft) {
             cx.send(back, None, payload);
         }

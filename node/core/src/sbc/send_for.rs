@@ -4,7 +4,7 @@
 
 use crate::call::Services;
 use crate::ids::{NodeId, SendId};
-use crate::io::{Counter, Output, PeerMessage, SendFailure, Transmit};
+use crate::io::{Counter, DropReason, Output, PeerMessage, SendFailure, Transmit};
 use crate::transaction::SEND_MARK;
 
 /// Set in the id of what is sent for another node; transactions have the bit above it.
@@ -34,7 +34,7 @@ fn id_there(id: SendId) -> Option<(NodeId, SendId)> {
 pub(super) fn send_for(cx: &mut Services, owner: NodeId, mut transmit: Transmit) {
     // Only addresses of this node can be asked for.
     if !cx.local.addresses(transmit.path.role).contains(transmit.path.local.ip()) {
-        cx.count(Counter::Dropped("emit_address"));
+        cx.count(Counter::Dropped(DropReason::EmitAddress));
         return;
     }
     transmit.id = id_here(owner, transmit.id);

@@ -10,7 +10,7 @@ use crate::crossing::{Asked, Crossing, Loss, Origin};
 use crate::ctx::AGENT;
 use crate::dialog::{MAX_ROUTES, PairId, named_addresses};
 use crate::ids::{LocalId, ResolveId};
-use crate::io::{Counter, ResolveError, ReturnPath, Side, Target};
+use crate::io::{Counter, DropReason, ResolveError, ReturnPath, Side, SubscriptionOutcome, Target};
 use crate::policy::{Standing, standing};
 use crate::sip::{HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction, ServerTxId, ServerUser};
@@ -85,7 +85,7 @@ impl Subscriptions {
         let from = standing(cx.config.trunk(&end.trunk), end.path.remote.ip(), &named, back.path.remote.ip());
         if fits && from == Standing::Foreign {
             // As within a call (AC-52).
-            cx.count(Counter::Dropped("source"));
+            cx.count(Counter::Dropped(DropReason::Source));
             return false;
         }
         if !fits || message.method() == &Method::Cancel || from == Standing::Doubtful {
@@ -240,16 +240,16 @@ impl Subscriptions {
         }
         if request.method() == &Method::Notify {
             match told(request) {
-                NotifyState::Terminated => self.end(cx, id, "ended"),
+                NotifyState::Terminated => self.end(cx, id, SubscriptionOutcome::Ended),
                 // RFC 6665 §4.2.2: a notifier drops who does not answer.
-                NotifyState::Lasts(_) if status == 408 || ends_usage(status) => self.end(cx, id, "ended"),
+                NotifyState::Lasts(_) if status == 408 || ends_usage(status) => self.end(cx, id, SubscriptionOutcome::Ended),
                 NotifyState::Lasts(Some(life)) if good => self.prolong(cx, id, life),
                 NotifyState::Lasts(_) => {}
             }
         } else if let Some(response) = response.filter(|_| good) {
             self.prolong(cx, id, granted(request, response));
         } else if ends_usage(status) {
-            self.end(cx, id, "ended");
+            self.end(cx, id, SubscriptionOutcome::Ended);
         }
         self.forget_if_done(id);
     }

@@ -24,7 +24,7 @@ use crate::call::{
 use crate::crossing::Crossings;
 use crate::dialog::{Dialog, without_tag};
 use crate::ids::LocalId;
-use crate::io::{Counter, Path, ReturnPath, Side, Transport};
+use crate::io::{Counter, Path, ReturnPath, Side, SubscriptionOutcome, Transport};
 use crate::policy::Prefix;
 use crate::sip::{Draft, HeaderId, Message};
 use crate::timer::TimerId;
@@ -252,7 +252,7 @@ impl Subscriptions {
         for route in request.all(HeaderId::RecordRoute) {
             draft.push(HeaderId::RecordRoute, route);
         }
-        cx.count(Counter::Subscription("begun"));
+        cx.count(Counter::Subscription(SubscriptionOutcome::Begun));
         self.await_keep_alive(cx, id);
         self.prolong(cx, id, state::granted(request, response));
     }
@@ -265,7 +265,7 @@ impl Subscriptions {
             subscription.callee.known = asked.known().clone();
         }
         if !accepted {
-            self.end(cx, id, "refused");
+            self.end(cx, id, SubscriptionOutcome::Refused);
         }
         self.forget_if_done(id);
     }
@@ -314,13 +314,13 @@ impl Subscriptions {
     pub(crate) fn on_timer(&mut self, cx: &mut Services, id: LocalId) {
         if let Some(subscription) = self.open.get_mut(&id) {
             subscription.timer = None;
-            self.end(cx, id, "expired");
+            self.end(cx, id, SubscriptionOutcome::Expired);
             self.forget_if_done(id);
         }
     }
 
     /// Nothing more is passed on within it; what is under way is still answered.
-    fn end(&mut self, cx: &mut Services, id: LocalId, how: &'static str) {
+    fn end(&mut self, cx: &mut Services, id: LocalId, how: SubscriptionOutcome) {
         let Some(subscription) = self.open.get_mut(&id).filter(|s| !s.ended) else { return };
         subscription.ended = true;
         cx.stop_timer(&mut subscription.timer);

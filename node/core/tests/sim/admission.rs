@@ -1,7 +1,7 @@
 //! What is refused by where it comes from: the access list, and forged requests within a call (AC-52).
 
 use bytes::Bytes;
-use sbc_core::io::{AddressRole, Counter, Input, Output, Path, Realm, Transport};
+use sbc_core::io::{AddressRole, Counter, DropReason, Input, Limit, MisrouteAction, Output, Path, Realm, Transport};
 use sbc_core::policy::{AclAction, AclRule, Prefix, Route, SourceCheck};
 use sbc_core::sbc::Urgency;
 use sbc_core::sip::{Message, Method};
@@ -57,8 +57,8 @@ fn ac_52_a_forged_bye_does_not_end_the_call() {
         w.inject(addr(forger), to, bye.clone());
     }
     w.run_until(STANDS + 1000);
-    assert_eq!(w.counted(Counter::Dropped("source")), 2);
-    assert_eq!(w.counted(Counter::Misrouted("BYE", "relay")), 1);
+    assert_eq!(w.counted(Counter::Dropped(DropReason::Source)), 2);
+    assert_eq!(w.counted(Counter::Misrouted("BYE", MisrouteAction::Relay)), 1);
     assert!(answers(&w, forger).is_empty(), "a forger learns nothing");
     assert!(!w.phones[1].legs[0].bye_received);
     at_rest(w);
@@ -73,7 +73,7 @@ fn ac_52_a_far_end_that_moved_within_its_trunk_is_heard() {
         let (to, bye) = (w.nodes[0].unicast, forged_bye(&w));
         w.inject(addr("198.18.10.77:5060"), to, bye);
         w.run_until(STANDS + 1000);
-        assert_eq!(w.counted(Counter::Dropped("source")), dropped, "{check:?}");
+        assert_eq!(w.counted(Counter::Dropped(DropReason::Source)), dropped, "{check:?}");
         assert_eq!(w.phones[1].legs[0].bye_received, dropped == 0, "{check:?}");
     }
 }
@@ -110,9 +110,9 @@ fn ac_52_of_everybody_the_far_end_is_asked_first() {
         w.run_until(STANDS + 2500);
         let what = format!("answers {answers_there}, media {before:?} {after:?}");
         assert_eq!(w.phones[1].legs[0].bye_received, counts, "{what}");
-        assert_eq!(w.counted(Counter::Dropped("source")), u64::from(!counts), "{what}");
+        assert_eq!(w.counted(Counter::Dropped(DropReason::Source)), u64::from(!counts), "{what}");
         assert_eq!(answers(&w, FORGER).contains(&Some(200)), counts, "{what}");
-        assert_eq!(w.counted(Counter::Misrouted("BYE", "doubt")), 1, "{what}");
+        assert_eq!(w.counted(Counter::Misrouted("BYE", MisrouteAction::Doubt)), 1, "{what}");
     }
 }
 
@@ -127,7 +127,7 @@ fn ac_52_of_everybody_481_at_the_old_address_is_no_word_against_a_move() {
     w.inject(addr("198.18.30.1:5060"), to, bye);
     w.run_until(STANDS + 2500);
     assert!(w.phones[1].legs[0].bye_received);
-    assert_eq!(w.counted(Counter::Dropped("source")), 0);
+    assert_eq!(w.counted(Counter::Dropped(DropReason::Source)), 0);
 }
 
 /// One question a leg at a time, however many requests come.
@@ -146,7 +146,7 @@ fn ac_52_a_flood_of_forged_requests_asks_one_question_in_two_seconds() {
     let asked =
         w.sent.as_ref().expect("recorded").iter().filter(|s| s.node.is_some() && s.bytes.starts_with(b"OPTIONS ")).count();
     assert!((2..=3).contains(&asked), "{asked}");
-    assert_eq!(w.counted(Counter::Dropped("source")), 200);
+    assert_eq!(w.counted(Counter::Dropped(DropReason::Source)), 200);
     assert!(!w.phones[1].legs[0].bye_received);
     at_rest(w);
 }
@@ -251,11 +251,11 @@ fn limited(change: impl Fn(&mut sbc_core::policy::ClusterConfig)) -> World {
 fn ac_44_limits_are_for_ordinary_calls() {
     use sbc_core::policy::ClusterConfig;
     type Change = fn(&mut ClusterConfig);
-    let table: [(&str, Change, usize); 4] = [
-        ("max_calls", |c| c.settings.max_calls = 4, 6),
-        ("trunk_max_calls", |c| c.trunks[0].max_calls = 3, 7),
-        ("source_rate", |c| c.settings.source_rate = 2, 6),
-        ("trunk_max_rate", |c| c.trunks[0].max_rate = 1, 8),
+    let table: [(Limit, Change, usize); 4] = [
+        (Limit::MaxCalls, |c| c.settings.max_calls = 4, 6),
+        (Limit::TrunkMaxCalls, |c| c.trunks[0].max_calls = 3, 7),
+        (Limit::SourceRate, |c| c.settings.source_rate = 2, 6),
+        (Limit::TrunkMaxRate, |c| c.trunks[0].max_rate = 1, 8),
     ];
     let from = "198.18.10.7:5060";
     for (limit, change, over) in table {
@@ -265,7 +265,7 @@ fn ac_44_limits_are_for_ordinary_calls() {
             w.inject(addr(from), to, call(from, &format!("x{n}"), "49", ""));
         }
         w.run_until(200);
-        assert_eq!((refused(&w, from), w.counted(Counter::Limited(limit))), (over, over as u64), "{limit}");
+        assert_eq!((refused(&w, from), w.counted(Counter::Limited(limit))), (over, over as u64), "{limit:?}");
         let sent = w.sent.as_ref().expect("recorded").iter().filter(|s| s.to == addr(from) && s.node.is_some());
         let first = sent.filter_map(|s| Message::parse(s.bytes.clone()).ok()).find(|m| m.status() == Some(503)).expect("one");
         assert!(first.first(sbc_core::sip::HeaderId::RetryAfter).is_some(), "when to try again");
@@ -273,7 +273,7 @@ fn ac_44_limits_are_for_ordinary_calls() {
             w.inject(addr(from), to, call(from, &format!("sos{n}"), "112", ""));
         }
         w.run_until(300);
-        assert_eq!(refused(&w, from), over, "{limit}: no emergency call is refused for it");
+        assert_eq!(refused(&w, from), over, "{limit:?}: no emergency call is refused for it");
     }
     let mut w = limited(|c| c.settings.emergency_source_rate = 2);
     let to = w.anycast;
@@ -314,7 +314,7 @@ fn scanners_hear_nothing_unless_they_are_on_fire() {
     w.inject(addr(from), to, Bytes::from(options));
     w.run_until(200);
     assert!(answers(&w, from).is_empty());
-    assert_eq!(w.counted(Counter::Dropped("scanner")), 2);
+    assert_eq!(w.counted(Counter::Dropped(DropReason::Scanner)), 2);
     w.inject(addr(from), to, call(from, "sos", "112", agent));
     w.run_until(300);
     assert_eq!(answers(&w, from).first(), Some(&Some(100)));
@@ -332,7 +332,7 @@ fn ac_52_a_forged_cancel_does_not_end_the_call() {
     w.inject(addr("198.18.10.66:5060"), to, cancel.clone());
     w.run_until(300);
     assert!(!answers(&w, from).contains(&Some(487)) && answers(&w, "198.18.10.66:5060").is_empty());
-    assert_eq!(w.counted(Counter::Dropped("source")), 1);
+    assert_eq!(w.counted(Counter::Dropped(DropReason::Source)), 1);
     w.inject(addr(from), to, cancel);
     w.run_until(400);
     assert!(answers(&w, from).contains(&Some(487)), "its own is heard");
@@ -365,7 +365,7 @@ fn a_blocked_source_begins_nothing_but_emergency_calls() {
     assert_eq!(answers(&w, emergency).first(), Some(&Some(100)), "AC-44: an emergency call is not refused for its neighbours");
     assert!(answers(&w, everything).is_empty());
     assert!(!answers(&w, free).is_empty());
-    assert_eq!(w.counted(Counter::Dropped("blocked")), 2);
+    assert_eq!(w.counted(Counter::Dropped(DropReason::Blocked)), 2);
     w.commit_all(Kind::Unblock(Unblock { prefix: "198.18.10.0/24".into() }));
     w.inject(addr(ordinary), at, call(ordinary, "4711", "blk5"));
     w.run_until(STANDS + 60);
@@ -388,13 +388,13 @@ fn a_scanner_at_one_node_is_blocked_at_all_until_its_time_is_over() {
     let nodes: Vec<_> = w.nodes.iter().map(|n| n.unicast).collect();
     w.inject(addr(scanner), nodes[0], scan(scanner, "ban1", "friendly-scanner"));
     w.run_until(STANDS + 1000);
-    assert_eq!((w.counted(Counter::Dropped("scanner")), w.counted(Counter::Banned)), (1, 1));
+    assert_eq!((w.counted(Counter::Dropped(DropReason::Scanner)), w.counted(Counter::Banned)), (1, 1));
     for (n, node) in nodes.iter().enumerate() {
         w.inject(addr(scanner), *node, scan(scanner, &format!("ban2{n}"), "an ordinary phone"));
     }
     w.run_until(STANDS + 2000);
     assert!(answers(&w, scanner).is_empty());
-    assert_eq!(w.counted(Counter::Dropped("blocked")), 3, "at every node");
+    assert_eq!(w.counted(Counter::Dropped(DropReason::Blocked)), 3, "at every node");
     w.run_until(STANDS + 62_000);
     w.inject(addr(scanner), nodes[1], scan(scanner, "ban3", "an ordinary phone"));
     w.run_until(STANDS + 63_000);
@@ -423,7 +423,7 @@ fn ac_44_ordinary_calls_are_shed_by_load_and_emergency_calls_are_not() {
         w.run_until(150);
         assert_eq!(refused(&w, "198.18.10.5:5060"), expected, "at {load} %");
         assert_eq!(refused(&w, "198.18.10.6:5060"), 0, "at {load} %");
-        assert_eq!(w.counted(Counter::Limited("load")), u64::try_from(expected).expect("small"));
+        assert_eq!(w.counted(Counter::Limited(Limit::Load)), u64::try_from(expected).expect("small"));
         let sent = w.sent.as_ref().expect("recorded").iter().map(|s| String::from_utf8_lossy(&s.bytes).into_owned());
         assert!(sent.filter(|t| t.starts_with("SIP/2.0 503")).all(|t| t.contains("\r\nRetry-After: ")));
     }
@@ -451,9 +451,9 @@ fn ac_52_what_strangers_have_relayed_is_limited() {
         w.inject(w.phones[0].addr, elsewhere, info(1000 + n));
     }
     w.run_until(STANDS + 500);
-    assert_eq!(w.counted(Counter::Misrouted("INFO", "stranger")), 60);
-    assert_eq!(w.counted(Counter::Misrouted("INFO", "relay")), 140, "the caller itself is not limited");
-    assert_eq!(w.counted(Counter::Dropped("source")), 40, "the owner judges what came through");
+    assert_eq!(w.counted(Counter::Misrouted("INFO", MisrouteAction::Stranger)), 60);
+    assert_eq!(w.counted(Counter::Misrouted("INFO", MisrouteAction::Relay)), 140, "the caller itself is not limited");
+    assert_eq!(w.counted(Counter::Dropped(DropReason::Source)), 40, "the owner judges what came through");
     assert!(answers(&w, "198.18.30.1:5060").is_empty());
 }
 

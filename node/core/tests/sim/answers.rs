@@ -1,7 +1,7 @@
 //! What a source may have answered that costs nothing but the answer (`source_rate`), and what one source is.
 
 use bytes::Bytes;
-use sbc_core::io::Counter;
+use sbc_core::io::{Counter, DropReason};
 use sbc_core::policy::{ClusterConfig, Route, RouteMatch};
 use sbc_core::sip::Method;
 
@@ -78,7 +78,7 @@ fn what_is_answered_without_state_is_limited_by_source() {
         (0..TIMES).for_each(|n| w.inject(addr(from), to, make(n)));
         w.run_until(150);
         assert_eq!(finals(&w, from), [status; THROUGH], "row {row}");
-        assert_eq!(w.counted(Counter::Dropped("source_rate")), TIMES - THROUGH as u64, "row {row}");
+        assert_eq!(w.counted(Counter::Dropped(DropReason::SourceRate)), TIMES - THROUGH as u64, "row {row}");
         let (other, psap) = ("198.18.30.2:5060", "198.18.20.1:5060");
         w.inject(addr(other), to, initial(other, &Method::Options, uri, "other", &[]));
         let hopeless = initial(from, &Method::Invite, "sip:112@198.18.112.112", "urgent", &[]);
@@ -109,7 +109,7 @@ fn a_call_goes_on_while_its_source_is_over_the_limit() {
         }
     }
     w.run_until(40_000);
-    assert!(w.counted(Counter::Dropped("source_rate")) > 100);
+    assert!(w.counted(Counter::Dropped(DropReason::SourceRate)) > 100);
     assert!(w.phones[1].legs[0].bye_received);
     let wrong = crate::invariants::check(&w);
     assert!(wrong.is_empty(), "{wrong:#?}");

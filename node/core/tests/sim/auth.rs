@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sbc_core::auth::{AuthHeader, Hash, Secret, challenges};
-use sbc_core::io::Counter;
+use sbc_core::io::{AuthOutcome, ClaimOutcome, Counter};
 use sbc_core::policy::{Challenger, ClusterConfig, Credentials, MisroutePolicy, Route, RouteMatch, User};
 use sbc_core::sip::{HeaderId, Message, Method};
 
@@ -80,7 +80,7 @@ fn ac_29_a_challenge_is_answered_at_another_node() {
         assert!(offered[0].contains("algorithm=SHA-256") && offered[1].contains("algorithm=MD5"), "{offered:?}");
         assert!(refused.first(other.asks()).is_none());
         assert_eq!(w.nodes.iter().map(|n| n.sbc.call_count() + n.sbc.transaction_count()).sum::<usize>(), 0, "it costs nothing");
-        assert_eq!(w.counted(Counter::Claim("won")), 0, "and no claim");
+        assert_eq!(w.counted(Counter::Claim(ClaimOutcome::Won)), 0, "and no claim");
         // The ACK of the challenge is nobody's.
         w.fault_at(w.now / 1000, Fault::Flip(1));
         let value = response_to(&refused, "zanzibar", "INVITE", CLERK, 1);
@@ -97,8 +97,8 @@ fn ac_29_a_challenge_is_answered_at_another_node() {
         assert_eq!(from, addr("198.18.1.2:5060"), "B owns it");
         let crossed: Vec<&str> = invite.all(asks.answers()).chain(invite.all(other.answers())).collect();
         assert_eq!(crossed, [&theirs], "what a caller tells us is for us");
-        assert_eq!(w.counted(Counter::Claim("won")), 1);
-        assert_eq!(w.counted(Counter::Auth("accepted")), 1);
+        assert_eq!(w.counted(Counter::Claim(ClaimOutcome::Won)), 1);
+        assert_eq!(w.counted(Counter::Auth(AuthOutcome::Accepted)), 1);
     }
 }
 
@@ -141,7 +141,7 @@ fn emergency_calls_are_never_challenged() {
         wait(&mut w, 50);
         psap.request(&w, &Method::Invite);
     }
-    assert_eq!(w.counted(Counter::Auth("challenged")) + w.counted(Counter::Auth("wrong")), 0);
+    assert_eq!(w.counted(Counter::Auth(AuthOutcome::Challenged)) + w.counted(Counter::Auth(AuthOutcome::Wrong)), 0);
 }
 
 const ASKS: &str = "Digest realm=\"psap\", nonce=\"n1\", qop=\"auth\", algorithm=SHA-256, opaque=\"o\"";
@@ -240,7 +240,7 @@ fn two_realms_and_a_refusal() {
     wait(&mut w, 20);
     assert!(psap.inbox(&w).iter().all(|(m, _)| m.method() == &Method::Ack));
     assert_eq!(caller.response(&w, &Method::Invite).status(), Some(502));
-    assert_eq!((w.counted(Counter::Auth("answered")), w.counted(Counter::Auth("refused"))), (2, 1));
+    assert_eq!((w.counted(Counter::Auth(AuthOutcome::Answered)), w.counted(Counter::Auth(AuthOutcome::Refused))), (2, 1));
 }
 
 /// Without credentials, and for another realm than theirs, a challenge is the caller's.

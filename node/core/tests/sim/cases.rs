@@ -1,7 +1,7 @@
 //! The cases of anycast.md that this version promises, one directed test each: what is done, and who may answer.
 
 use bytes::Bytes;
-use sbc_core::io::Counter;
+use sbc_core::io::{ClaimOutcome, Counter, MisrouteAction};
 use sbc_core::policy::MisroutePolicy;
 use sbc_core::sip::{HeaderId, Message, Method};
 
@@ -57,7 +57,7 @@ pub(crate) fn at_rest(world: &mut World) {
 }
 
 pub(crate) fn relayed(world: &World, method: &'static str) -> u64 {
-    world.counted(Counter::Misrouted(method, "relay"))
+    world.counted(Counter::Misrouted(method, MisrouteAction::Relay))
 }
 
 #[test]
@@ -81,8 +81,8 @@ fn ac_02_both_copies_at_once() {
     let invite = callers(&w, &Method::Invite);
     repeat_at(&mut w, 1, invite);
     at_rest(&mut w);
-    assert_eq!(w.counted(Counter::Claim("won")), 1);
-    assert_eq!(w.counted(Counter::Claim("lost")), 1);
+    assert_eq!(w.counted(Counter::Claim(ClaimOutcome::Won)), 1);
+    assert_eq!(w.counted(Counter::Claim(ClaimOutcome::Lost)), 1);
     assert_eq!(w.phones[1].legs.len(), 1);
     assert_eq!(w.phones[0].legs[0].final_status, Some(200));
 }
@@ -117,7 +117,7 @@ fn ac_07_cancel_before_its_claim() {
     w.net.commit = (100_000, 100_001);
     w.fault_at(103, Fault::Flip(1));
     at_rest(&mut w);
-    assert_eq!(w.counted(Counter::Misrouted("CANCEL", "hold")), 1);
+    assert_eq!(w.counted(Counter::Misrouted("CANCEL", MisrouteAction::Hold)), 1);
     assert_eq!(w.phones[0].legs[0].final_status, Some(487));
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use sbc_core::io::Counter;
+use sbc_core::io::{ClaimOutcome, Counter, MisrouteAction};
 use sbc_core::policy::MisroutePolicy;
 use sbc_core::sip::{HeaderId, Message, Method};
 
@@ -61,7 +61,7 @@ fn ac_47_a_caller_whose_owner_died_is_served_elsewhere() {
 #[test]
 fn ac_47_a_caller_that_is_faster_than_the_lease_waits_for_it() {
     let w = owner_died(1000, None);
-    assert!(w.counted(Counter::Misrouted("INVITE", "hold")) > 4, "looked at until the owner was down");
+    assert!(w.counted(Counter::Misrouted("INVITE", MisrouteAction::Hold)) > 4, "looked at until the owner was down");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn ac_47_a_restarted_owner_does_not_lose_to_its_former_self() {
     let invite = callers(&w, &Method::Invite);
     repeat_at(&mut w, 0, invite);
     w.run_until(60_000);
-    assert_eq!(w.counted(Counter::Claim("orphaned")), 1, "its claim lost to the one before its restart");
+    assert_eq!(w.counted(Counter::Claim(ClaimOutcome::Orphaned)), 1, "its claim lost to the one before its restart");
     assert_eq!(final_status(&w), Some(200));
 }
 
@@ -160,7 +160,7 @@ fn a_ringing_call_is_not_given_up_for_a_dead_winner() {
     let invite = callers(&w, &Method::Invite);
     repeat_at(&mut w, 1, invite);
     w.run_until(60_000);
-    assert_eq!(w.counted(Counter::Claim("late_orphaned")), 1);
+    assert_eq!(w.counted(Counter::Claim(ClaimOutcome::LateOrphaned)), 1);
     assert_eq!(w.phones[1].legs.len(), 1);
     assert!(!w.phones[1].legs[0].cancelled);
     assert_eq!(final_status(&w), Some(200));
@@ -178,7 +178,7 @@ fn ac_03_the_callers_482_is_no_answer_while_the_twin_rings() {
     repeat_at(&mut w, 0, invite);
     // The twin was asked by SIP first, for a while and in vain.
     w.run_until(700);
-    assert_eq!(w.counted(Counter::Claim("twin")), 1);
+    assert_eq!(w.counted(Counter::Claim(ClaimOutcome::Twin)), 1);
     assert_eq!((merged(&w), w.phones[1].merged.len()), (0, 1), "the PSAP's 482 goes no further");
     assert_eq!(w.phones[1].legs.len(), 2, "the winner has a leg of its own");
     w.fault_at(1000, Fault::Heal(1));

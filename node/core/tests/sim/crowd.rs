@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use sbc_core::io::Counter;
+use sbc_core::io::{Counter, DropReason, Limit};
 use sbc_core::policy::{Prefix, Settings};
 use sbc_core::sip::{Message, Method};
 
@@ -68,14 +68,14 @@ fn who_has_no_call_there_is_put_through_and_the_others_wait() {
     calls(&mut w, FLOOD, 0..10);
     w.run_until(1000);
     assert_eq!((rung(&w), heard(&w, FLOOD, 100), heard(&w, FLOOD, 503)), (4, 10, 0), "six wait, and know it");
-    assert_eq!(w.counted(Counter::Limited("emergency_waits")), 6);
+    assert_eq!(w.counted(Counter::Limited(Limit::EmergencyWaits)), 6);
     calls(&mut w, OTHER, 0..1);
     w.run_until(1100);
     assert_eq!(rung(&w), 5);
     // A copy of one that waits is one that waits.
     calls(&mut w, FLOOD, 9..10);
     w.run_until(1500);
-    assert_eq!((rung(&w), heard(&w, FLOOD, 100), w.counted(Counter::Limited("emergency_waits"))), (5, 11, 6));
+    assert_eq!((rung(&w), heard(&w, FLOOD, 100), w.counted(Counter::Limited(Limit::EmergencyWaits))), (5, 11, 6));
     // One that ends makes room, for one.
     for id in [FLOOD, OTHER].map(|from| format!("{}n0x", &from[..12])) {
         let from = if id.contains("10.7") { FLOOD } else { OTHER };
@@ -85,7 +85,7 @@ fn who_has_no_call_there_is_put_through_and_the_others_wait() {
     w.run_until(12_000);
     assert_eq!((rung(&w), heard(&w, FLOOD, 503)), (6, 0), "four of five were there, and one of those is over");
     w.run_until(20_000);
-    assert_eq!((heard(&w, FLOOD, 503), w.counted(Counter::Limited("emergency_crowd"))), (5, 5), "it has waited for 16 s");
+    assert_eq!((heard(&w, FLOOD, 503), w.counted(Counter::Limited(Limit::EmergencyCrowd))), (5, 5), "it has waited for 16 s");
     assert_eq!(heard(&w, OTHER, 503), 0);
 }
 
@@ -161,7 +161,7 @@ fn a_flood_of_one_source_is_cut_by_default_and_a_neighbour_is_not_one_caller() {
         });
         calls(&mut w, FLOOD, 0..all);
         w.run_until(200);
-        let counted = w.counted(Counter::Limited("emergency_source_rate"));
+        let counted = w.counted(Counter::Limited(Limit::EmergencySourceRate));
         assert!(counted.abs_diff(refused.into()) <= 20, "{counted} of {all}, {neighbour}");
     }
 }
@@ -178,13 +178,13 @@ fn what_has_waited_is_not_counted_against_its_source_again() {
     // A source may begin twice its rate at once.
     calls(&mut w, FLOOD, 0..10);
     w.run_until(200);
-    assert_eq!((rung(&w), w.counted(Counter::Limited("emergency_waits"))), (4, 6));
+    assert_eq!((rung(&w), w.counted(Counter::Limited(Limit::EmergencyWaits))), (4, 6));
     w.reconfigure(|c| {
         c.trunks[1].targets[0].host.host = "198.18.20.9".into();
         c.settings.emergency_source_rate = 5;
     });
     w.run_until(300);
-    assert_eq!((rung(&w), heard(&w, FLOOD, 503), w.counted(Counter::Limited("emergency_source_rate"))), (10, 0, 0));
+    assert_eq!((rung(&w), heard(&w, FLOOD, 503), w.counted(Counter::Limited(Limit::EmergencySourceRate))), (10, 0, 0));
 }
 
 /// AC-55: one whose place comes when its sender has given up is not dialled. A node that was paused finds it so.
@@ -196,7 +196,7 @@ fn what_has_waited_for_longer_than_its_sender_is_not_dialled() {
         w.run_until(300);
         calls(&mut w, FLOOD, 1..2);
         w.run_until(400);
-        assert_eq!((rung(&w), w.counted(Counter::Limited("emergency_waits"))), (1, 1));
+        assert_eq!((rung(&w), w.counted(Counter::Limited(Limit::EmergencyWaits))), (1, 1));
         // There is room when it goes on.
         w.freeze(0, 400 + paused);
         w.reconfigure(|c| {
@@ -205,6 +205,6 @@ fn what_has_waited_for_longer_than_its_sender_is_not_dialled() {
         });
         w.run_until(400 + paused + 500);
         assert_eq!(rung(&w), dialled, "paused for {paused} ms");
-        assert_eq!(w.counted(Counter::Dropped("old_invite")), 2 - dialled as u64, "paused for {paused} ms");
+        assert_eq!(w.counted(Counter::Dropped(DropReason::OldInvite)), 2 - dialled as u64, "paused for {paused} ms");
     }
 }

@@ -1,6 +1,6 @@
 //! A node is cut off from the others for a minute, and from the log, while its SIP can be reached; copies of INVITEs reach both parts (AC-55).
 
-use sbc_core::io::Counter;
+use sbc_core::io::{Counter, MisrouteAction};
 
 use crate::cases::{callers, repeat_at, responses, world};
 use crate::invariants::{self, no_ghost_rings};
@@ -264,7 +264,7 @@ fn ac_55_an_emergency_caller_that_is_heard_is_not_hung_up_on_for_its_ack() {
     let mut w = ack_astray(true);
     assert_eq!(w.phones[0].legs[0].state, LegState::Up);
     assert_eq!(w.phones[1].legs[0].state, LegState::Up);
-    assert_eq!(w.counted(Counter::Misrouted("ACK", "missing")), 1);
+    assert_eq!(w.counted(Counter::Misrouted("ACK", MisrouteAction::Missing)), 1);
     w.fault_at(61_000, Fault::HealLinks(1));
     crate::cases::at_rest(&mut w);
 }
@@ -273,7 +273,7 @@ fn ac_55_an_emergency_caller_that_is_heard_is_not_hung_up_on_for_its_ack() {
 fn ac_55_one_that_is_not_heard_is() {
     let w = ack_astray(false);
     assert_eq!(w.phones[1].legs[0].state, LegState::Ended);
-    assert_eq!(w.counted(Counter::Misrouted("ACK", "missing")), 0);
+    assert_eq!(w.counted(Counter::Misrouted("ACK", MisrouteAction::Missing)), 0);
 }
 
 /// Its claim's owner is silent, and the caller gives up at the node that holds a copy.
@@ -302,7 +302,7 @@ fn ac_55_an_invite_that_waited_for_its_whole_life_is_not_dialled() {
     w.run_until(150);
     repeat_at(&mut w, 1, invite);
     w.run_until(160);
-    let held = w.nodes[1].counters.get(&Counter::Misrouted("INVITE", "hold")).copied();
+    let held = w.nodes[1].counters.get(&Counter::Misrouted("INVITE", MisrouteAction::Hold)).copied();
     assert_eq!(held, Some(1));
     w.freeze(1, 40_000);
     w.fault_at(45_000, Fault::Heal(0));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sbc_core::io::{Counter, HostAndPort, Realm, Target, Transport};
+use sbc_core::io::{Counter, HostAndPort, ProbeOutcome, Realm, Target, TargetChange, Transport};
 use sbc_core::policy::{Trunk, TrunkTarget};
 use sbc_core::sip::{Message, Method};
 
@@ -62,7 +62,7 @@ fn a_dead_target_is_paid_for_once() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(w.phones[0].legs.iter().all(|l| l.final_status == Some(200)));
     assert_eq!(w.phones[0].legs.len(), 4);
-    assert_eq!(w.counted(Counter::Target("held")), 1);
+    assert_eq!(w.counted(Counter::Target(TargetChange::Held)), 1);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_dead_target_is_found_by_a_probe_and_so_is_its_recovery() {
     }
     w.run_until(91_000);
     assert_eq!(targets(&w), [ALIVE, DEAD], "whatever it says, it is there");
-    assert!(w.counted(Counter::Probe("down")) > 0 && w.counted(Counter::Probe("up")) > 0);
+    assert!(w.counted(Counter::Probe(ProbeOutcome::Down)) > 0 && w.counted(Counter::Probe(ProbeOutcome::Up)) > 0);
 }
 
 #[test]

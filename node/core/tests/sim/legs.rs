@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sbc_core::auth::Secret;
-use sbc_core::io::{Counter, Target, Transport};
+use sbc_core::io::{Counter, DropReason, Target, Transport};
 use sbc_core::policy::Credentials;
 use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr, is_keepalive};
 
@@ -500,7 +500,7 @@ fn ac_52_a_far_end_is_heard_from_its_contact() {
             },
         );
         s.psap_asks(PHONE, &Method::Bye, |_| ());
-        assert_eq!(s.w.counted(Counter::Dropped("source")), dropped);
+        assert_eq!(s.w.counted(Counter::Dropped(DropReason::Source)), dropped);
         assert_eq!(s.got().iter().filter(|(m, _)| m.method() == &Method::Bye).count(), usize::from(dropped == 0));
     }
 }

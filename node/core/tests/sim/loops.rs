@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sbc_core::ids::NodeId;
-use sbc_core::io::{AddressRole, Counter, Envelope, Input, Output, Path, PeerMessage, Realm, Received, Transport};
+use sbc_core::io::{
+    AddressRole, Counter, Envelope, Input, MisrouteAction, Output, Path, PeerMessage, Realm, Received, Transport,
+};
 use sbc_core::policy::Route;
 use sbc_core::sip::{HeaderId, Message, Method};
 
@@ -142,7 +144,7 @@ fn ac_46_a_relay_is_not_relayed_again() {
     assert_eq!(ages.collect::<Vec<_>>(), [waited]);
     w.tell(2, 1, PeerMessage::Relay(Envelope { ingress: NodeId(3), path, payload: Bytes::from(bye), age: Duration::ZERO }));
     w.run_until(6000);
-    assert_eq!(w.counted(Counter::Misrouted("BYE", "hop")), 1);
-    assert_eq!(w.counted(Counter::Misrouted("BYE", "relay")), 0);
+    assert_eq!(w.counted(Counter::Misrouted("BYE", MisrouteAction::Hop)), 1);
+    assert_eq!(w.counted(Counter::Misrouted("BYE", MisrouteAction::Relay)), 0);
     assert!(!w.phones[1].legs[0].bye_received, "and nothing has happened");
 }

@@ -1,7 +1,7 @@
 //! The log is without a quorum for long: calls go on, what is over costs little, and the log learns of all of it in the end, with the times
 //! at which it happened.
 
-use sbc_core::io::Counter;
+use sbc_core::io::{Counter, Limit};
 use sbc_core::policy::{MisroutePolicy, RouteMatch};
 
 use crate::invariants;
@@ -35,7 +35,7 @@ fn calls_that_are_over_count_as_none_while_the_log_cannot_hear_of_them() {
     w.run_until(100_000);
     let got: Vec<_> = w.phones[0].legs.iter().map(|l| l.final_status).collect();
     assert_eq!(got, [Some(200); 8], "the trunk's limit is for calls that are up");
-    assert_eq!(w.counted(Counter::Limited("trunk_max_calls")), 0);
+    assert_eq!(w.counted(Counter::Limited(Limit::TrunkMaxCalls)), 0);
     w.run_until(200_000);
     assert_eq!(unrecorded(&w), 8, "only their records are kept");
     let tried = w.proposals;

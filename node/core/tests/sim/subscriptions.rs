@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use sbc_core::io::{Counter, HostAndPort, Transport};
+use sbc_core::io::{Counter, DropReason, HostAndPort, MisrouteAction, SubscriptionOutcome, Transport};
 use sbc_core::policy::{Prefix, SubscribePolicy, TrunkTarget};
 use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr};
 use sbc_core::store_pb::{NodeUp, command::Kind};
@@ -157,7 +157,10 @@ fn a_subscription_from_its_beginning_to_its_end() {
     s.notifies(&got, "far", 3, "active", None);
     assert_eq!(s.first.response(&s.w, &Method::Notify).status(), Some(481));
     let count = |how| s.w.counted(Counter::Subscription(how));
-    assert_eq!((count("begun"), count("ended"), count("expired")), (1, 1, 0));
+    assert_eq!(
+        (count(SubscriptionOutcome::Begun), count(SubscriptionOutcome::Ended), count(SubscriptionOutcome::Expired)),
+        (1, 1, 0)
+    );
     s.at_rest();
 }
 
@@ -176,8 +179,8 @@ fn requests_within_it_at_another_node() {
     let (again, from) = sent.iter().find(|(m, _)| m.status().is_some()).expect("an answer");
     assert_eq!((again.status(), *from), (Some(200), s.w.nodes[1].unicast), "rule E");
     assert!(contact(again).contains("@198.18.0.1:5060"), "rule K");
-    assert_eq!(s.w.counted(Counter::Misrouted("SUBSCRIBE", "relay")), 1);
-    assert_eq!(s.w.counted(Counter::Misrouted("NOTIFY", "relay")), 1);
+    assert_eq!(s.w.counted(Counter::Misrouted("SUBSCRIBE", MisrouteAction::Relay)), 1);
+    assert_eq!(s.w.counted(Counter::Misrouted("NOTIFY", MisrouteAction::Relay)), 1);
     assert_eq!(s.held(), 1);
 }
 
@@ -236,7 +239,7 @@ fn what_is_not_refreshed_is_forgotten() {
         assert_eq!(s.held(), 0, "{state}");
         s.notifies(&got, "far", 2, "active", None);
         assert_eq!(s.first.response(&s.w, &Method::Notify).status(), Some(481));
-        assert_eq!(s.w.counted(Counter::Subscription("expired")), 1);
+        assert_eq!(s.w.counted(Counter::Subscription(SubscriptionOutcome::Expired)), 1);
         s.at_rest();
     }
 }
@@ -281,7 +284,7 @@ fn refusals_cross() {
         wait(&mut s.w, 20);
         let told = s.desk.response(&s.w, &Method::Subscribe);
         assert_eq!((told.status(), told.first_named(name)), (Some(status), Some(value)));
-        assert_eq!((s.held(), s.w.counted(Counter::Subscription("refused"))), (0, 1));
+        assert_eq!((s.held(), s.w.counted(Counter::Subscription(SubscriptionOutcome::Refused))), (0, 1));
         s.at_rest();
     }
 }
@@ -345,7 +348,7 @@ fn after_a_restart_it_is_481() {
     wait(&mut s.w, 20);
     assert!(s.refreshes(&ok, 3, "600", Some(1)).is_none());
     assert_eq!(s.statuses(), [481]);
-    assert_eq!(s.w.counted(Counter::Misrouted("SUBSCRIBE", "relay")), 0);
+    assert_eq!(s.w.counted(Counter::Misrouted("SUBSCRIBE", MisrouteAction::Relay)), 0);
     // It subscribes anew.
     s.asks("anew", &[("Event", QUEUE), ("Expires", "600")]);
     let again = s.first.request(&s.w, &Method::Subscribe);
@@ -389,7 +392,7 @@ fn what_does_not_fit_is_refused() {
     let (mut draft, to) = s.desk.within(&Method::Subscribe, &ok, 9);
     spoofer.put(&mut s.w, &mut draft, to, &[("Event", QUEUE), ("Expires", "0")]);
     wait(&mut s.w, 20);
-    assert_eq!(s.w.counted(Counter::Dropped("source")), 1);
+    assert_eq!(s.w.counted(Counter::Dropped(DropReason::Source)), 1);
     // Where a trunk's sources are everybody's it may be the far end, from where it is now: it is told to subscribe anew.
     let before = s.held();
     s.w.reconfigure(|config| config.trunks[0].sources = vec![Prefix { addr: addr("0.0.0.0:0").ip(), len: 0 }]);

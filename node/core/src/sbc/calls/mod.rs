@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::memory::{PastLadders, Recent};
 use crate::call::{Call, Ended, Journal, Ladder, Services, Usage};
 use crate::ids::{CallUid, LocalId, MediaId};
-use crate::io::Counter;
+use crate::io::{Counter, DropReason};
 use crate::time::Instant;
 
 use unrecorded::Unrecorded;
@@ -216,7 +216,7 @@ impl Calls {
             self.release_claim(&ended);
         } else if let Some(mut dropped) = self.unrecorded.keep(id, ended) {
             dropped.journal.drop_records(cx);
-            cx.count(Counter::Dropped("unsettled_call"));
+            cx.count(Counter::Dropped(DropReason::UnsettledCall));
             self.release_claim(&dropped);
         }
         counted

@@ -4,11 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::source::is_neighbour;
-use super::{Entrance, Limit, Refusal, Why};
+use super::{Entrance, Refusal, Why};
 use crate::call::Services;
 use crate::dialog::named_addresses;
 use crate::ids::CallUid;
-use crate::io::{Counter, ReturnPath, Side};
+use crate::io::{Counter, DropReason, Limit, ReturnPath, Side};
 use crate::policy::{Rates, SourceRates, Standing, standing};
 use crate::time::Instant;
 
@@ -155,7 +155,7 @@ impl RateLimits {
         {
             return true;
         }
-        cx.count(Counter::Dropped("source_rate"));
+        cx.count(Counter::Dropped(DropReason::SourceRate));
         false
     }
 

@@ -1,12 +1,12 @@
 //! What is judged by the request itself: what it asks of us that we cannot give (RFC 3261 §8.2.2, §8.2.3, §16.3), how far it has come (§16.3, RFC 5393,
 //! AC-45), and whether the configuration lets it in. An emergency call is refused for little of it; what is asked of the far end crosses, and it judges.
 
-use super::{Entrance, Limit, Refusal, Why};
+use super::{Entrance, Refusal, Why};
 use crate::call::{
     ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, MIN_SE, MaxForwardsError, asks_too_little, next_max_forwards, unusable,
 };
 use crate::ctx::AGENT;
-use crate::io::Realm;
+use crate::io::{Limit, Realm};
 use crate::placement;
 use crate::policy::{IdentityPolicy, SubscribePolicy};
 use crate::sip::{HeaderId, Method, Scheme, Via};

@@ -32,7 +32,7 @@ pub(super) use entrance::{Arrival, Entrance, Sights};
 pub(super) use limits::{RateLimits, Taken};
 pub(super) use list::Admitted;
 pub(super) use message::KNOWN_EXTENSIONS;
-pub(super) use refusal::{Limit, Refusal, Why, Wrong};
+pub(super) use refusal::{Refusal, Why, Wrong};
 pub(super) use source::{drops, source_weight};
 
 /// What the gate remembers of those who come.

@@ -1,6 +1,7 @@
 //! Why a request is not admitted, and with which answer.
 
 use crate::call::Unusable;
+use crate::io::{AuthOutcome, Limit};
 use crate::routing;
 
 /// A request goes no further.
@@ -61,46 +62,6 @@ pub(in crate::sbc) enum Why {
     EventPackage,
 }
 
-/// A limit that one more would be over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sbc) enum Limit {
-    /// Emergency calls of one source.
-    EmergencySourceRate,
-    /// The load of the node.
-    Load,
-    /// Half of the transactions.
-    Transactions,
-    /// Calls of the node.
-    MaxCalls,
-    /// Calls of a trunk.
-    TrunkMaxCalls,
-    /// What one source begins.
-    SourceRate,
-    /// What one trunk begins.
-    TrunkMaxRate,
-    /// Subscriptions of the node.
-    Subscriptions,
-    /// Subscriptions of one source.
-    SourceSubscriptions,
-}
-
-impl Limit {
-    /// As the metric has it.
-    pub(in crate::sbc) fn label(self) -> &'static str {
-        match self {
-            Limit::EmergencySourceRate => "emergency_source_rate",
-            Limit::Load => "load",
-            Limit::Transactions => "transactions",
-            Limit::MaxCalls => "max_calls",
-            Limit::TrunkMaxCalls => "trunk_max_calls",
-            Limit::SourceRate => "source_rate",
-            Limit::TrunkMaxRate => "trunk_max_rate",
-            Limit::Subscriptions => "subscriptions",
-            Limit::SourceSubscriptions => "source_subscriptions",
-        }
-    }
-}
-
 /// What is wrong with a request's credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sbc) enum Wrong {
@@ -113,12 +74,12 @@ pub(in crate::sbc) enum Wrong {
 }
 
 impl Wrong {
-    /// As the metric has it.
-    pub(in crate::sbc) fn label(self) -> &'static str {
+    /// What it is counted as.
+    pub(in crate::sbc) fn outcome(self) -> AuthOutcome {
         match self {
-            Wrong::Absent => "challenged",
-            Wrong::Credentials => "wrong",
-            Wrong::Nonce => "stale",
+            Wrong::Absent => AuthOutcome::Challenged,
+            Wrong::Credentials => AuthOutcome::Wrong,
+            Wrong::Nonce => AuthOutcome::Stale,
         }
     }
 }

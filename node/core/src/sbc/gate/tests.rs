@@ -12,7 +12,7 @@ use crate::auth::{AuthHeader, Hash, Secret};
 use crate::call::{LOOP_PARAM, Services};
 use crate::ctx::LocalConfig;
 use crate::ids::{Incarnation, LocalId, NodeId};
-use crate::io::{Addresses, Realm, ReturnPath, Transport};
+use crate::io::{Addresses, Limit, Realm, ReturnPath, Transport};
 use crate::policy::{AclAction, AclRule, Challenger, Prefix, SubscribePolicy, Trunk, User};
 use crate::replica::Replica;
 use crate::sbc::calls::Calls;
@@ -177,6 +177,7 @@ fn number(why: &Why) -> usize {
         Why::Limit(Limit::TrunkMaxCalls) => 26,
         Why::Limit(Limit::SourceRate) => 27,
         Why::Limit(Limit::TrunkMaxRate) => 28,
+        Why::Limit(Limit::EmergencyWaits | Limit::EmergencyCrowd) => unreachable!("they are of the crowd before a trunk"),
         Why::Limit(Limit::Subscriptions | Limit::SourceSubscriptions) => 29,
     }
 }

@@ -1,7 +1,7 @@
 //! What lies in bodies beside one good description of RTP: several descriptions, broken ones, media that are no RTP. Where one side is
 //! anchored the other is, and nothing of one side shows on the other where the topology is hidden.
 
-use sbc_core::io::Carries;
+use sbc_core::io::{Carries, UnreadOutcome};
 use sbc_core::policy::{MediaPolicy, MethodPolicy, Topology};
 
 use super::*;
@@ -57,7 +57,7 @@ fn every_description_leads_here() {
         let ok = s.says_one(200, "a", &[], Some(10));
         assert!(anchored(&ok, "198.18.0.1"), "{}", text(&ok));
         assert_eq!(s.media()[&(0, Side::Caller)], 7, "the first one is gone by");
-        assert_eq!(s.w.counted(Counter::Unread("repaired")), odd);
+        assert_eq!(s.w.counted(Counter::Unread(UnreadOutcome::Repaired)), odd);
         s.acks(&ok, None);
         s.psap_got();
         s.calm();
@@ -80,7 +80,7 @@ fn what_cannot_be_read_goes_past_us_both_ways() {
         assert_eq!(text(s.at_psap()), body);
         let ok = s.says_one(200, "a", &[], Some(10));
         assert_eq!(text(&ok), String::from_utf8_lossy(&sdp(10)), "as the called side said it");
-        assert_eq!((s.w.counted(Counter::Unread("unanchored")), s.w.counted(Counter::Unanchored("sos"))), (1, 1));
+        assert_eq!((s.w.counted(Counter::Unread(UnreadOutcome::Unanchored)), s.w.counted(Counter::Unanchored("sos"))), (1, 1));
         s.acks(&ok, None);
         s.psap_got();
         s.calm();
@@ -89,7 +89,7 @@ fn what_cannot_be_read_goes_past_us_both_ways() {
     let mut s = Scene::new("112").dials_body("application/sdp", &audio().replace("s=-\r\n", "s=-\r\nnonsense\r\n"));
     assert!(!text(s.at_psap()).contains("nonsense") && !text(s.at_psap()).contains(HIDDEN));
     let ok = s.says_one(200, "a", &[], Some(10));
-    assert!(anchored(&ok, "198.18.0.1") && s.w.counted(Counter::Unread("repaired")) > 0);
+    assert!(anchored(&ok, "198.18.0.1") && s.w.counted(Counter::Unread(UnreadOutcome::Repaired)) > 0);
     s.acks(&ok, None);
     s.psap_got();
     // Within the call there is something to go on with.

@@ -1,6 +1,7 @@
 //! Several early dialogs of one INVITE (RFC 3261 §12.1, §13.2.2.4; RFC 6228).
 
 use super::*;
+use sbc_core::io::DropReason;
 
 /// RFC 3261 §12.1, §13.2.2.4: each To-tag is a dialog; requests in either direction find theirs; the 2xx takes one.
 #[test]
@@ -88,7 +89,7 @@ fn more_early_dialogs_than_can_be_told_apart() {
         assert!(tags.insert(ringing.to_tag().expect("tagged").to_owned()), "{n}");
     }
     assert!(s.says(180, "f32", &[], None).is_empty());
-    assert_eq!(s.w.counted(Counter::Dropped("forks")), 1);
+    assert_eq!(s.w.counted(Counter::Dropped(DropReason::Forks)), 1);
     let ok = s.says_one(200, "f33", &[], Some(20));
     let bye = s.asks(&Method::Bye, &ok, &[], None);
     assert_eq!((methods(&bye).pop(), bye.last().and_then(|b| b.0.to_tag())), (Some("BYE"), Some("f33")));

@@ -1,6 +1,7 @@
 //! Offers and answers before the 2xx, and UPDATE (RFC 3262 §5, RFC 3311, RFC 6337).
 
 use super::*;
+use sbc_core::io::MisrouteAction;
 
 /// RFC 3262 §5: a new offer in PRACK, its answer in the 200; `o=` goes on in each dialog.
 #[test]
@@ -215,8 +216,8 @@ fn ac_49_flip_amid_preconditions() {
     let ringing = s.says_one(180, "a", &[RELIABLE, ("RSeq", "6")], None);
     let prack = s.asks_at(anycast, &Method::Prack, &ringing, &[("RAck", "6 1 INVITE")], None);
     assert_eq!(statuses(&s.called_answers(&prack[0], 200, None)), [200]);
-    assert_eq!(s.w.counted(Counter::Misrouted("PRACK", "relay")), 2);
-    assert_eq!(s.w.counted(Counter::Misrouted("UPDATE", "relay")), 1);
+    assert_eq!(s.w.counted(Counter::Misrouted("PRACK", MisrouteAction::Relay)), 2);
+    assert_eq!(s.w.counted(Counter::Misrouted("UPDATE", MisrouteAction::Relay)), 1);
     let ok = s.says_one(200, "a", &[], None);
     assert_eq!(ok.to_tag(), progress.to_tag());
     s.calm();

@@ -1,5 +1,6 @@
 //! Reliable provisional responses (RFC 3262), on both sides or on one, and CANCEL amid them.
 
+use sbc_core::io::MisrouteAction;
 use sbc_core::policy::PrackPolicy;
 
 use super::*;
@@ -23,7 +24,7 @@ fn ac_18_prack_at_another_node() {
     let cseq = s.invite.as_ref().expect("called").0.cseq();
     assert_eq!(methods(&prack), ["PRACK"]);
     assert_eq!(prack[0].0.first(HeaderId::RAck), Some(&*format!("50 {cseq} INVITE")));
-    assert_eq!(s.w.counted(Counter::Misrouted("PRACK", "relay")), 1);
+    assert_eq!(s.w.counted(Counter::Misrouted("PRACK", MisrouteAction::Relay)), 1);
     assert_eq!(statuses(&s.called_answers(&prack[0], 200, None)), [200]);
     let sent = s.w.sent.as_ref().expect("recorded").iter().rev().find(|p| p.to == s.caller.addr).expect("the answer");
     assert_eq!((sent.node, sent.from), (Some(1), anycast), "out through B, from where it was asked");

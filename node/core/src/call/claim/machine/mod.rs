@@ -15,7 +15,7 @@ use state::{ClaimState, Step};
 use super::super::CallPhase;
 use super::{ASK_AFTER, Winner};
 use crate::ids::NodeId;
-use crate::io::ClaimStage;
+use crate::io::{ClaimOutcome, ClaimStage};
 
 /// The claim of one call, and what it has heard of its rivals.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -102,8 +102,8 @@ impl CallClaim {
             },
             _ if left => Step::nothing(),
             ClaimEvent::Won => self.on_won(facts),
-            ClaimEvent::BudgetSpent => self.on_late("late"),
-            ClaimEvent::ProposeFailed => self.on_late("failed"),
+            ClaimEvent::BudgetSpent => self.on_late(ClaimOutcome::Late),
+            ClaimEvent::ProposeFailed => self.on_late(ClaimOutcome::Failed),
             ClaimEvent::RivalHas { .. } if facts.phase == CallPhase::Over => Step::nothing(),
             ClaimEvent::RivalHas { peer, stage, lower, linked } => self.on_rival((peer, stage), lower, linked, facts),
             ClaimEvent::PeerHasNot(peer) => {
@@ -142,14 +142,14 @@ impl CallClaim {
         match self.state {
             Pending | Orphan => {
                 self.state = Won { degraded: false };
-                Step::of([Count("won"), Dial])
+                Step::of([Count(ClaimOutcome::Won), Dial])
             }
             Degraded => {
                 self.state = Won { degraded: true };
-                Step::of([Count("late_won")])
+                Step::of([Count(ClaimOutcome::LateWon)])
             }
             Ceded { degraded, answered } => {
-                let count = Count(if degraded { "late_won" } else { "won" });
+                let count = Count(if degraded { ClaimOutcome::LateWon } else { ClaimOutcome::Won });
                 if facts.phase == CallPhase::Over {
                     return Step::of([count]);
                 }
@@ -171,26 +171,28 @@ impl CallClaim {
         match winner {
             Winner::Merged | Winner::Left if self.sole => {
                 self.state = ClaimState::Degraded;
-                Step::of([Count("orphaned"), Degrade, StandBeside, Dial])
+                Step::of([Count(ClaimOutcome::Orphaned), Degrade, StandBeside, Dial])
             }
             // The call that was ceded asks that node once more, and goes on if there is no answer: its caller must not pay for that.
             Winner::Gone if ceded && (facts.old || matches!(self.state, ClaimState::Ceded { answered: true, .. })) => {
-                self.lose(facts, [Count("orphaned")])
+                self.lose(facts, [Count(ClaimOutcome::Orphaned)])
             }
             Winner::Gone => {
                 self.state = ClaimState::Orphan;
                 match ceded {
-                    true => Step::of([Count("orphaned"), Reopen, LeaveLog, AwaitPeers]),
-                    false => Step::of([Count("orphaned"), LeaveLog, AwaitPeers]),
+                    true => Step::of([Count(ClaimOutcome::Orphaned), Reopen, LeaveLog, AwaitPeers]),
+                    false => Step::of([Count(ClaimOutcome::Orphaned), LeaveLog, AwaitPeers]),
                 }
             }
             // It was left to a third one, which serves it.
-            Winner::Left => self.lose(facts, [Count("lost")]),
+            Winner::Left => self.lose(facts, [Count(ClaimOutcome::Lost)]),
             // A rival that this call was ceded to has the INVITE already.
-            Winner::Unsure => self.lose(facts, [Count("unsure")]).then(if ceded { Then::Nothing } else { Then::Hold }),
-            Winner::At(_) => self.lose(facts, [Count("lost")]).then(Then::Relay),
+            Winner::Unsure => {
+                self.lose(facts, [Count(ClaimOutcome::Unsure)]).then(if ceded { Then::Nothing } else { Then::Hold })
+            }
+            Winner::At(_) => self.lose(facts, [Count(ClaimOutcome::Lost)]).then(Then::Relay),
             // RFC 3261 §8.2.2.2, also across nodes (AC-28).
-            Winner::Merged => self.lose(facts, [Count("merged"), Refuse]),
+            Winner::Merged => self.lose(facts, [Count(ClaimOutcome::Merged), Refuse]),
         }
     }
 
@@ -198,22 +200,22 @@ impl CallClaim {
     fn on_lost_late(&mut self, winner: Winner, facts: &ClaimFacts) -> Step {
         use ClaimAction::{AskPeers, Count, LeaveLog, Refuse, StandBeside};
         match winner {
-            Winner::Merged | Winner::Left if self.sole => Step::of([Count("late_orphaned"), StandBeside]),
+            Winner::Merged | Winner::Left if self.sole => Step::of([Count(ClaimOutcome::LateOrphaned), StandBeside]),
             // The winner has left the caller to this call's rival.
             Winner::Left if self.is_ceded() => self.lose(facts, []),
             // It may ring by now. A node that does not answer is no reason to take that from the caller.
             Winner::Left | Winner::Gone | Winner::Unsure => {
-                Step::of([Count("late_orphaned"), if self.is_ceded() { LeaveLog } else { StandBeside }])
+                Step::of([Count(ClaimOutcome::LateOrphaned), if self.is_ceded() { LeaveLog } else { StandBeside }])
             }
             // The winner does not dial for an INVITE of that age, and leaves the caller to this call, if it has not answered it.
             Winner::At(_) if facts.old => Step::of([StandBeside, AskPeers]),
-            Winner::At(_) => self.lose(facts, [Count("late_lost")]).then(Then::Relay),
-            Winner::Merged => self.lose(facts, [Count("late_lost"), Refuse]),
+            Winner::At(_) => self.lose(facts, [Count(ClaimOutcome::LateLost)]).then(Then::Relay),
+            Winner::Merged => self.lose(facts, [Count(ClaimOutcome::LateLost), Refuse]),
         }
     }
 
     /// The log does not decide in time. An emergency call is never held for the store's sake (rule B).
-    fn on_late(&mut self, why: &'static str) -> Step {
+    fn on_late(&mut self, why: ClaimOutcome) -> Step {
         use ClaimAction::{Count, Degrade, Dial, StandBeside};
         match &mut self.state {
             ClaimState::Pending => {
@@ -224,7 +226,7 @@ impl CallClaim {
             ClaimState::Orphan => {
                 self.state = ClaimState::Degraded;
                 match why {
-                    "late" => Step::of([Degrade, StandBeside, Dial]),
+                    ClaimOutcome::Late => Step::of([Degrade, StandBeside, Dial]),
                     _ => Step::of([Count(why), Degrade, StandBeside, Dial]),
                 }
             }
@@ -233,7 +235,7 @@ impl CallClaim {
                 Step::of([Count(why), Degrade])
             }
             ClaimState::Won { degraded } | ClaimState::Reclaiming { degraded, .. } => {
-                *degraded |= why == "failed";
+                *degraded |= why == ClaimOutcome::Failed;
                 Step::nothing()
             }
             _ => Step::nothing(),
@@ -265,18 +267,18 @@ impl CallClaim {
             }
             (CallPhase::Preparing, ClaimStage::Preparing) if stage > own || lower => {
                 match stage == ClaimStage::Won || facts.placeless {
-                    true => self.lose(facts, [Count("lost")]).then(Then::Yield),
+                    true => self.lose(facts, [Count(ClaimOutcome::Lost)]).then(Then::Yield),
                     // The log may still say otherwise.
-                    false => self.cede("lost", answered, facts).then(Then::Yield),
+                    false => self.cede(ClaimOutcome::Lost, answered, facts).then(Then::Yield),
                 }
             }
             // It serves the caller, and cannot be told whose the claim is before it has a link again.
             (CallPhase::Preparing, ClaimStage::Won) if stage > ClaimStage::Preparing && !linked => {
-                self.cede("lost", answered, facts).then(Then::Yield)
+                self.cede(ClaimOutcome::Lost, answered, facts).then(Then::Yield)
             }
             // One that is answered has the caller; one that has only won would have to dial, which it does not for an INVITE of that age.
             (CallPhase::Dialling, ClaimStage::Dialling) if answered || (stage == ClaimStage::Won && !facts.old) => {
-                self.lose(facts, [Count("late_lost")]).then(Then::Yield)
+                self.lose(facts, [Count(ClaimOutcome::LateLost)]).then(Then::Yield)
             }
             _ => self.on_heard(peer).then(Then::Stay),
         }
@@ -318,10 +320,10 @@ impl CallClaim {
         use ClaimState::{Abandoned, Ceded, Degraded, Lost, Orphan, Pending, Reclaiming, Won};
         match self.state {
             Won { degraded: false } if std::mem::replace(&mut self.told, true) => Step::nothing().then(Then::PassOn),
-            Won { degraded: false } => Step::of([Count("twin"), TellPeers]).then(Then::Redial),
+            Won { degraded: false } => Step::of([Count(ClaimOutcome::Twin), TellPeers]).then(Then::Redial),
             Pending | Orphan | Degraded | Won { degraded: true } => match self.yielded {
-                true => Step::of([Count("merged_late")]).then(Then::Redial),
-                false => self.cede("merged_late", false, facts),
+                true => Step::of([Count(ClaimOutcome::MergedLate)]).then(Then::Redial),
+                false => self.cede(ClaimOutcome::MergedLate, false, facts),
             },
             Ceded { .. } | Reclaiming { .. } | Lost { .. } | Abandoned { .. } => Step::nothing(),
         }
@@ -360,7 +362,7 @@ impl CallClaim {
         }
     }
 
-    fn cede(&mut self, why: &'static str, answered: bool, facts: &ClaimFacts) -> Step {
+    fn cede(&mut self, why: ClaimOutcome, answered: bool, facts: &ClaimFacts) -> Step {
         use ClaimAction::{Cede, Count, Reclaim};
         self.awaited.clear();
         self.sole = false;
@@ -405,7 +407,7 @@ impl CallClaim {
             _ => RecordFate::Waits,
         };
         self.state = ClaimState::Abandoned { ceded: self.is_ceded() };
-        let last = [ClaimAction::Count("answered_elsewhere"), ClaimAction::Leave(record)];
+        let last = [ClaimAction::Count(ClaimOutcome::AnsweredElsewhere), ClaimAction::Leave(record)];
         Step { actions: first.into_iter().chain(last).collect(), then: Then::Nothing }
     }
 }

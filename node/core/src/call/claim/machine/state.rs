@@ -3,7 +3,7 @@
 use super::super::super::CallPhase;
 use super::super::Winner;
 use crate::ids::NodeId;
-use crate::io::ClaimStage;
+use crate::io::{ClaimOutcome, ClaimStage};
 
 /// How the claim of a call stands. A *rival* is another node that has the same INVITE.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -134,7 +134,7 @@ pub(in crate::call) enum RecordFate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::call) enum ClaimAction {
     /// Count what became of the claim.
-    Count(&'static str),
+    Count(ClaimOutcome),
     /// Go on without the log: stop the budget, count it.
     Degrade,
     /// Dial, where all else is ready.

@@ -108,7 +108,7 @@ fn machine(state: ClaimState) -> CallClaim {
 
 fn said(step: &Step) -> String {
     let action = |action: &ClaimAction| match action {
-        ClaimAction::Count(what) => format!("#{what}"),
+        ClaimAction::Count(what) => format!("#{}", what.label()),
         other => format!("{other:?}"),
     };
     let then = (step.then != Then::Nothing).then(|| format!("=> {:?}", step.then));
