@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Methods of the two objects that everything meets in.
-const METHODS: [(&str, usize); 2] = [("Call", 186), ("Sbc", 60)];
+const METHODS: [(&str, usize); 2] = [("Call", 176), ("Sbc", 60)];
 /// Fields of the largest struct written by hand.
 const FIELDS: usize = 37;
 /// Lines of the longest function that is not a table.
 const LINES: usize = 109;
 /// Files of a module that call each other in one circle, its `mod.rs` apart.
-const CIRCLES: [(&str, usize); 5] = [("call", 17), ("sbc", 0), ("sbc/gate", 0), ("subscription", 0), ("message", 0)];
+const CIRCLES: [(&str, usize); 5] = [("call", 15), ("sbc", 0), ("sbc/gate", 0), ("subscription", 0), ("message", 0)];
 
 /// A file's code: without comments, the contents of strings, and unit tests.
 fn code(text: &str) -> String {

@@ -17,7 +17,7 @@ impl Call {
         match self.two_hundred.on_due(cx, side) {
             Due::Nothing => {}
             Due::Repeated if !self.emergency => {}
-            Due::Repeated | Due::Waits => _ = self.ask_media(cx),
+            Due::Repeated | Due::Waits => self.media.ask(cx),
             Due::GivenUp => self.give_up_2xx(cx, side),
         }
     }
@@ -28,7 +28,7 @@ impl Call {
         // An answer that it waited for will not come: the other leg's 2xx gets its ACK before the BYE.
         self.ack_unanswered(cx);
         self.two_hundred.forget(side);
-        if self.phase == CallPhase::Answered && self.emergency && self.is_heard(cx, side) != Some(false) {
+        if self.phase == CallPhase::Answered && self.emergency && self.media.is_heard(cx.now.mono, side) != Some(false) {
             cx.count(Counter::Misrouted("ACK", MisrouteAction::Missing));
             return self.flush_bye(cx, side);
         }
@@ -43,7 +43,7 @@ impl Call {
     /// The far end's ACK for a 2xx. `message` may carry the answer.
     pub fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
         self.ladder.received(cx.now.unix, self.leg(side).realm, back, message);
-        self.learn_session_id(side, message);
+        self.session_ids.learn(side, message);
         let at = self.toward(side);
         let (leg, half) = self.leg_and_half(at);
         leg.learn_path(&half.dialog, back);
@@ -54,7 +54,7 @@ impl Call {
             self.send_on(cx, at.other(), ack, Purpose::Ack(owed.cseq));
             if let Some(before) = owed.before.filter(|_| body::find_sdp(message).is_none()) {
                 // RFC 3261 §13.2.2.4 wants an answer here. Without one the offer came to nothing.
-                self.take_back(cx, before);
+                self.offer_answer().take_back(cx, before);
             }
         }
         self.flush_bye(cx, side);
@@ -120,7 +120,7 @@ impl Call {
             return;
         }
         let mut ack = dialog.ack(cseq);
-        self.put_session_id(Side::Callee, &mut ack);
+        self.session_ids.put(Side::Callee, &mut ack);
         self.peer(Side::Callee).authorize(cx, &mut ack);
         let branch = cx.mint_branch();
         ack.insert_first(HeaderId::Via, cx.via(&path, &branch));
@@ -133,7 +133,7 @@ impl Call {
             cx.send(back, tls_name.clone(), payload);
         }
         let mut bye = dialog.request(&Method::Bye);
-        self.put_session_id(Side::Callee, &mut bye);
+        self.session_ids.put(Side::Callee, &mut bye);
         let (plain, way) = (bye.clone(), Way { back, tls_name });
         let mut peer = self.peer(Side::Callee);
         peer.authorize(cx, &mut bye);

@@ -3,7 +3,6 @@
 use super::challenge::Challenged;
 use super::claim::{ClaimEvent, Then};
 use super::failure::Failure;
-use super::media::MediaPhase;
 use super::outgoing::Purpose;
 use super::redirect::Redirector;
 use super::services::Services;
@@ -94,7 +93,7 @@ impl Call {
 
     /// Goes on with a 2xx that waited for ports or a PRACK.
     pub(super) fn release_answer(&mut self, cx: &mut Services) {
-        if self.phase != CallPhase::Dialling || self.media.phase == MediaPhase::Opening {
+        if self.phase != CallPhase::Dialling || self.media.is_opening() {
             return;
         }
         let Some((index, response)) = self.uac.take_answer() else { return };
@@ -108,7 +107,7 @@ impl Call {
     fn answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
         let Some(tx) = self.invite_tx.take() else { return };
         // A dialog that was ended is answered by nobody.
-        self.learn_session_id(Side::Callee, response);
+        self.session_ids.learn(Side::Callee, response);
         let Some(pair) = self.pairs.of_response(cx, self.uid, index, response) else {
             self.invite_tx = Some(tx);
             self.reject_answer(cx, index, response);
@@ -139,7 +138,7 @@ impl Call {
         let invite = self.invite.clone();
         self.caller.session.accept(cx, &self.caller.trunk, &invite, &mut draft);
         self.callee.session.on_accepted(cx, &self.callee.trunk, response);
-        self.put_body(cx, called, response, has_offer, &mut draft);
+        self.offer_answer().put(cx, called, response, has_offer, &mut draft);
         if owed && body::find_sdp(response).is_none() {
             // Its offer has no other answer (RFC 3261 §13.2.1): more than any other body, which comes from a gateway, needs.
             draft.set_body(Some("application/sdp"), self.pairs[caller].local_sdp.clone());
@@ -302,6 +301,6 @@ impl Call {
         cx.shape(here, there, message.method(), self.emergency, draft);
         headers::strip_our_credentials(cx, here, draft);
         // Only the answer to a delayed offer says anything of media here.
-        self.put_body(cx, from, message, message.method() == &Method::Ack, draft);
+        self.offer_answer().put(cx, from, message, message.method() == &Method::Ack, draft);
     }
 }

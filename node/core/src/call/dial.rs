@@ -3,11 +3,10 @@
 use super::address::{is_sips, request_uri, to_value};
 use super::attempt::Attempt;
 use super::challenge::{Challenged, Known, Retry, raise_cseq};
-use super::media::MediaPhase;
 use super::services::{LOOP_PARAM, Services};
 use super::timer::{CallTimer, Timer};
 use super::uac::Revived;
-use super::{Call, CallPhase, headers};
+use super::{Call, CallPhase, body, headers};
 use crate::dialog::Dialog;
 use crate::ids::ResolveId;
 use crate::io::{ResolveError, ReturnPath, Side, Target};
@@ -29,7 +28,7 @@ impl Call {
     pub(super) fn try_dial(&mut self, cx: &mut Services) {
         let ready = matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling)
             && self.claim.may_dial()
-            && self.media.phase != MediaPhase::Opening
+            && !self.media.is_opening()
             && !self.uac.is_asking();
         if !ready {
             // The DNS need not wait for the rest.
@@ -82,11 +81,11 @@ impl Call {
     /// Ports or the DNS took too long: on without them.
     pub(super) fn on_prepare_limit(&mut self, cx: &mut Services) {
         // A later target may be on another side than the ports, and wait for others.
-        let waits = self.phase == CallPhase::Dialling && self.media.phase == MediaPhase::Opening;
+        let waits = self.phase == CallPhase::Dialling && self.media.is_opening();
         if self.phase != CallPhase::Preparing && !waits {
             return;
         }
-        if self.media.phase == MediaPhase::Opening {
+        if self.media.is_opening() {
             self.media.on_open_failed();
         }
         if self.uac.targets.stop_waiting() {
@@ -150,8 +149,8 @@ impl Call {
         let invite = self.invite.clone();
         self.offer_100rel(cx, &mut draft);
         self.callee.session.offer(cx, &self.callee.trunk, &mut draft);
-        self.put_body(cx, called.other(), &invite, false, &mut draft);
-        self.open_first_offer();
+        self.offer_answer().put(cx, called.other(), &invite, false, &mut draft);
+        self.pairs.begin_offer(body::find_sdp(&self.invite).map(|_| Side::Caller));
         let retry = self.first_retry(cx, &mut draft);
         let path = self.callee.path;
         let branch = cx.mint_branch();
@@ -239,7 +238,7 @@ impl Call {
         let dialog = &mut self.pairs[called].dialog;
         (dialog.local_cseq, dialog.remote_tag) = (cseq, None);
         dialog.route_set.clear();
-        self.open_first_offer();
+        self.pairs.begin_offer(body::find_sdp(&self.invite).map(|_| Side::Caller));
         let mut draft = retry.draft.clone();
         self.peer(Side::Callee).authorize(cx, &mut draft);
         let Some(attempt) = self.uac.attempt_mut(index) else { return Challenged::Refused };

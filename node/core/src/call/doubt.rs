@@ -47,11 +47,11 @@ impl Call {
         let held = vec![(back, request.clone())];
         self.doubts[at] = Some(Box::new(Doubt { until: cx.after(LONGEST), held, heard: None, looked: false, there: false }));
         cx.start_timer(LOOK, Timer::Call(self.id, CallTimer::Doubt(side)));
-        self.ask_media(cx);
+        self.media.ask(cx);
         if self.phase != CallPhase::Over && !self.leg(side).gone {
             let to = self.dialog_of(side, request);
             let mut options = self.pairs[to].dialog.request(&Method::Options);
-            self.put_session_id(side, &mut options);
+            self.session_ids.put(side, &mut options);
             self.send_on(cx, to, options, Purpose::Question);
         }
     }
@@ -89,11 +89,11 @@ impl Call {
     /// Time to look where media come from, or to decide. What is then to go on.
     pub fn on_doubt_due(&mut self, cx: &mut Services, side: Side) -> Vec<(ReturnPath, Message)> {
         let at = usize::from(side == Side::Callee);
-        let now = self.last_heard(side);
+        let now = self.media.last_heard(side);
         let Some(doubt) = &mut self.doubts[at] else { return Vec::new() };
         if !std::mem::replace(&mut doubt.looked, true) {
             let rest = doubt.until.since(cx.now.mono);
-            self.ask_media(cx);
+            self.media.ask(cx);
             cx.start_timer(rest, Timer::Call(self.id, CallTimer::Doubt(side)));
             return Vec::new();
         }

@@ -48,7 +48,7 @@ impl Call {
             self.pairs[pair.toward(side)].offer = None;
             // Media may still follow another dialog.
             if let Ok(sdp) = Sdp::parse(&self.pairs[pair.toward(side)].remote_sdp) {
-                self.described(cx, pair.toward(side), &sdp, None);
+                self.offer_answer().described(cx, pair.toward(side), &sdp, None);
             }
         }
     }

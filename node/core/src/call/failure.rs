@@ -75,7 +75,7 @@ impl Call {
                 draft.push(HeaderId::Contact, contact);
             }
         }
-        self.put_body(cx, pair.callee(), response, false, &mut draft);
+        self.offer_answer().put(cx, pair.callee(), response, false, &mut draft);
         self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
         cx.respond(tx, &mut draft);
         self.q850 = cause_of(response).or(self.q850);

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use super::courier::{Answer, Failed};
-use super::describe::Agreed;
 use super::failure::upstream;
+use super::offer_answer::Agreed;
 use super::outgoing::Purpose;
 use super::reliable::{self, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::two_hundred::Accepted;
-use super::{Call, CallPhase, body, describe, headers};
+use super::{Call, CallPhase, body, headers, offer_answer};
 use crate::crossing::{Asked, Crossing, Loss, Origin, State};
 use crate::dialog::{DialogRef, PairId};
 use crate::io::{ReturnPath, Side};
@@ -47,6 +47,12 @@ impl Exchange {
     }
 }
 
+/// True for requests that, with their 2xx, say where further requests go: RFC 3261 §12.2, RFC 3311 §5.1, RFC 6665 §4.4.1, RFC 3515 §2.2.
+/// In a 200 to OPTIONS a Contact means something else (RFC 3261 §11.2).
+fn refreshes_target(method: &Method) -> bool {
+    matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer)
+}
+
 impl Call {
     pub(super) fn forward(&mut self, cx: &mut Services, from: DialogRef, tx: ServerTxId, back: ReturnPath, request: &Message) {
         let to = from.other();
@@ -65,7 +71,7 @@ impl Call {
             return;
         }
         self.note_for_dispatch(cx, request);
-        let streams = if describe::counts(request) { body::Descriptions::of(request).streams() } else { 0 };
+        let streams = if offer_answer::counts(request) { body::Descriptions::of(request).streams() } else { 0 };
         if matches!(request.method(), Method::Invite | Method::Update) {
             self.media.on_offer();
         }
@@ -156,13 +162,13 @@ impl Call {
         match request {
             Some(request) => {
                 let offers = self.keep_agreed(id);
-                self.put_body(cx, from, request, !offers, &mut draft);
+                self.offer_answer().put(cx, from, request, !offers, &mut draft);
             }
             None => {
                 if method == &Method::Invite {
                     draft.set_body(Some("application/sdp"), self.pairs[to].local_sdp.clone());
                 }
-                self.put_session_id(to.side, &mut draft);
+                self.session_ids.put(to.side, &mut draft);
             }
         }
         draft
@@ -184,7 +190,7 @@ impl Call {
         };
         let to = crossing.to();
         self.ladder.received(cx.now.unix, self.leg(to.side).realm, back, response);
-        self.learn_session_id(to.side, response);
+        self.session_ids.learn(to.side, response);
         if action == ResponseAction::Absorb {
             return;
         }
@@ -220,7 +226,7 @@ impl Call {
         }
         let Some(mut crossing) = self.courier().take(cx, id, Some(tx)) else { return };
         let (from, to) = (crossing.from(), crossing.to());
-        if accepted && describe::refreshes_target(response.method()) {
+        if accepted && refreshes_target(response.method()) {
             // RFC 3261 §12.2.2: with the acceptance, and not before: a request that is refused changes nothing.
             if let Some(asked) = crossing.asked() {
                 self.pairs[from].dialog.on_target_refresh(&asked.request);
@@ -318,7 +324,7 @@ impl Call {
             let leg = self.leg_mut(at.side);
             leg.session.accept(cx, &leg.trunk, request, &mut draft);
         }
-        self.put_body(cx, at.other(), response, offered, &mut draft);
+        self.offer_answer().put(cx, at.other(), response, offered, &mut draft);
         let realm = self.leg(at.side).realm;
         self.ladder.sent(cx.now.unix, realm, back, &draft);
         let payload = cx.respond(*tx, &mut draft);
@@ -340,7 +346,7 @@ impl Call {
         let Some(mut crossing) = self.courier().take(cx, id, None) else { return };
         self.take_contacts_back(&mut crossing.facts);
         if let Some(before) = crossing.facts.before.take() {
-            self.take_back(cx, before);
+            self.offer_answer().take_back(cx, before);
         }
         let (from, to, invite) = (crossing.from(), crossing.to(), crossing.is(&Method::Invite));
         let Some(asked) = crossing.into_asked() else { return self.on_refresh_failed(cx, to.side, status) };

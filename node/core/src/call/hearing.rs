@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::Call;
-use super::media::MediaPhase;
-use super::services::Services;
-use crate::io::{MediaCommand, Output, Side, SideHeard};
+use crate::io::{Side, SideHeard};
 use crate::time::Instant;
 
 /// A far end that sent something within this time is there: RTP comes each 20 ms, RTCP of one that is silent each 5 s (RFC 3550 §6.2).
@@ -31,36 +28,46 @@ impl Hearing {
             Side::Callee => &self.sides[1],
         }
     }
+
+    /// The engine has said what it hears.
+    pub(super) fn note(&mut self, now: Instant, sides: [SideHeard; 2]) {
+        for (heard, said) in self.sides.iter_mut().zip(sides) {
+            if said.packets > heard.last.packets {
+                heard.rose = Some(now);
+            }
+            heard.last = said;
+        }
+    }
+
+    /// What it has said last of a side.
+    pub(super) fn last(&self, side: Side) -> SideHeard {
+        self.of(side).last
+    }
+
+    /// Something came from that side lately.
+    pub(super) fn lately(&self, now: Instant, side: Side) -> bool {
+        self.of(side).rose.is_some_and(|at| now.since(at) < LATELY)
+    }
 }
 
-impl Call {
-    /// Asks the media engine what it hears. False: there is none to ask.
-    pub(super) fn ask_media(&self, cx: &mut Services) -> bool {
-        let open = self.media.phase == MediaPhase::Open && !self.media.ports.is_empty();
-        if open {
-            cx.out.push_back(Output::Media(MediaCommand::Ask { media: self.media.id }));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_is_heard_for_a_while_after_its_last_packet() {
+        let at = |s| Instant::from_micros(1_000_000) + Duration::from_secs(s);
+        let mut hearing = Hearing::default();
+        let heard = |packets| SideHeard { packets, ..SideHeard::default() };
+        // When, how many packets of the caller there were; whether it is heard then and the called side.
+        for (time, packets, lately) in [(0, 0, false), (1, 5, true), (5, 5, true), (10, 5, true), (11, 5, false), (12, 6, true)] {
+            hearing.note(at(time), [heard(packets), heard(0)]);
+            assert_eq!(
+                (hearing.lately(at(time), Side::Caller), hearing.lately(at(time), Side::Callee)),
+                (lately, false),
+                "{time}"
+            );
+            assert_eq!(hearing.last(Side::Caller).packets, packets);
         }
-        open
-    }
-
-    pub(super) fn on_heard(&mut self, cx: &Services, sides: [SideHeard; 2]) {
-        self.on_heard_in_doubt(sides);
-        for (heard, now) in self.media.hearing.sides.iter_mut().zip(sides) {
-            if now.packets > heard.last.packets {
-                heard.rose = Some(cx.now.mono);
-            }
-            heard.last = now;
-        }
-    }
-
-    /// What the engine has said last of a side.
-    pub(super) fn last_heard(&self, side: Side) -> SideHeard {
-        self.media.hearing.of(side).last
-    }
-
-    /// Media came from that side lately. `None`: nobody can tell, for they do not pass here.
-    pub(super) fn is_heard(&self, cx: &Services, side: Side) -> Option<bool> {
-        let rose = self.media.hearing.of(side).rose;
-        (self.media.phase != MediaPhase::Off).then(|| rose.is_some_and(|at| cx.now.mono.since(at) < LATELY))
     }
 }

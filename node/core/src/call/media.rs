@@ -4,20 +4,16 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::describe::stands;
 use super::hearing::Hearing;
 use super::leg::Leg;
 use super::remote::{Said, remote_of};
 use super::services::Services;
-use super::setup::PREPARE_LIMIT;
-use super::timer::{CallTimer, Timer};
-use super::{Call, CallPhase};
-use crate::dialog::{DialogRef, Half};
+use crate::dialog::Half;
 use crate::ids::MediaId;
-use crate::io::{Counter, MediaCommand, MediaEvent, MediaStats, Output, Realm, Side, StreamPorts, StreamRemote};
-use crate::policy::{PastUs, latches, past_us};
+use crate::io::{MediaCommand, MediaStats, Output, Realm, Side, SideHeard, StreamPorts, StreamRemote};
+use crate::policy::{PastUs, latches};
 use crate::sip::{Carrier, LineRewrite, MediaLine, Sdp, SdpRewrite};
-use crate::targets::Candidate;
+use crate::time::Instant;
 
 /// Streams of one call at the most; further m-lines are passed on without being anchored.
 pub(super) const MAX_STREAMS: usize = 32;
@@ -27,7 +23,7 @@ pub(super) type Remotes = Vec<[Option<StreamRemote>; 2]>;
 
 /// Where the session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MediaPhase {
+enum MediaPhase {
     /// SDP passes untouched: no engine, or it failed.
     Off,
     /// Ports were asked for.
@@ -44,13 +40,13 @@ pub(super) enum MediaPhase {
 #[derive(Debug)]
 pub(super) struct CallMedia {
     /// The session.
-    pub id: MediaId,
+    id: MediaId,
     /// Where it stands.
-    pub phase: MediaPhase,
+    phase: MediaPhase,
     /// Our ports, by m-line.
-    pub ports: Vec<StreamPorts>,
+    ports: Vec<StreamPorts>,
     /// Last counters.
-    pub stats: MediaStats,
+    stats: MediaStats,
     asked: usize,
     realms: [Realm; 2],
     /// Of an emergency call.
@@ -65,7 +61,7 @@ pub(super) struct CallMedia {
     /// A target waits for the ports.
     awaited: bool,
     /// What was heard of the far ends.
-    pub(super) hearing: Hearing,
+    hearing: Hearing,
 }
 
 impl CallMedia {
@@ -92,6 +88,53 @@ impl CallMedia {
     pub(super) fn restored(self, ports: Vec<StreamPorts>) -> CallMedia {
         let phase = if ports.is_empty() { MediaPhase::Off } else { self.phase };
         CallMedia { phase, asked: ports.len(), ports, ..self }
+    }
+
+    /// The session.
+    pub(super) fn id(&self) -> MediaId {
+        self.id
+    }
+
+    /// True while ports were asked for and are not there.
+    pub(super) fn is_opening(&self) -> bool {
+        self.phase == MediaPhase::Opening
+    }
+
+    /// True where descriptions pass untouched.
+    pub(super) fn is_off(&self) -> bool {
+        self.phase == MediaPhase::Off
+    }
+
+    /// True when it has ports.
+    pub(super) fn has_ports(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
+    /// The counters, once it is closed.
+    pub(super) fn stats(&self) -> MediaStats {
+        self.stats
+    }
+
+    /// Asks the engine what it hears, where there is one.
+    pub(super) fn ask(&self, cx: &mut Services) {
+        if self.phase == MediaPhase::Open && self.has_ports() {
+            cx.out.push_back(Output::Media(MediaCommand::Ask { media: self.id }));
+        }
+    }
+
+    /// The engine has said what it hears, of the caller's side first.
+    pub(super) fn on_heard(&mut self, now: Instant, sides: [SideHeard; 2]) {
+        self.hearing.note(now, sides);
+    }
+
+    /// What the engine has said last of a side.
+    pub(super) fn last_heard(&self, side: Side) -> SideHeard {
+        self.hearing.last(side)
+    }
+
+    /// Media came from that side lately. `None`: nobody can tell, for they do not pass here.
+    pub(super) fn is_heard(&self, now: Instant, side: Side) -> Option<bool> {
+        (!self.is_off()).then(|| self.hearing.lately(now, side))
     }
 
     /// On which side the called party will be, as far as one knows before anything is asked for.
@@ -166,7 +209,7 @@ impl CallMedia {
     }
 
     /// The far end of `leg` described its media: tells the engine what changed. `offer`: what it answers.
-    fn on_remote_sdp(&mut self, cx: &mut Services, (leg, half): (&Leg, &Half), sdp: &Sdp, offer: Option<&Sdp>) {
+    pub(super) fn on_remote_sdp(&mut self, cx: &mut Services, (leg, half): (&Leg, &Half), sdp: &Sdp, offer: Option<&Sdp>) {
         let side = leg.side;
         if half.remote_sdp != sdp.raw() {
             let count = &mut self.descriptions[index(side)];
@@ -297,8 +340,17 @@ impl CallMedia {
         self.phase == MediaPhase::Closing
     }
 
+    /// The engine does not answer a close: it is over. False: it was over before.
+    pub(super) fn give_up_closing(&mut self) -> bool {
+        let closing = self.phase == MediaPhase::Closing;
+        if closing {
+            self.phase = MediaPhase::Closed;
+        }
+        closing
+    }
+
     /// True once when the ports are decided that a target waits for.
-    fn is_awaited(&mut self) -> bool {
+    pub(super) fn is_awaited(&mut self) -> bool {
         self.phase != MediaPhase::Opening && std::mem::take(&mut self.awaited)
     }
 
@@ -319,75 +371,10 @@ impl CallMedia {
     }
 }
 
-impl Call {
-    /// The media engine reports on this call's session.
-    pub fn on_media(&mut self, cx: &mut Services, event: &MediaEvent) {
-        match event {
-            MediaEvent::Opened { first, ports, .. } => self.media.on_opened(*first, ports),
-            MediaEvent::OpenFailed { .. } => {
-                cx.count(Counter::Unanchored(self.class()));
-                self.media.on_open_failed();
-            }
-            MediaEvent::Latched { .. } => return,
-            MediaEvent::Heard { caller, callee, .. } => return self.on_heard(cx, [*caller, *callee]),
-            MediaEvent::Closed { stats, .. } => {
-                if self.media.on_closed(*stats) {
-                    self.on_media_closed(cx);
-                }
-                return;
-            }
-        }
-        if self.phase == CallPhase::Over {
-            return;
-        }
-        if self.phase == CallPhase::Preparing || self.media.is_awaited() {
-            self.try_dial(cx);
-        }
-        self.release_provisional(cx);
-        self.release_answer(cx);
-        self.release_crossings(cx);
-    }
-
-    /// True when a target is on another side than the ports: it is dialled when there are others.
-    pub(super) fn waits_for_ports(&mut self, cx: &mut Services, candidate: &Candidate) -> bool {
-        let waits = !self.media.reach(cx, candidate.realm);
-        if waits {
-            self.uac.targets.push_front(candidate.clone());
-            // What was dialled with the ports that are gone cannot have the call back.
-            self.uac.forget_passed_over();
-            if self.timers.prepare.is_none() {
-                self.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(self.id, CallTimer::Prepare)));
-            }
-        }
-        waits
-    }
-
-    /// The far end of a dialog described its media: what is not news (the same again) leaves them as they are. `offer`: what it answers.
-    pub(super) fn described(&mut self, cx: &mut Services, at: DialogRef, sdp: &Sdp, offer: Option<&Sdp>) {
-        let leg = match at.side {
-            Side::Caller => &self.caller,
-            Side::Callee => &self.callee,
-        };
-        let half = &mut self.pairs[at];
-        self.media.on_remote_sdp(cx, (leg, half), sdp, offer);
-        half.remote_sdp = sdp.raw().clone();
-    }
-
-    /// What becomes of this call's media that are not relayed.
-    pub(super) fn past_us(&self, cx: &Services) -> PastUs {
-        past_us(cx.config.trunk(&self.caller.trunk), cx.config.trunk(&self.callee.trunk))
-    }
-
-    /// A description without what the codec lists of the two trunks keep from crossing.
-    pub(super) fn fewer_codecs(&self, cx: &Services, sdp: Sdp, bytes: Bytes) -> (Sdp, Bytes) {
-        let lists = [&self.caller.trunk, &self.callee.trunk].map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
-        if lists == [None, None] {
-            return (sdp, bytes);
-        }
-        let allowed = |name: &str| lists.iter().flatten().all(|list| list.allows(name));
-        let fewer = sdp.without_codecs(&allowed).and_then(|out| Some((Sdp::parse(&out).ok()?, out)));
-        fewer.unwrap_or((sdp, bytes))
-    }
+/// What an answer may not bring back: of lines that were not offered, or refused by the offer itself, there is nothing to answer
+/// (RFC 3264 §6). `None`: it is an offer.
+fn stands(offer: Option<&Sdp>, line: usize) -> bool {
+    offer.is_none_or(|offer| offer.media().get(line).is_some_and(|offered| offered.port != 0))
 }
 
 fn index(side: Side) -> usize {

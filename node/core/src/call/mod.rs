@@ -15,7 +15,6 @@ mod challenge;
 mod claim;
 mod courier;
 mod course;
-mod describe;
 mod dial;
 mod doubt;
 mod early;
@@ -33,8 +32,10 @@ mod leg;
 mod lines;
 mod media;
 mod offer;
+mod offer_answer;
 mod outgoing;
 mod pairs;
+mod ports;
 mod provisional;
 mod reason;
 mod record;
@@ -87,6 +88,7 @@ use claim::CallClaim;
 pub use forward::Exchange;
 pub use journal::Journal;
 use media::CallMedia;
+use offer_answer::OfferAnswer;
 pub use setup::NewCall;
 
 use crate::crossing::Crossings;
@@ -236,6 +238,12 @@ impl Call {
         self.leg(at.side).far(&self.pairs[at].dialog)
     }
 
+    /// What a description on its way changes.
+    fn offer_answer(&mut self) -> OfferAnswer<'_> {
+        let class = self.class();
+        OfferAnswer { media: &mut self.media, pairs: &mut self.pairs, caller: &self.caller, callee: &self.callee, class }
+    }
+
     /// True once nothing is left to do but what the log has to hear: all else can be forgotten.
     pub fn is_done(&self) -> bool {
         self.phase == CallPhase::Over
@@ -254,7 +262,7 @@ impl Call {
 
     /// The present media session.
     pub fn media_id(&self) -> crate::ids::MediaId {
-        self.media.id
+        self.media.id()
     }
 
     /// True for a call that another node has, and of which this one says nothing.
@@ -306,7 +314,7 @@ impl Call {
         store_pb::DialogRecord {
             caller: Some(of(Side::Caller)),
             callee: Some(of(Side::Callee)),
-            media_profile: if self.media.ports.is_empty() { "none".into() } else { "rtp".into() },
+            media_profile: if self.media.has_ports() { "rtp".into() } else { "none".into() },
         }
     }
 }

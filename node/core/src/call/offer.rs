@@ -1,10 +1,13 @@
-//! Who has an offer open (RFC 3264, RFC 6337): the glare rules of UPDATE (RFC 3311 §5.2).
+//! Offers of requests that are passed on (RFC 3264, RFC 6337): who has one open, and the glare rules of UPDATE (RFC 3311 §5.2); when one stands,
+//! and when it is taken back.
 
+use super::body::Unusable;
 use super::forward::Exchange;
 use super::services::Services;
-use super::{Call, body};
+use super::{Call, body, reliable};
 use crate::crossing::Crossing;
-use crate::dialog::DialogRef;
+use crate::ctx::AGENT;
+use crate::dialog::{DialogRef, PairId};
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Message, Method};
 use crate::transaction::ServerTxId;
@@ -36,13 +39,80 @@ fn verdict(from: Side, offers: bool, way: InTheWay) -> Option<u16> {
 }
 
 impl Call {
-    /// The INVITE is written: its offer is open on both sides, and in each early dialog.
-    pub(super) fn open_first_offer(&mut self) {
-        let offer = body::find_sdp(&self.invite).map(|_| Side::Caller);
-        for side in [Side::Caller, Side::Callee] {
-            let at = self.toward(side);
-            self.pairs[at].offer = offer;
+    /// A request is about to cross: keeps what stands, should it bring an offer, or a 2xx with one. True: it does.
+    pub(super) fn keep_agreed(&mut self, id: u64) -> bool {
+        let Some(crossing) = self.crossings.get(id) else { return false };
+        let offers = crossing.facts.offered || crossing.is(&Method::Invite);
+        // One that goes out again brings what it brought before.
+        if offers && crossing.facts.before.is_none() {
+            let pair = crossing.to().pair;
+            let agreed = self.offer_answer().agreed(pair);
+            if let Some(crossing) = self.crossings.get_mut(id) {
+                crossing.facts.before = Some(agreed);
+            }
         }
+        offers
+    }
+
+    /// A provisional response to a re-INVITE: a reliable one with the answer settles it, whatever the final response is (RFC 6141 §3.4).
+    pub(super) fn note_early_answer(&mut self, id: u64, response: &Message) {
+        let described = reliable::rseq_of(response).is_some() && body::find_sdp(response).is_some();
+        let Some(crossing) = self.crossings.get_mut(id).filter(|_| described) else { return };
+        if crossing.facts.offered {
+            crossing.facts.answered = true;
+            let pair = crossing.to().pair;
+            self.settled(pair);
+        } else {
+            crossing.facts.early_offer = true;
+        }
+    }
+
+    /// An exchange of offer and answer came to its end in that pair: requests that are still open there do not take it back
+    /// (RFC 6141 §3.3).
+    fn settled(&mut self, pair: PairId) {
+        for crossing in self.crossings.iter_mut().filter(|c| c.to().pair == pair) {
+            crossing.facts.before = None;
+        }
+    }
+
+    /// The final response to a request that was passed on: its offer stands, waits for an answer in the ACK, or is taken back
+    /// (RFC 3261 §14.1, RFC 3311 §5.2; RFC 3262 §5 for PRACK).
+    pub(super) fn conclude(&mut self, cx: &mut Services, crossing: &mut Crossing<Exchange>, response: &Message) {
+        let accepted = response.status().is_some_and(|status| (200..300).contains(&status));
+        let described = body::find_sdp(response).is_some();
+        let from = crossing.from();
+        let Some(before) = crossing.facts.before.take() else {
+            let prack = crossing.asked().filter(|asked| asked.request.method() == &Method::Prack);
+            if accepted && prack.is_some_and(|asked| body::find_sdp(&asked.request).is_some()) {
+                self.settled(from.pair);
+            }
+            return;
+        };
+        match (accepted, crossing.facts.offered, described) {
+            (true, true, true) => self.settled(from.pair),
+            (true, false, true) => self.two_hundred.keep_before(from.side, before),
+            (true, false, false) => {}
+            // A 2xx without an answer, too: nobody knows what was agreed.
+            (true, true, false) | (false, ..) => self.offer_answer().take_back(cx, before),
+        }
+    }
+
+    /// Refuses an offer within the call that nobody could anchor. The call goes on with what it has, an emergency too.
+    pub(super) fn refuse_unusable(
+        &mut self,
+        cx: &mut Services,
+        side: Side,
+        tx: ServerTxId,
+        back: &ReturnPath,
+        request: &Message,
+        fault: Unusable,
+    ) {
+        let mut draft = request.response(fault.status(), None);
+        let (name, value) = fault.field(AGENT);
+        draft.push_named(name, value);
+        let realm = self.leg(side).realm;
+        self.ladder.sent(cx.now.unix, realm, back, &draft);
+        cx.respond(tx, &mut draft);
     }
 
     /// Whose offer is open in a dialog.

@@ -122,6 +122,12 @@ impl Pairs {
         self.current
     }
 
+    /// The INVITE is written: its offer is open on both sides, and in each early dialog.
+    pub(super) fn begin_offer(&mut self, of: Option<Side>) {
+        let pair = &mut self.all[self.current.place()].0;
+        (pair.caller.offer, pair.callee.offer) = (of, of);
+    }
+
     /// The INVITE was sent.
     pub(super) fn on_invited(&mut self, attempt: u32) {
         self.early(self.current).attempt = Some(attempt);

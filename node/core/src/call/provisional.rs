@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::challenge::MAX_TRIES;
-use super::describe::same_session;
+use super::offer_answer::same_session;
 use super::outgoing::Purpose;
 use super::reliable::{self, OPTION, Open, Order, RAck, Waiting, Wish};
 use super::services::Services;
@@ -47,7 +47,7 @@ impl Call {
             return;
         }
         self.note_dialog(cx, pair, response);
-        self.learn_session_id(Side::Callee, response);
+        self.session_ids.learn(Side::Callee, response);
         let status = response.status().unwrap_or(180);
         // RFC 6228 §4: only for those who understand it.
         let wanted = status != 199 || reliable::has_option(&self.invite, HeaderId::Supported, "199");
@@ -67,7 +67,7 @@ impl Call {
         let delayed = body::find_sdp(&self.invite).is_none();
         let preview = ours && theirs.is_none() && delayed;
         if !preview || sdp.is_none() {
-            self.put_body(cx, pair.callee(), response, !delayed, &mut draft);
+            self.offer_answer().put(cx, pair.callee(), response, !delayed, &mut draft);
         }
         if ours {
             draft.push(HeaderId::Require, OPTION);
@@ -153,7 +153,7 @@ impl Call {
         let called = pair.callee();
         let mut prack = self.pairs[called].dialog.request(&Method::Prack);
         prack.push(HeaderId::RAck, format!("{rseq} {cseq} INVITE"));
-        self.put_session_id(Side::Callee, &mut prack);
+        self.session_ids.put(Side::Callee, &mut prack);
         self.send_on(cx, called, prack, Purpose::Alone);
         if cx.credentials(&self.callee.trunk).is_some() {
             // It may be sent again with an answer to a challenge, each time with the next number (RFC 3261 §22.2).
@@ -274,7 +274,7 @@ impl Call {
         let mut draft = request.response(200, None);
         draft.set_body(Some("application/sdp"), half.local_sdp.clone());
         if let Ok(sdp) = Sdp::parse(&body::sdp_bytes(&span)) {
-            self.described(cx, at, &sdp, None);
+            self.offer_answer().described(cx, at, &sdp, None);
         }
         self.ladder.sent(cx.now.unix, self.caller.realm, back, &draft);
         cx.respond(tx, &mut draft);

@@ -54,7 +54,7 @@ impl Call {
             && let Ok(sdp) = Sdp::parse(&bytes)
         {
             // The far end moved its media with its answer.
-            self.described(cx, to, &sdp, None);
+            self.offer_answer().described(cx, to, &sdp, None);
         }
     }
 
@@ -86,7 +86,7 @@ impl Call {
         let mut draft = request.response(200, None);
         draft.push(HeaderId::Contact, self.leg(side).contact(cx, &self.pairs[at]));
         draft.push(HeaderId::Allow, super::ALLOW);
-        self.put_session_id(side, &mut draft);
+        self.session_ids.put(side, &mut draft);
         let leg = self.leg_mut(side);
         leg.session.accept(cx, &leg.trunk, request, &mut draft);
         let realm = self.leg(side).realm;

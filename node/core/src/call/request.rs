@@ -16,7 +16,7 @@ impl Call {
     pub fn on_request(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         let realm = self.leg(side).realm;
         self.ladder.received(cx.now.unix, realm, &back, request);
-        self.learn_session_id(side, request);
+        self.session_ids.learn(side, request);
         let at = self.dialog_of(side, request);
         if self.phase == CallPhase::Over || self.leg(side).gone {
             // RFC 5407 §3.2.1: the dialog is there until our own BYE is answered, and one that crosses it is as good.
@@ -84,7 +84,7 @@ impl Call {
         if status == 500 {
             draft.push(HeaderId::RetryAfter, (1 + request.cseq() % 9).to_string());
         }
-        self.put_session_id(side, &mut draft);
+        self.session_ids.put(side, &mut draft);
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, back, &draft);
         cx.respond(tx, &mut draft);

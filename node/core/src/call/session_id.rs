@@ -29,6 +29,15 @@ impl SessionIds {
         }
     }
 
+    /// A message of a far end came.
+    pub(super) fn learn(&mut self, side: Side, message: &Message) {
+        let Some(uuid) = own_uuid(message) else { return };
+        match side {
+            Side::Caller => self.caller = Some(uuid),
+            Side::Callee => self.callee = Some(uuid),
+        }
+    }
+
     /// Names the session in a message of our own toward a side.
     pub(super) fn put(&self, side: Side, draft: &mut Draft) {
         let (here, there) = (self.get(side.other()), self.get(side));
@@ -44,24 +53,10 @@ impl SessionIds {
 }
 
 impl Call {
-    /// A message of a far end came.
-    pub(super) fn learn_session_id(&mut self, side: Side, message: &Message) {
-        let Some(uuid) = own_uuid(message) else { return };
-        match side {
-            Side::Caller => self.session_ids.caller = Some(uuid),
-            Side::Callee => self.session_ids.callee = Some(uuid),
-        }
-    }
-
-    /// Names the session in a message of our own toward a side.
-    pub(super) fn put_session_id(&self, side: Side, draft: &mut Draft) {
-        self.session_ids.put(side, draft);
-    }
-
     /// An ACK of our own for the 2xx to the INVITE with this CSeq number.
     pub(super) fn own_ack(&self, to: DialogRef, cseq: u32) -> Draft {
         let mut ack = self.pairs[to].dialog.ack(cseq);
-        self.put_session_id(to.side, &mut ack);
+        self.session_ids.put(to.side, &mut ack);
         ack
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::claim::ClaimEvent;
-use super::media::MediaPhase;
 use super::reason::{cause_of, reasons};
 use super::services::{Services, finish_response};
 use super::timer::{CallTimer, Timer};
@@ -50,8 +49,7 @@ impl Call {
             CallTimer::Early => self.journal.on_early(cx),
             CallTimer::MediaClose => {
                 self.timers.media = None;
-                if self.media.phase == MediaPhase::Closing {
-                    self.media.phase = MediaPhase::Closed;
+                if self.media.give_up_closing() {
                     self.on_media_closed(cx);
                 }
             }
@@ -111,7 +109,7 @@ impl Call {
         let Some(tx) = self.invite_tx.take() else { return };
         let mut draft = self.invite.response(status, None);
         finish_response(&mut draft, &self.invite, status, self.tag(), AGENT);
-        self.put_session_id(Side::Caller, &mut draft);
+        self.session_ids.put(Side::Caller, &mut draft);
         if self.uac.lacks_secure_target() && status == 480 {
             // RFC 5630: what is there cannot be reached as was dialled.
             draft.push(HeaderId::Warning, format!("380 {AGENT} \"SIPS Not Allowed\""));
@@ -167,7 +165,7 @@ impl Call {
                     if let Some(reason) = &reason {
                         bye.push(HeaderId::Reason, reason.as_str());
                     }
-                    self.put_session_id(side, &mut bye);
+                    self.session_ids.put(side, &mut bye);
                 }
             }
             self.say_bye(cx, side, bye);
@@ -214,7 +212,7 @@ impl Call {
         }
         let Some(cause) = self.end.clone() else { return };
         self.ended_in_log = true;
-        let (caller, callee) = (self.media.stats.caller, self.media.stats.callee);
+        let (caller, callee) = (self.media.stats().caller, self.media.stats().callee);
         let end = store_pb::End {
             call: self.uid.to_bytes().to_vec().into(),
             epoch: self.epoch.0,

@@ -147,7 +147,7 @@ impl Call {
             None if Wish::of(&self.invite) == Wish::Required => return,
             None => {
                 let mut draft = self.own_response(cx, self.pairs.current(), 183, None);
-                self.put_session_id(Side::Caller, &mut draft);
+                self.session_ids.put(Side::Caller, &mut draft);
                 draft
             }
         };

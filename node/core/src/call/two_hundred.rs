@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::describe::Agreed;
+use super::offer_answer::Agreed;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use crate::crossing::{Way, Ways};

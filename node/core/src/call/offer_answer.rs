@@ -1,19 +1,17 @@
-//! Session descriptions on their way from one leg to the other: which of them count as offers and answers, what they change, and how
+//! Session descriptions on their way from one leg to the other (RFC 3264): which of them count as offers and answers, what they change, and how
 //! what was refused is taken back, so that both far ends and the media go on as before (RFC 3261 §14.1, RFC 3264 §8).
 
 use bytes::Bytes;
 
-use super::body::{Descriptions, Unusable};
-use super::forward::Exchange;
-use super::media::{MediaPhase, Remotes};
+use super::body::{self, Descriptions};
+use super::leg::Leg;
+use super::media::{CallMedia, Remotes};
+use super::pairs::Pairs;
 use super::services::Services;
-use super::{Call, body, reliable};
-use crate::crossing::Crossing;
-use crate::ctx::AGENT;
 use crate::dialog::{DialogRef, PairId};
-use crate::io::{Counter, ReturnPath, Side, UnreadOutcome};
+use crate::io::{Counter, Side, UnreadOutcome};
+use crate::policy::{PastUs, past_us};
 use crate::sip::{Draft, Message, Method, Sdp};
-use crate::transaction::ServerTxId;
 
 /// What both legs had agreed on before an offer crossed.
 #[derive(Clone, Debug)]
@@ -35,18 +33,6 @@ pub(super) fn counts(message: &Message) -> bool {
     session && message.status().is_none_or(|status| (101..300).contains(&status))
 }
 
-/// True for requests that, with their 2xx, say where further requests go: RFC 3261 §12.2, RFC 3311 §5.1, RFC 6665 §4.4.1, RFC 3515 §2.2.
-/// In a 200 to OPTIONS a Contact means something else (RFC 3261 §11.2).
-pub(super) fn refreshes_target(method: &Method) -> bool {
-    matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer)
-}
-
-/// What an answer may not bring back: of lines that were not offered, or refused by the offer itself, there is nothing to answer
-/// (RFC 3264 §6). `None`: it is an offer.
-pub(super) fn stands(offer: Option<&Sdp>, line: usize) -> bool {
-    offer.is_none_or(|offer| offer.media().get(line).is_some_and(|offered| offered.port != 0))
-}
-
 /// True when two descriptions say the same of everything but their `o=` line.
 pub(super) fn same_session(one: &[u8], other: &[u8]) -> bool {
     rest(one).eq(rest(other))
@@ -57,10 +43,27 @@ fn rest(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     lines.filter(|line| !line.is_empty() && !line.starts_with(b"o="))
 }
 
-impl Call {
+/// What descriptions change on their way: the media, and what is described in the dialogs.
+pub(super) struct OfferAnswer<'a> {
+    pub(super) media: &'a mut CallMedia,
+    pub(super) pairs: &'a mut Pairs,
+    pub(super) caller: &'a Leg,
+    pub(super) callee: &'a Leg,
+    /// What the call is counted under.
+    pub(super) class: &'static str,
+}
+
+impl<'a> OfferAnswer<'a> {
+    fn leg(&self, side: Side) -> &'a Leg {
+        match side {
+            Side::Caller => self.caller,
+            Side::Callee => self.callee,
+        }
+    }
+
     /// The body of `from`'s message as it goes to the other side: its session description is ours, all else as it was.
     /// `answers`: the description answers one of the other side.
-    pub(super) fn put_body(&mut self, cx: &mut Services, from: DialogRef, message: &Message, answers: bool, draft: &mut Draft) {
+    pub(super) fn put(&mut self, cx: &mut Services, from: DialogRef, message: &Message, answers: bool, draft: &mut Draft) {
         let original = message.body();
         if original.is_empty() {
             return;
@@ -84,10 +87,7 @@ impl Call {
         let mut rest: Vec<Option<(Sdp, Bytes)>> = found.all.iter().map(|sdp| sdp.as_ref().map(fewer)).collect();
         let Some((sdp, bytes)) = rest[first].take() else { return };
         let past = self.past_us(cx);
-        let leg = match from.side {
-            Side::Caller => &self.callee,
-            Side::Callee => &self.caller,
-        };
+        let leg = self.leg(from.side.other());
         let half = &mut self.pairs[from.other()];
         let rewritten = if counts {
             self.media.rewrite_for(cx, (leg, half), (&sdp, &bytes), offer.as_ref(), past)
@@ -113,47 +113,20 @@ impl Call {
             return;
         }
         let began = [pair.caller(), pair.callee()].iter().any(|at| !self.pairs[*at].local_sdp.is_empty());
-        if self.media.phase == MediaPhase::Off {
+        if self.media.is_off() {
             return;
         }
         cx.count(Counter::Unread(if began { UnreadOutcome::OneSided } else { UnreadOutcome::Unanchored }));
         if !began {
-            cx.count(Counter::Unanchored(self.class()));
+            cx.count(Counter::Unanchored(self.class));
             self.media.give_up(cx);
         }
     }
 
     /// What stands now.
-    fn agreed(&self, pair: PairId) -> Agreed {
+    pub(super) fn agreed(&self, pair: PairId) -> Agreed {
         let of = |at| (self.pairs[at].local_sdp.clone(), self.pairs[at].remote_sdp.clone());
         Agreed { pair, caller: of(pair.caller()), callee: of(pair.callee()), remotes: self.media.remotes() }
-    }
-
-    /// A request is about to cross: keeps what stands, should it bring an offer, or a 2xx with one. True: it does.
-    pub(super) fn keep_agreed(&mut self, id: u64) -> bool {
-        let Some(crossing) = self.crossings.get(id) else { return false };
-        let offers = crossing.facts.offered || crossing.is(&Method::Invite);
-        // One that goes out again brings what it brought before.
-        if offers && crossing.facts.before.is_none() {
-            let agreed = self.agreed(crossing.to().pair);
-            if let Some(crossing) = self.crossings.get_mut(id) {
-                crossing.facts.before = Some(agreed);
-            }
-        }
-        offers
-    }
-
-    /// A provisional response to a re-INVITE: a reliable one with the answer settles it, whatever the final response is (RFC 6141 §3.4).
-    pub(super) fn note_early_answer(&mut self, id: u64, response: &Message) {
-        let described = reliable::rseq_of(response).is_some() && body::find_sdp(response).is_some();
-        let Some(crossing) = self.crossings.get_mut(id).filter(|_| described) else { return };
-        if crossing.facts.offered {
-            crossing.facts.answered = true;
-            let pair = crossing.to().pair;
-            self.settled(pair);
-        } else {
-            crossing.facts.early_offer = true;
-        }
     }
 
     /// An offer was refused, or came to nothing: what stood before stands again.
@@ -166,58 +139,38 @@ impl Call {
         }
     }
 
-    /// An exchange of offer and answer came to its end in that pair: requests that are still open there do not take it back
-    /// (RFC 6141 §3.3).
-    fn settled(&mut self, pair: PairId) {
-        for crossing in self.crossings.iter_mut().filter(|c| c.to().pair == pair) {
-            crossing.facts.before = None;
-        }
+    /// The far end of a dialog described its media: what is not news (the same again) leaves them as they are. `offer`: what it answers.
+    pub(super) fn described(&mut self, cx: &mut Services, at: DialogRef, sdp: &Sdp, offer: Option<&Sdp>) {
+        let leg = self.leg(at.side);
+        let half = &mut self.pairs[at];
+        self.media.on_remote_sdp(cx, (leg, half), sdp, offer);
+        half.remote_sdp = sdp.raw().clone();
     }
 
-    /// The final response to a request that was passed on: its offer stands, waits for an answer in the ACK, or is taken back
-    /// (RFC 3261 §14.1, RFC 3311 §5.2; RFC 3262 §5 for PRACK).
-    pub(super) fn conclude(&mut self, cx: &mut Services, crossing: &mut Crossing<Exchange>, response: &Message) {
-        let accepted = response.status().is_some_and(|status| (200..300).contains(&status));
-        let described = body::find_sdp(response).is_some();
-        let from = crossing.from();
-        let Some(before) = crossing.facts.before.take() else {
-            let prack = crossing.asked().filter(|asked| asked.request.method() == &Method::Prack);
-            if accepted && prack.is_some_and(|asked| body::find_sdp(&asked.request).is_some()) {
-                self.settled(from.pair);
-            }
-            return;
-        };
-        match (accepted, crossing.facts.offered, described) {
-            (true, true, true) => self.settled(from.pair),
-            (true, false, true) => self.two_hundred.keep_before(from.side, before),
-            (true, false, false) => {}
-            // A 2xx without an answer, too: nobody knows what was agreed.
-            (true, true, false) | (false, ..) => self.take_back(cx, before),
-        }
+    /// What becomes of this call's media that are not relayed.
+    fn past_us(&self, cx: &Services) -> PastUs {
+        past_us(cx.config.trunk(&self.caller.trunk), cx.config.trunk(&self.callee.trunk))
     }
 
-    /// Refuses an offer within the call that nobody could anchor. The call goes on with what it has, an emergency too.
-    pub(super) fn refuse_unusable(
-        &mut self,
-        cx: &mut Services,
-        side: Side,
-        tx: ServerTxId,
-        back: &ReturnPath,
-        request: &Message,
-        fault: Unusable,
-    ) {
-        let mut draft = request.response(fault.status(), None);
-        let (name, value) = fault.field(AGENT);
-        draft.push_named(name, value);
-        let realm = self.leg(side).realm;
-        self.ladder.sent(cx.now.unix, realm, back, &draft);
-        cx.respond(tx, &mut draft);
+    /// A description without what the codec lists of the two trunks keep from crossing.
+    fn fewer_codecs(&self, cx: &Services, sdp: Sdp, bytes: Bytes) -> (Sdp, Bytes) {
+        let lists = [&self.caller.trunk, &self.callee.trunk].map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
+        if lists == [None, None] {
+            return (sdp, bytes);
+        }
+        let allowed = |name: &str| lists.iter().flatten().all(|list| list.allows(name));
+        let fewer = sdp.without_codecs(&allowed).and_then(|out| Some((Sdp::parse(&out).ok()?, out)));
+        fewer.unwrap_or((sdp, bytes))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::session_timer::SessionTimer;
     use super::*;
+    use crate::dialog::{Dialog, Half, Pair};
+    use crate::ids::{CallUid, Incarnation, LocalId, NodeId};
+    use crate::io::{AddressRole, Path, Realm, StreamPorts, Transport};
 
     fn message(start: &str, cseq: &str) -> Message {
         Message::parse(Bytes::from(format!(
@@ -225,6 +178,74 @@ mod tests {
              Call-ID: x@c\r\nCSeq: 7 {cseq}\r\nContent-Length: 0\r\n\r\n"
         )))
         .expect("valid")
+    }
+
+    fn leg(side: Side, realm: Realm) -> Leg {
+        let at = |host: u8| ([192, 0, 2, host], 5060).into();
+        let path = Path { role: AddressRole::Core, transport: Transport::Udp, local: at(3), remote: at(9), flow: None };
+        let uid = CallUid { node: NodeId(1), incarnation: Incarnation(1), serial: 1 };
+        Leg {
+            side,
+            realm,
+            path,
+            ingress: None,
+            secure: false,
+            tls_name: None,
+            contact_params: "".into(),
+            trunk: "".into(),
+            session: SessionTimer::new(LocalId(1), uid, side),
+            gone: false,
+        }
+    }
+
+    fn described(port: u16) -> Message {
+        let body = format!(
+            "v=0\r\no=a 1 1 IN IP4 198.51.100.1\r\ns=-\r\nc=IN IP4 198.51.100.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 8\r\n"
+        );
+        let text = format!(
+            "INVITE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP c;branch=z9hG4bK1\r\nFrom: <sip:a@c>;tag=f\r\nTo: <sip:b@h>\r\nCall-ID: x\r\n\
+             CSeq: 7 INVITE\r\nMax-Forwards: 70\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        Message::parse(Bytes::from(text)).expect("valid")
+    }
+
+    #[test]
+    fn an_offer_crosses_with_our_ports_and_one_that_is_refused_is_taken_back() {
+        let mut cx = Services::for_tests();
+        cx.local.anchored = true;
+        let mut media = CallMedia::new(&mut cx, [Realm::External, Realm::Core], false);
+        assert!(!media.ensure(&mut cx, 1));
+        media.on_opened(0, &[StreamPorts { caller: 40_000, callee: 40_002 }]);
+        let dialog = Dialog::from_request(&described(1), "t");
+        let half = |id| Half::new(dialog.clone(), "t".into(), id);
+        let mut pairs = Pairs::new(Pair { caller: half(1), callee: half(2) });
+        let (caller, callee) = (leg(Side::Caller, Realm::External), leg(Side::Callee, Realm::Core));
+        let pair = pairs.current();
+        let mut crossing = OfferAnswer { media: &mut media, pairs: &mut pairs, caller: &caller, callee: &callee, class: "" };
+        // What the called side was told last, and where the caller's media are, as the engine knows.
+        let mut told = Vec::new();
+        let mut put = |crossing: &mut OfferAnswer<'_>, cx: &mut Services, port| {
+            let mut draft = Draft::request(&Method::Invite, "sip:x");
+            crossing.put(cx, pair.caller(), &described(port), false, &mut draft);
+            let text = String::from_utf8(draft.encode().expect("plain").to_vec()).expect("text");
+            assert!(text.contains("m=audio 40002 ") && !text.contains("198.51.100.1"), "{text}");
+            let half = &crossing.pairs[pair.callee()];
+            told.push((half.sdp_version, crossing.media.remotes()[0][0].and_then(|remote| remote.rtp.addr()).map(|a| a.port())));
+        };
+        put(&mut crossing, &mut cx, 5000);
+        put(&mut crossing, &mut cx, 5000);
+        let before = crossing.agreed(pair);
+        put(&mut crossing, &mut cx, 6000);
+        crossing.take_back(&mut cx, before.clone());
+        assert_eq!(
+            told,
+            [(1, Some(5000)), (1, Some(5000)), (1, Some(6000))],
+            "our description is the same wherever theirs leads"
+        );
+        assert_eq!(crossing.pairs[pair.caller()].remote_sdp, before.caller.1);
+        assert_eq!(crossing.pairs[pair.callee()].local_sdp, before.callee.0);
+        assert_eq!(crossing.media.remotes(), before.remotes);
     }
 
     #[test]
