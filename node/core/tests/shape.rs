@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Methods of the two objects that everything meets in.
-const METHODS: [(&str, usize); 2] = [("Call", 176), ("Sbc", 60)];
+const METHODS: [(&str, usize); 2] = [("Call", 162), ("Sbc", 60)];
 /// Fields of the largest struct written by hand.
 const FIELDS: usize = 37;
 /// Lines of the longest function that is not a table.

@@ -65,7 +65,7 @@ impl Call {
         for side in [Side::Caller, Side::Callee] {
             if let Some(cseq) = self.two_hundred.take_unanswered(side) {
                 let to = self.toward(side.other());
-                let ack = self.own_ack(to, cseq);
+                let ack = self.session_ids.ack(&self.pairs[to].dialog, to.side, cseq);
                 self.send_on(cx, to, ack, Purpose::Ack(cseq));
             }
         }

@@ -153,7 +153,7 @@ impl Call {
             self.two_hundred.accepted(cx, Side::Caller, Accepted { tx, cseq: self.invite.cseq(), payload, back, answers });
         }
         if !delayed {
-            let ack = self.own_ack(called, cseq);
+            let ack = self.session_ids.ack(&self.pairs[called].dialog, Side::Callee, cseq);
             self.send_on(cx, called, ack, Purpose::Ack(cseq));
         }
         self.uac.cancel_others(cx, index, "SIP;cause=200;text=\"Call completed elsewhere\"");

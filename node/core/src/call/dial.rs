@@ -100,7 +100,7 @@ impl Call {
         if self.waits_for_ports(cx, &candidate) {
             return true;
         }
-        cx.stop_timer(&mut self.timers.prepare);
+        self.uac.prepared(cx);
         self.phase = CallPhase::Dialling;
         let called = self.pairs.begin_invite(cx).callee();
         self.session_ids.forget_callee();

@@ -335,7 +335,7 @@ impl Call {
                 self.two_hundred.accepted(cx, at.side, Accepted { tx: *tx, cseq, payload, back: *back, answers });
             }
             if !delayed {
-                let ack = self.own_ack(at.other(), cseq);
+                let ack = self.session_ids.ack(&self.pairs[at.other()].dialog, at.side.other(), cseq);
                 self.send_on(cx, at.other(), ack, Purpose::Ack(cseq));
             }
         }

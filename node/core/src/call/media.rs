@@ -14,6 +14,7 @@ use crate::io::{MediaCommand, MediaStats, Output, Realm, Side, SideHeard, Stream
 use crate::policy::{PastUs, latches};
 use crate::sip::{Carrier, LineRewrite, MediaLine, Sdp, SdpRewrite};
 use crate::time::Instant;
+use crate::timer::TimerId;
 
 /// Streams of one call at the most; further m-lines are passed on without being anchored.
 pub(super) const MAX_STREAMS: usize = 32;
@@ -60,6 +61,8 @@ pub(super) struct CallMedia {
     left: u8,
     /// A target waits for the ports.
     awaited: bool,
+    /// The engine has so long to close the session.
+    pub(super) closing: Option<TimerId>,
     /// What was heard of the far ends.
     hearing: Hearing,
 }
@@ -72,6 +75,7 @@ impl CallMedia {
             phase: if cx.local.anchored { MediaPhase::Open } else { MediaPhase::Off },
             ports: Vec::new(),
             stats: MediaStats::default(),
+            closing: None,
             asked: 0,
             realms,
             urgent,

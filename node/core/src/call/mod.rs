@@ -17,6 +17,7 @@ mod courier;
 mod course;
 mod dial;
 mod doubt;
+mod due;
 mod early;
 mod emergency;
 mod end;
@@ -62,7 +63,7 @@ pub use address::{asks_for_sips, is_sips, to_value, uri_at};
 pub use authenticated::Authenticated;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
 pub use challenge::{Challenged, Known};
-pub use claim::{AfterClaim, AfterRival, INVITE_LIFE, Winner};
+pub use claim::{AfterClaim, ClaimEvent, INVITE_LIFE, Then, Winner};
 pub use courier::{Answer, Courier, Failed};
 pub use dial::{DATAGRAM_MAX, target_number};
 pub use emergency::{PIDF, carried, is_data};
@@ -95,11 +96,11 @@ use crate::crossing::Crossings;
 use crate::dialog::{DialogRef, Half};
 use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{ClaimStage, ReturnPath, Side};
+use crate::routing;
 use crate::sip::Message;
 use crate::store_pb;
 use crate::store_pb::EmergencyInfo;
 use crate::time::Instant;
-use crate::timer::TimerId;
 use crate::token::ClaimKey;
 use crate::transaction::ServerTxId;
 
@@ -166,6 +167,7 @@ pub struct Call {
     crossings: Crossings<Exchange>,
     media: CallMedia,
     claim: CallClaim,
+    budget: claim::Budget,
     /// What it has told the log.
     pub journal: Journal,
     /// Requests whose location or data went to the log.
@@ -193,14 +195,6 @@ pub struct Call {
     course: course::Course,
     end: Option<Cause>,
     ended_in_log: bool,
-    timers: CallTimers,
-}
-
-#[derive(Default)]
-struct CallTimers {
-    claim: Option<TimerId>,
-    prepare: Option<TimerId>,
-    media: Option<TimerId>,
 }
 
 impl Call {
@@ -294,6 +288,11 @@ impl Call {
     /// Our tag toward the caller, in the dialog that is confirmed; before that, the one that it knows the call by.
     pub fn tag(&self) -> &str {
         &self.pairs[self.toward(Side::Caller)].dialog.local_tag
+    }
+
+    /// What this call is counted under.
+    pub fn class(&self) -> &'static str {
+        routing::class_label(self.emergency_info.as_ref().map(|info| info.service.as_str()))
     }
 
     /// True once it is over.

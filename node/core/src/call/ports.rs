@@ -1,8 +1,6 @@
 //! What the media engine reports, and who has waited for it.
 
 use super::services::Services;
-use super::setup::PREPARE_LIMIT;
-use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
 use crate::io::{Counter, MediaEvent};
 use crate::targets::Candidate;
@@ -47,9 +45,7 @@ impl Call {
             self.uac.targets.push_front(candidate.clone());
             // What was dialled with the ports that are gone cannot have the call back.
             self.uac.forget_passed_over();
-            if self.timers.prepare.is_none() {
-                self.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(self.id, CallTimer::Prepare)));
-            }
+            self.uac.limit_preparation(cx);
         }
         waits
     }

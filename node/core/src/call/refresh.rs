@@ -37,7 +37,7 @@ impl Call {
     /// The final response to a refresh of ours: the far end lives, unless it says that there is no such call.
     pub(super) fn on_refreshed(&mut self, cx: &mut Services, to: DialogRef, cseq: u32, response: &Message) {
         if response.status().is_some_and(|status| (200..300).contains(&status)) && response.method() == &Method::Invite {
-            let ack = self.own_ack(to, cseq);
+            let ack = self.session_ids.ack(&self.pairs[to].dialog, to.side, cseq);
             self.send_on(cx, to, ack, super::outgoing::Purpose::Ack(cseq));
             self.take_refreshed_answer(cx, to, response);
         }

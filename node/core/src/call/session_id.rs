@@ -1,8 +1,7 @@
 //! Session-ID (RFC 7989): one name for a call over all its legs, the UUID of each end. It crosses as it came; what we send
 //! on our own account has the UUIDs of both ends, as far as they are known (§7).
 
-use super::Call;
-use crate::dialog::DialogRef;
+use crate::dialog::Dialog;
 use crate::io::Side;
 use crate::sip::{Draft, HeaderId, Message};
 
@@ -38,6 +37,13 @@ impl SessionIds {
         }
     }
 
+    /// An ACK of our own for the 2xx to the INVITE of ours with this CSeq number.
+    pub(super) fn ack(&self, dialog: &Dialog, to: Side, cseq: u32) -> Draft {
+        let mut ack = dialog.ack(cseq);
+        self.put(to, &mut ack);
+        ack
+    }
+
     /// Names the session in a message of our own toward a side.
     pub(super) fn put(&self, side: Side, draft: &mut Draft) {
         let (here, there) = (self.get(side.other()), self.get(side));
@@ -49,15 +55,6 @@ impl SessionIds {
     /// Another called side: it has not said yet.
     pub(super) fn forget_callee(&mut self) {
         self.callee = None;
-    }
-}
-
-impl Call {
-    /// An ACK of our own for the 2xx to the INVITE with this CSeq number.
-    pub(super) fn own_ack(&self, to: DialogRef, cseq: u32) -> Draft {
-        let mut ack = self.pairs[to].dialog.ack(cseq);
-        self.session_ids.put(to.side, &mut ack);
-        ack
     }
 }
 

@@ -1,19 +1,17 @@
 //! From the caller's INVITE to the first packet toward the called side: claim, ports and targets, all at once.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use super::claim::CallClaim;
+use super::claim::{Budget, CallClaim, ClaimEvent};
 use super::leg::Leg;
 use super::media::CallMedia;
 use super::pairs::Pairs;
 use super::services::Services;
 use super::session_timer::SessionTimer;
-use super::timer::{CallTimer, Timer};
 use super::timer_c::Ringing;
 use super::two_hundred::TwoHundred;
 use super::uac::{Called, Uac};
-use super::{Call, CallPhase, CallTimers, body};
+use super::{Call, CallPhase, body};
 use crate::dialog::{Dialog, Half, Pair, fit_to_send};
 use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{Realm, ReturnPath, Side};
@@ -21,9 +19,6 @@ use crate::sip::Message;
 use crate::store_pb::command::Kind;
 use crate::token::{ClaimKey, OwnerToken, TokenKind};
 use crate::transaction::ServerTxId;
-
-/// Longest wait for ports or the DNS before a call is given up or goes on without: the DNS asks for at most 3 s.
-pub(super) const PREPARE_LIMIT: Duration = Duration::from_secs(4);
 
 /// What a new call is made of.
 pub struct NewCall {
@@ -79,13 +74,15 @@ impl Call {
             call.journal.give_up(cx);
             let claim = call.claim_record(cx);
             call.journal.push(cx, Kind::Claim(claim));
-            call.await_peers(cx);
+            if !call.budget.await_peers(cx, &mut call.claim) {
+                call.tell_claim(cx, ClaimEvent::BudgetSpent);
+            }
         } else {
             let claim = call.claim_record(cx);
             call.journal.push(cx, Kind::Claim(claim));
-            call.await_log(cx);
+            call.budget.await_log(cx, &mut call.claim);
         }
-        call.timers.prepare = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(call.id, CallTimer::Prepare)));
+        call.uac.limit_preparation(cx);
         call.try_dial(cx);
         call
     }
@@ -154,6 +151,7 @@ impl Call {
             emergency_info,
             phase: CallPhase::Preparing,
             claim: CallClaim::new(new.orphan),
+            budget: Budget::new(new.id, new.claim_key.0, new.exact),
             media: CallMedia::new(cx, [realm, callee_realm], new.service.is_some()),
             session_ids: super::session_id::SessionIds::of(&new.invite),
             invite: new.invite,
@@ -181,7 +179,6 @@ impl Call {
             course: super::course::Course::begun(cx.now.mono),
             end: None,
             ended_in_log: false,
-            timers: CallTimers::default(),
         }
     }
 

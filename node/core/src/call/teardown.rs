@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use super::claim::ClaimEvent;
 use super::reason::{cause_of, reasons};
 use super::services::{Services, finish_response};
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause};
 use crate::ctx::AGENT;
 use crate::io::{CallOutcome, Counter, Side};
-use crate::routing;
 use crate::sip::{HeaderId, Message, Method};
 use crate::store_pb::{self, command::Kind};
 use crate::transaction::ServerTxId;
@@ -18,44 +16,6 @@ use crate::transaction::ServerTxId;
 const MEDIA_CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Call {
-    /// A timer of this call.
-    pub fn on_timer(&mut self, cx: &mut Services, timer: CallTimer) {
-        match timer {
-            CallTimer::ClaimBudget => {
-                self.timers.claim = None;
-                self.tell_claim(cx, ClaimEvent::BudgetSpent);
-            }
-            CallTimer::Prepare => {
-                self.timers.prepare = None;
-                self.on_prepare_limit(cx);
-            }
-            CallTimer::AskPeers => _ = self.tell_claim(cx, ClaimEvent::AskDue),
-            CallTimer::Stale(id) => self.courier().on_stale(cx, id),
-            CallTimer::KeepAlive(side) => self.on_keep_alive(cx, side),
-            CallTimer::Reclaim => self.on_reclaim_due(cx),
-            // The owner of the packets that are held asks for itself.
-            CallTimer::Doubt(_) => {}
-            CallTimer::Outlived => _ = self.tell_claim(cx, ClaimEvent::Outlived),
-            CallTimer::Failover(index) => self.on_failover(cx, index),
-            CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
-            CallTimer::AbandonCrossing(id) => self.on_crossing_abandoned(cx, id),
-            CallTimer::Silent(tx) => self.on_silent(cx, tx),
-            CallTimer::Ring => self.on_ring_timeout(cx),
-            CallTimer::Progress => self.on_no_progress(cx),
-            CallTimer::Repeat2xx(side) => self.on_repeat_2xx(cx, side),
-            CallTimer::Session(side) => self.on_session_due(cx, side),
-            CallTimer::Repeat18x(pair) => self.on_repeat_18x(cx, pair),
-            CallTimer::Journal => self.journal.on_retry(cx),
-            CallTimer::Early => self.journal.on_early(cx),
-            CallTimer::MediaClose => {
-                self.timers.media = None;
-                if self.media.give_up_closing() {
-                    self.on_media_closed(cx);
-                }
-            }
-        }
-    }
-
     /// No final response to that INVITE will come, or matter, any more.
     pub fn on_attempt_gone(&mut self, cx: &mut Services, index: u32) {
         self.uac.abandon(cx, index);
@@ -180,8 +140,8 @@ impl Call {
         }
         self.phase = CallPhase::Over;
         self.course.end(cx.now.mono);
-        cx.stop_timer(&mut self.timers.claim);
-        cx.stop_timer(&mut self.timers.prepare);
+        self.budget.stop(cx);
+        self.uac.prepared(cx);
         self.ringing.stop(cx);
         self.pairs.close_senders(cx);
         self.caller.session.stop(cx);
@@ -193,20 +153,15 @@ impl Call {
         }
         self.end = Some(cause);
         if self.media.close(cx) {
-            self.timers.media = Some(cx.start_timer(MEDIA_CLOSE_LIMIT, Timer::Call(self.id, CallTimer::MediaClose)));
+            self.media.closing = Some(cx.start_timer(MEDIA_CLOSE_LIMIT, Timer::Call(self.id, CallTimer::MediaClose)));
         } else {
             self.on_media_closed(cx);
         }
     }
 
-    /// What this call is counted under.
-    pub fn class(&self) -> &'static str {
-        routing::class_label(self.emergency_info.as_ref().map(|info| info.service.as_str()))
-    }
-
     /// The counters are final: the log is told.
     pub(super) fn on_media_closed(&mut self, cx: &mut Services) {
-        cx.stop_timer(&mut self.timers.media);
+        cx.stop_timer(&mut self.media.closing);
         if self.ended_in_log {
             return;
         }

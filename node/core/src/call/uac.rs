@@ -19,12 +19,15 @@ use crate::io::Path;
 use crate::routing;
 use crate::sip::{Message, Scheme, Uri};
 use crate::targets::{AttemptEvent, AttemptState, Candidate, Hop, Large, Redial, TargetSet};
+use crate::timer::TimerId;
 
 /// Targets dialled for one call at the most, over all answers of the DNS.
 const MAX_ATTEMPTS: usize = 16;
 /// How much longer a silent target has where all others are known to have failed lately: its INVITE is repeated once or twice more (3.5 s
 /// and 7.5 s after the first), and the caller does not wait for timer B.
 const SPARED_FOR: Duration = Duration::from_secs(6);
+/// Longest wait for ports or the DNS before a call is given up or goes on without: the DNS asks for at most 3 s.
+const PREPARE_LIMIT: Duration = Duration::from_secs(4);
 /// Provisional responses that wait for ports at once.
 const MAX_HELD: usize = 8;
 
@@ -39,6 +42,8 @@ pub(super) struct Uac {
     redirects: Redirects,
     /// A target was left out, for it has no TLS and the call was dialled as sips.
     unsecured: bool,
+    /// The limit of the wait for ports and the DNS.
+    preparing: Option<TimerId>,
     /// A 2xx that waits for ports, or for a PRACK, with its attempt.
     answer: Option<(u32, Message)>,
     /// Provisional responses that wait for ports, with their attempts.
@@ -75,6 +80,7 @@ impl Uac {
             failures: Failures::default(),
             redirects: Redirects::default(),
             unsecured: false,
+            preparing: None,
             answer: None,
             provisional: Vec::new(),
         }
@@ -102,6 +108,23 @@ impl Uac {
                 uri: None,
             });
         }
+    }
+
+    /// Ports and the DNS have so long, from the first that is waited for.
+    pub(super) fn limit_preparation(&mut self, cx: &mut Services) {
+        if self.preparing.is_none() {
+            self.preparing = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(self.call, CallTimer::Prepare)));
+        }
+    }
+
+    /// They are there, or not waited for any more.
+    pub(super) fn prepared(&mut self, cx: &mut Services) {
+        cx.stop_timer(&mut self.preparing);
+    }
+
+    /// That time is over.
+    pub(super) fn preparation_over(&mut self) {
+        self.preparing = None;
     }
 
     /// True where a target was left out that has no TLS, and none was dialled.

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::Sbc;
-use crate::call::{Services, Winner};
+use crate::call::{ClaimEvent, Services, Winner};
 use crate::ids::CallUid;
 use crate::io::{AlarmKind, Output};
 use crate::placement::{self, ClaimPlacement, Facts};
@@ -59,7 +59,7 @@ impl Sbc {
                 Effect::Beside { winner, .. } => {
                     // Another node has the caller: a call of this one that is ceded to it stays so.
                     if let Some(id) = self.calls.own(&self.cx, winner).map(|call| call.id) {
-                        self.with_call(id, |call, cx| call.on_caller_served(cx));
+                        self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::CallerServed));
                     }
                 }
                 Effect::Config { revision, text, .. } => self.cx.out.push_back(Output::ConfigChanged { revision, text }),

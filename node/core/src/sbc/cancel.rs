@@ -7,7 +7,7 @@ use super::crowd::{Crowds, refuse_waiting};
 use super::held_invites::HeldInvites;
 use super::relay::relay;
 use super::whose::{keys_of, of_cancel};
-use crate::call::{AfterRival, Services, Timer, server_key};
+use crate::call::{ClaimEvent, Services, Then, Timer, server_key};
 use crate::ids::NodeId;
 use crate::io::{ClaimStage, Counter, DropReason, MisrouteAction, Output, Path, PeerMessage, ReturnPath};
 use crate::policy::Standing;
@@ -206,19 +206,20 @@ impl Sbc {
         let Some(id) = self.calls.of_claim(&key) else { return };
         let Some(call) = self.calls.get(id) else { return };
         let (back, invite, uid, arrived) = (call.back, call.invite.clone(), call.uid, call.arrived);
-        match self.with_call(id, |call, cx| call.on_peer_has_it(cx, peer, stage)) {
+        let rival = ClaimEvent::of_rival(&self.cx, peer, stage);
+        match self.with_call(id, |call, cx| call.tell_claim(cx, rival)) {
             // It has a copy of its own, and the INVITE cannot go there.
-            AfterRival::Yields if !linked => self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale)),
-            AfterRival::Yields => {
+            Then::Yield if !linked => self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale)),
+            Then::Yield => {
                 self.cx.arrived = arrived;
                 relay(&mut self.cx, peer, back.path, back.ingress, &invite);
             }
             // It may have asked before this node had the call, or its answer crossed this one's: it must know to yield.
-            AfterRival::Stays if linked && stage == ClaimStage::Preparing => {
+            Then::Stay if linked && stage == ClaimStage::Preparing => {
                 let own = self.calls.get(id).map(|call| (uid, call.stage()));
                 self.cx.out.push_back(Output::Peer { to: peer, message: PeerMessage::ClaimIs { key, call: own } });
             }
-            AfterRival::Stays | AfterRival::Nothing => {}
+            _ => {}
         }
     }
 }

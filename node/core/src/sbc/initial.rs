@@ -6,7 +6,7 @@ use super::held_invites::Waited;
 use super::relay::relay;
 use super::whose::{keys_of, of_claim};
 use crate::call::server_key;
-use crate::call::{AfterClaim, Call, INVITE_LIFE, NewCall};
+use crate::call::{AfterClaim, Call, ClaimEvent, INVITE_LIFE, NewCall};
 use crate::ids::LocalId;
 use crate::io::{ClaimOutcome, ClaimStage, Counter, DropReason, MisrouteAction, Path, PeerMessage, ReturnPath};
 use crate::placement::ClaimPlacement;
@@ -53,7 +53,7 @@ impl Sbc {
                 self.refuse(back, message, 482);
                 if let Some(id) = yielded {
                     // Its call must not come back, should the log give it the key: its caller has its answer, and this call's has none.
-                    self.with_call(id, |call, cx| call.on_rival_refused(cx));
+                    self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::RivalRefused));
                     self.cx.tell_peers(&PeerMessage::Cancelled { key: key.0, exact });
                 }
             }

@@ -28,7 +28,7 @@ mod whose;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::call::{Call, CallTimer, Lane, Services, Timer};
+use crate::call::{Call, CallTimer, ClaimEvent, Lane, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::farewell::Farewells;
 use crate::ids::{CallUid, LocalId, MediaId, NodeId};
@@ -125,7 +125,10 @@ impl Sbc {
             Input::StateReplaced => self.on_state_replaced(),
             Input::ProposeFailed { id } => {
                 let id = LocalId(id.0);
-                self.with_call(id, |call, cx| call.on_propose_failed(cx));
+                self.with_call(id, |call, cx| {
+                    call.journal.on_failed(cx);
+                    call.tell_claim(cx, ClaimEvent::ProposeFailed)
+                });
                 self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_failed(cx));
             }
             Input::ViewChanged(view) => self.on_view(view),
@@ -239,7 +242,7 @@ impl Sbc {
     pub(super) fn on_caller_served(&mut self, key: &[u8; 16], exact: Option<&[u8; 16]>) {
         let Some(id) = self.calls.of_claim(key) else { return };
         if self.calls.get(id).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {
-            self.with_call(id, |call, cx| call.on_caller_served(cx));
+            self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::CallerServed));
         }
     }
 

@@ -1,7 +1,7 @@
 //! What came of a request or a question, to whoever began it: a response, silence, the end of its transaction, the answer of the DNS.
 
 use super::Sbc;
-use crate::call::Told;
+use crate::call::{ClaimEvent, Told};
 use crate::crossing::Loss;
 use crate::ids::{LocalId, ResolveId};
 use crate::io::{ResolveError, ReturnPath, SendFailure, Target};
@@ -43,7 +43,7 @@ impl Sbc {
             Told::Cancelled => self.on_cancelled_elsewhere(&inquiry.key, inquiry.exact),
             Told::Nothing => {
                 if let Some(id) = self.calls.of_claim(&inquiry.key) {
-                    self.with_call(id, |call, cx| call.on_peer_has_not(cx, inquiry.node));
+                    self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::PeerHasNot(inquiry.node)));
                 }
             }
         }

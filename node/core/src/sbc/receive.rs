@@ -12,7 +12,7 @@ use super::refuse;
 use super::relay::relay;
 use super::send_for::send_for;
 pub(super) use crate::call::server_key;
-use crate::call::{Services, allowed};
+use crate::call::{ClaimEvent, Services, allowed};
 use crate::ctx::is_private;
 use crate::ids::NodeId;
 use crate::io::{Counter, DropReason, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
@@ -58,7 +58,7 @@ impl Sbc {
             PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage),
             PeerMessage::ClaimIs { key, call: None } => {
                 if let Some(id) = self.calls.of_claim(&key) {
-                    self.with_call(id, |call, cx| call.on_peer_has_not(cx, from));
+                    self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::PeerHasNot(from)));
                 }
             }
         }

@@ -1,15 +1,18 @@
 //! The claim of a call (anycast.md, rules B and C): proposed, won, lost or late; and what becomes of a call that two nodes have.
 //!
-//! `machine` decides, `Call` carries it out here. What is told by whom: the log by `on_claimed`, `on_propose_failed` and the budget; the peers by
-//! `on_peer_has_it` and `on_peer_has_not`; the called side by its 482; the caller by `on_caller_served`.
+//! `machine` decides, `Call` carries it out here; `budget` has the time. Each of the log, the peers, the called side and the caller tells the
+//! claim what it knows as a [`ClaimEvent`].
 
+mod budget;
 mod machine;
 mod record;
 
 use std::time::Duration;
 
-pub(super) use machine::{CallClaim, ClaimEvent, Then};
+pub(super) use budget::Budget;
+pub(super) use machine::CallClaim;
 use machine::{ClaimAction, ClaimFacts, RecordFate, after_the_call};
+pub use machine::{ClaimEvent, Then};
 
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
@@ -25,9 +28,6 @@ use crate::transaction::{ServerTxId, ServerUser};
 pub const INVITE_LIFE: Duration = Duration::from_secs(32);
 /// How long a rival of a call that has won is given to hand over, before it is told again.
 const RECLAIM: Duration = Duration::from_secs(1);
-/// The peers are asked when this part of the claim's budget is over: later than nearly all commits, and early enough for their answers. So
-/// often there is time for it.
-const ASK_AFTER: u32 = 3;
 
 /// What is known of the call that has a claim which this node's call lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,18 +55,6 @@ pub enum AfterClaim {
     Hold,
 }
 
-/// What a call does that hears from a peer about its own claim.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AfterRival {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// The peer goes on with it: relay the INVITE there.
-    Yields,
-    /// It goes on itself: the peer should know.
-    Stays,
-}
-
 impl Ended {
     /// The log gave the claim to another call. `was_left`: its node has left the caller to another one.
     pub fn lose(&mut self, cx: &mut Services, winner: CallUid, was_left: bool) {
@@ -89,46 +77,9 @@ fn tell_peers(cx: &mut Services, key: ClaimKey, call: CallUid, stage: ClaimStage
 
 /// What the claim is told.
 impl Call {
-    /// The claim was proposed: its budget runs, and for most of it the peers may be asked too.
-    pub(super) fn await_log(&mut self, cx: &mut Services) {
-        self.start_claim_budget(cx);
-        // A leader that died this moment leaves leases behind that say nothing: the log is late, and a peer may know.
-        self.inquire(cx);
-        if !cx.has_lease() {
-            cx.ask_peers(self.claim_key.0);
-        }
-    }
-
-    /// The log has no place for this call: the peers are asked, and have as long as the log would have had.
-    pub(super) fn await_peers(&mut self, cx: &mut Services) {
-        self.inquire(cx);
-        if cx.ask_peers(self.claim_key.0) == 0 && !self.claim.is_waiting() {
-            self.tell_claim(cx, ClaimEvent::BudgetSpent);
-            return;
-        }
-        self.start_claim_budget(cx);
-    }
-
-    fn start_claim_budget(&mut self, cx: &mut Services) {
-        let budget = cx.config.settings.claim_budget;
-        self.timers.claim = Some(cx.start_timer(budget, Timer::Call(self.id, CallTimer::ClaimBudget)));
-    }
-
-    /// Asks the peers that only SIP may reach. Each question may get lost: there are some within the claim's budget.
-    fn inquire(&mut self, cx: &mut Services) {
-        let asked = cx.inquire(self.claim_key.0, self.exact);
-        self.claim.wait_for(asked);
-        self.ask_later(cx);
-    }
-
-    fn ask_later(&self, cx: &mut Services) {
-        let wait = cx.config.settings.claim_budget / ASK_AFTER;
-        cx.start_timer(wait, Timer::Call(self.id, CallTimer::AskPeers));
-    }
-
     /// The log decided the claim. `winner`: another call, and what is known of it; `None`: this one won.
     pub fn on_claimed(&mut self, cx: &mut Services, winner: Option<(CallUid, Winner)>) -> AfterClaim {
-        cx.stop_timer(&mut self.timers.claim);
+        self.budget.stop(cx);
         let Some((uid, winner)) = winner else {
             self.tell_claim(cx, ClaimEvent::Won);
             return AfterClaim::Nothing;
@@ -138,32 +89,6 @@ impl Call {
             (Then::Hold, _) => AfterClaim::Hold,
             _ => AfterClaim::Nothing,
         }
-    }
-
-    /// A proposal of this call failed.
-    pub fn on_propose_failed(&mut self, cx: &mut Services) {
-        self.journal.on_failed(cx);
-        self.tell_claim(cx, ClaimEvent::ProposeFailed);
-    }
-
-    /// A peer says that it has not this call.
-    pub fn on_peer_has_not(&mut self, cx: &mut Services, peer: NodeId) {
-        self.tell_claim(cx, ClaimEvent::PeerHasNot(peer));
-    }
-
-    /// A peer says that it has this call, and how far it is (AC-03).
-    pub fn on_peer_has_it(&mut self, cx: &mut Services, peer: NodeId, stage: ClaimStage) -> AfterRival {
-        let (lower, linked) = (peer < cx.local.node, cx.reachable_peer(peer));
-        match self.tell_claim(cx, ClaimEvent::RivalHas { peer, stage, lower, linked }) {
-            Then::Yield => AfterRival::Yields,
-            Then::Stay => AfterRival::Stays,
-            _ => AfterRival::Nothing,
-        }
-    }
-
-    /// The caller has cancelled, or has acknowledged another node's answer: a call that is ceded is dialled by nobody any more.
-    pub fn on_caller_served(&mut self, cx: &mut Services) {
-        self.tell_claim(cx, ClaimEvent::CallerServed);
     }
 
     /// The rivals had time to hand over, and the peers to say what they have.
@@ -193,11 +118,6 @@ impl Call {
         self.try_dial(cx);
     }
 
-    /// An INVITE that a rival had and relayed here came by another way of a fork, and was refused with 482.
-    pub fn on_rival_refused(&mut self, cx: &mut Services) {
-        self.tell_claim(cx, ClaimEvent::RivalRefused);
-    }
-
     /// The transaction of its INVITE is over by its age.
     pub fn is_old(&self, cx: &Services) -> bool {
         cx.now.mono.since(self.arrived) >= INVITE_LIFE
@@ -206,8 +126,8 @@ impl Call {
 
 /// What the claim wants done.
 impl Call {
-    /// One step of the claim.
-    pub(super) fn tell_claim(&mut self, cx: &mut Services, event: ClaimEvent) -> Then {
+    /// The claim is told something.
+    pub fn tell_claim(&mut self, cx: &mut Services, event: ClaimEvent) -> Then {
         self.tell_claim_of(cx, event, self.uid)
     }
 
@@ -240,7 +160,7 @@ impl Call {
         match action {
             ClaimAction::Count(what) => cx.count(Counter::Claim(what)),
             ClaimAction::Degrade => {
-                cx.stop_timer(&mut self.timers.claim);
+                self.budget.stop(cx);
                 cx.count(Counter::Degraded);
             }
             ClaimAction::Dial => self.try_dial(cx),
@@ -249,8 +169,12 @@ impl Call {
             // `tell_claim_of` does it, for it may fail.
             ClaimAction::AskPeersOnLease | ClaimAction::Reopen => {}
             ClaimAction::AskAwaited => _ = cx.inquire(key, self.exact),
-            ClaimAction::AskLater => self.ask_later(cx),
-            ClaimAction::AwaitPeers => self.await_peers(cx),
+            ClaimAction::AskLater => self.budget.ask_later(cx),
+            ClaimAction::AwaitPeers => {
+                if !self.budget.await_peers(cx, &mut self.claim) {
+                    self.tell_claim(cx, ClaimEvent::BudgetSpent);
+                }
+            }
             ClaimAction::TellPeers => _ = tell_peers(cx, self.claim_key, self.uid, self.stage()),
             ClaimAction::Cede => self.cede(cx),
             ClaimAction::Reclaim => {

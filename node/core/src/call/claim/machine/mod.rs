@@ -9,11 +9,12 @@ mod state;
 mod tests;
 
 pub(super) use state::{ClaimAction, ClaimFacts, RecordFate, after_the_call};
-pub(in crate::call) use state::{ClaimEvent, Then};
+pub use state::{ClaimEvent, Then};
 use state::{ClaimState, Step};
 
 use super::super::CallPhase;
-use super::{ASK_AFTER, Winner};
+use super::Winner;
+use super::budget::ASK_AFTER;
 use crate::ids::NodeId;
 use crate::io::{ClaimOutcome, ClaimStage};
 

@@ -2,6 +2,7 @@
 
 use super::super::super::CallPhase;
 use super::super::Winner;
+use crate::call::services::Services;
 use crate::ids::NodeId;
 use crate::io::{ClaimOutcome, ClaimStage};
 
@@ -50,7 +51,7 @@ pub(in crate::call) enum ClaimState {
 
 /// What the claim is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::call) enum ClaimEvent {
+pub enum ClaimEvent {
     /// The log gave it to this call.
     Won,
     /// The log gave it to another call.
@@ -93,6 +94,13 @@ pub(in crate::call) enum ClaimEvent {
     CallerServed,
     /// There is no server transaction to go on with.
     Unanswerable,
+}
+
+impl ClaimEvent {
+    /// A peer has the call, and it is that far there.
+    pub fn of_rival(cx: &Services, peer: NodeId, stage: ClaimStage) -> ClaimEvent {
+        ClaimEvent::RivalHas { peer, stage, lower: peer < cx.local.node, linked: cx.reachable_peer(peer) }
+    }
 }
 
 /// What others know when the claim is told something.
@@ -171,7 +179,7 @@ pub(in crate::call) enum ClaimAction {
 
 /// What whoever told the claim is to do after that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::call) enum Then {
+pub enum Then {
     /// Nothing.
     #[default]
     Nothing,

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::super::super::CallPhase::{self, Answered, Dialling, Over, Preparing};
-use super::super::{ASK_AFTER, Winner};
+use super::super::Winner;
+use super::super::budget::ASK_AFTER;
 use super::CallClaim;
 use super::state::ClaimState::{Abandoned, Ceded, Degraded, Lost, Orphan, Pending, Reclaiming, Won};
 use super::state::{ClaimAction, ClaimEvent, ClaimFacts, ClaimState, RecordFate, Step, Then};
