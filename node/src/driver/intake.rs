@@ -22,11 +22,11 @@ const STALE_ORDINARY: Duration = Duration::from_millis(500);
 const STALE_EMERGENCY: Duration = Duration::from_secs(2);
 
 /// Datagrams that wait at the most: two seconds of responses at the sizing goal, and a second of calls that begin on a small machine.
-const MOST: [usize; QUEUES] = [1024, 4096, 1024, 1024, 512];
+const MOST: [usize; QUEUES] = [1024, 1024, 4096, 1024, 1024, 512];
 /// One for each [`Urgency`], the most urgent first.
-const QUEUES: usize = 5;
+const QUEUES: usize = 6;
 /// Of these, what is under way.
-const URGENT: usize = 3;
+const URGENT: usize = 4;
 
 /// What tells the load. What callers send within calls does not: anybody may send ACKs without end, and would have other callers refused.
 const JUDGED: [Urgency; 3] = [Urgency::Core, Urgency::Emergency, Urgency::Ordinary];
@@ -37,6 +37,7 @@ const FEW_PROPOSALS: usize = 64;
 /// The reasons under which what was dropped is counted.
 const REASONS: [DropReason; QUEUES] = [
     DropReason::LateEmergencyCall,
+    DropReason::LateEmergencyCaller,
     DropReason::LateCore,
     DropReason::LateUnderway,
     DropReason::LateEmergency,
@@ -104,7 +105,9 @@ impl Intake {
         let judge = &mut self.judges[at];
         judge.took(waited);
         let stale = match urgency {
-            Urgency::EmergencyCall | Urgency::Core | Urgency::Underway => return Some(Ok(arrived)),
+            Urgency::EmergencyCall | Urgency::EmergencyCaller | Urgency::Core | Urgency::Underway => {
+                return Some(Ok(arrived));
+            }
             Urgency::Emergency => STALE_EMERGENCY,
             Urgency::Ordinary => STALE_ORDINARY,
         };
@@ -185,10 +188,11 @@ impl Intake {
 fn place(urgency: Urgency) -> usize {
     match urgency {
         Urgency::EmergencyCall => 0,
-        Urgency::Core => 1,
-        Urgency::Underway => 2,
-        Urgency::Emergency => 3,
-        Urgency::Ordinary => 4,
+        Urgency::EmergencyCaller => 1,
+        Urgency::Core => 2,
+        Urgency::Underway => 3,
+        Urgency::Emergency => 4,
+        Urgency::Ordinary => 5,
     }
 }
 
@@ -293,6 +297,7 @@ mod tests {
             (load, intake.is_behind(), intake.has_urgent())
         };
         assert_eq!(of(Some(Urgency::EmergencyCall)), (0, false, true));
+        assert_eq!(of(Some(Urgency::EmergencyCaller)), (0, false, true));
         assert_eq!(of(Some(Urgency::Underway)), (0, false, true));
         let (load, behind, urgent) = of(Some(Urgency::Core));
         assert!(load > 40 && behind && urgent, "{load}");

@@ -23,11 +23,18 @@ const TAKEN: usize = 4096;
 const BATCH: usize = 64;
 /// Messages of each urgency that are dealt with in one turn. What begins something is work for a hundred later messages, so it is taken
 /// in small bites; but each urgency has its share of each turn, so that a flood of one does not stop the others.
-const BITES: [(Urgency, usize); 5] =
-    [(Urgency::EmergencyCall, 64), (Urgency::Core, 64), (Urgency::Underway, 64), (Urgency::Emergency, 8), (Urgency::Ordinary, 4)];
+const BITES: [(Urgency, usize); 6] = [
+    (Urgency::EmergencyCall, 64),
+    (Urgency::EmergencyCaller, 64),
+    (Urgency::Core, 64),
+    (Urgency::Underway, 64),
+    (Urgency::Emergency, 8),
+    (Urgency::Ordinary, 4),
+];
 /// What is under way, of these.
-const URGENT: usize = 3;
-/// Messages that would begin something ordinary, while what the core side says of calls under way is not dealt with in a turn: each of them brings a dozen more.
+const URGENT: usize = 4;
+/// Messages that would begin something ordinary, while what the core side says of calls under way is not dealt with in a turn: each of them
+/// brings a dozen more.
 const BEHIND: usize = 1;
 /// A timer waits no longer for messages than this, whatever comes: a fifth of T1.
 const OVERDUE: Duration = Duration::from_millis(100);
@@ -177,12 +184,13 @@ impl Driver {
         let now = self.parts.clock.now().mono;
         let grace = if intake.has_urgent() { OVERDUE } else { Duration::ZERO };
         let late = self.parts.sbc.poll_timeout().filter(|at| *at <= now).map(|at| now.since(at));
-        intake.timers(late);
-        let due = late.is_some_and(|late| late >= grace);
-        if due {
+        // What is left waiting on purpose says nothing of how busy the node is.
+        let overdue = late.and_then(|late| late.checked_sub(grace));
+        intake.timers(overdue);
+        if overdue.is_some() {
             self.input(Input::Timeout);
         }
-        due
+        overdue.is_some()
     }
 
     /// Waits until there is something to do.

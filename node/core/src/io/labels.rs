@@ -38,8 +38,10 @@ labels! {
         LateCore = "late_core",
         /// An emergency INVITE that waited too long.
         LateEmergency = "late_emergency",
-        /// Something of an emergency call that waited too long.
+        /// Something of the core side within an emergency call that waited too long.
         LateEmergencyCall = "late_emergency_call",
+        /// Something of a caller within an emergency call that waited too long.
+        LateEmergencyCaller = "late_emergency_caller",
         /// Something new that waited too long.
         LateOrdinary = "late_ordinary",
         /// A response after the end of its transaction.

@@ -49,9 +49,11 @@ use calls::Calls;
 use cancel::Holds;
 use memory::Recent;
 
-/// Timers of each kind that fire at one input: what comes in meanwhile may be what the next ones wait for, and a thousand of them at once
-/// would keep an emergency call's answer waiting for as long.
-const TIMERS_AT_ONCE: usize = 32;
+/// Timers of calls that fire at one input, of each lane: what comes in meanwhile may be what the next ones wait for, and a thousand of them
+/// at once would keep an emergency call's answer waiting for as long.
+const TIMERS_AT_ONCE: usize = 64;
+/// The same of transactions: cheaper ones, and more of them, for a message that comes in sets several.
+const TRANSACTION_TIMERS_AT_ONCE: usize = 256;
 /// How often bounded memories are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -261,7 +263,7 @@ impl Sbc {
     /// Fires some of what is due; what is left is due still, and [`Sbc::poll_timeout`] says so.
     fn fire_timers(&mut self) {
         let now = self.cx.now.mono;
-        self.cx.tx.handle_timeout(now, TIMERS_AT_ONCE);
+        self.cx.tx.handle_timeout(now, TRANSACTION_TIMERS_AT_ONCE);
         for lane in [Lane::Urgent, Lane::Ordinary] {
             for _ in 0..TIMERS_AT_ONCE {
                 let Some(timer) = self.cx.timers.pop_expired(lane, now) else { break };

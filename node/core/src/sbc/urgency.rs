@@ -15,8 +15,10 @@ use crate::transaction::ClientUser;
 /// What waits apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// Responses and requests within an emergency call that this node has, or knows of, from either side.
+    /// Responses and requests within an emergency call that this node has, or knows of, from the core side.
     EmergencyCall,
+    /// The same of callers, apart: anybody may send what looks like it.
+    EmergencyCaller,
     /// Responses, and requests within a dialog, from the core side.
     Core,
     /// The same of callers.
@@ -31,11 +33,19 @@ impl Sbc {
     /// How urgent a message is, and how many sources its source is worth.
     pub fn urgency(&self, path: &Path, payload: &[u8]) -> (Urgency, u32) {
         let known = Known { cx: &self.cx, calls: &self.calls };
-        let urgency = match first_look(payload) {
-            Look::Response(branch) if known.dialled_emergency(branch) => Urgency::EmergencyCall,
-            Look::Within(uri) if known.is_within_emergency(uri) => Urgency::EmergencyCall,
-            Look::Response(_) | Look::Within(_) if path.role.realm() == Realm::Core => Urgency::Core,
-            Look::Response(_) | Look::Within(_) => Urgency::Underway,
+        let look = first_look(payload);
+        let emergency = match look {
+            Look::Response(branch) => known.dialled_emergency(branch),
+            Look::Within(uri) => known.is_within_emergency(uri),
+            Look::Invite(_) | Look::Other => false,
+        };
+        let urgency = match look {
+            Look::Response(_) | Look::Within(_) => match (path.role.realm(), emergency) {
+                (Realm::Core, true) => Urgency::EmergencyCall,
+                (Realm::Core, false) => Urgency::Core,
+                (_, true) => Urgency::EmergencyCaller,
+                (_, false) => Urgency::Underway,
+            },
             Look::Invite(uri) if known.calls_emergency(uri) => Urgency::Emergency,
             Look::Invite(_) | Look::Other => Urgency::Ordinary,
         };
