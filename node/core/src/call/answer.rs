@@ -161,7 +161,7 @@ impl Call {
             call: self.uid.to_bytes().to_vec().into(),
             epoch: self.epoch.0,
             seq: self.journal.next_seq(),
-            dialog: Some(self.record()),
+            dialog: Some(self.record(pair)),
             after_ms: Some(self.course.after_ms(cx.now.mono)),
         };
         self.journal.push(cx, Kind::Answer(record));

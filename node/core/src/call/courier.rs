@@ -122,7 +122,7 @@ impl<X> Courier<'_, X> {
     /// The first of several addresses has been silent for too long. It is listened to all the same.
     pub fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) -> Option<Failed> {
         let id = self.crossings.of_client(tx)?;
-        let (path, ways) = self.crossings.get_mut(id)?.state_mut().on_silent(tx)?;
+        let (path, ways) = self.crossings.get_mut(id)?.on_silent(tx)?;
         cx.target_failed(&path, None);
         cx.tx.stop_retransmitting(tx);
         self.transmit(cx, id, ways)

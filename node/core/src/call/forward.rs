@@ -257,7 +257,7 @@ impl Call {
             None => self.on_refreshed(cx, to, crossing.cseq(), response),
         }
         if session {
-            self.record_refresh(cx);
+            self.record_refresh(cx, to.pair);
         }
     }
 

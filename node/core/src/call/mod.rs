@@ -93,7 +93,7 @@ use offer_answer::OfferAnswer;
 pub use setup::NewCall;
 
 use crate::crossing::Crossings;
-use crate::dialog::{DialogRef, Half};
+use crate::dialog::{DialogRef, Half, PairId};
 use crate::ids::{CallUid, Epoch, LocalId};
 use crate::io::{ClaimStage, ReturnPath, Side};
 use crate::routing;
@@ -307,9 +307,9 @@ impl Call {
         (of(Side::Caller), of(Side::Callee))
     }
 
-    /// The dialog record for the log.
-    fn record(&self) -> store_pb::DialogRecord {
-        let of = |side| self.leg(side).record(&self.pairs[self.toward(side)], self.media.ports_toward(side));
+    /// The record of a pair of dialogs for the log.
+    fn record(&self, pair: PairId) -> store_pb::DialogRecord {
+        let of = |side| self.leg(side).record(&self.pairs[pair.toward(side)], self.media.ports_toward(side));
         store_pb::DialogRecord {
             caller: Some(of(Side::Caller)),
             callee: Some(of(Side::Callee)),

@@ -92,7 +92,7 @@ impl Call {
         let realm = self.leg(side).realm;
         self.ladder.sent(cx.now.unix, realm, back, &draft);
         cx.respond(tx, &mut draft);
-        self.record_refresh(cx);
+        self.record_refresh(cx, at.pair);
     }
 
     /// True for an UPDATE that refreshes the session of an answered call, and that the other far end cannot take, or need not have: it

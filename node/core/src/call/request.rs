@@ -4,7 +4,7 @@ use super::journal::Counted;
 use super::reason::cause_of;
 use super::services::Services;
 use super::{Call, CallPhase, Cause, body};
-use crate::dialog::DialogRef;
+use crate::dialog::{DialogRef, PairId};
 use crate::io::{ReturnPath, Side};
 use crate::policy::{MethodPolicy, ReferPolicy};
 use crate::sip::{HeaderId, Message, Method};
@@ -129,12 +129,13 @@ impl Call {
         self.forward(cx, at, tx, back, request);
     }
 
-    pub(super) fn record_refresh(&mut self, cx: &mut Services) {
+    /// The session of a pair of dialogs has changed: an early one too, of which the log has no other news.
+    pub(super) fn record_refresh(&mut self, cx: &mut Services, pair: PairId) {
         let record = store_pb::Refresh {
             call: self.uid.to_bytes().to_vec().into(),
             epoch: self.epoch.0,
             seq: self.journal.next_seq(),
-            dialog: Some(self.record()),
+            dialog: Some(self.record(pair)),
             number: self.journal.count(Counted::Update),
         };
         self.journal.push(cx, Kind::Refresh(record));

@@ -114,7 +114,9 @@ impl Call {
         let mut refers = std::mem::take(&mut self.refers);
         let subscriber = refers.last()?.from;
         refers.retain(|r| r.from == subscriber);
-        let end = |side| End::of_leg(self.leg(side), &self.pairs[self.toward(side)]);
+        // One that was refused before its answer may have been in an early dialog.
+        let pair = self.pairs.latest();
+        let end = |side| End::of_leg(self.leg(side), &self.pairs[pair.toward(side)]);
         let (mut caller, mut callee) = (end(Side::Caller), end(Side::Callee));
         for end in [&mut caller, &mut callee] {
             end.dialog.local_cseq += BYE_CSEQS;

@@ -10,7 +10,7 @@
 //! (`Origin::goes_again`) and in that they are forgotten once something has come back: the answer to a BYE concerns
 //! `call/after_bye.rs` alone.
 //!
-//! What is kept true: a request goes out with one CSeq number at a time, by one way after another; CANCEL goes out once, and not before
+//! What is kept true: a request goes out with one CSeq number at a time, by one way after another; CANCEL goes out once for each, and not before
 //! something has come back; what is cancelled goes out no more; nothing is forgotten while its origin waits.
 
 mod state;
@@ -23,7 +23,7 @@ pub use way::{Way, Ways};
 
 use crate::dialog::DialogRef;
 use crate::ids::ResolveId;
-use crate::io::{ReturnPath, Side};
+use crate::io::{Path, ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ServerTxId};
 
@@ -188,6 +188,15 @@ impl<X> Crossing<X> {
     /// True while it waits for ports.
     pub fn is_held(&self) -> bool {
         matches!(self.state, State::Held)
+    }
+
+    /// It has been silent for as long as one is waited for where there are others: the ways that are left. `None`: it is waited for all the same,
+    /// as by who is asked whether it is there.
+    pub fn on_silent(&mut self, tx: ClientTxId) -> Option<(Path, Ways)> {
+        match self.origin {
+            Origin::Own(Purpose::Question | Purpose::Ack(_)) => None,
+            _ => self.state.on_silent(tx),
+        }
     }
 
     /// Nothing comes of it by this transaction.

@@ -52,13 +52,15 @@ pub struct Out {
     ways: Ways,
     /// There were others: what becomes of it says something of this address, for whoever has the choice.
     chosen: bool,
+    /// CANCEL has gone out for it.
+    cancelled: bool,
 }
 
 impl Out {
     /// It went this way; those are left.
     pub fn new(tx: ClientTxId, way: Way, ways: Ways) -> Out {
         let chosen = !ways.is_empty() && !way.is_connection();
-        Out { tx, way, ways, chosen }
+        Out { tx, way, ways, chosen, cancelled: false }
     }
 
     /// True where nothing is left to be done should it fail.
@@ -296,7 +298,8 @@ impl State {
         if matches!(status, 482 | 500)
             && let Some(other) = sent.earlier.pop()
         {
-            sent.last = other;
+            // That one has said nothing yet.
+            (sent.last, sent.heard) = (other, Heard::Nothing);
             return Some(Response { quiet, counts: Counts::Aside });
         }
         if status >= 200 {
@@ -304,7 +307,11 @@ impl State {
         }
         sent.heard = sent.heard.max(if status > 100 { Heard::Ringing } else { Heard::Trying });
         let cancel = match self {
-            State::Cancelled { asked, .. } => !std::mem::replace(asked, true),
+            // Each transaction is cancelled for itself (RFC 3261 §9.1): one that comes back has had no CANCEL.
+            State::Cancelled { sent, asked } => {
+                *asked = true;
+                !std::mem::replace(&mut sent.last.cancelled, true)
+            }
             _ => false,
         };
         Some(Response { quiet, counts: Counts::Provisional { cancel } })
@@ -314,8 +321,9 @@ impl State {
     pub fn on_cancel(&mut self) -> Cancel {
         match std::mem::replace(self, State::Held) {
             State::Held | State::Resolving { .. } => Cancel::Drop,
-            State::Sent(sent) => {
+            State::Sent(mut sent) => {
                 let asked = sent.heard != Heard::Nothing;
+                sent.last.cancelled = asked;
                 *self = State::Cancelled { sent, asked };
                 if asked { Cancel::Send } else { Cancel::Wait }
             }

@@ -304,3 +304,22 @@ fn media_come_and_go_in_the_call() {
     }
     s.calm();
 }
+
+/// What the log has of a call that rings is the early dialog in which something was agreed, and not the INVITE's, in which nobody has
+/// answered yet: should the owner die, that phone gets its BYE by it.
+#[test]
+fn an_update_before_the_answer_is_recorded_in_its_dialog() {
+    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let progress = s.says_one(183, "a", &[RELIABLE, ("RSeq", "5")], Some(10));
+    let prack = s.pracks(&progress, None);
+    s.called_answers(&prack[0], 200, None);
+    let update = s.asks(&Method::Update, &progress, &[], Some(8));
+    assert_eq!(statuses(&s.called_answers(&update[0], 200, Some(12))), [200]);
+    wait(&mut s.w, 300);
+    let replica = s.w.nodes[1].replica.read().expect("no panic while held");
+    let entry = replica.all_calls(None).next().expect("it was claimed");
+    let called = entry.callee().expect("it rings");
+    let agreed = String::from_utf8_lossy(&called.remote_sdp).into_owned();
+    assert_eq!(called.remote_tag, "a");
+    assert!(agreed.contains(" 12 "), "{agreed}");
+}
