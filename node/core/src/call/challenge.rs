@@ -35,13 +35,6 @@ pub struct Known {
     invite: Option<(u32, Vec<(HeaderId, String)>)>,
 }
 
-/// What a call has learnt on its two legs.
-#[derive(Debug, Default)]
-pub(super) struct CallAuth {
-    pub(super) caller: Known,
-    pub(super) callee: Known,
-}
-
 /// How often nonces of others were used.
 #[derive(Debug, Default)]
 pub struct NonceCounts {

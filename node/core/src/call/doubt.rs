@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use super::outgoing::Purpose;
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase};
+use crate::crossing::Purpose;
 use crate::io::{Counter, DropReason, MisrouteAction, ReturnPath, Side, SideHeard};
 use crate::sip::{Message, Method};
 use crate::time::Instant;
@@ -20,7 +20,7 @@ const MAX_HELD: usize = 4;
 
 /// One question about a leg.
 #[derive(Debug)]
-pub(super) struct Doubt {
+struct Doubt {
     until: Instant,
     held: Vec<(ReturnPath, Message)>,
     /// What was heard of the far end when the question was asked.
@@ -30,40 +30,40 @@ pub(super) struct Doubt {
     there: bool,
 }
 
-impl Call {
-    /// Holds a request until it is clear whose it is. One question a leg at a time.
-    pub fn doubt(&mut self, cx: &mut Services, side: Side, back: ReturnPath, request: &Message) {
-        let at = usize::from(side == Side::Callee);
-        if let Some(doubt) = &mut self.doubts[at] {
+/// The questions about both legs, the caller's first.
+#[derive(Debug, Default)]
+pub struct Doubts([Option<Box<Doubt>>; 2]);
+
+impl Doubts {
+    fn of(&mut self, side: Side) -> &mut Option<Box<Doubt>> {
+        &mut self.0[usize::from(side == Side::Callee)]
+    }
+
+    /// True while a question about that leg is open.
+    pub fn is_open(&self, side: Side) -> bool {
+        self.0[usize::from(side == Side::Callee)].is_some()
+    }
+
+    /// Holds a request until it is clear whose it is. One question a leg at a time. True: it is the first, and the question is to be asked.
+    fn hold(&mut self, cx: &mut Services, side: Side, back: ReturnPath, request: &Message) -> bool {
+        if let Some(doubt) = self.of(side) {
             let copy = doubt.held.iter().any(|(_, held)| held.raw() == request.raw());
             if doubt.there || (!copy && doubt.held.len() >= MAX_HELD) {
                 cx.count(Counter::Dropped(DropReason::Source));
             } else if !copy {
                 doubt.held.push((back, request.clone()));
             }
-            return;
+            return false;
         }
         cx.count(Counter::Misrouted(request.method().label(), MisrouteAction::Doubt));
         let held = vec![(back, request.clone())];
-        self.doubts[at] = Some(Box::new(Doubt { until: cx.after(LONGEST), held, heard: None, looked: false, there: false }));
-        cx.start_timer(LOOK, Timer::Call(self.id, CallTimer::Doubt(side)));
-        self.media.ask(cx);
-        if self.phase != CallPhase::Over && !self.leg(side).gone {
-            let to = self.dialog_of(side, request);
-            let mut options = self.pairs[to].dialog.request(&Method::Options);
-            self.session_ids.put(side, &mut options);
-            self.send_on(cx, to, options, Purpose::Question);
-        }
-    }
-
-    /// True while a question about that leg is open.
-    pub fn is_doubted(&self, side: Side) -> bool {
-        self.doubts[usize::from(side == Side::Callee)].is_some()
+        *self.of(side) = Some(Box::new(Doubt { until: cx.after(LONGEST), held, heard: None, looked: false, there: false }));
+        true
     }
 
     /// The media engine has said what it hears.
-    pub(super) fn on_heard_in_doubt(&mut self, sides: [SideHeard; 2]) {
-        for (doubt, heard) in self.doubts.iter_mut().zip(sides) {
+    pub(super) fn on_heard(&mut self, sides: [SideHeard; 2]) {
+        for (doubt, heard) in self.0.iter_mut().zip(sides) {
             if let Some(doubt) = doubt {
                 doubt.heard.get_or_insert(heard);
             }
@@ -71,7 +71,7 @@ impl Call {
     }
 
     /// The far end answered where it was asked. That it knows of no such call is no sign of it.
-    pub fn on_doubt_answer(&mut self, cx: &mut Services, side: Side, status: u16) {
+    pub fn on_answer(&mut self, cx: &mut Services, side: Side, status: u16) {
         if status >= 200 && !matches!(status, 408 | 481) {
             self.refute(cx, side);
         }
@@ -79,28 +79,54 @@ impl Call {
 
     /// It has not moved: what was held is a forger's.
     fn refute(&mut self, cx: &mut Services, side: Side) {
-        let Some(doubt) = &mut self.doubts[usize::from(side == Side::Callee)] else { return };
+        let Some(doubt) = self.of(side) else { return };
         doubt.there = true;
         for _ in doubt.held.drain(..) {
             cx.count(Counter::Dropped(DropReason::Source));
         }
     }
 
-    /// Time to look where media come from, or to decide. What is then to go on.
-    pub fn on_doubt_due(&mut self, cx: &mut Services, side: Side) -> Vec<(ReturnPath, Message)> {
-        let at = usize::from(side == Side::Callee);
-        let now = self.media.last_heard(side);
-        let Some(doubt) = &mut self.doubts[at] else { return Vec::new() };
-        if !std::mem::replace(&mut doubt.looked, true) {
-            let rest = doubt.until.since(cx.now.mono);
-            self.media.ask(cx);
-            cx.start_timer(rest, Timer::Call(self.id, CallTimer::Doubt(side)));
-            return Vec::new();
-        }
+    /// Time to look where media come from: how much is left until it is decided. `None`: that is now.
+    fn look(&mut self, cx: &Services, side: Side) -> Option<Duration> {
+        let doubt = self.of(side).as_mut()?;
+        let first = !std::mem::replace(&mut doubt.looked, true);
+        first.then(|| doubt.until.since(cx.now.mono))
+    }
+
+    /// What is then to go on. `now`: what is heard of the far end.
+    fn decide(&mut self, cx: &mut Services, side: Side, now: SideHeard) -> Vec<(ReturnPath, Message)> {
+        let Some(doubt) = self.of(side) else { return Vec::new() };
         let before = doubt.heard.unwrap_or_default();
         if before.source.is_some() && before.source == now.source && now.packets > before.packets {
             self.refute(cx, side);
         }
-        self.doubts[at].take().map(|doubt| doubt.held).unwrap_or_default()
+        self.of(side).take().map(|doubt| doubt.held).unwrap_or_default()
+    }
+}
+
+impl Call {
+    /// Holds a request until it is clear whose it is.
+    pub fn doubt(&mut self, cx: &mut Services, side: Side, back: ReturnPath, request: &Message) {
+        if !self.doubts.hold(cx, side, back, request) {
+            return;
+        }
+        cx.start_timer(LOOK, Timer::Call(self.about.id, CallTimer::Doubt(side)));
+        self.media.ask(cx);
+        if self.phase != CallPhase::Over && !self.sides.leg(side).gone {
+            let to = self.sides.pairs.at_request(side, request);
+            let mut options = self.sides.pairs[to].dialog.request(&Method::Options);
+            self.sides.session_ids.put(side, &mut options);
+            self.courier().send_own(cx, to, Purpose::Question, options);
+        }
+    }
+
+    /// Time to look where media come from, or to decide. What is then to go on.
+    pub fn on_doubt_due(&mut self, cx: &mut Services, side: Side) -> Vec<(ReturnPath, Message)> {
+        let Some(rest) = self.doubts.look(cx, side) else {
+            return self.doubts.decide(cx, side, self.media.last_heard(side));
+        };
+        self.media.ask(cx);
+        cx.start_timer(rest, Timer::Call(self.about.id, CallTimer::Doubt(side)));
+        Vec::new()
     }
 }

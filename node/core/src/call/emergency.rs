@@ -1,21 +1,14 @@
 //! What an emergency call carries for those who dispatch: its service and ids (NENA-STA-010.3 §3.1.5), and what comes later within
 //! the call, location and additional data (RFC 6442, RFC 7852). None of it is needed for the call itself.
 
-use super::Call;
-use super::journal::Counted;
 use super::services::Services;
-use crate::io::{Counter, DropReason};
 use crate::sip::parts::leaves;
 use crate::sip::{Draft, HeaderId, Message, NameAddr};
-use crate::store_pb::{self, EmergencyInfo, command::Kind};
+use crate::store_pb::EmergencyInfo;
 use crate::token::ClaimKey;
 
 /// Ids that the log keeps are no longer: a longer one of the caller's crosses, but is not recorded.
 const MAX_ID: usize = 256;
-/// A request that is kept for its location or data is no longer: the log is no file store. It crosses whole in any case.
-const MAX_NOTICE: usize = 64 * 1024;
-/// Such requests that one call puts into the log: a caller that moves sends some a minute.
-const MAX_NOTICES: u16 = 200;
 /// Who mints the ids where the configuration names nobody (RFC 2606 §2: a name that nobody has).
 const NOBODY: &str = "sbc.invalid";
 /// PIDF-LO (RFC 4119).
@@ -89,39 +82,6 @@ pub fn carried(request: &Message) -> Carried {
 /// Whether a purpose or a media subtype is one of additional data.
 pub fn is_data(name: &str) -> bool {
     name.get(..DATA.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(DATA))
-}
-
-impl Call {
-    /// A request within an emergency call that goes to the other side: what it carries for dispatchers goes to the log.
-    pub(super) fn note_for_dispatch(&mut self, cx: &mut Services, request: &Message) {
-        if !self.emergency {
-            return;
-        }
-        let carried = carried(request);
-        if carried == Carried::default() {
-            return;
-        }
-        if request.raw().len() > MAX_NOTICE {
-            cx.count(Counter::Dropped(DropReason::NoticeSize));
-            return;
-        }
-        if self.notices >= MAX_NOTICES {
-            cx.count(Counter::Dropped(DropReason::NoticeMany));
-            return;
-        }
-        self.notices += 1;
-        let notice = store_pb::Notice {
-            call: self.uid.to_bytes().to_vec().into(),
-            epoch: self.epoch.0,
-            seq: self.journal.next_seq(),
-            location: carried.location,
-            data: carried.data,
-            message: request.raw().clone(),
-            location_number: if carried.location { self.journal.count(Counted::Location) } else { 0 },
-            data_number: if carried.data { self.journal.count(Counted::Data) } else { 0 },
-        };
-        self.journal.push(cx, Kind::Notice(notice));
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! What failed at the called side, and what the caller is told of it (RFC 3261 §8.1.3.4, §16.7).
 
-use super::reason::cause_of;
-use super::services::Services;
-use super::{Call, Cause};
-use crate::sip::{HeaderId, Message, readable};
+use crate::sip::Message;
 
 /// What failed, the best so far: what the caller is told if nothing succeeds.
 #[derive(Clone, Debug)]
@@ -48,41 +45,6 @@ fn rank(status: u16) -> (u16, u16) {
 /// so emergency calls get 500 too. 503 is for our own overload and for rule G.
 pub fn upstream(status: u16) -> u16 {
     if status == 503 { 500 } else { status }
-}
-
-impl Call {
-    /// Nothing is left to dial: the caller is told the best of what failed.
-    pub(super) fn fail_with_best(&mut self, cx: &mut Services, otherwise: u16) {
-        match self.uac.take_failure() {
-            Some(failure) if failure.response.is_some() && self.invite_tx.is_some() => self.pass_failure(cx, &failure),
-            Some(failure) => self.fail(cx, upstream(failure.status), "no target"),
-            None => self.fail(cx, otherwise, "no target"),
-        }
-    }
-
-    /// The called side's refusal goes to the caller.
-    pub(super) fn pass_failure(&mut self, cx: &mut Services, failure: &Failure) {
-        let (Some(response), Some(tx)) = (&failure.response, self.invite_tx.take()) else { return };
-        let status = upstream(failure.status);
-        let pair = self.pairs.current();
-        let mut draft = self.toward_caller(cx, pair, status, response);
-        draft.remove(HeaderId::Contact);
-        if status != failure.status {
-            draft.remove(HeaderId::RetryAfter);
-        }
-        if (300..400).contains(&status) {
-            for contact in response.all(HeaderId::Contact) {
-                draft.push(HeaderId::Contact, contact);
-            }
-        }
-        self.offer_answer().put(cx, pair.callee(), response, false, &mut draft);
-        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
-        cx.respond(tx, &mut draft);
-        self.q850 = cause_of(response).or(self.q850);
-        self.caller.gone = true;
-        self.callee.gone = true;
-        self.finish(cx, Cause { origin: "callee", status, reason: readable(response.reason()).into_owned() });
-    }
 }
 
 #[cfg(test)]

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
+use super::bridge::{Bridge, Reinvite, SessionLost};
 use super::courier::{Answer, Failed};
 use super::failure::upstream;
 use super::offer_answer::Agreed;
-use super::outgoing::Purpose;
 use super::reliable::{self, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::two_hundred::Accepted;
-use super::{Call, CallPhase, body, headers, offer_answer};
+use super::{body, headers, offer_answer};
 use crate::crossing::{Asked, Crossing, Loss, Origin, State};
-use crate::dialog::{DialogRef, PairId};
+use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
@@ -34,6 +34,8 @@ pub struct Exchange {
     pub(super) early_offer: bool,
     /// What stood before its offer; `None`: nothing is to be taken back.
     pub(super) before: Option<Agreed>,
+    /// Of a PRACK: which response it acknowledges, in the numbers of the leg where it goes.
+    rack: Option<String>,
     /// How often it was sent again with a longer interval (422).
     raises: u8,
     /// What our Contacts said of the far ends before it came, the caller's leg first; `None`: it changed nothing of that.
@@ -53,24 +55,43 @@ fn refreshes_target(method: &Method) -> bool {
     matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer)
 }
 
-impl Call {
-    pub(super) fn forward(&mut self, cx: &mut Services, from: DialogRef, tx: ServerTxId, back: ReturnPath, request: &Message) {
+impl Bridge<'_> {
+    /// A far end's request other than BYE and PRACK: refused, answered here, or passed on.
+    pub(super) fn on_request(&mut self, cx: &mut Services, at: DialogRef, asked: Asked) {
+        let refused = match asked.request.method() {
+            Method::Update if self.is_refresh(at.side, &asked.request) => return self.answer_refresh(cx, at, &asked),
+            Method::Update => self.refuse_update(at, &asked.request),
+            Method::Invite => self.refuse_reinvite(at),
+            _ => None,
+        };
+        if let Some(status) = refused {
+            return self.sides.refuse(cx, at.side, &asked, status);
+        }
+        if asked.request.method() == &Method::Invite {
+            let mut trying = asked.request.response(100, None);
+            self.sides.respond(cx, at.side, asked.server, &asked.back, &mut trying);
+        }
+        self.forward(cx, at, asked, None);
+    }
+
+    /// A far end's request goes to the other side, or is refused. `rack`: which response it acknowledges, in the other leg's numbers.
+    pub(super) fn forward(&mut self, cx: &mut Services, from: DialogRef, asked: Asked, rack: Option<String>) {
         let to = from.other();
-        let status = match headers::next_max_forwards(request) {
+        let status = match headers::next_max_forwards(&asked.request) {
             // A far end of RFC 2543 has no tag, and a dialog all the same (RFC 3261 §12.1.1, §12.1.2).
-            _ if self.leg(to.side).gone => Some(481),
+            _ if self.sides.leg(to.side).gone => Some(481),
             // There is a dialog with this side, and none yet with the other: not now (RFC 3261 §21.5.1).
-            _ if self.pairs[to].dialog.remote_tag.is_none() && self.phase != CallPhase::Answered => Some(500),
-            _ if self.crossings.count() >= MAX_CROSSINGS => Some(500),
+            _ if self.sides.pairs[to].dialog.remote_tag.is_none() && !self.answered => Some(500),
+            _ if self.underway.crossings.count() >= MAX_CROSSINGS => Some(500),
             Err(headers::MaxForwardsError::Exhausted) => Some(483),
             Err(headers::MaxForwardsError::Malformed) => Some(400),
             Ok(_) => None,
         };
         if let Some(status) = status {
-            self.refuse_request(cx, from.side, tx, &back, request, status);
-            return;
+            return self.sides.refuse(cx, from.side, &asked, status);
         }
-        self.note_for_dispatch(cx, request);
+        let request = &asked.request;
+        self.records.notice(cx, self.about, request);
         let streams = if offer_answer::counts(request) { body::Descriptions::of(request).streams() } else { 0 };
         if matches!(request.method(), Method::Invite | Method::Update) {
             self.media.on_offer();
@@ -81,80 +102,68 @@ impl Call {
             Method::Prack => streams > 0 && self.prack_offers(from),
             _ => false,
         };
-        let facts = Exchange { offered, ..Exchange::default() };
-        let asked = Asked { request: request.clone(), server: tx, back };
+        let facts = Exchange { offered, rack, ..Exchange::default() };
         let crossing = Crossing::new(cx.serial(), to, Origin::FarEnd(asked), facts);
-        self.cross(cx, crossing, ready);
+        let lost = self.cross(cx, crossing, ready);
+        debug_assert_eq!(lost, None, "a far end's request is no refresh");
     }
 
     /// A request is under way from now on. `ready`: it goes out at once.
-    pub(super) fn cross(&mut self, cx: &mut Services, crossing: Crossing<Exchange>, ready: bool) {
+    pub(super) fn cross(&mut self, cx: &mut Services, crossing: Crossing<Exchange>, ready: bool) -> Option<SessionLost> {
         let id = crossing.id();
-        self.crossings.insert(crossing);
-        if ready {
-            self.send_crossing(cx, id);
-        }
+        self.underway.crossings.insert(crossing);
+        if ready { self.send(cx, id) } else { None }
     }
 
     /// The ports are there: those that waited for them go out.
-    pub(super) fn release_crossings(&mut self, cx: &mut Services) {
-        let held: Vec<u64> = self.crossings.iter().filter(|c| c.is_held()).map(Crossing::id).collect();
-        for id in held {
-            self.send_crossing(cx, id);
-        }
+    pub(super) fn release(&mut self, cx: &mut Services) -> Option<SessionLost> {
+        let held: Vec<u64> = self.underway.crossings.iter().filter(|c| c.is_held()).map(Crossing::id).collect();
+        held.into_iter().filter_map(|id| self.send(cx, id)).last()
     }
 
-    fn send_crossing(&mut self, cx: &mut Services, id: u64) {
-        let Some(crossing) = self.crossings.get(id) else { return };
+    fn send(&mut self, cx: &mut Services, id: u64) -> Option<SessionLost> {
+        let crossing = self.underway.crossings.get(id)?;
         let to = crossing.to();
-        let Some(method) = crossing.method().cloned() else { return };
+        let method = crossing.method().cloned()?;
         let request = crossing.asked().map(|asked| asked.request.clone());
-        let draft = self.write_crossing(cx, id, to, &method, request.as_ref());
-        let cseq = self.pairs[to].dialog.local_cseq;
-        if let Some(crossing) = self.crossings.get_mut(id) {
+        let draft = self.write(cx, id, to, &method, request.as_ref());
+        let cseq = self.sides.pairs[to].dialog.local_cseq;
+        if let Some(crossing) = self.underway.crossings.get_mut(id) {
             crossing.write(cseq, draft);
         }
         if method == Method::Invite {
-            cx.start_timer(STALE, Timer::Call(self.id, CallTimer::Stale(id)));
+            cx.start_timer(STALE, Timer::Call(self.about.id, CallTimer::Stale(id)));
         }
         let failed = self.courier().send(cx, id);
-        self.on_crossing_failed(cx, failed);
+        self.on_failed(cx, failed)
     }
 
     /// The request as it goes out. `request`: that of the far end, of which this one brings what crosses; `None`: it is a refresh of ours.
-    fn write_crossing(&mut self, cx: &mut Services, id: u64, to: DialogRef, method: &Method, request: Option<&Message>) -> Draft {
+    fn write(&mut self, cx: &mut Services, id: u64, to: DialogRef, method: &Method, request: Option<&Message>) -> Draft {
         let from = to.other();
         let session = matches!(method, Method::Invite | Method::Update);
-        let mut draft = self.pairs[to].dialog.request(method);
+        let mut draft = self.sides.pairs[to].dialog.request(method);
         if let Some(n) = request.and_then(|request| headers::next_max_forwards(request).ok()) {
             draft.set(HeaderId::MaxForwards, n.to_string());
         }
         if session || request.is_some_and(|request| request.first(HeaderId::Contact).is_some()) {
-            let contacts = [Side::Caller, Side::Callee].map(|side| self.leg(side).contact_params.clone());
-            if let Some(crossing) = self.crossings.get_mut(id) {
-                crossing.facts.contacts.get_or_insert(contacts);
-            }
-            let (leg, half) = self.leg_and_half(to);
-            let contact = match request {
-                Some(request) => leg.contact_for(cx, half, request),
-                None => leg.contact(cx, half),
-            };
+            let contact = self.contact_of(cx, id, to, request);
             draft.push(HeaderId::Contact, contact);
         }
         if let Some(request) = request {
             headers::copy_through(request, &mut draft);
         }
-        cx.shape(&self.leg(from.side).trunk, &self.leg(to.side).trunk, method, self.emergency, &mut draft);
+        let (here, there) = (self.sides.leg(from.side), self.sides.leg(to.side));
+        cx.shape(&here.trunk, &there.trunk, method, self.about.emergency, &mut draft);
         if let Some(request) = request {
-            self.map_transfer(cx, from.side, request, &mut draft);
-            if let Some(rack) = self.map_rack(cx, from, request) {
-                draft.push(HeaderId::RAck, rack);
-            }
+            self.underway.refers.map(cx, from.side, there, request, &mut draft);
+        }
+        if let Some(rack) = self.underway.crossings.get(id).and_then(|c| c.facts.rack.as_deref()) {
+            draft.push(HeaderId::RAck, rack);
         }
         // RFC 4028 §7.4: nothing is refreshed before there is a session.
-        if session && (self.phase == CallPhase::Answered || method == &Method::Invite) {
-            let leg = self.leg(to.side);
-            leg.session.offer(cx, &leg.trunk, &mut draft);
+        if session && (self.answered || method == &Method::Invite) {
+            there.session.offer(cx, &there.trunk, &mut draft);
         }
         if method == &Method::Invite {
             reliable::bridge(&mut draft);
@@ -166,44 +175,59 @@ impl Call {
             }
             None => {
                 if method == &Method::Invite {
-                    draft.set_body(Some("application/sdp"), self.pairs[to].local_sdp.clone());
+                    draft.set_body(Some("application/sdp"), self.sides.pairs[to].local_sdp.clone());
                 }
-                self.session_ids.put(to.side, &mut draft);
+                self.sides.session_ids.put(to.side, &mut draft);
             }
         }
         draft
     }
 
+    /// Our Contact in a request that crosses; what our Contacts said before it is kept.
+    fn contact_of(&mut self, cx: &Services, id: u64, to: DialogRef, request: Option<&Message>) -> String {
+        let contacts = [Side::Caller, Side::Callee].map(|side| self.sides.leg(side).contact_params.clone());
+        if let Some(crossing) = self.underway.crossings.get_mut(id) {
+            crossing.facts.contacts.get_or_insert(contacts);
+        }
+        let (leg, half) = self.sides.leg_and_half(to);
+        match request {
+            Some(request) => leg.contact_for(cx, half, request),
+            None => leg.contact(cx, half),
+        }
+    }
+
     /// A response to a request that crossed, or to a refresh.
-    pub fn on_crossing_response(
+    pub(super) fn on_response(
         &mut self,
         cx: &mut Services,
         id: u64,
         (tx, action): (ClientTxId, ResponseAction),
         back: &ReturnPath,
         response: &Message,
-    ) {
-        let Some(crossing) = self.crossings.get(id) else {
+    ) -> Option<SessionLost> {
+        let Some(crossing) = self.underway.crossings.get(id) else {
             // A 2xx to a re-INVITE, repeated because our ACK was lost.
             self.on_late_2xx(cx, response);
-            return;
+            return None;
         };
         let to = crossing.to();
-        self.ladder.received(cx.now.unix, self.leg(to.side).realm, back, response);
-        self.session_ids.learn(to.side, response);
+        self.sides.received(cx, to.side, back, response);
         if action == ResponseAction::Absorb {
-            return;
+            return None;
         }
         match self.courier().on_response(cx, tx, action, response) {
-            Answer::None => {}
-            Answer::Failed(failed) => self.on_crossing_failed(cx, Some(failed)),
-            Answer::Provisional => self.on_crossing_provisional(cx, id, response),
-            Answer::Final => self.on_crossing_final(cx, id, tx, response),
+            Answer::None => None,
+            Answer::Failed(failed) => self.on_failed(cx, Some(failed)),
+            Answer::Provisional => {
+                self.on_provisional(cx, id, response);
+                None
+            }
+            Answer::Final => self.on_final(cx, id, tx, response),
         }
     }
 
-    fn on_crossing_provisional(&mut self, cx: &mut Services, id: u64, response: &Message) {
-        let Some(crossing) = self.crossings.get(id).filter(|c| c.is(&Method::Invite)) else { return };
+    fn on_provisional(&mut self, cx: &mut Services, id: u64, response: &Message) {
+        let Some(crossing) = self.underway.crossings.get(id).filter(|c| c.is(&Method::Invite)) else { return };
         let (from, exchanged, asked) = (crossing.from(), (crossing.facts.offered, crossing.cseq()), crossing.asked().cloned());
         if response.status().is_none_or(|status| status <= 100) {
             return;
@@ -213,81 +237,88 @@ impl Call {
             if reliable::rseq_of(response).is_none() && Wish::of(&asked.request) == Wish::Required {
                 return;
             }
-            self.answer_crossing(cx, from, &asked, exchanged, response);
+            self.answer(cx, from, &asked, exchanged, response);
         }
         self.note_early_answer(id, response);
     }
 
-    fn on_crossing_final(&mut self, cx: &mut Services, id: u64, tx: ClientTxId, response: &Message) {
+    fn on_final(&mut self, cx: &mut Services, id: u64, tx: ClientTxId, response: &Message) -> Option<SessionLost> {
         let status = response.status().unwrap_or(500);
         let accepted = (200..300).contains(&status);
-        if status == 422 && self.raise_crossing(cx, id, tx, response) {
-            return;
+        if status == 422 && self.may_raise(id, response) {
+            self.courier().restart(cx, id, tx);
+            return self.send(cx, id);
         }
-        let Some(mut crossing) = self.courier().take(cx, id, Some(tx)) else { return };
+        let mut crossing = self.courier().take(cx, id, Some(tx))?;
         let (from, to) = (crossing.from(), crossing.to());
         if accepted && refreshes_target(response.method()) {
             // RFC 3261 §12.2.2: with the acceptance, and not before: a request that is refused changes nothing.
             if let Some(asked) = crossing.asked() {
-                self.pairs[from].dialog.on_target_refresh(&asked.request);
+                self.sides.pairs[from].dialog.on_target_refresh(&asked.request);
             }
-            self.pairs[to].dialog.on_target_refresh(response);
+            self.sides.pairs[to].dialog.on_target_refresh(response);
         }
         if status >= 300 {
             self.take_contacts_back(&mut crossing.facts);
         }
         if let Some(asked) = crossing.asked() {
-            self.answer_crossing(cx, from, asked, (crossing.facts.offered, crossing.cseq()), response);
+            self.answer(cx, from, asked, (crossing.facts.offered, crossing.cseq()), response);
         }
         self.conclude(cx, &mut crossing, response);
         let session = accepted && matches!(response.method(), Method::Invite | Method::Update);
-        match crossing.asked() {
+        let lost = match crossing.asked() {
             Some(Asked { request, .. }) => {
-                match request.method() {
-                    Method::Invite => self.keep_reinvite(cx, from.side, request.cseq(), crossing.cseq()),
-                    Method::Refer if accepted => self.keep_refer(from.side, request.cseq(), crossing.cseq()),
-                    Method::Notify => self.note_last(from.side, request),
-                    _ => {}
-                }
+                self.note_done(cx, from.side, request, crossing.cseq(), accepted);
                 if session {
-                    let leg = self.leg_mut(to.side);
+                    let leg = self.sides.leg_mut(to.side);
                     leg.session.on_accepted(cx, &leg.trunk, response);
                 }
+                None
             }
             None => self.on_refreshed(cx, to, crossing.cseq(), response),
-        }
+        };
         if session {
             self.record_refresh(cx, to.pair);
+        }
+        lost
+    }
+
+    /// What is kept of a far end's request that has its final response. `there`: its CSeq number on the other leg.
+    fn note_done(&mut self, cx: &Services, from: Side, request: &Message, there: u32, accepted: bool) {
+        let here = request.cseq();
+        match request.method() {
+            Method::Invite => {
+                self.underway.reinvites.keep(Reinvite { from, here, there, until: cx.after(reliable::GIVE_UP) });
+            }
+            Method::Refer if accepted => self.underway.refers.keep(from, here, there),
+            Method::Notify => self.underway.refers.note_last(from, request),
+            _ => {}
         }
     }
 
     /// A request came to nothing: our Contacts say of the far ends what they said before.
     fn take_contacts_back(&mut self, facts: &mut Exchange) {
         if let Some([caller, callee]) = facts.contacts.take() {
-            (self.caller.contact_params, self.callee.contact_params) = (caller, callee);
+            (self.sides.caller.contact_params, self.sides.callee.contact_params) = (caller, callee);
         }
     }
 
-    /// The far end wants a longer session interval: the same request with it. False: it said nothing of use, or too often.
-    fn raise_crossing(&mut self, cx: &mut Services, id: u64, tx: ClientTxId, response: &Message) -> bool {
-        let Some(crossing) = self.crossings.get(id) else { return false };
+    /// The far end wants a longer session interval: the same request is to go out with it. False: it said nothing of use, or too often.
+    fn may_raise(&mut self, id: u64, response: &Message) -> bool {
+        let Some(crossing) = self.underway.crossings.get_mut(id) else { return false };
         let (to, raises) = (crossing.to(), crossing.facts.raises);
         let wanted = matches!(crossing.state(), State::Sent(_));
-        if !wanted || raises >= super::session_timer::MAX_RAISES || !self.leg_mut(to.side).session.raise(response) {
+        if !wanted || raises >= super::session_timer::MAX_RAISES || !self.sides.leg_mut(to.side).session.raise(response) {
             return false;
         }
-        self.courier().restart(cx, id, tx);
-        if let Some(crossing) = self.crossings.get_mut(id) {
-            crossing.facts.raises += 1;
-        }
-        self.send_crossing(cx, id);
+        crossing.facts.raises += 1;
         true
     }
 
     fn on_late_2xx(&mut self, cx: &mut Services, response: &Message) {
         if response.method() == &Method::Invite && response.status().is_some_and(|s| (200..300).contains(&s)) {
             for side in [Side::Caller, Side::Callee] {
-                if self.pairs[self.toward(side)].dialog.call_id.as_ref() == response.call_id() {
+                if self.sides.pairs[self.sides.toward(side)].dialog.call_id.as_ref() == response.call_id() {
                     self.courier().repeat_ack(cx, side, response.cseq(), response.to_tag());
                 }
             }
@@ -296,14 +327,7 @@ impl Call {
 
     /// A response to the far end that asked in that dialog, with what crosses of the other one's. `offered`: its request had an offer;
     /// `cseq`: its number on the other leg.
-    fn answer_crossing(
-        &mut self,
-        cx: &mut Services,
-        at: DialogRef,
-        asked: &Asked,
-        (offered, cseq): (bool, u32),
-        response: &Message,
-    ) {
+    fn answer(&mut self, cx: &mut Services, at: DialogRef, asked: &Asked, (offered, cseq): (bool, u32), response: &Message) {
         let Asked { request, server: tx, back } = asked;
         let status = response.status().unwrap_or(500);
         let invite = request.method() == &Method::Invite;
@@ -311,39 +335,37 @@ impl Call {
         let mut draft = request.response(told, (told == status).then(|| response.reason()));
         if status < 300 && (invite || response.first(HeaderId::Contact).is_some() || request.method() == &Method::Update) {
             // Rule K: whatever way the request came, the far end learns the owner's own address again.
-            let (leg, half) = self.leg_and_half(at);
+            let (leg, half) = self.sides.leg_and_half(at);
             draft.push(HeaderId::Contact, leg.contact_for(cx, half, response));
         }
         headers::copy_through(response, &mut draft);
         if told != status {
             draft.remove(HeaderId::RetryAfter);
         }
-        cx.shape(&self.leg(at.side.other()).trunk, &self.leg(at.side).trunk, request.method(), self.emergency, &mut draft);
-        let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.phase == CallPhase::Answered;
+        let (here, there) = (&self.sides.leg(at.side.other()).trunk, &self.sides.leg(at.side).trunk);
+        cx.shape(here, there, request.method(), self.about.emergency, &mut draft);
+        let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.answered;
         if refreshes && (200..300).contains(&status) {
-            let leg = self.leg_mut(at.side);
+            let leg = self.sides.leg_mut(at.side);
             leg.session.accept(cx, &leg.trunk, request, &mut draft);
         }
         self.offer_answer().put(cx, at.other(), response, offered, &mut draft);
-        let realm = self.leg(at.side).realm;
-        self.ladder.sent(cx.now.unix, realm, back, &draft);
-        let payload = cx.respond(*tx, &mut draft);
+        let payload = self.sides.respond(cx, at.side, *tx, back, &mut draft);
         if invite && (200..300).contains(&status) {
             let delayed = !offered && body::find_sdp(response).is_some();
             if let Some(payload) = payload {
                 let (answers, cseq) = (delayed.then_some(cseq), request.cseq());
-                self.two_hundred.accepted(cx, at.side, Accepted { tx: *tx, cseq, payload, back: *back, answers });
+                self.underway.two_hundred.accepted(cx, at.side, Accepted { tx: *tx, cseq, payload, back: *back, answers });
             }
             if !delayed {
-                let ack = self.session_ids.ack(&self.pairs[at.other()].dialog, at.side.other(), cseq);
-                self.send_on(cx, at.other(), ack, Purpose::Ack(cseq));
+                self.acknowledge(cx, at.other(), cseq);
             }
         }
     }
 
     /// A request got no response, or could not be sent.
-    pub(super) fn fail_crossing(&mut self, cx: &mut Services, id: u64, status: u16) {
-        let Some(mut crossing) = self.courier().take(cx, id, None) else { return };
+    fn fail(&mut self, cx: &mut Services, id: u64, status: u16) -> Option<SessionLost> {
+        let mut crossing = self.courier().take(cx, id, None)?;
         self.take_contacts_back(&mut crossing.facts);
         if let Some(before) = crossing.facts.before.take() {
             self.offer_answer().take_back(cx, before);
@@ -352,61 +374,42 @@ impl Call {
         let Some(asked) = crossing.into_asked() else { return self.on_refresh_failed(cx, to.side, status) };
         // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
         let status = if status == 408 && !invite { 504 } else { upstream(status) };
-        self.refuse_request(cx, from.side, asked.server, &asked.back, &asked.request, status);
+        self.sides.refuse(cx, from.side, &asked, status);
+        None
     }
 
     /// Nothing comes of a request by this transaction.
-    pub fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) {
+    pub(super) fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) -> Option<SessionLost> {
         let failed = self.courier().on_lost(cx, tx, loss);
-        self.on_crossing_failed(cx, failed);
+        self.on_failed(cx, failed)
     }
 
     /// A request has been silent for as long as one is waited for where there are other ways.
-    pub(super) fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) {
+    pub(super) fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) -> Option<SessionLost> {
         let failed = self.courier().on_silent(cx, tx);
-        self.on_crossing_failed(cx, failed);
+        self.on_failed(cx, failed)
     }
 
     /// A request came to nothing, if it did.
-    pub(super) fn on_crossing_failed(&mut self, cx: &mut Services, failed: Option<Failed>) {
-        if let Some(Failed { id, status }) = failed {
-            self.fail_crossing(cx, id, status);
-        }
+    pub(super) fn on_failed(&mut self, cx: &mut Services, failed: Option<Failed>) -> Option<SessionLost> {
+        let Failed { id, status } = failed?;
+        self.fail(cx, id, status)
     }
 
     /// CANCEL for a re-INVITE under way. False: it is none of this call's.
-    pub(super) fn on_cancel_crossing(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
-        let Some(id) = self.crossings.of_server(invite).map(Crossing::id) else { return false };
+    pub(super) fn on_cancel(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
+        let Some(id) = self.underway.crossings.of_server(invite).map(Crossing::id) else { return false };
         let reason = super::reason::reasons(request);
         if self.courier().on_cancel(cx, id, reason.as_deref()) {
-            self.fail_crossing(cx, id, 487);
+            let lost = self.fail(cx, id, 487);
+            debug_assert_eq!(lost, None, "nobody cancels a refresh");
         }
         true
     }
 
     /// RFC 3261 §9.1: 64 × T1 after its CANCEL a re-INVITE is given up, so that another can be sent.
-    pub(super) fn on_crossing_abandoned(&mut self, cx: &mut Services, id: u64) {
-        if self.crossings.get(id).is_some_and(|c| c.state().is_given_up()) {
-            self.fail_crossing(cx, id, 487);
-        }
-    }
-
-    /// Final answers to whatever is still open, when the call ends.
-    pub(super) fn refuse_open_forwards(&mut self, cx: &mut Services) {
-        self.refuse_forwards(cx, |_| true);
-    }
-
-    /// Final answers to the open requests of those pairs of dialogs: they are not waited for any more.
-    pub(super) fn refuse_forwards(&mut self, cx: &mut Services, which: impl Fn(PairId) -> bool) {
-        let refused = |c: &&Crossing<Exchange>| !c.is_own() && which(c.to().pair);
-        let refused: Vec<u64> = self.crossings.iter().filter(refused).map(Crossing::id).collect();
-        for id in refused {
-            let Some(crossing) = self.courier().take(cx, id, None) else { continue };
-            let (from, invite) = (crossing.from(), crossing.is(&Method::Invite));
-            if let Some(asked) = crossing.into_asked() {
-                let status = if invite { 487 } else { 481 };
-                self.refuse_request(cx, from.side, asked.server, &asked.back, &asked.request, status);
-            }
-        }
+    pub(super) fn on_abandoned(&mut self, cx: &mut Services, id: u64) -> Option<SessionLost> {
+        let given_up = self.underway.crossings.get(id).is_some_and(|c| c.state().is_given_up());
+        if given_up { self.fail(cx, id, 487) } else { None }
     }
 }

@@ -29,6 +29,8 @@ pub struct Leg {
     pub contact_params: Box<str>,
     /// Its trunk.
     pub trunk: Box<str>,
+    /// What its far end wants to know of us.
+    pub(super) known: Known,
     /// Its session timer.
     pub(super) session: super::session_timer::SessionTimer,
     /// The dialog is over on this leg: nothing more is sent on it.
@@ -72,8 +74,8 @@ impl Leg {
         (self.path, self.ingress) = self.far(dialog).learnt_path(back);
     }
 
-    /// What a request to it touches here. `known`: what it wants to know of us.
-    pub(super) fn peer<'a>(&'a mut self, known: &'a mut Known) -> Peer<'a> {
+    /// What a request to it touches here.
+    pub(super) fn peer(&mut self) -> Peer<'_> {
         Peer {
             realm: self.realm,
             trunk: &self.trunk,
@@ -81,7 +83,7 @@ impl Leg {
             ingress: &mut self.ingress,
             tls_name: self.tls_name.as_deref(),
             secure: self.secure,
-            known,
+            known: &mut self.known,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! requests between the legs, `teardown` ends it. What is kept true: the caller's INVITE gets exactly one final answer;
 //! whatever ends one leg ends the other; the log is told (`journal`), and nothing here waits for it but the claim.
 
+mod about;
 mod acknowledge;
 mod address;
 mod after_bye;
@@ -11,14 +12,15 @@ mod answer;
 mod attempt;
 mod authenticated;
 mod body;
+mod bridge;
 mod challenge;
 mod claim;
 mod courier;
 mod course;
 mod dial;
+mod dialling;
 mod doubt;
 mod due;
-mod early;
 mod emergency;
 mod end;
 mod failure;
@@ -34,12 +36,11 @@ mod lines;
 mod media;
 mod offer;
 mod offer_answer;
-mod outgoing;
 mod pairs;
-mod ports;
 mod provisional;
 mod reason;
 mod record;
+mod records;
 mod redirect;
 mod refresh;
 mod reliable;
@@ -50,6 +51,7 @@ mod services;
 mod session_id;
 mod session_timer;
 mod setup;
+mod sides;
 mod teardown;
 mod timer;
 mod timer_c;
@@ -57,8 +59,10 @@ mod timers;
 mod transfer;
 mod two_hundred;
 mod uac;
+mod uas;
 mod ways;
 
+pub use about::About;
 pub use address::{asks_for_sips, is_sips, to_value, uri_at};
 pub use authenticated::Authenticated;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
@@ -66,43 +70,41 @@ pub use challenge::{Challenged, Known};
 pub use claim::{AfterClaim, ClaimEvent, INVITE_LIFE, Then, Winner};
 pub use courier::{Answer, Courier, Failed};
 pub use dial::{DATAGRAM_MAX, target_number};
+pub use doubt::Doubts;
 pub use emergency::{PIDF, carried, is_data};
 pub use end::End;
 pub use failure::upstream;
+pub use forward::Exchange;
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, server_key, strip_our_credentials};
 pub use inquiry::{CLAIM_FIELD, Told};
+pub use journal::Journal;
 pub use ladder::{Ladder, Note};
 pub use leg::Leg;
 pub use lines::{Dialogs, Lines, OfCall, Owner, Peer};
 pub use pairs::Pairs;
 pub use record::{recorded_dialog, recorded_path, recorded_way};
+pub use records::Records;
 pub use services::{ALLOW, ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, Services, allowed, fill_via, finish_response};
 pub use session_id::SessionIds;
 pub use session_timer::{MIN_SE, asks_too_little};
+pub use setup::NewCall;
+pub use sides::Sides;
 pub use timer::{CallTimer, Timer};
 pub use timers::{Lane, Timers};
 pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
-use ways::FarEnd;
 pub use ways::{NextHop, Written, hop_to, keep_alive_after};
 
-use claim::CallClaim;
-pub use forward::Exchange;
-pub use journal::Journal;
+use bridge::{Bridge, Underway};
+use claim::{Budget, CallClaim};
+use dial::Dialler;
 use media::CallMedia;
-use offer_answer::OfferAnswer;
-pub use setup::NewCall;
+use provisional::Provisional;
+use uac::Uac;
+use uas::{Answering, Uas};
 
-use crate::crossing::Crossings;
-use crate::dialog::{DialogRef, Half, PairId};
-use crate::ids::{CallUid, Epoch, LocalId};
-use crate::io::{ClaimStage, ReturnPath, Side};
-use crate::routing;
-use crate::sip::Message;
-use crate::store_pb;
-use crate::store_pb::EmergencyInfo;
-use crate::time::Instant;
+use crate::ids::{CallUid, LocalId, MediaId};
+use crate::io::{ClaimStage, ReturnPath};
 use crate::token::ClaimKey;
-use crate::transaction::ServerTxId;
 
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,132 +132,93 @@ pub struct Cause {
 
 /// One call that this node owns.
 pub struct Call {
-    /// Its place in this node's tables.
-    pub id: LocalId,
-    /// Its id in the cluster: who began it.
-    pub uid: CallUid,
-    /// How often it has changed owners.
-    pub epoch: Epoch,
-    /// Call-ID, From-tag and CSeq of its first INVITE, hashed.
-    pub claim_key: ClaimKey,
-    /// The same with its top Via.
-    pub exact: [u8; 16],
-    /// Decided once, at the first INVITE.
-    pub emergency: bool,
-    /// Service and ids of an emergency call.
-    pub emergency_info: Option<EmergencyInfo>,
+    /// What it is.
+    pub about: About,
     /// Where it stands.
     pub phase: CallPhase,
-    /// The caller's first INVITE.
-    pub invite: Message,
-    /// When a kernel had it, here or at its ingress.
-    pub arrived: Instant,
-    /// Toward the caller.
-    pub caller: Leg,
-    /// Toward the called party.
-    pub callee: Leg,
-    /// Its messages, for people.
-    pub ladder: Ladder,
     /// It is counted as a call of its trunk and its node.
     pub counted: bool,
-    invite_tx: Option<ServerTxId>,
-    /// The INVITE's way back.
-    pub back: ReturnPath,
+    /// Both sides of it.
+    pub sides: Sides,
+    /// What it tells the log.
+    pub records: Records,
+    /// Whether it is the far end that asks.
+    pub doubts: Doubts,
+    /// The caller's INVITE.
+    uas: Uas,
     /// The first INVITE toward the called side.
-    uac: uac::Uac,
-    /// Requests within the dialogs that are under way.
-    crossings: Crossings<Exchange>,
+    uac: Uac,
+    /// Requests within the dialogs.
+    underway: Underway,
     media: CallMedia,
     claim: CallClaim,
-    budget: claim::Budget,
-    /// What it has told the log.
-    pub journal: Journal,
-    /// Requests whose location or data went to the log.
-    notices: u16,
-    /// The dialog that this call replaces at its called side.
-    replaced: Option<Box<Replaced>>,
-    /// The last re-INVITE of each side.
-    reinvites: Vec<provisional::Reinvite>,
-    /// REFERs that were passed on.
-    refers: Vec<Refer>,
+    budget: Budget,
     /// The cause of the end as the telephone network knows it (Q.850).
     q850: Option<u8>,
-    /// How long the called side has rung.
-    ringing: timer_c::Ringing,
-    early_target: String,
-    /// What is kept for a 2xx.
-    two_hundred: two_hundred::TwoHundred,
-    session_ids: SessionIds,
-    /// Its dialogs, by pairs.
-    pairs: Pairs,
-    /// What the far ends want to know of us.
-    auth: challenge::CallAuth,
-    /// Whether it is the far end that asks, the caller's leg first.
-    doubts: [Option<Box<doubt::Doubt>>; 2],
-    course: course::Course,
     end: Option<Cause>,
-    ended_in_log: bool,
 }
 
+/// What several parts of it are lent for one input.
 impl Call {
-    /// The leg of a side.
-    pub fn leg(&self, side: Side) -> &Leg {
-        match side {
-            Side::Caller => &self.caller,
-            Side::Callee => &self.callee,
-        }
+    /// What the responses to the caller's INVITE touch.
+    fn answering(&mut self) -> Answering<'_> {
+        Answering { about: &self.about, uas: &mut self.uas, sides: &mut self.sides, media: &mut self.media }
     }
 
-    fn leg_mut(&mut self, side: Side) -> &mut Leg {
-        match side {
-            Side::Caller => &mut self.caller,
-            Side::Callee => &mut self.callee,
-        }
+    /// What a provisional response of the called side touches.
+    fn provisional(&mut self) -> Provisional<'_> {
+        let Call { about, uas, uac, sides, media, underway, records, .. } = self;
+        Provisional { to: Answering { about, uas, sides, media }, uac, underway, records }
     }
 
-    /// The leg of a dialog, and the dialog.
-    fn leg_and_half(&mut self, at: DialogRef) -> (&mut Leg, &mut Half) {
-        let leg = match at.side {
-            Side::Caller => &mut self.caller,
-            Side::Callee => &mut self.callee,
-        };
-        (leg, &mut self.pairs[at])
+    /// What dialling touches.
+    fn dialler(&mut self) -> Dialler<'_> {
+        let keyless = self.records.journal.has_no_key();
+        let Call { about, uas, uac, sides, media, phase, .. } = self;
+        Dialler { to: Answering { about, uas, sides, media }, uac, phase, keyless }
     }
 
-    /// The dialog toward a side of the pair that is confirmed; before that, of what the INVITE under way has begun.
-    fn toward(&self, side: Side) -> DialogRef {
-        self.pairs.current().toward(side)
+    /// What a request within the call touches.
+    fn bridge(&mut self) -> Bridge<'_> {
+        self.bridge_and_uac().0
     }
 
-    /// Where the far end of a dialog is.
-    fn far(&self, at: DialogRef) -> FarEnd<'_> {
-        self.leg(at.side).far(&self.pairs[at].dialog)
+    /// The same, and the first INVITE toward the called side.
+    fn bridge_and_uac(&mut self) -> (Bridge<'_>, &mut Uac) {
+        let answered = self.phase == CallPhase::Answered;
+        let Call { about, sides, media, underway, records, uac, .. } = self;
+        (Bridge { about, answered, sides, media, underway, records }, uac)
     }
 
-    /// What a description on its way changes.
-    fn offer_answer(&mut self) -> OfferAnswer<'_> {
-        let class = self.class();
-        OfferAnswer { media: &mut self.media, pairs: &mut self.pairs, caller: &self.caller, callee: &self.callee, class }
+    /// What carrying requests touches.
+    pub fn courier(&mut self) -> Courier<'_, Exchange> {
+        self.underway.courier(self.about.id, &mut self.sides)
     }
+}
 
+/// What is asked of it.
+impl Call {
     /// True once nothing is left to do but what the log has to hear: all else can be forgotten.
     pub fn is_done(&self) -> bool {
-        self.phase == CallPhase::Over
-            && self.ended_in_log
-            && !self.two_hundred.any_pending()
-            && self.crossings.is_empty()
-            && self.uac.is_done()
+        self.phase == CallPhase::Over && self.records.has_ended() && self.underway.is_done() && self.uac.is_done()
+    }
+
+    /// What is to be kept of a call that is over, for the NOTIFYs of its REFERs; only once.
+    pub fn take_usage(&mut self) -> Option<Usage> {
+        let over = self.is_over() && !self.underway.two_hundred.holds_bye();
+        if over { self.underway.refers.take_usage(self.about.emergency, &self.sides) } else { None }
     }
 
     /// What the log has still to hear of a call that is done.
     pub fn into_ended(self) -> (Ended, Ladder) {
         let (failed, answered, abandoned) = (self.has_failed(), self.was_answered(), self.claim.is_abandoned());
-        let Call { id, uid, claim_key, exact, emergency, journal, ladder, .. } = self;
-        (Ended { id, uid, claim_key, exact, emergency, failed, answered, abandoned, journal }, ladder)
+        let About { id, uid, claim_key, exact, emergency, .. } = self.about;
+        let journal = self.records.journal;
+        (Ended { id, uid, claim_key, exact, emergency, failed, answered, abandoned, journal }, self.sides.ladder)
     }
 
     /// The present media session.
-    pub fn media_id(&self) -> crate::ids::MediaId {
+    pub fn media_id(&self) -> MediaId {
         self.media.id()
     }
 
@@ -274,25 +237,9 @@ impl Call {
         self.claim.stage(self.phase)
     }
 
-    /// True when it is over and the user has not been reached: who asks again is not asking twice.
-    pub fn has_failed(&self) -> bool {
-        let end = self.end.as_ref().filter(|_| self.phase == CallPhase::Over);
-        end.is_some_and(|end| crate::replica::failed(end.origin, u32::from(end.status)))
-    }
-
-    /// True once it is over and was answered.
-    fn was_answered(&self) -> bool {
-        self.end.as_ref().is_some_and(|end| (200..300).contains(&end.status))
-    }
-
-    /// Our tag toward the caller, in the dialog that is confirmed; before that, the one that it knows the call by.
-    pub fn tag(&self) -> &str {
-        &self.pairs[self.toward(Side::Caller)].dialog.local_tag
-    }
-
-    /// What this call is counted under.
-    pub fn class(&self) -> &'static str {
-        routing::class_label(self.emergency_info.as_ref().map(|info| info.service.as_str()))
+    /// The INVITE's way back.
+    pub fn back(&self) -> ReturnPath {
+        self.uas.back
     }
 
     /// True once it is over.
@@ -300,21 +247,15 @@ impl Call {
         self.phase == CallPhase::Over
     }
 
-    /// Both legs as they are recorded, the caller's first; of several early dialogs, with the one that began last.
-    pub fn legs(&self) -> (store_pb::LegRecord, store_pb::LegRecord) {
-        let pair = self.pairs.latest();
-        let of = |side| self.leg(side).record(&self.pairs[pair.toward(side)], Vec::new());
-        (of(Side::Caller), of(Side::Callee))
+    /// True when it is over and the user has not been reached: who asks again is not asking twice.
+    pub fn has_failed(&self) -> bool {
+        let end = self.end.as_ref().filter(|_| self.is_over());
+        end.is_some_and(|end| crate::replica::failed(end.origin, u32::from(end.status)))
     }
 
-    /// The record of a pair of dialogs for the log.
-    fn record(&self, pair: PairId) -> store_pb::DialogRecord {
-        let of = |side| self.leg(side).record(&self.pairs[pair.toward(side)], self.media.ports_toward(side));
-        store_pb::DialogRecord {
-            caller: Some(of(Side::Caller)),
-            callee: Some(of(Side::Callee)),
-            media_profile: if self.media.has_ports() { "rtp".into() } else { "none".into() },
-        }
+    /// True once it is over and was answered.
+    fn was_answered(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| (200..300).contains(&end.status))
     }
 }
 

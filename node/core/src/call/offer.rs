@@ -1,16 +1,14 @@
 //! Offers of requests that are passed on (RFC 3264, RFC 6337): who has one open, and the glare rules of UPDATE (RFC 3311 §5.2); when one stands,
 //! and when it is taken back.
 
-use super::body::Unusable;
+use super::bridge::Bridge;
 use super::forward::Exchange;
 use super::services::Services;
-use super::{Call, body, reliable};
+use super::{body, reliable};
 use crate::crossing::Crossing;
-use crate::ctx::AGENT;
 use crate::dialog::{DialogRef, PairId};
-use crate::io::{ReturnPath, Side};
+use crate::io::Side;
 use crate::sip::{Message, Method};
-use crate::transaction::ServerTxId;
 
 /// What stands in the way of an UPDATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +36,16 @@ fn verdict(from: Side, offers: bool, way: InTheWay) -> Option<u16> {
     }
 }
 
-impl Call {
+impl Bridge<'_> {
     /// A request is about to cross: keeps what stands, should it bring an offer, or a 2xx with one. True: it does.
     pub(super) fn keep_agreed(&mut self, id: u64) -> bool {
-        let Some(crossing) = self.crossings.get(id) else { return false };
+        let Some(crossing) = self.underway.crossings.get(id) else { return false };
         let offers = crossing.facts.offered || crossing.is(&Method::Invite);
         // One that goes out again brings what it brought before.
         if offers && crossing.facts.before.is_none() {
             let pair = crossing.to().pair;
             let agreed = self.offer_answer().agreed(pair);
-            if let Some(crossing) = self.crossings.get_mut(id) {
+            if let Some(crossing) = self.underway.crossings.get_mut(id) {
                 crossing.facts.before = Some(agreed);
             }
         }
@@ -57,7 +55,7 @@ impl Call {
     /// A provisional response to a re-INVITE: a reliable one with the answer settles it, whatever the final response is (RFC 6141 §3.4).
     pub(super) fn note_early_answer(&mut self, id: u64, response: &Message) {
         let described = reliable::rseq_of(response).is_some() && body::find_sdp(response).is_some();
-        let Some(crossing) = self.crossings.get_mut(id).filter(|_| described) else { return };
+        let Some(crossing) = self.underway.crossings.get_mut(id).filter(|_| described) else { return };
         if crossing.facts.offered {
             crossing.facts.answered = true;
             let pair = crossing.to().pair;
@@ -70,7 +68,7 @@ impl Call {
     /// An exchange of offer and answer came to its end in that pair: requests that are still open there do not take it back
     /// (RFC 6141 §3.3).
     fn settled(&mut self, pair: PairId) {
-        for crossing in self.crossings.iter_mut().filter(|c| c.to().pair == pair) {
+        for crossing in self.underway.crossings.iter_mut().filter(|c| c.to().pair == pair) {
             crossing.facts.before = None;
         }
     }
@@ -90,29 +88,11 @@ impl Call {
         };
         match (accepted, crossing.facts.offered, described) {
             (true, true, true) => self.settled(from.pair),
-            (true, false, true) => self.two_hundred.keep_before(from.side, before),
+            (true, false, true) => self.underway.two_hundred.keep_before(from.side, before),
             (true, false, false) => {}
             // A 2xx without an answer, too: nobody knows what was agreed.
             (true, true, false) | (false, ..) => self.offer_answer().take_back(cx, before),
         }
-    }
-
-    /// Refuses an offer within the call that nobody could anchor. The call goes on with what it has, an emergency too.
-    pub(super) fn refuse_unusable(
-        &mut self,
-        cx: &mut Services,
-        side: Side,
-        tx: ServerTxId,
-        back: &ReturnPath,
-        request: &Message,
-        fault: Unusable,
-    ) {
-        let mut draft = request.response(fault.status(), None);
-        let (name, value) = fault.field(AGENT);
-        draft.push_named(name, value);
-        let realm = self.leg(side).realm;
-        self.ladder.sent(cx.now.unix, realm, back, &draft);
-        cx.respond(tx, &mut draft);
     }
 
     /// Whose offer is open in a dialog.
@@ -120,43 +100,48 @@ impl Call {
         // A refresh of ours (RFC 4028) has an offer on the leg where it goes, and nobody on the other who waits for its answer.
         let concerns = |c: &Crossing<Exchange>| if c.is_refresh() { c.to().side == at.side } else { c.to().pair == at.pair };
         let crosses = |c: &&Crossing<Exchange>| c.facts.offered && !c.facts.answered && concerns(c);
-        let in_2xx = |side| self.two_hundred.awaits_answer(side);
-        self.pairs[at]
+        let in_2xx = |side| self.underway.two_hundred.awaits_answer(side);
+        self.sides.pairs[at]
             .offer
-            .or_else(|| self.crossings.iter().find(crosses).map(|c| c.from().side))
+            .or_else(|| self.underway.crossings.iter().find(crosses).map(|c| c.from().side))
             .or_else(|| in_2xx(Side::Caller).then_some(Side::Callee))
             .or_else(|| in_2xx(Side::Callee).then_some(Side::Caller))
     }
 
-    /// UPDATE of either side.
-    pub(super) fn on_update(&mut self, cx: &mut Services, at: DialogRef, tx: ServerTxId, back: ReturnPath, request: &Message) {
-        if self.is_refresh(at.side, request) {
-            self.note_for_dispatch(cx, request);
-            return self.answer_refresh(cx, at, tx, &back, request);
-        }
+    /// What refuses an UPDATE of a far end in that dialog; `None`: it goes on.
+    pub(super) fn refuse_update(&self, at: DialogRef, request: &Message) -> Option<u16> {
         let open = |c: &Crossing<Exchange>| c.from() == at && c.is(&Method::Update) && !c.is_refresh();
         let way = InTheWay {
-            update: self.crossings.iter().any(open),
+            update: self.underway.crossings.iter().any(open),
             here: self.open_offer(at),
             there: self.open_offer(at.other()).is_some(),
         };
-        match verdict(at.side, body::find_sdp(request).is_some(), way) {
-            Some(status) => self.refuse_request(cx, at.side, tx, &back, request, status),
-            None => self.forward(cx, at, tx, back, request),
+        verdict(at.side, body::find_sdp(request).is_some(), way)
+    }
+
+    /// What refuses a re-INVITE of a far end in that dialog (RFC 3261 §14.2); `None`: it goes on.
+    pub(super) fn refuse_reinvite(&self, at: DialogRef) -> Option<u16> {
+        let open = self.underway.crossings.refuse_invite(at.side);
+        let early = !self.answered;
+        if open == Some(500) || (early && at.side == Side::Caller) {
+            // An INVITE of the same far end is still open.
+            return Some(500);
         }
+        let glare = open.is_some() || self.underway.two_hundred.any_pending() || early || self.open_offer(at).is_some();
+        glare.then_some(491)
     }
 
     /// A PRACK that is passed on has a description: an answer, or an offer. True: an offer.
     pub(super) fn prack_offers(&mut self, at: DialogRef) -> bool {
         let of_reinvite = |c: &&mut Crossing<Exchange>| c.from().side == at.side && c.facts.early_offer && c.is(&Method::Invite);
-        if let Some(c) = self.crossings.iter_mut().find(of_reinvite) {
+        if let Some(c) = self.underway.crossings.iter_mut().find(of_reinvite) {
             c.facts.early_offer = false;
             return false;
         }
-        let answers = at.side == Side::Caller && self.pairs[at.other()].offer == Some(Side::Callee);
+        let answers = at.side == Side::Caller && self.sides.pairs[at.other()].offer == Some(Side::Callee);
         if answers {
-            (self.pairs[at].offer, self.pairs[at.other()].offer) = (None, None);
-            self.pairs.early(at.pair).agreed = true;
+            (self.sides.pairs[at].offer, self.sides.pairs[at.other()].offer) = (None, None);
+            self.sides.pairs.early(at.pair).agreed = true;
         }
         !answers
     }

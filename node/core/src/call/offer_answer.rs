@@ -4,12 +4,11 @@
 use bytes::Bytes;
 
 use super::body::{self, Descriptions};
-use super::leg::Leg;
 use super::media::{CallMedia, Remotes};
-use super::pairs::Pairs;
 use super::services::Services;
+use super::sides::Sides;
 use crate::dialog::{DialogRef, PairId};
-use crate::io::{Counter, Side, UnreadOutcome};
+use crate::io::{Counter, UnreadOutcome};
 use crate::policy::{PastUs, past_us};
 use crate::sip::{Draft, Message, Method, Sdp};
 
@@ -46,21 +45,12 @@ fn rest(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// What descriptions change on their way: the media, and what is described in the dialogs.
 pub(super) struct OfferAnswer<'a> {
     pub(super) media: &'a mut CallMedia,
-    pub(super) pairs: &'a mut Pairs,
-    pub(super) caller: &'a Leg,
-    pub(super) callee: &'a Leg,
+    pub(super) sides: &'a mut Sides,
     /// What the call is counted under.
     pub(super) class: &'static str,
 }
 
-impl<'a> OfferAnswer<'a> {
-    fn leg(&self, side: Side) -> &'a Leg {
-        match side {
-            Side::Caller => self.caller,
-            Side::Callee => self.callee,
-        }
-    }
-
+impl OfferAnswer<'_> {
     /// The body of `from`'s message as it goes to the other side: its session description is ours, all else as it was.
     /// `answers`: the description answers one of the other side.
     pub(super) fn put(&mut self, cx: &mut Services, from: DialogRef, message: &Message, answers: bool, draft: &mut Draft) {
@@ -79,7 +69,7 @@ impl<'a> OfferAnswer<'a> {
             draft.set_body(content_type.as_deref(), original);
             return;
         };
-        let offer = if answers && counts { Sdp::parse(&self.pairs[from.other()].remote_sdp).ok() } else { None };
+        let offer = if answers && counts { Sdp::parse(&self.sides.pairs[from.other()].remote_sdp).ok() } else { None };
         if counts {
             self.described(cx, from, sdp, offer.as_ref());
         }
@@ -87,8 +77,7 @@ impl<'a> OfferAnswer<'a> {
         let mut rest: Vec<Option<(Sdp, Bytes)>> = found.all.iter().map(|sdp| sdp.as_ref().map(fewer)).collect();
         let Some((sdp, bytes)) = rest[first].take() else { return };
         let past = self.past_us(cx);
-        let leg = self.leg(from.side.other());
-        let half = &mut self.pairs[from.other()];
+        let (leg, half) = self.sides.leg_and_half(from.other());
         let rewritten = if counts {
             self.media.rewrite_for(cx, (leg, half), (&sdp, &bytes), offer.as_ref(), past)
         } else {
@@ -112,7 +101,7 @@ impl<'a> OfferAnswer<'a> {
             }
             return;
         }
-        let began = [pair.caller(), pair.callee()].iter().any(|at| !self.pairs[*at].local_sdp.is_empty());
+        let began = [pair.caller(), pair.callee()].iter().any(|at| !self.sides.pairs[*at].local_sdp.is_empty());
         if self.media.is_off() {
             return;
         }
@@ -125,7 +114,7 @@ impl<'a> OfferAnswer<'a> {
 
     /// What stands now.
     pub(super) fn agreed(&self, pair: PairId) -> Agreed {
-        let of = |at| (self.pairs[at].local_sdp.clone(), self.pairs[at].remote_sdp.clone());
+        let of = |at| (self.sides.pairs[at].local_sdp.clone(), self.sides.pairs[at].remote_sdp.clone());
         Agreed { pair, caller: of(pair.caller()), callee: of(pair.callee()), remotes: self.media.remotes() }
     }
 
@@ -133,7 +122,7 @@ impl<'a> OfferAnswer<'a> {
     pub(super) fn take_back(&mut self, cx: &mut Services, agreed: Agreed) {
         self.media.set_remotes(cx, agreed.remotes);
         for (at, (local, remote)) in [(agreed.pair.caller(), agreed.caller), (agreed.pair.callee(), agreed.callee)] {
-            let half = &mut self.pairs[at];
+            let half = &mut self.sides.pairs[at];
             half.remote_sdp = remote;
             self.media.restate(half, local);
         }
@@ -141,20 +130,19 @@ impl<'a> OfferAnswer<'a> {
 
     /// The far end of a dialog described its media: what is not news (the same again) leaves them as they are. `offer`: what it answers.
     pub(super) fn described(&mut self, cx: &mut Services, at: DialogRef, sdp: &Sdp, offer: Option<&Sdp>) {
-        let leg = self.leg(at.side);
-        let half = &mut self.pairs[at];
+        let (leg, half) = self.sides.leg_and_half(at);
         self.media.on_remote_sdp(cx, (leg, half), sdp, offer);
         half.remote_sdp = sdp.raw().clone();
     }
 
     /// What becomes of this call's media that are not relayed.
     fn past_us(&self, cx: &Services) -> PastUs {
-        past_us(cx.config.trunk(&self.caller.trunk), cx.config.trunk(&self.callee.trunk))
+        past_us(cx.config.trunk(&self.sides.caller.trunk), cx.config.trunk(&self.sides.callee.trunk))
     }
 
     /// A description without what the codec lists of the two trunks keep from crossing.
     fn fewer_codecs(&self, cx: &Services, sdp: Sdp, bytes: Bytes) -> (Sdp, Bytes) {
-        let lists = [&self.caller.trunk, &self.callee.trunk].map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
+        let lists = [&self.sides.caller.trunk, &self.sides.callee.trunk].map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
         if lists == [None, None] {
             return (sdp, bytes);
         }
@@ -166,11 +154,16 @@ impl<'a> OfferAnswer<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::challenge::Known;
+    use super::super::ladder::Ladder;
+    use super::super::leg::Leg;
+    use super::super::pairs::Pairs;
+    use super::super::session_id::SessionIds;
     use super::super::session_timer::SessionTimer;
     use super::*;
     use crate::dialog::{Dialog, Half, Pair};
     use crate::ids::{CallUid, Incarnation, LocalId, NodeId};
-    use crate::io::{AddressRole, Path, Realm, StreamPorts, Transport};
+    use crate::io::{AddressRole, Path, Realm, Side, StreamPorts, Transport};
 
     fn message(start: &str, cseq: &str) -> Message {
         Message::parse(Bytes::from(format!(
@@ -193,6 +186,7 @@ mod tests {
             tls_name: None,
             contact_params: "".into(),
             trunk: "".into(),
+            known: Known::default(),
             session: SessionTimer::new(LocalId(1), uid, side),
             gone: false,
         }
@@ -219,10 +213,12 @@ mod tests {
         media.on_opened(0, &[StreamPorts { caller: 40_000, callee: 40_002 }]);
         let dialog = Dialog::from_request(&described(1), "t");
         let half = |id| Half::new(dialog.clone(), "t".into(), id);
-        let mut pairs = Pairs::new(Pair { caller: half(1), callee: half(2) });
+        let pairs = Pairs::new(Pair { caller: half(1), callee: half(2) });
         let (caller, callee) = (leg(Side::Caller, Realm::External), leg(Side::Callee, Realm::Core));
         let pair = pairs.current();
-        let mut crossing = OfferAnswer { media: &mut media, pairs: &mut pairs, caller: &caller, callee: &callee, class: "" };
+        let (ladder, session_ids) = (Ladder::default(), SessionIds::default());
+        let mut sides = Sides { caller, callee, ladder, pairs, session_ids };
+        let mut crossing = OfferAnswer { media: &mut media, sides: &mut sides, class: "" };
         // What the called side was told last, and where the caller's media are, as the engine knows.
         let mut told = Vec::new();
         let mut put = |crossing: &mut OfferAnswer<'_>, cx: &mut Services, port| {
@@ -230,7 +226,7 @@ mod tests {
             crossing.put(cx, pair.caller(), &described(port), false, &mut draft);
             let text = String::from_utf8(draft.encode().expect("plain").to_vec()).expect("text");
             assert!(text.contains("m=audio 40002 ") && !text.contains("198.51.100.1"), "{text}");
-            let half = &crossing.pairs[pair.callee()];
+            let half = &crossing.sides.pairs[pair.callee()];
             told.push((half.sdp_version, crossing.media.remotes()[0][0].and_then(|remote| remote.rtp.addr()).map(|a| a.port())));
         };
         put(&mut crossing, &mut cx, 5000);
@@ -243,8 +239,8 @@ mod tests {
             [(1, Some(5000)), (1, Some(5000)), (1, Some(6000))],
             "our description is the same wherever theirs leads"
         );
-        assert_eq!(crossing.pairs[pair.caller()].remote_sdp, before.caller.1);
-        assert_eq!(crossing.pairs[pair.callee()].local_sdp, before.callee.0);
+        assert_eq!(crossing.sides.pairs[pair.caller()].remote_sdp, before.caller.1);
+        assert_eq!(crossing.sides.pairs[pair.callee()].local_sdp, before.callee.0);
         assert_eq!(crossing.media.remotes(), before.remotes);
     }
 

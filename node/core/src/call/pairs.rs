@@ -238,6 +238,11 @@ impl Pairs {
         fits(&self.all[self.current.place()].0).then_some(self.current)
     }
 
+    /// The dialog that a request of a far end is of, or stands for.
+    pub(super) fn at_request(&self, side: Side, request: &Message) -> DialogRef {
+        self.of_request(side, request).unwrap_or(self.current).toward(side)
+    }
+
     /// The CSeq number of our latest request in the dialog that a response to an INVITE of ours belongs to.
     pub(super) fn cseq_of(&self, attempt: u32, tag: Option<&str>) -> Option<u32> {
         let pair = self.find(attempt, tag?)?;

@@ -11,6 +11,9 @@ use crate::timer::TimerId;
 
 /// The option tag.
 pub(super) const OPTION: &str = "100rel";
+/// RFC 3262 §3: T1, doubling without a limit, for 64 × T1.
+pub(super) const T1: Duration = Duration::from_millis(500);
+pub(super) const GIVE_UP: Duration = Duration::from_secs(32);
 /// RFC 3262 §3: the highest first RSeq number.
 const MAX_FIRST: u32 = 0x7fff_ffff;
 /// Responses that wait for the PRACK of an earlier one: a phone rings, is forwarded, rings elsewhere.
@@ -189,8 +192,6 @@ pub(super) struct Sender {
     pub(super) open: Option<Open>,
     last: Option<u32>,
     waiting: VecDeque<Waiting>,
-    /// Acknowledged: our number and the called side's.
-    pairs: Vec<(u32, u32)>,
 }
 
 impl Sender {
@@ -219,14 +220,7 @@ impl Sender {
 
     /// A PRACK came. `None`: it matches no open response (§3: 481).
     pub(super) fn acknowledge(&mut self, rseq: u32) -> Option<Open> {
-        let open = self.open.take_if(|o| o.rseq == rseq)?;
-        self.pairs.extend(open.theirs.map(|theirs| (rseq, theirs)));
-        Some(open)
-    }
-
-    /// The called side's number for an acknowledged one of ours.
-    pub(super) fn theirs(&self, rseq: u32) -> Option<u32> {
-        self.pairs.iter().find(|(ours, _)| *ours == rseq).map(|(_, theirs)| *theirs)
+        self.open.take_if(|o| o.rseq == rseq)
     }
 
     /// §3: true while a 2xx must wait. A response that is not even sent needs no PRACK.
@@ -346,8 +340,7 @@ mod tests {
         let (rseq, third) = s.next(7).expect("the third");
         assert_eq!((rseq, third.theirs), (42, Some(41)));
         s.open = Some(open(rseq, third.theirs, third.sdp));
-        assert!(s.acknowledge(42).is_some());
-        assert_eq!((s.theirs(40), s.theirs(41), s.theirs(42)), (Some(40), None, Some(41)));
+        assert_eq!(s.acknowledge(42).and_then(|open| open.theirs), Some(41), "whose PRACK goes on to the called side");
     }
 
     #[test]

@@ -38,28 +38,24 @@ impl Call {
             replaced: None,
         };
         let mut call = Call::make(cx, new, entry.uid);
-        call.emergency = claim.emergency;
-        call.emergency_info = claim.emergency_info.clone();
-        call.epoch = entry.epoch();
+        call.about.emergency = claim.emergency;
+        call.about.emergency_info = claim.emergency_info.clone();
+        call.about.epoch = entry.epoch();
         (call.phase, call.claim) = (CallPhase::Answered, CallClaim::restored());
-        call.ringing.restored();
-        call.early_target = state.target.clone();
-        let pair = call.pairs.current();
+        call.uas.ringing.restored();
+        call.uac.target = state.target.clone();
+        let pair = call.sides.pairs.current();
         for (side, record) in [(Side::Caller, records.0), (Side::Callee, records.1)] {
-            let (leg, half) = call.leg_and_half(pair.toward(side));
+            let (leg, half) = call.sides.leg_and_half(pair.toward(side));
             leg.restore(half, cx, record, (entry.owner(), same_start))?;
         }
-        call.pairs.confirm(cx, pair);
+        call.sides.pairs.confirm(cx, pair);
         call.media = CallMedia::restored(call.media, ports(records.0, records.1));
-        call.journal.continue_after(state.seq);
+        call.records.journal.continue_after(state.seq);
         let now = cx.now;
         let ago = |unix_ms: u64| Duration::from_millis(now.unix.0.saturating_sub(unix_ms));
-        for side in [Side::Caller, Side::Callee] {
-            if call.far(pair.toward(side)).is_behind_nat() {
-                call.await_keep_alive(cx, side);
-            }
-        }
-        call.course = super::course::Course::resumed(now.mono, ago(state.claimed_unix_ms), ago(state.answered_unix_ms));
+        call.sides.begin_keep_alive(cx, id);
+        call.records.course = super::course::Course::resumed(now.mono, ago(state.claimed_unix_ms), ago(state.answered_unix_ms));
         Some(call)
     }
 }

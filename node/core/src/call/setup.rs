@@ -2,15 +2,25 @@
 
 use std::net::IpAddr;
 
-use super::claim::{Budget, CallClaim, ClaimEvent};
+use super::about::About;
+use super::bridge::Underway;
+use super::challenge::Known;
+use super::claim::{Budget, CallClaim, ClaimEvent, claim_record};
+use super::doubt::Doubts;
+use super::emergency::identify;
+use super::journal::Journal;
+use super::ladder::Ladder;
 use super::leg::Leg;
 use super::media::CallMedia;
 use super::pairs::Pairs;
+use super::records::Records;
 use super::services::Services;
+use super::session_id::SessionIds;
 use super::session_timer::SessionTimer;
+use super::sides::Sides;
 use super::timer_c::Ringing;
-use super::two_hundred::TwoHundred;
-use super::uac::{Called, Uac};
+use super::uac::Uac;
+use super::uas::Uas;
 use super::{Call, CallPhase, body};
 use crate::dialog::{Dialog, Half, Pair, fit_to_send};
 use crate::ids::{CallUid, Epoch, LocalId};
@@ -50,37 +60,27 @@ impl Call {
         let orphan = new.orphan;
         let uid = cx.own_uid(new.id);
         let mut call = Call::make(cx, new, uid);
-        call.ladder.received(cx.now.unix, call.caller.realm, &call.back, &call.invite);
-        call.ladder.sent(cx.now.unix, call.caller.realm, &call.back, &call.invite.response(100, None));
-        call.uac.plan(
-            cx,
-            &Called {
-                invite: &call.invite,
-                service: call.emergency_info.as_ref().map(|info| info.service.as_str()),
-                emergency: call.emergency,
-                trunk: &call.caller.trunk,
-                replaced: call.replaced.as_deref(),
-            },
-        );
+        call.sides.ladder.received(cx.now.unix, call.sides.caller.realm, &call.uas.back, &call.about.invite);
+        call.sides.ladder.sent(cx.now.unix, call.sides.caller.realm, &call.uas.back, &call.about.invite.response(100, None));
+        call.uac.plan(cx, &call.about, &call.sides.caller.trunk);
         if let Some(hop) = call.uac.targets.first_hop() {
             // The ports are asked for before the called side is known for good; it nearly always is the first one.
             call.media.expect_callee_in(hop.realm);
         }
         // Before anything that may dial: an INVITE without ports of ours has a description that leads nowhere.
-        let streams = call.offered_streams();
+        // A delayed offer nearly always has one stream: have it ready.
+        let streams = body::Descriptions::of(&call.about.invite).streams().max(1);
         call.media.ensure(cx, streams);
         if orphan {
             // The log has no place for a second call under the claim; its owner knows it all the same.
-            call.journal.give_up(cx);
-            let claim = call.claim_record(cx);
-            call.journal.push(cx, Kind::Claim(claim));
-            if !call.budget.await_peers(cx, &mut call.claim) {
-                call.tell_claim(cx, ClaimEvent::BudgetSpent);
-            }
-        } else {
-            let claim = call.claim_record(cx);
-            call.journal.push(cx, Kind::Claim(claim));
+            call.records.journal.give_up(cx);
+        }
+        let claim = claim_record(cx, &call.about, &call.sides.caller.trunk, &call.uas.back);
+        call.records.journal.push(cx, Kind::Claim(claim));
+        if !orphan {
             call.budget.await_log(cx, &mut call.claim);
+        } else if !call.budget.await_peers(cx, &mut call.claim) {
+            call.tell_claim(cx, ClaimEvent::BudgetSpent);
         }
         call.uac.limit_preparation(cx);
         call.try_dial(cx);
@@ -104,7 +104,8 @@ impl Call {
             ingress: new.back.ingress,
             secure: super::address::asks_for_sips(&new.invite),
             tls_name: None,
-            trunk: new.trunk.clone(),
+            trunk: new.trunk,
+            known: Known::default(),
             contact_params: "".into(),
             session: SessionTimer::new(new.id, uid, Side::Caller),
             gone: false,
@@ -130,6 +131,7 @@ impl Call {
             secure: false,
             tls_name: None,
             trunk: "".into(),
+            known: Known::default(),
             contact_params: "".into(),
             session: SessionTimer::new(new.id, uid, Side::Callee),
             gone: false,
@@ -140,51 +142,36 @@ impl Call {
         };
         let service = new.service.as_deref();
         let incident = new.replaced.as_ref().and_then(|r| r.emergency.as_ref()).map(|old| old.incident_id.as_str());
-        let emergency_info = service.map(|s| super::emergency::identify(cx, &new.invite, s, new.claim_key, incident));
+        let emergency_info = service.map(|s| identify(cx, &new.invite, s, new.claim_key, incident));
+        let session_ids = SessionIds::of(&new.invite);
+        let emergency = new.service.is_some();
         Call {
-            id: new.id,
-            epoch: Epoch::FIRST,
-            uid,
-            claim_key: new.claim_key,
-            exact: new.exact,
-            emergency: new.service.is_some(),
-            emergency_info,
+            about: About {
+                id: new.id,
+                uid,
+                epoch: Epoch::FIRST,
+                claim_key: new.claim_key,
+                exact: new.exact,
+                emergency,
+                emergency_info,
+                invite: new.invite,
+                arrived: cx.arrived,
+                replaced: new.replaced.map(Box::new),
+            },
             phase: CallPhase::Preparing,
+            counted: true,
+            sides: Sides { caller, callee, ladder: Ladder::default(), pairs: Pairs::new(pair), session_ids },
+            uas: Uas::new(new.tx, new.back, Ringing::new(new.id, emergency)),
+            uac: Uac::new(new.id),
+            underway: Underway::new(new.id),
+            media: CallMedia::new(cx, [realm, callee_realm], emergency),
+            records: Records::new(Journal::new(new.id, uid), cx.now.mono),
             claim: CallClaim::new(new.orphan),
             budget: Budget::new(new.id, new.claim_key.0, new.exact),
-            media: CallMedia::new(cx, [realm, callee_realm], new.service.is_some()),
-            session_ids: super::session_id::SessionIds::of(&new.invite),
-            invite: new.invite,
-            arrived: cx.arrived,
-            caller,
-            callee,
-            ladder: Default::default(),
-            counted: true,
-            invite_tx: new.tx,
-            back: new.back,
-            uac: Uac::new(new.id),
-            crossings: Default::default(),
-            journal: super::Journal::new(new.id, uid),
-            notices: 0,
-            replaced: new.replaced.map(Box::new),
-            reinvites: Vec::new(),
-            refers: Vec::new(),
+            doubts: Doubts::default(),
             q850: None,
-            ringing: Ringing::new(new.id, new.service.is_some()),
-            early_target: String::new(),
-            two_hundred: TwoHundred::new(new.id),
-            pairs: Pairs::new(pair),
-            auth: Default::default(),
-            doubts: [None, None],
-            course: super::course::Course::begun(cx.now.mono),
             end: None,
-            ended_in_log: false,
         }
-    }
-
-    fn offered_streams(&self) -> usize {
-        // A delayed offer nearly always has one stream: have it ready.
-        body::Descriptions::of(&self.invite).streams().max(1)
     }
 }
 

@@ -2,135 +2,88 @@
 
 use std::time::Duration;
 
+use super::bridge::SessionLost;
 use super::reason::{cause_of, reasons};
-use super::services::{Services, finish_response};
+use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::{Call, CallPhase, Cause};
-use crate::ctx::AGENT;
 use crate::io::{CallOutcome, Counter, Side};
-use crate::sip::{HeaderId, Message, Method};
-use crate::store_pb::{self, command::Kind};
+use crate::sip::Message;
 use crate::transaction::ServerTxId;
 
 /// The engine closes in microseconds; a second means that it is gone, and the CDR must not wait for it.
 const MEDIA_CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Call {
-    /// No final response to that INVITE will come, or matter, any more.
-    pub fn on_attempt_gone(&mut self, cx: &mut Services, index: u32) {
-        self.uac.abandon(cx, index);
-    }
-
-    /// The log applied records of this call.
-    pub fn on_recorded(&mut self, cx: &mut Services) {
-        self.journal.on_applied(cx);
-    }
-
     /// Its caller has cancelled at another node, which did not know of the INVITE.
     pub fn on_cancelled_elsewhere(&mut self, cx: &mut Services) {
-        if self.invite_tx.is_some() && matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {
-            self.cancelled(cx, None);
+        if self.uas.is_open() && matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {
+            self.give_up(cx, 487, None, Cause { origin: "caller", status: 487, reason: "cancelled".into() });
         }
     }
 
     /// CANCEL for the transaction `invite`. False: this call does not wait on it (any more).
     pub fn on_cancel(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
-        if self.invite_tx != Some(invite) {
-            return self.on_cancel_crossing(cx, invite, request);
+        if self.uas.tx() != Some(invite) {
+            return self.bridge().on_cancel(cx, invite, request);
         }
         self.q850 = cause_of(request).or(self.q850);
-        self.cancelled(cx, reasons(request).as_deref());
+        let cause = Cause { origin: "caller", status: 487, reason: "cancelled".into() };
+        self.give_up(cx, 487, reasons(request).as_deref(), cause);
         true
-    }
-
-    fn cancelled(&mut self, cx: &mut Services, reason: Option<&str>) {
-        self.refuse(cx, 487);
-        self.uac.cancel(cx, reason);
-        self.caller.gone = true;
-        self.callee.gone = true;
-        self.finish(cx, Cause { origin: "caller", status: 487, reason: "cancelled".into() });
     }
 
     /// Ends the call before its answer with a status toward the caller.
     pub(super) fn fail(&mut self, cx: &mut Services, status: u16, reason: &str) {
-        if self.phase == CallPhase::Over {
-            return;
+        if self.phase != CallPhase::Over {
+            let why = format!("SIP;cause={status};text=\"{reason}\"");
+            self.give_up(cx, status, Some(&why), Cause { origin: "node", status, reason: reason.into() });
         }
-        self.refuse(cx, status);
-        let why = format!("SIP;cause={status};text=\"{reason}\"");
-        self.uac.cancel(cx, Some(&why));
-        self.caller.gone = true;
-        self.callee.gone = true;
-        self.finish(cx, Cause { origin: "node", status, reason: reason.into() });
     }
 
-    /// Answers the caller's INVITE with a failure of our own.
-    pub(super) fn refuse(&mut self, cx: &mut Services, status: u16) {
-        let Some(tx) = self.invite_tx.take() else { return };
-        let mut draft = self.invite.response(status, None);
-        finish_response(&mut draft, &self.invite, status, self.tag(), AGENT);
-        self.session_ids.put(Side::Caller, &mut draft);
-        if self.uac.lacks_secure_target() && status == 480 {
-            // RFC 5630: what is there cannot be reached as was dialled.
-            draft.push(HeaderId::Warning, format!("380 {AGENT} \"SIPS Not Allowed\""));
-        }
-        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
-        cx.respond(tx, &mut draft);
+    /// Ends the call before its answer: a final response to the caller, and CANCEL, with that reason, to the called side.
+    fn give_up(&mut self, cx: &mut Services, status: u16, reason: Option<&str>, cause: Cause) {
+        let unsecured = self.uac.lacks_secure_target();
+        self.answering().refuse(cx, status, unsecured);
+        self.uac.cancel(cx, reason);
+        self.sides.leave_both();
+        self.finish(cx, cause);
     }
 
     /// An operator ends the call.
     pub fn terminate(&mut self, cx: &mut Services, reason: &str) {
+        let cause = |status| Cause { origin: "operator", status, reason: reason.into() };
         match self.phase {
-            CallPhase::Preparing | CallPhase::Dialling => {
-                self.refuse(cx, 480);
-                self.uac.cancel(cx, None);
-                self.caller.gone = true;
-                self.callee.gone = true;
-                self.finish(cx, Cause { origin: "operator", status: 480, reason: reason.into() });
-            }
-            CallPhase::Answered => {
-                let cause = Cause { origin: "operator", status: 200, reason: reason.into() };
-                self.hang_up(cx, None, cause, Some("Q.850;cause=16;text=\"Ended by operator\"".into()));
-            }
+            CallPhase::Preparing | CallPhase::Dialling => self.give_up(cx, 480, None, cause(480)),
+            CallPhase::Answered => self.hang_up(cx, None, cause(200), Some("Q.850;cause=16;text=\"Ended by operator\"")),
             CallPhase::Over => {}
         }
     }
 
     /// Ends an answered (or early) call: BYE to each leg but the one that sent its own, which crosses. `reason`: of our own BYE.
-    pub(super) fn hang_up(&mut self, cx: &mut Services, from: Option<(Side, &Message)>, cause: Cause, reason: Option<String>) {
-        if self.phase == CallPhase::Over {
-            return;
-        }
-        if self.phase != CallPhase::Answered {
-            // BYE on an early dialog (RFC 3261 §15): the INVITEs go with it.
-            self.refuse(cx, 487);
-            let reason = from.map_or(reason, |(_, request)| reasons(request));
-            self.uac.cancel(cx, reason.as_deref());
-            self.caller.gone = true;
-            self.callee.gone = true;
-            self.finish(cx, cause);
-            return;
-        }
-        self.refuse_open_forwards(cx);
-        self.ack_unanswered(cx);
-        for side in [Side::Caller, Side::Callee] {
-            if from.is_some_and(|(s, _)| s == side) || self.leg(side).gone {
-                continue;
+    pub(super) fn hang_up(&mut self, cx: &mut Services, from: Option<(Side, &Message)>, cause: Cause, reason: Option<&str>) {
+        match self.phase {
+            CallPhase::Over => {}
+            CallPhase::Answered => {
+                self.bridge().hang_up(cx, from, reason);
+                self.finish(cx, cause);
             }
-            let to = self.toward(side);
-            let mut bye = self.pairs[to].dialog.request(&Method::Bye);
-            match from {
-                Some((_, request)) => self.pass(cx, to.other(), request, &mut bye),
-                None => {
-                    if let Some(reason) = &reason {
-                        bye.push(HeaderId::Reason, reason.as_str());
-                    }
-                    self.session_ids.put(side, &mut bye);
-                }
+            CallPhase::Preparing | CallPhase::Dialling => {
+                // BYE on an early dialog (RFC 3261 §15): the INVITEs go with it.
+                let said = from.and_then(|(_, request)| reasons(request));
+                let reason = if from.is_some() { said.as_deref() } else { reason };
+                self.give_up(cx, 487, reason, cause);
             }
-            self.say_bye(cx, side, bye);
         }
-        self.finish(cx, cause);
+    }
+
+    /// A refresh found nobody, if it did: both legs end.
+    pub(super) fn on_session_lost(&mut self, cx: &mut Services, lost: Option<SessionLost>) {
+        let Some(SessionLost(status)) = lost else { return };
+        let why = format!("session timer: {}", if status == 481 { "no such call" } else { "no answer" });
+        // RFC 4028 §10 names no cause; 408 and 481 are what the far end's silence or answer means (RFC 3326).
+        let reason = format!("SIP;cause={status};text=\"Session timer expired\"");
+        self.hang_up(cx, None, Cause { origin: "node", status: 200, reason: why }, Some(&reason));
     }
 
     /// Both legs are told: releases what the call holds, and writes its end when the counters are known.
@@ -139,21 +92,23 @@ impl Call {
             return;
         }
         self.phase = CallPhase::Over;
-        self.course.end(cx.now.mono);
+        self.records.course.end(cx.now.mono);
         self.budget.stop(cx);
         self.uac.prepared(cx);
-        self.ringing.stop(cx);
-        self.pairs.close_senders(cx);
-        self.caller.session.stop(cx);
-        self.callee.session.stop(cx);
-        self.refuse_open_forwards(cx);
-        self.drop_held_answer(cx);
-        if !self.ended_in_log {
-            cx.count(Counter::CallEnded(outcome(&cause), self.class()));
+        self.uas.ringing.stop(cx);
+        self.sides.pairs.close_senders(cx);
+        self.sides.caller.session.stop(cx);
+        self.sides.callee.session.stop(cx);
+        self.bridge().refuse_open(cx, |_| true);
+        if let Some((index, response)) = self.uac.take_answer() {
+            self.reject_answer(cx, index, &response);
+        }
+        if !self.records.has_ended() {
+            cx.count(Counter::CallEnded(outcome(&cause), self.about.class()));
         }
         self.end = Some(cause);
         if self.media.close(cx) {
-            self.media.closing = Some(cx.start_timer(MEDIA_CLOSE_LIMIT, Timer::Call(self.id, CallTimer::MediaClose)));
+            self.media.closing = Some(cx.start_timer(MEDIA_CLOSE_LIMIT, Timer::Call(self.about.id, CallTimer::MediaClose)));
         } else {
             self.on_media_closed(cx);
         }
@@ -162,31 +117,17 @@ impl Call {
     /// The counters are final: the log is told.
     pub(super) fn on_media_closed(&mut self, cx: &mut Services) {
         cx.stop_timer(&mut self.media.closing);
-        if self.ended_in_log {
-            return;
+        if let Some(cause) = self.end.clone() {
+            self.records.end(cx, &self.about, (cause, self.q850), &self.media);
         }
-        let Some(cause) = self.end.clone() else { return };
-        self.ended_in_log = true;
-        let (caller, callee) = (self.media.stats().caller, self.media.stats().callee);
-        let end = store_pb::End {
-            call: self.uid.to_bytes().to_vec().into(),
-            epoch: self.epoch.0,
-            cause: Some(store_pb::EndCause {
-                origin: cause.origin.into(),
-                status: u32::from(cause.status),
-                reason: cause.reason,
-                q850: u32::from(self.q850.unwrap_or(0)),
-            }),
-            media: Some(store_pb::MediaTotals {
-                caller_packets: caller.rtp_packets,
-                caller_octets: caller.rtp_octets,
-                callee_packets: callee.rtp_packets,
-                callee_octets: callee.rtp_octets,
-            }),
-            after_ms: Some(self.course.after_ms(cx.now.mono)),
-            duration_ms: self.course.duration_ms(cx.now.mono),
-        };
-        self.journal.push(cx, Kind::End(end));
+    }
+
+    /// A 2xx to the INVITE of an attempt that nobody wants any more.
+    pub(super) fn reject_answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
+        let (mut bridge, uac) = self.bridge_and_uac();
+        if let Some(attempt) = uac.attempt(index) {
+            bridge.reject_answer(cx, attempt, response);
+        }
     }
 }
 

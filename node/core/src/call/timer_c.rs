@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use super::reliable::{Waiting, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::{Call, CallPhase};
 use crate::dialog::PairId;
 use crate::ids::LocalId;
-use crate::io::Side;
 use crate::sip::Draft;
 use crate::timer::TimerId;
 
@@ -53,7 +50,7 @@ impl Ringing {
     }
 
     /// Timer C has fired.
-    fn timed_out(&mut self) {
+    pub(super) fn timed_out(&mut self) {
         self.ring = None;
     }
 
@@ -80,12 +77,12 @@ impl Ringing {
     }
 
     /// That minute is over.
-    fn word_is_due(&mut self) {
+    pub(super) fn word_is_due(&mut self) {
         self.word = None;
     }
 
     /// What the caller last heard, unless its early dialog is over.
-    fn last_word(&self, lives: impl Fn(PairId) -> bool) -> Option<(Draft, Option<PairId>)> {
+    pub(super) fn last_word(&self, lives: impl Fn(PairId) -> bool) -> Option<(Draft, Option<PairId>)> {
         let last = self.last.as_ref().filter(|p| p.reliable.is_none_or(lives))?;
         Some((last.draft.clone(), last.reliable))
     }
@@ -104,54 +101,5 @@ impl Ringing {
     pub(super) fn stop(&mut self, cx: &mut Services) {
         cx.stop_timer(&mut self.ring);
         cx.stop_timer(&mut self.word);
-    }
-}
-
-impl Call {
-    /// The called side has rung long enough: another one, where there is one.
-    pub(super) fn on_ring_timeout(&mut self, cx: &mut Services) {
-        self.ringing.timed_out();
-        if !matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {
-            return;
-        }
-        let next = self.phase == CallPhase::Dialling
-            && !self.claim.is_ceded()
-            && self.uac.held_answer().is_none()
-            && self.uac.targets.has_untried();
-        if !next {
-            self.fail(cx, 480, "ring timeout");
-            return;
-        }
-        self.uac.cancel(cx, Some("SIP;cause=408;text=\"ring timeout\""));
-        self.uac.note_failure(480, None);
-        self.try_dial(cx);
-    }
-
-    /// The caller has heard nothing for a minute: the last word again, or one of our own.
-    pub(super) fn on_no_progress(&mut self, cx: &mut Services) {
-        self.ringing.word_is_due();
-        let Some(tx) = self.invite_tx.filter(|_| self.phase == CallPhase::Dialling) else { return };
-        self.ringing.await_word(cx);
-        let mut draft = match self.ringing.last_word(|pair| self.pairs.lives(pair)) {
-            Some((draft, Some(pair))) => {
-                // RFC 3262 §3: with a number of its own; while one waits for its PRACK, its copies are word enough.
-                let sender = &mut self.pairs.early(pair).sender;
-                if sender.open.is_none() {
-                    sender.put(Waiting { draft, theirs: None, sdp: false });
-                    self.send_reliable(cx, pair);
-                }
-                return;
-            }
-            Some((draft, None)) => draft,
-            // A caller that takes reliable ones alone would need an early dialog for it: none has begun.
-            None if Wish::of(&self.invite) == Wish::Required => return,
-            None => {
-                let mut draft = self.own_response(cx, self.pairs.current(), 183, None);
-                self.session_ids.put(Side::Caller, &mut draft);
-                draft
-            }
-        };
-        self.ladder.sent(cx.now.unix, self.caller.realm, &self.back, &draft);
-        cx.respond(tx, &mut draft);
     }
 }

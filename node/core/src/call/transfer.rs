@@ -1,7 +1,10 @@
 //! REFER (RFC 3515) from one leg to the other: where it leads, and its notifications; and calls that replace another (RFC 3891).
 
+use super::end::End;
+use super::leg::Leg;
 use super::services::Services;
-use super::{Call, NextHop, end::End};
+use super::sides::Sides;
+use super::ways::NextHop;
 use crate::ctx::bracketed;
 use crate::io::{HostAndPort, Path, Realm, Side, Target, Transport, TransportChoice};
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, unescape};
@@ -85,13 +88,17 @@ pub struct Usage {
 /// CSeq numbers that a BYE under way may still take on its leg: one for each challenge that it answers.
 const BYE_CSEQS: u32 = super::challenge::MAX_TRIES as u32;
 
-impl Call {
+/// The REFERs of a call that wait for their notifications.
+#[derive(Debug, Default)]
+pub(super) struct Refers(Vec<Refer>);
+
+impl Refers {
     /// A REFER was accepted.
-    pub(super) fn keep_refer(&mut self, from: Side, here: u32, there: u32) {
-        if self.refers.len() >= MAX_REFERS {
-            self.refers.remove(0);
+    pub(super) fn keep(&mut self, from: Side, here: u32, there: u32) {
+        if self.0.len() >= MAX_REFERS {
+            self.0.remove(0);
         }
-        self.refers.push(Refer { from, here, there });
+        self.0.push(Refer { from, here, there });
     }
 
     /// A NOTIFY was passed on and answered: after its last one a REFER waits for nothing (RFC 3515 §2.4.7).
@@ -102,56 +109,52 @@ impl Call {
             return;
         }
         let id = event_id(event);
-        let at = self.refers.iter().position(|r| r.from != from && id.is_none_or(|id| id == r.there));
-        at.map(|at| self.refers.remove(at));
+        let at = self.0.iter().position(|r| r.from != from && id.is_none_or(|id| id == r.there));
+        at.map(|at| self.0.remove(at));
     }
 
     /// What is to be kept of a call that is over; only once.
-    pub fn take_usage(&mut self) -> Option<Usage> {
-        if !self.is_over() || self.two_hundred.holds_bye() {
-            return None;
-        }
-        let mut refers = std::mem::take(&mut self.refers);
+    pub(super) fn take_usage(&mut self, emergency: bool, sides: &Sides) -> Option<Usage> {
+        let mut refers = std::mem::take(&mut self.0);
         let subscriber = refers.last()?.from;
         refers.retain(|r| r.from == subscriber);
         // One that was refused before its answer may have been in an early dialog.
-        let pair = self.pairs.latest();
-        let end = |side| End::of_leg(self.leg(side), &self.pairs[pair.toward(side)]);
+        let pair = sides.pairs.latest();
+        let end = |side| End::of_leg(sides.leg(side), &sides.pairs[pair.toward(side)]);
         let (mut caller, mut callee) = (end(Side::Caller), end(Side::Callee));
         for end in [&mut caller, &mut callee] {
             end.dialog.local_cseq += BYE_CSEQS;
         }
-        Some(Usage { subscriber, emergency: self.emergency, caller, callee, refers })
+        Some(Usage { subscriber, emergency, caller, callee, refers })
     }
 
-    /// What a request within the dialog says of transfers, in the other leg's terms.
-    pub(super) fn map_transfer(&self, cx: &Services, from: Side, request: &Message, draft: &mut Draft) {
+    /// What a request within the dialog says of transfers, in the terms of the leg where it goes.
+    pub(super) fn map(&self, cx: &Services, from: Side, to: &Leg, request: &Message, draft: &mut Draft) {
         match request.method() {
-            Method::Refer => self.map_refer_to(cx, from.other(), draft),
-            Method::Notify | Method::Subscribe => map_event_id(&self.refers, from, request.method(), draft),
+            Method::Refer => map_refer_to(cx, to, draft),
+            Method::Notify | Method::Subscribe => map_event_id(&self.0, from, request.method(), draft),
             _ => {}
         }
     }
+}
 
-    /// A Refer-To that leads to us leads there from the other side as well: to our own address on that side, never the anycast one
-    /// (rule F). A Replaces in it names a dialog of the other side, of which this one learns nothing: it gets it wrapped, and brings it back
-    /// to whichever node it calls.
-    fn map_refer_to(&self, cx: &Services, to: Side, draft: &mut Draft) {
-        let Some(value) = draft.first(HeaderId::ReferTo).and_then(|v| NameAddr::parse(v).ok()) else { return };
-        if !cx.leads_here(&value.uri) {
-            return;
-        }
-        let leg = self.leg(to);
-        let (path, far) = (leg.path, leg.path.remote.ip());
-        let ours = format!("{}:{}", bracketed(cx.local.own_address(leg.realm, far)), cx.local.port_of(path.transport));
-        // As our Contact on that leg says it: the other one's transport leads to a port that does not speak it.
-        let secure = leg.secure && path.transport == Transport::Tls;
-        let (scheme, transport) = if secure { ("sips", "") } else { ("sip", path.transport.contact_parameter()) };
-        let target = hide_replaces(cx, value.uri.as_str());
-        let Some(uri) = lead_to(&target, value.uri.user().is_some(), scheme, &ours, transport) else { return };
-        let display = value.display.as_deref().map(|d| format!("{} ", crate::sip::quote(d))).unwrap_or_default();
-        draft.set(HeaderId::ReferTo, format!("{display}<{uri}>{}", value.params_str()));
+/// A Refer-To that leads to us leads there from the other side as well: to our own address on that side, never the anycast one
+/// (rule F). A Replaces in it names a dialog of the other side, of which this one learns nothing: it gets it wrapped, and brings it back
+/// to whichever node it calls.
+fn map_refer_to(cx: &Services, leg: &Leg, draft: &mut Draft) {
+    let Some(value) = draft.first(HeaderId::ReferTo).and_then(|v| NameAddr::parse(v).ok()) else { return };
+    if !cx.leads_here(&value.uri) {
+        return;
     }
+    let (path, far) = (leg.path, leg.path.remote.ip());
+    let ours = format!("{}:{}", bracketed(cx.local.own_address(leg.realm, far)), cx.local.port_of(path.transport));
+    // As our Contact on that leg says it: the other one's transport leads to a port that does not speak it.
+    let secure = leg.secure && path.transport == Transport::Tls;
+    let (scheme, transport) = if secure { ("sips", "") } else { ("sip", path.transport.contact_parameter()) };
+    let target = hide_replaces(cx, value.uri.as_str());
+    let Some(uri) = lead_to(&target, value.uri.user().is_some(), scheme, &ours, transport) else { return };
+    let display = value.display.as_deref().map(|d| format!("{} ", crate::sip::quote(d))).unwrap_or_default();
+    draft.set(HeaderId::ReferTo, format!("{display}<{uri}>{}", value.params_str()));
 }
 
 /// What wrapped values are for.

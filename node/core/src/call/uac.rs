@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::Replaced;
+use super::about::About;
 use super::attempt::Attempt;
 use super::failure::{Failure, Failures};
 use super::redirect::{Redirector, Redirects};
@@ -37,6 +37,8 @@ pub(super) struct Uac {
     call: LocalId,
     /// Whom it may still go to.
     pub(super) targets: TargetSet,
+    /// The target that was dialled last, for the log: trunk and address.
+    pub(super) target: String,
     attempts: Vec<Attempt>,
     failures: Failures,
     redirects: Redirects,
@@ -48,17 +50,6 @@ pub(super) struct Uac {
     answer: Option<(u32, Message)>,
     /// Provisional responses that wait for ports, with their attempts.
     provisional: Vec<(u32, Message)>,
-}
-
-/// What a call says of whom it calls.
-pub(super) struct Called<'a> {
-    pub(super) invite: &'a Message,
-    /// The emergency service, without `urn:service:`.
-    pub(super) service: Option<&'a str>,
-    pub(super) emergency: bool,
-    /// The caller's trunk.
-    pub(super) trunk: &'a str,
-    pub(super) replaced: Option<&'a Replaced>,
 }
 
 /// A target that was passed over and counts again: the leg toward it is the call's.
@@ -76,6 +67,7 @@ impl Uac {
         Uac {
             call,
             targets: TargetSet::new(MAX_ATTEMPTS),
+            target: String::new(),
             attempts: Vec::new(),
             failures: Failures::default(),
             redirects: Redirects::default(),
@@ -86,17 +78,17 @@ impl Uac {
         }
     }
 
-    /// Finds the route. A call without one fails when it is dialled.
-    pub(super) fn plan(&mut self, cx: &Services, called: &Called<'_>) {
-        if let Some(replaced) = called.replaced {
+    /// Finds the route of a call from that trunk. A call without one fails when it is dialled.
+    pub(super) fn plan(&mut self, cx: &Services, about: &About, trunk: &str) {
+        if let Some(replaced) = about.replaced.as_deref() {
             replaced.hops().for_each(|hop| self.targets.push(hop));
             return;
         }
-        let Ok(uri) = Uri::parse(called.invite.request_uri().unwrap_or_default()) else { return };
-        let Some(route) = routing::route(&cx.config, &uri, called.service, called.trunk) else { return };
+        let Ok(uri) = Uri::parse(about.invite.request_uri().unwrap_or_default()) else { return };
+        let Some(route) = routing::route(&cx.config, &uri, about.service(), trunk) else { return };
         let secure = uri.scheme() == Scheme::Sips;
         for (trunk, target) in routing::targets(&cx.config, route) {
-            if !routing::carries(target.transport, secure, called.emergency) {
+            if !routing::carries(target.transport, secure, about.emergency) {
                 self.unsecured = true;
                 continue;
             }

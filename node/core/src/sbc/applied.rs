@@ -58,7 +58,7 @@ impl Sbc {
                 }
                 Effect::Beside { winner, .. } => {
                     // Another node has the caller: a call of this one that is ceded to it stays so.
-                    if let Some(id) = self.calls.own(&self.cx, winner).map(|call| call.id) {
+                    if let Some(id) = self.calls.own(&self.cx, winner).map(|call| call.about.id) {
                         self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::CallerServed));
                     }
                 }
@@ -86,7 +86,7 @@ impl Sbc {
     pub(super) fn on_state_replaced(&mut self) {
         let (open, unrecorded) = self.calls.ids();
         for id in open {
-            self.with_call(id, |call, cx| call.journal.on_snapshot(cx));
+            self.with_call(id, |call, cx| call.records.journal.on_snapshot(cx));
         }
         for id in unrecorded {
             self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_snapshot(cx));
@@ -121,11 +121,11 @@ impl Sbc {
             ClaimPlacement::Unsure => Winner::Unsure,
             ClaimPlacement::Orphan | ClaimPlacement::New => Winner::Gone,
         };
-        if let Some(id) = self.calls.own(&self.cx, call).map(|call| call.id) {
+        if let Some(id) = self.calls.own(&self.cx, call).map(|call| call.about.id) {
             let Some(waiting) = self.calls.get_mut(id) else { return };
             let after = waiting.on_claimed(&mut self.cx, (!won).then_some((winner, standing)));
             self.after_claim(id, after);
-            self.with_call(id, |call, cx| call.on_recorded(cx));
+            self.with_call(id, |call, cx| call.records.journal.on_applied(cx));
         } else if let Some(id) = self.calls.unrecorded_place(&self.cx, call) {
             self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| match won {
                 true => ended.journal.on_applied(cx),
@@ -136,8 +136,8 @@ impl Sbc {
     }
 
     fn on_recorded(&mut self, call: CallUid) {
-        if let Some(id) = self.calls.own(&self.cx, call).map(|call| call.id) {
-            self.with_call(id, |call, cx| call.on_recorded(cx));
+        if let Some(id) = self.calls.own(&self.cx, call).map(|call| call.about.id) {
+            self.with_call(id, |call, cx| call.records.journal.on_applied(cx));
         } else if let Some(id) = self.calls.unrecorded_place(&self.cx, call) {
             self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_applied(cx));
         }

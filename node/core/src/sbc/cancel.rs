@@ -113,7 +113,7 @@ impl Sbc {
             self.cx.count(Counter::Dropped(DropReason::Source));
             return;
         }
-        let tag = id.and_then(|s| self.calls.get(s)).map(|c| c.tag().to_owned());
+        let tag = id.and_then(|s| self.calls.get(s)).map(|c| c.sides.tag().to_owned());
         let tag = tag.unwrap_or_else(|| self.cx.stateless_tag(message));
         if let Some(tx) = self.cx.create_server(ServerUser::Nobody, key.clone(), false, back) {
             let mut draft = message.response(200, None);
@@ -178,7 +178,7 @@ impl Sbc {
         }
         self.on_caller_served(key, Some(&exact));
         let Some(id) = self.calls.of_claim(key) else { return };
-        if self.calls.get(id).is_some_and(|call| call.exact == exact) {
+        if self.calls.get(id).is_some_and(|call| call.about.exact == exact) {
             self.with_call(id, |call, cx| call.on_cancelled_elsewhere(cx));
         }
     }
@@ -205,7 +205,7 @@ impl Sbc {
         }
         let Some(id) = self.calls.of_claim(&key) else { return };
         let Some(call) = self.calls.get(id) else { return };
-        let (back, invite, uid, arrived) = (call.back, call.invite.clone(), call.uid, call.arrived);
+        let (back, invite, uid, arrived) = (call.back(), call.about.invite.clone(), call.about.uid, call.about.arrived);
         let rival = ClaimEvent::of_rival(&self.cx, peer, stage);
         match self.with_call(id, |call, cx| call.tell_claim(cx, rival)) {
             // It has a copy of its own, and the INVITE cannot go there.

@@ -9,9 +9,9 @@ impl Sbc {
         let reply = match command {
             Command::Terminate { call, reason, emergency } => match self.calls.own(&self.cx, call) {
                 None => CommandReply::NotFound,
-                Some(found) if found.emergency && !emergency => CommandReply::EmergencyRefused,
+                Some(found) if found.about.emergency && !emergency => CommandReply::EmergencyRefused,
                 Some(found) => {
-                    let id = found.id;
+                    let id = found.about.id;
                     self.with_call(id, |call, cx| call.terminate(cx, &reason));
                     CommandReply::Done
                 }

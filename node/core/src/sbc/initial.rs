@@ -23,13 +23,13 @@ impl Sbc {
             return;
         }
         let known = self.calls.of_claim(&key.0).and_then(|id| self.calls.get(id)).filter(|c| !c.is_lost());
-        if let Some(id) = known.filter(|c| c.is_ceded() && c.exact == exact).map(|c| c.id) {
+        if let Some(id) = known.filter(|c| c.is_ceded() && c.about.exact == exact).map(|c| c.about.id) {
             self.on_ceded_copy(id, back, message);
             return;
         }
         let place = match known {
             // The caller tries again where it failed (RFC 3263 §4.3). Its own copies match its transaction, or come too late.
-            Some(call) if call.has_failed() && call.exact != exact => ClaimPlacement::Orphan,
+            Some(call) if call.has_failed() && call.about.exact != exact => ClaimPlacement::Orphan,
             // RFC 3261 §8.2.2.2: the same request by another way.
             Some(_) => ClaimPlacement::Merged,
             None if self.calls.was_here(&key.0, &exact) == Some(true) => ClaimPlacement::Orphan,
@@ -49,7 +49,7 @@ impl Sbc {
             }
             ClaimPlacement::Merged => {
                 self.cx.count(Counter::Claim(ClaimOutcome::Merged));
-                let yielded = known.filter(|call| back.ingress.is_some() && call.stage() < ClaimStage::Won).map(|call| call.id);
+                let yielded = known.filter(|call| back.ingress.is_some() && call.stage() < ClaimStage::Won).map(|call| call.about.id);
                 self.refuse(back, message, 482);
                 if let Some(id) = yielded {
                     // Its call must not come back, should the log give it the key: its caller has its answer, and this call's has none.
@@ -78,7 +78,7 @@ impl Sbc {
             return;
         }
         let key = server_key(message, message.method());
-        if self.calls.get(id).is_none_or(|call| call.is_over() || call.is_old(&self.cx)) {
+        if self.calls.get(id).is_none_or(|call| call.is_over() || call.about.is_old(&self.cx)) {
             self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale));
             return;
         }
@@ -161,8 +161,8 @@ impl Sbc {
             return;
         }
         let Some(call) = self.calls.get(id) else { return };
-        let (back, exact, invite) = (call.back, call.exact, call.invite.clone());
-        self.cx.arrived = call.arrived;
+        let (back, exact, invite) = (call.back(), call.about.exact, call.about.invite.clone());
+        self.cx.arrived = call.about.arrived;
         match after {
             AfterClaim::RelayTo(node) => relay(&mut self.cx, node, back.path, back.ingress, &invite),
             _ if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale)),

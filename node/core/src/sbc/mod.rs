@@ -128,7 +128,7 @@ impl Sbc {
             Input::ProposeFailed { id } => {
                 let id = LocalId(id.0);
                 self.with_call(id, |call, cx| {
-                    call.journal.on_failed(cx);
+                    call.records.journal.on_failed(cx);
                     call.tell_claim(cx, ClaimEvent::ProposeFailed)
                 });
                 self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_failed(cx));
@@ -243,7 +243,7 @@ impl Sbc {
     /// The caller of a claim has cancelled it, or has another node's answer: a call that this node has ceded is dialled by nobody any more.
     pub(super) fn on_caller_served(&mut self, key: &[u8; 16], exact: Option<&[u8; 16]>) {
         let Some(id) = self.calls.of_claim(key) else { return };
-        if self.calls.get(id).is_some_and(|c| exact.is_none_or(|exact| c.exact == *exact)) {
+        if self.calls.get(id).is_some_and(|c| exact.is_none_or(|exact| c.about.exact == *exact)) {
             self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::CallerServed));
         }
     }

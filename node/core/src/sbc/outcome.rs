@@ -62,7 +62,7 @@ impl Sbc {
             CallUse::Crossing(number) => call.on_crossing_response(cx, number, (tx, action), &back, response),
             CallUse::Doubt(side) => {
                 _ = call.courier().on_response(cx, tx, action, response);
-                call.on_doubt_answer(cx, side, response.status().unwrap_or(0));
+                call.doubts.on_answer(cx, side, response.status().unwrap_or(0));
             }
         });
         let done = response.status().is_some_and(|s| s >= 200) && action != ResponseAction::Absorb;

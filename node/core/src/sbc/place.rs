@@ -83,7 +83,7 @@ impl Sbc {
             }
             return;
         }
-        let known = self.calls.get(id).is_some_and(|c| c.fits(side, message));
+        let known = self.calls.get(id).is_some_and(|c| c.sides.fits(side, message));
         let standing = self.calls.source_standing(&self.cx, id, side, back.path.remote.ip(), message);
         match standing {
             _ if !known => {}
@@ -105,12 +105,12 @@ impl Sbc {
     /// Time to look again: what was held of a far end that has moved goes on.
     pub(super) fn on_doubt_due(&mut self, id: LocalId, side: Side) {
         let held = self.with_call(id, |call, cx| call.on_doubt_due(cx, side));
-        if !self.calls.get(id).is_some_and(|call| call.is_doubted(side)) {
+        if !self.calls.get(id).is_some_and(|call| call.doubts.is_open(side)) {
             self.doubted.close(id, side);
         }
         for (back, message) in held {
             // The first one may have ended the call.
-            let known = self.calls.get(id).is_some_and(|call| call.fits(side, &message));
+            let known = self.calls.get(id).is_some_and(|call| call.sides.fits(side, &message));
             self.on_own_known(id, side, back, &message, known);
         }
     }
@@ -119,7 +119,7 @@ impl Sbc {
     fn on_own_known(&mut self, id: LocalId, side: Side, back: ReturnPath, message: &Message, known: bool) {
         if message.method() == &Method::Ack {
             self.with_call(id, |call, cx| {
-                if call.fits(side, message) {
+                if call.sides.fits(side, message) {
                     call.on_ack(cx, side, &back, message);
                 }
             });

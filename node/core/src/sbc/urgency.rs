@@ -65,7 +65,7 @@ impl Known<'_> {
         let tx = self.cx.tx.find_client(branch, true).or_else(|| self.cx.tx.find_client(branch, false));
         match tx.map(|tx| self.cx.tx.client_user(tx)) {
             Some(ClientUser::Call { id, .. } | ClientUser::AfterBye { call: id }) => {
-                self.calls.get(id).is_some_and(|c| c.emergency)
+                self.calls.get(id).is_some_and(|c| c.about.emergency)
             }
             _ => false,
         }
@@ -75,7 +75,7 @@ impl Known<'_> {
     fn is_within_emergency(&self, uri: &str) -> bool {
         let token = Uri::parse(uri).ok().and_then(|uri| self.cx.key.open(uri.user()?));
         token.is_some_and(|token| match self.calls.own(self.cx, token.uid) {
-            Some(call) => call.emergency,
+            Some(call) => call.about.emergency,
             None => {
                 let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
                 replica.call(token.uid).is_some_and(|entry| entry.emergency())

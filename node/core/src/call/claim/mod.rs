@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub(super) use budget::Budget;
 pub(super) use machine::CallClaim;
+pub(super) use record::claim_record;
 use machine::{ClaimAction, ClaimFacts, RecordFate, after_the_call};
 pub use machine::{ClaimEvent, Then};
 
@@ -102,7 +103,7 @@ impl Call {
         if self.tell_claim(cx, ClaimEvent::ReclaimDue { denied }) == Then::Resume
             && let Some(tx) = self.server_again(cx)
         {
-            self.on_handed_over(cx, tx, self.back);
+            self.on_handed_over(cx, tx, self.uas.back);
         }
     }
 
@@ -112,15 +113,10 @@ impl Call {
         if self.tell_claim(cx, ClaimEvent::HandedOver) != Then::Redial {
             return cx.tx.drop_server(tx);
         }
-        self.invite_tx = Some(tx);
-        self.back = back;
+        self.uas.reopen(Some(tx));
+        self.uas.back = back;
         self.uac.repeat_last();
         self.try_dial(cx);
-    }
-
-    /// The transaction of its INVITE is over by its age.
-    pub fn is_old(&self, cx: &Services) -> bool {
-        cx.now.mono.since(self.arrived) >= INVITE_LIFE
     }
 }
 
@@ -128,24 +124,25 @@ impl Call {
 impl Call {
     /// The claim is told something.
     pub fn tell_claim(&mut self, cx: &mut Services, event: ClaimEvent) -> Then {
-        self.tell_claim_of(cx, event, self.uid)
+        self.tell_claim_of(cx, event, self.about.uid)
     }
 
     /// The same; `winner`: the call that has the key.
     fn tell_claim_of(&mut self, cx: &mut Services, event: ClaimEvent, winner: CallUid) -> Then {
         let facts = ClaimFacts {
             phase: self.phase,
-            old: self.is_old(cx),
-            placeless: self.journal.has_no_place(),
-            beside: self.journal.is_beside(),
+            old: self.about.is_old(cx),
+            placeless: self.records.journal.has_no_place(),
+            beside: self.records.journal.is_beside(),
             failed: self.has_failed(),
             answered: self.phase == CallPhase::Answered || self.was_answered(),
         };
         let step = self.claim.on(event, &facts);
         for action in step.actions {
             if action == ClaimAction::Reopen {
-                self.invite_tx = self.server_again(cx);
-                if self.invite_tx.is_none() {
+                let tx = self.server_again(cx);
+                self.uas.reopen(tx);
+                if !self.uas.is_open() {
                     return self.tell_claim_of(cx, ClaimEvent::Unanswerable, winner);
                 }
             } else {
@@ -156,7 +153,7 @@ impl Call {
     }
 
     fn carry_out(&mut self, cx: &mut Services, action: ClaimAction, winner: CallUid) {
-        let key = self.claim_key.0;
+        let key = self.about.claim_key.0;
         match action {
             ClaimAction::Count(what) => cx.count(Counter::Claim(what)),
             ClaimAction::Degrade => {
@@ -168,26 +165,26 @@ impl Call {
             ClaimAction::AskPeersOnLease if cx.has_lease() => _ = cx.ask_peers(key),
             // `tell_claim_of` does it, for it may fail.
             ClaimAction::AskPeersOnLease | ClaimAction::Reopen => {}
-            ClaimAction::AskAwaited => _ = cx.inquire(key, self.exact),
+            ClaimAction::AskAwaited => _ = cx.inquire(key, self.about.exact),
             ClaimAction::AskLater => self.budget.ask_later(cx),
             ClaimAction::AwaitPeers => {
                 if !self.budget.await_peers(cx, &mut self.claim) {
                     self.tell_claim(cx, ClaimEvent::BudgetSpent);
                 }
             }
-            ClaimAction::TellPeers => _ = tell_peers(cx, self.claim_key, self.uid, self.stage()),
+            ClaimAction::TellPeers => _ = tell_peers(cx, self.about.claim_key, self.about.uid, self.stage()),
             ClaimAction::Cede => self.cede(cx),
             ClaimAction::Reclaim => {
-                tell_peers(cx, self.claim_key, self.uid, self.stage());
+                tell_peers(cx, self.about.claim_key, self.about.uid, self.stage());
                 cx.ask_peers(key);
-                cx.inquire(key, self.exact);
-                cx.start_timer(RECLAIM, Timer::Call(self.id, CallTimer::Reclaim));
+                cx.inquire(key, self.about.exact);
+                cx.start_timer(RECLAIM, Timer::Call(self.about.id, CallTimer::Reclaim));
             }
-            ClaimAction::Refuse => self.refuse(cx, 482),
+            ClaimAction::Refuse => self.answering().refuse(cx, 482, false),
             ClaimAction::Leave(record) => self.leave(cx, record),
-            ClaimAction::LeaveLog => self.journal.give_up(cx),
-            ClaimAction::StandBeside => self.journal.stand_beside(cx, winner),
-            ClaimAction::ForgetLog => self.journal.leave(cx),
+            ClaimAction::LeaveLog => self.records.journal.give_up(cx),
+            ClaimAction::StandBeside => self.records.journal.stand_beside(cx, winner),
+            ClaimAction::ForgetLog => self.records.journal.leave(cx),
         }
     }
 
@@ -195,28 +192,20 @@ impl Call {
     fn cede(&mut self, cx: &mut Services) {
         // Who answers now is told so.
         self.uac.forget_passed_over();
-        if let Some(tx) = self.invite_tx.take() {
-            cx.tx.drop_server(tx);
-        }
-        self.ringing.stop_timer_c(cx);
-        let left = INVITE_LIFE.saturating_sub(cx.now.mono.since(self.arrived));
-        cx.start_timer(left, Timer::Call(self.id, CallTimer::Outlived));
+        self.uas.leave(cx);
+        self.uas.ringing.stop_timer_c(cx);
+        let left = INVITE_LIFE.saturating_sub(cx.now.mono.since(self.about.arrived));
+        cx.start_timer(left, Timer::Call(self.about.id, CallTimer::Outlived));
     }
 
     /// Another node has the call: nothing more is said to either side from here, and what was sent to the called side is taken back.
     fn leave(&mut self, cx: &mut Services, record: RecordFate) {
-        if let Some(tx) = self.invite_tx.take() {
-            cx.tx.drop_server(tx);
-        }
+        self.uas.leave(cx);
         self.uac.cancel(cx, None);
-        self.caller.gone = true;
-        self.callee.gone = true;
+        self.sides.leave_both();
         match record {
-            RecordFate::None => {
-                self.journal.leave(cx);
-                self.ended_in_log = true;
-            }
-            RecordFate::Waits => self.journal.wait(),
+            RecordFate::None => self.records.leave(cx),
+            RecordFate::Waits => self.records.journal.wait(),
             RecordFate::Ends => {}
         }
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
@@ -224,7 +213,7 @@ impl Call {
 
     /// A server transaction for the INVITE of a call whose own was left to a rival.
     fn server_again(&self, cx: &mut Services) -> Option<ServerTxId> {
-        let key = super::server_key(&self.invite, &Method::Invite);
-        cx.create_server(ServerUser::Call(self.id), key, true, self.back)
+        let key = super::server_key(&self.about.invite, &Method::Invite);
+        cx.create_server(ServerUser::Call(self.about.id), key, true, self.uas.back)
     }
 }

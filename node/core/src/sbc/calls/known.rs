@@ -13,7 +13,7 @@ impl Calls {
     pub(in crate::sbc) fn what_it_has(&self, cx: &Services, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
         let id = self.of_claim(key);
         let known = id.and_then(|s| self.get(s));
-        let known = known.filter(|c| !c.is_lost() && !c.is_ceded() && !c.has_failed()).map(|c| (c.uid, c.stage()));
+        let known = known.filter(|c| !c.is_lost() && !c.is_ceded() && !c.has_failed()).map(|c| (c.about.uid, c.stage()));
         let ended = || id.and_then(|s| self.unrecorded.get(s)).filter(|e| !e.failed && !e.abandoned).map(|e| e.uid);
         let served = || ended().or_else(|| self.served.get(cx.now.mono, key)).or_else(|| recorded(cx, key));
         known.or_else(|| served().map(|uid| (uid, ClaimStage::Answered)))
@@ -22,7 +22,7 @@ impl Calls {
     /// True for the very packet of a call of this node that reached nobody.
     pub(in crate::sbc) fn has_failed_here(&self, cx: &Services, key: &[u8; 16], exact: &[u8; 16]) -> bool {
         let id = self.of_claim(key);
-        let call = || id.and_then(|s| self.get(s)).is_some_and(|c| c.has_failed() && c.exact == *exact);
+        let call = || id.and_then(|s| self.get(s)).is_some_and(|c| c.has_failed() && c.about.exact == *exact);
         let ended = || id.and_then(|s| self.unrecorded.get(s)).is_some_and(|e| e.failed && e.exact == *exact);
         let recorded = || {
             let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
@@ -35,7 +35,7 @@ impl Calls {
     /// True for the very packet that this node, or the log, has a call of.
     pub(in crate::sbc) fn is_copy(&self, cx: &Services, key: &[u8; 16], exact: &[u8; 16]) -> bool {
         let id = self.of_claim(key);
-        let own = id.and_then(|s| self.get(s).map(|c| c.exact).or_else(|| self.unrecorded.get(s).map(|e| e.exact)));
+        let own = id.and_then(|s| self.get(s).map(|c| c.about.exact).or_else(|| self.unrecorded.get(s).map(|e| e.exact)));
         own.is_some_and(|own| own == *exact) || {
             let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
             replica.claim(key).is_some_and(|entry| entry.exact() == exact)

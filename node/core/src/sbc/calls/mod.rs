@@ -96,7 +96,7 @@ impl Calls {
 
     /// The journal of a call that is up or over.
     pub(super) fn journal_mut(&mut self, id: LocalId) -> Option<&mut Journal> {
-        let open = self.open.get_mut(&id).map(|call| &mut call.journal);
+        let open = self.open.get_mut(&id).map(|call| &mut call.records.journal);
         open.or_else(|| self.unrecorded.get_mut(id).map(|ended| &mut ended.journal))
     }
 
@@ -127,14 +127,14 @@ impl Calls {
 
     /// The messages of a call, which may have ended lately.
     pub(super) fn ladder(&self, cx: &Services, uid: CallUid) -> Option<&Ladder> {
-        self.own(cx, uid).map(|call| &call.ladder).or_else(|| self.ladders.get(uid))
+        self.own(cx, uid).map(|call| &call.sides.ladder).or_else(|| self.ladders.get(uid))
     }
 
     /// Files messages that were noted in the ladder of their call, or the memory of it.
     pub(super) fn file(&mut self, cx: &mut Services) {
         for note in std::mem::take(&mut cx.notes) {
             match self.open.get_mut(&note.call) {
-                Some(call) => call.ladder.add(note),
+                Some(call) => call.sides.ladder.add(note),
                 None => self.ladders.add(note),
             }
         }
@@ -142,20 +142,20 @@ impl Calls {
 
     /// A call begins, or comes back, at its place.
     pub(super) fn insert(&mut self, cx: &Services, call: Call) {
-        let id = call.id;
+        let id = call.about.id;
         if let Some(old) = self.open.remove(&id) {
             self.by_media.remove(&old.media_id());
             if old.counted {
-                self.uncount(&old.caller.trunk, old.class());
+                self.uncount(&old.sides.caller.trunk, old.about.class());
             }
         }
-        if !cx.is_own(call.uid) {
-            self.elsewhere.insert(call.uid, id);
+        if !cx.is_own(call.about.uid) {
+            self.elsewhere.insert(call.about.uid, id);
         }
-        self.by_claim.insert(call.claim_key.0, id);
+        self.by_claim.insert(call.about.claim_key.0, id);
         self.by_media.insert(call.media_id(), id);
-        *self.by_trunk.entry(call.caller.trunk.clone()).or_default() += 1;
-        *self.active.entry(call.class()).or_default() += 1;
+        *self.by_trunk.entry(call.sides.caller.trunk.clone()).or_default() += 1;
+        *self.active.entry(call.about.class()).or_default() += 1;
         self.open.insert(id, call);
     }
 
@@ -184,7 +184,7 @@ impl Calls {
         let done = call.is_done();
         if call.is_over() && std::mem::take(&mut call.counted) {
             // A limit is for calls that are up; what the log has to hear of others, it may hear late.
-            let (trunk, class) = (call.caller.trunk.clone(), call.class());
+            let (trunk, class) = (call.sides.caller.trunk.clone(), call.about.class());
             self.uncount(&trunk, class);
             left.over = true;
         }
@@ -198,10 +198,10 @@ impl Calls {
     fn forget(&mut self, cx: &mut Services, id: LocalId) -> bool {
         let Some(call) = self.open.remove(&id) else { return false };
         cx.timers.remove_call(id);
-        self.elsewhere.remove(&call.uid);
+        self.elsewhere.remove(&call.about.uid);
         let counted = call.counted;
         if counted {
-            self.uncount(&call.caller.trunk, call.class());
+            self.uncount(&call.sides.caller.trunk, call.about.class());
         }
         self.by_media.remove(&call.media_id());
         let lost = call.is_lost();

@@ -21,8 +21,8 @@ impl Calls {
         request: &Message,
     ) -> Standing {
         let Some(call) = self.get(id) else { return Standing::Known };
-        let leg = call.leg(side);
-        let dialog = call.dialog_for(side, request);
+        let leg = call.sides.leg(side);
+        let dialog = call.sides.dialog_for(side, request);
         let named = named_addresses(&dialog.remote_target, dialog.route_set.first().map(|route| &**route));
         standing(cx.config.trunk(&leg.trunk), leg.path.remote.ip(), &named, source)
     }

@@ -83,7 +83,7 @@ pub(super) fn replaced(cx: &Services, calls: &Calls, request: &Message) -> Resul
         return Err(603);
     }
     let legs = match own {
-        Some(call) => Some(call.legs()),
+        Some(call) => Some(call.sides.legs()),
         None => entry.and_then(|e| Some((e.caller()?.clone(), e.callee()?.clone()))),
     };
     let (caller, callee) = legs.ok_or(unknown)?;
@@ -92,7 +92,7 @@ pub(super) fn replaced(cx: &Services, calls: &Calls, request: &Message) -> Resul
         return Err(481);
     }
     let emergency = match own {
-        Some(call) => call.emergency_info.as_ref(),
+        Some(call) => call.about.emergency_info.as_ref(),
         None => entry.and_then(|e| e.claim().emergency_info.as_ref()),
     };
     let emergency = emergency.cloned();
