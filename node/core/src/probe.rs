@@ -269,5 +269,5 @@ impl Probes {
 
 /// Every how long a trunk's targets are asked; `None`: it takes no calls, or wants no probes.
 fn every(trunk: &Trunk) -> Option<Duration> {
-    trunk.probe.filter(|_| trunk.enabled && !trunk.targets.is_empty())
+    trunk.timers.probe.filter(|_| trunk.enabled && !trunk.targets.is_empty())
 }

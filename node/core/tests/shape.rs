@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Methods of the two objects that everything meets in.
-const METHODS: [(&str, usize); 2] = [("Call", 162), ("Sbc", 60)];
-/// Fields of the largest struct written by hand.
-const FIELDS: usize = 37;
+const METHODS: [(&str, usize); 2] = [("Call", 60), ("Sbc", 60)];
+/// Fields of the largest struct written by hand. Those of a struct within it that nobody else has or is lent count as its own, unless that keeps
+/// them to itself.
+const FIELDS: usize = 20;
 /// Lines of the longest function that is not a table.
-const LINES: usize = 109;
+const LINES: usize = 70;
+/// Those that are: one line a case, and nothing else.
+const TABLES: [&str; 1] = ["reason_phrase"];
 /// Files of a module that call each other in one circle, its `mod.rs` apart.
-const CIRCLES: [(&str, usize); 5] = [("call", 15), ("sbc", 0), ("sbc/gate", 0), ("subscription", 0), ("message", 0)];
+const CIRCLES: [(&str, usize); 5] = [("call", 0), ("sbc", 0), ("sbc/gate", 0), ("subscription", 0), ("message", 0)];
 
 /// A file's code: without comments, the contents of strings, and unit tests.
 fn code(text: &str) -> String {
@@ -97,21 +100,68 @@ fn methods(code: &str, of: &str) -> usize {
     count
 }
 
-/// The structs of a text, and how many fields each has.
-fn structs(code: &str) -> Vec<(&str, usize)> {
-    let mut found: Vec<(&str, usize)> = Vec::new();
+/// The structs of a text, and their fields.
+fn structs(code: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
     let mut inside = false;
     for line in code.lines() {
         if let Some(at) = line.find("struct ").filter(|_| line.ends_with('{') && !line.starts_with(' ')) {
-            found.push((name_at(&line[at + 7..]), 0));
+            found.push((name_at(&line[at + 7..]), Vec::new()));
             inside = true;
         } else if line == "}" {
             inside = false;
-        } else if inside && line.starts_with("    ") && !line.starts_with("     ") && line.contains(": ") {
-            found.last_mut().expect("pushed above").1 += 1;
+        } else if inside && line.starts_with("    ") && !line.starts_with("     ") {
+            let of = found.last_mut().expect("pushed above");
+            of.1.extend(Some(line.trim()).filter(|field| field.contains(": ") && !field.starts_with('#')));
         }
     }
     found
+}
+
+/// The words of a text.
+fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect()
+}
+
+/// The heads of the functions of a text: what they are lent, and what they give.
+fn signatures(code: &str) -> impl Iterator<Item = &str> {
+    code.match_indices("fn ").map(|(at, _)| &code[at..at + code[at..].find(['{', ';']).unwrap_or(0)])
+}
+
+/// How many fields each struct has, by its name. A struct that is in one other only, is in no function's head outside of its own file, and has fields
+/// that others reach into, is not a part of its own: its fields are the other one's. `lent`: the functions of all crates.
+fn fields<'a>(files: &'a [(PathBuf, String)], lent: &[(PathBuf, String)]) -> BTreeMap<&'a str, usize> {
+    let all: Vec<(&Path, &str, Vec<&str>)> = files
+        .iter()
+        .flat_map(|(path, text)| structs(text).into_iter().map(move |(name, fields)| (path.as_path(), name, fields)))
+        .collect();
+    let mut holders: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (_, holder, fields) in &all {
+        for word in fields.iter().flat_map(|of| words(of)) {
+            holders.entry(word).or_default().insert(holder);
+        }
+    }
+    let heads: Vec<(&Path, BTreeSet<&str>)> =
+        lent.iter().map(|(path, text)| (path.as_path(), signatures(text).flat_map(words).collect())).collect();
+    let of: BTreeMap<&str, (&Path, &Vec<&str>)> = all.iter().map(|(path, name, fields)| (*name, (*path, fields))).collect();
+    let is_inner = |name: &str| {
+        let (home, fields) = of[name];
+        holders.get(name).is_some_and(|by| by.len() == 1)
+            && !heads.iter().any(|(path, words)| *path != home && words.contains(name))
+            && fields.iter().any(|field| field.starts_with("pub"))
+    };
+    let names: Vec<&str> = of.keys().copied().collect();
+    names.into_iter().map(|name| (name, count(name, &of, &is_inner))).collect()
+}
+
+/// The fields of a struct with those of what is no part of its own.
+fn count<'a>(name: &'a str, of: &BTreeMap<&'a str, (&Path, &Vec<&'a str>)>, is_inner: &dyn Fn(&str) -> bool) -> usize {
+    let inner = |field: &&'a str| {
+        // What it has many of is no part of it.
+        let many = ["Vec", "HashMap", "BTreeMap", "VecDeque", "Arc"].iter().any(|many| words(field).contains(many));
+        words(field).into_iter().find(|word| !many && *word != name && of.contains_key(word) && is_inner(word))
+    };
+    of[name].1.iter().map(|field| inner(field).map_or(1, |word| count(word, of, is_inner))).sum()
 }
 
 /// The names that a text calls, as functions or methods.
@@ -148,26 +198,74 @@ fn largest_circle(edges: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String
     edges.keys().map(circle).max_by_key(BTreeSet::len).unwrap_or_default()
 }
 
-/// Who calls what is defined in which other file of a module. A name that stands in two files of the core says nothing.
+/// The methods of a text by the type that they are of.
+fn methods_by_type(code: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut of = None;
+    for line in code.lines() {
+        if let Some(head) = line.strip_prefix("impl") {
+            of = implemented(head);
+        } else if line == "}" {
+            of = None;
+        } else if let Some(of) = of {
+            found.extend(functions(line).iter().filter(|(indent, ..)| *indent == 4).map(|(_, name, _)| (of, *name)));
+        }
+    }
+    found
+}
+
+/// The type of the head of an `impl` block; `None`: it is that of a trait.
+fn implemented(head: &str) -> Option<&str> {
+    let head = head.trim_start_matches(|c: char| c != ' ').trim_start();
+    (!head.contains(" for ")).then(|| name_at(head))
+}
+
+/// What a text calls by `self.name(` within the methods of a type, and by `Type::name(`.
+fn called_of_type(code: &str) -> BTreeSet<(&str, &str)> {
+    let mut found = BTreeSet::new();
+    let mut of = None;
+    for line in code.lines() {
+        if let Some(head) = line.strip_prefix("impl") {
+            of = implemented(head);
+        } else if line == "}" {
+            of = None;
+        }
+        for (at, _) in line.match_indices('(') {
+            let path = line[..at].rsplit(|c: char| !c.is_alphanumeric() && !"_.:".contains(c)).next().unwrap_or_default();
+            match path.strip_prefix("self.").filter(|name| !name.contains(['.', ':'])) {
+                Some(name) => found.extend(of.map(|of| (of, name))),
+                None => found.extend(path.rsplit_once("::").map(|(of, name)| (of.rsplit("::").next().unwrap_or(of), name))),
+            }
+        }
+    }
+    found
+}
+
+/// Who calls what is defined in which other file of a module. A plain name that stands in two files of the core says nothing; that of a method does
+/// where it is called by `self` or by its type.
 fn edges(module: &str) -> BTreeMap<String, BTreeSet<String>> {
     let dir = src().join(module);
-    let read = |path: &PathBuf| code(&std::fs::read_to_string(path).expect("UTF-8"));
-    let files: Vec<(PathBuf, String)> =
-        sources(&src()).iter().filter(|path| !is_test(path)).map(|p| (p.clone(), read(p))).collect();
+    let files = core();
     let mut owners: BTreeMap<&str, BTreeSet<&Path>> = BTreeMap::new();
+    let mut of_types: BTreeMap<(&str, &str), BTreeSet<&Path>> = BTreeMap::new();
     for (file, text) in &files {
         for (_, name, _) in functions(text) {
             owners.entry(name).or_default().insert(file);
         }
+        for method in methods_by_type(text) {
+            of_types.entry(method).or_default().insert(file);
+        }
     }
     let part =
         |path: &Path| path.strip_prefix(&dir).ok().map(|p| p.to_string_lossy().into_owned()).filter(|name| name != "mod.rs");
-    let owner = |name: &str| owners.get(name).filter(|files| files.len() == 1).and_then(|files| part(files.first()?));
+    let only = |files: &BTreeSet<&Path>| files.first().filter(|_| files.len() == 1).and_then(|file| part(file));
     files
         .iter()
         .filter_map(|(path, text)| Some((part(path)?, text)))
         .map(|(file, text)| {
-            let to = called(text).into_iter().filter_map(owner).filter(|to| *to != file).collect();
+            let by_name = called(text).into_iter().filter_map(|name| only(owners.get(name)?));
+            let by_type = called_of_type(text).into_iter().filter_map(|method| only(of_types.get(&method)?));
+            let to = by_name.chain(by_type).filter(|to| *to != file).collect();
             (file, to)
         })
         .collect()
@@ -185,15 +283,26 @@ fn objects_get_no_more_methods() {
     }
 }
 
+/// The files of the core that are no tests, without what is no code.
+fn core() -> Vec<(PathBuf, String)> {
+    files_of(&src())
+}
+
+fn files_of(dir: &Path) -> Vec<(PathBuf, String)> {
+    let read = |path: &PathBuf| code(&std::fs::read_to_string(path).expect("UTF-8"));
+    sources(dir).iter().filter(|path| !is_test(path)).map(|path| (path.clone(), read(path))).collect()
+}
+
 #[test]
 fn structs_get_no_more_fields_and_functions_no_more_lines() {
-    for path in sources(&src()) {
-        let text = code(&std::fs::read_to_string(&path).expect("UTF-8"));
-        for (name, fields) in structs(&text) {
-            assert!(fields <= FIELDS, "{}: {name} has {fields} fields, more than {FIELDS}", path.display());
-        }
-        for (_, name, lines) in functions(&text) {
-            assert!(lines <= LINES, "{}: {name} has {lines} lines, more than {LINES}", path.display());
+    let files = core();
+    let node = files_of(&src().parent().and_then(Path::parent).expect("the node's crate").join("src"));
+    for (name, fields) in fields(&files, &[files.clone(), node].concat()) {
+        assert!(fields <= FIELDS, "{name} has {fields} fields, more than {FIELDS}");
+    }
+    for (path, text) in &files {
+        for (_, name, lines) in functions(text).iter().filter(|(_, name, _)| !TABLES.contains(name)) {
+            assert!(*lines <= LINES, "{}: {name} has {lines} lines, more than {LINES}", path.display());
         }
     }
 }
@@ -216,7 +325,18 @@ fn the_scans_see_what_they_should() {
         "struct A {\n    /// x: y\n    a: u8,\n    pub b: Vec<u8>,\n}\nimpl A {\n    pub(super) fn one(&self) {\n        self.two(\"fn no(\");\n    }\n\n    \
          fn two(&self) {} // fn three()\n}\nimpl B for A {\n    fn four() {\n        x::five();\n    }\n}\nfn six() {}\n#[cfg(test)]\nmod tests {\n    fn seven() {}\n}\n",
     );
-    assert_eq!(structs(&text), [("A", 2)]);
+    assert_eq!(structs(&text), [("A", vec!["a: u8,", "pub b: Vec<u8>,"])]);
+    assert_eq!(methods_by_type(&text), [("A", "one"), ("A", "two")]);
+    assert_eq!(called_of_type(&text), [("A", "two"), ("x", "five")].into());
+    let nested = |own: &str, lent: &str| {
+        let one = "struct A {\n    a: u8,\n    b: Option<B>,\n    c: Vec<B>,\n}\n".to_owned();
+        let files = [("one", one + lent), ("two", format!("struct B {{\n    {own}x: u8,\n    y: u8,\n}}\n"))];
+        let files = files.map(|(path, text)| (PathBuf::from(path), text));
+        fields(&files, &files)["A"]
+    };
+    assert_eq!(nested("pub ", ""), 4, "what nobody else has is no part of its own");
+    assert_eq!(nested("pub ", "fn f(b: &B) {\n}\n"), 3, "this one is lent");
+    assert_eq!(nested("", ""), 3, "this one keeps its fields to itself");
     assert_eq!(methods(&text, "A"), 2);
     let names: Vec<(&str, usize)> = functions(&text).into_iter().map(|(_, name, lines)| (name, lines)).collect();
     assert_eq!(names[0], ("one", 3));

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sbc_core::io::{HostAndPort, Realm, Transport};
 use sbc_core::policy::{
-    ClusterConfig, MisroutePolicy, PrackPolicy, Prefix, Route, RouteMatch, Settings, SourceCheck, Trunk, TrunkTarget,
+    ClusterConfig, MisroutePolicy, PrackPolicy, Prefix, Route, RouteMatch, Settings, SourceCheck, Trunk, TrunkLimits,
+    TrunkTarget, TrunkTimers,
 };
 
 use super::admission::{ACL_CAP, acl_rule};
@@ -91,14 +92,11 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
     let checks = [("trunk", SourceCheck::Trunk), ("strict", SourceCheck::Strict), ("off", SourceCheck::Off)];
     let source_check = section.word("source_check", &checks);
     let prack = section.word("prack", &[("offer", PrackPolicy::Offer), ("pass", PrackPolicy::Pass)]);
-    let failover_after = section.number("failover_after_ms", 100..=32_000).map(Duration::from_millis);
-    let ring_timeout = section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs);
-    let session_expires = session_expires(section);
-    let limit = |key| section.number(key, 0..=u64::from(u32::MAX)).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    let probe = section.number_or_off("probe_s", 5..=3600).filter(|s| *s > 0).map(Duration::from_secs);
+    let (timers, limits) = (trunk_timers(section), trunk_limits(section));
     // A trunk that is not used for its faults is read whole all the same.
     let mut trunk = Trunk::new(name.unwrap_or_default(), realm.unwrap_or(Realm::External));
-    super::trunk_auth::read(reader, section, &mut trunk);
+    trunk.auth = super::trunk_auth::auth(reader, section, &trunk.name);
+    trunk.requests = super::trunk_auth::requests(section);
     super::profile::read(reader, section, &mut trunk);
     let default = Trunk { name: name?.into(), realm: realm?, ..trunk };
     Some(Trunk {
@@ -108,19 +106,29 @@ fn trunk(reader: &Reader<'_>, section: &Section<'_>, seen: &[Trunk]) -> Option<T
         enabled: enabled.unwrap_or(default.enabled),
         source_check: source_check.unwrap_or(default.source_check),
         prack: prack.unwrap_or(default.prack),
-        failover_after,
-        ring_timeout,
-        session_expires,
-        max_calls: limit("max_calls"),
-        max_rate: limit("max_rate"),
-        max_emergency_calls: if section.has("max_emergency_calls") {
-            limit("max_emergency_calls")
-        } else {
-            default.max_emergency_calls
-        },
-        probe,
+        timers,
+        limits,
         ..default
     })
+}
+
+fn trunk_timers(section: &Section<'_>) -> TrunkTimers {
+    TrunkTimers {
+        failover_after: section.number("failover_after_ms", 100..=32_000).map(Duration::from_millis),
+        ring_timeout: section.number("ring_timeout_s", 5..=3600).map(Duration::from_secs),
+        session_expires: session_expires(section),
+        probe: section.number_or_off("probe_s", 5..=3600).filter(|s| *s > 0).map(Duration::from_secs),
+    }
+}
+
+fn trunk_limits(section: &Section<'_>) -> TrunkLimits {
+    let limit = |key| section.number(key, 0..=u64::from(u32::MAX)).and_then(|n| u32::try_from(n).ok());
+    let default = TrunkLimits::default();
+    TrunkLimits {
+        max_calls: limit("max_calls").unwrap_or(default.max_calls),
+        max_rate: limit("max_rate").unwrap_or(default.max_rate),
+        max_emergency_calls: limit("max_emergency_calls").unwrap_or(default.max_emergency_calls),
+    }
 }
 
 pub(super) fn prefix(reader: &Reader<'_>, text: &At<&str>) -> Option<Prefix> {

@@ -128,8 +128,8 @@ trunks = ["psap"]
         assert_eq!(c.numbers[0].numbers, Numbers::Span("110".into(), "110".into()));
         assert_eq!((&c.numbers[1].numbers, &*c.numbers[1].service), (&Numbers::Prefix("4911".into()), "sos"));
         let trunk = &c.trunks[0];
-        assert_eq!(trunk.failover_after.map(|d| d.as_millis()), Some(1500));
-        assert_eq!(trunk.ring_timeout.map(|d| d.as_secs()), Some(60));
+        assert_eq!(trunk.timers.failover_after.map(|d| d.as_millis()), Some(1500));
+        assert_eq!(trunk.timers.ring_timeout.map(|d| d.as_secs()), Some(60));
         assert_eq!(c.routes[0].matches.len(), 2);
     }
 

@@ -41,8 +41,8 @@ fn with_every_line_live() {
     let shared = cluster(&live(CLUSTER));
     assert_eq!((shared.trunks.len(), shared.routes.len(), shared.numbers.len()), (2, 2, 2));
     let (psap, callers) = (&shared.trunks[0], &shared.trunks[1]);
-    assert!(psap.credentials.is_some() && psap.enabled);
-    let challenger = callers.challenger.as_ref().expect("digest");
+    assert!(psap.auth.credentials.is_some() && psap.enabled);
+    let challenger = callers.auth.challenger.as_ref().expect("digest");
     assert_eq!((challenger.nonce_life, challenger.emergency), (Challenger::NONCE_LIFE, false));
     let default = Settings::default();
     // What the samples show of these is what holds without them.

@@ -73,7 +73,7 @@ mod tests {
         let mut config = parse_cluster(TEXT, 1).unwrap();
         let wrong = SecretsDir::new(Some(&dir), None).fill(&mut config);
         assert_eq!(wrong, [format!("secret \"two\": {}: not there", dir.join("two").display())]);
-        assert!(config.trunks[0].credentials.as_ref().unwrap().secret.is_known());
+        assert!(config.trunks[0].auth.credentials.as_ref().unwrap().secret.is_known());
         assert!(!format!("{config:?}").contains("hunter2"), "nothing shows it");
         key_file::write(&dir.join("two"), "a\nb\n");
         let wrong = SecretsDir::new(None, Some(&dir)).fill(&mut config);

@@ -107,8 +107,8 @@ fn a_good_cluster_is_read_whole() {
     assert_eq!((c.revision, c.settings.claim_budget), (7, Duration::from_millis(200)));
     assert_eq!(c.settings.ring_timeout, Duration::from_secs(60));
     assert_eq!(c.settings.emergency_ring_timeout, Duration::from_secs(900));
-    assert_eq!((c.settings.session_expires, c.trunks[0].session_expires), (Duration::ZERO, None));
-    assert_eq!(c.trunks[1].session_expires, Some(Duration::from_secs(600)));
+    assert_eq!((c.settings.session_expires, c.trunks[0].timers.session_expires), (Duration::ZERO, None));
+    assert_eq!(c.trunks[1].timers.session_expires, Some(Duration::from_secs(600)));
     assert_eq!(c.settings.nat_keepalive, Duration::ZERO);
     assert_eq!(c.emergency_numbers, ["112".into(), "110".into()]);
     assert_eq!(c.settings.own_names, ["sbc.example.net".into(), "sos.example.net".into()]);

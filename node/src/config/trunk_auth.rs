@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sbc_core::auth::{AuthHeader, Hash, Secret};
-use sbc_core::policy::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, SubscribePolicy, Trunk, User};
+use sbc_core::policy::{
+    Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, RequestPolicies, SubscribePolicy, TrunkAuth, User,
+};
 
 use super::reader::{At, Reader, Section};
 
@@ -12,17 +14,26 @@ const USERS_CAP: usize = 10_000;
 /// Longest user name or realm.
 const TEXT_CAP: usize = 255;
 
-/// Reads them into `trunk`.
-pub(super) fn read(reader: &Reader<'_>, section: &Section<'_>, trunk: &mut Trunk) {
-    trunk.credentials = section.section("credentials").and_then(|s| credentials(reader, &s));
-    trunk.challenger = challenger(reader, section, &trunk.name);
+/// How the trunk of that name and we prove who we are.
+pub(super) fn auth(reader: &Reader<'_>, section: &Section<'_>, trunk: &str) -> TrunkAuth {
+    TrunkAuth {
+        credentials: section.section("credentials").and_then(|s| credentials(reader, &s)),
+        challenger: challenger(reader, section, trunk),
+    }
+}
+
+/// What is done with some of what a trunk says.
+pub(super) fn requests(section: &Section<'_>) -> RequestPolicies {
     let redirects = section.word("redirects", &[("pass", RedirectPolicy::Pass), ("follow", RedirectPolicy::Follow)]);
-    trunk.redirects = redirects.unwrap_or_default();
-    trunk.refer = section.word("refer", &[("pass", ReferPolicy::Pass), ("reject", ReferPolicy::Reject)]).unwrap_or_default();
+    let refer = section.word("refer", &[("pass", ReferPolicy::Pass), ("reject", ReferPolicy::Reject)]);
     let methods = section.word("unknown_methods", &[("refuse", MethodPolicy::Refuse), ("pass", MethodPolicy::Pass)]);
-    trunk.unknown_methods = methods.unwrap_or_default();
     let subscribe = section.word("subscribe", &[("pass", SubscribePolicy::Pass), ("refuse", SubscribePolicy::Refuse)]);
-    trunk.subscribe = subscribe.unwrap_or_default();
+    RequestPolicies {
+        redirects: redirects.unwrap_or_default(),
+        refer: refer.unwrap_or_default(),
+        unknown_methods: methods.unwrap_or_default(),
+        subscribe: subscribe.unwrap_or_default(),
+    }
 }
 
 fn credentials(reader: &Reader<'_>, section: &Section<'_>) -> Option<Credentials> {
@@ -129,20 +140,20 @@ secret = "alice.sip"
     fn a_good_text_is_read_whole() {
         let c = parse_cluster(TEXT, 1).unwrap();
         let psap = &c.trunks[0];
-        assert_eq!((psap.redirects, psap.refer), (RedirectPolicy::Follow, ReferPolicy::Reject));
-        assert_eq!((psap.unknown_methods, psap.subscribe), (MethodPolicy::Pass, SubscribePolicy::Refuse));
-        assert_eq!(c.trunks[1].subscribe, SubscribePolicy::Pass);
-        let own = psap.credentials.as_ref().unwrap();
+        assert_eq!((psap.requests.redirects, psap.requests.refer), (RedirectPolicy::Follow, ReferPolicy::Reject));
+        assert_eq!((psap.requests.unknown_methods, psap.requests.subscribe), (MethodPolicy::Pass, SubscribePolicy::Refuse));
+        assert_eq!(c.trunks[1].requests.subscribe, SubscribePolicy::Pass);
+        let own = psap.auth.credentials.as_ref().unwrap();
         assert_eq!((&*own.username, own.secret.name(), own.realm.as_deref()), ("sbc", "psap-sip", Some("psap.example.org")));
-        assert!(psap.challenger.is_none());
-        let pbx = c.trunks[1].challenger.as_ref().unwrap();
+        assert!(psap.auth.challenger.is_none());
+        let pbx = c.trunks[1].auth.challenger.as_ref().unwrap();
         assert_eq!((&*pbx.realm, pbx.emergency, pbx.nonce_life), ("pbx", false, Duration::from_secs(60)));
         assert_eq!((&*pbx.algorithms, pbx.asks), (&[Hash::Md5][..], AuthHeader::User));
         let proxy = parse_cluster(&TEXT.replace("auth = \"digest\"", "auth = \"digest\"\nauth_as = \"proxy\""), 1).unwrap();
-        assert_eq!(proxy.trunks[1].challenger.as_ref().unwrap().asks, AuthHeader::Proxy);
+        assert_eq!(proxy.trunks[1].auth.challenger.as_ref().unwrap().asks, AuthHeader::Proxy);
         assert_eq!((&*pbx.users[0].name, pbx.users[0].secret.name()), ("alice", "alice.sip"));
         let defaults = parse_cluster(&TEXT.replace("auth_algorithms = [\"MD5\"]", ""), 1).unwrap();
-        assert_eq!(defaults.trunks[1].challenger.as_ref().unwrap().algorithms, [Hash::Sha256, Hash::Md5]);
+        assert_eq!(defaults.trunks[1].auth.challenger.as_ref().unwrap().algorithms, [Hash::Sha256, Hash::Md5]);
     }
 
     #[test]
@@ -153,11 +164,11 @@ secret = "alice.sip"
             let faults = parse_cluster(&text, 1).unwrap_err();
             faults.0.into_iter().map(|f| f.path).collect::<Vec<_>>()
         };
-        assert_eq!(paths("\"psap-sip\"", "\"../key\""), ["trunks[0].credentials.secret"]);
-        assert_eq!(paths("\"psap-sip\"", "\"my pass word\""), ["trunks[0].credentials.secret"]);
-        assert_eq!(paths("secret = \"psap-sip\"\n", ""), ["trunks[0].credentials.secret"]);
+        assert_eq!(paths("\"psap-sip\"", "\"../key\""), ["trunks[0].auth.credentials.secret"]);
+        assert_eq!(paths("\"psap-sip\"", "\"my pass word\""), ["trunks[0].auth.credentials.secret"]);
+        assert_eq!(paths("secret = \"psap-sip\"\n", ""), ["trunks[0].auth.credentials.secret"]);
         assert_eq!(paths("secret = \"psap-sip\"", "password = \"x\"").len(), 2);
-        assert_eq!(paths("username = \"sbc\"", "username = \"a\\\"b\""), ["trunks[0].credentials.username"]);
+        assert_eq!(paths("username = \"sbc\"", "username = \"a\\\"b\""), ["trunks[0].auth.credentials.username"]);
         assert_eq!(paths("auth = \"digest\"", "auth = \"none\""), ["users"]);
         assert_eq!(paths("auth = \"digest\"", "auth = \"digest\"\nauth_as = \"registrar\""), ["trunks[1].auth_as"]);
         assert_eq!(paths("[\"MD5\"]", "[\"SHA-1\"]"), ["trunks[1].auth_algorithms[0]"]);
@@ -169,6 +180,6 @@ secret = "alice.sip"
             ["trunks[1].users[1].name"]
         );
         assert_eq!(paths("[[trunks.users]]\nname = \"alice\"\nsecret = \"alice.sip\"", ""), ["users"]);
-        assert_eq!(paths("redirects = \"follow\"", "redirects = \"chase\""), ["trunks[0].redirects"]);
+        assert_eq!(paths("redirects = \"follow\"", "redirects = \"chase\""), ["trunks[0].requests.redirects"]);
     }
 }

@@ -162,10 +162,10 @@ fn limits(config: &ClusterConfig) -> Vec<pb::RateLimit> {
         limit("emergency_source_rate", "", settings.emergency_source_rate, "calls/s"),
     ];
     for t in &config.trunks {
-        all.push(limit("trunk_max_calls", &t.name, t.max_calls, "calls"));
-        all.push(limit("trunk_max_rate", &t.name, t.max_rate, "calls/s"));
+        all.push(limit("trunk_max_calls", &t.name, t.limits.max_calls, "calls"));
+        all.push(limit("trunk_max_rate", &t.name, t.limits.max_rate, "calls/s"));
         if !t.targets.is_empty() {
-            all.push(limit("emergency_crowd", &t.name, t.max_emergency_calls, "calls"));
+            all.push(limit("emergency_crowd", &t.name, t.limits.max_emergency_calls, "calls"));
         }
     }
     all.retain(|l| l.value > 0);

@@ -96,7 +96,7 @@ fn trunk(config: &ClusterConfig, trunk: &Trunk) -> pb::Trunk {
             MisroutePolicy::Redirect => "redirect".into(),
         },
         routes: config.routes.iter().filter(|r| r.trunks.contains(&trunk.name)).map(|r| r.name.to_string()).collect(),
-        authenticated: trunk.credentials.is_some() || trunk.challenger.is_some(),
+        authenticated: trunk.auth.credentials.is_some() || trunk.auth.challenger.is_some(),
         topology: match trunk.topology {
             Topology::Hide => "hide".into(),
             Topology::Transparent => "transparent".into(),
@@ -109,7 +109,7 @@ fn trunk(config: &ClusterConfig, trunk: &Trunk) -> pb::Trunk {
         latching: latches(Some(trunk), trunk.realm),
         tcp_media: if past_us(Some(trunk), Some(trunk)) == PastUs::Refused { "refuse".into() } else { "pass".into() },
         tls_names: trunk.tls_names.iter().map(ToString::to_string).collect(),
-        challenged_as: match trunk.challenger.as_ref().map(|c| c.asks) {
+        challenged_as: match trunk.auth.challenger.as_ref().map(|c| c.asks) {
             None => String::new(),
             Some(AuthHeader::User) => "server".into(),
             Some(AuthHeader::Proxy) => "proxy".into(),

@@ -11,7 +11,7 @@ use sbc_core::io::{
     AddressRole, HostAndPort, Input, MediaCommand, MediaEvent, MediaStats, NodeView, Output, Path, Realm, Received, StreamPorts,
     Target, Transmit, Transport, View,
 };
-use sbc_core::policy::{Challenger, ClusterConfig, Prefix, Route, RouteMatch, Trunk, TrunkTarget};
+use sbc_core::policy::{Challenger, ClusterConfig, Prefix, Route, RouteMatch, Trunk, TrunkAuth, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
 use sbc_core::sbc::Sbc;
 use sbc_core::store_pb;
@@ -68,7 +68,7 @@ fn config() -> ClusterConfig {
             Trunk { sources: vec![prefix("198.18.10.0")], ..Trunk::new("callers", Realm::External) },
             Trunk {
                 sources: vec![prefix("198.18.11.0")],
-                challenger: Some(challenger),
+                auth: TrunkAuth { credentials: None, challenger: Some(challenger) },
                 ..Trunk::new("challenged", Realm::External)
             },
             Trunk { sources: vec![prefix("198.18.20.0")], targets: vec![target], ..Trunk::new("psap", Realm::Core) },

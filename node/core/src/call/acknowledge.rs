@@ -5,11 +5,11 @@ use super::attempt::Attempt;
 use super::body;
 use super::bridge::Bridge;
 use super::services::Services;
-use super::two_hundred::SentAck;
+use super::two_hundred::{Due, SentAck};
 use super::ways::{FarEnd, NextHop};
 use crate::crossing::{Purpose, Way};
 use crate::dialog::{Dialog, DialogRef};
-use crate::io::{ReturnPath, Side};
+use crate::io::{CallOutcome, Counter, MisrouteAction, ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
 
 impl Bridge<'_> {
@@ -17,6 +17,36 @@ impl Bridge<'_> {
     pub(super) fn acknowledge(&mut self, cx: &mut Services, to: DialogRef, cseq: u32) {
         let ack = self.sides.session_ids.ack(&self.sides.pairs[to].dialog, to.side, cseq);
         self.send_own(cx, to, ack, Purpose::Ack(cseq));
+    }
+
+    /// Time to repeat a 2xx, or to give up waiting for its ACK. True: it is given up, and so is the session.
+    pub(super) fn on_repeat_due(&mut self, cx: &mut Services, side: Side) -> bool {
+        match self.underway.two_hundred.on_due(cx, side) {
+            Due::Nothing => false,
+            Due::Repeated | Due::Waits => {
+                if self.about.emergency {
+                    self.media.ask(cx);
+                }
+                false
+            }
+            Due::GivenUp => self.give_up_2xx(cx, side),
+        }
+    }
+
+    /// No ACK came. An emergency caller that is heard has the 2xx: its ACK went astray, to a node that is cut off or to an address that
+    /// nobody reads, and is no reason to end its call (AC-55). RFC 3261 §13.3.1.4 says SHOULD.
+    fn give_up_2xx(&mut self, cx: &mut Services, side: Side) -> bool {
+        // An answer that it waited for will not come: the other leg's 2xx gets its ACK before the BYE.
+        self.ack_unanswered(cx);
+        self.underway.two_hundred.forget(side);
+        let heard = self.media.is_heard(cx.now.mono, side) != Some(false);
+        if self.is_answered() && self.about.emergency && heard {
+            cx.count(Counter::Misrouted("ACK", MisrouteAction::Missing));
+            self.flush_bye(cx, side);
+            return false;
+        }
+        cx.count(Counter::CallEnded(CallOutcome::NoAck, self.about.class()));
+        true
     }
 
     /// The far end's ACK for a 2xx. `message` may carry the answer.

@@ -2,15 +2,13 @@
 
 use super::challenge::Challenged;
 use super::claim::{ClaimEvent, Then};
-use super::failure::Failure;
 use super::records::dialog_record;
-use super::redirect::Redirector;
 use super::services::Services;
 use super::two_hundred::Accepted;
 use super::uas::Unanswered;
 use super::{Call, CallPhase, body};
 use crate::dialog::PairId;
-use crate::io::{Counter, ReturnPath, Side, TargetChange};
+use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, Message};
 use crate::targets::AttemptState;
 use crate::transaction::{ResponseAction, ServerTxId};
@@ -194,29 +192,10 @@ impl Call {
             },
             _ => {}
         }
-        self.uac.note_failure(status, Some(response));
-        self.fail_over(cx, status, response);
-    }
-
-    /// A target has refused: another one is tried, or the caller hears of it.
-    fn fail_over(&mut self, cx: &mut Services, status: u16, response: &Message) {
-        let callee = &self.sides.callee;
-        let dialled = &self.sides.pairs[self.sides.toward(Side::Callee)].dialog.remote_target;
-        let from = Redirector { trunk: &callee.trunk, realm: callee.realm, dialled };
-        let followed = (300..400).contains(&status) && self.uac.follow(cx, &from, response);
-        if followed {
-            cx.count(Counter::Target(TargetChange::Redirected));
+        match self.dialler().on_refused(cx, response) {
+            Some(failure) => self.pass_failure(cx, &failure),
+            None => self.try_dial(cx),
         }
-        // RFC 3263 §4.3: a 5xx says that this target cannot; another may. 408 is its word that nobody answered there (RFC 3261 §21.4.9),
-        // 430 that the way to it is gone (RFC 5626 §5.3). Anything else is the user's answer, a 6xx everywhere.
-        let cannot = (500..600).contains(&status) || matches!(status, 408 | 430);
-        if followed || (cannot && self.uac.has_alternative()) {
-            return self.try_dial(cx);
-        }
-        // The user's answer goes at once. What other targets said before tells less.
-        let last = Failure { status, response: Some(response.clone()) };
-        let failure = if cannot { self.uac.take_failure().unwrap_or(last) } else { last };
-        self.pass_failure(cx, &failure);
     }
 
     /// A copy of the INVITE came by another way.

@@ -1,12 +1,12 @@
 //! What joins the two sides of a call once there are dialogs: whatever a request within it touches on its way from one to the other. `forward`
 //! carries requests over, `offer` has what their descriptions mean, `refresh` our own, `acknowledge` the ACKs and BYEs of either side.
 
+use super::CallPhase;
 use super::about::About;
 use super::courier::Courier;
-use super::forward::Exchange;
 use super::headers;
 use super::media::CallMedia;
-use super::offer_answer::OfferAnswer;
+use super::offer_answer::{Agreed, OfferAnswer};
 use super::records::{Records, dialog_record};
 use super::services::Services;
 use super::sides::Sides;
@@ -18,6 +18,32 @@ use crate::ids::LocalId;
 use crate::io::Side;
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
 use crate::time::Instant;
+
+/// What a request that crosses means for offers and answers, and what is taken back should it come to nothing.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    /// It has an offer.
+    pub(super) offered: bool,
+    /// A reliable provisional response has answered that offer (RFC 3262 §5).
+    pub(super) answered: bool,
+    /// It has none, and a reliable provisional response has: the PRACK for that answers.
+    pub(super) early_offer: bool,
+    /// What stood before its offer; `None`: nothing is to be taken back.
+    pub(super) before: Option<Agreed>,
+    /// Of a PRACK: which response it acknowledges, in the numbers of the leg where it goes.
+    pub(super) rack: Option<String>,
+    /// How often it was sent again with a longer interval (422).
+    pub(super) raises: u8,
+    /// What our Contacts said of the far ends before it came, the caller's leg first; `None`: it changed nothing of that.
+    pub(super) contacts: Option<[Box<str>; 2]>,
+}
+
+impl Exchange {
+    /// Of a refresh.
+    pub(super) fn of_refresh(offered: bool) -> Exchange {
+        Exchange { offered, ..Exchange::default() }
+    }
+}
 
 /// The requests within the dialogs of a call that are under way, and what is kept of those that were.
 pub(super) struct Underway {
@@ -92,8 +118,8 @@ pub(super) struct SessionLost(pub(super) u16);
 /// What a request within a call touches.
 pub(super) struct Bridge<'a> {
     pub(super) about: &'a About,
-    /// The call is answered, and not over.
-    pub(super) answered: bool,
+    /// Where the call stands.
+    pub(super) phase: CallPhase,
     pub(super) sides: &'a mut Sides,
     pub(super) media: &'a mut CallMedia,
     pub(super) underway: &'a mut Underway,
@@ -101,6 +127,11 @@ pub(super) struct Bridge<'a> {
 }
 
 impl Bridge<'_> {
+    /// The call is answered, and not over.
+    pub(super) fn is_answered(&self) -> bool {
+        self.phase == CallPhase::Answered
+    }
+
     /// What carrying requests touches.
     pub(super) fn courier(&mut self) -> Courier<'_, Exchange> {
         self.underway.courier(self.about.id, self.sides)

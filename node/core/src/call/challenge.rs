@@ -131,7 +131,7 @@ impl Known {
 impl Services {
     /// What we answer a trunk's challenges with.
     pub(super) fn credentials(&self, trunk: &str) -> Option<Credentials> {
-        self.config.trunk(trunk)?.credentials.clone()
+        self.config.trunk(trunk)?.auth.credentials.clone()
     }
 
     /// Unguessable, and the same each time for one nonce.

@@ -6,7 +6,9 @@ use super::address::{is_sips, request_uri, to_value};
 use super::attempt::Attempt;
 use super::challenge::{Challenged, Known, Retry, raise_cseq};
 use super::emergency::add_ids;
+use super::failure::Failure;
 use super::provisional::offer_100rel;
+use super::redirect::Redirector;
 use super::services::{LOOP_PARAM, Services};
 use super::session_timer::MAX_RAISES;
 use super::timer::{CallTimer, Timer};
@@ -14,7 +16,7 @@ use super::uac::{Revived, Uac};
 use super::uas::Answering;
 use super::{CallPhase, body, headers};
 use crate::dialog::{Dialog, DialogRef};
-use crate::io::{Path, ReturnPath, Side, Target};
+use crate::io::{Counter, Path, ReturnPath, Side, Target, TargetChange};
 use crate::policy::Topology;
 use crate::routing;
 use crate::sip::{Draft, HeaderId, Message, Method};
@@ -153,7 +155,7 @@ impl Dialler<'_> {
     }
 
     /// The dialog that the INVITE to a target begins: the CSeq number of that.
-    fn begin_dialog(&mut self, cx: &mut Services, called: DialogRef, candidate: &Candidate, tries: usize) -> u32 {
+    fn begin_dialog(&mut self, cx: &Services, called: DialogRef, candidate: &Candidate, tries: usize) -> u32 {
         let about = self.to.about;
         self.to.sides.session_ids.forget_callee();
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the exact key, for a caller that
@@ -226,7 +228,7 @@ impl Dialler<'_> {
 
     /// Sends an INVITE: its transaction, and the timer of its target. `None`: there is no room for it.
     fn send(
-        &mut self,
+        &self,
         cx: &mut Services,
         index: u32,
         (branch, path, tls_name): (Box<str>, Path, Option<Box<str>>),
@@ -238,6 +240,28 @@ impl Dialler<'_> {
         let tx = cx.send_request(NewRequest { user, branch, invite, way, tls_name, payload })?;
         let failover = cx.config.failover_after(&self.to.sides.callee.trunk);
         Some((tx, cx.start_timer(failover, Timer::Call(id, CallTimer::Failover(index)))))
+    }
+
+    /// A target has refused the call: what the caller is told of that. `None`: another target is to be tried.
+    pub(super) fn on_refused(&mut self, cx: &mut Services, response: &Message) -> Option<Failure> {
+        let status = response.status().unwrap_or(0);
+        self.uac.note_failure(status, Some(response));
+        let callee = &self.to.sides.callee;
+        let dialled = &self.to.sides.pairs[self.to.sides.toward(Side::Callee)].dialog.remote_target;
+        let from = Redirector { trunk: &callee.trunk, realm: callee.realm, dialled };
+        let followed = (300..400).contains(&status) && self.uac.follow(cx, &from, response);
+        if followed {
+            cx.count(Counter::Target(TargetChange::Redirected));
+        }
+        // RFC 3263 §4.3: a 5xx says that this target cannot; another may. 408 is its word that nobody answered there (RFC 3261 §21.4.9),
+        // 430 that the way to it is gone (RFC 5626 §5.3). Anything else is the user's answer, a 6xx everywhere.
+        let cannot = (500..600).contains(&status) || matches!(status, 408 | 430);
+        if followed || (cannot && self.uac.has_alternative()) {
+            return None;
+        }
+        // The user's answer goes at once. What other targets said before tells less.
+        let last = Failure { status, response: Some(response.clone()) };
+        Some(if cannot { self.uac.take_failure().unwrap_or(last) } else { last })
     }
 
     /// The target wants a longer session interval: once more, with it (RFC 4028 §7.3). False: it said nothing of use, or too often.

@@ -40,7 +40,7 @@ impl Call {
     }
 
     /// Nothing comes of a target: the next one.
-    fn try_another(&mut self, cx: &mut Services, status: u16) {
+    pub(super) fn try_another(&mut self, cx: &mut Services, status: u16) {
         self.uac.note_failure(status, None);
         self.try_dial(cx);
     }
@@ -87,13 +87,6 @@ impl Call {
     /// No final response to the INVITE of an attempt will come, or matter, any more.
     pub fn on_attempt_gone(&mut self, cx: &mut Services, index: u32) {
         self.uac.abandon(cx, index);
-    }
-
-    /// The target has been silent for too long: the next one, if there is one.
-    pub(super) fn on_failover(&mut self, cx: &mut Services, index: u32) {
-        if self.uac.on_silence(cx, index) {
-            self.try_another(cx, 480);
-        }
     }
 
     /// The called side has rung long enough: another one, where there is one.

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use super::bridge::{Bridge, Reinvite, SessionLost};
+use super::bridge::{Bridge, Exchange, Reinvite, SessionLost};
 use super::courier::{Answer, Failed};
 use super::failure::upstream;
-use super::offer_answer::Agreed;
 use super::reliable::{self, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
@@ -22,32 +21,6 @@ use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
 const MAX_CROSSINGS: usize = 32;
 /// RFC 3261 §16.6 step 11 as a model: a re-INVITE of which its far end has said nothing but 100 for so long is given up.
 const STALE: Duration = Duration::from_secs(180);
-
-/// What a request that crosses means for offers and answers, and what is taken back should it come to nothing.
-#[derive(Debug, Default)]
-pub struct Exchange {
-    /// It has an offer.
-    pub(super) offered: bool,
-    /// A reliable provisional response has answered that offer (RFC 3262 §5).
-    pub(super) answered: bool,
-    /// It has none, and a reliable provisional response has: the PRACK for that answers.
-    pub(super) early_offer: bool,
-    /// What stood before its offer; `None`: nothing is to be taken back.
-    pub(super) before: Option<Agreed>,
-    /// Of a PRACK: which response it acknowledges, in the numbers of the leg where it goes.
-    rack: Option<String>,
-    /// How often it was sent again with a longer interval (422).
-    raises: u8,
-    /// What our Contacts said of the far ends before it came, the caller's leg first; `None`: it changed nothing of that.
-    contacts: Option<[Box<str>; 2]>,
-}
-
-impl Exchange {
-    /// Of a refresh.
-    pub(super) fn of_refresh(offered: bool) -> Exchange {
-        Exchange { offered, ..Exchange::default() }
-    }
-}
 
 /// True for requests that, with their 2xx, say where further requests go: RFC 3261 §12.2, RFC 3311 §5.1, RFC 6665 §4.4.1, RFC 3515 §2.2.
 /// In a 200 to OPTIONS a Contact means something else (RFC 3261 §11.2).
@@ -81,7 +54,7 @@ impl Bridge<'_> {
             // A far end of RFC 2543 has no tag, and a dialog all the same (RFC 3261 §12.1.1, §12.1.2).
             _ if self.sides.leg(to.side).gone => Some(481),
             // There is a dialog with this side, and none yet with the other: not now (RFC 3261 §21.5.1).
-            _ if self.sides.pairs[to].dialog.remote_tag.is_none() && !self.answered => Some(500),
+            _ if self.sides.pairs[to].dialog.remote_tag.is_none() && !self.is_answered() => Some(500),
             _ if self.underway.crossings.count() >= MAX_CROSSINGS => Some(500),
             Err(headers::MaxForwardsError::Exhausted) => Some(483),
             Err(headers::MaxForwardsError::Malformed) => Some(400),
@@ -156,13 +129,13 @@ impl Bridge<'_> {
         let (here, there) = (self.sides.leg(from.side), self.sides.leg(to.side));
         cx.shape(&here.trunk, &there.trunk, method, self.about.emergency, &mut draft);
         if let Some(request) = request {
-            self.underway.refers.map(cx, from.side, there, request, &mut draft);
+            self.underway.refers.translate(cx, from.side, there, request, &mut draft);
         }
         if let Some(rack) = self.underway.crossings.get(id).and_then(|c| c.facts.rack.as_deref()) {
             draft.push(HeaderId::RAck, rack);
         }
         // RFC 4028 §7.4: nothing is refreshed before there is a session.
-        if session && (self.answered || method == &Method::Invite) {
+        if session && (self.is_answered() || method == &Method::Invite) {
             there.session.offer(cx, &there.trunk, &mut draft);
         }
         if method == &Method::Invite {
@@ -344,7 +317,7 @@ impl Bridge<'_> {
         }
         let (here, there) = (&self.sides.leg(at.side.other()).trunk, &self.sides.leg(at.side).trunk);
         cx.shape(here, there, request.method(), self.about.emergency, &mut draft);
-        let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.answered;
+        let refreshes = matches!(request.method(), Method::Invite | Method::Update) && self.is_answered();
         if refreshes && (200..300).contains(&status) {
             let leg = self.sides.leg_mut(at.side);
             leg.session.accept(cx, &leg.trunk, request, &mut draft);

@@ -119,7 +119,7 @@ pub(super) fn drop_credentials(draft: &mut Draft, id: HeaderId, realm: &str) {
 /// Takes out what a caller told us alone: its answers to our own challenges. Of both kinds, for a phone may still give what it was asked
 /// for before the configuration was changed.
 pub fn strip_our_credentials(cx: &Services, from_trunk: &str, draft: &mut Draft) {
-    if let Some(challenger) = cx.config.trunk(from_trunk).and_then(|t| t.challenger.as_ref()) {
+    if let Some(challenger) = cx.config.trunk(from_trunk).and_then(|t| t.auth.challenger.as_ref()) {
         for kind in [AuthHeader::User, AuthHeader::Proxy] {
             drop_credentials(draft, kind.answers(), &challenger.realm);
         }

@@ -66,15 +66,15 @@ pub use about::About;
 pub use address::{asks_for_sips, is_sips, to_value, uri_at};
 pub use authenticated::Authenticated;
 pub use body::{Unusable, find_sdp, sdp_bytes, unusable};
+pub use bridge::Exchange;
 pub use challenge::{Challenged, Known};
-pub use claim::{AfterClaim, ClaimEvent, INVITE_LIFE, Then, Winner};
+pub use claim::{AfterClaim, CallClaim, ClaimEvent, INVITE_LIFE, Then, Winner};
 pub use courier::{Answer, Courier, Failed};
 pub use dial::{DATAGRAM_MAX, target_number};
 pub use doubt::Doubts;
 pub use emergency::{PIDF, carried, is_data};
 pub use end::End;
 pub use failure::upstream;
-pub use forward::Exchange;
 pub use headers::{MaxForwardsError, copy_through, next_max_forwards, server_key, strip_our_credentials};
 pub use inquiry::{CLAIM_FIELD, Told};
 pub use journal::Journal;
@@ -95,7 +95,7 @@ pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
 pub use ways::{NextHop, Written, hop_to, keep_alive_after};
 
 use bridge::{Bridge, Underway};
-use claim::{Budget, CallClaim};
+use claim::Budget;
 use dial::Dialler;
 use media::CallMedia;
 use provisional::Provisional;
@@ -130,6 +130,18 @@ pub struct Cause {
     pub reason: String,
 }
 
+impl Cause {
+    /// True of a call that was answered.
+    fn is_answered(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// True of a call that has not reached its user.
+    fn is_failure(&self) -> bool {
+        crate::replica::failed(self.origin, u32::from(self.status))
+    }
+}
+
 /// One call that this node owns.
 pub struct Call {
     /// What it is.
@@ -144,6 +156,8 @@ pub struct Call {
     pub records: Records,
     /// Whether it is the far end that asks.
     pub doubts: Doubts,
+    /// Whose it is.
+    pub claim: CallClaim,
     /// The caller's INVITE.
     uas: Uas,
     /// The first INVITE toward the called side.
@@ -151,7 +165,6 @@ pub struct Call {
     /// Requests within the dialogs.
     underway: Underway,
     media: CallMedia,
-    claim: CallClaim,
     budget: Budget,
     /// The cause of the end as the telephone network knows it (Q.850).
     q850: Option<u8>,
@@ -185,9 +198,8 @@ impl Call {
 
     /// The same, and the first INVITE toward the called side.
     fn bridge_and_uac(&mut self) -> (Bridge<'_>, &mut Uac) {
-        let answered = self.phase == CallPhase::Answered;
-        let Call { about, sides, media, underway, records, uac, .. } = self;
-        (Bridge { about, answered, sides, media, underway, records }, uac)
+        let Call { about, phase, sides, media, underway, records, uac, .. } = self;
+        (Bridge { about, phase: *phase, sides, media, underway, records }, uac)
     }
 
     /// What carrying requests touches.
@@ -211,7 +223,8 @@ impl Call {
 
     /// What the log has still to hear of a call that is done.
     pub fn into_ended(self) -> (Ended, Ladder) {
-        let (failed, answered, abandoned) = (self.has_failed(), self.was_answered(), self.claim.is_abandoned());
+        let (failed, answered, abandoned) =
+            (self.has_failed(), self.end.as_ref().is_some_and(Cause::is_answered), self.claim.is_abandoned());
         let About { id, uid, claim_key, exact, emergency, .. } = self.about;
         let journal = self.records.journal;
         (Ended { id, uid, claim_key, exact, emergency, failed, answered, abandoned, journal }, self.sides.ladder)
@@ -220,16 +233,6 @@ impl Call {
     /// The present media session.
     pub fn media_id(&self) -> MediaId {
         self.media.id()
-    }
-
-    /// True for a call that another node has, and of which this one says nothing.
-    pub fn is_lost(&self) -> bool {
-        self.claim.is_lost()
-    }
-
-    /// True while another node has the called side, and this one only its record.
-    pub fn is_ceded(&self) -> bool {
-        self.claim.is_ceded()
     }
 
     /// How far it is, as peers are told.
@@ -249,13 +252,7 @@ impl Call {
 
     /// True when it is over and the user has not been reached: who asks again is not asking twice.
     pub fn has_failed(&self) -> bool {
-        let end = self.end.as_ref().filter(|_| self.is_over());
-        end.is_some_and(|end| crate::replica::failed(end.origin, u32::from(end.status)))
-    }
-
-    /// True once it is over and was answered.
-    fn was_answered(&self) -> bool {
-        self.end.as_ref().is_some_and(|end| (200..300).contains(&end.status))
+        self.end.as_ref().is_some_and(|end| self.is_over() && end.is_failure())
     }
 }
 

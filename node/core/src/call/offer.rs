@@ -1,8 +1,7 @@
 //! Offers of requests that are passed on (RFC 3264, RFC 6337): who has one open, and the glare rules of UPDATE (RFC 3311 §5.2); when one stands,
 //! and when it is taken back.
 
-use super::bridge::Bridge;
-use super::forward::Exchange;
+use super::bridge::{Bridge, Exchange};
 use super::services::Services;
 use super::{body, reliable};
 use crate::crossing::Crossing;
@@ -122,7 +121,7 @@ impl Bridge<'_> {
     /// What refuses a re-INVITE of a far end in that dialog (RFC 3261 §14.2); `None`: it goes on.
     pub(super) fn refuse_reinvite(&self, at: DialogRef) -> Option<u16> {
         let open = self.underway.crossings.refuse_invite(at.side);
-        let early = !self.answered;
+        let early = !self.is_answered();
         if open == Some(500) || (early && at.side == Side::Caller) {
             // An INVITE of the same far end is still open.
             return Some(500);

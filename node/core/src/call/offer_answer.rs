@@ -142,7 +142,8 @@ impl OfferAnswer<'_> {
 
     /// A description without what the codec lists of the two trunks keep from crossing.
     fn fewer_codecs(&self, cx: &Services, sdp: Sdp, bytes: Bytes) -> (Sdp, Bytes) {
-        let lists = [&self.sides.caller.trunk, &self.sides.callee.trunk].map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
+        let lists = [&self.sides.caller.trunk, &self.sides.callee.trunk]
+            .map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
         if lists == [None, None] {
             return (sdp, bytes);
         }

@@ -14,7 +14,7 @@ use super::reliable::{self, GIVE_UP, OPTION, Open, Order, T1, Waiting, Wish};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
 use super::uac::Uac;
-use super::{uas, body};
+use super::{body, uas};
 use crate::crossing::{Asked, Purpose};
 use crate::dialog::{DialogRef, PairId};
 use crate::io::{Counter, DropReason, Side};
@@ -203,7 +203,8 @@ impl Provisional<'_> {
         self.to.uas.ringing.said(cx, draft, Some(pair));
         let timer = Some(self.repeat_in(cx, T1, pair));
         let until = cx.after(if about.emergency { EMERGENCY_GIVE_UP } else { GIVE_UP });
-        self.to.sides.pairs.early(pair).sender.open = Some(Open { rseq, theirs, status, payload, sdp, interval: T1, until, timer });
+        self.to.sides.pairs.early(pair).sender.open =
+            Some(Open { rseq, theirs, status, payload, sdp, interval: T1, until, timer });
     }
 
     fn repeat_in(&self, cx: &mut Services, interval: Duration, pair: PairId) -> crate::timer::TimerId {

@@ -1,5 +1,6 @@
 //! What a call tells the log (`journal` has it until the log does), and when things happened in it.
 
+use super::Cause;
 use super::about::About;
 use super::course::Course;
 use super::emergency::{Carried, carried};
@@ -7,7 +8,6 @@ use super::journal::{Counted, Journal};
 use super::media::CallMedia;
 use super::services::Services;
 use super::sides::Sides;
-use super::Cause;
 use crate::dialog::PairId;
 use crate::io::{Counter, DropReason, Side};
 use crate::sip::Message;

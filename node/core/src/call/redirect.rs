@@ -31,7 +31,7 @@ pub(super) struct Redirector<'a> {
 impl Redirects {
     /// Where a 3xx leads, in the order of its q values; nowhere: it goes to the caller.
     pub(super) fn follow(&mut self, cx: &Services, from: &Redirector<'_>, response: &Message) -> Vec<Hop> {
-        let wanted = cx.config.trunk(from.trunk).is_some_and(|t| t.redirects == RedirectPolicy::Follow);
+        let wanted = cx.config.trunk(from.trunk).is_some_and(|t| t.requests.redirects == RedirectPolicy::Follow);
         if !wanted || self.followed >= MAX_REDIRECTS {
             return Vec::new();
         }

@@ -1,7 +1,6 @@
 //! Refreshes of sessions (RFC 4028 §10): what we send when one is due, and those of far ends that are answered here.
 
-use super::bridge::{Bridge, SessionLost};
-use super::forward::Exchange;
+use super::bridge::{Bridge, Exchange, SessionLost};
 use super::services::Services;
 use super::session_timer::Refreshed;
 use super::{body, headers};
@@ -13,7 +12,7 @@ use crate::sip::{HeaderId, Message, Method, Sdp};
 impl Bridge<'_> {
     /// Time to refresh, or to ask a far end that should have done so whether it is there: the request that does it.
     pub(super) fn on_session_due(&mut self, cx: &mut Services, side: Side) -> Option<Crossing<Exchange>> {
-        if !self.answered || self.sides.leg(side).gone {
+        if !self.is_answered() || self.sides.leg(side).gone {
             return None;
         }
         let busy = self.underway.two_hundred.is_pending(side)
@@ -86,7 +85,7 @@ impl Bridge<'_> {
     /// tells it nothing. A place, a cell or a new identity do cross.
     pub(super) fn is_refresh(&self, side: Side, request: &Message) -> bool {
         let other = self.sides.leg(side.other());
-        self.answered
+        self.is_answered()
             && request.method() == &Method::Update
             && request.body().is_empty()
             && request.first(HeaderId::SessionExpires).is_some()

@@ -1,5 +1,6 @@
 //! Requests within the dialog: refused, answered here (BYE), or passed to the other leg (`forward`).
 
+use super::bridge::Bridge;
 use super::provisional::Pracked;
 use super::reason::cause_of;
 use super::reliable::RAck;
@@ -13,31 +14,7 @@ use crate::policy::{MethodPolicy, ReferPolicy};
 use crate::sip::{Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
 
-impl Call {
-    /// A request other than ACK and CANCEL within the dialog, new on `tx`.
-    pub fn on_request(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
-        self.sides.received(cx, side, &back, request);
-        let at = self.sides.pairs.at_request(side, request);
-        let asked = Asked { request: request.clone(), server: tx, back };
-        if let Some(status) = self.refused(cx, at, &asked) {
-            return self.sides.refuse(cx, side, &asked, status);
-        }
-        let refreshes = matches!(request.method(), Method::Invite | Method::Update);
-        if let Some(fault) = body::unusable_within(request).filter(|_| refreshes) {
-            // Nobody could anchor that offer. The call goes on with what it has, an emergency too.
-            let mut draft = request.response(fault.status(), None);
-            let (name, value) = fault.field(AGENT);
-            draft.push_named(name, value);
-            self.sides.respond(cx, side, tx, &back, &mut draft);
-            return;
-        }
-        match request.method() {
-            Method::Bye => self.on_bye(cx, at, &asked),
-            Method::Prack => self.on_prack(cx, at, asked),
-            _ => self.bridge().on_request(cx, at, asked),
-        }
-    }
-
+impl Bridge<'_> {
     /// The status that refuses a request without a look at what it is about.
     fn refused(&mut self, cx: &Services, at: DialogRef, asked: &Asked) -> Option<u16> {
         let request = &asked.request;
@@ -56,9 +33,35 @@ impl Call {
         let too_little = refreshes && !self.about.emergency && super::asks_too_little(request);
         let trunk = cx.config.trunk(&leg.trunk);
         match request.method() {
-            Method::Refer if trunk.is_some_and(|t| t.refer == ReferPolicy::Reject) => Some(403),
-            Method::Other(_) if trunk.is_some_and(|t| t.unknown_methods == MethodPolicy::Refuse) => Some(501),
+            Method::Refer if trunk.is_some_and(|t| t.requests.refer == ReferPolicy::Reject) => Some(403),
+            Method::Other(_) if trunk.is_some_and(|t| t.requests.unknown_methods == MethodPolicy::Refuse) => Some(501),
             _ => too_little.then_some(422),
+        }
+    }
+}
+
+impl Call {
+    /// A request other than ACK and CANCEL within the dialog, new on `tx`.
+    pub fn on_request(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
+        self.sides.received(cx, side, &back, request);
+        let at = self.sides.pairs.at_request(side, request);
+        let asked = Asked { request: request.clone(), server: tx, back };
+        if let Some(status) = self.bridge().refused(cx, at, &asked) {
+            return self.sides.refuse(cx, side, &asked, status);
+        }
+        let refreshes = matches!(request.method(), Method::Invite | Method::Update);
+        if let Some(fault) = body::unusable_within(request).filter(|_| refreshes) {
+            // Nobody could anchor that offer. The call goes on with what it has, an emergency too.
+            let mut draft = request.response(fault.status(), None);
+            let (name, value) = fault.field(AGENT);
+            draft.push_named(name, value);
+            self.sides.respond(cx, side, tx, &back, &mut draft);
+            return;
+        }
+        match request.method() {
+            Method::Bye => self.on_bye(cx, at, &asked),
+            Method::Prack => self.on_prack(cx, at, asked),
+            _ => self.bridge().on_request(cx, at, asked),
         }
     }
 
@@ -66,7 +69,7 @@ impl Call {
         let (side, request) = (at.side, &asked.request);
         self.sides.refuse(cx, side, asked, 200);
         let mut bridge = self.bridge();
-        if !bridge.answered && bridge.end_early(cx, at, request) {
+        if !bridge.is_answered() && bridge.end_early(cx, at, request) {
             return;
         }
         bridge.ack_unanswered(cx);

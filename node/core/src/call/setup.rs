@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::about::About;
+use super::address::asks_for_sips;
 use super::bridge::Underway;
 use super::challenge::Known;
 use super::claim::{Budget, CallClaim, ClaimEvent, claim_record};
@@ -24,7 +25,7 @@ use super::uas::Uas;
 use super::{Call, CallPhase, body};
 use crate::dialog::{Dialog, Half, Pair, fit_to_send};
 use crate::ids::{CallUid, Epoch, LocalId};
-use crate::io::{Realm, ReturnPath, Side};
+use crate::io::{Realm, ReturnPath, Side, Transport};
 use crate::sip::Message;
 use crate::store_pb::command::Kind;
 use crate::token::{ClaimKey, OwnerToken, TokenKind};
@@ -94,48 +95,10 @@ impl Call {
         if new.service.is_some() {
             cx.timers.add_emergency(new.id);
         }
-        let realm = new.back.path.role.realm();
-        let mut dialog = Dialog::from_request(&new.invite, &caller_token);
-        cx.drop_own_routes(&mut dialog);
-        let caller = Leg {
-            side: Side::Caller,
-            realm,
-            path: new.back.path,
-            ingress: new.back.ingress,
-            secure: super::address::asks_for_sips(&new.invite),
-            tls_name: None,
-            trunk: new.trunk,
-            known: Known::default(),
-            contact_params: "".into(),
-            session: SessionTimer::new(new.id, uid, Side::Caller),
-            gone: false,
-        };
+        let (caller, dialog) = caller_leg(cx, &new, uid, &caller_token);
+        let realm = caller.realm;
         let callee_realm = if realm == Realm::External { Realm::Core } else { Realm::External };
-        let callee_dialog = Dialog {
-            call_id: "".into(),
-            local_tag: "".into(),
-            remote_tag: None,
-            local_uri: fit_to_send(new.invite.from()).into(),
-            remote_uri: fit_to_send(new.invite.to()).into(),
-            remote_target: "".into(),
-            guessed: false,
-            route_set: Vec::new(),
-            local_cseq: 0,
-            remote_cseq: None,
-        };
-        let callee = Leg {
-            side: Side::Callee,
-            realm: callee_realm,
-            path: cx.path_to(callee_realm, crate::io::Transport::Udp, (IpAddr::from([0, 0, 0, 0]), 0).into()),
-            ingress: None,
-            secure: false,
-            tls_name: None,
-            trunk: "".into(),
-            known: Known::default(),
-            contact_params: "".into(),
-            session: SessionTimer::new(new.id, uid, Side::Callee),
-            gone: false,
-        };
+        let (callee, callee_dialog) = callee_leg(cx, &new, uid, callee_realm);
         let pair = Pair {
             caller: Half::new(dialog, caller_token, sdp_id(uid, 0)),
             callee: Half::new(callee_dialog, callee_token, sdp_id(uid, 1)),
@@ -173,6 +136,56 @@ impl Call {
             end: None,
         }
     }
+}
+
+/// The leg toward the caller, and the dialog that its INVITE begins there.
+fn caller_leg(cx: &Services, new: &NewCall, uid: CallUid, token: &str) -> (Leg, Dialog) {
+    let mut dialog = Dialog::from_request(&new.invite, token);
+    cx.drop_own_routes(&mut dialog);
+    let leg = Leg {
+        side: Side::Caller,
+        realm: new.back.path.role.realm(),
+        path: new.back.path,
+        ingress: new.back.ingress,
+        secure: asks_for_sips(&new.invite),
+        tls_name: None,
+        trunk: new.trunk.clone(),
+        known: Known::default(),
+        contact_params: "".into(),
+        session: SessionTimer::new(new.id, uid, Side::Caller),
+        gone: false,
+    };
+    (leg, dialog)
+}
+
+/// The leg toward the called side and its dialog, as they are before it is known where that is.
+fn callee_leg(cx: &Services, new: &NewCall, uid: CallUid, realm: Realm) -> (Leg, Dialog) {
+    let dialog = Dialog {
+        call_id: "".into(),
+        local_tag: "".into(),
+        remote_tag: None,
+        local_uri: fit_to_send(new.invite.from()).into(),
+        remote_uri: fit_to_send(new.invite.to()).into(),
+        remote_target: "".into(),
+        guessed: false,
+        route_set: Vec::new(),
+        local_cseq: 0,
+        remote_cseq: None,
+    };
+    let leg = Leg {
+        side: Side::Callee,
+        realm,
+        path: cx.path_to(realm, Transport::Udp, (IpAddr::from([0, 0, 0, 0]), 0).into()),
+        ingress: None,
+        secure: false,
+        tls_name: None,
+        trunk: "".into(),
+        known: Known::default(),
+        contact_params: "".into(),
+        session: SessionTimer::new(new.id, uid, Side::Callee),
+        gone: false,
+    };
+    (leg, dialog)
 }
 
 /// A session id for `o=` lines: unique by call and side, and within the 62 bits that every parser takes.

@@ -44,7 +44,7 @@ impl Ringing {
     pub(super) fn restart(&mut self, cx: &mut Services, trunk: &str) {
         let settings = &cx.config.settings;
         let usual = if self.emergency { settings.emergency_ring_timeout } else { settings.ring_timeout };
-        let ring = cx.config.trunk(trunk).and_then(|t| t.ring_timeout).unwrap_or(usual);
+        let ring = cx.config.trunk(trunk).and_then(|t| t.timers.ring_timeout).unwrap_or(usual);
         cx.stop_timer(&mut self.ring);
         self.ring = Some(cx.start_timer(ring, Timer::Call(self.call, CallTimer::Ring)));
     }

@@ -129,7 +129,7 @@ impl Refers {
     }
 
     /// What a request within the dialog says of transfers, in the terms of the leg where it goes.
-    pub(super) fn map(&self, cx: &Services, from: Side, to: &Leg, request: &Message, draft: &mut Draft) {
+    pub(super) fn translate(&self, cx: &Services, from: Side, to: &Leg, request: &Message, draft: &mut Draft) {
         match request.method() {
             Method::Refer => map_refer_to(cx, to, draft),
             Method::Notify | Method::Subscribe => map_event_id(&self.0, from, request.method(), draft),

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::about::About;
-use super::failure::{Failure, upstream};
 use super::body;
+use super::failure::{Failure, upstream};
 use super::headers;
 use super::media::CallMedia;
 use super::offer_answer::OfferAnswer;

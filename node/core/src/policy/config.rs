@@ -35,7 +35,7 @@ pub struct ClusterConfig {
 impl ClusterConfig {
     /// How long a target of this trunk may stay silent before the next is tried.
     pub fn failover_after(&self, trunk: &str) -> Duration {
-        self.trunk(trunk).and_then(|t| t.failover_after).unwrap_or(self.settings.failover_after)
+        self.trunk(trunk).and_then(|t| t.timers.failover_after).unwrap_or(self.settings.failover_after)
     }
 
     /// The trunk of that name.
@@ -46,8 +46,8 @@ impl ClusterConfig {
     /// Every secret that is named, each place once.
     pub fn secrets_mut(&mut self) -> impl Iterator<Item = &mut crate::auth::Secret> {
         self.trunks.iter_mut().flat_map(|t| {
-            let own = t.credentials.iter_mut().map(|c| &mut c.secret);
-            own.chain(t.challenger.iter_mut().flat_map(|c| c.users.iter_mut().map(|u| &mut u.secret)))
+            let own = t.auth.credentials.iter_mut().map(|c| &mut c.secret);
+            own.chain(t.auth.challenger.iter_mut().flat_map(|c| c.users.iter_mut().map(|u| &mut u.secret)))
         })
     }
 }
@@ -70,36 +70,18 @@ pub struct Trunk {
     pub misroute: MisroutePolicy,
     /// False: its calls get 503 and it is left out of routes.
     pub enabled: bool,
-    /// How we answer its challenges; `None`: they go to the other side.
-    pub credentials: Option<Credentials>,
-    /// How we challenge its callers; `None`: not at all.
-    pub challenger: Option<Challenger>,
-    /// What is done with its 3xx.
-    pub redirects: RedirectPolicy,
-    /// What is done with its REFER.
-    pub refer: ReferPolicy,
-    /// What is done with its requests of methods that we do not know.
-    pub unknown_methods: MethodPolicy,
-    /// What is done with its SUBSCRIBE and PUBLISH outside of a call.
-    pub subscribe: SubscribePolicy,
+    /// Who it is to us, and we to it.
+    pub auth: TrunkAuth,
+    /// What is done with some of what it says.
+    pub requests: RequestPolicies,
+    /// How long things may take with it.
+    pub timers: TrunkTimers,
+    /// How much a node takes from it, or has toward it.
+    pub limits: TrunkLimits,
     /// Whether requests within its calls may come from another address.
     pub source_check: SourceCheck,
     /// Whether it is offered 100rel where the caller cannot.
     pub prack: PrackPolicy,
-    /// How long a target of it may stay silent before the next is tried; `None`: as in the settings.
-    pub failover_after: Option<Duration>,
-    /// How long it may ring without another word; `None`: as in the settings.
-    pub ring_timeout: Option<Duration>,
-    /// The session interval that we offer it (RFC 4028); zero: no session timers; `None`: as in the settings.
-    pub session_expires: Option<Duration>,
-    /// Calls from it that a node holds at the most; 0: no limit. Emergency calls count, and are not refused.
-    pub max_calls: u32,
-    /// Calls a second that a node takes from it; 0: no limit. Not for emergency calls.
-    pub max_rate: u32,
-    /// Emergency calls toward it that a node has at once, beyond which only sources with none there begin one, and others wait; 0: no limit.
-    pub max_emergency_calls: u32,
-    /// Every how long its targets are asked whether they are there; `None`: not at all.
-    pub probe: Option<Duration>,
     /// What of the other side's dialog it sees.
     pub topology: Topology,
     /// Whether asserted identities cross to and from it.
@@ -113,6 +95,58 @@ pub struct Trunk {
     pub tls_names: Vec<Box<str>>,
 }
 
+/// How a trunk and we prove who we are (RFC 3261 §22).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrunkAuth {
+    /// How we answer its challenges; `None`: they go to the other side.
+    pub credentials: Option<Credentials>,
+    /// How we challenge its callers; `None`: not at all.
+    pub challenger: Option<Challenger>,
+}
+
+/// What is done with some of what a trunk says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestPolicies {
+    /// What is done with its 3xx.
+    pub redirects: RedirectPolicy,
+    /// What is done with its REFER.
+    pub refer: ReferPolicy,
+    /// What is done with its requests of methods that we do not know.
+    pub unknown_methods: MethodPolicy,
+    /// What is done with its SUBSCRIBE and PUBLISH outside of a call.
+    pub subscribe: SubscribePolicy,
+}
+
+/// How long things may take with a trunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrunkTimers {
+    /// How long a target of it may stay silent before the next is tried; `None`: as in the settings.
+    pub failover_after: Option<Duration>,
+    /// How long it may ring without another word; `None`: as in the settings.
+    pub ring_timeout: Option<Duration>,
+    /// The session interval that we offer it (RFC 4028); zero: no session timers; `None`: as in the settings.
+    pub session_expires: Option<Duration>,
+    /// Every how long its targets are asked whether they are there; `None`: not at all.
+    pub probe: Option<Duration>,
+}
+
+/// How much a node takes from a trunk, or has toward it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrunkLimits {
+    /// Calls from it that a node holds at the most; 0: no limit. Emergency calls count, and are not refused.
+    pub max_calls: u32,
+    /// Calls a second that a node takes from it; 0: no limit. Not for emergency calls.
+    pub max_rate: u32,
+    /// Emergency calls toward it that a node has at once, beyond which only sources with none there begin one, and others wait; 0: no limit.
+    pub max_emergency_calls: u32,
+}
+
+impl Default for TrunkLimits {
+    fn default() -> TrunkLimits {
+        TrunkLimits { max_calls: 0, max_rate: 0, max_emergency_calls: MAX_EMERGENCY_CALLS }
+    }
+}
+
 impl Trunk {
     /// An enabled trunk that sends nothing, takes nothing, and has every option at its default.
     pub fn new(name: &str, realm: Realm) -> Trunk {
@@ -123,21 +157,12 @@ impl Trunk {
             targets: Vec::new(),
             misroute: MisroutePolicy::default(),
             enabled: true,
-            credentials: None,
-            challenger: None,
-            redirects: RedirectPolicy::default(),
-            refer: ReferPolicy::default(),
-            unknown_methods: MethodPolicy::default(),
-            subscribe: SubscribePolicy::default(),
+            auth: TrunkAuth::default(),
+            requests: RequestPolicies::default(),
+            timers: TrunkTimers::default(),
+            limits: TrunkLimits::default(),
             source_check: SourceCheck::default(),
             prack: PrackPolicy::default(),
-            failover_after: None,
-            ring_timeout: None,
-            session_expires: None,
-            max_calls: 0,
-            max_rate: 0,
-            max_emergency_calls: MAX_EMERGENCY_CALLS,
-            probe: None,
             topology: Topology::default(),
             identity: IdentityPolicy::default(),
             codecs: None,

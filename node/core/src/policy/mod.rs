@@ -15,7 +15,10 @@ mod trust;
 
 pub use acl::{AclAction, AclRule, acl_of};
 pub use blocks::{Blocked, Blocks};
-pub use config::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
+pub use config::{
+    ClusterConfig, MisroutePolicy, Prefix, RequestPolicies, Route, RouteMatch, Settings, Trunk, TrunkAuth, TrunkLimits,
+    TrunkTarget, TrunkTimers,
+};
 pub use fair::FairQueue;
 pub use header_rules::{Direction, HeaderAction, HeaderRule, MessageKind, Passing, apply_header_rules, is_protected};
 pub use media::{MediaPolicy, PastUs, latches, past_us};

@@ -146,7 +146,7 @@ impl Crowds {
             cx.answer_trying(back, message);
             return false;
         }
-        let most = cx.config.trunk(trunk).map_or(0, |t| t.max_emergency_calls);
+        let most = cx.config.trunk(trunk).map_or(0, |t| t.limits.max_emergency_calls);
         let source = Prefix::of_source(path.remote.ip()).addr;
         let weight = source_weight(&cx.config, path.remote.ip());
         let crowd = self.by_trunk.entry(trunk.into()).or_default();
@@ -173,7 +173,7 @@ impl Crowds {
     /// Time to look who may go on: takes these out of the line, and refuses those that have waited to no end.
     pub(super) fn on_tick(&mut self, cx: &mut Services) -> Vec<([u8; 16], WaitingInvite)> {
         let config = cx.config.clone();
-        let due = self.due(cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.max_emergency_calls));
+        let due = self.due(cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.limits.max_emergency_calls));
         self.looking = !self.waiting.is_empty();
         if self.looking {
             cx.start_timer(LOOK_EVERY, Timer::Crowd);

@@ -22,8 +22,8 @@ impl Sbc {
             self.refuse(back, message, 487);
             return;
         }
-        let known = self.calls.of_claim(&key.0).and_then(|id| self.calls.get(id)).filter(|c| !c.is_lost());
-        if let Some(id) = known.filter(|c| c.is_ceded() && c.about.exact == exact).map(|c| c.about.id) {
+        let known = self.calls.of_claim(&key.0).and_then(|id| self.calls.get(id)).filter(|c| !c.claim.is_lost());
+        if let Some(id) = known.filter(|c| c.claim.is_ceded() && c.about.exact == exact).map(|c| c.about.id) {
             self.on_ceded_copy(id, back, message);
             return;
         }
@@ -44,12 +44,13 @@ impl Sbc {
                 self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale));
             }
             // A rival that has yielded to a call which has ceded itself: neither way is refused before the log has decided.
-            ClaimPlacement::Merged if back.ingress.is_some() && known.is_some_and(Call::is_ceded) => {
+            ClaimPlacement::Merged if back.ingress.is_some() && known.is_some_and(|call| call.claim.is_ceded()) => {
                 self.cx.count(Counter::Dropped(DropReason::QuietCopy));
             }
             ClaimPlacement::Merged => {
                 self.cx.count(Counter::Claim(ClaimOutcome::Merged));
-                let yielded = known.filter(|call| back.ingress.is_some() && call.stage() < ClaimStage::Won).map(|call| call.about.id);
+                let yielded =
+                    known.filter(|call| back.ingress.is_some() && call.stage() < ClaimStage::Won).map(|call| call.about.id);
                 self.refuse(back, message, 482);
                 if let Some(id) = yielded {
                     // Its call must not come back, should the log give it the key: its caller has its answer, and this call's has none.

@@ -253,9 +253,9 @@ fn ac_44_limits_are_for_ordinary_calls() {
     type Change = fn(&mut ClusterConfig);
     let table: [(Limit, Change, usize); 4] = [
         (Limit::MaxCalls, |c| c.settings.max_calls = 4, 6),
-        (Limit::TrunkMaxCalls, |c| c.trunks[0].max_calls = 3, 7),
+        (Limit::TrunkMaxCalls, |c| c.trunks[0].limits.max_calls = 3, 7),
         (Limit::SourceRate, |c| c.settings.source_rate = 2, 6),
-        (Limit::TrunkMaxRate, |c| c.trunks[0].max_rate = 1, 8),
+        (Limit::TrunkMaxRate, |c| c.trunks[0].limits.max_rate = 1, 8),
     ];
     let from = "198.18.10.7:5060";
     for (limit, change, over) in table {
@@ -288,7 +288,7 @@ fn ac_44_limits_are_for_ordinary_calls() {
 /// A call that is over makes room.
 #[test]
 fn the_calls_of_a_trunk_are_counted_up_and_down() {
-    let mut w = limited(|c| c.trunks[0].max_calls = 1);
+    let mut w = limited(|c| c.trunks[0].limits.max_calls = 1);
     let (from, to) = ("198.18.10.7:5060", w.anycast);
     w.inject(addr(from), to, call(from, "a", "49", ""));
     w.run_until(150);

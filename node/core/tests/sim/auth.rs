@@ -38,7 +38,7 @@ fn by_hand(change: impl FnOnce(&mut ClusterConfig)) -> World {
 
 fn challenged(asks: AuthHeader) -> World {
     by_hand(|c| {
-        c.trunks[0].challenger = Some(Challenger {
+        c.trunks[0].auth.challenger = Some(Challenger {
             realm: "sbc".into(),
             asks,
             users: vec![User { name: "bob".into(), secret: secret("zanzibar") }],
@@ -51,7 +51,7 @@ fn challenged(asks: AuthHeader) -> World {
 
 fn with_credentials() -> World {
     by_hand(|c| {
-        c.trunks[1].credentials =
+        c.trunks[1].auth.credentials =
             Some(Credentials { username: "sbc".into(), secret: secret("hunter2"), realm: Some("psap".into()) });
     })
 }
@@ -220,7 +220,7 @@ fn a_challenge_of_the_called_side_is_answered() {
 #[test]
 fn two_realms_and_a_refusal() {
     let mut w = by_hand(|c| {
-        c.trunks[1].credentials = Some(Credentials { username: "sbc".into(), secret: secret("hunter2"), realm: None });
+        c.trunks[1].auth.credentials = Some(Credentials { username: "sbc".into(), secret: secret("hunter2"), realm: None });
     });
     let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
     let anycast = w.anycast;

@@ -19,7 +19,7 @@ fn world(most: u32) -> World {
     w.sent = Some(Vec::new());
     w.reconfigure(|c| {
         c.trunks[1].targets[0].host.host = "198.18.20.9".into();
-        c.trunks[1].max_emergency_calls = most;
+        c.trunks[1].limits.max_emergency_calls = most;
         c.settings.emergency_source_rate = 0;
     });
     w.run_until(100);
@@ -172,7 +172,7 @@ fn what_has_waited_is_not_counted_against_its_source_again() {
     let mut w = world(4);
     w.reconfigure(|c| {
         c.trunks[1].targets[0].host.host = "198.18.20.9".into();
-        c.trunks[1].max_emergency_calls = 4;
+        c.trunks[1].limits.max_emergency_calls = 4;
         c.settings.emergency_source_rate = 5;
     });
     // A source may begin twice its rate at once.

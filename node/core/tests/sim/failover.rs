@@ -80,7 +80,7 @@ fn a_trunk_may_have_a_time_of_its_own() {
         let host = |text: &str| HostAndPort { host: addr(text).ip().to_string().into(), port: Some(5060) };
         let target = |text| TrunkTarget { host: host(text), transport: Some(Transport::Udp) };
         config.trunks[1].targets = vec![target(DEAD), target(ALIVE)];
-        config.trunks[1].failover_after = Some(Duration::from_millis(400));
+        config.trunks[1].timers.failover_after = Some(Duration::from_millis(400));
     });
     w.run_until(1000);
     assert_eq!(targets(&w), [DEAD, ALIVE], "not after the 2 s of the settings");
@@ -96,7 +96,7 @@ fn probes(w: &World, to: &str) -> Vec<(Message, std::net::SocketAddr)> {
 /// The same targets, asked every so many seconds.
 fn probing(w: &mut World, targets: &[&str], every: Option<u64>) {
     w.reconfigure(|config| {
-        config.trunks[1].probe = every.map(Duration::from_secs);
+        config.trunks[1].timers.probe = every.map(Duration::from_secs);
         let target = |text: &&str| {
             let host = HostAndPort { host: addr(text).ip().to_string().into(), port: Some(addr(text).port()) };
             TrunkTarget { host, transport: Some(Transport::Udp) }
@@ -160,7 +160,7 @@ fn probing_name(w: &mut World, trunks: &[(&str, u64)]) {
         let host = HostAndPort { host: "psap.example.net".into(), port: None };
         config.trunks.retain(|t| &*t.name != "psap");
         config.trunks.extend(trunks.iter().map(|(name, every)| Trunk {
-            probe: Some(Duration::from_secs(*every)),
+            timers: sbc_core::policy::TrunkTimers { probe: Some(Duration::from_secs(*every)), ..Default::default() },
             targets: vec![TrunkTarget { host: host.clone(), transport: None }],
             ..Trunk::new(name, Realm::Core)
         }));

@@ -359,7 +359,7 @@ fn a_late_refusal_of_a_slow_address_is_no_answer() {
         let mut s = Stage::with(false, |c| {
             let mut secret = Secret::named("s");
             assert!(secret.fill("hunter2"));
-            c.trunks[1].credentials = Some(Credentials { username: "sbc".into(), realm: None, secret });
+            c.trunks[1].auth.credentials = Some(Credentials { username: "sbc".into(), realm: None, secret });
         });
         s.w.names = vec![udp(SLOW), udp(NEXT)];
         let mut s = s.established(|_| (), route);

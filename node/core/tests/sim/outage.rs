@@ -18,7 +18,7 @@ fn world(count: u64) -> World {
     let mut config = config(MisroutePolicy::Relay, false);
     config.emergency_numbers = vec!["911".into()];
     config.routes[0].matches = vec![RouteMatch::User("112".into())];
-    config.trunks[0].max_calls = 1;
+    config.trunks[0].limits.max_calls = 1;
     let mut w = World::with_config(3, 3, calls(count, 10_000), Net::calm(), |_| config);
     w.trace = std::env::var_os("SIM_TRACE").is_some();
     w.no_quorum = true;

@@ -21,7 +21,7 @@ fn world(targets: &[&str], redirects: RedirectPolicy) -> World {
     world.sent = Some(Vec::new());
     world.trace = std::env::var_os("SIM_TRACE").is_some();
     world.reconfigure(|config| {
-        config.trunks[1].redirects = redirects;
+        config.trunks[1].requests.redirects = redirects;
         let target = |t: &&str| TrunkTarget {
             host: HostAndPort { host: addr(t).ip().to_string().into(), port: Some(addr(t).port()) },
             transport: Some(Transport::Udp),
@@ -196,7 +196,9 @@ fn refer_and_unknown_methods_by_trunk() {
         let plan = Plan { hang_up: (Who::Caller, 20_000), ..Plan::plain(100) };
         let mut w = World::new(3, 1, vec![plan], Net::calm());
         w.sent = Some(Vec::new());
-        w.reconfigure(|config| (config.trunks[0].refer, config.trunks[0].unknown_methods) = (refer, unknown_methods));
+        w.reconfigure(|config| {
+            (config.trunks[0].requests.refer, config.trunks[0].requests.unknown_methods) = (refer, unknown_methods)
+        });
         w.run_until(5000);
         let (octets, to) = (within(&w, method, "Refer-To: <sip:x@198.18.20.4>\r\n"), w.nodes[0].unicast);
         w.inject(addr("198.18.10.7:5060"), to, octets);

@@ -48,7 +48,7 @@ impl Watch {
             config.trunks[1].targets = vec![TrunkTarget { host, transport: onward }];
             let mut secret = Secret::named("s");
             assert!(secret.fill("hunter2"));
-            config.trunks[1].credentials = Some(Credentials { username: "sbc".into(), realm: None, secret });
+            config.trunks[1].auth.credentials = Some(Credentials { username: "sbc".into(), realm: None, secret });
         });
         w.run_until(100);
         let notifier = Far::at(NOTIFIER);

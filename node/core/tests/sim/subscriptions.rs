@@ -425,7 +425,7 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn a_trunk_that_may_not() {
     let mut s = Scene::new();
-    s.w.reconfigure(|config| config.trunks[0].subscribe = SubscribePolicy::Refuse);
+    s.w.reconfigure(|config| config.trunks[0].requests.subscribe = SubscribePolicy::Refuse);
     for method in [Method::Subscribe, Method::Publish] {
         let mut draft = s.desk.initial(&method, URI, "s", 1);
         let to = s.w.anycast;

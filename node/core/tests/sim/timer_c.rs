@@ -42,7 +42,7 @@ fn a_queue_is_not_cut_at_three_minutes() {
 #[test]
 fn a_trunk_may_have_a_ring_time_of_its_own() {
     let mut d = Desk::new(|c| {
-        c.trunks[1].ring_timeout = Some(Duration::from_secs(30));
+        c.trunks[1].timers.ring_timeout = Some(Duration::from_secs(30));
         c.trunks[1].targets.truncate(1);
     });
     d.dials();

@@ -10,14 +10,14 @@ mod record;
 use std::time::Duration;
 
 pub(super) use budget::Budget;
-pub(super) use machine::CallClaim;
-pub(super) use record::claim_record;
+pub use machine::CallClaim;
 use machine::{ClaimAction, ClaimFacts, RecordFate, after_the_call};
 pub use machine::{ClaimEvent, Then};
+pub(super) use record::claim_record;
 
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::{Call, CallPhase, Cause, Ended};
+use super::{About, Call, CallPhase, Cause, Ended};
 use crate::ids::{CallUid, NodeId};
 use crate::io::{ClaimStage, Counter, NodeView, PeerMessage, ReturnPath};
 use crate::sip::Method;
@@ -101,7 +101,7 @@ impl Call {
         let may_have = |n: &&NodeView| n.id != own && (n.alive || dialled || cx.may_answer_inquiry(n.id));
         let denied = cx.view.nodes.iter().filter(may_have).all(|n| self.claim.has_denied(n.id));
         if self.tell_claim(cx, ClaimEvent::ReclaimDue { denied }) == Then::Resume
-            && let Some(tx) = self.server_again(cx)
+            && let Some(tx) = server_again(cx, &self.about, self.uas.back)
         {
             self.on_handed_over(cx, tx, self.uas.back);
         }
@@ -135,12 +135,12 @@ impl Call {
             placeless: self.records.journal.has_no_place(),
             beside: self.records.journal.is_beside(),
             failed: self.has_failed(),
-            answered: self.phase == CallPhase::Answered || self.was_answered(),
+            answered: self.phase == CallPhase::Answered || self.end.as_ref().is_some_and(Cause::is_answered),
         };
         let step = self.claim.on(event, &facts);
         for action in step.actions {
             if action == ClaimAction::Reopen {
-                let tx = self.server_again(cx);
+                let tx = server_again(cx, &self.about, self.uas.back);
                 self.uas.reopen(tx);
                 if !self.uas.is_open() {
                     return self.tell_claim_of(cx, ClaimEvent::Unanswerable, winner);
@@ -173,7 +173,14 @@ impl Call {
                 }
             }
             ClaimAction::TellPeers => _ = tell_peers(cx, self.about.claim_key, self.about.uid, self.stage()),
-            ClaimAction::Cede => self.cede(cx),
+            ClaimAction::Cede => {
+                // A rival answers the caller from now on, and is told so by who answers here.
+                self.uac.forget_passed_over();
+                self.uas.leave(cx);
+                self.uas.ringing.stop_timer_c(cx);
+                let left = INVITE_LIFE.saturating_sub(cx.now.mono.since(self.about.arrived));
+                cx.start_timer(left, Timer::Call(self.about.id, CallTimer::Outlived));
+            }
             ClaimAction::Reclaim => {
                 tell_peers(cx, self.about.claim_key, self.about.uid, self.stage());
                 cx.ask_peers(key);
@@ -188,16 +195,6 @@ impl Call {
         }
     }
 
-    /// A rival answers the caller from now on.
-    fn cede(&mut self, cx: &mut Services) {
-        // Who answers now is told so.
-        self.uac.forget_passed_over();
-        self.uas.leave(cx);
-        self.uas.ringing.stop_timer_c(cx);
-        let left = INVITE_LIFE.saturating_sub(cx.now.mono.since(self.about.arrived));
-        cx.start_timer(left, Timer::Call(self.about.id, CallTimer::Outlived));
-    }
-
     /// Another node has the call: nothing more is said to either side from here, and what was sent to the called side is taken back.
     fn leave(&mut self, cx: &mut Services, record: RecordFate) {
         self.uas.leave(cx);
@@ -210,10 +207,10 @@ impl Call {
         }
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
     }
+}
 
-    /// A server transaction for the INVITE of a call whose own was left to a rival.
-    fn server_again(&self, cx: &mut Services) -> Option<ServerTxId> {
-        let key = super::server_key(&self.about.invite, &Method::Invite);
-        cx.create_server(ServerUser::Call(self.about.id), key, true, self.uas.back)
-    }
+/// A server transaction for the INVITE of a call whose own was left to a rival.
+fn server_again(cx: &mut Services, about: &About, back: ReturnPath) -> Option<ServerTxId> {
+    let key = super::server_key(&about.invite, &Method::Invite);
+    cx.create_server(ServerUser::Call(about.id), key, true, back)
 }

@@ -277,7 +277,7 @@ impl SessionTimer {
 
 /// The interval that the configuration wants toward a trunk, in seconds; 0: none.
 fn wish(cx: &Services, trunk: &str) -> u32 {
-    let trunk = cx.config.trunk(trunk).and_then(|t| t.session_expires);
+    let trunk = cx.config.trunk(trunk).and_then(|t| t.timers.session_expires);
     let wish = trunk.unwrap_or(cx.config.settings.session_expires).as_secs();
     u32::try_from(wish).unwrap_or(MAX_SE).min(MAX_SE)
 }

@@ -13,7 +13,8 @@ impl Calls {
     pub(in crate::sbc) fn what_it_has(&self, cx: &Services, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
         let id = self.of_claim(key);
         let known = id.and_then(|s| self.get(s));
-        let known = known.filter(|c| !c.is_lost() && !c.is_ceded() && !c.has_failed()).map(|c| (c.about.uid, c.stage()));
+        let known =
+            known.filter(|c| !c.claim.is_lost() && !c.claim.is_ceded() && !c.has_failed()).map(|c| (c.about.uid, c.stage()));
         let ended = || id.and_then(|s| self.unrecorded.get(s)).filter(|e| !e.failed && !e.abandoned).map(|e| e.uid);
         let served = || ended().or_else(|| self.served.get(cx.now.mono, key)).or_else(|| recorded(cx, key));
         known.or_else(|| served().map(|uid| (uid, ClaimStage::Answered)))

@@ -18,7 +18,8 @@ use unrecorded::Unrecorded;
 /// All calls, each found by its place, its id, its claim or its media session.
 pub(super) struct Calls {
     /// Not forgotten, each at its place.
-    open: HashMap<LocalId, Call>,
+    /// Boxed, for a table that grows moves what it holds.
+    open: HashMap<LocalId, Box<Call>>,
     /// Of these, those that another start or another node began.
     elsewhere: HashMap<CallUid, LocalId>,
     by_claim: HashMap<[u8; 16], LocalId>,
@@ -62,16 +63,16 @@ impl Default for Calls {
 impl Calls {
     /// The call at a place; also one that another node has won.
     pub(super) fn get(&self, id: LocalId) -> Option<&Call> {
-        self.open.get(&id)
+        self.open.get(&id).map(|call| &**call)
     }
 
     pub(super) fn get_mut(&mut self, id: LocalId) -> Option<&mut Call> {
-        self.open.get_mut(&id)
+        self.open.get_mut(&id).map(|call| &mut **call)
     }
 
     /// The call of this node with that id.
     pub(super) fn own(&self, cx: &Services, uid: CallUid) -> Option<&Call> {
-        self.open.get(&self.place(cx, uid)?).filter(|call| !call.is_lost())
+        self.get(self.place(cx, uid)?).filter(|call| !call.claim.is_lost())
     }
 
     /// Where what has that id is, or would be: what this start of the node began is where it began.
@@ -156,7 +157,7 @@ impl Calls {
         self.by_media.insert(call.media_id(), id);
         *self.by_trunk.entry(call.sides.caller.trunk.clone()).or_default() += 1;
         *self.active.entry(call.about.class()).or_default() += 1;
-        self.open.insert(id, call);
+        self.open.insert(id, Box::new(call));
     }
 
     fn uncount(&mut self, trunk: &str, class: &'static str) {
@@ -204,7 +205,7 @@ impl Calls {
             self.uncount(&call.sides.caller.trunk, call.about.class());
         }
         self.by_media.remove(&call.media_id());
-        let lost = call.is_lost();
+        let lost = call.claim.is_lost();
         let (ended, ladder) = call.into_ended();
         if !lost {
             self.ladders.keep(id, ended.uid, ladder);

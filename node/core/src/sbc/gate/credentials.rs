@@ -79,7 +79,9 @@ impl Entrance<'_> {
     fn proof(&self) -> &Result<Option<Proof>, Wrong> {
         self.proof.get_or_init(|| {
             let trunk = self.trunk();
-            let Some((challenger, trunk)) = trunk.and_then(|t| Some((t.challenger.as_ref()?, &t.name))) else { return Ok(None) };
+            let Some((challenger, trunk)) = trunk.and_then(|t| Some((t.auth.challenger.as_ref()?, &t.name))) else {
+                return Ok(None);
+            };
             match self.source() {
                 Some(source) if !self.is_emergency() || challenger.emergency => {
                     verify(self.sights, challenger, self.request, trunk, source).map(Some)
@@ -108,7 +110,7 @@ fn verify(sights: Sights<'_>, challenger: &Challenger, request: &Message, trunk:
 
 /// Asks who sent a request. Without state: the answer may reach another node.
 pub(in crate::sbc) fn challenge(cx: &mut Services, back: ReturnPath, request: &Message, trunk: &Trunk, wrong: Wrong) {
-    let Some(challenger) = &trunk.challenger else { return };
+    let Some(challenger) = &trunk.auth.challenger else { return };
     let salt = u64::from(cx.local.node.0) << 48 | u64::from(cx.local.incarnation.0 & 0xff) << 40 | cx.serial();
     let nonce = mint_nonce(&cx.key, cx.now.unix.0, salt, &trunk.name, back.path.remote.ip());
     let status = challenger.asks.status();

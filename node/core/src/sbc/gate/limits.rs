@@ -83,12 +83,12 @@ pub(super) fn over_limit(at: &Entrance<'_>) -> Option<Refusal> {
         Limit::Transactions
     } else if over(at.sights.calls.active(), settings.max_calls) {
         Limit::MaxCalls
-    } else if trunk.max_calls > 0 && over(at.sights.calls.of_trunk(&trunk.name).into(), trunk.max_calls) {
+    } else if trunk.limits.max_calls > 0 && over(at.sights.calls.of_trunk(&trunk.name).into(), trunk.limits.max_calls) {
         Limit::TrunkMaxCalls
     } else if single && !limits.rates.has_room(now, source, settings.source_rate) {
         // The source first: what it is refused for is not taken from the others of its trunk.
         Limit::SourceRate
-    } else if !limits.trunk_rates.has_room(now, &trunk.name, trunk.max_rate) {
+    } else if !limits.trunk_rates.has_room(now, &trunk.name, trunk.limits.max_rate) {
         Limit::TrunkMaxRate
     } else {
         return None;
@@ -139,7 +139,7 @@ impl RateLimits {
                 self.rates.admit(now, source, settings.source_rate);
             }
             if matches!(over, None | Some(Limit::TrunkMaxRate)) {
-                let rate = cx.config.trunk(&trunk).map_or(0, |t| t.max_rate);
+                let rate = cx.config.trunk(&trunk).map_or(0, |t| t.limits.max_rate);
                 self.trunk_rates.admit(now, trunk, rate);
             }
         }

@@ -109,7 +109,7 @@ pub(super) fn body(at: &Entrance<'_>) -> Option<Refusal> {
 
 /// A SUBSCRIBE or PUBLISH of a trunk that may send neither.
 pub(super) fn events(at: &Entrance<'_>) -> Option<Refusal> {
-    let refuses = at.trunk().is_some_and(|t| t.subscribe == SubscribePolicy::Refuse);
+    let refuses = at.trunk().is_some_and(|t| t.requests.subscribe == SubscribePolicy::Refuse);
     let refused = refuses && at.request.method() != &Method::Message;
     refused.then(|| Refusal { fields: vec![("Allow", ALLOW_NO_EVENTS.to_owned())], ..Why::Events.into() })
 }

@@ -13,7 +13,9 @@ use crate::call::{LOOP_PARAM, Services};
 use crate::ctx::LocalConfig;
 use crate::ids::{Incarnation, LocalId, NodeId};
 use crate::io::{Addresses, Limit, Realm, ReturnPath, Transport};
-use crate::policy::{AclAction, AclRule, Challenger, Prefix, SubscribePolicy, Trunk, User};
+use crate::policy::{
+    AclAction, AclRule, Challenger, Prefix, RequestPolicies, SubscribePolicy, Trunk, TrunkAuth, TrunkLimits, User,
+};
 use crate::replica::Replica;
 use crate::sbc::calls::Calls;
 use crate::sip::{Message, Method};
@@ -54,9 +56,12 @@ fn config() -> ClusterConfig {
         trunks: vec![
             trunk("callers", "198.18.10.0/24"),
             Trunk { enabled: false, ..trunk("off", "198.18.11.0/24") },
-            Trunk { challenger: Some(challenger), ..trunk("asks", "198.18.12.0/24") },
-            Trunk { subscribe: SubscribePolicy::Refuse, ..trunk("mute", "198.18.13.0/24") },
-            Trunk { max_rate: 1, max_calls: 1, ..trunk("slow", "198.18.14.0/24") },
+            Trunk { auth: TrunkAuth { challenger: Some(challenger), ..Default::default() }, ..trunk("asks", "198.18.12.0/24") },
+            Trunk {
+                requests: RequestPolicies { subscribe: SubscribePolicy::Refuse, ..Default::default() },
+                ..trunk("mute", "198.18.13.0/24")
+            },
+            Trunk { limits: TrunkLimits { max_rate: 1, max_calls: 1, ..Default::default() }, ..trunk("slow", "198.18.14.0/24") },
         ],
         acl: vec![rule("198.18.10.66", AclAction::Deny), rule("198.18.10.67", AclAction::Reject)],
         emergency_numbers: vec!["112".into()],

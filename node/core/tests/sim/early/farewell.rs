@@ -197,7 +197,7 @@ fn the_session_id_is_the_same_on_both_legs() {
     for topology in [Topology::Hide, Topology::Transparent] {
         let s = Scene::with("112", move |c| {
             c.trunks[1].topology = topology;
-            c.trunks[1].session_expires = Some(std::time::Duration::from_secs(200));
+            c.trunks[1].timers.session_expires = Some(std::time::Duration::from_secs(200));
         });
         let mut s = s.dials(&[("Session-ID", &id(CALLER, NIL))], Some(7));
         assert_eq!(session_id(&s.invite.as_ref().expect("called").0), id(CALLER, NIL));

@@ -205,7 +205,7 @@ fn no_session_timers_where_the_trunk_has_none() {
     let mut s = Scene::new("112");
     s.w.reconfigure(|c| {
         for trunk in &mut c.trunks {
-            trunk.session_expires = Some(std::time::Duration::ZERO);
+            trunk.timers.session_expires = Some(std::time::Duration::ZERO);
         }
         c.trunks[1].targets[0].host.host = "198.18.20.9".into();
     });
@@ -227,8 +227,8 @@ fn refreshes_are_put_off_by_glare() {
         let shorter = if to_caller { 0 } else { 1 };
         let mut s = Scene::with("112", move |c| {
             let seconds = |n| Some(std::time::Duration::from_secs(n));
-            c.trunks[shorter].session_expires = seconds(200);
-            c.trunks[1 - shorter].session_expires = seconds(0);
+            c.trunks[shorter].timers.session_expires = seconds(200);
+            c.trunks[1 - shorter].timers.session_expires = seconds(0);
         });
         s = s.dials(&[], Some(7));
         let ok = s.says_one(200, "a", &[], Some(10));

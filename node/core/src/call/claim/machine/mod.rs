@@ -20,7 +20,7 @@ use crate::io::{ClaimOutcome, ClaimStage};
 
 /// The claim of one call, and what it has heard of its rivals.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in crate::call) struct CallClaim {
+pub struct CallClaim {
     state: ClaimState,
     /// A rival has handed over: the target is asked as another leg, should it still know this one.
     yielded: bool,
@@ -62,12 +62,12 @@ impl CallClaim {
     }
 
     /// True for a call that another node has, and of which this one says nothing.
-    pub(in crate::call) fn is_lost(&self) -> bool {
+    pub fn is_lost(&self) -> bool {
         matches!(self.state, ClaimState::Lost { .. })
     }
 
     /// True while a rival has the called side.
-    pub(in crate::call) fn is_ceded(&self) -> bool {
+    pub fn is_ceded(&self) -> bool {
         use ClaimState::{Abandoned, Ceded, Reclaiming};
         matches!(self.state, Ceded { .. } | Reclaiming { .. } | Abandoned { ceded: true })
     }
