@@ -10,6 +10,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("time", &[]),
     ("timer", &["time"]),
+    ("bgp", &["time"]),
     ("token", &["ids"]),
     ("sip", &[]),
     ("auth", &["sip", "token"]),
