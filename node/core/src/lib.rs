@@ -7,6 +7,7 @@
 //! (`tests/layering.rs` has the exact table).
 
 pub mod auth;
+pub mod bfd;
 pub mod bgp;
 pub mod call;
 pub mod crossing;

@@ -11,6 +11,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("timer", &["time"]),
     ("bgp", &["time"]),
+    ("bfd", &["time"]),
     ("token", &["ids"]),
     ("sip", &[]),
     ("auth", &["sip", "token"]),
