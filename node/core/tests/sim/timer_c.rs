@@ -97,3 +97,45 @@ fn the_caller_hears_of_it_reliably_where_it_must() {
     }
     d.calm();
 }
+
+/// The target that rang was left for another one. While that one says nothing there is no dialog to say a word in; as soon as it rings, the
+/// caller hears of it each minute, in its dialog.
+#[test]
+fn the_caller_hears_reliably_of_the_target_that_is_tried_next() {
+    let mut d = Desk::new(|c| c.trunks[1].timers.ring_timeout = Some(Duration::from_secs(30)));
+    d.dials_with(&[("Require", "100rel")]);
+    let prack = |d: &mut Desk, response: &Message, cseq: u32| {
+        let rack = format!("{} 1 INVITE", response.first(HeaderId::RSeq).expect("reliable"));
+        let (mut prack, to) = d.caller.within(&Method::Prack, response, cseq);
+        d.caller.put(&mut d.w, &mut prack, to, &[("RAck", &rack)]);
+        wait(&mut d.w, 20);
+        assert_eq!(d.told(), [200], "PRACK {cseq}");
+    };
+    let ringing = |d: &mut Desk| {
+        let all = d.caller.inbox(&d.w).into_iter().map(|(m, _)| m);
+        all.filter(|m| m.status() > Some(100)).collect::<Vec<_>>()
+    };
+    let left = d.call_first();
+    d.says(first, &left, 180);
+    let old = ringing(&mut d).remove(0);
+    prack(&mut d, &old, 2);
+    wait(&mut d.w, 30_000);
+    assert!(methods(&mut d.first, &d.w).contains(&"CANCEL".to_owned()));
+    d.says(first, &left, 487);
+    let next = d.call_second();
+    d.says(second, &next, 100);
+    assert!(d.told().is_empty());
+    // The minute after its last word goes by: nothing in a dialog that is over, nor in one that has not begun.
+    wait(&mut d.w, 29_900);
+    assert!(d.told().is_empty());
+    // Timer C of the silent target is longer than that; now it rings.
+    d.says(second, &next, 180);
+    let mut word = ringing(&mut d);
+    assert_eq!(word.len(), 1);
+    assert_ne!(word[0].to_tag(), old.to_tag());
+    prack(&mut d, &word[0], 3);
+    d.says(second, &next, 200);
+    assert_eq!(d.told(), [200]);
+    word.clear();
+    d.calm();
+}

@@ -292,3 +292,61 @@ fn requests_within_an_early_dialog_of_ours() {
     told.sort_unstable();
     assert_eq!(told, [200, 487], "RFC 3261 §15: the BYE ends it");
 }
+
+/// The caller's PRACK for a response that is reliable on its side alone: we answer it.
+#[track_caller]
+fn acknowledged(s: &mut Scene, response: &Message) {
+    assert!(s.pracks(response, None).is_empty(), "the called side knows of no such response");
+    assert_eq!(statuses(&s.caller_got()), [200]);
+}
+
+/// RFC 3261 §13.3.1.1 with RFC 3262 §3: of two forks the one that spoke last is over, and the other one rings. A caller that takes
+/// reliable responses alone hears of it each minute, in the dialog that is left and by its numbers.
+#[test]
+fn the_minutes_word_comes_in_the_dialog_that_is_left() {
+    let mut s = Scene::calls(&[("Require", "100rel")], Some(7));
+    let rings = s.says_one(180, "a", &[], None);
+    acknowledged(&mut s, &rings);
+    let last = s.says_one(183, "b", &[], None);
+    acknowledged(&mut s, &last);
+    // RFC 3261 §15: the caller may end an early dialog.
+    let bye = s.asks(&Method::Bye, &last, &[], None);
+    assert_eq!((methods(&bye), bye[0].0.to_tag()), (vec!["BYE"], Some("b")));
+    assert_eq!(statuses(&s.called_answers(&bye[0], 200, None)), [200]);
+    let mut number: u32 = rings.first(HeaderId::RSeq).and_then(|n| n.parse().ok()).expect("a number");
+    for minute in 0..3 {
+        wait(&mut s.w, 59_800);
+        assert!(s.caller_got().is_empty(), "minute {minute}: not before its time");
+        wait(&mut s.w, 300);
+        let word = s.caller_got();
+        assert_eq!(statuses(&word), [183], "minute {minute}");
+        let (word, tag) = (&word[0], rings.to_tag());
+        number += 1;
+        assert_eq!((word.first(HeaderId::Require), word.to_tag()), (Some("100rel"), tag), "minute {minute}");
+        assert_eq!(word.first(HeaderId::RSeq), Some(&*number.to_string()), "minute {minute}");
+        assert!(word.body().is_empty());
+        acknowledged(&mut s, word);
+    }
+    // What it was told of is the call that is answered.
+    assert_eq!(s.says_one(200, "a", &[], Some(10)).to_tag(), rings.to_tag());
+    s.calm();
+}
+
+/// No word is said while the response before it waits for its PRACK: its copies are word enough.
+#[test]
+fn the_minutes_word_waits_for_the_prack_of_the_one_before() {
+    let mut s = Scene::new("110").dials(&[("Require", "100rel")], Some(7));
+    let rings = s.says_one(180, "a", &[], None);
+    wait(&mut s.w, 30_500);
+    let copies = s.caller_got();
+    assert!(copies.iter().all(|m| m.raw() == rings.raw()), "copies alone");
+    let last = s.says_one(183, "b", &[], None);
+    acknowledged(&mut s, &last);
+    let bye = s.asks(&Method::Bye, &last, &[], None);
+    s.called_answers(&bye[0], 200, None);
+    // RFC 3262 §3: 64 x T1 without a PRACK.
+    wait(&mut s.w, 3000);
+    let told = s.caller_got();
+    assert!(told.iter().filter_map(Message::status).all(|status| status == 180 || status >= 500), "{told:#?}");
+    s.calm();
+}

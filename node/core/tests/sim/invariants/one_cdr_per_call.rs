@@ -1,5 +1,5 @@
 //! Rule L: one CDR a call, the same in each replica. Of two nodes that had one INVITE while they could not hear each other, each call that was
-//! answered has its own (AC-55).
+//! answered has its own (AC-55). Only what a node answered while it had neither the log nor a peer, and until it died, is lost with it.
 
 use std::sync::Arc;
 
@@ -27,12 +27,72 @@ pub(crate) fn check(world: &World, wrong: &mut Vec<String>) {
                 continue;
             }
             let answered = cdrs.iter().filter(of_call).filter(|c| c.answered_unix_ms > 0).count();
-            if (known && leg.answered && answered == 0) || answered > at_psap().filter(|l| l.answered).count() {
+            let expected = known && leg.answered && !world.is_answer_lost(&leg.call_id);
+            if (expected && answered == 0) || answered > at_psap().filter(|l| l.answered).count() {
                 wrong.push(format!(
                     "node {i} has {answered} CDRs of call {} as answered (by the caller: {})",
                     leg.call, leg.answered
                 ));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::invariants;
+    use crate::plan::Plan;
+    use crate::world::{Fault, Net, World};
+
+    /// The call is answered 1 s after `START` and over 3 s later; its node dies long after that.
+    const START: u64 = 5000;
+    const DIES: u64 = START + 10_000;
+    const CALL: &str = "call-0@198.18.10.1";
+
+    fn world(faults: &[(u64, Fault)]) -> World {
+        let mut w = World::new(3, 3, vec![Plan::plain(START)], Net::calm());
+        w.raise_level();
+        for (at, fault) in faults {
+            w.fault_at(*at, *fault);
+        }
+        w.fault_at(DIES, Fault::Kill(0));
+        w.fault_at(DIES + 5000, Fault::Heal(0));
+        w.fault_at(DIES + 5000, Fault::Restart(0));
+        w.run_until(290_000);
+        assert!(w.phones[0].legs[0].answered && w.phones[1].legs[0].bye_received, "the phones had their call");
+        w
+    }
+
+    #[test]
+    fn an_answer_that_its_node_alone_knew_of_is_lost_with_it() {
+        let mut w = world(&[(START + 500, Fault::Cut(0))]);
+        assert!(w.is_answer_lost(CALL));
+        let wrong = invariants::check(&w);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        // By nothing else it is excused.
+        w.answers.values_mut().for_each(|answered| answered.lost = false);
+        let wrong = invariants::check(&w);
+        assert!(wrong.len() == 3 && wrong.iter().all(|text| text.contains("has 0 CDRs of call 0 as answered")), "{wrong:#?}");
+        // Another node answered the call too, and lives.
+        let answered = *w.answers.values().next().expect("the one");
+        w.answers.values_mut().for_each(|answered| answered.lost = true);
+        w.answers.insert((CALL.to_owned(), 1, 1), answered);
+        assert_eq!(invariants::check(&w).len(), 3);
+    }
+
+    /// It had the log when it answered, or again before it died, or a peer all the time.
+    #[test]
+    fn an_answer_that_others_could_have_known_is_not_excused() {
+        for faults in [
+            &[][..],
+            &[(START + 2000, Fault::Cut(0))],
+            &[(START + 500, Fault::Cut(0)), (DIES - 100, Fault::Heal(0))],
+            &[(START + 500, Fault::Cut(0)), (DIES - 100, Fault::HealLog(0))],
+            &[(START + 500, Fault::Cut(0)), (DIES - 200, Fault::Heal(0)), (DIES - 100, Fault::Cut(0))],
+            &[(START + 500, Fault::CutLog(0))],
+            &[(START + 500, Fault::CutLinks(0))],
+        ] {
+            assert!(!world(faults).is_answer_lost(CALL), "{faults:?}");
         }
     }
 }

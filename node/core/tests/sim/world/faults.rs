@@ -31,11 +31,13 @@ impl World {
                 }
             }
         }
+        self.note_apart();
         self.send_views();
     }
 
     /// A node died: its calls are nobody's, and phones that talk through it talk to a wall.
     pub(super) fn kill(&mut self, i: usize) {
+        self.lose_answers(i);
         self.nodes[i].dead = true;
         self.killed_at.push(self.now);
         self.nodes[i].timer = None;
@@ -93,6 +95,7 @@ impl World {
         if self.nodes[node].life != life || self.nodes[node].dead {
             return;
         }
+        self.note_apart();
         self.send_views();
         if !self.has_quorum(node) {
             self.push(self.now + 1000 * MS, Event::Started { node, life });

@@ -3,6 +3,7 @@
 mod event;
 mod faults;
 mod log;
+mod lost;
 mod wire;
 
 use std::cmp::Reverse;
@@ -29,6 +30,7 @@ use sbc_core::token::ClusterKey;
 
 use event::{Event, Queued};
 pub(crate) use event::{Fault, Net};
+pub(crate) use lost::Answered;
 
 use crate::invariants::{media_where_it_is_open, no_anycast_leak};
 use crate::phone::{LegState, Phone};
@@ -69,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) life: u32,
     /// Its links are not up before.
     links_at: u64,
+    /// Since when it has neither the log nor a peer, µs.
+    apart_since: Option<u64>,
     /// Since when it has not heard each node.
     unheard: Vec<Option<u64>>,
     pub(crate) unicast: SocketAddr,
@@ -157,6 +161,8 @@ pub(crate) struct World {
     pub(crate) killed_at: Vec<u64>,
     /// Calls that the log had not heard of when a node died.
     pub(crate) unrecorded: BTreeSet<usize>,
+    /// Answers that callers were sent, by Call-ID, node and its life.
+    pub(crate) answers: BTreeMap<(String, usize, u32), Answered>,
     key: ClusterKey,
     pub(crate) config: Arc<ClusterConfig>,
     /// The wall clocks are off by so much.
@@ -259,6 +265,7 @@ impl World {
             victims: BTreeSet::new(),
             killed_at: Vec::new(),
             unrecorded: BTreeSet::new(),
+            answers: BTreeMap::new(),
             key,
             config,
             wall_off_ms: 0,
@@ -638,6 +645,7 @@ fn make_node(i: usize, count: usize, key: &ClusterKey, config: &Arc<ClusterConfi
         frozen: 0,
         life: 1,
         links_at: 0,
+        apart_since: None,
         unheard: vec![None; count],
         unicast,
         core,

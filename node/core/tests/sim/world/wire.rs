@@ -69,6 +69,7 @@ impl World {
         let ours = [(Realm::External, n.unicast), (Realm::External, n.unicast6), (Realm::Core, n.core), (Realm::Core, n.core6)];
         media_where_it_is_open::scan(&mut self.violations, &ours.map(|(realm, at)| (at.ip(), realm)), &bytes);
         self.scan_for_leaks(&bytes);
+        self.note_answer(i, to, &bytes);
         if self.unreachable == Some(to) {
             return self.push(self.now + 1, Event::SendFailed { node: i, id: transmit.id });
         }
