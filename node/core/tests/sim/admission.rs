@@ -8,11 +8,11 @@ use sbc_core::sip::{Message, Method};
 use sbc_core::store_pb::command::Kind;
 use sbc_core::store_pb::{Block, Unblock};
 
-use crate::far::{Far, sdp, wait};
 use crate::invariants;
 use crate::phone::LegState;
 use crate::plan::{Plan, Who};
-use crate::stage::{SOURCE, Stage, URI};
+use crate::rig::far::{Far, sdp};
+use crate::rig::{Rig, SOURCE, URI};
 use crate::world::{Net, World, addr};
 
 /// The call stands by then, ms; it ends at 20 s.
@@ -509,16 +509,16 @@ fn ac_44_emergency_invites_wait_apart_from_the_others() {
 #[test]
 fn ac_44_what_belongs_to_an_emergency_call_waits_apart() {
     for (uri, apart) in [(URI, true), ("sip:5551234@198.18.112.112", false)] {
-        let mut s = Stage::with(false, |config| {
+        let mut s = Rig::by_with(Transport::Udp, |config| {
             let trunks = config.routes[0].trunks.clone();
             config.routes.push(Route { name: "others".into(), matches: Vec::new(), trunks });
         });
         let mut invite = Far::at(SOURCE).initial(&Method::Invite, uri, "x", 1);
         invite.set_body(Some("application/sdp"), sdp());
-        s.dials(&invite);
-        let (asked, _) = s.invite.clone().expect("dialled");
+        s.dials_draft(&invite);
+        let (asked, _) = s.asked.clone().expect("dialled");
         let ok = asked.response(200, None).encode().expect("well formed");
-        let urgency = |s: &Stage, node: usize, role, payload: &Bytes| {
+        let urgency = |s: &Rig, node: usize, role, payload: &Bytes| {
             let path = Path { role, transport: Transport::Udp, local: s.w.anycast, remote: addr(SOURCE), flow: None };
             s.w.nodes[node].sbc.urgency(&path, payload).0
         };
@@ -526,11 +526,11 @@ fn ac_44_what_belongs_to_an_emergency_call_waits_apart() {
         let access = if apart { Urgency::EmergencyCaller } else { Urgency::Underway };
         assert_eq!(urgency(&s, 0, AddressRole::Core, &ok), core, "{uri}");
         assert_eq!(urgency(&s, 1, AddressRole::Core, &ok), Urgency::Core, "no request of that node");
-        s.answers(|_| ()).expect("a 200");
+        s.psap_answers(|_| ()).expect("a 200");
         let ack = s.within(&Method::Ack, 1).encode().expect("well formed");
         assert_eq!(urgency(&s, 0, AddressRole::Unicast, &ack), access, "{uri}");
-        s.acks();
-        wait(&mut s.w, 200);
+        s.acknowledges();
+        s.advance(200);
         let bye = s.within(&Method::Bye, 2).encode().expect("well formed");
         assert_eq!(urgency(&s, 1, AddressRole::Anycast, &bye), access, "{uri}: the log knows it");
         let reinvite = s.within(&Method::Invite, 3).encode().expect("well formed");
@@ -541,13 +541,13 @@ fn ac_44_what_belongs_to_an_emergency_call_waits_apart() {
 /// A thousand timers that are due at once do not keep what comes in meanwhile waiting: they fire a few at a time.
 #[test]
 fn timers_fire_in_bites() {
-    let mut s = Stage::with(false, |config| config.settings.emergency_source_rate = 0);
+    let mut s = Rig::by_with(Transport::Udp, |config| config.settings.emergency_source_rate = 0);
     for n in 0..2000 {
         let call_id = format!("many{n}");
         let invite = Far::at(SOURCE).initial(&Method::Invite, URI, &call_id, 1);
-        s.put_raw(invite.encode().expect("well formed"));
+        s.send_raw(invite.encode().expect("well formed"));
     }
-    wait(&mut s.w, 50);
+    s.advance(50);
     let node = &mut s.w.nodes[0].sbc;
     let late = sbc_core::time::Now { mono: sbc_core::time::Instant::from_micros(60_000_000), ..Default::default() };
     let mut fired = Vec::new();

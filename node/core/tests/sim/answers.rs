@@ -5,8 +5,8 @@ use sbc_core::io::{Counter, DropReason};
 use sbc_core::policy::{ClusterConfig, Route, RouteMatch};
 use sbc_core::sip::Method;
 
-use crate::far::Far;
 use crate::plan::{Plan, Who};
+use crate::rig::far::Far;
 use crate::world::{Net, World, addr};
 
 /// Requests in a row against a limit of two a second: two seconds' worth get through.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use sbc_core::auth::{AuthHeader, Hash, Secret, challenges};
 use sbc_core::io::{AuthOutcome, ClaimOutcome, Counter};
-use sbc_core::policy::{Challenger, ClusterConfig, Credentials, MisroutePolicy, Route, RouteMatch, User};
+use sbc_core::policy::{Challenger, ClusterConfig, Credentials, Route, RouteMatch, User};
 use sbc_core::sip::{HeaderId, Message, Method};
 
-use crate::far::{Far, sdp, wait};
-use crate::world::{Fault, Net, World, addr, config};
+use crate::rig::far::{sdp, wait};
+use crate::rig::{CALLER, Far, PSAP, Rig, URI};
+use crate::world::{Fault, World, addr};
 
-const URI: &str = "sip:112@198.18.112.112";
 const CLERK: &str = "sip:clerk@198.18.112.112";
 
 fn secret(content: &str) -> Secret {
@@ -21,19 +21,15 @@ fn secret(content: &str) -> Secret {
 
 /// The PSAP is at 198.18.20.9, where no phone is; `clerk` is no emergency.
 fn by_hand(change: impl FnOnce(&mut ClusterConfig)) -> World {
-    let mut config = config(MisroutePolicy::Relay, false);
-    config.trunks[1].targets[0].host.host = "198.18.20.9".into();
-    config.routes.push(Route {
-        name: "clerk".into(),
-        matches: vec![RouteMatch::User("clerk".into())],
-        trunks: vec!["psap".into()],
-    });
-    change(&mut config);
-    let mut world = World::with_config(3, 3, Vec::new(), Net::calm(), |_| config);
-    world.sent = Some(Vec::new());
-    world.trace = std::env::var_os("SIM_TRACE").is_some();
-    world.run_until(100);
-    world
+    Rig::build(3, Far::at(CALLER), |config| {
+        config.routes.push(Route {
+            name: "clerk".into(),
+            matches: vec![RouteMatch::User("clerk".into())],
+            trunks: vec!["psap".into()],
+        });
+        change(config);
+    })
+    .w
 }
 
 fn challenged(asks: AuthHeader) -> World {
@@ -69,7 +65,7 @@ fn response_to(challenge: &Message, password: &str, method: &str, uri: &str, cou
 fn ac_29_a_challenge_is_answered_at_another_node() {
     for (asks, other) in [(AuthHeader::User, AuthHeader::Proxy), (AuthHeader::Proxy, AuthHeader::User)] {
         let mut w = challenged(asks);
-        let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+        let (mut caller, mut psap) = (Far::at(CALLER), Far::at(PSAP));
         let mut first = caller.initial(&Method::Invite, CLERK, "x", 1);
         let anycast = w.anycast;
         caller.put(&mut w, &mut first, anycast, &[]);
@@ -106,7 +102,7 @@ fn ac_29_a_challenge_is_answered_at_another_node() {
 #[test]
 fn wrong_replayed_and_stale_answers_are_challenged_again() {
     let mut w = challenged(AuthHeader::User);
-    let mut caller = Far::at("198.18.10.9:5060");
+    let mut caller = Far::at(CALLER);
     let anycast = w.anycast;
     let ask = |w: &mut World, caller: &mut Far, id: &str, cseq, authorization: Option<&str>| {
         let mut draft = caller.initial(&Method::Invite, CLERK, id, cseq);
@@ -134,7 +130,7 @@ fn wrong_replayed_and_stale_answers_are_challenged_again() {
 #[test]
 fn emergency_calls_are_never_challenged() {
     let mut w = challenged(AuthHeader::User);
-    let (caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+    let (caller, mut psap) = (Far::at(CALLER), Far::at(PSAP));
     let anycast = w.anycast;
     for (id, fields) in [("a", vec![]), ("b", vec![("Authorization", "Digest realm=\"sbc\", username=\"bob\"")])] {
         caller.put(&mut w, &mut caller.initial(&Method::Invite, URI, id, 1), anycast, &fields);
@@ -150,7 +146,7 @@ const ASKS: &str = "Digest realm=\"psap\", nonce=\"n1\", qop=\"auth\", algorithm
 #[test]
 fn a_challenge_of_the_called_side_is_answered() {
     let mut w = with_credentials();
-    let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+    let (mut caller, mut psap) = (Far::at(CALLER), Far::at(PSAP));
     let anycast = w.anycast;
     let mut invite = caller.initial(&Method::Invite, URI, "x", 1);
     invite.set_body(Some("application/sdp"), sdp());
@@ -222,7 +218,7 @@ fn two_realms_and_a_refusal() {
     let mut w = by_hand(|c| {
         c.trunks[1].auth.credentials = Some(Credentials { username: "sbc".into(), secret: secret("hunter2"), realm: None });
     });
-    let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+    let (mut caller, mut psap) = (Far::at(CALLER), Far::at(PSAP));
     let anycast = w.anycast;
     caller.put(&mut w, &mut caller.initial(&Method::Invite, URI, "x", 1), anycast, &[]);
     wait(&mut w, 50);
@@ -247,7 +243,7 @@ fn two_realms_and_a_refusal() {
 #[test]
 fn a_challenge_that_is_not_ours_goes_to_the_caller() {
     for (mut w, realm) in [(by_hand(|_| ()), "psap"), (with_credentials(), "elsewhere")] {
-        let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+        let (mut caller, mut psap) = (Far::at(CALLER), Far::at(PSAP));
         let anycast = w.anycast;
         caller.put(&mut w, &mut caller.initial(&Method::Invite, URI, "x", 1), anycast, &[]);
         wait(&mut w, 50);
@@ -267,7 +263,7 @@ fn two_nodes_answer_a_challenge_with_the_same_identity() {
     w.net.peer_loss = 1000;
     w.no_quorum = true;
     w.run_until(4000);
-    let (caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+    let (caller, mut psap) = (Far::at(CALLER), Far::at(PSAP));
     let anycast = w.anycast;
     let mut invite = caller.initial(&Method::Invite, URI, "x", 1);
     caller.put(&mut w, &mut invite, anycast, &[]);
@@ -296,7 +292,7 @@ fn two_nodes_answer_a_challenge_with_the_same_identity() {
 fn a_challenge_to_a_request_outside_of_calls_is_answered() {
     for method in [Method::Message, Method::Publish, Method::Subscribe] {
         let mut w = with_credentials();
-        let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+        let (mut caller, mut psap) = (Far::at(CALLER), Far::at(PSAP));
         let anycast = w.anycast;
         for (id, right) in [("x", true), ("y", false)] {
             let mut draft = caller.initial(&method, URI, id, 1);
@@ -345,7 +341,7 @@ fn a_challenge_to_a_request_outside_of_calls_is_answered() {
 #[test]
 fn a_challenge_outside_of_calls_that_is_not_ours_crosses() {
     let mut w = by_hand(|_| ());
-    let (mut caller, mut psap) = (Far::at("198.18.10.9:5060"), Far::at("198.18.20.9:5060"));
+    let (mut caller, mut psap) = (Far::at(CALLER), Far::at(PSAP));
     let anycast = w.anycast;
     caller.put(&mut w, &mut caller.initial(&Method::Message, URI, "x", 1), anycast, &[]);
     wait(&mut w, 50);

@@ -1,11 +1,11 @@
 //! The plain call, without any fault.
 
+use sbc_core::io::Transport;
 use sbc_core::sip::Method;
 
-use crate::far::wait;
 use crate::invariants;
 use crate::plan::Plan;
-use crate::stage::{PSAP, Stage};
+use crate::rig::{PSAP, Rig};
 use crate::world::{Net, World};
 
 fn run(nodes: usize) -> World {
@@ -61,19 +61,19 @@ fn three_nodes_carry_a_call() {
 /// RFC 5407 §3.2.1: both hang up at once. The answer to our BYE may be read before the BYE that it crossed: they take two sockets.
 #[test]
 fn a_bye_that_crossed_ours_is_answered_after_ours_was() {
-    let mut s = Stage::stands(false);
+    let mut s = Rig::stands(Transport::Udp);
     s.got();
-    s.psap_asks(PSAP, &Method::Bye, |_| ());
+    s.psap_requests(PSAP, &Method::Bye, |_| ());
     let (ours, _) = s.got_request(&Method::Bye);
-    s.put(&ours.response(200, None));
+    s.send(&ours.response(200, None));
     let crossed = s.within(&Method::Bye, 3);
-    s.put(&crossed);
-    let answer = |s: &mut Stage| s.got().into_iter().find_map(|(m, _)| m.status());
+    s.send(&crossed);
+    let answer = |s: &mut Rig| s.got().into_iter().find_map(|(m, _)| m.status());
     assert_eq!(answer(&mut s), Some(200));
     // Timer K has run out by then: the dialog is no more.
-    wait(&mut s.w, 6000);
+    s.advance(6000);
     let late = s.within(&Method::Bye, 4);
-    s.put(&late);
+    s.send(&late);
     assert_eq!(answer(&mut s), Some(481));
     s.calm();
 }

@@ -9,7 +9,7 @@ use sbc_core::routing;
 use sbc_core::sip::{HeaderId, Message, Method, Uri};
 use sbc_core::store_pb::{Block, command::Kind};
 
-use crate::far::{Far, sdp, wait};
+use crate::rig::far::{Far, sdp, wait};
 use crate::world::{Net, World, addr};
 
 const PSAP: &str = "198.18.20.9:5060";

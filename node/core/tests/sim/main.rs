@@ -3,6 +3,7 @@
 //! `SIM_SEED=<seed> cargo test -p sbc-core --test sim -- one_seed --nocapture`.
 //! `SIM_SEEDS=<count> SIM_FIRST=<seed>` runs others than the ordinary ones.
 
+mod addresses;
 mod admission;
 mod answers;
 mod auth;
@@ -16,25 +17,26 @@ mod early;
 mod emergency;
 mod explained;
 mod failover;
-mod far;
 mod invariants;
 mod legs;
 mod loops;
 mod neighbours;
 mod outage;
+mod overtaken;
 mod pages;
 mod phone;
 mod plan;
 mod quiet;
 mod redirects;
 mod refreshed;
+mod repeated;
 mod restart;
 mod restored;
+mod rig;
 mod rng;
 mod scenario;
 mod secure;
 mod seeds;
-mod stage;
 mod subscription_ways;
 mod subscriptions;
 mod timer_c;

@@ -6,7 +6,7 @@ use sbc_core::ids::NodeId;
 use sbc_core::io::NodeState;
 use sbc_core::sip::{HeaderId, Message, Method};
 
-use crate::far::{Far, wait};
+use crate::rig::far::{Far, wait};
 use crate::world::{Fault, Net, World};
 
 const STATE: &str = "X-SBC-State";

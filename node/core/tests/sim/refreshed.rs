@@ -1,9 +1,10 @@
 //! Where a far end is and what it is, by the Contact of its re-INVITE: from its acceptance on, and not before (RFC 3261 §12.2.2, §14.1).
 
+use sbc_core::io::Transport;
 use sbc_core::sip::{HeaderId, Message, Method};
 
-use crate::far::{sdp, wait};
-use crate::stage::{LISTENS, PSAP, Stage};
+use crate::rig::far::sdp;
+use crate::rig::{LISTENS, PSAP, Rig};
 
 /// Where the far end says that it is now, and a feature that it says it has.
 const MOVED: [&str; 2] = ["198.18.10.9:5099", "198.18.20.9:5099"];
@@ -17,18 +18,18 @@ enum Outcome {
 }
 
 /// A call of which the caller has asked to be somewhere else.
-fn caller_moves(outcome: Outcome) -> Stage {
-    let mut s = Stage::stands(false);
-    let asked = s.asks(&Method::Invite, |d| {
+fn caller_moves(outcome: Outcome) -> Rig {
+    let mut s = Rig::stands(Transport::Udp);
+    let asked = s.requests(&Method::Invite, |d| {
         d.set(HeaderId::Contact, format!("<sip:far@{}>;{FEATURE}", MOVED[0]));
     });
     let asked = (asked[0].0.clone(), (asked[0].1.ip(), 5060).into());
     assert!(asked.0.first(HeaderId::Contact).is_some_and(|c| c.contains(FEATURE)), "it is offered");
     match outcome {
         Outcome::Is(status) => s.psap.answer(&mut s.w, &asked, status, &[]),
-        Outcome::Silence => wait(&mut s.w, 40_000),
+        Outcome::Silence => s.advance(40_000),
     }
-    wait(&mut s.w, 30);
+    s.advance(30);
     let told = s.got().iter().filter_map(|(m, _)| m.status()).max();
     match outcome {
         Outcome::Is(status) => assert_eq!(told, Some(status)),
@@ -36,7 +37,7 @@ fn caller_moves(outcome: Outcome) -> Stage {
     }
     if outcome == Outcome::Is(200) {
         let ack = s.within(&Method::Ack, s.cseq);
-        s.put(&ack);
+        s.send(&ack);
     }
     s.psap.inbox(&s.w);
     s
@@ -48,17 +49,17 @@ fn a_callers_contact_counts_from_its_acceptance_on() {
         let moved = outcome == Outcome::Is(200);
         let mut s = caller_moves(outcome);
         // An answer that says nothing new of the caller: our Contact says what is known.
-        s.psap_asks(PSAP, &Method::Invite, |_| ());
+        s.psap_requests(PSAP, &Method::Invite, |_| ());
         let (asked, _) = s.got_request(&Method::Invite);
         let uri = format!("sip:far@{}", if moved { MOVED[0] } else { LISTENS });
         assert_eq!(asked.request_uri(), Some(&*uri), "{outcome:?}");
         let mut ok = asked.response(200, None);
         ok.set_body(Some("application/sdp"), sdp());
-        s.put(&ok);
+        s.send(&ok);
         let answer = s.psap.response(&s.w, &Method::Invite);
         let contact = answer.first(HeaderId::Contact).expect("a 2xx has one");
         assert_eq!((answer.status(), contact.contains(FEATURE)), (Some(200), moved), "{outcome:?}: {contact}");
-        s.psap_asks(PSAP, &Method::Bye, |_| ());
+        s.psap_requests(PSAP, &Method::Bye, |_| ());
         assert_eq!(s.got_request(&Method::Bye).0.request_uri(), Some(&*uri), "{outcome:?}");
         s.calm();
     }
@@ -68,25 +69,25 @@ fn a_callers_contact_counts_from_its_acceptance_on() {
 fn a_psaps_contact_counts_from_its_acceptance_on() {
     for outcome in [Outcome::Is(200), Outcome::Is(488), Outcome::Silence] {
         let moved = outcome == Outcome::Is(200);
-        let mut s = Stage::stands(false);
-        s.psap_asks(PSAP, &Method::Invite, |d| {
+        let mut s = Rig::stands(Transport::Udp);
+        s.psap_requests(PSAP, &Method::Invite, |d| {
             d.set(HeaderId::Contact, format!("<sip:far@{}>;{FEATURE}", MOVED[1]));
         });
         let (asked, _) = s.got_request(&Method::Invite);
         match outcome {
-            Outcome::Silence => wait(&mut s.w, 40_000),
+            Outcome::Silence => s.advance(40_000),
             Outcome::Is(status) => {
                 let mut answer = asked.response(status, None);
                 if status == 200 {
                     answer.push(HeaderId::Contact, format!("<sip:far@{LISTENS}>"));
                     answer.set_body(Some("application/sdp"), sdp());
                 }
-                s.put(&answer);
+                s.send(&answer);
             }
         }
         s.got();
         s.psap.inbox(&s.w);
-        s.asks(&Method::Info, |_| ());
+        s.requests(&Method::Info, |_| ());
         // By its Request-URI, wherever it goes.
         let mut sent = s.w.sent.as_ref().expect("recorded").iter().rev();
         let info = sent.find(|m| m.node.is_some() && m.bytes.starts_with(b"INFO ")).expect("it crosses");

@@ -6,14 +6,13 @@ use sbc_core::io::Transport;
 use sbc_core::sip::{Draft, HeaderId, Message, Method};
 use sbc_core::store_pb::{Cdr, EventKind, LegRecord};
 
-use crate::far::wait;
 use crate::invariants::no_call_left_over;
-use crate::stage::{PSAP, Stage};
-use crate::world::{Fault, Sent, UNIX, World};
+use crate::rig::{PSAP, Rig};
+use crate::world::{Sent, UNIX, World};
 
 /// A call that stands at the first node, in a log of this version.
-fn stands(tcp: bool) -> Stage {
-    let mut s = Stage::new(tcp);
+fn stands(transport: Transport) -> Rig {
+    let mut s = Rig::by(transport);
     s.w.raise_level();
     s.established(|_| (), |_| ())
 }
@@ -22,17 +21,11 @@ fn now_ms(w: &World) -> u64 {
     w.now / 1000
 }
 
-fn kill(s: &mut Stage) {
-    let at = now_ms(&s.w) + 1;
-    s.w.fault_at(at, Fault::Kill(0));
-    wait(&mut s.w, 10);
+fn kill(s: &mut Rig) {
+    s.die(0);
+    s.advance(9);
     s.got();
     s.psap.inbox(&s.w);
-}
-
-fn start(s: &mut Stage) {
-    let at = now_ms(&s.w) + 1;
-    s.w.fault_at(at, Fault::Restart(0));
 }
 
 fn events(w: &World, node: usize) -> Vec<(EventKind, u64)> {
@@ -59,8 +52,8 @@ fn cdr(w: &World, node: usize) -> Cdr {
     (**cdr).clone()
 }
 
-fn at_rest(s: &mut Stage) {
-    wait(&mut s.w, 70_000);
+fn at_rest(s: &mut Rig) {
+    s.advance(70_000);
     let mut wrong = s.w.violations.clone();
     no_call_left_over::check(&s.w, &mut wrong);
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -79,21 +72,21 @@ fn is_farewell(bye: &Message, leg: &LegRecord) {
 
 #[test]
 fn both_far_ends_get_a_bye_and_the_record_the_time_of_the_death() {
-    let mut s = stands(false);
+    let mut s = stands(Transport::Udp);
     let [caller, callee] = records(&s.w, 1);
     kill(&mut s);
-    wait(&mut s.w, 5000);
+    s.advance(5000);
     let down = events(&s.w, 1).into_iter().filter(|(kind, _)| *kind == EventKind::NodeDown).collect::<Vec<_>>();
     let [(_, down)] = down[..] else { panic!("{down:?}") };
     assert!(down > UNIX + now_ms(&s.w) - 2500, "at once");
     assert!(lost(&s.w, 1).1 && lost(&s.w, 2).1, "its calls are shown so");
-    wait(&mut s.w, 20_000);
+    s.advance(20_000);
     assert!(s.got().is_empty() && s.psap.inbox(&s.w).is_empty(), "nobody else speaks for it");
-    start(&mut s);
-    wait(&mut s.w, 1500);
+    s.start(0);
+    s.advance(1500);
     let (bye, _) = callers_bye(&mut s);
     is_farewell(&bye, &caller);
-    let (bye, from) = s.psap_request(&Method::Bye);
+    let (bye, from) = s.psap_got_request(&Method::Bye);
     is_farewell(&bye, &callee);
     assert_eq!(from, s.w.nodes[0].core);
     s.psap.answer(&mut s.w, &(bye, from), 200, &[]);
@@ -107,17 +100,17 @@ fn both_far_ends_get_a_bye_and_the_record_the_time_of_the_death() {
 
 #[test]
 fn one_that_is_back_at_once_does_the_same() {
-    let mut s = stands(true);
+    let mut s = stands(Transport::Tcp);
     kill(&mut s);
     let died = UNIX + now_ms(&s.w);
-    start(&mut s);
-    wait(&mut s.w, 1500);
+    s.start(0);
+    s.advance(1500);
     assert!(!events(&s.w, 1).iter().any(|(kind, _)| *kind == EventKind::NodeDown));
     // The caller's connection is gone with the process: by its Contact.
     let (bye, sent) = callers_bye(&mut s);
     assert_eq!((sent.to.port(), sent.stream.map(|(transport, flow, _)| (transport, flow))), (5070, Some((Transport::Tcp, None))));
     assert!(bye.first(HeaderId::Reason).is_some());
-    s.psap_request(&Method::Bye);
+    s.psap_got_request(&Method::Bye);
     at_rest(&mut s);
     let ended = cdr(&s.w, 2).ended_unix_ms;
     assert!((died..died + 40_000).contains(&ended));
@@ -125,37 +118,37 @@ fn one_that_is_back_at_once_does_the_same() {
 
 #[test]
 fn nothing_is_said_before_the_log_has_said_whose_it_is() {
-    let mut s = stands(false);
+    let mut s = stands(Transport::Udp);
     kill(&mut s);
-    wait(&mut s.w, 5000);
-    s.w.fault_at(now_ms(&s.w) + 1, Fault::CutLog(0));
-    wait(&mut s.w, 10);
-    start(&mut s);
-    wait(&mut s.w, 10_000);
+    s.advance(5000);
+    s.lose_log(0);
+    s.advance(10);
+    s.start(0);
+    s.advance(10_000);
     assert!(s.got().is_empty() && s.psap.inbox(&s.w).is_empty());
-    s.w.fault_at(now_ms(&s.w) + 1, Fault::HealLog(0));
-    wait(&mut s.w, 3000);
+    s.regain_log(0);
+    s.advance(3000);
     callers_bye(&mut s);
-    s.psap_request(&Method::Bye);
+    s.psap_got_request(&Method::Bye);
     at_rest(&mut s);
 }
 
 #[test]
 fn a_node_that_was_cut_off_keeps_its_calls() {
-    let mut s = stands(false);
-    s.w.fault_at(now_ms(&s.w) + 1, Fault::Cut(0));
-    wait(&mut s.w, 6000);
+    let mut s = stands(Transport::Udp);
+    s.isolate(0);
+    s.advance(6000);
     assert!(lost(&s.w, 1).1);
-    s.w.fault_at(now_ms(&s.w) + 1, Fault::Heal(0));
-    wait(&mut s.w, 3000);
+    s.rejoin(0);
+    s.advance(3000);
     let kinds: Vec<EventKind> = events(&s.w, 1).into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(kinds[kinds.len() - 2..], [EventKind::NodeDown, EventKind::NodeBack]);
     assert!(!lost(&s.w, 0).1 && !lost(&s.w, 1).1);
     assert!(s.got().is_empty() && s.psap.inbox(&s.w).is_empty());
     // Its end is its own, with its own time.
     let bye = s.within(&Method::Bye, 2);
-    s.put(&bye);
-    let (bye, from) = s.psap_request(&Method::Bye);
+    s.send(&bye);
+    let (bye, from) = s.psap_got_request(&Method::Bye);
     s.psap.answer(&mut s.w, &(bye, from), 200, &[]);
     let ended = UNIX + now_ms(&s.w);
     at_rest(&mut s);
@@ -164,7 +157,7 @@ fn a_node_that_was_cut_off_keeps_its_calls() {
 
 /// The first of the BYEs that the caller got, which repeat themselves.
 #[track_caller]
-fn callers_bye(s: &mut Stage) -> (Message, Sent) {
+fn callers_bye(s: &mut Rig) -> (Message, Sent) {
     s.got().into_iter().find(|(m, _)| m.is_request() && m.method() == &Method::Bye).expect("a BYE to the caller")
 }
 
@@ -182,23 +175,23 @@ fn from_psap(leg: &LegRecord, method: &Method, cseq: u32) -> Draft {
 
 #[test]
 fn a_far_end_that_speaks_meanwhile_hears_503_and_then_481() {
-    let mut s = stands(false);
+    let mut s = stands(Transport::Udp);
     let [_, callee] = records(&s.w, 1);
     kill(&mut s);
-    wait(&mut s.w, 5000);
+    s.advance(5000);
     for (node, cseq) in [(1, 10), (2, 11)] {
         let to = s.w.nodes[node].core;
         s.psap.put(&mut s.w, &mut from_psap(&callee, &Method::Info, cseq), to, &[]);
-        wait(&mut s.w, 50);
+        s.advance(50);
         assert_eq!(s.psap.response(&s.w, &Method::Info).status(), Some(503));
     }
-    start(&mut s);
+    s.start(0);
     // The log has it, and the far ends are about to be told.
-    wait(&mut s.w, 500);
+    s.advance(500);
     for (node, cseq) in [(0, 12), (1, 13)] {
         let to = s.w.nodes[node].core;
         s.psap.put(&mut s.w, &mut from_psap(&callee, &Method::Info, cseq), to, &[]);
-        wait(&mut s.w, 50);
+        s.advance(50);
         assert_eq!(s.psap.response(&s.w, &Method::Info).status(), Some(503), "node {node}");
     }
     at_rest(&mut s);
@@ -206,19 +199,19 @@ fn a_far_end_that_speaks_meanwhile_hears_503_and_then_481() {
     for (node, cseq) in [(0, 14), (1, 15)] {
         let to = s.w.nodes[node].core;
         s.psap.put(&mut s.w, &mut from_psap(&callee, &Method::Info, cseq), to, &[]);
-        wait(&mut s.w, 50);
+        s.advance(50);
         assert_eq!(s.psap.response(&s.w, &Method::Info).status(), Some(481), "node {node}");
     }
 }
 
 #[test]
 fn a_far_end_that_hangs_up_meanwhile_is_believed_and_the_other_one_told() {
-    let mut s = stands(false);
+    let mut s = stands(Transport::Udp);
     let [_, callee] = records(&s.w, 1);
     kill(&mut s);
-    wait(&mut s.w, 5000);
-    start(&mut s);
-    wait(&mut s.w, 1000);
+    s.advance(5000);
+    s.start(0);
+    s.advance(1000);
     // Who has not both tags is not believed.
     let [caller, _] = records(&s.w, 1);
     for (node, wrong) in [
@@ -227,12 +220,12 @@ fn a_far_end_that_hangs_up_meanwhile_is_believed_and_the_other_one_told() {
     ] {
         let to = s.w.nodes[node].core;
         s.psap.put(&mut s.w, &mut from_psap(&wrong, &Method::Bye, 8 + u32::try_from(node).expect("few")), to, &[]);
-        wait(&mut s.w, 20);
+        s.advance(20);
         assert_ne!(s.psap.response(&s.w, &Method::Bye).status(), Some(200), "node {node}");
     }
     let to = s.w.nodes[2].core;
     s.psap.put(&mut s.w, &mut from_psap(&callee, &Method::Bye, 10), to, &[]);
-    wait(&mut s.w, 200);
+    s.advance(200);
     assert_eq!(s.psap.response(&s.w, &Method::Bye).status(), Some(200));
     callers_bye(&mut s);
     at_rest(&mut s);

@@ -3,10 +3,11 @@
 
 use std::net::SocketAddr;
 
+use sbc_core::io::Transport;
 use sbc_core::sip::{Draft, HeaderId, Message, Method, is_keepalive};
 
-use crate::far::{sdp, wait};
-use crate::stage::{LISTENS, PSAP, Stage};
+use crate::rig::far::sdp;
+use crate::rig::{LISTENS, PSAP, Rig};
 
 /// What no record tells yet, and where it shows. The issue on survival empties it.
 const CANNOT: [(&str, &str); 3] = [
@@ -16,20 +17,20 @@ const CANNOT: [(&str, &str); 3] = [
 ];
 
 /// A call as both far ends asked for it.
-type Call = (&'static str, bool, fn(&mut Draft), fn(&mut Draft));
+type Call = (&'static str, Transport, fn(&mut Draft), fn(&mut Draft));
 
 const CALLS: [Call; 6] = [
-    ("plain", false, |_| (), |_| ()),
-    ("by TCP", true, |_| (), |_| ()),
+    ("plain", Transport::Udp, |_| (), |_| ()),
+    ("by TCP", Transport::Tcp, |_| (), |_| ()),
     (
         "through proxies",
-        false,
+        Transport::Udp,
         |invite| record_route(invite, "<sip:p1.example;lr>"),
         |ok| record_route(ok, "<sip:198.18.20.8;lr>"),
     ),
-    ("with session timers", false, timers, timers),
-    ("with Session-ID", false, |i| session_id(i, 'a'), |o| session_id(o, 'b')),
-    ("with parameters of Contacts", false, |i| contact(i, LISTENS), |o| contact(o, PSAP)),
+    ("with session timers", Transport::Udp, timers, timers),
+    ("with Session-ID", Transport::Udp, |i| session_id(i, 'a'), |o| session_id(o, 'b')),
+    ("with parameters of Contacts", Transport::Udp, |i| contact(i, LISTENS), |o| contact(o, PSAP)),
 ];
 
 fn record_route(draft: &mut Draft, value: &str) {
@@ -52,7 +53,7 @@ fn contact(draft: &mut Draft, at: &str) {
 }
 
 /// What is asked next, and answered.
-type Next = (&'static str, fn(&mut Stage));
+type Next = (&'static str, fn(&mut Rig));
 
 const NEXT: [Next; 9] = [
     ("the caller hangs up", |s| answered(s, &Method::Bye, |_| ())),
@@ -64,13 +65,13 @@ const NEXT: [Next; 9] = [
     ("re-INVITE of the caller", |s| {
         answered(s, &Method::Invite, |_| ());
         let ack = s.within(&Method::Ack, s.cseq);
-        s.put(&ack);
+        s.send(&ack);
     }),
     ("re-INVITE of the PSAP", |s| answered_to_psap(s, &Method::Invite)),
     ("BYE with another tag", |s| {
         let mut bye = s.within(&Method::Bye, 77);
         bye.set(HeaderId::From, "<sip:far@198.18.10.9:40001>;tag=else");
-        s.put(&bye);
+        s.send(&bye);
     }),
 ];
 
@@ -79,8 +80,8 @@ fn text(draft: &mut Draft) {
 }
 
 /// The caller asks, and the PSAP takes whatever comes of it.
-fn answered(s: &mut Stage, method: &Method, change: fn(&mut Draft)) {
-    let got = s.asks(method, change);
+fn answered(s: &mut Rig, method: &Method, change: fn(&mut Draft)) {
+    let got = s.requests(method, change);
     for request in got.iter().filter(|(m, _)| m.is_request() && m.method() == method) {
         let mut ok = request.0.response(200, None);
         if method == &Method::Invite {
@@ -90,13 +91,13 @@ fn answered(s: &mut Stage, method: &Method, change: fn(&mut Draft)) {
         let to = SocketAddr::new(request.1.ip(), 5060);
         s.psap.put(&mut s.w, &mut ok, to, &[]);
     }
-    wait(&mut s.w, 200);
+    s.advance(200);
 }
 
 /// The PSAP asks, and the caller takes whatever comes of it.
-fn answered_to_psap(s: &mut Stage, method: &Method) {
+fn answered_to_psap(s: &mut Rig, method: &Method) {
     s.got();
-    s.psap_asks(PSAP, method, |_| ());
+    s.psap_requests(PSAP, method, |_| ());
     let got: Vec<Message> = s.got().into_iter().map(|(m, _)| m).filter(|m| m.is_request() && m.method() == method).collect();
     for request in got {
         let mut ok = request.response(200, None);
@@ -104,13 +105,13 @@ fn answered_to_psap(s: &mut Stage, method: &Method) {
             ok.push(HeaderId::Contact, format!("<sip:far@{LISTENS}>"));
             ok.set_body(Some("application/sdp"), sdp());
         }
-        s.put(&ok);
+        s.send(&ok);
     }
-    wait(&mut s.w, 200);
+    s.advance(200);
 }
 
 /// Everything that nodes sent from there on, a message a line, without what is new in each: branches, and the numbers of our requests.
-fn sent(s: &Stage, from: usize) -> Vec<String> {
+fn sent(s: &Rig, from: usize) -> Vec<String> {
     let all = s.w.sent.as_ref().expect("recorded");
     let ours = all[from..].iter().filter(|m| m.node.is_some() && !is_keepalive(&m.bytes));
     ours.map(|m| format!("{} > {} by {:?}\n{}", m.from, m.to, m.stream, plain(&m.bytes))).collect()
@@ -135,9 +136,9 @@ fn plain(bytes: &[u8]) -> String {
 }
 
 /// The call, once as it is and once made again from its record.
-fn both((_, tcp, call, answer): Call) -> [Stage; 2] {
-    let original = Stage::new(tcp).established(call, answer);
-    let mut restored = Stage::new(tcp).established(call, answer);
+fn both((_, transport, call, answer): Call) -> [Rig; 2] {
+    let original = Rig::by(transport).established(call, answer);
+    let mut restored = Rig::by(transport).established(call, answer);
     let uid = restored.w.nodes[0].replica.read().expect("no panic while held").calls(None).next().expect("recorded").uid;
     let now = restored.w.time();
     assert!(restored.w.nodes[0].sbc.restore_call(now, uid), "the record is enough");
@@ -166,7 +167,7 @@ fn what_is_restored_is_counted_and_ends_as_the_original_does() {
     let [_, mut s] = both(CALLS[0]);
     assert_eq!(s.w.nodes[0].sbc.call_count(), 1);
     answered(&mut s, &Method::Bye, |_| ());
-    wait(&mut s.w, 40_000);
+    s.advance(40_000);
     s.calm();
     let replica = s.w.nodes[0].replica.read().expect("no panic while held");
     assert!(replica.calls(None).all(|call| !call.is_live()), "the log hears of its end");
@@ -176,13 +177,13 @@ fn what_is_restored_is_counted_and_ends_as_the_original_does() {
 
 #[test]
 fn what_is_not_answered_is_not_restored() {
-    let mut s = Stage::new(false);
-    let invite = s.initial();
-    s.dials(&invite);
-    wait(&mut s.w, 100);
+    let mut s = Rig::by(Transport::Udp);
+    let invite = s.invite_draft();
+    s.dials_draft(&invite);
+    s.advance(100);
     let uid = s.w.nodes[0].replica.read().expect("no panic while held").calls(None).next().expect("claimed").uid;
     let now = s.w.time();
     assert!(!s.w.nodes[0].sbc.restore_call(now, uid));
     assert_eq!(s.w.nodes[0].sbc.call_count(), 1, "the call goes on");
-    s.answers(|_| ()).expect("a 200");
+    s.psap_answers(|_| ()).expect("a 200");
 }

@@ -18,21 +18,21 @@ fn audio() -> String {
     offer("m=audio 7 RTP/AVP 8\r\n")
 }
 
-impl Scene {
+impl Rig {
     /// The caller's INVITE with such a body.
-    fn dials_body(mut self, content_type: &str, body: &str) -> Scene {
+    fn dials_body(mut self, content_type: &str, body: &str) -> Rig {
         let mut draft = self.caller.initial(&Method::Invite, URI, "x", 1);
         draft.set_body(Some(content_type).filter(|t| !t.is_empty()), Bytes::from(body.to_owned()));
         let anycast = self.w.anycast;
         self.caller.put(&mut self.w, &mut draft, anycast, &[]);
-        wait(&mut self.w, 50);
-        self.invite = Some(self.psap.request(&self.w, &Method::Invite));
+        self.advance(50);
+        self.asked = Some(self.psap.request(&self.w, &Method::Invite));
         self.caller.inbox(&self.w);
         self
     }
 
     fn at_psap(&self) -> &Message {
-        &self.invite.as_ref().expect("it was called").0
+        &self.asked.as_ref().expect("it was called").0
     }
 }
 
@@ -48,7 +48,7 @@ fn every_description_leads_here() {
         (MIXED, format!("{plain}{}--b--\r\n", part("", &audio())), 1),
         (MIXED, format!("{plain}{}", part("\r\n", &audio())), 1),
     ] {
-        let mut s = Scene::new("112").dials_body(content_type, &body);
+        let mut s = Rig::dialling("112").dials_body(content_type, &body);
         let got = text(s.at_psap());
         assert!(!got.contains(HIDDEN) && got.contains("help\r\n"), "{got}");
         assert_eq!(got.matches("c=IN IP4 198.18.").count(), body.matches("c=IN").count(), "{got}");
@@ -76,17 +76,17 @@ fn what_cannot_be_read_goes_past_us_both_ways() {
         ("multipart/mixed", format!("--b\r\nContent-Type: application/sdp\r\n\r\n{}\r\n--b--", audio())),
         ("application/sdp", "v=0\r\nm=audio nowhere\r\n".to_owned()),
     ] {
-        let mut s = Scene::new("112").dials_body(content_type, &body);
+        let mut s = Rig::dialling("112").dials_body(content_type, &body);
         assert_eq!(text(s.at_psap()), body);
         let ok = s.says_one(200, "a", &[], Some(10));
-        assert_eq!(text(&ok), String::from_utf8_lossy(&sdp(10)), "as the called side said it");
+        assert_eq!(text(&ok), String::from_utf8_lossy(&sdp_of(10)), "as the called side said it");
         assert_eq!((s.w.counted(Counter::Unread(UnreadOutcome::Unanchored)), s.w.counted(Counter::Unanchored("sos"))), (1, 1));
         s.acks(&ok, None);
         s.psap_got();
         s.calm();
     }
     // Lines that are none are left out.
-    let mut s = Scene::new("112").dials_body("application/sdp", &audio().replace("s=-\r\n", "s=-\r\nnonsense\r\n"));
+    let mut s = Rig::dialling("112").dials_body("application/sdp", &audio().replace("s=-\r\n", "s=-\r\nnonsense\r\n"));
     assert!(!text(s.at_psap()).contains("nonsense") && !text(s.at_psap()).contains(HIDDEN));
     let ok = s.says_one(200, "a", &[], Some(10));
     assert!(anchored(&ok, "198.18.0.1") && s.w.counted(Counter::Unread(UnreadOutcome::Repaired)) > 0);
@@ -116,7 +116,7 @@ fn media_that_are_no_rtp() {
         (Transparent, None, [true, true]),
         (Transparent, Some(Refuse), [false, false]),
     ] {
-        let scene = Scene::with("112", |c| {
+        let scene = Rig::dialling_with("112", |c| {
             for trunk in &mut c.trunks {
                 (trunk.topology, trunk.media) = (topology, MediaPolicy { tcp_media, ..MediaPolicy::default() });
             }
@@ -142,13 +142,13 @@ fn media_that_are_no_rtp() {
         // The called side takes all that it was offered.
         let answer = MANY.replace("actpass", "passive").replace("198.18.10.77", "198.18.20.9");
         let answer = format!("v=0\r\no=p 1 1 IN IP4 198.18.20.9\r\ns=-\r\nc=IN IP4 198.18.20.9\r\nt=0 0\r\n{answer}");
-        let invite = s.invite.clone().expect("it was called");
+        let invite = s.asked.clone().expect("it was called");
         let fields = [("Contact", "<sip:a@198.18.20.9:5060>")];
         let mut draft = invite.0.response(200, None);
         draft.set(HeaderId::To, format!("{};tag=a", invite.0.to()));
         draft.set_body(Some("application/sdp"), Bytes::from(answer));
         s.psap.put(&mut s.w, &mut draft, invite.1, &fields);
-        wait(&mut s.w, 20);
+        s.advance(20);
         let ok = s.caller_got().pop().expect("answered");
         let told = places(&text(&ok));
         let direct: Vec<bool> = told.iter().map(|(_, ip)| ip == "198.18.20.9").collect();

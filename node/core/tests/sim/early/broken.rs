@@ -21,7 +21,7 @@ fn ports(message: &Message) -> Vec<u16> {
 fn a_reinvite_that_nobody_can_read() {
     for number in ["112", "113"] {
         for method in [Method::Invite, Method::Update] {
-            let mut s = Scene::new(number).dials(&[], Some(7));
+            let mut s = Rig::dialling(number).dials(&[], Some(7));
             let ok = s.says_one(200, "a", &[], Some(10));
             s.acks(&ok, None);
             s.psap_got();
@@ -59,7 +59,7 @@ fn answers_with_other_lines_than_the_offer() {
         // To a line that the offer refused.
         (&[7, 0], &[10, 90], &[true, false], &[(0, 7, 10)]),
     ] {
-        let (mut s, ok) = Scene::answered(&[], &[]);
+        let (mut s, ok) = Rig::answered(&[], &[]);
         let asked = s.offers(&Method::Invite, &ok, &lines(offer)).pop().expect("passed on");
         let got = s.called_says(&asked, 200, &[], &lines(answer)).into_iter().find(|m| m.status() == Some(200)).expect("told");
         assert_eq!(ports(&got).iter().map(|port| *port != 0).collect::<Vec<_>>(), told);
@@ -78,7 +78,7 @@ fn answers_with_other_lines_than_the_offer() {
 #[test]
 fn a_2xx_without_an_answer() {
     for method in [Method::Invite, Method::Update] {
-        let (mut s, ok) = Scene::answered(&[], &[]);
+        let (mut s, ok) = Rig::answered(&[], &[]);
         let media = s.media();
         let asked = s.offers(&method, &ok, &lines(&[30])).pop().expect("passed on");
         let told = s.called_answers(&asked, 200, None).pop().expect("told");
@@ -91,7 +91,7 @@ fn a_2xx_without_an_answer() {
         s.calm();
     }
     // The same for the first one: a call without a description of the called side, which may follow.
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let ok = s.says_one(200, "a", &[], None);
     assert_eq!(methods(&s.psap_got()), ["ACK"]);
     s.acks(&ok, None);
@@ -104,7 +104,7 @@ fn a_2xx_without_an_answer() {
 /// RFC 3261 §13.2.2.4: the offer in a 2xx wants its answer in the ACK. Without one, the ACK goes on, and the offer has come to nothing.
 #[test]
 fn an_ack_without_the_answer() {
-    let (mut s, ok) = Scene::answered(&[], &[]);
+    let (mut s, ok) = Rig::answered(&[], &[]);
     let media = s.media();
     let asked = s.asks(&Method::Invite, &ok, &[], None).pop().expect("passed on");
     let told = s.called_answers(&asked, 200, Some(40)).pop().expect("told");
@@ -116,7 +116,7 @@ fn an_ack_without_the_answer() {
     assert!(asked.0.is_request());
     s.calm();
     // BYE instead: both legs end, and the called side has its ACK first (RFC 3261 §15).
-    let mut s = Scene::calls(&[], None);
+    let mut s = Rig::calls(&[], None);
     let ok = s.says_one(200, "a", &[], Some(10));
     assert!(s.psap_got().is_empty(), "its ACK waits for the answer");
     let got = s.asks(&Method::Bye, &ok, &[], None);
@@ -128,10 +128,10 @@ fn an_ack_without_the_answer() {
 /// RFC 3262 §3: the PRACK of a re-INVITE's response that crosses its 200.
 #[test]
 fn a_prack_that_crosses_the_200() {
-    let (mut s, ok) = Scene::answered(&[("Supported", "100rel")], &[]);
+    let (mut s, ok) = Rig::answered(&[("Supported", "100rel")], &[]);
     let asked = s.asks(&Method::Invite, &ok, &[], Some(8)).pop().expect("passed on");
     let cseq = s.cseq;
-    s.called_says(&asked, 183, &[RELIABLE, ("RSeq", "3")], &sdp(10));
+    s.called_says(&asked, 183, &[RELIABLE, ("RSeq", "3")], &sdp_of(10));
     let told = s.called_answers(&asked, 200, None).pop().expect("told");
     s.acks(&told, None);
     let rack = format!("3 {cseq} INVITE");
@@ -141,7 +141,7 @@ fn a_prack_that_crosses_the_200() {
     assert_eq!(statuses(&s.called_answers(&prack, 200, None)), [200]);
     // Never after its response would be repeated no more, and never for another.
     for (after, number) in [(0, cseq + 7), (33_000, cseq)] {
-        wait(&mut s.w, after);
+        s.advance(after);
         let rack = format!("3 {number} INVITE");
         assert!(s.asks(&Method::Prack, &ok, &[("RAck", &rack)], None).iter().all(|(m, _)| m.method() != &Method::Prack));
         assert_eq!(statuses(&s.caller_got()), [481]);
@@ -153,7 +153,7 @@ fn a_prack_that_crosses_the_200() {
 /// offer is still open there; what was just agreed is agreed again.
 #[test]
 fn the_same_offer_in_the_prack_for_our_own_response() {
-    let mut s = Scene::calls(&[("Require", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Require", "100rel")], Some(7));
     let progress = s.says_one(183, "a", &[], Some(10));
     assert!(s.pracks(&progress, Some(7)).is_empty());
     let told = s.caller_got();
@@ -167,8 +167,8 @@ fn a_name_for_an_address() {
     for connection in ["c=IN IP4 phone.example.net\r\n", ""] {
         let offer =
             format!("v=0\r\no=far 7 1 IN IP4 phone.example.net\r\ns=-\r\n{connection}t=0 0\r\nm=audio 7000 RTP/AVP 8\r\n");
-        let mut s = Scene::new("112").dials_with(Bytes::from(offer));
-        let invite = s.invite.clone().expect("called").0;
+        let mut s = Rig::dialling("112").dials_with(Bytes::from(offer));
+        let invite = s.asked.clone().expect("called").0;
         assert!(anchored(&invite, "198.18.1.1") && !text(&invite).contains("example"), "{}", text(&invite));
         let (line, side, remote) = s.w.streams[0];
         let remote = remote.expect("not refused");
@@ -188,23 +188,23 @@ fn features_of_a_contact_cross() {
         let contact = message.first(HeaderId::Contact).expect("one").to_owned();
         contact.split_once('>').expect("angled").1.to_owned()
     };
-    let mut s = Scene::new("112");
+    let mut s = Rig::dialling("112");
     let mut draft = s.caller.initial(&Method::Invite, URI, "x", 1);
     draft.set(HeaderId::Contact, contact("sip:far@198.18.10.9:5060"));
-    draft.set_body(Some("application/sdp"), sdp(7));
+    draft.set_body(Some("application/sdp"), sdp_of(7));
     let anycast = s.w.anycast;
     s.caller.put(&mut s.w, &mut draft, anycast, &[]);
-    wait(&mut s.w, 50);
-    s.invite = Some(s.psap.request(&s.w, &Method::Invite));
+    s.advance(50);
+    s.asked = Some(s.psap.request(&s.w, &Method::Invite));
     s.caller.inbox(&s.w);
-    assert_eq!(ours(&s.invite.as_ref().expect("called").0), features);
+    assert_eq!(ours(&s.asked.as_ref().expect("called").0), features);
     for status in [180, 200] {
-        let (invite, from) = s.invite.clone().expect("called");
+        let (invite, from) = s.asked.clone().expect("called");
         let mut draft = invite.response(status, None);
         draft.set(HeaderId::To, format!("{};tag=a", invite.to()));
-        draft.set_body(Some("application/sdp"), sdp(10));
+        draft.set_body(Some("application/sdp"), sdp_of(10));
         s.psap.put(&mut s.w, &mut draft, from, &[("Contact", &contact("sip:a@198.18.20.9:5060"))]);
-        wait(&mut s.w, 20);
+        s.advance(20);
         let told = s.caller_got().pop().expect("told");
         assert_eq!((told.status(), &*ours(&told)), (Some(status), features));
     }
@@ -217,7 +217,7 @@ fn features_of_a_contact_cross() {
     let fields = [("Contact", "<sip:far@198.18.10.9:5060>;audio")];
     let asked = s.asks(&Method::Invite, &ok, &fields, Some(7)).pop().expect("passed on");
     assert_eq!(ours(&asked.0), ";audio");
-    let told = s.called_says(&asked, 200, &[("Contact", "<sip:a@198.18.20.9:5060>")], &sdp(10)).pop().expect("told");
+    let told = s.called_says(&asked, 200, &[("Contact", "<sip:a@198.18.20.9:5060>")], &sdp_of(10)).pop().expect("told");
     assert_eq!(ours(&told), "");
     s.calm();
 }

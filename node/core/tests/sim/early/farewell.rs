@@ -17,7 +17,7 @@ fn session_id(message: &Message) -> &str {
 }
 
 /// A call that was answered; both ends name the session.
-fn answered(s: Scene) -> (Scene, Message) {
+fn answered(s: Rig) -> (Rig, Message) {
     let mut s = s.dials(&[("Session-ID", &id(CALLER, NIL))], Some(7));
     let ok = s.says_one(200, "a", &[("Session-ID", &id(CALLED, CALLER))], Some(10));
     s.acks(&ok, None);
@@ -26,19 +26,19 @@ fn answered(s: Scene) -> (Scene, Message) {
 }
 
 /// A request with a body that is no description.
-fn with_body(s: &mut Scene, method: &Method, ok: &Message, fields: &[(&str, &str)]) -> Vec<(Message, SocketAddr)> {
+fn with_body(s: &mut Rig, method: &Method, ok: &Message, fields: &[(&str, &str)]) -> Vec<(Message, SocketAddr)> {
     s.cseq += 1;
     let (mut draft, to) = s.caller.within(method, ok, s.cseq);
     draft.set_body(Some("application/isup;version=itu-t92+"), Bytes::from_static(&[0x0c, 0x02, 0x00, 0x02, 0x83, 0x90]));
     s.caller.put(&mut s.w, &mut draft, to, fields);
-    wait(&mut s.w, 20);
+    s.advance(20);
     s.psap.inbox(&s.w)
 }
 
 /// RFC 3372 §5: the REL is in the BYE; RFC 3326 §2: one Reason for each protocol.
 #[test]
 fn a_bye_crosses_whole() {
-    let (mut s, ok) = answered(Scene::with("112", |c| {
+    let (mut s, ok) = answered(Rig::dialling_with("112", |c| {
         c.header_rules = vec![HeaderRule {
             name: "site".into(),
             trunk: "psap".into(),
@@ -76,11 +76,11 @@ fn a_bye_crosses_whole() {
 /// The same of the called side; and what ends one of several early dialogs.
 #[test]
 fn a_bye_of_the_called_side_and_one_before_the_answer() {
-    let (mut s, _) = answered(Scene::new("112"));
+    let (mut s, _) = answered(Rig::dialling("112"));
     let bye = s.called_asks(&Method::Bye, "a", Some(10));
     assert_eq!((methods(&bye), made_by(&bye[0].0)), (vec!["BYE"], Some(10)));
     s.caller_answers(&bye[0], 200, None);
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let first = s.says_one(180, "a", &[], None);
     s.says_one(180, "b", &[], None);
     let got = with_body(&mut s, &Method::Bye, &first, &[("Reason", "Q.850;cause=17"), ("Reason", "SIP;cause=486")]);
@@ -97,22 +97,22 @@ const TIMER_K: u64 = 5500;
 #[test]
 fn a_bye_that_crosses_ours() {
     let status = |got: Vec<(Message, SocketAddr)>| got.into_iter().find_map(|(m, _)| m.status()).expect("an answer");
-    let (mut s, ok) = answered(Scene::new("112"));
+    let (mut s, ok) = answered(Rig::dialling("112"));
     let ours = s.asks(&Method::Bye, &ok, &[], None).pop().expect("the called side hears of it");
     s.called_asks(&Method::Bye, "a", None);
     assert_eq!(status(s.psap_got()), 200);
     s.called_answers(&ours, 200, None);
-    wait(&mut s.w, TIMER_K);
+    s.advance(TIMER_K);
     s.called_asks(&Method::Bye, "a", None);
     assert_eq!(status(s.psap_got()), 481);
     s.calm();
 
-    let (mut s, ok) = answered(Scene::new("112"));
+    let (mut s, ok) = answered(Rig::dialling("112"));
     let ours = s.called_asks(&Method::Bye, "a", None).pop().expect("the caller hears of it");
     assert!(s.asks(&Method::Bye, &ok, &[], None).iter().all(|(m, _)| !m.is_request()), "it has ended already");
     assert_eq!(s.caller.response(&s.w, &Method::Bye).status(), Some(200));
     s.caller_answers(&ours, 200, None);
-    wait(&mut s.w, TIMER_K);
+    s.advance(TIMER_K);
     s.asks(&Method::Bye, &ok, &[], None);
     assert_eq!(s.caller.response(&s.w, &Method::Bye).status(), Some(481));
     s.calm();
@@ -121,19 +121,19 @@ fn a_bye_that_crosses_ours() {
 /// The ACK that answers a delayed offer has more than the answer.
 #[test]
 fn an_ack_crosses_whole() {
-    let mut s = Scene::calls(&[], None);
+    let mut s = Rig::calls(&[], None);
     let ok = s.says_one(200, "a", &[], Some(10));
     let (mut ack, to) = s.caller.within(&Method::Ack, &ok, 1);
-    ack.set_body(Some("application/sdp"), sdp(7));
+    ack.set_body(Some("application/sdp"), sdp_of(7));
     s.caller.put(&mut s.w, &mut ack, to, &[("X-Odd", "yes"), ("Session-ID", &id(CALLER, CALLED))]);
-    wait(&mut s.w, 20);
+    s.advance(20);
     let (got, _) = s.psap.request(&s.w, &Method::Ack);
     assert_eq!((got.first_named("X-Odd"), session_id(&got), made_by(&got)), (Some("yes"), &*id(CALLER, CALLED), Some(7)));
     assert!(anchored(&got, "198.18.1.1"));
     s.calm();
 }
 
-fn cancels_with(s: &mut Scene, reasons: &[&str]) {
+fn cancels_with(s: &mut Rig, reasons: &[&str]) {
     let invite = s.caller.initial(&Method::Invite, URI, "x", 1);
     let mut cancel = Draft::request(&Method::Cancel, URI);
     for field in invite.headers().filter(|f| !matches!(f.id, HeaderId::CSeq | HeaderId::Contact)) {
@@ -143,14 +143,14 @@ fn cancels_with(s: &mut Scene, reasons: &[&str]) {
     let fields: Vec<_> = reasons.iter().map(|r| ("Reason", *r)).collect();
     let anycast = s.w.anycast;
     s.caller.put(&mut s.w, &mut cancel, anycast, &fields);
-    wait(&mut s.w, 20);
+    s.advance(20);
 }
 
 /// RFC 3326 §2, also where the CANCEL must wait for a provisional response (RFC 3261 §9.1).
 #[test]
 fn a_cancel_has_its_reasons_at_once_and_later() {
     for waits in [false, true] {
-        let mut s = Scene::calls(&[("Session-ID", &id(CALLER, NIL))], Some(7));
+        let mut s = Rig::calls(&[("Session-ID", &id(CALLER, NIL))], Some(7));
         if !waits {
             s.says(180, "a", &[("Session-ID", &id(CALLED, CALLER))], None);
         }
@@ -173,11 +173,11 @@ fn a_cancel_has_its_reasons_at_once_and_later() {
 
 #[test]
 fn a_reinvite_is_cancelled_with_its_reason() {
-    let (mut s, ok) = answered(Scene::new("112"));
+    let (mut s, ok) = answered(Rig::dialling("112"));
     let hold = s.asks(&Method::Invite, &ok, &[], Some(8));
     let mut ringing = hold[0].0.response(180, None);
     s.psap.put(&mut s.w, &mut ringing, hold[0].1, &[]);
-    wait(&mut s.w, 20);
+    s.advance(20);
     let (invite, to) = s.caller.within(&Method::Invite, &ok, s.cseq);
     let mut cancel = Draft::request(&Method::Cancel, invite.request_uri().expect("a request"));
     for field in invite.headers().filter(|f| f.id != HeaderId::CSeq) {
@@ -185,7 +185,7 @@ fn a_reinvite_is_cancelled_with_its_reason() {
     }
     cancel.push(HeaderId::CSeq, format!("{} CANCEL", s.cseq));
     s.caller.put(&mut s.w, &mut cancel, to, &[("Reason", "SIP;cause=487")]);
-    wait(&mut s.w, 20);
+    s.advance(20);
     let (cancel, _) = s.psap.request(&s.w, &Method::Cancel);
     assert_eq!((cancel.first(HeaderId::Reason), session_id(&cancel)), (Some("SIP;cause=487"), &*id(CALLER, CALLED)));
     s.calm();
@@ -195,12 +195,12 @@ fn a_reinvite_is_cancelled_with_its_reason() {
 #[test]
 fn the_session_id_is_the_same_on_both_legs() {
     for topology in [Topology::Hide, Topology::Transparent] {
-        let s = Scene::with("112", move |c| {
+        let s = Rig::dialling_with("112", move |c| {
             c.trunks[1].topology = topology;
             c.trunks[1].timers.session_expires = Some(std::time::Duration::from_secs(200));
         });
         let mut s = s.dials(&[("Session-ID", &id(CALLER, NIL))], Some(7));
-        assert_eq!(session_id(&s.invite.as_ref().expect("called").0), id(CALLER, NIL));
+        assert_eq!(session_id(&s.asked.as_ref().expect("called").0), id(CALLER, NIL));
         let there = id(CALLED, CALLER);
         let ringing = s.says_one(180, "a", &[("Session-ID", &there)], None);
         let ok = s.says_one(200, "a", &[("Session-ID", &there)], Some(10));
@@ -212,7 +212,7 @@ fn the_session_id_is_the_same_on_both_legs() {
         assert_eq!(session_id(&info[0].0), id(CALLER, CALLED));
         let mut answer = info[0].0.response(200, None);
         s.psap.put(&mut s.w, &mut answer, info[0].1, &[("Session-ID", &there)]);
-        wait(&mut s.w, 20);
+        s.advance(20);
         assert_eq!(session_id(&s.caller.response(&s.w, &Method::Info)), there);
         // The session timer is ours too (the called side has none), and so is the end where it does not answer.
         s.w.run_until(101_000);
@@ -227,7 +227,7 @@ fn the_session_id_is_the_same_on_both_legs() {
 /// A call whose ends name no session has none made up.
 #[test]
 fn no_session_id_where_nobody_has_one() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let ok = s.says_one(200, "a", &[], Some(10));
     assert_eq!(session_id(&s.psap.request(&s.w, &Method::Ack).0), "");
     s.acks(&ok, None);

@@ -6,7 +6,7 @@ use sbc_core::io::DropReason;
 /// RFC 3261 §12.1, §13.2.2.4: each To-tag is a dialog; requests in either direction find theirs; the 2xx takes one.
 #[test]
 fn each_tag_of_the_called_side_is_an_early_dialog() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let ringing = s.says_one(180, "a", &[], None);
     let progress = s.says_one(183, "b", &[("Record-Route", "<sip:198.18.20.9;lr>")], Some(20));
     let again = s.says_one(180, "a", &[], Some(10));
@@ -58,7 +58,7 @@ fn each_tag_of_the_called_side_is_an_early_dialog() {
 /// RFC 3261 §13.2.2.4: a second 2xx is acknowledged and ended, above the CSeq numbers that its dialog has seen.
 #[test]
 fn a_second_2xx_is_acknowledged_and_ended() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let a = s.says_one(180, "a", &[], None);
     s.says_one(180, "b", &[], None);
     let info = s.asks(&Method::Info, &a, &[], None);
@@ -82,7 +82,7 @@ fn a_second_2xx_is_acknowledged_and_ended() {
 /// More tags than there are tokens: what is too much does not ring, and is answered all the same.
 #[test]
 fn more_early_dialogs_than_can_be_told_apart() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let mut tags = std::collections::BTreeSet::new();
     for n in 0..32 {
         let ringing = s.says_one(180, &format!("f{n}"), &[], None);
@@ -99,7 +99,7 @@ fn more_early_dialogs_than_can_be_told_apart() {
 /// The newest description has the media, until one is answered: then that one's.
 #[test]
 fn media_follow_the_last_description_and_then_the_answer() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let a = s.says_one(183, "a", &[], Some(10));
     let b = s.says_one(183, "b", &[], Some(20));
     assert!(anchored(&a, "198.18.0.1") && anchored(&b, "198.18.0.1"));
@@ -114,7 +114,7 @@ fn media_follow_the_last_description_and_then_the_answer() {
 /// RFC 3261 §15: the caller may give up one early dialog.
 #[test]
 fn a_bye_in_one_of_two_early_dialogs_ends_that_one() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let a = s.says_one(180, "a", &[], None);
     let b = s.says_one(180, "b", &[], None);
     let got = s.asks(&Method::Bye, &a, &[], None);
@@ -133,7 +133,7 @@ fn a_bye_in_one_of_two_early_dialogs_ends_that_one() {
 /// The same with one: the INVITE goes with it.
 #[test]
 fn a_bye_in_the_only_early_dialog_ends_the_call() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let a = s.says_one(180, "a", &[], None);
     let got = s.asks(&Method::Bye, &a, &[], None);
     assert_eq!(methods(&got), ["CANCEL"]);
@@ -146,7 +146,7 @@ fn a_bye_in_the_only_early_dialog_ends_the_call() {
 /// RFC 3263 §4.3: the next target's early dialogs are new ones; those of the first are over.
 #[test]
 fn early_dialogs_of_a_target_that_failed_are_over() {
-    let mut s = Scene::new("112");
+    let mut s = Rig::dialling("112");
     s.w.reconfigure(|c| {
         c.trunks[1].targets[0].host.host = "198.18.20.9".into();
         let again = c.trunks[1].targets[0].clone();
@@ -155,7 +155,7 @@ fn early_dialogs_of_a_target_that_failed_are_over() {
     let mut s = s.dials(&[("Supported", "100rel")], Some(7));
     let first = s.says_one(183, "a", &[RELIABLE, ("RSeq", "50")], Some(10));
     assert!(s.says(503, "a", &[], None).is_empty());
-    s.invite = Some(s.psap.request(&s.w, &Method::Invite));
+    s.asked = Some(s.psap.request(&s.w, &Method::Invite));
     let second = s.says_one(183, "a", &[RELIABLE, ("RSeq", "9")], Some(20));
     assert_ne!(first.to_tag(), second.to_tag());
     assert_eq!(second.first(HeaderId::RSeq), Some("9"));
@@ -169,11 +169,11 @@ fn early_dialogs_of_a_target_that_failed_are_over() {
 /// RFC 6228 §4.
 #[test]
 fn ac_199_reaches_only_who_understands_it() {
-    let mut s = Scene::calls(&[("Supported", "199")], Some(7));
+    let mut s = Rig::calls(&[("Supported", "199")], Some(7));
     let a = s.says_one(180, "a", &[], None);
     let gone = s.says_one(199, "a", &[], None);
     assert_eq!(gone.to_tag(), a.to_tag());
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     s.says_one(180, "a", &[], None);
     assert!(s.says(199, "a", &[RELIABLE, ("RSeq", "1")], None).is_empty());
     assert_eq!(methods(&s.psap_got()), ["PRACK"], "nobody else would");
@@ -183,12 +183,12 @@ fn ac_199_reaches_only_who_understands_it() {
 /// Broken against RFC 3261 §17.1.1.3, and common: the ACK for a 2xx has the branch of its INVITE.
 #[test]
 fn an_ack_with_the_branch_of_the_invite() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let ok = s.says_one(200, "a", &[], Some(10));
     let (mut ack, to) = s.caller.within(&Method::Ack, &ok, 1);
     ack.set(HeaderId::Via, ok.first(HeaderId::Via).expect("ours comes back"));
     s.caller.put(&mut s.w, &mut ack, to, &[]);
-    wait(&mut s.w, 40_000);
+    s.advance(40_000);
     assert!(s.caller_got().is_empty(), "neither is the 200 repeated nor the call ended");
     s.calm();
 }
@@ -197,13 +197,13 @@ fn an_ack_with_the_branch_of_the_invite() {
 #[test]
 fn ac_52_a_request_of_the_early_dialog_that_is_not_in_focus() {
     const OTHER: &str = "198.18.33.1:5060";
-    let mut s = Scene::calls(&[], Some(7));
-    let (invite, from) = s.invite.clone().expect("it was called");
+    let mut s = Rig::calls(&[], Some(7));
+    let (invite, from) = s.asked.clone().expect("it was called");
     let mut ringing = invite.response(180, None);
     ringing.set(HeaderId::To, format!("{};tag=b", invite.to()));
     ringing.push(HeaderId::Contact, format!("<sip:b@{OTHER}>"));
     s.psap.put(&mut s.w, &mut ringing, from, &[]);
-    wait(&mut s.w, 20);
+    s.advance(20);
     s.caller_got();
     s.says_one(183, "a", &[], None);
     let psap = std::mem::replace(&mut s.psap, Far::at(OTHER));

@@ -7,7 +7,7 @@ use sbc_core::token::ClusterKey;
 use super::*;
 
 /// `E` the caller's leg, `C` the called one, with the direction as we see it.
-fn ladder(s: &mut Scene, of: &Message) -> Vec<String> {
+fn ladder(s: &mut Rig, of: &Message) -> Vec<String> {
     let key = ClusterKey::new(&[7; 32], None);
     let uid: CallUid = key.open(of.to_tag().expect("tagged")).expect("our tag").uid;
     assert_eq!((uid.node, uid.incarnation), (NodeId(1), Incarnation(1)));
@@ -24,9 +24,9 @@ fn ladder(s: &mut Scene, of: &Message) -> Vec<String> {
 /// The ACK of a refused INVITE leaves before the next one.
 #[test]
 fn an_invite_that_is_refused_and_sent_again() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     s.says(422, "a", &[("Min-SE", "3600")], None);
-    s.invite = s.psap_got().pop();
+    s.asked = s.psap_got().pop();
     let ok = s.says_one(200, "b", &[], Some(10));
     s.acks(&ok, None);
     let all = ladder(&mut s, &ok);
@@ -36,7 +36,7 @@ fn an_invite_that_is_refused_and_sent_again() {
 
 #[test]
 fn a_forked_call_that_we_acknowledge_ourselves() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let a = s.says_one(183, "a", &[RELIABLE, ("RSeq", "1")], Some(10));
     let prack = s.psap_got().pop().expect("ours");
     s.called_answers(&prack, 200, None);
@@ -73,7 +73,7 @@ fn a_forked_call_that_we_acknowledge_ourselves() {
 
 #[test]
 fn a_cancelled_call() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let a = s.says_one(180, "a", &[], None);
     s.cancels();
     let cancel = s.psap_got().pop().expect("cancelled");
@@ -91,7 +91,7 @@ fn a_cancelled_call() {
     }
     let anycast = s.w.anycast;
     s.caller.put(&mut s.w, &mut ack, anycast, &[]);
-    wait(&mut s.w, 20);
+    s.advance(20);
     let expected = [
         "E<INVITE",
         "E>100 INVITE",
@@ -113,14 +113,14 @@ fn a_cancelled_call() {
 /// A copy of a request and a response that comes again are there, and said to be what they are; the node that they came through, too.
 #[test]
 fn what_is_repeated_is_marked() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let mut invite = s.caller.initial(&Method::Invite, URI, "x", 1);
-    invite.set_body(Some("application/sdp"), sdp(7));
+    invite.set_body(Some("application/sdp"), sdp_of(7));
     let anycast = s.w.anycast;
     s.caller.put(&mut s.w, &mut invite, anycast, &[]);
     let elsewhere = s.w.nodes[1].unicast;
     s.caller.put(&mut s.w, &mut invite, elsewhere, &[]);
-    wait(&mut s.w, 20);
+    s.advance(20);
     s.caller_got();
     let ok = s.says_one(200, "a", &[], Some(10));
     s.says(200, "a", &[], Some(10));

@@ -6,8 +6,8 @@ use sbc_core::io::MisrouteAction;
 /// RFC 3262 §5: a new offer in PRACK, its answer in the 200; `o=` goes on in each dialog.
 #[test]
 fn an_offer_in_prack() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
-    let invite = s.invite.clone().expect("called").0;
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
+    let invite = s.asked.clone().expect("called").0;
     let progress = s.says_one(183, "a", &[RELIABLE, ("RSeq", "5")], Some(10));
     let prack = s.pracks(&progress, Some(8));
     assert!(anchored(&prack[0].0, "198.18.1.1"));
@@ -29,11 +29,11 @@ fn an_offer_in_prack() {
 /// To a response that only we made reliable a PRACK can carry no offer: the called side is not asked.
 #[test]
 fn an_offer_in_the_prack_for_our_own_response_is_refused() {
-    let mut s = Scene::calls(&[("Require", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Require", "100rel")], Some(7));
     let progress = s.says_one(183, "a", &[], Some(10));
     assert!(s.pracks(&progress, Some(8)).is_empty());
     assert_eq!(statuses(&s.caller_got()), [488]);
-    wait(&mut s.w, 3000);
+    s.advance(3000);
     assert!(s.caller_got().is_empty(), "it acknowledges all the same");
     s.calm();
 }
@@ -41,7 +41,7 @@ fn an_offer_in_the_prack_for_our_own_response_is_refused() {
 /// RFC 3262 §5, RFC 6337 §2: the offer in the first reliable response, the answer in its PRACK.
 #[test]
 fn a_delayed_offer_with_100rel() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], None);
+    let mut s = Rig::calls(&[("Supported", "100rel")], None);
     let offer = s.says_one(183, "a", &[RELIABLE, ("RSeq", "5")], Some(10));
     assert!(anchored(&offer, "198.18.0.1"));
     let prack = s.pracks(&offer, Some(7));
@@ -65,9 +65,9 @@ fn a_delayed_offer_with_100rel() {
 /// RFC 3261 §13.2.1 without 100rel: a description in an unreliable response is no offer, that in the 200 is.
 #[test]
 fn a_delayed_offer_without_100rel() {
-    let mut s = Scene::calls(&[], None);
+    let mut s = Rig::calls(&[], None);
     assert!(
-        s.invite.as_ref().is_some_and(|i| i.0.values(HeaderId::Supported).all(|tag| tag != "100rel")),
+        s.asked.as_ref().is_some_and(|i| i.0.values(HeaderId::Supported).all(|tag| tag != "100rel")),
         "an offer in a reliable one is the caller's"
     );
     let early = s.says_one(183, "a", &[], Some(10));
@@ -79,7 +79,7 @@ fn a_delayed_offer_without_100rel() {
     assert_eq!((got[0].method().as_str(), made_by(&got[0])), ("ACK", Some(7)));
     assert!(anchored(&got[0], "198.18.1.1"));
     // A caller that requires 100rel does not get that description made into an offer by us.
-    let mut s = Scene::calls(&[("Require", "100rel")], None);
+    let mut s = Rig::calls(&[("Require", "100rel")], None);
     let early = s.says_one(183, "a", &[], Some(10));
     assert!(early.first(HeaderId::RSeq).is_some() && early.body().is_empty());
     assert!(s.pracks(&early, None).is_empty());
@@ -92,15 +92,15 @@ fn a_delayed_offer_without_100rel() {
 /// More m-lines in an early offer than there are ports for: the response waits for them, and each line is anchored.
 #[test]
 fn a_delayed_offer_of_two_streams_is_anchored() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], None);
-    let (invite, from) = s.invite.clone().expect("called");
+    let mut s = Rig::calls(&[("Supported", "100rel")], None);
+    let (invite, from) = s.asked.clone().expect("called");
     let mut draft = invite.response(183, None);
     draft.set(HeaderId::To, format!("{};tag=a", invite.to()));
     draft.push(HeaderId::Contact, "<sip:a@198.18.20.9:5060>");
-    let body = [&sdp(10)[..], b"m=video 30 RTP/AVP 96\r\n"].concat();
+    let body = [&sdp_of(10)[..], b"m=video 30 RTP/AVP 96\r\n"].concat();
     draft.set_body(Some("application/sdp"), Bytes::from(body));
     s.psap.put(&mut s.w, &mut draft, from, &[RELIABLE, ("RSeq", "5")]);
-    wait(&mut s.w, 50);
+    s.advance(50);
     let got = s.caller_got();
     assert_eq!(statuses(&got), [183]);
     let ports: Vec<String> = text(&got[0]).lines().filter(|l| l.starts_with("m=")).map(str::to_owned).collect();
@@ -112,7 +112,7 @@ fn a_delayed_offer_of_two_streams_is_anchored() {
 /// RFC 3311 §5.2, before the answer: UPDATEs that cross, and that overlap.
 #[test]
 fn updates_before_the_answer() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
     // The INVITE's own offer is open in an early dialog that has not answered it.
     let ringing = s.says_one(180, "a", &[], None);
     assert!(s.asks(&Method::Update, &ringing, &[], Some(8)).is_empty());
@@ -165,7 +165,7 @@ fn updates_before_the_answer() {
 /// The same after the answer.
 #[test]
 fn updates_after_the_answer() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let ok = s.says_one(200, "a", &[], Some(10));
     s.acks(&ok, None);
     let update = s.asks(&Method::Update, &ok, &[], Some(8));
@@ -200,15 +200,15 @@ fn updates_after_the_answer() {
 #[test]
 fn ac_49_flip_amid_preconditions() {
     let wishes = [("Supported", "100rel, precondition"), ("Require", "precondition")];
-    let mut s = Scene::calls(&wishes, Some(7));
-    assert!(s.invite.as_ref().is_some_and(|i| i.0.first(HeaderId::Require) == Some("precondition")), "not ours to answer");
+    let mut s = Rig::calls(&wishes, Some(7));
+    assert!(s.asked.as_ref().is_some_and(|i| i.0.first(HeaderId::Require) == Some("precondition")), "not ours to answer");
     let progress = s.says_one(183, "a", &[("Require", "100rel, precondition"), ("RSeq", "5")], Some(10));
     let anycast = s.w.anycast;
-    s.w.fault_at(s.w.now / 1000, Fault::Flip(1));
+    s.route_to(1);
     let prack = s.asks_at(anycast, &Method::Prack, &progress, &[("RAck", "5 1 INVITE")], None);
     assert_eq!(methods(&prack), ["PRACK"]);
     assert_eq!(statuses(&s.called_answers(&prack[0], 200, None)), [200]);
-    s.w.fault_at(s.w.now / 1000, Fault::Flip(2));
+    s.route_to(2);
     let update = s.asks_at(anycast, &Method::Update, &progress, &[("Require", "precondition")], Some(8));
     assert_eq!((methods(&update), made_by(&update[0].0)), (vec!["UPDATE"], Some(8)));
     assert!(s.caller_got().is_empty(), "no answer of ours");
@@ -242,23 +242,23 @@ fn lines(message: &Message) -> Vec<(String, u16)> {
 /// and every medium that stands keeps the port that we gave it.
 #[test]
 fn media_come_and_go_in_the_call() {
-    let mut s = Scene::new("112").dials_with(media(&[("audio", 7000)]));
+    let mut s = Rig::dialling("112").dials_with(media(&[("audio", 7000)]));
     let ok = s.says_one(200, "a", &[], Some(10));
     s.acks(&ok, None);
     s.psap_got();
-    let first = lines(&s.invite.clone().expect("called").0)[0].1;
-    let reinvite = |s: &mut Scene, offer: &[(&str, u16)], answer: &[(&str, u16)]| {
+    let first = lines(&s.asked.clone().expect("called").0)[0].1;
+    let reinvite = |s: &mut Rig, offer: &[(&str, u16)], answer: &[(&str, u16)]| {
         s.cseq += 1;
         let (mut draft, to) = s.caller.within(&Method::Invite, &ok, s.cseq);
         draft.set_body(Some("application/sdp"), media(offer));
         s.caller.put(&mut s.w, &mut draft, to, &[]);
-        wait(&mut s.w, 50);
+        s.advance(50);
         let asked = s.psap.request(&s.w, &Method::Invite);
         let mut draft = asked.0.response(200, None);
         draft.push(HeaderId::Contact, "<sip:a@198.18.20.9:5060>");
         draft.set_body(Some("application/sdp"), media(answer));
         s.psap.put(&mut s.w, &mut draft, asked.1, &[]);
-        wait(&mut s.w, 20);
+        s.advance(20);
         let told = s.caller.response(&s.w, &Method::Invite);
         s.acks(&told, None);
         (lines(&asked.0), lines(&told))
@@ -294,7 +294,7 @@ fn media_come_and_go_in_the_call() {
         draft.set_body(Some("application/sdp"), media(&[("audio", 7000), ("text", 7006), ("video", 0)]));
         s.psap_got();
         s.caller.put(&mut s.w, &mut draft, update.1, &[]);
-        wait(&mut s.w, 20);
+        s.advance(20);
         let answer = lines(&s.psap.response(&s.w, &method));
         assert_eq!((answer[0].1, answer[2].1), (first, 0));
         assert!(answer[1].1 != 0 && answer[1].1 != 7006, "anchored: {answer:?}");
@@ -309,13 +309,13 @@ fn media_come_and_go_in_the_call() {
 /// answered yet: should the owner die, that phone gets its BYE by it.
 #[test]
 fn an_update_before_the_answer_is_recorded_in_its_dialog() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
     let progress = s.says_one(183, "a", &[RELIABLE, ("RSeq", "5")], Some(10));
     let prack = s.pracks(&progress, None);
     s.called_answers(&prack[0], 200, None);
     let update = s.asks(&Method::Update, &progress, &[], Some(8));
     assert_eq!(statuses(&s.called_answers(&update[0], 200, Some(12))), [200]);
-    wait(&mut s.w, 300);
+    s.advance(300);
     let replica = s.w.nodes[1].replica.read().expect("no panic while held");
     let entry = replica.all_calls(None).next().expect("it was claimed");
     let called = entry.callee().expect("it rings");

@@ -20,8 +20,8 @@ fn second(config: &mut ClusterConfig, realm: Realm) {
 #[test]
 fn both_on_the_outside() {
     for number in ["112", "113"] {
-        let mut s = Scene::with(number, |config| config.trunks[1].realm = Realm::External).dials(&[], Some(7));
-        let (invite, from) = s.invite.clone().expect("called");
+        let mut s = Rig::dialling_with(number, |config| config.trunks[1].realm = Realm::External).dials(&[], Some(7));
+        let (invite, from) = s.asked.clone().expect("called");
         assert_eq!(from.to_string(), "198.18.0.1:5060");
         assert!(anchored(&invite, "198.18.0.1"));
         let ok = s.says_one(200, "a", &[], Some(10));
@@ -29,7 +29,7 @@ fn both_on_the_outside() {
         s.acks(&ok, None);
         s.psap_got();
         // A medium more, later.
-        let more = [&sdp(7)[..], b"m=video 70 RTP/AVP 96\r\n"].concat();
+        let more = [&sdp_of(7)[..], b"m=video 70 RTP/AVP 96\r\n"].concat();
         let asked = s.offers(&Method::Invite, &ok, &more).pop().expect("passed on");
         assert!(anchored(&asked.0, "198.18.0.1"));
         s.calm();
@@ -38,15 +38,15 @@ fn both_on_the_outside() {
 
 #[test]
 fn both_on_the_inside() {
-    let mut s = Scene::with("112", |config| config.trunks[0].realm = Realm::Core);
+    let mut s = Rig::dialling_with("112", |config| config.trunks[0].realm = Realm::Core);
     let core = s.w.nodes[0].core;
     let mut draft = s.caller.initial(&Method::Invite, URI, "x", 1);
-    draft.set_body(Some("application/sdp"), sdp(7));
+    draft.set_body(Some("application/sdp"), sdp_of(7));
     s.caller.put(&mut s.w, &mut draft, core, &[]);
-    wait(&mut s.w, 50);
-    s.invite = Some(s.psap.request(&s.w, &Method::Invite));
+    s.advance(50);
+    s.asked = Some(s.psap.request(&s.w, &Method::Invite));
     s.caller.inbox(&s.w);
-    assert!(anchored(&s.invite.as_ref().expect("called").0, "198.18.1.1"));
+    assert!(anchored(&s.asked.as_ref().expect("called").0, "198.18.1.1"));
     let ok = s.says_one(200, "a", &[], Some(10));
     assert!(anchored(&ok, "198.18.1.1"));
     s.calm();
@@ -57,7 +57,7 @@ fn both_on_the_inside() {
 #[test]
 fn a_second_target_on_the_other_side() {
     for (first, other) in [(Realm::Core, Realm::External), (Realm::External, Realm::Core)] {
-        let mut s = Scene::with("112", |config| {
+        let mut s = Rig::dialling_with("112", |config| {
             config.trunks[1].realm = first;
             second(config, other);
         })
@@ -65,10 +65,10 @@ fn a_second_target_on_the_other_side() {
         assert_eq!(statuses(&s.says(183, "x", &[], Some(90))), [183]);
         s.says(503, "x", &[], None);
         s.psap = Far::at("198.18.20.8:5060");
-        wait(&mut s.w, 50);
-        s.invite = Some(s.psap.request(&s.w, &Method::Invite));
+        s.advance(50);
+        s.asked = Some(s.psap.request(&s.w, &Method::Invite));
         let host = if other == Realm::Core { "198.18.1.1" } else { "198.18.0.1" };
-        assert!(anchored(&s.invite.as_ref().expect("called").0, host));
+        assert!(anchored(&s.asked.as_ref().expect("called").0, host));
         let ok = s.says_one(200, "b", &[], Some(10));
         assert!(anchored(&ok, "198.18.0.1"));
         s.acks(&ok, None);
@@ -76,7 +76,7 @@ fn a_second_target_on_the_other_side() {
         s.psap = Far::at("198.18.20.9:5060");
         let bye = s.asks(&Method::Bye, &ok, &[], None).pop().expect("passed on");
         s.called_answers(&bye, 200, None);
-        wait(&mut s.w, 500);
+        s.advance(500);
         let replica = s.w.nodes[0].replica.read().expect("one thread");
         assert_eq!(replica.live_calls(), 0, "the end is in the log");
         drop(replica);

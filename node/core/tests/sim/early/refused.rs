@@ -9,7 +9,7 @@ const VIDEO: &[u8] = b"v=0\r\no=far 8 2 IN IP4 198.18.20.9\r\ns=-\r\nc=IN IP4 19
 
 /// Both sides where they were, and nothing of a second line.
 #[track_caller]
-fn as_before(s: &Scene) {
+fn as_before(s: &Rig) {
     let mut media = s.media();
     media.retain(|(line, _), port| *line == 0 || *port != 0);
     assert_eq!(media, BTreeMap::from([((0, Side::Caller), 7), ((0, Side::Callee), 10)]));
@@ -22,7 +22,7 @@ fn as_before(s: &Scene) {
 
 /// What is offered next is the session that stands, under a version that the far end has not seen refused.
 #[track_caller]
-fn goes_on(s: &mut Scene, ok: &Message, refused: &Message) {
+fn goes_on(s: &mut Rig, ok: &Message, refused: &Message) {
     let again = s.asks(&Method::Invite, ok, &[], Some(7));
     let again = again.iter().find(|(m, _)| m.method() == &Method::Invite).expect("it goes on").clone();
     assert_eq!(made_by(&again.0), Some(7));
@@ -44,7 +44,7 @@ fn an_offer_of_the_caller_that_is_refused() {
         (Method::Update, HELD, 491),
         (Method::Update, VIDEO, 500),
     ] {
-        let (mut s, ok) = Scene::answered(&[], &[]);
+        let (mut s, ok) = Rig::answered(&[], &[]);
         as_before(&s);
         let asked = s.offers(&method, &ok, offer).pop().expect("passed on");
         assert_ne!(s.w.streams.len(), 2, "else this shows nothing");
@@ -57,7 +57,7 @@ fn an_offer_of_the_caller_that_is_refused() {
 #[test]
 fn an_offer_of_the_called_side_that_is_refused() {
     for method in [Method::Invite, Method::Update] {
-        let (mut s, _) = Scene::answered(&[], &[]);
+        let (mut s, _) = Rig::answered(&[], &[]);
         let asked = s.called_asks(&method, "a", Some(30)).pop().expect("passed on");
         assert_eq!(s.media()[&(0, Side::Callee)], 30, "else this shows nothing");
         s.caller_answers(&asked, 488, None);
@@ -69,7 +69,7 @@ fn an_offer_of_the_called_side_that_is_refused() {
 /// RFC 3261 §9: a re-INVITE that is cancelled; RFC 3261 §17.1.1.2: one that nobody answers.
 #[test]
 fn an_offer_that_is_cancelled_or_not_answered() {
-    let (mut s, ok) = Scene::answered(&[], &[]);
+    let (mut s, ok) = Rig::answered(&[], &[]);
     let asked = s.offers(&Method::Invite, &ok, HELD).pop().expect("passed on");
     s.called_answers(&asked, 100, None);
     let (invite, to) = s.caller.within(&Method::Invite, &ok, s.cseq);
@@ -79,15 +79,15 @@ fn an_offer_that_is_cancelled_or_not_answered() {
     }
     cancel.push(HeaderId::CSeq, format!("{} CANCEL", s.cseq));
     s.caller.put(&mut s.w, &mut cancel, to, &[]);
-    wait(&mut s.w, 20);
+    s.advance(20);
     assert!(methods(&s.psap_got()).contains(&"CANCEL"));
     assert!(statuses(&s.called_answers(&asked, 487, None)).contains(&487));
     as_before(&s);
     goes_on(&mut s, &ok, &asked.0);
 
-    let (mut s, ok) = Scene::answered(&[], &[]);
+    let (mut s, ok) = Rig::answered(&[], &[]);
     let asked = s.offers(&Method::Invite, &ok, FAX).pop().expect("passed on");
-    wait(&mut s.w, 33_000);
+    s.advance(33_000);
     assert!(statuses(&s.caller_got()).contains(&408));
     as_before(&s);
     s.psap_got();
@@ -97,16 +97,16 @@ fn an_offer_that_is_cancelled_or_not_answered() {
 /// An answer foretold in an unreliable response is none (RFC 3261 §13.2.1); in a reliable one it is, whatever comes then (RFC 6141 §3.4).
 #[test]
 fn a_provisional_answer_before_the_refusal() {
-    let (mut s, ok) = Scene::answered(&[], &[]);
+    let (mut s, ok) = Rig::answered(&[], &[]);
     let asked = s.asks(&Method::Invite, &ok, &[], Some(8)).pop().expect("passed on");
     s.called_answers(&asked, 183, Some(30));
     assert_eq!(s.media(), BTreeMap::from([((0, Side::Caller), 8), ((0, Side::Callee), 30)]));
     s.called_answers(&asked, 488, None);
     as_before(&s);
 
-    let (mut s, ok) = Scene::answered(&[("Supported", "100rel")], &[]);
+    let (mut s, ok) = Rig::answered(&[("Supported", "100rel")], &[]);
     let asked = s.asks(&Method::Invite, &ok, &[], Some(8)).pop().expect("passed on");
-    s.called_says(&asked, 183, &[RELIABLE, ("RSeq", "3")], &sdp(30));
+    s.called_says(&asked, 183, &[RELIABLE, ("RSeq", "3")], &sdp_of(30));
     s.called_answers(&asked, 488, None);
     assert_eq!(s.media(), BTreeMap::from([((0, Side::Caller), 8), ((0, Side::Callee), 30)]));
     s.calm();
@@ -115,7 +115,7 @@ fn a_provisional_answer_before_the_refusal() {
 /// RFC 3262 §5: an offer in PRACK that is refused with it.
 #[test]
 fn an_offer_in_prack_that_is_refused() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
     let progress = s.says_one(183, "a", &[RELIABLE, ("RSeq", "5")], Some(10));
     let prack = s.pracks(&progress, Some(8));
     assert_eq!(s.media()[&(0, Side::Caller)], 8, "else this shows nothing");
@@ -129,7 +129,7 @@ fn an_offer_in_prack_that_is_refused() {
 fn a_refresh_after_a_refusal() {
     // The caller refreshes its leg itself.
     let timer = [("Supported", "timer"), ("Session-Expires", "1800;refresher=uac")];
-    let (mut s, ok) = Scene::answered(&timer, &[]);
+    let (mut s, ok) = Rig::answered(&timer, &[]);
     let asked = s.offers(&Method::Invite, &ok, HELD).pop().expect("passed on");
     s.called_answers(&asked, 488, None);
     s.psap_got();
@@ -143,7 +143,7 @@ fn a_refresh_after_a_refusal() {
 #[test]
 fn capabilities_are_no_answer() {
     let able = b"v=0\r\no=far 1 1 IN IP4 198.18.20.9\r\ns=-\r\nc=IN IP4 198.18.20.9\r\nt=0 0\r\nm=audio 0 RTP/AVP 8\r\nm=video 0 RTP/AVP 96\r\n";
-    let (mut s, ok) = Scene::answered(&[], &[]);
+    let (mut s, ok) = Rig::answered(&[], &[]);
     let asked = s.asks(&Method::Options, &ok, &[], None).pop().expect("passed on");
     let got = s.called_says(&asked, 200, &[("Contact", "<sip:elsewhere@198.18.20.77>")], able).pop().expect("told");
     assert!(anchored(&got, "198.18.0.1"), "{}", text(&got));
@@ -163,7 +163,7 @@ fn capabilities_are_no_answer() {
 /// RFC 6665 §4.4.1: NOTIFY says where further requests go; OPTIONS and INFO do not.
 #[test]
 fn which_requests_move_the_target() {
-    let (mut s, ok) = Scene::answered(&[], &[]);
+    let (mut s, ok) = Rig::answered(&[], &[]);
     for (method, moves) in [(Method::Options, false), (Method::Info, false), (Method::Notify, true)] {
         let fields = [("Contact", "<sip:moved@198.18.10.9>"), ("Event", "x")];
         let crossed = s.asks(&method, &ok, &fields, None).pop().expect("passed on");

@@ -8,27 +8,26 @@ use super::*;
 /// RFC 3262 end to end: the caller's PRACK acknowledges the called side's response, with its own numbers; AC-18.
 #[test]
 fn ac_18_prack_at_another_node() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
-    assert!(s.invite.as_ref().is_some_and(|i| i.0.first(HeaderId::Supported) == Some("100rel")));
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
+    assert!(s.asked.as_ref().is_some_and(|i| i.0.first(HeaderId::Supported) == Some("100rel")));
     let progress = s.says_one(183, "a", &[RELIABLE, ("RSeq", "50")], Some(10));
     assert_eq!((progress.first(HeaderId::Require), progress.first(HeaderId::RSeq)), (Some("100rel"), Some("50")));
     // Not acknowledged: repeated by us, at T1.
     assert!(s.says(183, "a", &[RELIABLE, ("RSeq", "50")], Some(10)).is_empty(), "taken once");
-    wait(&mut s.w, 1600);
+    s.advance(1600);
     assert_eq!(statuses(&s.caller_got()), [183, 183], "after 0.5 s and 1 s more");
-    s.w.fault_at(s.w.now / 1000, Fault::Flip(1));
-    wait(&mut s.w, 1);
+    s.route_to(1);
     let rack = ("RAck", "50 1 INVITE");
     let anycast = s.w.anycast;
     let prack = s.asks_at(anycast, &Method::Prack, &progress, &[rack], None);
-    let cseq = s.invite.as_ref().expect("called").0.cseq();
+    let cseq = s.asked.as_ref().expect("called").0.cseq();
     assert_eq!(methods(&prack), ["PRACK"]);
     assert_eq!(prack[0].0.first(HeaderId::RAck), Some(&*format!("50 {cseq} INVITE")));
     assert_eq!(s.w.counted(Counter::Misrouted("PRACK", MisrouteAction::Relay)), 1);
     assert_eq!(statuses(&s.called_answers(&prack[0], 200, None)), [200]);
     let sent = s.w.sent.as_ref().expect("recorded").iter().rev().find(|p| p.to == s.caller.addr).expect("the answer");
     assert_eq!((sent.node, sent.from), (Some(1), anycast), "out through B, from where it was asked");
-    wait(&mut s.w, 40_000);
+    s.advance(40_000);
     assert!(s.caller_got().is_empty(), "the reliable response stops");
     // The next number, and PRACKs that match nothing (§3).
     let next = s.says_one(180, "a", &[RELIABLE, ("RSeq", "51")], None);
@@ -50,7 +49,7 @@ fn ac_18_prack_at_another_node() {
 /// Each early dialog has numbers of its own, and its PRACK goes to its far end.
 #[test]
 fn pracks_of_two_early_dialogs() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
     let a = s.says_one(183, "a", &[RELIABLE, ("RSeq", "1")], Some(10));
     let b = s.says_one(183, "b", &[RELIABLE, ("RSeq", "1")], Some(20));
     let to_b = s.pracks(&b, None);
@@ -66,9 +65,9 @@ fn pracks_of_two_early_dialogs() {
 /// The called side is reliable, the caller cannot: we acknowledge.
 #[test]
 fn reliable_only_on_the_called_side() {
-    let mut s = Scene::calls(&[], Some(7));
-    assert!(s.invite.as_ref().is_some_and(|i| i.0.first(HeaderId::Supported) == Some("100rel")), "we can");
-    let cseq = s.invite.as_ref().expect("called").0.cseq();
+    let mut s = Rig::calls(&[], Some(7));
+    assert!(s.asked.as_ref().is_some_and(|i| i.0.first(HeaderId::Supported) == Some("100rel")), "we can");
+    let cseq = s.asked.as_ref().expect("called").0.cseq();
     let progress = s.says_one(183, "a", &[("Require", "100rel, precondition"), ("RSeq", "7")], Some(10));
     assert_eq!((progress.first(HeaderId::Require), progress.first(HeaderId::RSeq)), (Some("precondition"), None));
     let prack = s.psap_got();
@@ -94,13 +93,13 @@ fn a_trunk_that_is_not_offered_100rel() {
     for (fields, expected) in
         [(&[][..], None), (&[("Supported", "100rel")], Some("100rel")), (&[("Require", "100rel")], Some("100rel"))]
     {
-        let mut s = Scene::new("112");
+        let mut s = Rig::dialling("112");
         s.w.reconfigure(|c| {
             c.trunks[1].targets[0].host.host = "198.18.20.9".into();
             c.trunks[1].prack = PrackPolicy::Pass;
         });
         let s = s.dials(fields, Some(7));
-        let invite = &s.invite.as_ref().expect("called").0;
+        let invite = &s.asked.as_ref().expect("called").0;
         assert_eq!(invite.values(HeaderId::Supported).find(|tag| *tag != "timer"), expected);
     }
 }
@@ -108,7 +107,7 @@ fn a_trunk_that_is_not_offered_100rel() {
 /// A called side that does not repeat its answer, which the caller had in an unreliable response only.
 #[test]
 fn a_2xx_without_description_gets_that_of_the_reliable_response() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let progress = s.says_one(183, "a", &[RELIABLE, ("RSeq", "7")], Some(10));
     let ok = s.says_one(200, "a", &[], None);
     assert_eq!((made_by(&ok), origin(&ok)), (Some(10), origin(&progress)));
@@ -118,8 +117,8 @@ fn a_2xx_without_description_gets_that_of_the_reliable_response() {
 /// The caller insists, the called side cannot: we number, repeat, and hold the answer until PRACK (§3).
 #[test]
 fn reliable_only_on_the_callers_side() {
-    let mut s = Scene::calls(&[("Require", "100rel")], Some(7));
-    let invite = s.invite.clone().expect("called").0;
+    let mut s = Rig::calls(&[("Require", "100rel")], Some(7));
+    let invite = s.asked.clone().expect("called").0;
     assert_eq!((invite.first(HeaderId::Require), invite.first(HeaderId::Supported)), (None, Some("100rel")));
     let progress = s.says_one(183, "a", &[], Some(10));
     assert_eq!(progress.first(HeaderId::Require), Some("100rel"));
@@ -142,11 +141,11 @@ fn reliable_only_on_the_callers_side() {
 /// RFC 3262 §3: nobody acknowledges. Any call but an emergency call is refused.
 #[test]
 fn without_prack_a_call_is_refused() {
-    let mut s = Scene::new("911").dials(&[("Require", "100rel")], Some(7));
+    let mut s = Rig::dialling("911").dials(&[("Require", "100rel")], Some(7));
     s.says_one(183, "a", &[], None);
-    wait(&mut s.w, 31_900);
+    s.advance(31_900);
     assert_eq!(statuses(&s.caller_got()), [183; 6], "0.5, 1, 2, 4, 8, 16 s apart");
-    wait(&mut s.w, 200);
+    s.advance(200);
     assert_eq!(statuses(&s.caller_got()), [504]);
     assert_eq!(methods(&s.psap_got()), ["CANCEL"]);
     s.calm();
@@ -155,20 +154,20 @@ fn without_prack_a_call_is_refused() {
 /// The same with an emergency call: it goes on.
 #[test]
 fn without_prack_an_emergency_call_goes_on() {
-    let mut s = Scene::calls(&[("Require", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Require", "100rel")], Some(7));
     s.says_one(183, "a", &[], Some(10));
     assert!(s.says(200, "a", &[], Some(10)).is_empty(), "held");
-    wait(&mut s.w, 15_800);
+    s.advance(15_800);
     assert_eq!(statuses(&s.caller_got()), [183; 5]);
-    wait(&mut s.w, 300);
+    s.advance(300);
     let got = s.caller_got();
     assert_eq!((statuses(&got), made_by(&got[0])), (vec![200], Some(10)));
     // Where the called side waits for the PRACK too, it gets ours before it gives up.
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
     s.says_one(183, "a", &[RELIABLE, ("RSeq", "5")], Some(10));
-    wait(&mut s.w, 15_900);
+    s.advance(15_900);
     assert!(s.psap_got().is_empty());
-    wait(&mut s.w, 300);
+    s.advance(300);
     assert_eq!(methods(&s.psap_got()), ["PRACK"]);
     let ok = s.says(200, "a", &[], None).pop().expect("the answer");
     assert_eq!(ok.status(), Some(200));
@@ -178,7 +177,7 @@ fn without_prack_an_emergency_call_goes_on() {
 /// RFC 3262 §3: a 2xx waits only for a description; what waits for its turn is left out; a late PRACK still has its answer.
 #[test]
 fn a_2xx_does_not_wait_for_a_prack_of_a_response_without_description() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
     let ringing = s.says_one(180, "a", &[RELIABLE, ("RSeq", "5")], None);
     assert!(s.says(183, "a", &[RELIABLE, ("RSeq", "6")], None).is_empty(), "one at a time");
     let ok = s.says_one(200, "a", &[], Some(10));
@@ -187,7 +186,7 @@ fn a_2xx_does_not_wait_for_a_prack_of_a_response_without_description() {
     let prack = s.pracks(&ringing, None);
     assert_eq!(methods(&prack), ["PRACK"]);
     assert_eq!(statuses(&s.called_answers(&prack[0], 200, None)), [200]);
-    wait(&mut s.w, 5000);
+    s.advance(5000);
     assert!(s.caller_got().is_empty(), "nothing is repeated");
     s.calm();
 }
@@ -195,7 +194,7 @@ fn a_2xx_does_not_wait_for_a_prack_of_a_response_without_description() {
 /// CANCEL amid all this: what is open is answered, repeated no more, and a 2xx that was held is ended.
 #[test]
 fn cancel_before_the_prack() {
-    let mut s = Scene::calls(&[("Require", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Require", "100rel")], Some(7));
     let progress = s.says_one(183, "a", &[], Some(10));
     assert!(s.says(200, "a", &[], Some(10)).is_empty(), "held");
     s.cancels();
@@ -211,7 +210,7 @@ fn cancel_before_the_prack() {
 /// CANCEL while a PRACK is on its way.
 #[test]
 fn cancel_amid_a_prack() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
     let progress = s.says_one(183, "a", &[RELIABLE, ("RSeq", "5")], Some(10));
     assert_eq!(methods(&s.pracks(&progress, None)), ["PRACK"]);
     s.cancels();
@@ -225,7 +224,7 @@ fn cancel_amid_a_prack() {
 /// RFC 3261 §13.2.1, RFC 6337 §2.1: a description that is said again after the answer is no offer; preconditions (RFC 3312) go on.
 #[test]
 fn a_description_that_is_said_again() {
-    let mut s = Scene::calls(&[("Supported", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Supported", "100rel")], Some(7));
     let mut last = None;
     for (status, rseq) in [(183, "7"), (180, "8")] {
         let response = s.says_one(status, "a", &[RELIABLE, ("RSeq", rseq)], Some(10));
@@ -249,15 +248,15 @@ fn a_description_that_is_said_again() {
 /// RFC 3372: the 2xx of a gateway has ISUP alone, and the caller never had the answer reliably.
 #[test]
 fn the_answer_comes_before_another_body() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let progress = s.says_one(183, "a", &[RELIABLE, ("RSeq", "7")], Some(10));
-    let (invite, from) = s.invite.clone().expect("it was called");
+    let (invite, from) = s.asked.clone().expect("it was called");
     let mut draft = invite.response(200, None);
     draft.set(HeaderId::To, format!("{};tag=a", invite.to()));
     draft.push(HeaderId::Contact, "<sip:a@198.18.20.9:5060>");
     draft.set_body(Some("application/isup;version=itu-t92+"), Bytes::from_static(&[9, 0, 1]));
     s.psap.put(&mut s.w, &mut draft, from, &[]);
-    wait(&mut s.w, 20);
+    s.advance(20);
     let got = s.caller_got();
     assert_eq!((statuses(&got), made_by(&got[0]), origin(&got[0])), (vec![200], Some(10), origin(&progress)));
     s.calm();
@@ -266,14 +265,14 @@ fn the_answer_comes_before_another_body() {
 /// An early dialog that a response of ours made, or one of a far end without a tag: the caller's requests are of it.
 #[test]
 fn requests_within_an_early_dialog_of_ours() {
-    let untagged = |s: &mut Scene| {
-        let (invite, from) = s.invite.clone().expect("it was called");
+    let untagged = |s: &mut Rig| {
+        let (invite, from) = s.asked.clone().expect("it was called");
         let mut ringing = invite.response(180, None);
         s.psap.put(&mut s.w, &mut ringing, from, &[]);
-        wait(&mut s.w, 20);
+        s.advance(20);
         s.caller_got().pop().expect("a 180 with a tag of ours")
     };
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let mut ringing = untagged(&mut s);
     if ringing.first(HeaderId::Contact).is_none() {
         // RFC 3261 §12.1.1 wants one; where there is none, the caller has the address that it called.
@@ -295,7 +294,7 @@ fn requests_within_an_early_dialog_of_ours() {
 
 /// The caller's PRACK for a response that is reliable on its side alone: we answer it.
 #[track_caller]
-fn acknowledged(s: &mut Scene, response: &Message) {
+fn acknowledged(s: &mut Rig, response: &Message) {
     assert!(s.pracks(response, None).is_empty(), "the called side knows of no such response");
     assert_eq!(statuses(&s.caller_got()), [200]);
 }
@@ -304,7 +303,7 @@ fn acknowledged(s: &mut Scene, response: &Message) {
 /// reliable responses alone hears of it each minute, in the dialog that is left and by its numbers.
 #[test]
 fn the_minutes_word_comes_in_the_dialog_that_is_left() {
-    let mut s = Scene::calls(&[("Require", "100rel")], Some(7));
+    let mut s = Rig::calls(&[("Require", "100rel")], Some(7));
     let rings = s.says_one(180, "a", &[], None);
     acknowledged(&mut s, &rings);
     let last = s.says_one(183, "b", &[], None);
@@ -315,9 +314,9 @@ fn the_minutes_word_comes_in_the_dialog_that_is_left() {
     assert_eq!(statuses(&s.called_answers(&bye[0], 200, None)), [200]);
     let mut number: u32 = rings.first(HeaderId::RSeq).and_then(|n| n.parse().ok()).expect("a number");
     for minute in 0..3 {
-        wait(&mut s.w, 59_800);
+        s.advance(59_700);
         assert!(s.caller_got().is_empty(), "minute {minute}: not before its time");
-        wait(&mut s.w, 300);
+        s.advance(280);
         let word = s.caller_got();
         assert_eq!(statuses(&word), [183], "minute {minute}");
         let (word, tag) = (&word[0], rings.to_tag());
@@ -335,9 +334,9 @@ fn the_minutes_word_comes_in_the_dialog_that_is_left() {
 /// No word is said while the response before it waits for its PRACK: its copies are word enough.
 #[test]
 fn the_minutes_word_waits_for_the_prack_of_the_one_before() {
-    let mut s = Scene::new("110").dials(&[("Require", "100rel")], Some(7));
+    let mut s = Rig::dialling("110").dials(&[("Require", "100rel")], Some(7));
     let rings = s.says_one(180, "a", &[], None);
-    wait(&mut s.w, 30_500);
+    s.advance(30_500);
     let copies = s.caller_got();
     assert!(copies.iter().all(|m| m.raw() == rings.raw()), "copies alone");
     let last = s.says_one(183, "b", &[], None);
@@ -345,7 +344,7 @@ fn the_minutes_word_waits_for_the_prack_of_the_one_before() {
     let bye = s.asks(&Method::Bye, &last, &[], None);
     s.called_answers(&bye[0], 200, None);
     // RFC 3262 §3: 64 x T1 without a PRACK.
-    wait(&mut s.w, 3000);
+    s.advance(3000);
     let told = s.caller_got();
     assert!(told.iter().filter_map(Message::status).all(|status| status == 180 || status >= 500), "{told:#?}");
     s.calm();

@@ -17,7 +17,7 @@ fn header_rules_shape_what_passes() {
         header: header.into(),
         value: value.into(),
     };
-    let mut s = Scene::new("112");
+    let mut s = Rig::dialling("112");
     s.w.reconfigure(|c| {
         c.trunks[1].targets[0].host.host = "198.18.20.9".into();
         c.header_rules = vec![
@@ -31,7 +31,7 @@ fn header_rules_shape_what_passes() {
         ];
     });
     let mut s = s.dials(&[("User-Agent", "phone"), ("X-Kept", "1")], Some(7));
-    let invite = s.invite.clone().expect("called").0;
+    let invite = s.asked.clone().expect("called").0;
     assert_eq!((invite.first_named("X-Site"), invite.first(HeaderId::UserAgent)), (Some("alpha"), None));
     assert_eq!((invite.first_named("X-Kept"), invite.first_named("X-Info")), (Some("1"), None));
     let ok = s.says_one(200, "a", &[("Server", "desk 7 in the cellar")], Some(10));
@@ -58,14 +58,14 @@ fn resource_priority_is_scrubbed_and_set() {
         value: value.into(),
     };
     for (number, expected) in [("112", Some("esnet.1")), ("4711", None)] {
-        let s = Scene::with(number, |c| {
+        let s = Rig::dialling_with(number, |c| {
             c.header_rules = vec![
                 rule("scrub", "callers", Direction::In, HeaderAction::Remove, None, ""),
                 rule("set", "psap", Direction::Out, HeaderAction::Add, Some(true), "esnet.1"),
             ];
         });
         let s = s.dials(&[("Resource-Priority", "esnet.4, wps.0")], Some(7));
-        let invite = s.invite.as_ref().expect("called").0.clone();
+        let invite = s.asked.as_ref().expect("called").0.clone();
         assert_eq!(
             invite.all(HeaderId::ResourcePriority).collect::<Vec<_>>(),
             expected.into_iter().collect::<Vec<_>>(),

@@ -8,8 +8,8 @@ const UAC: (&str, &str) = ("Session-Expires", "600;refresher=uac");
 const KNOWS: (&str, &str) = ("Supported", "timer");
 
 /// An answered call: the caller's 2xx.
-fn answered(fields: &[(&str, &str)], psap: &[(&str, &str)]) -> (Scene, Message) {
-    let mut s = Scene::calls(fields, Some(7));
+fn answered(fields: &[(&str, &str)], psap: &[(&str, &str)]) -> (Rig, Message) {
+    let mut s = Rig::calls(fields, Some(7));
     let ok = s.says_one(200, "a", psap, Some(10));
     assert_eq!(methods(&s.psap_got()), ["ACK"]);
     assert!(s.acks(&ok, None).is_empty());
@@ -21,14 +21,14 @@ fn field(message: &Message, id: HeaderId) -> &str {
 }
 
 /// Runs to a second of virtual time, counted from the world's beginning.
-fn until(s: &mut Scene, second: u64) {
+fn until(s: &mut Rig, second: u64) {
     s.w.run_until(second * 1000);
 }
 
 #[test]
 fn the_invite_offers_a_session_timer_and_the_caller_gets_what_it_asked_for() {
     let (s, ok) = answered(&[KNOWS, UAC], &[]);
-    let invite = &s.invite.as_ref().expect("called").0;
+    let invite = &s.asked.as_ref().expect("called").0;
     assert_eq!(field(invite, HeaderId::SessionExpires), "1800", "each leg has its own");
     assert_eq!(field(invite, HeaderId::MinSe), "90");
     assert_eq!(invite.values(HeaderId::Supported).filter(|tag| *tag == "timer").count(), 1);
@@ -47,7 +47,7 @@ fn a_caller_without_the_extension_is_not_made_to_refresh() {
 #[test]
 fn we_refresh_a_far_end_that_cannot() {
     let (mut s, ok) = answered(&[KNOWS, UAC], &[]);
-    let first = s.invite.clone().expect("called").0;
+    let first = s.asked.clone().expect("called").0;
     until(&mut s, 570);
     // The caller has been silent beyond its interval, and was asked whether it lives; it answers.
     let asked = s.caller.inbox(&s.w).into_iter().find(|(m, _)| m.is_request()).expect("asked");
@@ -99,7 +99,7 @@ fn refreshes_by_update() {
 
 #[test]
 fn a_called_side_that_wants_a_longer_interval() {
-    let mut s = Scene::calls(&[], Some(7));
+    let mut s = Rig::calls(&[], Some(7));
     let told = s.says(422, "a", &[("Min-SE", "3600")], None);
     assert!(told.is_empty(), "the caller hears nothing of it");
     let got = s.psap_got();
@@ -107,11 +107,11 @@ fn a_called_side_that_wants_a_longer_interval() {
     assert_eq!(field(&got[1].0, HeaderId::SessionExpires), "3600");
     assert_eq!(field(&got[1].0, HeaderId::MinSe), "3600");
     // RFC 4028 §7.3: the same Call-ID and From, the next CSeq number.
-    let (first, again) = (&s.invite.as_ref().expect("called").0, &got[1].0);
+    let (first, again) = (&s.asked.as_ref().expect("called").0, &got[1].0);
     assert_eq!((again.call_id(), again.from_tag(), again.to_tag()), (first.call_id(), first.from_tag(), None));
     assert_eq!(again.cseq(), first.cseq() + 1);
     // One that says 422 to whatever it gets ends the call in the end.
-    s.invite = got.last().cloned();
+    s.asked = got.last().cloned();
     let told = s.says(422, "b", &[("Min-SE", "3600")], None);
     assert_eq!(statuses(&told), [422]);
     s.calm();
@@ -134,11 +134,11 @@ fn a_caller_that_wants_too_short_an_interval() {
     until(&mut s, 75);
     assert!(s.caller_got().is_empty(), "nobody asked whether it lives");
     s.calm();
-    let mut s = Scene::new("110");
+    let mut s = Rig::dialling("110");
     let mut draft = s.caller.initial(&Method::Invite, URI, "y", 1);
     let anycast = s.w.anycast;
     s.caller.put(&mut s.w, &mut draft, anycast, &short);
-    wait(&mut s.w, 50);
+    s.advance(50);
     let told = s.caller.response(&s.w, &Method::Invite);
     assert_eq!((told.status(), told.first(HeaderId::MinSe)), (Some(422), Some("90")));
     assert!(s.psap_got().is_empty());
@@ -177,7 +177,7 @@ fn a_far_end_that_is_gone_ends_the_call_but_not_without_a_lease() {
 #[test]
 fn a_refusal_is_a_sign_of_life() {
     let (mut s, _) = answered(&[KNOWS, ("Session-Expires", "90;refresher=uac"), ("Allow", "UPDATE")], &[]);
-    let asked = |s: &mut Scene, second| {
+    let asked = |s: &mut Rig, second| {
         until(s, second);
         let mut all = s.caller.inbox(&s.w).into_iter().filter(|(m, _)| m.is_request() && m.method() != &Method::Ack);
         all.next().unwrap_or_else(|| panic!("nothing is asked at {second}"))
@@ -202,7 +202,7 @@ fn a_refusal_is_a_sign_of_life() {
 
 #[test]
 fn no_session_timers_where_the_trunk_has_none() {
-    let mut s = Scene::new("112");
+    let mut s = Rig::dialling("112");
     s.w.reconfigure(|c| {
         for trunk in &mut c.trunks {
             trunk.timers.session_expires = Some(std::time::Duration::ZERO);
@@ -210,7 +210,7 @@ fn no_session_timers_where_the_trunk_has_none() {
         c.trunks[1].targets[0].host.host = "198.18.20.9".into();
     });
     let mut s = s.dials(&[KNOWS, UAC], Some(7));
-    assert_eq!(s.invite.as_ref().expect("called").0.first(HeaderId::SessionExpires), None);
+    assert_eq!(s.asked.as_ref().expect("called").0.first(HeaderId::SessionExpires), None);
     let ok = s.says_one(200, "a", &[], Some(10));
     assert_eq!((ok.first(HeaderId::SessionExpires), ok.first(HeaderId::Require)), (None, None));
     s.acks(&ok, None);
@@ -225,7 +225,7 @@ fn no_session_timers_where_the_trunk_has_none() {
 fn refreshes_are_put_off_by_glare() {
     for (to_caller, least, most) in [(true, 0, 2000), (false, 2100, 4000)] {
         let shorter = if to_caller { 0 } else { 1 };
-        let mut s = Scene::with("112", move |c| {
+        let mut s = Rig::dialling_with("112", move |c| {
             let seconds = |n| Some(std::time::Duration::from_secs(n));
             c.trunks[shorter].timers.session_expires = seconds(200);
             c.trunks[1 - shorter].timers.session_expires = seconds(0);
@@ -284,7 +284,7 @@ fn a_refresh_that_tells_something_crosses() {
             let [answer] = &told[..] else { panic!("{told:?}") };
             assert_eq!((answer.status(), field(answer, HeaderId::SessionExpires)), (Some(200), "600;refresher=uac"));
         }
-        wait(&mut s.w, 100);
+        s.advance(100);
         let replica = s.w.nodes[0].replica.read().expect("one thread");
         let events = replica.events(0, usize::MAX).expect("nothing is compacted");
         let places = events.iter().filter(|e| e.kind() == EventKind::LocationUpdated).count();

@@ -4,13 +4,13 @@ use super::*;
 
 const X: &str = "198.18.10.7:5060";
 
-fn answered() -> (Scene, Message) {
-    let mut s = Scene::calls(&[], Some(7));
+fn answered() -> (Rig, Message) {
+    let mut s = Rig::calls(&[], Some(7));
     let ok = s.says_one(200, "a", &[], Some(10));
     s.acks(&ok, None);
     s.psap_got();
     // Every node knows the dialog.
-    wait(&mut s.w, 200);
+    s.advance(200);
     (s, ok)
 }
 
@@ -47,7 +47,7 @@ fn a_refer_to_that_leads_to_us_leads_there_from_the_other_side() {
 fn a_replaces_in_refer_to_is_wrapped() {
     for node in 0..3 {
         let (mut s, ok) = answered();
-        let (invite, _) = s.invite.clone().expect("called");
+        let (invite, _) = s.asked.clone().expect("called");
         let (id, local, remote) = names(&ok);
         let value = format!("{id}%3Bfrom-tag%3D{remote}%3bto-tag%3D{local}%3Bearly-only");
         let refer_to = format!("<{}?Subject=x&replaces={value}>", contact(&ok));
@@ -77,7 +77,7 @@ fn notifications_name_the_refer_in_the_terms_of_each_leg() {
     let (here, there) = (s.cseq, refer[0].0.cseq());
     assert_ne!(here, there, "else this shows nothing");
     assert_eq!(statuses(&s.called_answers(&refer[0], 202, None)), [202]);
-    let (invite, from) = s.invite.clone().expect("called");
+    let (invite, from) = s.asked.clone().expect("called");
     let mut notify = |value: &str, cseq: u32| {
         notifies(&mut s, &invite, from, value, "active;expires=60", cseq);
         s.caller.request(&s.w, &Method::Notify).0
@@ -92,7 +92,7 @@ fn notifications_name_the_refer_in_the_terms_of_each_leg() {
 }
 
 /// A NOTIFY of the called side, for a REFER of the caller.
-fn notifies(s: &mut Scene, invite: &Message, to: SocketAddr, event: &str, state: &str, cseq: u32) {
+fn notifies(s: &mut Rig, invite: &Message, to: SocketAddr, event: &str, state: &str, cseq: u32) {
     let mut draft = Draft::request(&Method::Notify, &contact(invite));
     draft.push(HeaderId::Via, format!("SIP/2.0/UDP 198.18.20.9:5060;branch=z9hG4bKn{cseq};rport"));
     draft.push(HeaderId::From, format!("{};tag=a", invite.to()));
@@ -101,20 +101,20 @@ fn notifies(s: &mut Scene, invite: &Message, to: SocketAddr, event: &str, state:
     draft.push(HeaderId::CSeq, format!("{cseq} NOTIFY"));
     draft.set_body(Some("message/sipfrag;version=2.0"), Bytes::from_static(b"SIP/2.0 100 Trying\r\n"));
     s.psap.put(&mut s.w, &mut draft, to, &[("Event", event), ("Subscription-State", state)]);
-    wait(&mut s.w, 20);
+    s.advance(20);
 }
 
 /// RFC 5057 §4.2: who refers hangs up, and is still told how the transfer went, for a while and until the last NOTIFY.
 #[test]
 fn notifications_outlive_the_call() {
-    let held = |s: &Scene| s.w.nodes.iter().map(|n| n.sbc.subscription_count()).sum::<usize>();
+    let held = |s: &Rig| s.w.nodes.iter().map(|n| n.sbc.subscription_count()).sum::<usize>();
     for last_before in [true, false] {
         let (mut s, ok) = answered();
         s.asks(&Method::Info, &ok, &[], None);
         let refer = s.asks(&Method::Refer, &ok, &[("Refer-To", "<sip:x@198.18.20.4>")], None);
         let (here, event) = (s.cseq, format!("refer;id={}", refer[0].0.cseq()));
         s.called_answers(&refer[0], 202, None);
-        let (invite, from) = s.invite.clone().expect("called");
+        let (invite, from) = s.asked.clone().expect("called");
         let state = if last_before { "terminated;reason=noresource" } else { "active;expires=60" };
         notifies(&mut s, &invite, from, &event, state, 50);
         let got = s.caller.request(&s.w, &Method::Notify);
@@ -130,7 +130,7 @@ fn notifications_outlive_the_call() {
             continue;
         }
         // Also when the call itself is forgotten.
-        wait(&mut s.w, 10_000);
+        s.advance(10_000);
         let got = s.caller.request(&s.w, &Method::Notify);
         assert_eq!(got.0.first(HeaderId::Event), Some(&*format!("refer;id={here}")));
         assert!(got.0.cseq() > 1 && got.0.call_id() == ok.call_id() && got.0.from_tag() == ok.to_tag());
@@ -148,18 +148,18 @@ fn notifications_outlive_the_call() {
     let bye = s.asks(&Method::Bye, &ok, &[], None);
     s.called_answers(&bye[0], 200, None);
     assert_eq!(held(&s), 1);
-    wait(&mut s.w, 33_000);
+    s.advance(33_000);
     assert_eq!(held(&s), 0, "a NOTIFY that never comes is not waited for");
 }
 
 /// Sends an INVITE with Replaces from a third party to a node; what it is told and what the called side gets.
-fn replace(s: &mut Scene, node: usize, uri: &str, call_id: &str, fields: &[(&str, &str)]) -> (Option<Message>, Vec<Message>) {
+fn replace(s: &mut Rig, node: usize, uri: &str, call_id: &str, fields: &[(&str, &str)]) -> (Option<Message>, Vec<Message>) {
     let mut third = Far::at(X);
     let mut draft = third.initial(&Method::Invite, uri, call_id, 1);
-    draft.set_body(Some("application/sdp"), sdp(8));
+    draft.set_body(Some("application/sdp"), sdp_of(8));
     let to = s.w.nodes[node].unicast;
     third.put(&mut s.w, &mut draft, to, fields);
-    wait(&mut s.w, 50);
+    s.advance(50);
     let told = third.inbox(&s.w).into_iter().map(|(m, _)| m).rfind(|m| m.call_id() == call_id && m.status() > Some(199));
     (told, s.psap_got().into_iter().map(|(m, _)| m).filter(|m| m.is_request()).collect())
 }
@@ -169,7 +169,7 @@ fn replace(s: &mut Scene, node: usize, uri: &str, call_id: &str, fields: &[(&str
 fn an_invite_with_replaces_finds_its_dialog_at_any_node() {
     for node in 0..3 {
         let (mut s, ok) = answered();
-        let (invite, _) = s.invite.clone().expect("called");
+        let (invite, _) = s.asked.clone().expect("called");
         let (id, local, remote) = names(&ok);
         let value = format!("{id};from-tag={remote};to-tag={local};early-only");
         // The same emergency: nothing sheds it, and nothing else keeps it away.
@@ -220,7 +220,7 @@ fn replaces_that_fit_nothing() {
     // A call that is over is declined (RFC 3891 §3).
     let bye = s.asks(&Method::Bye, &ok, &[], None);
     s.called_answers(&bye[0], 200, None);
-    wait(&mut s.w, 2000);
+    s.advance(2000);
     let (told, _) = replace(&mut s, 2, &uri, "late", &[("Replaces", &good)]);
     assert_eq!(told.and_then(|m| m.status()), Some(603));
     s.calm();

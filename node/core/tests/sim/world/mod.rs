@@ -353,12 +353,7 @@ impl World {
         self.push(at, Event::Packet { from, to, bytes });
     }
 
-    /// A message on a connection that this far end has opened to an address of a node.
-    pub(crate) fn stream(&mut self, node: usize, flow: u64, role: AddressRole, remote: SocketAddr, payload: Bytes) {
-        self.stream_by(Transport::Tcp, node, flow, role, remote, payload);
-    }
-
-    /// The same, by TCP or TLS.
+    /// A message on a connection that this far end has opened to an address of a node, by TCP or TLS.
     pub(crate) fn stream_by(
         &mut self,
         transport: Transport,

@@ -3,19 +3,55 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use sbc_core::sip::{Draft, HeaderId, Message, Method};
+use sbc_core::io::{AddressRole, Transport};
+use sbc_core::sip::{Draft, HeaderId, Message, Method, is_keepalive};
 
-use crate::world::{World, addr};
+use crate::world::{Sent, World, addr};
 
-/// One address.
+/// One far end.
 pub(crate) struct Far {
+    /// Where it sends from.
     pub(crate) addr: SocketAddr,
+    /// Where it listens.
+    pub(crate) listens: SocketAddr,
+    pub(crate) transport: Transport,
+    /// The node that it speaks to by `send`, and its connection there.
+    pub(crate) at: (usize, u64),
     read: usize,
 }
 
 impl Far {
     pub(crate) fn at(text: &str) -> Far {
-        Far { addr: addr(text), read: 0 }
+        Far::from(text, text, Transport::Udp)
+    }
+
+    /// One that sends from another port than it listens at.
+    pub(crate) fn from(source: &str, listens: &str, transport: Transport) -> Far {
+        Far { addr: addr(source), listens: addr(listens), transport, at: (0, 1), read: 0 }
+    }
+
+    /// Its Via, by the transport that it has.
+    pub(crate) fn via(&self, branch: &str) -> String {
+        let rport = if self.transport == Transport::Udp { ";rport" } else { "" };
+        format!("SIP/2.0/{} {};branch=z9hG4bK{branch}{rport}", self.transport.via_token(), self.listens)
+    }
+
+    /// To the node that it speaks to, by a datagram or over its connection.
+    pub(crate) fn send(&self, world: &mut World, bytes: Bytes) {
+        let to = world.nodes[self.at.0].unicast;
+        match self.transport {
+            Transport::Udp => world.inject(self.addr, to, bytes),
+            transport => world.stream_by(transport, self.at.0, self.at.1, AddressRole::Unicast, self.addr, bytes),
+        }
+    }
+
+    /// What its host got since the last look, at whatever port, and how.
+    pub(crate) fn got(&mut self, world: &World) -> Vec<(Message, Sent)> {
+        let sent = world.sent.as_ref().expect("recorded");
+        let new = sent[self.read..].iter().filter(|s| s.node.is_some() && s.to.ip() == self.addr.ip() && !is_keepalive(&s.bytes));
+        let got = new.map(|s| (Message::parse(s.bytes.clone()).expect("well formed"), s.clone())).collect();
+        self.read = sent.len();
+        got
     }
 
     /// What nodes have sent here since the last look, with the node's address. Retransmissions too.
