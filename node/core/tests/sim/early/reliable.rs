@@ -313,7 +313,7 @@ fn the_minutes_word_comes_in_the_dialog_that_is_left() {
     assert_eq!((methods(&bye), bye[0].0.to_tag()), (vec!["BYE"], Some("b")));
     assert_eq!(statuses(&s.called_answers(&bye[0], 200, None)), [200]);
     let mut number: u32 = rings.first(HeaderId::RSeq).and_then(|n| n.parse().ok()).expect("a number");
-    for minute in 0..3 {
+    for minute in 0..2 {
         s.advance(59_700);
         assert!(s.caller_got().is_empty(), "minute {minute}: not before its time");
         s.advance(280);
