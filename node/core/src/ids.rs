@@ -87,6 +87,11 @@ impl std::str::FromStr for CallUid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalId(pub u64);
 
+/// What tells a retransmission of an initial INVITE from a merged request (RFC 3261 §8.2.2.2): keyed hash of the claim key with the top Via's
+/// sent-by and branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PacketKey(pub [u8; 16]);
+
 /// A TCP or TLS connection of one node. Never reused within an incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(pub u64);

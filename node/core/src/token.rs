@@ -10,7 +10,7 @@ use data_encoding::{BASE32_NOPAD, BASE32_NOPAD_NOCASE, HEXLOWER, HEXLOWER_PERMIS
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use crate::ids::{CallUid, Incarnation, NodeId};
+use crate::ids::{CallUid, Incarnation, NodeId, PacketKey};
 
 const VERSION: u8 = 1;
 /// What the last four octets of a clear block must be: with a random key a forged token passes once in 2^32.
@@ -150,9 +150,10 @@ impl ClusterKey {
         ClaimKey(first16(&mac(&self.derive, &[b"claim", call_id.as_bytes(), from_tag.as_bytes(), &cseq.to_be_bytes()])))
     }
 
-    /// What tells a retransmission from a merged request: the claim key with the top Via's sent-by and branch.
-    pub fn exact_key(&self, key: ClaimKey, sent_by: &str, branch: &str) -> [u8; 16] {
-        first16(&mac(&self.derive, &[b"exact", &key.0, sent_by.to_ascii_lowercase().as_bytes(), branch.as_bytes()]))
+    /// The packet key of an initial INVITE or its CANCEL.
+    pub fn packet_key(&self, key: ClaimKey, sent_by: &str, branch: &str) -> PacketKey {
+        // The label is the name that the key once had: nodes of another version derive the same one.
+        PacketKey(first16(&mac(&self.derive, &[b"exact", &key.0, sent_by.to_ascii_lowercase().as_bytes(), branch.as_bytes()])))
     }
 
     /// A MAC that every node of the cluster can make and verify. The first part says what for.

@@ -258,7 +258,7 @@ fn claim(call: CallUid, emergency: bool) -> Kind {
     key[..11].copy_from_slice(&call.to_bytes());
     Kind::Claim(store_pb::Claim {
         key: Bytes::copy_from_slice(&key),
-        exact: Bytes::copy_from_slice(&key),
+        packet_key: Bytes::copy_from_slice(&key),
         call: Bytes::copy_from_slice(&call.to_bytes()),
         owner: call.node.0.into(),
         epoch: 1,

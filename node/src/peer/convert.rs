@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::delay;
-use sbc_core::ids::{CallUid, FlowId, NodeId, SendId};
+use sbc_core::ids::{CallUid, FlowId, NodeId, PacketKey, SendId};
 use sbc_core::io::{AddressRole, ClaimStage, Envelope, Path, PeerMessage, SendFailure, Transmit, Transport};
 use sbc_proto::peer as pb;
 use sbc_proto::peer::peer_frame::Kind;
@@ -34,8 +34,8 @@ pub(super) fn to_frame(message: &PeerMessage) -> pb::PeerFrame {
             .into(),
         }),
         PeerMessage::AskClaim { key } => Kind::AskClaim(pb::AskClaim { key: key.to_vec().into() }),
-        PeerMessage::Cancelled { key, exact } => {
-            Kind::Cancelled(pb::Cancelled { key: key.to_vec().into(), exact: exact.to_vec().into() })
+        PeerMessage::Cancelled { key, packet_key } => {
+            Kind::Cancelled(pb::Cancelled { key: key.to_vec().into(), packet_key: packet_key.0.to_vec().into() })
         }
         PeerMessage::ClaimIs { key, call } => Kind::ClaimIs(pb::ClaimIs {
             key: key.to_vec().into(),
@@ -78,9 +78,10 @@ pub(super) fn from_kind(from: NodeId, kind: Kind) -> Option<PeerMessage> {
             },
         }),
         Kind::AskClaim(ask) => Some(PeerMessage::AskClaim { key: ask.key[..].try_into().ok()? }),
-        Kind::Cancelled(cancelled) => {
-            Some(PeerMessage::Cancelled { key: cancelled.key[..].try_into().ok()?, exact: cancelled.exact[..].try_into().ok()? })
-        }
+        Kind::Cancelled(cancelled) => Some(PeerMessage::Cancelled {
+            key: cancelled.key[..].try_into().ok()?,
+            packet_key: PacketKey(cancelled.packet_key[..].try_into().ok()?),
+        }),
         Kind::ClaimIs(is) => {
             let call = match &is.call {
                 Some(bytes) => Some((CallUid::from_bytes(bytes)?, stage_from(is.stage()))),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::claim::INVITE_LIFE;
 use super::services::Services;
 use super::transfer::Replaced;
-use crate::ids::{CallUid, Epoch, LocalId};
+use crate::ids::{CallUid, Epoch, LocalId, PacketKey};
 use crate::routing;
 use crate::sip::Message;
 use crate::store_pb::EmergencyInfo;
@@ -23,7 +23,7 @@ pub struct About {
     /// Call-ID, From-tag and CSeq of its first INVITE, hashed.
     pub claim_key: ClaimKey,
     /// The same with its top Via.
-    pub exact: [u8; 16],
+    pub packet_key: PacketKey,
     /// Decided once, at the first INVITE.
     pub emergency: bool,
     /// Service and ids of an emergency call.

@@ -158,9 +158,9 @@ impl Dialler<'_> {
     fn begin_dialog(&mut self, cx: &Services, called: DialogRef, candidate: &Candidate, tries: usize) -> u32 {
         let about = self.to.about;
         self.to.sides.session_ids.forget_callee();
-        // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the exact key, for a caller that
+        // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the packet key, for a caller that
         // tries one node after the other is dialled again each time; copies of one packet are still one request (rule C).
-        let (key, epoch) = if self.keyless { (ClaimKey(about.exact), 2) } else { (about.claim_key, 1) };
+        let (key, epoch) = if self.keyless { (ClaimKey(about.packet_key.0), 2) } else { (about.claim_key, 1) };
         let identity = cx.key.callee_identity(key, epoch, target_number(&candidate.target, tries));
         let cseq = candidate.again.map_or(identity.cseq, |again| again.cseq + 1);
         let uri = request_uri(&about.invite, candidate);

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::services::{BRANCH_COOKIE, Services};
 use crate::ctx::bracketed;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, PacketKey};
 use crate::io::{Addresses, ClaimStage, NodeView, Output, PeerMessage, Realm, ReturnPath, Transport};
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::time::Instant;
 use crate::transaction::{ClientTxId, ClientUser, NewRequest};
 
-/// Names the call: its claim key and its exact key, in hexadecimal digits. In the answer: how far it is there, under seal.
+/// Names the call: its claim key and its packet key, in hexadecimal digits. In the answer: how far it is there, under seal.
 pub const CLAIM_FIELD: &str = "X-SBC-Claim";
 /// A node that was asked, and has said nothing for so long, is not waited for: twice the claim's budget by default.
 const MUTE_AFTER: Duration = Duration::from_millis(300);
@@ -75,7 +75,7 @@ pub struct Inquiry {
     /// Of which claim.
     pub key: [u8; 16],
     /// The same with the packet's branch.
-    pub exact: [u8; 16],
+    pub packet_key: PacketKey,
     /// What the answer is sealed for.
     pub challenge: Box<str>,
 }
@@ -153,12 +153,12 @@ impl Services {
     }
 
     /// Asks the peers that have no link here, or had none lately, what they have of an INVITE's call. Those whose answer may be waited for.
-    pub fn inquire(&mut self, key: [u8; 16], exact: [u8; 16]) -> Vec<NodeId> {
+    pub fn inquire(&mut self, key: [u8; 16], packet_key: PacketKey) -> Vec<NodeId> {
         self.end_inquiries();
         let own = self.local.node;
         let silent = self.view.nodes.iter().filter(|n| n.id != own && !n.alive).take(MAX_PEERS);
         let silent: Vec<_> = silent.map(|n| (n.id, self.addresses_of(n))).collect();
-        let named = format!("{:032x} {:032x}", u128::from_be_bytes(key), u128::from_be_bytes(exact));
+        let named = format!("{:032x} {:032x}", u128::from_be_bytes(key), u128::from_be_bytes(packet_key.0));
         let back = |n: &&NodeView| n.id != own && n.alive && self.inquiries.is_back(self.now.mono, n.id);
         let mut awaited: Vec<NodeId> = self.view.nodes.iter().filter(back).map(|n| n.id).collect();
         for to in &awaited {
@@ -177,7 +177,7 @@ impl Services {
                     continue;
                 };
                 let challenge = challenge(&branch, &named);
-                self.inquiries.asked.insert(tx, Inquiry { node, key, exact, challenge });
+                self.inquiries.asked.insert(tx, Inquiry { node, key, packet_key, challenge });
                 self.inquiries.order.push_back((now, tx));
             }
             if !mute {
@@ -204,10 +204,10 @@ impl Services {
     }
 
     /// The keys that a member asks about.
-    pub fn asked_about(request: &Message) -> Option<([u8; 16], [u8; 16])> {
-        let (key, exact) = request.first_named(CLAIM_FIELD)?.split_once(' ')?;
+    pub fn asked_about(request: &Message) -> Option<([u8; 16], PacketKey)> {
+        let (key, packet_key) = request.first_named(CLAIM_FIELD)?.split_once(' ')?;
         let read = |digits: &str| u128::from_str_radix(digits, 16).ok().map(u128::to_be_bytes);
-        Some((read(key)?, read(exact)?))
+        Some((read(key)?, PacketKey(read(packet_key)?)))
     }
 
     /// What a member is told of a call, for its question alone.

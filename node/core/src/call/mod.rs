@@ -102,7 +102,7 @@ use provisional::Provisional;
 use uac::Uac;
 use uas::{Answering, Uas};
 
-use crate::ids::{CallUid, LocalId, MediaId};
+use crate::ids::{CallUid, LocalId, MediaId, PacketKey};
 use crate::io::{ClaimStage, ReturnPath};
 use crate::token::ClaimKey;
 
@@ -225,9 +225,9 @@ impl Call {
     pub fn into_ended(self) -> (Ended, Ladder) {
         let (failed, answered, abandoned) =
             (self.has_failed(), self.end.as_ref().is_some_and(Cause::is_answered), self.claim.is_abandoned());
-        let About { id, uid, claim_key, exact, emergency, .. } = self.about;
+        let About { id, uid, claim_key, packet_key, emergency, .. } = self.about;
         let journal = self.records.journal;
-        (Ended { id, uid, claim_key, exact, emergency, failed, answered, abandoned, journal }, self.sides.ladder)
+        (Ended { id, uid, claim_key, packet_key, emergency, failed, answered, abandoned, journal }, self.sides.ladder)
     }
 
     /// The present media session.
@@ -265,8 +265,8 @@ pub struct Ended {
     pub uid: CallUid,
     /// Its claim key.
     pub claim_key: ClaimKey,
-    /// Its exact key.
-    pub exact: [u8; 16],
+    /// Its packet key.
+    pub packet_key: PacketKey,
     /// It was an emergency call.
     pub emergency: bool,
     /// It ended without having reached the user.

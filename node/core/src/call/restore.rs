@@ -7,7 +7,7 @@ use super::media::CallMedia;
 use super::services::Services;
 use super::setup::NewCall;
 use super::{Call, CallPhase, recorded_way};
-use crate::ids::LocalId;
+use crate::ids::{LocalId, PacketKey};
 use crate::io::{ReturnPath, Side, StreamPorts};
 use crate::replica::{CallEntry, Phase};
 use crate::sip::Message;
@@ -33,7 +33,7 @@ impl Call {
             trunk: claim.trunk.as_str().into(),
             service: claim.emergency_info.as_ref().map(|info| info.service.as_str().into()),
             claim_key: ClaimKey(entry.claim_key),
-            exact: claim.exact[..].try_into().ok()?,
+            packet_key: PacketKey(claim.packet_key[..].try_into().ok()?),
             orphan: false,
             replaced: None,
         };

@@ -24,7 +24,7 @@ use super::uac::Uac;
 use super::uas::Uas;
 use super::{Call, CallPhase, body};
 use crate::dialog::{Dialog, Half, Pair, fit_to_send};
-use crate::ids::{CallUid, Epoch, LocalId};
+use crate::ids::{CallUid, Epoch, LocalId, PacketKey};
 use crate::io::{Realm, ReturnPath, Side, Transport};
 use crate::sip::Message;
 use crate::store_pb::command::Kind;
@@ -47,8 +47,8 @@ pub struct NewCall {
     pub service: Option<Box<str>>,
     /// Its claim key.
     pub claim_key: ClaimKey,
-    /// Its exact key.
-    pub exact: [u8; 16],
+    /// Its packet key.
+    pub packet_key: PacketKey,
     /// The claim is that of a call which nobody serves: claim nothing, and use another identity toward the called side.
     pub orphan: bool,
     /// It replaces a dialog of another call (RFC 3891).
@@ -114,7 +114,7 @@ impl Call {
                 uid,
                 epoch: Epoch::FIRST,
                 claim_key: new.claim_key,
-                exact: new.exact,
+                packet_key: new.packet_key,
                 emergency,
                 emergency_info,
                 invite: new.invite,
@@ -130,7 +130,7 @@ impl Call {
             media: CallMedia::new(cx, [realm, callee_realm], emergency),
             records: Records::new(Journal::new(new.id, uid), cx.now.mono),
             claim: CallClaim::new(new.orphan),
-            budget: Budget::new(new.id, new.claim_key.0, new.exact),
+            budget: Budget::new(new.id, new.claim_key.0, new.packet_key),
             doubts: Doubts::default(),
             q850: None,
             end: None,

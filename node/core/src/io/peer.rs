@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Path, SendFailure, Transmit};
-use crate::ids::{CallUid, NodeId, SendId};
+use crate::ids::{CallUid, NodeId, PacketKey, SendId};
 
 /// A packet handed to its owner, as received. The hop count is one by construction: an enveloped packet is never relayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum PeerMessage {
         /// Why.
         reason: SendFailure,
     },
-    /// Do you own this initial INVITE? `exact` as in a claim; asked when the log cannot tell (AC-03, AC-07).
+    /// Do you own this initial INVITE? Asked when the log cannot tell (AC-03, AC-07).
     AskClaim {
         /// The claim key, see `token::ClaimKey`.
         key: [u8; 16],
@@ -43,8 +43,8 @@ pub enum PeerMessage {
     Cancelled {
         /// The key asked for.
         key: [u8; 16],
-        /// The same with the top Via.
-        exact: [u8; 16],
+        /// Its packet key.
+        packet_key: PacketKey,
     },
     /// The answer to `AskClaim`; without a question too, from a node that finds another one at work on its call.
     ClaimIs {

@@ -1,7 +1,7 @@
 //! Whose packet is this? Own calls, then the token, then the replicated index, then rule G (anycast.md).
 
 use crate::ctx::LocalConfig;
-use crate::ids::{CallUid, NodeId};
+use crate::ids::{CallUid, NodeId, PacketKey};
 use crate::io::{Side, View};
 use crate::replica::{CallEntry, Replica};
 use crate::sip::{HeaderId, Message, NameAddr, Uri};
@@ -102,8 +102,8 @@ pub fn of_nothing(facts: &Facts<'_>) -> Placement {
 }
 
 /// Where an initial INVITE belongs that this node has no transaction and no call for.
-pub fn of_claim(facts: &Facts<'_>, key: &[u8; 16], exact: &[u8; 16]) -> ClaimPlacement {
-    facts.replica.claim(key).map_or(ClaimPlacement::New, |entry| of_winner(facts, entry, entry.exact() == exact))
+pub fn of_claim(facts: &Facts<'_>, key: &[u8; 16], packet_key: &PacketKey) -> ClaimPlacement {
+    facts.replica.claim(key).map_or(ClaimPlacement::New, |entry| of_winner(facts, entry, *entry.packet_key() == packet_key.0))
 }
 
 /// Where an INVITE belongs whose claim that call has. `same`: it is a copy of the very packet.

@@ -149,14 +149,14 @@ impl Replica {
     fn on_claim(&mut self, run: &mut Run, claim: &Claim, at: u64) {
         let ids = (CallUid::from_bytes(&claim.call), <[u8; 16]>::try_from(&claim.key[..]), u16::try_from(claim.owner));
         let (Some(uid), Ok(key), Ok(owner)) = ids else { return run.stale(ids.0, StaleReason::Malformed) };
-        if owner == 0 || claim.epoch == 0 || claim.exact.len() != 16 {
+        if owner == 0 || claim.epoch == 0 || claim.packet_key.len() != 16 {
             return run.stale(Some(uid), StaleReason::Malformed);
         }
         let beside = self.level() >= BESIDE_LEVEL && !claim.beside.is_empty();
         if let Some(winner) = self.claim(&key).filter(|winner| !beside || winner.uid == uid) {
             let won = winner.uid == uid;
-            let exact_match = winner.exact() == &claim.exact[..];
-            return run.effects.push(Effect::Claimed { call: uid, won, winner: winner.uid, exact_match });
+            let same_packet = winner.packet_key() == &claim.packet_key[..];
+            return run.effects.push(Effect::Claimed { call: uid, won, winner: winner.uid, same_packet });
         }
         if self.calls.contains_key(&uid) {
             // The same call under another key: no node does that.
@@ -172,7 +172,7 @@ impl Replica {
         self.place(run, entry);
         run.effects.push(match beside {
             true => Effect::Recorded { call: uid, seq: 0 },
-            false => Effect::Claimed { call: uid, won: true, winner: uid, exact_match: true },
+            false => Effect::Claimed { call: uid, won: true, winner: uid, same_packet: true },
         });
         self.call_event(run, uid, (EventKind::Received, 1), at);
     }

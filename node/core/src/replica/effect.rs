@@ -14,7 +14,7 @@ pub enum Effect {
         /// The call that has the claim.
         winner: CallUid,
         /// The winner came with the same top Via: a retransmission, not a merged request (AC-28).
-        exact_match: bool,
+        same_packet: bool,
     },
     /// A Progress, Answer or Refresh now stands in the replicated state.
     Recorded {

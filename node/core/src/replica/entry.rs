@@ -51,7 +51,7 @@ impl CallEntry {
     pub(super) fn claimed(uid: CallUid, claim_key: [u8; 16], claim: &Claim, at_ms: u64) -> CallEntry {
         let mut claim = claim.clone();
         claim.key = Bytes::copy_from_slice(&claim_key);
-        claim.exact = Bytes::copy_from_slice(&claim.exact);
+        claim.packet_key = Bytes::copy_from_slice(&claim.packet_key);
         claim.call = Bytes::copy_from_slice(&uid.to_bytes());
         claim.invite = Bytes::copy_from_slice(&claim.invite);
         let state = CallState {
@@ -146,9 +146,9 @@ impl CallEntry {
         self.claim().parties.as_ref()
     }
 
-    /// What tells a retransmission from a merged request.
-    pub fn exact(&self) -> &[u8] {
-        &self.claim().exact
+    /// Its packet key, see `PacketKey`.
+    pub fn packet_key(&self) -> &[u8] {
+        &self.claim().packet_key
     }
 
     /// The called leg as last recorded.

@@ -22,7 +22,7 @@ fn raw(uid: CallUid) -> Bytes {
 fn claim(call: CallUid, key: u8) -> Kind {
     Kind::Claim(Claim {
         key: vec![key; 16].into(),
-        exact: vec![key; 16].into(),
+        packet_key: vec![key; 16].into(),
         call: raw(call),
         owner: u32::from(call.node.0),
         epoch: 1,
@@ -81,9 +81,9 @@ fn first_claim_wins_and_the_loser_leaves_no_trace() {
     assert_eq!(
         claims,
         [
-            Effect::Claimed { call: a, won: true, winner: a, exact_match: true },
-            Effect::Claimed { call: b, won: false, winner: a, exact_match: true },
-            Effect::Claimed { call: a, won: true, winner: a, exact_match: true },
+            Effect::Claimed { call: a, won: true, winner: a, same_packet: true },
+            Effect::Claimed { call: b, won: false, winner: a, same_packet: true },
+            Effect::Claimed { call: a, won: true, winner: a, same_packet: true },
         ]
     );
     assert!(r.call(b).is_none());
@@ -91,9 +91,9 @@ fn first_claim_wins_and_the_loser_leaves_no_trace() {
     assert_eq!(kinds(&r), [EventKind::Received]);
     // Another branch with the same key is a merged request (AC-28).
     let Kind::Claim(mut other) = claim(b, 7) else { unreachable!() };
-    other.exact = vec![9; 16].into();
+    other.packet_key = vec![9; 16].into();
     let effects = r.apply(2, &entry(1000, vec![Kind::Claim(other)])).unwrap();
-    assert_eq!(effects, [Effect::Claimed { call: b, won: false, winner: a, exact_match: false }]);
+    assert_eq!(effects, [Effect::Claimed { call: b, won: false, winner: a, same_packet: false }]);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn ended_calls_are_recognised_for_their_retention() {
     let tick = |at| entry(at, vec![Kind::Tick(Tick {})]);
     r.apply(2, &tick(1000 + CLAIM_RETENTION_MS - 1)).unwrap();
     let effects = r.apply(3, &entry(2000, vec![claim(b, 7)])).unwrap();
-    assert_eq!(effects, [Effect::Claimed { call: b, won: false, winner: a, exact_match: true }]);
+    assert_eq!(effects, [Effect::Claimed { call: b, won: false, winner: a, same_packet: true }]);
     r.apply(4, &tick(1000 + CLAIM_RETENTION_MS)).unwrap();
     assert!(r.claim(&[7; 16]).is_none() && r.call(a).is_none());
     assert_eq!(r.cdrs(0, 9).unwrap().len(), 1);
@@ -366,7 +366,7 @@ fn ordinary_calls_cost_no_event_of_an_emergency_call() {
         let call = |serial: u64, emergency| {
             let Kind::Claim(claim) = claim(uid(1, 1, serial), 0) else { unreachable!() };
             let key = Bytes::copy_from_slice(&u128::from(serial).to_be_bytes());
-            Kind::Claim(Claim { key: key.clone(), exact: key, emergency, invite: Bytes::from_static(INVITE), ..claim })
+            Kind::Claim(Claim { key: key.clone(), packet_key: key, emergency, invite: Bytes::from_static(INVITE), ..claim })
         };
         apply(&mut r, (1..=EMERGENCIES).map(|n| call(n, true)).collect());
         let before = r.last_event_revision();

@@ -150,8 +150,16 @@ mod tests {
 
     fn claim(node: u16, beside: bool) -> Kind {
         let beside = if beside { bytes_of(uid(1)) } else { Bytes::new() };
-        let (key, exact) = (vec![7; 16].into(), vec![8; 16].into());
-        Kind::Claim(Claim { key, exact, call: bytes_of(uid(node)), owner: node.into(), epoch: 1, beside, ..Default::default() })
+        let (key, packet_key) = (vec![7; 16].into(), vec![8; 16].into());
+        Kind::Claim(Claim {
+            key,
+            packet_key,
+            call: bytes_of(uid(node)),
+            owner: node.into(),
+            epoch: 1,
+            beside,
+            ..Default::default()
+        })
     }
 
     fn answer(node: u16) -> Kind {

@@ -52,7 +52,7 @@ impl Sbc {
         let (mut events, mut blocks) = (false, false);
         for effect in effects {
             match effect {
-                Effect::Claimed { call, won, winner, exact_match } => self.on_claimed(call, won, winner, exact_match),
+                Effect::Claimed { call, won, winner, same_packet } => self.on_claimed(call, won, winner, same_packet),
                 Effect::Recorded { call, .. } | Effect::Ended { call } | Effect::Stale { call: Some(call), .. } => {
                     self.on_recorded(call);
                 }
@@ -104,13 +104,15 @@ impl Sbc {
         self.retention.watch(&mut self.cx);
     }
 
-    fn on_claimed(&mut self, call: CallUid, won: bool, winner: CallUid, exact: bool) {
+    fn on_claimed(&mut self, call: CallUid, won: bool, winner: CallUid, same_packet: bool) {
         let (owner, key, standing, left) = {
             let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
             let facts =
                 Facts { local: &self.cx.local, view: &self.cx.view, replica: &replica, now: self.cx.now.mono, relayed: false };
             match replica.call(winner) {
-                Some(entry) => (entry.owner(), entry.claim_key, placement::of_winner(&facts, entry, exact), entry.was_left()),
+                Some(entry) => {
+                    (entry.owner(), entry.claim_key, placement::of_winner(&facts, entry, same_packet), entry.was_left())
+                }
                 None => (winner.node, [0; 16], ClaimPlacement::Orphan, false),
             }
         };

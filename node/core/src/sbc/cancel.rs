@@ -8,7 +8,7 @@ use super::held_invites::HeldInvites;
 use super::relay::relay;
 use super::whose::{keys_of, of_cancel};
 use crate::call::{ClaimEvent, Services, Then, Timer, server_key};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, PacketKey};
 use crate::io::{ClaimStage, Counter, DropReason, MisrouteAction, Output, Path, PeerMessage, ReturnPath};
 use crate::policy::Standing;
 use crate::sip::{HeaderId, Message, Method};
@@ -27,7 +27,7 @@ pub(super) struct Holds {
 #[derive(Debug)]
 struct Hold {
     key: [u8; 16],
-    exact: [u8; 16],
+    packet_key: PacketKey,
     path: Path,
     back: ReturnPath,
     message: Message,
@@ -60,8 +60,8 @@ impl Holds {
 }
 
 /// Takes out an INVITE that waits here, for room at its target or for its claim's owner.
-fn take_waiting(crowds: &mut Crowds, held: &mut HeldInvites, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
-    crowds.leave_line(exact).or_else(|| held.leave(exact))
+fn take_waiting(crowds: &mut Crowds, held: &mut HeldInvites, packet_key: &PacketKey) -> Option<(ReturnPath, Message)> {
+    crowds.leave_line(packet_key).or_else(|| held.leave(packet_key))
 }
 
 impl Sbc {
@@ -75,9 +75,9 @@ impl Sbc {
             self.cancel_own(invite, back, message, key);
             return;
         }
-        let (claim, exact) = keys_of(&self.cx, message);
-        if let Some((waits, invite)) = take_waiting(&mut self.crowds, &mut self.held_invites, &exact) {
-            return self.cancel_waiting((waits, &invite), (claim.0, exact), back, message, key);
+        let (claim, packet_key) = keys_of(&self.cx, message);
+        if let Some((waits, invite)) = take_waiting(&mut self.crowds, &mut self.held_invites, &packet_key) {
+            return self.cancel_waiting((waits, &invite), (claim.0, packet_key), back, message, key);
         }
         if let Some(node) = of_cancel(&self.cx, &claim.0, back.ingress.is_some()) {
             relay(&mut self.cx, node, path, back.ingress, message);
@@ -92,7 +92,7 @@ impl Sbc {
             return;
         }
         let arrived = self.cx.arrived;
-        self.holds.keep(&mut self.cx, Hold { key: claim.0, exact, path, back, message: message.clone(), arrived });
+        self.holds.keep(&mut self.cx, Hold { key: claim.0, packet_key, path, back, message: message.clone(), arrived });
     }
 
     /// RFC 3261 §9.2: 200 to the CANCEL whatever becomes of the INVITE, with the INVITE's own To-tag.
@@ -136,7 +136,7 @@ impl Sbc {
     fn cancel_waiting(
         &mut self,
         (waits, invite): (ReturnPath, &Message),
-        (claim, exact): ([u8; 16], [u8; 16]),
+        (claim, packet_key): ([u8; 16], PacketKey),
         back: ReturnPath,
         cancel: &Message,
         key: &ServerKey,
@@ -148,14 +148,14 @@ impl Sbc {
             self.cx.respond(tx, &mut draft);
         }
         refuse_waiting(&mut self.cx, waits, invite, 487);
-        self.note_cancelled(claim, exact);
+        self.note_cancelled(claim, packet_key);
     }
 
     /// Nobody dials that INVITE any more, should it come here or to another node.
-    fn note_cancelled(&mut self, key: [u8; 16], exact: [u8; 16]) {
-        self.tombstones.note(self.cx.now.mono, exact);
-        self.on_caller_served(&key, Some(&exact));
-        self.cx.tell_peers(&PeerMessage::Cancelled { key, exact });
+    fn note_cancelled(&mut self, key: [u8; 16], packet_key: PacketKey) {
+        self.tombstones.note(self.cx.now.mono, packet_key);
+        self.on_caller_served(&key, Some(&packet_key));
+        self.cx.tell_peers(&PeerMessage::Cancelled { key, packet_key });
     }
 
     /// The wait is over: nobody knows the INVITE. Should it still come, it is answered 487.
@@ -166,19 +166,19 @@ impl Sbc {
             let key = server_key(&hold.message, &Method::Cancel);
             return self.on_cancel(hold.path, hold.back, &hold.message, &key);
         }
-        self.note_cancelled(hold.key, hold.exact);
+        self.note_cancelled(hold.key, hold.packet_key);
         self.refuse(hold.back, &hold.message, 481);
     }
 
     /// A peer could not find the INVITE of a CANCEL, whose caller was told so: it is dialled nowhere. It may have come here since that peer asked.
-    pub(super) fn on_cancelled_elsewhere(&mut self, key: &[u8; 16], exact: [u8; 16]) {
-        self.tombstones.note(self.cx.now.mono, exact);
-        if let Some((waits, invite)) = take_waiting(&mut self.crowds, &mut self.held_invites, &exact) {
+    pub(super) fn on_cancelled_elsewhere(&mut self, key: &[u8; 16], packet_key: PacketKey) {
+        self.tombstones.note(self.cx.now.mono, packet_key);
+        if let Some((waits, invite)) = take_waiting(&mut self.crowds, &mut self.held_invites, &packet_key) {
             refuse_waiting(&mut self.cx, waits, &invite, 487);
         }
-        self.on_caller_served(key, Some(&exact));
+        self.on_caller_served(key, Some(&packet_key));
         let Some(id) = self.calls.of_claim(key) else { return };
-        if self.calls.get(id).is_some_and(|call| call.about.exact == exact) {
+        if self.calls.get(id).is_some_and(|call| call.about.packet_key == packet_key) {
             self.with_call(id, |call, cx| call.on_cancelled_elsewhere(cx));
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::gate::source_weight;
 use crate::call::{Services, Timer, server_key};
-use crate::ids::LocalId;
+use crate::ids::{LocalId, PacketKey};
 use crate::io::{Counter, Limit, Path, ReturnPath};
 use crate::policy::{ClusterConfig, FairQueue, Prefix};
 use crate::routing;
@@ -32,9 +32,9 @@ pub(super) struct Crowds {
     by_trunk: HashMap<Box<str>, Crowd>,
     /// The calls that are counted, by id.
     counted: HashMap<LocalId, (Box<str>, IpAddr)>,
-    waiting: HashMap<[u8; 16], WaitingInvite>,
+    waiting: HashMap<PacketKey, WaitingInvite>,
     /// The one whose wait is over.
-    through: Option<[u8; 16]>,
+    through: Option<PacketKey>,
     looking: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Crowds {
 struct Crowd {
     calls: u32,
     by_source: HashMap<IpAddr, u32>,
-    line: FairQueue<[u8; 16]>,
+    line: FairQueue<PacketKey>,
 }
 
 /// An INVITE that waits.
@@ -101,26 +101,26 @@ impl Crowds {
     }
 
     /// Those that may go on, or wait no longer: with whether they begin.
-    fn due(&mut self, now: Instant, most: impl Fn(&str) -> u32) -> Vec<([u8; 16], WaitingInvite, bool)> {
+    fn due(&mut self, now: Instant, most: impl Fn(&str) -> u32) -> Vec<(PacketKey, WaitingInvite, bool)> {
         let mut due = Vec::new();
         for (trunk, crowd) in &mut self.by_trunk {
             // What begins is counted when it has begun.
             let mut room = most(trunk).saturating_sub(crowd.calls);
             let mut kept = Vec::new();
-            while let Some(exact) = crowd.line.pop() {
-                let Some(waiting) = self.waiting.remove(&exact) else { continue };
+            while let Some(packet_key) = crowd.line.pop() {
+                let Some(waiting) = self.waiting.remove(&packet_key) else { continue };
                 let late = now >= waiting.until;
                 let begins = room > 0 || most(trunk) == 0 || (late && crowd.is_new(waiting.source, waiting.weight));
                 if begins || late {
                     room = room.saturating_sub(u32::from(begins));
-                    due.push((exact, waiting, begins));
+                    due.push((packet_key, waiting, begins));
                 } else {
-                    kept.push((exact, waiting));
+                    kept.push((packet_key, waiting));
                 }
             }
-            for (exact, waiting) in kept {
-                crowd.line.push(waiting.source, waiting.weight, true, exact);
-                self.waiting.insert(exact, waiting);
+            for (packet_key, waiting) in kept {
+                crowd.line.push(waiting.source, waiting.weight, true, packet_key);
+                self.waiting.insert(packet_key, waiting);
             }
         }
         due
@@ -133,15 +133,15 @@ impl Crowds {
         &mut self,
         cx: &mut Services,
         trunk: &str,
-        exact: [u8; 16],
+        packet_key: PacketKey,
         path: Path,
         back: ReturnPath,
         message: &Message,
     ) -> bool {
-        if self.through.take_if(|through| *through == exact).is_some() {
+        if self.through.take_if(|through| *through == packet_key).is_some() {
             return true;
         }
-        if self.waiting.contains_key(&exact) {
+        if self.waiting.contains_key(&packet_key) {
             // A copy of one that waits.
             cx.answer_trying(back, message);
             return false;
@@ -157,9 +157,9 @@ impl Crowds {
         cx.answer_trying(back, message);
         let (now, arrived) = (cx.now.mono, cx.arrived);
         let waiting = WaitingInvite { path, back, message: message.clone(), arrived, source, weight, until: now + LONGEST };
-        let shed = crowd.line.push(source, weight, true, exact);
-        self.waiting.insert(exact, waiting);
-        if let Some(shed) = shed.and_then(|exact| self.waiting.remove(&exact)) {
+        let shed = crowd.line.push(source, weight, true, packet_key);
+        self.waiting.insert(packet_key, waiting);
+        if let Some(shed) = shed.and_then(|packet_key| self.waiting.remove(&packet_key)) {
             // There is no room to wait. Without a transaction: a flood must not fill their table, nor be answered with more than it brought.
             cx.count(Counter::Limited(Limit::EmergencyCrowd));
             cx.reject_stateless(shed.back, &shed.message, 503);
@@ -171,7 +171,7 @@ impl Crowds {
     }
 
     /// Time to look who may go on: takes these out of the line, and refuses those that have waited to no end.
-    pub(super) fn on_tick(&mut self, cx: &mut Services) -> Vec<([u8; 16], WaitingInvite)> {
+    pub(super) fn on_tick(&mut self, cx: &mut Services) -> Vec<(PacketKey, WaitingInvite)> {
         let config = cx.config.clone();
         let due = self.due(cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.limits.max_emergency_calls));
         self.looking = !self.waiting.is_empty();
@@ -179,9 +179,9 @@ impl Crowds {
             cx.start_timer(LOOK_EVERY, Timer::Crowd);
         }
         let mut begin = Vec::new();
-        for (exact, waiting, begins) in due {
+        for (packet_key, waiting, begins) in due {
             if begins {
-                begin.push((exact, waiting));
+                begin.push((packet_key, waiting));
             } else {
                 cx.count(Counter::Limited(Limit::EmergencyCrowd));
                 refuse_waiting(cx, waiting.back, &waiting.message, 503);
@@ -191,14 +191,14 @@ impl Crowds {
     }
 
     /// The one whose wait is over; `None`: none is put through at the moment.
-    pub(super) fn let_through(&mut self, exact: Option<[u8; 16]>) {
-        self.through = exact;
+    pub(super) fn let_through(&mut self, packet_key: Option<PacketKey>) {
+        self.through = packet_key;
     }
 
     /// Takes one out of the line: its caller has given up.
-    pub(super) fn leave_line(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
+    pub(super) fn leave_line(&mut self, packet_key: &PacketKey) -> Option<(ReturnPath, Message)> {
         // Its place in the line is cleared with the next look.
-        self.waiting.remove(exact).map(|waiting| (waiting.back, waiting.message))
+        self.waiting.remove(packet_key).map(|waiting| (waiting.back, waiting.message))
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::call::{Services, Timer};
+use crate::ids::PacketKey;
 use crate::io::{Counter, MisrouteAction, Path, ReturnPath};
 use crate::sip::Message;
 use crate::time::Instant;
@@ -35,7 +36,7 @@ pub(super) struct Waited {
 /// An INVITE that waits.
 #[derive(Debug)]
 pub(super) struct HeldInvite {
-    exact: [u8; 16],
+    packet_key: PacketKey,
     pub(super) path: Path,
     pub(super) back: ReturnPath,
     pub(super) message: Message,
@@ -51,13 +52,13 @@ impl HeldInvites {
     pub(super) fn hold(
         &mut self,
         cx: &mut Services,
-        exact: [u8; 16],
+        packet_key: PacketKey,
         path: Path,
         back: ReturnPath,
         message: &Message,
         waited: Waited,
     ) -> bool {
-        if self.held.values().any(|h| h.exact == exact) {
+        if self.held.values().any(|h| h.packet_key == packet_key) {
             // A copy of one that waits.
             return true;
         }
@@ -69,13 +70,13 @@ impl HeldInvites {
         let id = cx.serial();
         cx.start_timer(LOOK_EVERY, Timer::HeldInvite(id));
         let (arrived, admitted) = (cx.arrived, waited.admitted);
-        self.held.insert(id, HeldInvite { exact, path, back, message: message.clone(), arrived, until, admitted });
+        self.held.insert(id, HeldInvite { packet_key, path, back, message: message.clone(), arrived, until, admitted });
         true
     }
 
     /// Takes one out: its caller has given up.
-    pub(super) fn leave(&mut self, exact: &[u8; 16]) -> Option<(ReturnPath, Message)> {
-        let id = self.held.iter().find(|(_, held)| held.exact == *exact).map(|(id, _)| *id)?;
+    pub(super) fn leave(&mut self, packet_key: &PacketKey) -> Option<(ReturnPath, Message)> {
+        let id = self.held.iter().find(|(_, held)| held.packet_key == *packet_key).map(|(id, _)| *id)?;
         self.held.remove(&id).map(|held| (held.back, held.message))
     }
 

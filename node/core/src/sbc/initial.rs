@@ -7,7 +7,7 @@ use super::relay::relay;
 use super::whose::{keys_of, of_claim};
 use crate::call::server_key;
 use crate::call::{AfterClaim, Call, ClaimEvent, INVITE_LIFE, NewCall};
-use crate::ids::LocalId;
+use crate::ids::{LocalId, PacketKey};
 use crate::io::{ClaimOutcome, ClaimStage, Counter, DropReason, MisrouteAction, Path, PeerMessage, ReturnPath};
 use crate::placement::ClaimPlacement;
 use crate::routing;
@@ -17,30 +17,30 @@ use crate::transaction::ServerUser;
 impl Sbc {
     /// An INVITE without To-tag that matches no transaction. `waited`: what it has behind it, where it is not placed for the first time.
     pub(super) fn place_invite(&mut self, path: Path, back: ReturnPath, message: &Message, waited: Waited) {
-        let (key, exact) = keys_of(&self.cx, message);
-        if self.tombstones.contains(self.cx.now.mono, &exact) {
+        let (key, packet_key) = keys_of(&self.cx, message);
+        if self.tombstones.contains(self.cx.now.mono, &packet_key) {
             self.refuse(back, message, 487);
             return;
         }
         let known = self.calls.of_claim(&key.0).and_then(|id| self.calls.get(id)).filter(|c| !c.claim.is_lost());
-        if let Some(id) = known.filter(|c| c.claim.is_ceded() && c.about.exact == exact).map(|c| c.about.id) {
+        if let Some(id) = known.filter(|c| c.claim.is_ceded() && c.about.packet_key == packet_key).map(|c| c.about.id) {
             self.on_ceded_copy(id, back, message);
             return;
         }
         let place = match known {
             // The caller tries again where it failed (RFC 3263 §4.3). Its own copies match its transaction, or come too late.
-            Some(call) if call.has_failed() && call.about.exact != exact => ClaimPlacement::Orphan,
+            Some(call) if call.has_failed() && call.about.packet_key != packet_key => ClaimPlacement::Orphan,
             // RFC 3261 §8.2.2.2: the same request by another way.
             Some(_) => ClaimPlacement::Merged,
-            None if self.calls.was_here(&key.0, &exact) == Some(true) => ClaimPlacement::Orphan,
-            None if self.calls.was_here(&key.0, &exact) == Some(false) => ClaimPlacement::Merged,
-            None => of_claim(&self.cx, &key.0, &exact, back.ingress.is_some()),
+            None if self.calls.was_here(&key.0, &packet_key) == Some(true) => ClaimPlacement::Orphan,
+            None if self.calls.was_here(&key.0, &packet_key) == Some(false) => ClaimPlacement::Merged,
+            None => of_claim(&self.cx, &key.0, &packet_key, back.ingress.is_some()),
         };
-        let keys = |orphan| NewKeys { key, exact, orphan, admitted: waited.admitted };
+        let keys = |orphan| NewKeys { key, packet_key, orphan, admitted: waited.admitted };
         match place {
             ClaimPlacement::Peer(node) => relay(&mut self.cx, node, path, back.ingress, message),
             // The very packet, and its transaction is over: whoever sent it has heard, and a second answer is one too many.
-            ClaimPlacement::Merged if self.calls.is_copy(&self.cx, &key.0, &exact) => {
+            ClaimPlacement::Merged if self.calls.is_copy(&self.cx, &key.0, &packet_key) => {
                 self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale));
             }
             // A rival that has yielded to a call which has ceded itself: neither way is refused before the log has decided.
@@ -55,7 +55,7 @@ impl Sbc {
                 if let Some(id) = yielded {
                     // Its call must not come back, should the log give it the key: its caller has its answer, and this call's has none.
                     self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::RivalRefused));
-                    self.cx.tell_peers(&PeerMessage::Cancelled { key: key.0, exact });
+                    self.cx.tell_peers(&PeerMessage::Cancelled { key: key.0, packet_key });
                 }
             }
             // A peer that says "yours" about something this node has not: its copy is not the first one.
@@ -63,7 +63,7 @@ impl Sbc {
                 self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale));
             }
             ClaimPlacement::Unsure => {
-                if !self.held_invites.hold(&mut self.cx, exact, path, back, message, waited) {
+                if !self.held_invites.hold(&mut self.cx, packet_key, path, back, message, waited) {
                     self.begin_call(path, back, message, keys(true));
                 }
             }
@@ -97,7 +97,7 @@ impl Sbc {
         let Some(admitted) = self.admit(&path, back, message, keys.admitted) else { return };
         let toward = admitted.service.as_deref().and_then(|s| crowd_of(&self.cx.config, &admitted.trunk, Some(s), message));
         if let Some(trunk) = &toward
-            && !self.crowds.makes_room(&mut self.cx, trunk, keys.exact, path, back, message)
+            && !self.crowds.makes_room(&mut self.cx, trunk, keys.packet_key, path, back, message)
         {
             return;
         }
@@ -120,7 +120,7 @@ impl Sbc {
                 trunk: admitted.trunk,
                 service: admitted.service,
                 claim_key: keys.key,
-                exact: keys.exact,
+                packet_key: keys.packet_key,
                 orphan: keys.orphan,
                 replaced: admitted.replaced,
             },
@@ -136,9 +136,9 @@ impl Sbc {
 
     /// There may be room for emergency calls that wait.
     pub(super) fn on_crowd_tick(&mut self) {
-        for (exact, waiting) in self.crowds.on_tick(&mut self.cx) {
+        for (packet_key, waiting) in self.crowds.on_tick(&mut self.cx) {
             self.cx.arrived = waiting.arrived;
-            self.crowds.let_through(Some(exact));
+            self.crowds.let_through(Some(packet_key));
             let waited = Waited { until: Some(self.cx.now.mono), admitted: true };
             self.place_invite(waiting.path, waiting.back, &waiting.message, waited);
             self.crowds.let_through(None);
@@ -162,13 +162,20 @@ impl Sbc {
             return;
         }
         let Some(call) = self.calls.get(id) else { return };
-        let (back, exact, invite) = (call.back(), call.about.exact, call.about.invite.clone());
+        let (back, packet_key, invite) = (call.back(), call.about.packet_key, call.about.invite.clone());
         self.cx.arrived = call.about.arrived;
         match after {
             AfterClaim::RelayTo(node) => relay(&mut self.cx, node, back.path, back.ingress, &invite),
             _ if back.ingress.is_some() => self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale)),
             _ => {
-                _ = self.held_invites.hold(&mut self.cx, exact, back.path, back, &invite, Waited { until: None, admitted: true })
+                _ = self.held_invites.hold(
+                    &mut self.cx,
+                    packet_key,
+                    back.path,
+                    back,
+                    &invite,
+                    Waited { until: None, admitted: true },
+                )
             }
         }
     }
@@ -176,7 +183,7 @@ impl Sbc {
 
 struct NewKeys {
     key: crate::token::ClaimKey,
-    exact: [u8; 16],
+    packet_key: PacketKey,
     orphan: bool,
     admitted: bool,
 }

@@ -31,7 +31,7 @@ use std::time::Duration;
 use crate::call::{Call, CallTimer, ClaimEvent, Lane, Services, Timer};
 use crate::ctx::LocalConfig;
 use crate::farewell::Farewells;
-use crate::ids::{CallUid, LocalId, MediaId, NodeId};
+use crate::ids::{CallUid, LocalId, MediaId, NodeId, PacketKey};
 use crate::io::{Input, NodeView, Output, View};
 use crate::message::Messages;
 use crate::neighbours::Neighbours;
@@ -64,7 +64,7 @@ pub struct Sbc {
     holds: Holds,
     held_invites: held_invites::HeldInvites,
     /// CANCELs that came before their INVITE (AC-07).
-    tombstones: Recent<[u8; 16]>,
+    tombstones: Recent<PacketKey>,
     redirects: relay::Redirects,
     gate: gate::Gate,
     /// Emergency calls by the trunk that they go to.
@@ -241,9 +241,9 @@ impl Sbc {
     }
 
     /// The caller of a claim has cancelled it, or has another node's answer: a call that this node has ceded is dialled by nobody any more.
-    pub(super) fn on_caller_served(&mut self, key: &[u8; 16], exact: Option<&[u8; 16]>) {
+    pub(super) fn on_caller_served(&mut self, key: &[u8; 16], packet_key: Option<&PacketKey>) {
         let Some(id) = self.calls.of_claim(key) else { return };
-        if self.calls.get(id).is_some_and(|c| exact.is_none_or(|exact| c.about.exact == *exact)) {
+        if self.calls.get(id).is_some_and(|c| packet_key.is_none_or(|packet_key| c.about.packet_key == *packet_key)) {
             self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::CallerServed));
         }
     }

@@ -5,18 +5,24 @@ use super::gate::{KNOWN_EXTENSIONS, RateLimits};
 use super::memory::Recent;
 use crate::call::{ALLOW, CLAIM_FIELD, Services, Told, fill_via, finish_response};
 use crate::ctx::{AGENT, bracketed};
+use crate::ids::PacketKey;
 use crate::io::{ClaimStage, Counter, ReturnPath};
 use crate::neighbours;
 use crate::sip::{HeaderId, Message};
 
 /// The header fields that tell the asking member how this node is, and what it has of the call that is named.
-fn told_to_member(cx: &Services, calls: &Calls, tombstones: &Recent<[u8; 16]>, request: &Message) -> Vec<(&'static str, String)> {
-    let call = Services::asked_about(request).map(|(key, exact)| {
+fn told_to_member(
+    cx: &Services,
+    calls: &Calls,
+    tombstones: &Recent<PacketKey>,
+    request: &Message,
+) -> Vec<(&'static str, String)> {
+    let call = Services::asked_about(request).map(|(key, packet_key)| {
         let told = match calls.what_it_has(cx, &key) {
             Some((_, stage)) => Told::Has(stage),
-            None if tombstones.contains(cx.now.mono, &exact) => Told::Cancelled,
+            None if tombstones.contains(cx.now.mono, &packet_key) => Told::Cancelled,
             // A copy of what has failed rings nobody either.
-            None if calls.has_failed_here(cx, &key, &exact) => Told::Has(ClaimStage::Answered),
+            None if calls.has_failed_here(cx, &key, &packet_key) => Told::Has(ClaimStage::Answered),
             None => Told::Nothing,
         };
         (CLAIM_FIELD, cx.seal_told(request, told))
@@ -29,7 +35,7 @@ pub(super) fn answer_options(
     cx: &mut Services,
     limits: &mut RateLimits,
     calls: &Calls,
-    tombstones: &Recent<[u8; 16]>,
+    tombstones: &Recent<PacketKey>,
     back: ReturnPath,
     request: &Message,
 ) {

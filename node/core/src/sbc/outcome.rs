@@ -40,7 +40,7 @@ impl Sbc {
         self.cx.inquiries.on_heard(inquiry.node);
         match told {
             Told::Has(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage),
-            Told::Cancelled => self.on_cancelled_elsewhere(&inquiry.key, inquiry.exact),
+            Told::Cancelled => self.on_cancelled_elsewhere(&inquiry.key, inquiry.packet_key),
             Told::Nothing => {
                 if let Some(id) = self.calls.of_claim(&inquiry.key) {
                     self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::PeerHasNot(inquiry.node)));

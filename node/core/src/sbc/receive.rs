@@ -54,7 +54,7 @@ impl Sbc {
                 let call = self.calls.what_it_has(&self.cx, &key);
                 self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
-            PeerMessage::Cancelled { key, exact } => self.on_cancelled_elsewhere(&key, exact),
+            PeerMessage::Cancelled { key, packet_key } => self.on_cancelled_elsewhere(&key, packet_key),
             PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage),
             PeerMessage::ClaimIs { key, call: None } => {
                 if let Some(id) = self.calls.of_claim(&key) {

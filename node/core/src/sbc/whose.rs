@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use crate::call::Services;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, PacketKey};
 use crate::placement::{self, ClaimPlacement, Facts};
 use crate::replica::Replica;
 use crate::sip::Message;
@@ -17,8 +17,8 @@ pub(super) fn by_facts<R>(cx: &Services, relayed: bool, ask: impl FnOnce(&Facts<
 }
 
 /// Where the INVITE of a claim belongs, of which this node has no call.
-pub(super) fn of_claim(cx: &Services, key: &[u8; 16], exact: &[u8; 16], relayed: bool) -> ClaimPlacement {
-    by_facts(cx, relayed, |facts, _| placement::of_claim(facts, key, exact))
+pub(super) fn of_claim(cx: &Services, key: &[u8; 16], packet_key: &PacketKey, relayed: bool) -> ClaimPlacement {
+    by_facts(cx, relayed, |facts, _| placement::of_claim(facts, key, packet_key))
 }
 
 /// Where the CANCEL of a claim belongs.
@@ -27,8 +27,8 @@ pub(super) fn of_cancel(cx: &Services, key: &[u8; 16], relayed: bool) -> Option<
 }
 
 /// The claim of an INVITE or CANCEL, and the key of the very packet (rule B).
-pub(super) fn keys_of(cx: &Services, message: &Message) -> (ClaimKey, [u8; 16]) {
+pub(super) fn keys_of(cx: &Services, message: &Message) -> (ClaimKey, PacketKey) {
     let key = cx.key.claim_key(message.call_id(), message.from_tag().unwrap_or_default(), message.cseq());
     let via = message.top_via();
-    (key, cx.key.exact_key(key, &via.sent_by(), via.branch().unwrap_or_default()))
+    (key, cx.key.packet_key(key, &via.sent_by(), via.branch().unwrap_or_default()))
 }

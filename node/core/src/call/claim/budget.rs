@@ -3,7 +3,7 @@
 use super::CallClaim;
 use crate::call::services::Services;
 use crate::call::timer::{CallTimer, Timer};
-use crate::ids::LocalId;
+use crate::ids::{LocalId, PacketKey};
 use crate::timer::TimerId;
 
 /// The peers are asked when this part of the claim's budget is over: later than nearly all commits, and early enough for their answers. So
@@ -15,14 +15,14 @@ pub(super) const ASK_AFTER: u32 = 3;
 pub(in crate::call) struct Budget {
     call: LocalId,
     key: [u8; 16],
-    exact: [u8; 16],
+    packet_key: PacketKey,
     timer: Option<TimerId>,
 }
 
 impl Budget {
     /// Of the call with these keys.
-    pub(in crate::call) fn new(call: LocalId, key: [u8; 16], exact: [u8; 16]) -> Budget {
-        Budget { call, key, exact, timer: None }
+    pub(in crate::call) fn new(call: LocalId, key: [u8; 16], packet_key: PacketKey) -> Budget {
+        Budget { call, key, packet_key, timer: None }
     }
 
     /// The claim was proposed: the budget runs, and for most of it the peers may be asked too.
@@ -68,7 +68,7 @@ impl Budget {
 
     /// Asks the peers that only SIP may reach. Each question may get lost: there are some within the budget.
     fn inquire(&self, cx: &mut Services, claim: &mut CallClaim) {
-        let asked = cx.inquire(self.key, self.exact);
+        let asked = cx.inquire(self.key, self.packet_key);
         claim.wait_for(asked);
         self.ask_later(cx);
     }

@@ -165,7 +165,7 @@ impl Call {
             ClaimAction::AskPeersOnLease if cx.has_lease() => _ = cx.ask_peers(key),
             // `tell_claim_of` does it, for it may fail.
             ClaimAction::AskPeersOnLease | ClaimAction::Reopen => {}
-            ClaimAction::AskAwaited => _ = cx.inquire(key, self.about.exact),
+            ClaimAction::AskAwaited => _ = cx.inquire(key, self.about.packet_key),
             ClaimAction::AskLater => self.budget.ask_later(cx),
             ClaimAction::AwaitPeers => {
                 if !self.budget.await_peers(cx, &mut self.claim) {
@@ -184,7 +184,7 @@ impl Call {
             ClaimAction::Reclaim => {
                 tell_peers(cx, self.about.claim_key, self.about.uid, self.stage());
                 cx.ask_peers(key);
-                cx.inquire(key, self.about.exact);
+                cx.inquire(key, self.about.packet_key);
                 cx.start_timer(RECLAIM, Timer::Call(self.about.id, CallTimer::Reclaim));
             }
             ClaimAction::Refuse => self.answering().refuse(cx, 482, false),

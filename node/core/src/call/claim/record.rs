@@ -15,7 +15,7 @@ pub(in crate::call) fn claim_record(cx: &Services, about: &About, trunk: &str, b
     let (from, to) = (parse(invite.from()), parse(invite.to()));
     store_pb::Claim {
         key: about.claim_key.0.to_vec().into(),
-        exact: about.exact.to_vec().into(),
+        packet_key: about.packet_key.0.to_vec().into(),
         call: about.record_id(),
         owner: u32::from(about.uid.node.0),
         epoch: about.epoch.0,

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::Calls;
 use crate::call::Services;
-use crate::ids::CallUid;
+use crate::ids::{CallUid, PacketKey};
 use crate::io::ClaimStage;
 
 impl Calls {
@@ -21,32 +21,33 @@ impl Calls {
     }
 
     /// True for the very packet of a call of this node that reached nobody.
-    pub(in crate::sbc) fn has_failed_here(&self, cx: &Services, key: &[u8; 16], exact: &[u8; 16]) -> bool {
+    pub(in crate::sbc) fn has_failed_here(&self, cx: &Services, key: &[u8; 16], packet_key: &PacketKey) -> bool {
         let id = self.of_claim(key);
-        let call = || id.and_then(|s| self.get(s)).is_some_and(|c| c.has_failed() && c.about.exact == *exact);
-        let ended = || id.and_then(|s| self.unrecorded.get(s)).is_some_and(|e| e.failed && e.exact == *exact);
+        let call = || id.and_then(|s| self.get(s)).is_some_and(|c| c.has_failed() && c.about.packet_key == *packet_key);
+        let ended = || id.and_then(|s| self.unrecorded.get(s)).is_some_and(|e| e.failed && e.packet_key == *packet_key);
         let recorded = || {
             let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
-            let entry = replica.claim(key).filter(|e| e.has_failed() && e.exact() == exact);
+            let entry = replica.claim(key).filter(|e| e.has_failed() && *e.packet_key() == packet_key.0);
             entry.is_some_and(|e| cx.is_own(e.uid))
         };
         call() || ended() || recorded()
     }
 
     /// True for the very packet that this node, or the log, has a call of.
-    pub(in crate::sbc) fn is_copy(&self, cx: &Services, key: &[u8; 16], exact: &[u8; 16]) -> bool {
+    pub(in crate::sbc) fn is_copy(&self, cx: &Services, key: &[u8; 16], packet_key: &PacketKey) -> bool {
         let id = self.of_claim(key);
-        let own = id.and_then(|s| self.get(s).map(|c| c.about.exact).or_else(|| self.unrecorded.get(s).map(|e| e.exact)));
-        own.is_some_and(|own| own == *exact) || {
+        let own =
+            id.and_then(|s| self.get(s).map(|c| c.about.packet_key).or_else(|| self.unrecorded.get(s).map(|e| e.packet_key)));
+        own.is_some_and(|own| own == *packet_key) || {
             let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
-            replica.claim(key).is_some_and(|entry| entry.exact() == exact)
+            replica.claim(key).is_some_and(|entry| *entry.packet_key() == packet_key.0)
         }
     }
 
     /// Whether the call of that claim is over here while the log does not know it: true for one that may be begun again.
-    pub(in crate::sbc) fn was_here(&self, key: &[u8; 16], exact: &[u8; 16]) -> Option<bool> {
+    pub(in crate::sbc) fn was_here(&self, key: &[u8; 16], packet_key: &PacketKey) -> Option<bool> {
         let ended = self.unrecorded.get(self.of_claim(key)?)?;
-        Some(ended.failed && ended.exact != *exact)
+        Some(ended.failed && ended.packet_key != *packet_key)
     }
 }
 

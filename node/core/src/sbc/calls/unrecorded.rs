@@ -52,6 +52,7 @@ impl Unrecorded {
 mod tests {
     use super::*;
     use crate::ids::CallUid;
+    use crate::ids::PacketKey;
     use crate::token::ClaimKey;
 
     #[test]
@@ -62,7 +63,7 @@ mod tests {
             id: LocalId(serial),
             uid: uid(serial),
             claim_key: ClaimKey([0; 16]),
-            exact: [0; 16],
+            packet_key: PacketKey([0; 16]),
             emergency,
             failed: false,
             answered: false,

@@ -55,8 +55,8 @@ fn identities(world: &World, leg: usize) -> BTreeSet<String> {
         for tx in invites() {
             let message = Message::parse(tx.bytes.clone()).expect("a phone's");
             let via = message.top_via();
-            let exact = key.exact_key(claim, &via.sent_by(), via.branch().unwrap_or_default());
-            ids.extend((0..=merged).map(|tries| id(ClaimKey(exact), 2, tries)));
+            let packet_key = key.packet_key(claim, &via.sent_by(), via.branch().unwrap_or_default());
+            ids.extend((0..=merged).map(|tries| id(ClaimKey(packet_key.0), 2, tries)));
         }
     }
     ids
