@@ -12,7 +12,7 @@ use crate::call::{Authenticated, End, NextHop, Services, Timer, Written, recorde
 use crate::crossing::{Loss, Way, Ways};
 use crate::ids::{CallUid, ProposalId};
 use crate::io::{CallOutcome, Counter, Output, ResolveError, ReturnPath, Side, Target};
-use crate::replica::{CallEntry, OWNER_LOST_LEVEL};
+use crate::replica::{ADOPT_LEVEL, CallEntry, OWNER_LOST_LEVEL, Phase, Replica};
 use crate::sip::{HeaderId, Message, Method};
 use crate::store_pb::{self, LegRecord, command::Kind};
 use crate::time::Instant;
@@ -112,7 +112,8 @@ impl Farewells {
         let open = &self.open;
         let of_mine = replica.orphans_of(cx.local.node);
         let mut found: Vec<_> = of_mine
-            .filter(|entry| entry.uid.incarnation < cx.local.incarnation && !open.contains_key(&entry.uid))
+            .filter(|entry| !is_adopted(&replica, entry))
+            .filter(|entry| entry.incarnation() < cx.local.incarnation && !open.contains_key(&entry.uid))
             .map(|entry| (!entry.emergency(), entry.state().claimed_unix_ms, entry.uid))
             .collect();
         found.sort_unstable();
@@ -172,7 +173,7 @@ impl Farewells {
         let entry = {
             let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             let mine = |entry: &CallEntry| {
-                entry.owner() == cx.local.node && entry.uid.incarnation < cx.local.incarnation && entry.is_live()
+                entry.owner() == cx.local.node && entry.incarnation() < cx.local.incarnation && entry.is_live()
             };
             replica.call(uid).filter(|entry| mine(entry) && replica.level() >= OWNER_LOST_LEVEL).cloned()
         };
@@ -303,6 +304,11 @@ impl Farewells {
         cx.answer_crossed_bye(back, message);
         true
     }
+}
+
+/// A call that goes on with whoever takes it over (`sbc/takeover.rs`).
+fn is_adopted(replica: &Replica, entry: &CallEntry) -> bool {
+    replica.level() >= ADOPT_LEVEL && entry.phase() == Phase::Answered
 }
 
 /// A call of an earlier start of this node.

@@ -1,7 +1,7 @@
 //! How a peer is that this node has no link to: OPTIONS to its unicast and core address, and what its answer says under seal.
 //!
-//! Asked only while this node is cut off from the quorum, or its disk has failed: only then does it matter who else serves. One question to
-//! an address at a time. A member's question is known by its branch, which only members can mint, and by its source; nobody else is told
+//! It matters who else serves while this node is cut off from the quorum, or its disk has failed; and of a node that is cut off itself, whether it has
+//! its calls all the same (`sbc/takeover.rs`). One question to an address at a time. A member's question is known by its branch, which only members can mint, and by its source; nobody else is told
 //! anything, and a member's answer can be read by members alone, and for no other question.
 
 use std::collections::HashMap;
@@ -21,6 +21,8 @@ use crate::transaction::{ClientTxId, ClientUser};
 const EVERY: Duration = Duration::from_millis(500);
 /// How long an answer may take: by UDP the question has had three copies by then (RFC 3261 §17.1.2.2: 0, 0.5, 1.5 s).
 const LIMIT: Duration = Duration::from_secs(2);
+/// A node that has been asked for so long, twice at each address, and has not answered.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Peers that are asked; a cluster has fewer.
 const MAX_PEERS: usize = 16;
 /// Where the answer says how the node is.
@@ -32,6 +34,8 @@ pub(crate) struct Neighbours {
     /// Set while somebody is to be asked.
     timer: Option<TimerId>,
     asked: HashMap<ClientTxId, Question>,
+    /// Since when nodes without a link are asked, and when they last answered.
+    heard: HashMap<NodeId, (Instant, Option<Instant>)>,
 }
 
 #[derive(Debug)]
@@ -59,7 +63,10 @@ impl Neighbours {
             self.asked.remove(&tx);
             cx.tx.abandon_client(tx);
         }
-        for (node, addresses) in unheard(cx) {
+        let unheard = unheard(cx);
+        self.heard.retain(|node, _| unheard.iter().any(|(asked, _)| asked == node));
+        for (node, addresses) in unheard {
+            self.heard.entry(node).or_insert((now, None));
             for (realm, to) in addresses {
                 if !self.asked.values().any(|q| q.to == to) {
                     self.ask(cx, node, realm, to);
@@ -67,6 +74,14 @@ impl Neighbours {
             }
         }
         self.plan(cx);
+    }
+
+    /// True for a node without a link that has been asked for a while, and does not answer. One that answers has its calls, whatever has become
+    /// of its links.
+    pub(crate) fn is_silent(&self, now: Instant, node: NodeId) -> bool {
+        self.heard
+            .get(&node)
+            .is_some_and(|(asked, answered)| now.since(*asked) >= SILENCE && answered.is_none_or(|at| now.since(at) >= LIMIT))
     }
 
     fn ask(&mut self, cx: &mut Services, node: NodeId, realm: Realm, to: SocketAddr) {
@@ -80,7 +95,13 @@ impl Neighbours {
         let Some(question) = self.asked.remove(&tx) else { return };
         let said = response.first_named(STATE).and_then(|text| cx.key.open_state(text, &question.branch));
         if let Some((node, incarnation, bits)) = said.filter(|(node, ..)| *node == question.node) {
-            cx.out.push_back(Output::PeerSaid { node, incarnation, state: NodeState::from_bits(bits) });
+            if let Some((_, answered)) = self.heard.get_mut(&node) {
+                *answered = Some(cx.now.mono);
+            }
+            // Who has a quorum, and a disk, hears over its links who is well.
+            if cx.now.mono >= cx.view.lease_until || cx.view.own.disk_failed {
+                cx.out.push_back(Output::PeerSaid { node, incarnation, state: NodeState::from_bits(bits) });
+            }
         }
     }
 
@@ -93,9 +114,6 @@ impl Neighbours {
 /// The peers that have to be asked, each with its addresses: those without a link.
 fn unheard(cx: &Services) -> Vec<(NodeId, [(Realm, SocketAddr); 2])> {
     let view = &cx.view;
-    if cx.now.mono < view.lease_until && !view.own.disk_failed {
-        return Vec::new();
-    }
     let others = view.nodes.iter().filter(|n| n.id != cx.local.node && !n.alive).take(MAX_PEERS);
     others.map(|n| (n.id, cx.addresses_of(n))).collect()
 }

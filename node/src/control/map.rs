@@ -192,6 +192,7 @@ pub(crate) fn cdr(c: &store_pb::Cdr, names: &Names, pii: bool) -> pb::Cdr {
         }),
         emergency_info: emergency_info(c.emergency_info.as_ref()),
         twin: if c.twin.is_empty() { String::new() } else { uid_text(&c.twin) },
+        owners_before: c.owners_before.iter().map(|node| names.number(*node)).collect(),
     }
 }
 
@@ -209,6 +210,7 @@ pub(crate) fn emergency(e: &store_pb::Event, names: &Names, pii: bool, resume_to
         K::LocationUpdated => D::LocationUpdated,
         K::AdditionalData => D::AdditionalData,
         K::Retracted => D::Retracted,
+        K::NodeChanged => D::NodeChanged,
         K::Unspecified | K::Config | K::ConfigRolledBack | K::AlarmRaised | K::AlarmCleared => return None,
         K::NodeUp | K::NodeDown | K::NodeBack => return None,
     };

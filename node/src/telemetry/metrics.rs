@@ -17,7 +17,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use sbc_core::io::{
     AlarmKind, AuthOutcome, CallOutcome, ClaimOutcome, Counter, DropReason, Limit, MisrouteAction, ProbeOutcome,
-    SubscriptionOutcome, TargetChange, UnreadOutcome,
+    SubscriptionOutcome, TakeoverStep, TargetChange, UnreadOutcome,
 };
 
 /// One or two labels whose names are fixed by the metric and whose values are words of the program: bounded.
@@ -159,6 +159,7 @@ pub struct Metrics {
     unread: Counters<1>,
     targets: Counters<1>,
     calls_ended: Counters<2>,
+    takeovers: Counters<2>,
     calls_received: Counters<1>,
     auth: Counters<1>,
     messages: Counters<1>,
@@ -194,6 +195,7 @@ impl Metrics {
         let acl = Family::<RuleLabel, PromCounter>::default();
         let (claims, misrouted) = (Counters::<1>::default(), Counters::<2>::default());
         let (calls_ended, rpc_errors) = (Counters::<2>::default(), Counters::<1>::default());
+        let takeovers = Counters::<2>::default();
         let (degraded, targets) = (PromCounter::default(), Counters::<1>::default());
         r.register("sip_requests_received", "SIP requests received, by method", requests.clone());
         r.register("sip_responses_sent", "SIP responses sent, by status class", responses.clone());
@@ -219,6 +221,11 @@ impl Metrics {
             "target_changes",
             listed("Targets that failed and were held down, and that answered again", TargetChange::LABELS),
             targets.clone(),
+        );
+        r.register(
+            "takeovers",
+            listed("Calls whose owner is gone, and legs of them, by what became of them", TakeoverStep::LABELS),
+            takeovers.clone(),
         );
         r.register(
             "calls_ended",
@@ -270,6 +277,7 @@ impl Metrics {
             unread,
             targets,
             calls_ended,
+            takeovers,
             calls_received,
             auth,
             messages,
@@ -322,6 +330,9 @@ impl Metrics {
             Counter::CallReceived(class) => one(&self.calls_received, "class", class),
             Counter::CallEnded(outcome, class) => {
                 self.calls_ended.get_or_create(&Labels([("outcome", outcome.label()), ("class", class)])).inc();
+            }
+            Counter::Takeover(step, class) => {
+                self.takeovers.get_or_create(&Labels([("step", step.label()), ("class", class)])).inc();
             }
             Counter::Auth(outcome) => one(&self.auth, "outcome", outcome.label()),
         }
@@ -498,6 +509,7 @@ mod tests {
         "sbc_sources_banned_total",
         "sbc_storage_free_bytes",
         "sbc_subscriptions_total",
+        "sbc_takeovers_total",
         "sbc_target_changes_total",
         "sbc_tls_handshakes_total",
         "sbc_transactions_active",
@@ -521,6 +533,7 @@ mod tests {
             Counter::Unanchored("sos"),
             Counter::Unread(UnreadOutcome::Repaired),
             Counter::Degraded,
+            Counter::Takeover(TakeoverStep::Adopted, "sos"),
             Counter::Target(TargetChange::Held),
             Counter::MessageReceived("sos"),
             Counter::Subscription(SubscriptionOutcome::Begun),

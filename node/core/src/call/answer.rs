@@ -127,7 +127,10 @@ impl Call {
         let draft = self.answering().accept(cx, pair, owed, response);
         self.send_2xx(cx, pair, (unanswered, draft), agreed, response);
         self.uac.cancel_others(cx, index, "SIP;cause=200;text=\"Call completed elsewhere\"");
-        let record = dialog_record(&self.sides, &self.media, pair);
+        let mut record = dialog_record(&self.sides, &self.media, pair);
+        if let Some(callee) = &mut record.callee {
+            callee.invite_cseq = response.cseq();
+        }
         self.records.answer(cx, &self.about, record);
     }
 

@@ -18,6 +18,7 @@ use crate::ids::LocalId;
 use crate::io::Side;
 use crate::sip::{Draft, HeaderId, Message, Method, Sdp};
 use crate::time::Instant;
+use crate::transaction::ClientUser;
 
 /// What a request that crosses means for offers and answers, and what is taken back should it come to nothing.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Exchange {
     pub(super) answered: bool,
     /// It has none, and a reliable provisional response has: the PRACK for that answers.
     pub(super) early_offer: bool,
+    /// It is ours, and asks a far end to go on with this node.
+    pub(super) takes_over: bool,
     /// What stood before its offer; `None`: nothing is to be taken back.
     pub(super) before: Option<Agreed>,
     /// Of a PRACK: which response it acknowledges, in the numbers of the leg where it goes.
@@ -42,6 +45,11 @@ impl Exchange {
     /// Of a refresh.
     pub(super) fn of_refresh(offered: bool) -> Exchange {
         Exchange { offered, ..Exchange::default() }
+    }
+
+    /// Of a request that takes a leg over.
+    pub(super) fn of_takeover() -> Exchange {
+        Exchange { offered: true, takes_over: true, ..Exchange::default() }
     }
 }
 
@@ -65,6 +73,20 @@ impl Underway {
             reinvites: Reinvites::default(),
             refers: Refers::default(),
         }
+    }
+
+    /// Forgets all of it, without a word to those who wait: another node has the call, and hears them.
+    pub(super) fn drop_all(&mut self, cx: &mut Services) {
+        for mut crossing in self.crossings.take_all() {
+            for out in crossing.state_mut().take_outs() {
+                cx.tx.set_client_user(out.tx, ClientUser::Nobody);
+                cx.tx.abandon_client(out.tx);
+            }
+            if let Some(asked) = crossing.into_asked() {
+                cx.tx.drop_server(asked.server);
+            }
+        }
+        self.two_hundred.drop_all(cx);
     }
 
     /// Nothing more is to come.
@@ -110,10 +132,17 @@ impl Reinvites {
     }
 }
 
-/// A refresh of ours found nobody: both legs end (RFC 4028 §10). What it got, or what stands for it.
+/// What comes of a request of ours within the dialogs that is the call's to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(super) struct SessionLost(pub(super) u16);
+pub(super) enum Outcome {
+    /// A refresh of ours found nobody: both legs end (RFC 4028 §10). What it got, or what stands for it.
+    SessionLost(u16),
+    /// A leg that was taken over is no more: the call ends. The status that says so.
+    LegOver(u16),
+    /// What the far end of that leg said to being taken over; `retry_after` in seconds.
+    Asked { side: Side, status: u16, retry_after: Option<u32> },
+}
 
 /// What a request within a call touches.
 pub(super) struct Bridge<'a> {
@@ -203,7 +232,8 @@ impl Bridge<'_> {
 
     /// The log hears that the session of a pair of dialogs has changed.
     pub(super) fn record_refresh(&mut self, cx: &mut Services, pair: PairId) {
-        let record = dialog_record(self.sides, self.media, pair);
+        let mut record = dialog_record(self.sides, self.media, pair);
+        record.refers = self.underway.refers.record();
         self.records.refresh(cx, self.about, record);
     }
 }

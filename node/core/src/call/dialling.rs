@@ -49,7 +49,7 @@ impl Call {
     pub fn on_resolved(&mut self, cx: &mut Services, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
         if let Ok(failed) = self.courier().on_resolved(cx, id, &result) {
             let lost = self.bridge().on_failed(cx, failed);
-            return self.on_session_lost(cx, lost);
+            return self.settle(cx, lost);
         }
         if !self.uac.targets.on_resolved(id, result.as_deref().ok()) {
             return;

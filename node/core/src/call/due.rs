@@ -3,6 +3,7 @@
 use super::claim::ClaimEvent;
 use super::provisional::Repeated;
 use super::services::Services;
+use super::takeover::Event;
 use super::timer::CallTimer;
 use super::{Call, CallPhase, Cause};
 use crate::io::{Counter, MediaEvent, Side};
@@ -31,11 +32,11 @@ impl Call {
             CallTimer::Abandon(index) => self.on_attempt_gone(cx, index),
             CallTimer::AbandonCrossing(id) => {
                 let lost = self.bridge().on_abandoned(cx, id);
-                self.on_session_lost(cx, lost);
+                self.settle(cx, lost);
             }
             CallTimer::Silent(tx) => {
                 let lost = self.bridge().on_silent(cx, tx);
-                self.on_session_lost(cx, lost);
+                self.settle(cx, lost);
             }
             CallTimer::Ring => self.on_ring_timeout(cx),
             CallTimer::Progress => {
@@ -53,8 +54,9 @@ impl Call {
                 let mut bridge = self.bridge();
                 let due = bridge.on_session_due(cx, side);
                 let lost = due.and_then(|crossing| bridge.cross(cx, crossing, true));
-                self.on_session_lost(cx, lost);
+                self.settle(cx, lost);
             }
+            CallTimer::Takeover(side) => self.on_takeover(cx, side, Event::Due),
             CallTimer::Repeat18x(pair) => match self.provisional().on_repeat_due(cx, pair) {
                 Repeated::Going => {}
                 Repeated::NoPrack => self.fail(cx, 504, "no PRACK"),
@@ -116,7 +118,11 @@ impl Call {
             }
         }
         self.release_answer(cx);
+        if self.takeover.as_ref().is_some_and(|takeover| takeover.awaits_ports()) && !self.media.is_opening() {
+            let outcome = self.taking_over().and_then(|mut taking| taking.on_ports(cx));
+            self.settle(cx, outcome);
+        }
         let lost = self.bridge().release(cx);
-        self.on_session_lost(cx, lost);
+        self.settle(cx, lost);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::bridge::{Bridge, Exchange, Reinvite, SessionLost};
+use super::bridge::{Bridge, Exchange, Outcome, Reinvite};
 use super::courier::{Answer, Failed};
 use super::failure::upstream;
 use super::reliable::{self, Wish};
@@ -82,19 +82,19 @@ impl Bridge<'_> {
     }
 
     /// A request is under way from now on. `ready`: it goes out at once.
-    pub(super) fn cross(&mut self, cx: &mut Services, crossing: Crossing<Exchange>, ready: bool) -> Option<SessionLost> {
+    pub(super) fn cross(&mut self, cx: &mut Services, crossing: Crossing<Exchange>, ready: bool) -> Option<Outcome> {
         let id = crossing.id();
         self.underway.crossings.insert(crossing);
         if ready { self.send(cx, id) } else { None }
     }
 
     /// The ports are there: those that waited for them go out.
-    pub(super) fn release(&mut self, cx: &mut Services) -> Option<SessionLost> {
+    pub(super) fn release(&mut self, cx: &mut Services) -> Option<Outcome> {
         let held: Vec<u64> = self.underway.crossings.iter().filter(|c| c.is_held()).map(Crossing::id).collect();
         held.into_iter().filter_map(|id| self.send(cx, id)).last()
     }
 
-    fn send(&mut self, cx: &mut Services, id: u64) -> Option<SessionLost> {
+    fn send(&mut self, cx: &mut Services, id: u64) -> Option<Outcome> {
         let crossing = self.underway.crossings.get(id)?;
         let to = crossing.to();
         let method = crossing.method().cloned()?;
@@ -147,7 +147,8 @@ impl Bridge<'_> {
                 self.offer_answer().put(cx, from, request, !offers, &mut draft);
             }
             None => {
-                if method == &Method::Invite {
+                let offers = self.underway.crossings.get(id).is_some_and(|c| c.facts.offered);
+                if offers && !self.sides.pairs[to].local_sdp.is_empty() {
                     draft.set_body(Some("application/sdp"), self.sides.pairs[to].local_sdp.clone());
                 }
                 self.sides.session_ids.put(to.side, &mut draft);
@@ -177,7 +178,7 @@ impl Bridge<'_> {
         (tx, action): (ClientTxId, ResponseAction),
         back: &ReturnPath,
         response: &Message,
-    ) -> Option<SessionLost> {
+    ) -> Option<Outcome> {
         let Some(crossing) = self.underway.crossings.get(id) else {
             // A 2xx to a re-INVITE, repeated because our ACK was lost.
             self.on_late_2xx(cx, response);
@@ -215,7 +216,7 @@ impl Bridge<'_> {
         self.note_early_answer(id, response);
     }
 
-    fn on_final(&mut self, cx: &mut Services, id: u64, tx: ClientTxId, response: &Message) -> Option<SessionLost> {
+    fn on_final(&mut self, cx: &mut Services, id: u64, tx: ClientTxId, response: &Message) -> Option<Outcome> {
         let status = response.status().unwrap_or(500);
         let accepted = (200..300).contains(&status);
         if status == 422 && self.may_raise(id, response) {
@@ -248,6 +249,7 @@ impl Bridge<'_> {
                 }
                 None
             }
+            None if crossing.facts.takes_over => self.on_taken_over(cx, to, crossing.cseq(), response),
             None => self.on_refreshed(cx, to, crossing.cseq(), response),
         };
         if session {
@@ -337,14 +339,20 @@ impl Bridge<'_> {
     }
 
     /// A request got no response, or could not be sent.
-    fn fail(&mut self, cx: &mut Services, id: u64, status: u16) -> Option<SessionLost> {
+    fn fail(&mut self, cx: &mut Services, id: u64, status: u16) -> Option<Outcome> {
         let mut crossing = self.courier().take(cx, id, None)?;
         self.take_contacts_back(&mut crossing.facts);
         if let Some(before) = crossing.facts.before.take() {
             self.offer_answer().take_back(cx, before);
         }
         let (from, to, invite) = (crossing.from(), crossing.to(), crossing.is(&Method::Invite));
-        let Some(asked) = crossing.into_asked() else { return self.on_refresh_failed(cx, to.side, status) };
+        let takes_over = crossing.facts.takes_over;
+        let Some(asked) = crossing.into_asked() else {
+            return match takes_over {
+                true => Some(Outcome::Asked { side: to.side, status, retry_after: None }),
+                false => self.on_refresh_failed(cx, to.side, status),
+            };
+        };
         // RFC 4320 §4.1: a 408 to a non-INVITE request comes too late to be of use.
         let status = if status == 408 && !invite { 504 } else { upstream(status) };
         self.sides.refuse(cx, from.side, &asked, status);
@@ -352,19 +360,19 @@ impl Bridge<'_> {
     }
 
     /// Nothing comes of a request by this transaction.
-    pub(super) fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) -> Option<SessionLost> {
+    pub(super) fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) -> Option<Outcome> {
         let failed = self.courier().on_lost(cx, tx, loss);
         self.on_failed(cx, failed)
     }
 
     /// A request has been silent for as long as one is waited for where there are other ways.
-    pub(super) fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) -> Option<SessionLost> {
+    pub(super) fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) -> Option<Outcome> {
         let failed = self.courier().on_silent(cx, tx);
         self.on_failed(cx, failed)
     }
 
     /// A request came to nothing, if it did.
-    pub(super) fn on_failed(&mut self, cx: &mut Services, failed: Option<Failed>) -> Option<SessionLost> {
+    pub(super) fn on_failed(&mut self, cx: &mut Services, failed: Option<Failed>) -> Option<Outcome> {
         let Failed { id, status } = failed?;
         self.fail(cx, id, status)
     }
@@ -381,7 +389,7 @@ impl Bridge<'_> {
     }
 
     /// RFC 3261 §9.1: 64 × T1 after its CANCEL a re-INVITE is given up, so that another can be sent.
-    pub(super) fn on_abandoned(&mut self, cx: &mut Services, id: u64) -> Option<SessionLost> {
+    pub(super) fn on_abandoned(&mut self, cx: &mut Services, id: u64) -> Option<Outcome> {
         let given_up = self.underway.crossings.get(id).is_some_and(|c| c.state().is_given_up());
         if given_up { self.fail(cx, id, 487) } else { None }
     }

@@ -9,7 +9,7 @@ use super::leg::Leg;
 use super::remote::{Said, remote_of};
 use super::services::Services;
 use crate::dialog::Half;
-use crate::ids::MediaId;
+use crate::ids::{Epoch, MediaId};
 use crate::io::{MediaCommand, MediaStats, Output, Realm, Side, SideHeard, StreamPorts, StreamRemote};
 use crate::policy::{PastUs, latches};
 use crate::sip::{Carrier, LineRewrite, MediaLine, Sdp, SdpRewrite};
@@ -18,6 +18,9 @@ use crate::timer::TimerId;
 
 /// Streams of one call at the most; further m-lines are passed on without being anchored.
 pub(super) const MAX_STREAMS: usize = 32;
+
+/// How far apart the versions of descriptions are that two owners of a call write: more than one writes without a record.
+const VERSIONS_OF_AN_OWNER: u64 = 16;
 
 /// Where the far ends want media, by m-line: the caller, the called side.
 pub(super) type Remotes = Vec<[Option<StreamRemote>; 2]>;
@@ -39,7 +42,7 @@ enum MediaPhase {
 
 /// The media of one call.
 #[derive(Debug)]
-pub(super) struct CallMedia {
+pub struct CallMedia {
     /// The session.
     id: MediaId,
     /// Where it stands.
@@ -95,7 +98,7 @@ impl CallMedia {
     }
 
     /// The session.
-    pub(super) fn id(&self) -> MediaId {
+    pub fn id(&self) -> MediaId {
         self.id
     }
 
@@ -289,6 +292,26 @@ impl CallMedia {
         sdp.rewrite(&self.rewrite(cx, to, sdp, None, past))
     }
 
+    /// What was last said to the far end of `half`, for a call that begins anew with other ports: with our address and ports where there are any, else
+    /// as its other far end, `other`, describes itself. An earlier owner may have described more than its records say; each owner has versions of its
+    /// own (RFC 3264 §8).
+    pub(super) fn readdress(&self, cx: &Services, (leg, half): (&Leg, &mut Half), other: &Bytes, epoch: Epoch) {
+        let text = if self.phase == MediaPhase::Off { other } else { &half.local_sdp };
+        let Ok(sdp) = Sdp::parse(text) else { return };
+        half.sdp_version += VERSIONS_OF_AN_OWNER * u64::from(epoch.0.saturating_sub(1));
+        let origin = Some(("sbc".into(), half.sdp_id, half.sdp_version));
+        let line = |(i, line): (usize, &MediaLine)| match (line.carrier(), self.ports.get(i)) {
+            (Carrier::Other, _) | (_, None) => LineRewrite::Direct,
+            _ if line.port == 0 => LineRewrite::Keep,
+            (_, Some(own)) => LineRewrite::Port(own.toward(leg.side)),
+        };
+        let lines = sdp.media().iter().enumerate().map(line).collect();
+        half.local_sdp = match self.phase {
+            MediaPhase::Off => sdp.with_origin("sbc", half.sdp_id, half.sdp_version),
+            _ => sdp.rewrite(&SdpRewrite { origin, address: self.own_address(cx, leg), lines }),
+        };
+    }
+
     /// What was last said to the far end of `half` was refused: `local` is what stands. RFC 3264 §8: its version is above that of the
     /// refused one, should it be said again.
     pub(super) fn restate(&self, half: &mut Half, local: Bytes) {
@@ -313,10 +336,7 @@ impl CallMedia {
                 PastUs::Unnamed if !line.path => LineRewrite::Direct,
                 PastUs::Unnamed | PastUs::Refused => LineRewrite::Refuse,
             },
-            (_, Some(own)) => LineRewrite::Port(match leg.side {
-                Side::Caller => own.caller,
-                Side::Callee => own.callee,
-            }),
+            (_, Some(own)) => LineRewrite::Port(own.toward(leg.side)),
             // There were no ports for it, and perhaps it works without.
             (_, None) => LineRewrite::Direct,
         };
@@ -371,7 +391,7 @@ impl CallMedia {
 
     /// Our RTP ports toward a side, for the record.
     pub(super) fn ports_toward(&self, side: Side) -> Vec<u32> {
-        self.ports.iter().map(|p| u32::from(if side == Side::Caller { p.caller } else { p.callee })).collect()
+        self.ports.iter().map(|p| u32::from(p.toward(side))).collect()
     }
 }
 

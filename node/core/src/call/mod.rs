@@ -7,6 +7,7 @@
 mod about;
 mod acknowledge;
 mod address;
+mod adopt;
 mod after_bye;
 mod answer;
 mod attempt;
@@ -52,6 +53,7 @@ mod session_id;
 mod session_timer;
 mod setup;
 mod sides;
+mod takeover;
 mod teardown;
 mod timer;
 mod timer_c;
@@ -94,16 +96,19 @@ pub use timers::{Lane, Timers};
 pub use transfer::{Refer, Replaced, Usage, map_event_id, unwrapped};
 pub use ways::{NextHop, Written, hop_to, keep_alive_after};
 
+use adopt::TakingOver;
 use bridge::{Bridge, Underway};
 use claim::Budget;
 use dial::Dialler;
-use media::CallMedia;
+pub use media::CallMedia;
 use provisional::Provisional;
+pub use takeover::Takeover;
 use uac::Uac;
-use uas::{Answering, Uas};
+use uas::Answering;
+pub use uas::Uas;
 
-use crate::ids::{CallUid, LocalId, MediaId, PacketKey};
-use crate::io::{ClaimStage, ReturnPath};
+use crate::ids::{CallUid, LocalId, PacketKey};
+use crate::io::ClaimStage;
 use crate::token::ClaimKey;
 
 /// Where a call stands.
@@ -117,6 +122,13 @@ pub enum CallPhase {
     Answered,
     /// Over; what is left is to be told the far ends and the log.
     Over,
+}
+
+impl CallPhase {
+    /// True once it is over.
+    pub fn is_over(self) -> bool {
+        self == CallPhase::Over
+    }
 }
 
 /// Who ended a call, and how.
@@ -159,13 +171,16 @@ pub struct Call {
     /// Whose it is.
     pub claim: CallClaim,
     /// The caller's INVITE.
-    uas: Uas,
+    pub uas: Uas,
     /// The first INVITE toward the called side.
     uac: Uac,
     /// Requests within the dialogs.
     underway: Underway,
-    media: CallMedia,
+    /// Its media.
+    pub media: CallMedia,
     budget: Budget,
+    /// It was another node's, or an earlier start's, and not both far ends have gone on with this one yet.
+    pub takeover: Option<Box<Takeover>>,
     /// The cause of the end as the telephone network knows it (Q.850).
     q850: Option<u8>,
     end: Option<Cause>,
@@ -202,6 +217,13 @@ impl Call {
         (Bridge { about, phase: *phase, sides, media, underway, records }, uac)
     }
 
+    /// What taking it over touches; `None`: it was begun here, or is taken over.
+    fn taking_over(&mut self) -> Option<TakingOver<'_>> {
+        let Call { about, phase, sides, media, underway, records, uas, takeover, .. } = self;
+        let bridge = Bridge { about, phase: *phase, sides, media, underway, records };
+        Some(TakingOver { bridge, uas, takeover: takeover.as_deref_mut()? })
+    }
+
     /// What carrying requests touches.
     pub fn courier(&mut self) -> Courier<'_, Exchange> {
         self.underway.courier(self.about.id, &mut self.sides)
@@ -217,22 +239,8 @@ impl Call {
 
     /// What is to be kept of a call that is over, for the NOTIFYs of its REFERs; only once.
     pub fn take_usage(&mut self) -> Option<Usage> {
-        let over = self.is_over() && !self.underway.two_hundred.holds_bye();
+        let over = self.phase.is_over() && !self.underway.two_hundred.holds_bye();
         if over { self.underway.refers.take_usage(self.about.emergency, &self.sides) } else { None }
-    }
-
-    /// What the log has still to hear of a call that is done.
-    pub fn into_ended(self) -> (Ended, Ladder) {
-        let (failed, answered, abandoned) =
-            (self.has_failed(), self.end.as_ref().is_some_and(Cause::is_answered), self.claim.is_abandoned());
-        let About { id, uid, claim_key, packet_key, emergency, .. } = self.about;
-        let journal = self.records.journal;
-        (Ended { id, uid, claim_key, packet_key, emergency, failed, answered, abandoned, journal }, self.sides.ladder)
-    }
-
-    /// The present media session.
-    pub fn media_id(&self) -> MediaId {
-        self.media.id()
     }
 
     /// How far it is, as peers are told.
@@ -240,19 +248,9 @@ impl Call {
         self.claim.stage(self.phase)
     }
 
-    /// The INVITE's way back.
-    pub fn back(&self) -> ReturnPath {
-        self.uas.back
-    }
-
-    /// True once it is over.
-    pub fn is_over(&self) -> bool {
-        self.phase == CallPhase::Over
-    }
-
     /// True when it is over and the user has not been reached: who asks again is not asking twice.
     pub fn has_failed(&self) -> bool {
-        self.end.as_ref().is_some_and(|end| self.is_over() && end.is_failure())
+        self.end.as_ref().is_some_and(|end| self.phase.is_over() && end.is_failure())
     }
 }
 
@@ -277,4 +275,15 @@ pub struct Ended {
     pub abandoned: bool,
     /// What the log does not have.
     pub journal: Journal,
+}
+
+impl Ended {
+    /// What the log has still to hear of a call that is done, and its messages.
+    pub fn of(call: Call) -> (Ended, Ladder) {
+        let (failed, answered) = (call.has_failed(), call.end.as_ref().is_some_and(Cause::is_answered));
+        let abandoned = call.claim.is_abandoned();
+        let About { id, uid, claim_key, packet_key, emergency, .. } = call.about;
+        let journal = call.records.journal;
+        (Ended { id, uid, claim_key, packet_key, emergency, failed, answered, abandoned, journal }, call.sides.ladder)
+    }
 }

@@ -1,9 +1,8 @@
 //! What the log has of a call that is up, and the legs as that makes them again: both ways in one place, so that what is written and what is
 //! read cannot drift apart. `restore` makes the whole call.
 //!
-//! What a restored call does not know is what no record has: what shows on the wire `tests/sim/restored.rs` lists, and shows that all else is as
-//! it was. Besides, a restored leg has no TLS name for a new connection, has not been asked who we are, does not know whether its far end
-//! gave a Contact at all, and of REFERs that wait for their NOTIFY it knows none.
+//! `tests/sim/restored.rs` shows that such a call says what the original would have said. A restored leg has not been asked who we are, and is
+//! asked anew.
 
 use super::is_sips;
 use super::leg::Leg;
@@ -11,15 +10,9 @@ use super::services::Services;
 use crate::dialog::{Dialog, Half};
 use crate::ids::{FlowId, NodeId};
 use crate::io::{AddressRole, Path, Side, Transport};
+use crate::replica::{CSEQ_JUMP, CSEQ_MAX, CSEQ_STEP};
 use crate::sip::Sdp;
 use crate::store_pb::{Arrival, LegRecord};
-
-/// CSeq numbers are recorded in steps, so that not each request of ours needs a record.
-pub(super) const CSEQ_STEP: u32 = 64;
-/// Rule J: whoever goes on with a recorded leg begins so far above its ceiling, for there may be records that were not committed.
-const CSEQ_JUMP: u32 = 65_536;
-/// The greatest CSeq number (RFC 3261 §8.1.1.5).
-const CSEQ_MAX: u32 = (1 << 31) - 1;
 
 impl Leg {
     /// What is replicated of the leg and of a dialog on it.
@@ -40,6 +33,10 @@ impl Leg {
             remote_sdp: half.remote_sdp.clone(),
             media_ports: ports,
             trunk: self.trunk.to_string(),
+            guessed: d.guessed,
+            secure: self.secure,
+            tls_name: self.tls_name.as_deref().unwrap_or_default().to_owned(),
+            contact_params: self.contact_params.to_string(),
             ..LegRecord::default()
         };
         self.session.record(&mut record);
@@ -63,9 +60,12 @@ impl Leg {
         match self.side {
             // Of several early dialogs each had a token of its own: the caller knows the tag, and our Contact has the same.
             Side::Caller => half.contact_token = dialog.local_tag.clone(),
-            Side::Callee => self.secure = is_sips(&dialog.remote_target),
+            // A record of an earlier version does not say it.
+            Side::Callee => self.secure = record.secure || is_sips(&dialog.remote_target),
         }
         half.dialog = dialog;
+        self.tls_name = (!record.tls_name.is_empty()).then(|| record.tls_name.as_str().into());
+        self.contact_params = record.contact_params.as_str().into();
         self.session.restore(cx, record);
         (self.realm, self.path, self.ingress) = (path.role.realm(), path, ingress);
         self.trunk = record.trunk.as_str().into();
@@ -85,7 +85,7 @@ pub fn recorded_dialog(record: &LegRecord) -> Option<Dialog> {
         local_uri: record.local_uri.as_str().into(),
         remote_uri: record.remote_uri.as_str().into(),
         remote_target: record.remote_target.as_str().into(),
-        guessed: false,
+        guessed: record.guessed,
         route_set: record.route_set.iter().map(|route| route.as_str().into()).collect(),
         local_cseq: record.local_cseq_ceiling.saturating_add(CSEQ_JUMP - 1).min(CSEQ_MAX - 1),
         remote_cseq: Some(record.remote_cseq).filter(|cseq| *cseq != 0),

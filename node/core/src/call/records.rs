@@ -147,10 +147,14 @@ impl Records {
 
 /// The record of a pair of dialogs for the log.
 pub(super) fn dialog_record(sides: &Sides, media: &CallMedia, pair: PairId) -> store_pb::DialogRecord {
-    let of = |side| sides.leg(side).record(&sides.pairs[pair.toward(side)], media.ports_toward(side));
+    let of = |side| store_pb::LegRecord {
+        session_id: sides.session_ids.get(side).unwrap_or_default().to_owned(),
+        ..sides.leg(side).record(&sides.pairs[pair.toward(side)], media.ports_toward(side))
+    };
     store_pb::DialogRecord {
         caller: Some(of(Side::Caller)),
         callee: Some(of(Side::Callee)),
         media_profile: if media.has_ports() { "rtp".into() } else { "none".into() },
+        refers: Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! Refreshes of sessions (RFC 4028 §10): what we send when one is due, and those of far ends that are answered here.
 
-use super::bridge::{Bridge, Exchange, SessionLost};
+use super::bridge::{Bridge, Exchange, Outcome};
 use super::services::Services;
 use super::session_timer::Refreshed;
 use super::{body, headers};
@@ -33,20 +33,28 @@ impl Bridge<'_> {
     }
 
     /// The final response to a refresh of ours: the far end lives, unless it says that there is no such call.
-    pub(super) fn on_refreshed(
-        &mut self,
-        cx: &mut Services,
-        to: DialogRef,
-        cseq: u32,
-        response: &Message,
-    ) -> Option<SessionLost> {
+    pub(super) fn on_refreshed(&mut self, cx: &mut Services, to: DialogRef, cseq: u32, response: &Message) -> Option<Outcome> {
         if response.status().is_some_and(|status| (200..300).contains(&status)) && response.method() == &Method::Invite {
             self.acknowledge(cx, to, cseq);
             self.take_refreshed_answer(cx, to, response);
         }
         let leg = self.sides.leg_mut(to.side);
         let lost = leg.session.on_refreshed(cx, &leg.trunk, response) == Refreshed::Lost;
-        lost.then(|| SessionLost(response.status().unwrap_or(500)))
+        lost.then(|| Outcome::SessionLost(response.status().unwrap_or(500)))
+    }
+
+    /// The final response to a request that takes a leg over (`takeover`).
+    pub(super) fn on_taken_over(&mut self, cx: &mut Services, to: DialogRef, cseq: u32, response: &Message) -> Option<Outcome> {
+        let status = response.status().unwrap_or(500);
+        if (200..300).contains(&status) && response.method() != &Method::Options {
+            if response.method() == &Method::Invite {
+                self.acknowledge(cx, to, cseq);
+            }
+            self.take_refreshed_answer(cx, to, response);
+            let leg = self.sides.leg_mut(to.side);
+            leg.session.on_accepted(cx, &leg.trunk, response);
+        }
+        Some(Outcome::Asked { side: to.side, status, retry_after: response.number(HeaderId::RetryAfter) })
     }
 
     fn take_refreshed_answer(&mut self, cx: &mut Services, to: DialogRef, response: &Message) {
@@ -61,9 +69,9 @@ impl Bridge<'_> {
     }
 
     /// A refresh of ours got no response, or could not be sent.
-    pub(super) fn on_refresh_failed(&mut self, cx: &mut Services, side: Side, status: u16) -> Option<SessionLost> {
+    pub(super) fn on_refresh_failed(&mut self, cx: &mut Services, side: Side, status: u16) -> Option<Outcome> {
         let lost = self.sides.leg_mut(side).session.on_failed(cx, status) == Refreshed::Lost;
-        lost.then_some(SessionLost(status))
+        lost.then_some(Outcome::SessionLost(status))
     }
 
     /// A refresh that changes nothing is answered here: the other far end is none the wiser, and need not have UPDATE.

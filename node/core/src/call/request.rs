@@ -5,6 +5,7 @@ use super::provisional::Pracked;
 use super::reason::cause_of;
 use super::reliable::RAck;
 use super::services::Services;
+use super::takeover::Event;
 use super::{Call, CallPhase, Cause, body};
 use crate::crossing::{Asked, Loss};
 use crate::ctx::AGENT;
@@ -44,6 +45,7 @@ impl Call {
     /// A request other than ACK and CANCEL within the dialog, new on `tx`.
     pub fn on_request(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         self.sides.received(cx, side, &back, request);
+        self.on_takeover(cx, side, Event::Spoke);
         let at = self.sides.pairs.at_request(side, request);
         let asked = Asked { request: request.clone(), server: tx, back };
         if let Some(status) = self.bridge().refused(cx, at, &asked) {
@@ -107,6 +109,7 @@ impl Call {
     /// The far end's ACK for a 2xx. `message` may carry the answer.
     pub fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
         self.bridge().on_ack(cx, side, back, message);
+        self.on_takeover(cx, side, Event::Acked);
     }
 
     /// A response to a request that crossed, or to a refresh.
@@ -119,12 +122,12 @@ impl Call {
         response: &Message,
     ) {
         let lost = self.bridge().on_response(cx, id, of, back, response);
-        self.on_session_lost(cx, lost);
+        self.settle(cx, lost);
     }
 
     /// Nothing comes of a request by this transaction.
     pub fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) {
         let lost = self.bridge().on_lost(cx, tx, loss);
-        self.on_session_lost(cx, lost);
+        self.settle(cx, lost);
     }
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::claim::CallClaim;
+use super::body;
+use super::claim::{CallClaim, INVITE_LIFE};
 use super::media::CallMedia;
 use super::services::Services;
 use super::setup::NewCall;
+use super::takeover::Takeover;
 use super::{Call, CallPhase, recorded_way};
 use crate::ids::{LocalId, PacketKey};
 use crate::io::{ReturnPath, Side, StreamPorts};
@@ -15,9 +17,9 @@ use crate::store_pb::LegRecord;
 use crate::token::ClaimKey;
 
 impl Call {
-    /// An answered call as the log has it, at this place in the tables: nothing is sent for it. `None`: it is not answered, or its record
-    /// says too little.
-    pub fn restore(cx: &mut Services, id: LocalId, entry: &CallEntry) -> Option<Call> {
+    /// An answered call as the log has it, at this place in the tables. `anew`: it was another node's, or an earlier start's, and its far ends are asked
+    /// to go on with this one, on other ports; else nothing is sent for it. `None`: it is not answered, or its record says too little.
+    pub fn restore(cx: &mut Services, id: LocalId, entry: &CallEntry, anew: bool) -> Option<Call> {
         let (claim, state) = (entry.claim(), entry.state());
         let records = (entry.caller()?, entry.callee()?);
         if entry.phase() != Phase::Answered {
@@ -49,13 +51,30 @@ impl Call {
             let (leg, half) = call.sides.leg_and_half(pair.toward(side));
             leg.restore(half, cx, record, (entry.owner(), same_start))?;
         }
+        call.sides.session_ids.restore(&records.0.session_id, &records.1.session_id);
+        call.underway.refers.restore(state.dialog.as_ref().map(|dialog| &dialog.refers[..]).unwrap_or_default());
         call.sides.pairs.confirm(cx, pair);
-        call.media = CallMedia::restored(call.media, ports(records.0, records.1));
+        let ports = ports(records.0, records.1);
+        let streams = ports.len();
+        if !anew {
+            call.media = CallMedia::restored(call.media, ports);
+        }
         call.records.journal.continue_after(state.seq);
         let now = cx.now;
         let ago = |unix_ms: u64| Duration::from_millis(now.unix.0.saturating_sub(unix_ms));
         call.sides.begin_keep_alive(cx, id);
         call.records.course = super::course::Course::resumed(now.mono, ago(state.claimed_unix_ms), ago(state.answered_unix_ms));
+        if anew {
+            // RFC 3261 §13.3.1.4: an owner repeats its 200 for so long. An offer of the called side's waits for the caller's answer in its ACK.
+            let lately = ago(state.answered_unix_ms) < INVITE_LIFE && body::find_sdp(&call.about.invite).is_some();
+            let invite_cseq = Some(records.1.invite_cseq).filter(|cseq| lately && *cseq > 0);
+            call.takeover = Some(Box::new(Takeover::begun(invite_cseq)));
+            call.media.expect_callee_in(call.sides.callee.realm);
+            if call.media.ensure(cx, streams) {
+                let outcome = call.taking_over().and_then(|mut taking| taking.on_ports(cx));
+                call.settle(cx, outcome);
+            }
+        }
         Some(call)
     }
 }

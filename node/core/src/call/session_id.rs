@@ -21,7 +21,14 @@ impl SessionIds {
         SessionIds { caller: own_uuid(invite), callee: None }
     }
 
-    fn get(&self, side: Side) -> Option<&str> {
+    /// As they were recorded; empty: not known.
+    pub(super) fn restore(&mut self, caller: &str, callee: &str) {
+        let known = |uuid: &str| (!uuid.is_empty()).then(|| uuid.into());
+        (self.caller, self.callee) = (known(caller).or(self.caller.take()), known(callee));
+    }
+
+    /// What the far end of a side gave itself.
+    pub(super) fn get(&self, side: Side) -> Option<&str> {
         match side {
             Side::Caller => self.caller.as_deref(),
             Side::Callee => self.callee.as_deref(),

@@ -131,6 +131,7 @@ impl Call {
             records: Records::new(Journal::new(new.id, uid), cx.now.mono),
             claim: CallClaim::new(new.orphan),
             budget: Budget::new(new.id, new.claim_key.0, new.packet_key),
+            takeover: None,
             doubts: Doubts::default(),
             q850: None,
             end: None,

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::bridge::SessionLost;
 use super::reason::{cause_of, reasons};
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
@@ -77,12 +76,11 @@ impl Call {
         }
     }
 
-    /// A refresh found nobody, if it did: both legs end.
-    pub(super) fn on_session_lost(&mut self, cx: &mut Services, lost: Option<SessionLost>) {
-        let Some(SessionLost(status)) = lost else { return };
-        let why = format!("session timer: {}", if status == 481 { "no such call" } else { "no answer" });
+    /// Nobody is there at a far end any more: both legs end. `what`: how that showed, for the record; `text`: for the far ends.
+    pub(super) fn lose(&mut self, cx: &mut Services, what: &str, text: &str, status: u16) {
+        let why = format!("{what}: {}", if status == 481 { "no such call" } else { "no answer" });
         // RFC 4028 §10 names no cause; 408 and 481 are what the far end's silence or answer means (RFC 3326).
-        let reason = format!("SIP;cause={status};text=\"Session timer expired\"");
+        let reason = format!("SIP;cause={status};text=\"{text}\"");
         self.hang_up(cx, None, Cause { origin: "node", status: 200, reason: why }, Some(&reason));
     }
 

@@ -16,6 +16,8 @@ pub enum Timer {
     HeldInvite(u64),
     /// There may be room for emergency calls that wait.
     Crowd,
+    /// Calls whose owner is gone may be due to be taken over.
+    Takeover,
     /// Calls of an earlier start of this node wait for their end.
     Farewell,
     /// Targets of trunks may be due to be asked whether they are there.
@@ -69,6 +71,8 @@ pub enum CallTimer {
     Repeat2xx(Side),
     /// Repeat the reliable provisional response of this early dialog (RFC 3262 §3).
     Repeat18x(PairId),
+    /// The far end of this leg is to be asked again to go on with this node.
+    Takeover(Side),
     /// The session on this leg is to be refreshed, or should have been (RFC 4028 §10).
     Session(Side),
     /// Propose again what did not commit.

@@ -8,7 +8,7 @@ use super::ways::NextHop;
 use crate::ctx::bracketed;
 use crate::io::{HostAndPort, Path, Realm, Side, Target, Transport, TransportChoice};
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, unescape};
-use crate::store_pb::EmergencyInfo;
+use crate::store_pb::{EmergencyInfo, ReferRecord};
 use crate::targets::Hop;
 use crate::token::ClusterKey;
 
@@ -93,6 +93,21 @@ const BYE_CSEQS: u32 = super::challenge::MAX_TRIES as u32;
 pub(super) struct Refers(Vec<Refer>);
 
 impl Refers {
+    /// As the log has them.
+    pub(super) fn record(&self) -> Vec<ReferRecord> {
+        let of = |r: &Refer| ReferRecord { from_callee: r.from == Side::Callee, here: r.here, there: r.there };
+        self.0.iter().map(of).collect()
+    }
+
+    /// The same, taken from there.
+    pub(super) fn restore(&mut self, records: &[ReferRecord]) {
+        let of = |r: &ReferRecord| {
+            let from = if r.from_callee { Side::Callee } else { Side::Caller };
+            Refer { from, here: r.here, there: r.there }
+        };
+        self.0 = records.iter().take(MAX_REFERS).map(of).collect();
+    }
+
     /// A REFER was accepted.
     pub(super) fn keep(&mut self, from: Side, here: u32, there: u32) {
         if self.0.len() >= MAX_REFERS {

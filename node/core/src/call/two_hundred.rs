@@ -187,6 +187,16 @@ impl TwoHundred {
         due
     }
 
+    /// Another node has the call: nothing is repeated, and no BYE waits.
+    pub(super) fn drop_all(&mut self, cx: &mut Services) {
+        for pending in self.pending.iter_mut() {
+            if let Some(mut pending) = pending.take() {
+                cx.stop_timer(&mut pending.timer);
+            }
+        }
+        self.bye = None;
+    }
+
     /// Nobody waits for that ACK any more.
     pub(super) fn forget(&mut self, side: Side) {
         *self.of(side) = None;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::ALLOW;
 use super::about::About;
 use super::body;
 use super::failure::{Failure, upstream};
@@ -11,19 +12,20 @@ use super::offer_answer::OfferAnswer;
 use super::services::{Services, finish_response};
 use super::sides::Sides;
 use super::timer_c::Ringing;
+use super::two_hundred::Accepted;
 use crate::ctx::AGENT;
 use crate::dialog::PairId;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
-use crate::transaction::ServerTxId;
+use crate::transaction::{ServerTxId, ServerUser};
 
 /// The user agent server of a call's first INVITE.
 #[derive(Debug)]
-pub(super) struct Uas {
+pub struct Uas {
     /// The INVITE's transaction, until it has its final answer.
     open: Option<Unanswered>,
     /// The INVITE's way back.
-    pub(super) back: ReturnPath,
+    pub back: ReturnPath,
     /// How long the called side has rung, as the caller hears it.
     pub(super) ringing: Ringing,
 }
@@ -68,6 +70,19 @@ impl Uas {
     /// This node answers it again, on that transaction.
     pub(super) fn reopen(&mut self, tx: Option<ServerTxId>) {
         self.open = tx.map(Unanswered);
+    }
+
+    /// The same on a transaction of its own: nobody has answered it from here. False: there is no room for one.
+    pub(super) fn reopen_anew(&mut self, cx: &mut Services, about: &About) -> bool {
+        let tx = self.transaction_anew(cx, about);
+        self.reopen(tx);
+        self.is_open()
+    }
+
+    /// A transaction for the INVITE of a call whose own was left to another node.
+    pub(super) fn transaction_anew(&self, cx: &mut Services, about: &About) -> Option<ServerTxId> {
+        let key = headers::server_key(&about.invite, &Method::Invite);
+        cx.create_server(ServerUser::Call(about.id), key, true, self.back)
     }
 
     /// Another node answers it from now on.
@@ -142,6 +157,27 @@ impl Answering<'_> {
             draft.set_body(Some("application/sdp"), self.sides.pairs[pair.caller()].local_sdp.clone());
         }
         draft
+    }
+
+    /// The 2xx once more, for a call that another node has answered: as the log has it, with our address and ports.
+    pub(super) fn accept_again(&mut self, cx: &mut Services) -> Option<Accepted> {
+        if !self.uas.reopen_anew(cx, self.about) {
+            return None;
+        }
+        let unanswered = self.uas.take()?;
+        let pair = self.sides.pairs.current();
+        let mut draft = self.own_response(cx, pair, 200, None);
+        let caller = &mut self.sides.caller;
+        caller.session.accept(cx, &caller.trunk, &self.about.invite, &mut draft);
+        draft.push(HeaderId::Allow, ALLOW);
+        self.sides.session_ids.put(Side::Caller, &mut draft);
+        let described = &self.sides.pairs[pair.caller()].local_sdp;
+        if !described.is_empty() {
+            draft.set_body(Some("application/sdp"), described.clone());
+        }
+        let (tx, cseq, back) = (unanswered.tx(), self.about.invite.cseq(), self.uas.back);
+        let payload = self.finish(cx, unanswered, draft)?;
+        Some(Accepted { tx, cseq, payload, back, answers: None })
     }
 
     /// Answers with a failure of our own. `unsecured`: what is there cannot be reached as was dialled (RFC 5630).

@@ -246,6 +246,11 @@ impl<X> Crossings<X> {
         Some(self.list.remove(at))
     }
 
+    /// All of them, which are forgotten.
+    pub fn take_all(&mut self) -> Vec<Crossing<X>> {
+        std::mem::take(&mut self.list)
+    }
+
     /// All of them, the oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Crossing<X>> {
         self.list.iter()

@@ -36,6 +36,8 @@ labels! {
         Forks = "forks",
         /// Something of the core side that waited too long.
         LateCore = "late_core",
+        /// A far end's request within a call whose owner is gone, of more than are held.
+        HeldRequest = "held_request",
         /// An emergency INVITE that waited too long.
         LateEmergency = "late_emergency",
         /// Something of the core side within an emergency call that waited too long.
@@ -171,6 +173,21 @@ labels! {
         Unsent = "unsent",
         /// It answered.
         Up = "up",
+    }
+    /// What became of a call, or of a leg of one, whose owner is gone.
+    TakeoverStep {
+        /// This node goes on with the call.
+        Adopted = "adopted",
+        /// Another node goes on with a call that this one had.
+        Ceded = "ceded",
+        /// The far end of a leg is gone, and so is the call.
+        Over = "over",
+        /// A far end does not go on with this node: its media go to the one that is gone.
+        Refused = "refused",
+        /// The far end of a leg goes on with this node.
+        Stands = "stands",
+        /// Its record says too little to go on with the call.
+        Unread = "unread",
     }
     /// How a target changed.
     TargetChange {

@@ -36,6 +36,16 @@ pub struct StreamPorts {
     pub callee: u16,
 }
 
+impl StreamPorts {
+    /// Our RTP port toward a side.
+    pub fn toward(self, side: Side) -> u16 {
+        match side {
+            Side::Caller => self.caller,
+            Side::Callee => self.callee,
+        }
+    }
+}
+
 /// Where packets of a stream are to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

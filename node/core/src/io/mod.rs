@@ -17,8 +17,8 @@ pub use alarm::AlarmKind;
 pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
 pub use input::{Command, Input, Origin};
 pub use labels::{
-    AuthOutcome, CallOutcome, ClaimOutcome, DropReason, Limit, MisrouteAction, ProbeOutcome, SubscriptionOutcome, TargetChange,
-    UnreadOutcome,
+    AuthOutcome, CallOutcome, ClaimOutcome, DropReason, Limit, MisrouteAction, ProbeOutcome, SubscriptionOutcome, TakeoverStep,
+    TargetChange, UnreadOutcome,
 };
 pub use media::{Carries, MediaCommand, MediaEvent, MediaStats, Place, Side, SideHeard, StreamPorts, StreamRemote, StreamStats};
 pub use output::{CommandReply, Counter, Explanation, LadderEntry, Output, Uncommitted};

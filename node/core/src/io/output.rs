@@ -2,7 +2,7 @@
 
 use super::{
     AlarmKind, AuthOutcome, CallOutcome, ClaimOutcome, DropReason, Limit, MediaCommand, MisrouteAction, NodeState, PeerMessage,
-    ProbeOutcome, Realm, ResolveRequest, SubscriptionOutcome, TargetChange, Transmit, Transport, UnreadOutcome,
+    ProbeOutcome, Realm, ResolveRequest, SubscriptionOutcome, TakeoverStep, TargetChange, Transmit, Transport, UnreadOutcome,
 };
 use crate::ids::{CallUid, CommandId, Incarnation, NodeId, ProposalId, ResolveId};
 use crate::replica::{CallEntry, EarlyEvent};
@@ -203,6 +203,8 @@ pub enum Counter {
     Target(TargetChange),
     /// A call ended, by outcome and by class of emergency service (`routing::class_label`).
     CallEnded(CallOutcome, &'static str),
+    /// A call whose owner is gone is taken over, by what came of it and by class as calls are.
+    Takeover(TakeoverStep, &'static str),
     /// Digest authentication, of ours and of callers.
     Auth(AuthOutcome),
 }

@@ -82,7 +82,8 @@ pub fn of_call(facts: &Facts<'_>, uid: CallUid, mine: bool) -> Placement {
         let untold = entry.is_some_and(|e| facts.replica.is_owner_lost(e));
         return if untold { Placement::Unsure } else { unknown };
     }
-    let restarted = facts.replica.node_incarnation(owner).is_some_and(|i| i > uid.incarnation);
+    let restarted =
+        facts.replica.node_incarnation(owner).is_some_and(|now| now > entry.map_or(uid.incarnation, |e| e.incarnation()));
     if restarted && entry.is_none_or(|e| !e.is_live()) && owner == uid.node {
         return unknown;
     }
@@ -137,9 +138,9 @@ enum Standing {
 fn standing(facts: &Facts<'_>, entry: &CallEntry) -> Standing {
     let owner = entry.owner();
     if owner == facts.local.node {
-        return if entry.uid.incarnation == facts.local.incarnation { Standing::Here } else { Standing::Gone };
+        return if entry.incarnation() == facts.local.incarnation { Standing::Here } else { Standing::Gone };
     }
-    let restarted = facts.replica.node_incarnation(owner).is_some_and(|now| now > entry.uid.incarnation);
+    let restarted = facts.replica.node_incarnation(owner).is_some_and(|now| now > entry.incarnation());
     if restarted || facts.view.is_gone(owner) {
         return Standing::Gone;
     }

@@ -116,6 +116,7 @@ impl Replica {
             Kind::Tick(_) => {}
             Kind::NodeDown(c) => self.on_node_down(run, *c, at),
             Kind::NodeBack(c) => self.on_node_back(run, *c, at),
+            Kind::Adopt(c) => self.on_adopt(run, c, at),
         }
     }
 
@@ -363,7 +364,7 @@ impl Replica {
     }
 
     /// Derives an event of a call, with the call's next sequence number.
-    fn call_event(&mut self, run: &mut Run, uid: CallUid, kind: (EventKind, u32), at: u64) -> u64 {
+    pub(super) fn call_event(&mut self, run: &mut Run, uid: CallUid, kind: (EventKind, u32), at: u64) -> u64 {
         let claim = self.calls.get(&uid).filter(|_| kind.0 == EventKind::Received).map(|c| c.claim().invite.clone());
         self.message_event(run, uid, kind, at, claim.unwrap_or_default())
     }

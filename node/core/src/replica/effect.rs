@@ -78,6 +78,15 @@ pub enum Effect {
         /// Which start of it.
         incarnation: Incarnation,
     },
+    /// A node goes on with a call that another one had, or an earlier start of it.
+    Adopted {
+        /// Which call.
+        call: CallUid,
+        /// Its owner from now on.
+        owner: NodeId,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
     /// A command changed nothing.
     Stale {
         /// The call it names, where it names one.
@@ -100,6 +109,8 @@ pub enum StaleReason {
     Ended,
     /// The node has started again since.
     OldIncarnation,
+    /// The call's owner is there.
+    OwnerLives,
     /// The node has another log directory than the log knows it by: its disk was lost.
     OtherData,
     /// There are too many blocks, or there is none of that prefix.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::RestoreError;
-use crate::ids::{CallUid, Epoch, NodeId};
+use crate::ids::{CallUid, Epoch, Incarnation, NodeId};
 use crate::store_pb::{CallParties, CallState, Claim, LegRecord};
 
 /// How far a call is.
@@ -95,6 +95,15 @@ impl CallEntry {
     pub fn owner(&self) -> NodeId {
         // Checked when the entry was made.
         NodeId(u16::try_from(self.state.owner).unwrap_or(0))
+    }
+
+    /// The start of its owner that has it.
+    pub fn incarnation(&self) -> Incarnation {
+        match self.state.incarnation {
+            0 if self.owner() == self.uid.node => self.uid.incarnation,
+            // An owner that is not in the id, and adopted nothing: no node does that.
+            adopted => Incarnation(adopted),
+        }
     }
 
     /// How often it has changed owners, plus one.

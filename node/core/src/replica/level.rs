@@ -10,7 +10,11 @@ use crate::store_pb::command::Kind;
 
 /// The newest level that this version knows. 1: before there were levels. 2: alarms, data ids of nodes, and what else is marked so in [`level_of`];
 /// times of calls by their owners' monotonic clocks; calls that lost their owner live until it has told their far ends; ids of events.
-pub const LEVEL: u32 = 2;
+/// 3: calls are adopted.
+pub const LEVEL: u32 = 3;
+
+/// From this level on calls are adopted.
+pub const ADOPT_LEVEL: u32 = 3;
 
 /// The level from which on a kind of command may stand in the log.
 pub fn level_of(kind: &Kind) -> u32 {
@@ -35,6 +39,7 @@ pub fn level_of(kind: &Kind) -> u32 {
         | Kind::NodeReport(_)
         | Kind::NodeDown(_)
         | Kind::NodeBack(_) => 2,
+        Kind::Adopt(_) => 3,
     }
 }
 

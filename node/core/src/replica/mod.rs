@@ -6,6 +6,7 @@
 //! one call a claim key (anycast.md, rule B); one CDR a call (rule L); event sequences of a call without gaps; a command of
 //! another epoch than the call's changes nothing (rule J); a replayed command changes nothing.
 
+mod adopt;
 mod alarms;
 mod announcers;
 mod apply;
@@ -33,12 +34,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+pub use adopt::{CSEQ_JUMP, CSEQ_MAX, CSEQ_STEP};
 pub use blocks::BLOCK_CAP;
 pub use config_log::{CONFIG_HISTORY_CAP, CONFIG_TEXT_CAP};
 pub use early::EarlyCalls;
 pub use effect::{ApplyError, Compacted, Effect, RestoreError, StaleReason};
 pub use entry::{CallEntry, Phase, failed, left};
-pub use level::{LEVEL, level_of};
+pub use level::{ADOPT_LEVEL, LEVEL, level_of};
 pub use nodes::OWNER_LOST_LEVEL;
 pub use snapshot::Frozen;
 pub use twins::BESIDE_LEVEL;

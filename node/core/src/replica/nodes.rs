@@ -43,8 +43,7 @@ impl Replica {
 
     /// True when the call's owner has started again since it took the call.
     pub(super) fn is_orphan(&self, entry: &CallEntry) -> bool {
-        let Some(now) = self.node_incarnation(entry.owner()) else { return false };
-        entry.uid.node != entry.owner() || entry.uid.incarnation < now
+        self.node_incarnation(entry.owner()).is_some_and(|now| entry.incarnation() < now)
     }
 
     pub(super) fn on_node_up(&mut self, run: &mut Run, up: &NodeUp, at: u64) {

@@ -33,6 +33,7 @@ pub(super) fn cdr(revision: u64, state: &CallState, media: MediaTotals) -> Cdr {
         emergency_info: claim.and_then(|c| c.emergency_info.clone()),
         recorded_unix_ms: 0,
         twin: state.twin.clone(),
+        owners_before: state.owners_before.clone(),
     }
 }
 
@@ -42,6 +43,7 @@ pub(super) fn detached(dialog: &DialogRecord) -> DialogRecord {
         caller: dialog.caller.as_ref().map(detached_leg),
         callee: dialog.callee.as_ref().map(detached_leg),
         media_profile: dialog.media_profile.clone(),
+        refers: dialog.refers.clone(),
     }
 }
 

@@ -68,9 +68,12 @@ impl Sbc {
                 Effect::Stale { call: None, .. }
                 | Effect::ConfigRefused { .. }
                 | Effect::ConfigRepeated { .. }
-                | Effect::Level(_)
-                | Effect::NodeUp { .. }
-                | Effect::NodeDown { .. } => {}
+                | Effect::Level(_) => {}
+                Effect::NodeUp { node, .. } | Effect::NodeDown { node, .. } => self.takeovers.on_node(&mut self.cx, node),
+                Effect::Adopted { call, owner, .. } => {
+                    let released = self.takeovers.on_adopted(&mut self.cx, &mut self.calls, call, owner);
+                    released.into_iter().for_each(|(back, message)| self.on_in_dialog(back.path, back, &message));
+                }
             }
         }
         if blocks {

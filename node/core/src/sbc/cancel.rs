@@ -205,7 +205,7 @@ impl Sbc {
         }
         let Some(id) = self.calls.of_claim(&key) else { return };
         let Some(call) = self.calls.get(id) else { return };
-        let (back, invite, uid, arrived) = (call.back(), call.about.invite.clone(), call.about.uid, call.about.arrived);
+        let (back, invite, uid, arrived) = (call.uas.back, call.about.invite.clone(), call.about.uid, call.about.arrived);
         let rival = ClaimEvent::of_rival(&self.cx, peer, stage);
         match self.with_call(id, |call, cx| call.tell_claim(cx, rival)) {
             // It has a copy of its own, and the INVITE cannot go there.

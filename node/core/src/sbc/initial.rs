@@ -79,7 +79,7 @@ impl Sbc {
             return;
         }
         let key = server_key(message, message.method());
-        if self.calls.get(id).is_none_or(|call| call.is_over() || call.about.is_old(&self.cx)) {
+        if self.calls.get(id).is_none_or(|call| call.phase.is_over() || call.about.is_old(&self.cx)) {
             self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale));
             return;
         }
@@ -162,7 +162,7 @@ impl Sbc {
             return;
         }
         let Some(call) = self.calls.get(id) else { return };
-        let (back, packet_key, invite) = (call.back(), call.about.packet_key, call.about.invite.clone());
+        let (back, packet_key, invite) = (call.uas.back, call.about.packet_key, call.about.invite.clone());
         self.cx.arrived = call.about.arrived;
         match after {
             AfterClaim::RelayTo(node) => relay(&mut self.cx, node, back.path, back.ingress, &invite),

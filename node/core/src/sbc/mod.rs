@@ -22,6 +22,7 @@ mod refuse;
 mod relay;
 mod send_for;
 mod standalone;
+mod takeover;
 mod urgency;
 mod whose;
 
@@ -74,6 +75,7 @@ pub struct Sbc {
     messages: Messages,
     subscriptions: Subscriptions,
     farewells: Farewells,
+    takeovers: takeover::Takeovers,
     probes: Probes,
     neighbours: Neighbours,
 }
@@ -97,6 +99,7 @@ impl Sbc {
             messages: Default::default(),
             subscriptions: Default::default(),
             farewells: Default::default(),
+            takeovers: Default::default(),
             probes: Default::default(),
             neighbours: Default::default(),
         };
@@ -170,6 +173,7 @@ impl Sbc {
         }
         self.neighbours.plan(&mut self.cx);
         self.farewells.look_for_orphans(&mut self.cx);
+        self.takeovers.look(&mut self.cx);
     }
 
     /// The next output, to be carried out in order; `None` until the next input.
@@ -197,7 +201,7 @@ impl Sbc {
 
     /// The media session of a call, where this node owns it.
     pub fn media_of(&self, uid: CallUid) -> Option<MediaId> {
-        self.calls.own(&self.cx, uid).map(Call::media_id)
+        self.calls.own(&self.cx, uid).map(|call| call.media.id())
     }
 
     /// Subscriptions that this node holds.
@@ -223,7 +227,7 @@ impl Sbc {
         let known = self.calls.place(&self.cx, uid);
         let Some(entry) = entry else { return false };
         let id = known.unwrap_or_else(|| self.cx.local_id());
-        let Some(call) = Call::restore(&mut self.cx, id, &entry) else { return false };
+        let Some(call) = Call::restore(&mut self.cx, id, &entry, false) else { return false };
         self.calls.insert(&self.cx, call);
         true
     }
@@ -292,6 +296,11 @@ impl Sbc {
             Timer::HeldInvite(id) => self.on_held_invite(id),
             Timer::Crowd => self.on_crowd_tick(),
             Timer::Farewell => self.farewells.on_tick(&mut self.cx),
+            Timer::Takeover => {
+                let takeover::Ticked { late, served } = self.takeovers.on_tick(&mut self.cx, &self.calls, &self.neighbours);
+                served.into_iter().for_each(|(back, message)| self.on_in_dialog(back.path, back, &message));
+                late.into_iter().for_each(|(back, message)| self.cx.reject_stateless(back, &message, 503));
+            }
             Timer::Probe => self.probes.on_tick(&mut self.cx),
             Timer::Neighbours => self.neighbours.on_tick(&mut self.cx),
             Timer::AbandonedInvite(tx) => self.cx.on_abandoned_invite(tx),

@@ -56,6 +56,9 @@ impl Sbc {
                 }
                 self.cx.answer_crossed_bye(back, message);
             }
+            (Placement::Unsure, Some((uid, _))) if self.takeovers.hold(&mut self.cx, uid, back, message) => {
+                self.cx.count(Counter::Misrouted(label, MisrouteAction::Hold));
+            }
             (Placement::Nowhere | Placement::Unsure, Some((uid, side)))
                 if self.farewells.on_bye(&mut self.cx, uid, side, back, message) => {}
             (Placement::Nowhere, _) => {

@@ -39,6 +39,7 @@ mod secure;
 mod seeds;
 mod subscription_ways;
 mod subscriptions;
+mod takeover;
 mod timer_c;
 mod uncommitted;
 mod world;

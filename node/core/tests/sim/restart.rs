@@ -3,6 +3,7 @@
 
 use sbc_core::ids::{CallUid, NodeId};
 use sbc_core::io::Transport;
+use sbc_core::replica::OWNER_LOST_LEVEL;
 use sbc_core::sip::{Draft, HeaderId, Message, Method};
 use sbc_core::store_pb::{Cdr, EventKind, LegRecord};
 
@@ -10,10 +11,10 @@ use crate::invariants::no_call_left_over;
 use crate::rig::{PSAP, Rig};
 use crate::world::{Sent, UNIX, World};
 
-/// A call that stands at the first node, in a log of this version.
+/// A call that stands at the first node, in a log of a version that adopted no calls: later ones do so with what rang alone.
 fn stands(transport: Transport) -> Rig {
     let mut s = Rig::by(transport);
-    s.w.raise_level();
+    s.w.raise_level_to(OWNER_LOST_LEVEL);
     s.established(|_| (), |_| ())
 }
 

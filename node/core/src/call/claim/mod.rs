@@ -17,12 +17,11 @@ pub(super) use record::claim_record;
 
 use super::services::Services;
 use super::timer::{CallTimer, Timer};
-use super::{About, Call, CallPhase, Cause, Ended};
+use super::{Call, CallPhase, Cause, Ended};
 use crate::ids::{CallUid, NodeId};
-use crate::io::{ClaimStage, Counter, NodeView, PeerMessage, ReturnPath};
-use crate::sip::Method;
+use crate::io::{ClaimStage, Counter, NodeView, PeerMessage, ReturnPath, TakeoverStep};
 use crate::token::ClaimKey;
-use crate::transaction::{ServerTxId, ServerUser};
+use crate::transaction::ServerTxId;
 
 /// How long an INVITE may be dialled for that nobody serves: 64 × T1, when its sender gives up (RFC 3261 §17.1.1.2, timer B). A sender that
 /// has heard 100 waits for longer, but for the node that serves it.
@@ -101,7 +100,7 @@ impl Call {
         let may_have = |n: &&NodeView| n.id != own && (n.alive || dialled || cx.may_answer_inquiry(n.id));
         let denied = cx.view.nodes.iter().filter(may_have).all(|n| self.claim.has_denied(n.id));
         if self.tell_claim(cx, ClaimEvent::ReclaimDue { denied }) == Then::Resume
-            && let Some(tx) = server_again(cx, &self.about, self.uas.back)
+            && let Some(tx) = self.uas.transaction_anew(cx, &self.about)
         {
             self.on_handed_over(cx, tx, self.uas.back);
         }
@@ -140,9 +139,7 @@ impl Call {
         let step = self.claim.on(event, &facts);
         for action in step.actions {
             if action == ClaimAction::Reopen {
-                let tx = server_again(cx, &self.about, self.uas.back);
-                self.uas.reopen(tx);
-                if !self.uas.is_open() {
+                if !self.uas.reopen_anew(cx, &self.about) {
                     return self.tell_claim_of(cx, ClaimEvent::Unanswerable, winner);
                 }
             } else {
@@ -195,6 +192,13 @@ impl Call {
         }
     }
 
+    /// Another node goes on with the call: nothing more is said from here, to anybody.
+    pub fn fence(&mut self, cx: &mut Services) {
+        cx.count(Counter::Takeover(TakeoverStep::Ceded, self.about.class()));
+        self.underway.drop_all(cx);
+        self.leave(cx, RecordFate::None);
+    }
+
     /// Another node has the call: nothing more is said to either side from here, and what was sent to the called side is taken back.
     fn leave(&mut self, cx: &mut Services, record: RecordFate) {
         self.uas.leave(cx);
@@ -207,10 +211,4 @@ impl Call {
         }
         self.finish(cx, Cause { origin: "node", status: 482, reason: "another node has the call".into() });
     }
-}
-
-/// A server transaction for the INVITE of a call whose own was left to a rival.
-fn server_again(cx: &mut Services, about: &About, back: ReturnPath) -> Option<ServerTxId> {
-    let key = super::server_key(&about.invite, &Method::Invite);
-    cx.create_server(ServerUser::Call(about.id), key, true, back)
 }

@@ -91,12 +91,14 @@ impl SessionTimer {
         record.allow = self.update.then(|| "UPDATE".into()).into_iter().collect();
         record.supported = self.known.then(|| "timer".into()).into_iter().collect();
         (record.session_expires_s, record.session_ours) = self.terms.map_or((0, false), |terms| (terms.interval, terms.ours));
+        record.min_se_s = self.min;
     }
 
     /// Takes what was recorded; what was agreed counts from now on.
     pub(super) fn restore(&mut self, cx: &mut Services, record: &LegRecord) {
         self.update = record.allow.iter().any(|method| method == "UPDATE");
         self.known = record.supported.iter().any(|tag| tag == "timer");
+        self.min = record.min_se_s;
         if record.session_expires_s > 0 {
             self.agree(cx, record.session_expires_s, record.session_ours);
         }
@@ -284,7 +286,7 @@ fn wish(cx: &Services, trunk: &str) -> u32 {
 
 /// How long to wait after glare, in steps of 10 ms (RFC 3261 §14.1): 2.1 to 4 s where the Call-ID is ours, which it is toward the called
 /// side; else 0 to 2 s. The core has no randomness: calls differ by their id, tries by their number.
-fn glare_wait(uid: CallUid, side: Side, n: u32) -> Duration {
+pub(super) fn glare_wait(uid: CallUid, side: Side, n: u32) -> Duration {
     let (least, most) = if side == Side::Callee { (210, 400) } else { (0, 200) };
     let octets = uid.to_bytes().into_iter().chain(n.to_be_bytes());
     // FNV-1a, as in `dial`.

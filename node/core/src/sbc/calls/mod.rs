@@ -145,7 +145,7 @@ impl Calls {
     pub(super) fn insert(&mut self, cx: &Services, call: Call) {
         let id = call.about.id;
         if let Some(old) = self.open.remove(&id) {
-            self.by_media.remove(&old.media_id());
+            self.by_media.remove(&old.media.id());
             if old.counted {
                 self.uncount(&old.sides.caller.trunk, old.about.class());
             }
@@ -154,7 +154,7 @@ impl Calls {
             self.elsewhere.insert(call.about.uid, id);
         }
         self.by_claim.insert(call.about.claim_key.0, id);
-        self.by_media.insert(call.media_id(), id);
+        self.by_media.insert(call.media.id(), id);
         *self.by_trunk.entry(call.sides.caller.trunk.clone()).or_default() += 1;
         *self.active.entry(call.about.class()).or_default() += 1;
         self.open.insert(id, Box::new(call));
@@ -183,7 +183,7 @@ impl Calls {
         let result = f(call, cx);
         let mut left = Left { over: false, usage: call.take_usage() };
         let done = call.is_done();
-        if call.is_over() && std::mem::take(&mut call.counted) {
+        if call.phase.is_over() && std::mem::take(&mut call.counted) {
             // A limit is for calls that are up; what the log has to hear of others, it may hear late.
             let (trunk, class) = (call.sides.caller.trunk.clone(), call.about.class());
             self.uncount(&trunk, class);
@@ -199,14 +199,13 @@ impl Calls {
     fn forget(&mut self, cx: &mut Services, id: LocalId) -> bool {
         let Some(call) = self.open.remove(&id) else { return false };
         cx.timers.remove_call(id);
-        self.elsewhere.remove(&call.about.uid);
         let counted = call.counted;
         if counted {
             self.uncount(&call.sides.caller.trunk, call.about.class());
         }
-        self.by_media.remove(&call.media_id());
+        self.by_media.remove(&call.media.id());
         let lost = call.claim.is_lost();
-        let (ended, ladder) = call.into_ended();
+        let (ended, ladder) = Ended::of(*call);
         if !lost {
             self.ladders.keep(id, ended.uid, ladder);
             if !ended.failed && !ended.abandoned {
@@ -214,17 +213,20 @@ impl Calls {
             }
         }
         if ended.journal.is_settled() {
-            self.release_claim(&ended);
+            self.release(&ended);
         } else if let Some(mut dropped) = self.unrecorded.keep(id, ended) {
             dropped.journal.drop_records(cx);
             cx.count(Counter::Dropped(DropReason::UnsettledCall));
-            self.release_claim(&dropped);
+            self.release(&dropped);
         }
         counted
     }
 
-    /// Nothing of a call is left: its claim leads nowhere, or to a later call.
-    fn release_claim(&mut self, ended: &Ended) {
+    /// Nothing of a call is left: its claim and its id lead nowhere, or to a later call.
+    fn release(&mut self, ended: &Ended) {
+        if self.elsewhere.get(&ended.uid) == Some(&ended.id) {
+            self.elsewhere.remove(&ended.uid);
+        }
         if self.by_claim.get(&ended.claim_key.0) == Some(&ended.id) {
             self.by_claim.remove(&ended.claim_key.0);
         }
@@ -237,7 +239,7 @@ impl Calls {
         if ended.journal.is_settled()
             && let Some(ended) = self.unrecorded.remove(id)
         {
-            self.release_claim(&ended);
+            self.release(&ended);
         }
     }
 

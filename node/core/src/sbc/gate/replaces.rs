@@ -79,7 +79,7 @@ pub(super) fn replaced(cx: &Services, calls: &Calls, request: &Message) -> Resul
     let (uid, side) = by_token.or_else(by_leg).ok_or(unknown)?;
     let entry = replica.call(uid);
     let own = calls.own(cx, uid);
-    if own.map_or_else(|| entry.is_some_and(|e| !e.is_live()), |call| call.is_over()) {
+    if own.map_or_else(|| entry.is_some_and(|e| !e.is_live()), |call| call.phase.is_over()) {
         return Err(603);
     }
     let legs = match own {

@@ -20,9 +20,14 @@ impl World {
 
     /// The log as this version writes it, with all nodes in it.
     pub(crate) fn raise_level(&mut self) {
+        self.raise_level_to(LEVEL);
+    }
+
+    /// The log as a version wrote it that knew formats up to this level, with all nodes in it.
+    pub(crate) fn raise_level_to(&mut self, level: u32) {
         let nodes = 1..=u32::try_from(self.nodes.len()).expect("few nodes");
         let up = |node| store_pb::command::Kind::NodeUp(store_pb::NodeUp { node, incarnation: 1, ..Default::default() });
-        let level = store_pb::command::Kind::Level(store_pb::Level { level: LEVEL });
+        let level = store_pb::command::Kind::Level(store_pb::Level { level });
         let level = store_pb::Command { unix_ms: self.unix_ms(), kind: Some(level) };
         let mut commands = vec![level];
         commands.extend(nodes.map(|node| store_pb::Command { unix_ms: self.unix_ms(), kind: Some(up(node)) }));

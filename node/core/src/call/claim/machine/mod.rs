@@ -8,7 +8,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub(super) use state::{ClaimAction, ClaimFacts, RecordFate, after_the_call};
+pub(in crate::call) use state::RecordFate;
+pub(super) use state::{ClaimAction, ClaimFacts, after_the_call};
 pub use state::{ClaimEvent, Then};
 use state::{ClaimState, Step};
 

@@ -1,0 +1,135 @@
+//! Going on with a call that another node had, or an earlier start of this one (rule J): what `takeover` decides of each leg is carried out here.
+
+use super::Call;
+use super::bridge::{Bridge, Exchange, Outcome};
+use super::services::Services;
+use super::takeover::{Action, Event, Facts, Takeover};
+use super::timer::{CallTimer, Timer};
+use super::uas::{Answering, Uas};
+use crate::crossing::{Crossing, Origin};
+use crate::dialog::DialogRef;
+use crate::io::{Counter, Side, TakeoverStep};
+use crate::sip::{Method, Sdp};
+
+/// What taking a call over touches.
+pub(super) struct TakingOver<'a> {
+    pub(super) bridge: Bridge<'a>,
+    pub(super) uas: &'a mut Uas,
+    pub(super) takeover: &'a mut Takeover,
+}
+
+impl TakingOver<'_> {
+    /// The ports are decided: both far ends are asked at once. A call that was answered lately may lack its ACK there, and its 200 here.
+    pub(super) fn on_ports(&mut self, cx: &mut Services) -> Option<Outcome> {
+        for side in [Side::Caller, Side::Callee] {
+            self.bridge.offer_own(cx, side);
+        }
+        for side in [Side::Caller, Side::Callee] {
+            // Both are described before either is asked: an answer may come at once.
+            let at = self.bridge.sides.toward(side);
+            if let Ok(sdp) = Sdp::parse(&self.bridge.sides.pairs[at].remote_sdp) {
+                self.bridge.offer_answer().described(cx, at, &sdp, None);
+            }
+        }
+        let lately = self.takeover.invite_cseq();
+        if let Some(cseq) = lately {
+            self.bridge.acknowledge(cx, self.bridge.sides.toward(Side::Callee), cseq);
+        }
+        let answer = |side| lately.is_some() && side == Side::Caller;
+        let ends = [Side::Caller, Side::Callee].map(|side| self.on(cx, side, Event::Ports { answer: answer(side) }));
+        ends.into_iter().flatten().next()
+    }
+
+    /// Something happens to a leg. What is left for the call to do.
+    pub(super) fn on(&mut self, cx: &mut Services, side: Side, event: Event) -> Option<Outcome> {
+        let bridge = &mut self.bridge;
+        let leg = bridge.sides.leg(side);
+        let facts = Facts {
+            now: cx.now.mono,
+            emergency: bridge.about.emergency,
+            takes_update: leg.session.takes_update(),
+            heard: bridge.media.is_heard(cx.now.mono, side) == Some(true),
+            uid: bridge.about.uid,
+            side,
+        };
+        let action = self.takeover.leg_mut(side).on(event, &facts);
+        match action {
+            Action::Nothing => None,
+            Action::Answer(wait) => {
+                let Bridge { about, sides, media, underway, .. } = bridge;
+                let accepted = Answering { about, uas: self.uas, sides, media }.accept_again(cx);
+                if let Some(accepted) = accepted {
+                    underway.two_hundred.accepted(cx, Side::Caller, accepted);
+                }
+                cx.start_timer(wait, Timer::Call(about.id, CallTimer::Takeover(side)));
+                None
+            }
+            Action::Ask { leap } => {
+                let to = bridge.sides.toward(side);
+                bridge.sides.pairs[to].dialog.local_cseq += leap;
+                bridge.ask(cx, to, Method::Invite)
+            }
+            Action::Update => bridge.ask(cx, bridge.sides.toward(side), Method::Update),
+            Action::Wait(after) => {
+                // Whether media come from it is asked now, and known by then.
+                bridge.media.ask(cx);
+                cx.start_timer(after, Timer::Call(bridge.about.id, CallTimer::Takeover(side)));
+                None
+            }
+            Action::Done => {
+                cx.count(Counter::Takeover(TakeoverStep::Stands, bridge.about.class()));
+                None
+            }
+            Action::MediaLost(after) => {
+                cx.count(Counter::Takeover(TakeoverStep::Refused, bridge.about.class()));
+                cx.start_timer(after, Timer::Call(bridge.about.id, CallTimer::Takeover(side)));
+                None
+            }
+            Action::End(status) => {
+                cx.count(Counter::Takeover(TakeoverStep::Over, bridge.about.class()));
+                Some(Outcome::LegOver(status))
+            }
+        }
+    }
+}
+
+impl Bridge<'_> {
+    /// What was last said to that side, with our address and ports in it: what is said next.
+    fn offer_own(&mut self, cx: &Services, side: Side) {
+        let at = self.sides.toward(side);
+        let other = self.sides.pairs[at.other()].remote_sdp.clone();
+        let (leg, half) = self.sides.leg_and_half(at);
+        self.media.readdress(cx, (leg, half), &other, self.about.epoch);
+    }
+
+    /// A request of ours with that description goes out.
+    fn ask(&mut self, cx: &mut Services, to: DialogRef, method: Method) -> Option<Outcome> {
+        let described = !self.sides.pairs[to].local_sdp.is_empty();
+        // Nothing was ever described to it: an INVITE would ask for an offer that nobody answers.
+        let method = if described { method } else { Method::Options };
+        let facts = Exchange { offered: described, ..Exchange::of_takeover() };
+        let crossing = Crossing::new(cx.serial(), to, Origin::Refresh(method), facts);
+        self.cross(cx, crossing, true)
+    }
+}
+
+impl Call {
+    /// What comes of a request of ours within the dialogs, if anything does.
+    pub(super) fn settle(&mut self, cx: &mut Services, outcome: Option<Outcome>) {
+        match outcome {
+            None => {}
+            Some(Outcome::SessionLost(status)) => self.lose(cx, "session timer", "Session timer expired", status),
+            Some(Outcome::LegOver(status)) => self.lose(cx, "takeover", "The other party was lost with its node", status),
+            Some(Outcome::Asked { side, status, retry_after }) => {
+                self.on_takeover(cx, side, Event::Said { status, retry_after });
+            }
+        }
+    }
+
+    /// Something happens to a leg of a call that is taken over.
+    pub(super) fn on_takeover(&mut self, cx: &mut Services, side: Side, event: Event) {
+        let outcome = self.taking_over().and_then(|mut taking| taking.on(cx, side, event));
+        self.takeover.take_if(|takeover| takeover.is_done());
+        self.settle(cx, outcome);
+    }
+}

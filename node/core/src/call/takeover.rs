@@ -1,0 +1,339 @@
+//! A call that another node had, or an earlier start of this one: each far end is asked by a re-INVITE with our address and our ports, and goes on with
+//! us. Where a leg stands is a machine ([`Leg::on`]): what the far end says goes in, what is to be done comes out.
+//!
+//! What is kept true: a leg ends by the far end's own word alone (481), or by a silence that its media share; a refusal ends nothing.
+
+use std::time::Duration;
+
+use super::session_timer::glare_wait;
+use crate::ids::CallUid;
+use crate::io::Side;
+use crate::time::Instant;
+
+/// The far end's own re-INVITE to the node that is gone can be open for 64 × T1, and a little longer at a slow far end.
+const GLARE_FOR: Duration = Duration::from_secs(40);
+/// A leg that was refused is asked again so often: its media still go to the node that is gone.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// What a far end that is silent is waited for.
+const ABSENT: Duration = Duration::from_secs(10);
+const EMERGENCY_ABSENT: Duration = Duration::from_secs(60);
+/// A caller that has its 200 from the old owner acknowledges that one, where nobody hears it.
+const ACK_WAIT: Duration = Duration::from_secs(4);
+/// How often it is asked meanwhile.
+const ABSENT_WAIT: Duration = Duration::from_secs(5);
+/// The most that a Retry-After is heeded: an emergency caller hears nothing meanwhile.
+const RETRY_MOST: Duration = Duration::from_secs(10);
+/// RFC 3261 §12.2.2: a CSeq number that is too low gets 500. Numbers of the old owner that no record has are skipped by this.
+pub(super) const CSEQ_LEAP: u32 = 1 << 20;
+
+/// Where one leg stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// Our ports are not there.
+    Ports,
+    /// It may not have its 200 yet, which was sent again: its ACK is waited for.
+    Acks,
+    /// It was asked.
+    Asked(Asking),
+    /// It is asked again after a while.
+    Waits(Asking),
+    /// It has our address and ports.
+    Stands,
+    /// It has refused, and goes on as it was.
+    Refused,
+    /// There is no such call at the far end.
+    Over,
+}
+
+/// What was heard since the leg was asked first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asking {
+    /// Since when it has been in glare.
+    glare: Option<Instant>,
+    /// Since when it has been silent.
+    silent: Option<Instant>,
+    /// How often it said 500.
+    errors: u8,
+    /// How often something was put off.
+    draws: u32,
+    /// It was asked by UPDATE.
+    by_update: bool,
+}
+
+/// What happens to a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The ports are decided; `answer`: the caller may not have its 200 yet.
+    Ports { answer: bool },
+    /// The far end has acknowledged our 200.
+    Acked,
+    /// A final response; `retry_after` in seconds.
+    Said { status: u16, retry_after: Option<u32> },
+    /// The time is over that something was put off for.
+    Due,
+    /// The far end has sent a request of its own.
+    Spoke,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Nothing,
+    /// Its 200 goes out again, with our address.
+    Answer(Duration),
+    /// A re-INVITE goes out; after this leap of the CSeq number.
+    Ask {
+        leap: u32,
+    },
+    /// An UPDATE goes out, with the same offer.
+    Update,
+    /// Nothing for so long.
+    Wait(Duration),
+    /// The leg has our address: the log is told where it is.
+    Done,
+    /// The far end goes on sending to the node that is gone, and is asked again after a while.
+    MediaLost(Duration),
+    /// The leg is over, and so is the call, with this status for a reason.
+    End(u16),
+}
+
+/// What decides besides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub(super) now: Instant,
+    pub(super) emergency: bool,
+    /// The far end takes UPDATE.
+    pub(super) takes_update: bool,
+    /// Media came from it lately.
+    pub(super) heard: bool,
+    pub(super) uid: CallUid,
+    pub(super) side: Side,
+}
+
+impl Leg {
+    /// What an event makes of the leg.
+    pub(super) fn on(&mut self, event: Event, facts: &Facts) -> Action {
+        let (next, action) = match (*self, event) {
+            (Leg::Ports, Event::Ports { answer: true }) => (Leg::Acks, Action::Answer(ACK_WAIT)),
+            (Leg::Ports, Event::Ports { answer: false }) | (Leg::Acks, Event::Acked | Event::Due | Event::Spoke) => {
+                (Leg::Asked(Asking::default()), Action::Ask { leap: 0 })
+            }
+            (Leg::Asked(asking), Event::Said { status, retry_after }) => asking.said(status, retry_after, facts),
+            (Leg::Waits(asking), Event::Due | Event::Spoke) => {
+                let leap = if asking.errors == 2 { CSEQ_LEAP } else { 0 };
+                (Leg::Asked(Asking { by_update: false, ..asking }), Action::Ask { leap })
+            }
+            (Leg::Refused, Event::Due) => (Leg::Asked(Asking::default()), Action::Ask { leap: 0 }),
+            (state, _) => (state, Action::Nothing),
+        };
+        *self = next;
+        action
+    }
+
+    /// True while the leg may still be asked.
+    pub(super) fn is_open(self) -> bool {
+        !matches!(self, Leg::Stands | Leg::Over)
+    }
+}
+
+impl Asking {
+    fn said(self, status: u16, retry_after: Option<u32>, facts: &Facts) -> (Leg, Action) {
+        let heard = Asking { silent: None, draws: self.draws + 1, ..self };
+        let glare = glare_wait(facts.uid, facts.side, heard.draws);
+        match status {
+            200..=299 => (Leg::Stands, Action::Done),
+            481 => (Leg::Over, Action::End(481)),
+            // RFC 3261 §14.1.
+            491 => {
+                let since = self.glare.unwrap_or(facts.now);
+                if facts.now.since(since) >= GLARE_FOR {
+                    return heard.refused(facts);
+                }
+                (Leg::Waits(Asking { glare: Some(since), ..heard }), Action::Wait(glare))
+            }
+            500 | 503 if self.errors < 3 => {
+                let wait = retry_after.map_or(glare, |s| Duration::from_secs(s.into()).min(RETRY_MOST));
+                (Leg::Waits(Asking { errors: self.errors + 1, ..heard }), Action::Wait(wait))
+            }
+            408 | 480 | 504 => self.silent(facts),
+            _ => heard.refused(facts),
+        }
+    }
+
+    /// No answer, or nobody there: a far end may be on its way to another network.
+    fn silent(self, facts: &Facts) -> (Leg, Action) {
+        let since = self.silent.unwrap_or(facts.now);
+        let longest = if facts.emergency { EMERGENCY_ABSENT } else { ABSENT };
+        if facts.now.since(since) >= longest && !facts.heard {
+            return (Leg::Over, Action::End(408));
+        }
+        let waits = Asking { silent: Some(since), draws: self.draws + 1, ..self };
+        (Leg::Waits(waits), Action::Wait(ABSENT_WAIT))
+    }
+
+    fn refused(self, facts: &Facts) -> (Leg, Action) {
+        if facts.takes_update && !self.by_update {
+            return (Leg::Asked(Asking { by_update: true, ..self }), Action::Update);
+        }
+        (Leg::Refused, Action::MediaLost(REFUSED_WAIT))
+    }
+}
+
+/// Both legs of a call that is taken over, the caller's first.
+#[derive(Clone, Copy, Debug)]
+pub struct Takeover {
+    legs: [Leg; 2],
+    /// CSeq number of the INVITE toward the called side, of a call that was answered lately.
+    invite_cseq: Option<u32>,
+}
+
+impl Takeover {
+    /// Of a call whose ports were asked for.
+    pub(super) fn begun(invite_cseq: Option<u32>) -> Takeover {
+        Takeover { legs: [Leg::Ports; 2], invite_cseq }
+    }
+
+    /// CSeq number of the INVITE toward the called side, where that may lack its ACK, and the caller its 200.
+    pub(super) fn invite_cseq(&self) -> Option<u32> {
+        self.invite_cseq
+    }
+
+    /// The leg of a side.
+    pub(super) fn leg_mut(&mut self, side: Side) -> &mut Leg {
+        &mut self.legs[usize::from(side == Side::Callee)]
+    }
+
+    /// True while ports are waited for.
+    pub(super) fn awaits_ports(&self) -> bool {
+        self.legs.contains(&Leg::Ports)
+    }
+
+    /// True once nothing more is to be asked.
+    pub(super) fn is_done(&self) -> bool {
+        !self.legs.iter().any(|leg| leg.is_open())
+    }
+
+    /// True once both far ends have said something, or were waited for: the next call's turn.
+    pub fn is_settled(&self) -> bool {
+        self.legs.iter().all(|leg| !matches!(leg, Leg::Ports | Leg::Asked(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Incarnation, NodeId};
+
+    const UID: CallUid = CallUid { node: NodeId(1), incarnation: Incarnation(1), serial: 7 };
+
+    fn facts(seconds: u64) -> Facts {
+        let now = Instant::from_micros(1_000_000) + Duration::from_secs(seconds);
+        Facts { now, emergency: false, takes_update: false, heard: false, uid: UID, side: Side::Caller }
+    }
+
+    fn said(status: u16) -> Event {
+        Event::Said { status, retry_after: None }
+    }
+
+    fn kind(action: Action) -> &'static str {
+        match action {
+            Action::Nothing => "-",
+            Action::Answer(_) => "answer",
+            Action::Ask { leap: 0 } => "ask",
+            Action::Ask { .. } => "leap",
+            Action::Update => "update",
+            Action::Wait(_) => "wait",
+            Action::Done => "done",
+            Action::MediaLost(_) => "media lost",
+            Action::End(_) => "end",
+        }
+    }
+
+    #[test]
+    fn every_state_and_event() {
+        let asked = Leg::Asked(Asking::default());
+        let by_update = Leg::Asked(Asking { by_update: true, ..Asking::default() });
+        let waits = Leg::Waits(Asking::default());
+        let erred = Leg::Waits(Asking { errors: 2, ..Asking::default() });
+        let states = [Leg::Ports, Leg::Acks, asked, by_update, waits, erred, Leg::Stands, Leg::Refused, Leg::Over];
+        // Of each state in turn what becomes of it, and what is done.
+        let table: [(Event, [&str; 9]); 15] = [
+            (Event::Ports { answer: false }, ["ask", "-", "-", "-", "-", "-", "-", "-", "-"]),
+            (Event::Ports { answer: true }, ["answer", "-", "-", "-", "-", "-", "-", "-", "-"]),
+            (Event::Acked, ["-", "ask", "-", "-", "-", "-", "-", "-", "-"]),
+            (Event::Due, ["-", "ask", "-", "-", "ask", "leap", "-", "ask", "-"]),
+            (Event::Spoke, ["-", "ask", "-", "-", "ask", "leap", "-", "-", "-"]),
+            (said(200), ["-", "-", "done", "done", "-", "-", "-", "-", "-"]),
+            (said(481), ["-", "-", "end", "end", "-", "-", "-", "-", "-"]),
+            (said(491), ["-", "-", "wait", "wait", "-", "-", "-", "-", "-"]),
+            (said(500), ["-", "-", "wait", "wait", "-", "-", "-", "-", "-"]),
+            (said(503), ["-", "-", "wait", "wait", "-", "-", "-", "-", "-"]),
+            (said(408), ["-", "-", "wait", "wait", "-", "-", "-", "-", "-"]),
+            (said(488), ["-", "-", "update", "media lost", "-", "-", "-", "-", "-"]),
+            (said(302), ["-", "-", "update", "media lost", "-", "-", "-", "-", "-"]),
+            (said(415), ["-", "-", "update", "media lost", "-", "-", "-", "-", "-"]),
+            (said(603), ["-", "-", "update", "media lost", "-", "-", "-", "-", "-"]),
+        ];
+        for (event, expected) in table {
+            for (state, expected) in states.into_iter().zip(expected) {
+                let mut leg = state;
+                let action = leg.on(event, &Facts { takes_update: true, ..facts(0) });
+                assert_eq!(kind(action), expected, "{state:?} {event:?}");
+                assert_eq!(action == Action::Nothing, leg == state, "{state:?} {event:?}: {leg:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn glare_lasts_for_so_long() {
+        let mut leg = Leg::Asked(Asking::default());
+        for second in (0..40).step_by(5) {
+            assert_eq!(kind(leg.on(said(491), &facts(second))), "wait", "{second}");
+            assert_eq!(kind(leg.on(Event::Due, &facts(second + 1))), "ask");
+        }
+        assert_eq!(kind(leg.on(said(491), &facts(40))), "media lost");
+        assert_eq!(leg, Leg::Refused);
+    }
+
+    #[test]
+    fn a_silent_far_end_is_waited_for_while_it_may_be_there() {
+        for (emergency, heard, last) in
+            [(false, false, Some(10)), (true, false, Some(60)), (false, true, None), (true, true, None)]
+        {
+            let mut leg = Leg::Asked(Asking::default());
+            let mut over = None;
+            for second in (0..200).step_by(5) {
+                match leg.on(said(408), &Facts { emergency, heard, ..facts(second) }) {
+                    Action::Wait(_) => assert_eq!(kind(leg.on(Event::Due, &facts(second))), "ask"),
+                    Action::End(408) => {
+                        over = Some(second);
+                        break;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(over, last, "emergency {emergency}, heard {heard}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_too_low_is_left_far_behind() {
+        let mut leg = Leg::Asked(Asking::default());
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            assert_eq!(kind(leg.on(said(500), &facts(0))), "wait");
+            asked.push(kind(leg.on(Event::Due, &facts(1))));
+        }
+        assert_eq!(asked, ["ask", "leap", "ask"]);
+        assert_eq!(kind(leg.on(said(500), &facts(2))), "media lost", "it does not say that for our number");
+    }
+
+    #[test]
+    fn retry_after_is_heeded_within_reason() {
+        for (seconds, wait) in [(2, 2), (10, 10), (3600, 10)] {
+            let mut leg = Leg::Asked(Asking::default());
+            let action = leg.on(Event::Said { status: 503, retry_after: Some(seconds) }, &facts(0));
+            assert_eq!(action, Action::Wait(Duration::from_secs(wait)));
+        }
+    }
+}
