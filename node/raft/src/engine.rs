@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::RaftConfig;
 use crate::error::StartError;
+use crate::ledger::Ledger;
 use crate::log_store::LogStore;
 use crate::monitor::{self, Monitor};
 use crate::network::Peers;
@@ -42,6 +43,7 @@ pub(crate) struct Engine {
     pub(crate) snapshots: SnapshotStore,
     pub(crate) snapshot_due: Arc<Notify>,
     pub(crate) storage: Storage,
+    pub(crate) ledger: Ledger,
     pub(crate) running: watch::Sender<Option<Raft>>,
     pub(crate) status: Arc<watch::Sender<RaftStatus>>,
 }
@@ -71,6 +73,9 @@ impl Engine {
             && snapshot.is_none_or(|snapshot| snapshot < purged)
         {
             return Err(StartError::SnapshotLost { purged, snapshot, path: dir });
+        }
+        if applied.is_some() || log.has_entries() {
+            self.ledger.forget_vote();
         }
         let holds_log = Box::new(log.held());
         let raft = Raft::new(self.config.node_id, self.openraft.clone(), self.peers.clone(), log, self.machine.clone())

@@ -13,18 +13,20 @@ use openraft::{ChangeMembers, Instant as _};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use crate::boot::BootTime;
 use crate::config::{Connector, PeerConfig, RaftConfig};
 use crate::engine::{Engine, Run};
-use crate::error::{AdminError, ReadError, StartError};
+use crate::error::{AdminError, ProposeError, ReadError, StartError};
+use crate::ledger::Ledger;
 use crate::monitor;
 use crate::network::{Identity, Peers};
-use crate::proposer::{Commands, Proposal, Queue};
+use crate::proposer::{self, Commands, Outcome, Proposal, Queue};
 use crate::service::PeerService;
 use crate::snapshot::SnapshotStore;
 use crate::state_machine::{Machine, StateMachine};
 use crate::status::RaftStatus;
 use crate::storage::{Space, Storage};
-use crate::types::{Member, Raft, TypeConfig};
+use crate::types::{LeaderId, Member, Raft, TypeConfig};
 
 /// Longest wait for a change of members: a learner has to catch up first, perhaps by a snapshot.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
@@ -59,6 +61,7 @@ pub async fn start(
         snapshots: snapshots.clone(),
         snapshot_due,
         storage,
+        ledger: Ledger::new(config.lease, config.election_max),
         running: watch::Sender::new(None),
         status: Arc::new(watch::Sender::new(RaftStatus::new(config.node_id))),
         config,
@@ -75,7 +78,7 @@ pub async fn start(
         }
         Err(error) => return Err(error),
     };
-    let service = PeerService::new(engine.running.subscribe(), identity, snapshots, admitted);
+    let service = PeerService::new(engine.running.subscribe(), identity, snapshots, admitted, engine.ledger.clone());
     Ok((RaftHandle::spawn(engine, first, queue, proposals), service))
 }
 
@@ -89,6 +92,7 @@ pub struct RaftHandle {
     applied: watch::Receiver<Option<u64>>,
     status: Arc<watch::Sender<RaftStatus>>,
     storage: Storage,
+    ledger: Ledger,
     engine: AbortHandle,
 }
 
@@ -96,8 +100,9 @@ impl RaftHandle {
     fn spawn(engine: Engine, first: Option<Run>, commands: Commands, queue: Queue) -> RaftHandle {
         let (config, peers, status) = (engine.config.clone(), engine.peers.clone(), engine.status.clone());
         let (applied, running, storage) = (engine.machine.watch(), engine.running.subscribe(), engine.storage.clone());
+        let ledger = engine.ledger.clone();
         let engine = tokio::spawn(engine.run(first, commands)).abort_handle();
-        RaftHandle { config, running, peers, queue, applied, status, storage, engine }
+        RaftHandle { config, running, peers, queue, applied, status, storage, ledger, engine }
     }
 
     /// What a broken disk does, for tests.
@@ -133,7 +138,7 @@ impl RaftHandle {
 
     /// The status as of now.
     pub fn status(&self) -> RaftStatus {
-        self.status.borrow().clone().at(Instant::now())
+        self.status.borrow().clone().at(BootTime::now())
     }
 
     /// The status as it changes, leases that run out included. What it holds is as old as the change: ask
@@ -148,6 +153,33 @@ impl RaftHandle {
         let metrics = metrics.borrow_watched();
         let acknowledged = (*metrics.heartbeat.as_ref()?.get(&node)?)?;
         Instant::now().checked_sub(acknowledged.elapsed())
+    }
+
+    /// Says in which term this node leads with a quorum, `None` where it does not: what [`declare_down`](RaftHandle::declare_down) goes by.
+    pub fn leads(&self, term: Option<u64>) {
+        self.ledger.lead(term);
+    }
+
+    /// At the leader, of a member other than itself: writes that it is down, if no lease of it can run any more. From the decision on the
+    /// member gets no confirmation until that is committed, and it is committed in the term of the decision or not at all: neither may a lease
+    /// begin in between. Where it is not known whether it is committed, the member stays without a confirmation: call again.
+    ///
+    /// # Errors
+    /// [`ProposeError`]. `Ok(None)` is none: a lease may still run, or another leads.
+    pub async fn declare_down(&self, node: u64, command: Bytes) -> Result<Option<u64>, ProposeError> {
+        let raft = self.raft().ok_or(ProposeError::Stopped)?;
+        let Some(term) = self.ledger.declare(node) else { return Ok(None) };
+        let entry = (self.config.encode_entry)(vec![command]);
+        let append = proposer::append_in_term(&raft, LeaderId { term, node_id: self.config.node_id }, entry);
+        match tokio::time::timeout(self.config.propose_timeout, append).await.map_err(|_| ProposeError::Timeout)? {
+            Outcome::Index(index) => {
+                self.ledger.lift(node);
+                Ok(Some(index))
+            }
+            // In the log of a leader that no more leads, or in none.
+            Outcome::NotLeader(_) => Err(ProposeError::Timeout),
+            Outcome::Stopped => Err(ProposeError::Stopped),
+        }
     }
 
     /// Waits until this node has applied everything that was committed when this was called: a linearizable read of the
@@ -253,6 +285,7 @@ impl RaftHandle {
             return Err(AdminError::Refused(format!("node {to} has no vote")));
         }
         let raft = self.admin()?;
+        self.ledger.forget_vote();
         raft.trigger().transfer_leader(to).await.map_err(|fatal| AdminError::Stopped(fatal.to_string()))?;
         let wait = raft.wait(Some(TRANSFER_WAIT));
         match wait.metrics(|metrics| metrics.current_leader == Some(to), "leadership transferred").await {

@@ -14,11 +14,13 @@
 //! Absent: TLS (the [`Connector`] and the gRPC server bring it), the meaning of entries, the choice of members. A node
 //! whose disk is lost joins under a new id; the old one is removed.
 
+mod boot;
 mod config;
 mod convert;
 mod engine;
 mod error;
 mod handle;
+mod ledger;
 mod log_store;
 mod monitor;
 mod network;
@@ -31,9 +33,11 @@ mod status;
 mod storage;
 mod types;
 
+pub use boot::BootTime;
 pub use config::{Connector, EncodeEntry, PeerConfig, RaftConfig};
 pub use error::{AdminError, ProposeError, ReadError, StartError};
 pub use handle::{RaftHandle, start};
+pub use ledger::LEASE_MARGIN;
 pub use monitor::STUCK_AFTER;
 pub use proposer::Proposal;
 pub use service::PeerService;

@@ -222,6 +222,11 @@ impl LogStore {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// False for a log in which nothing was ever written.
+    pub(crate) fn has_entries(&self) -> bool {
+        self.lock().log_state().last().is_some()
+    }
+
     /// The last entry that was purged.
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.lock().log_state().purged().map(LogId::from)

@@ -2,8 +2,8 @@
 //!
 //! How a confirmation works, the same on leader and followers: the node notes the time `t`, asks the leader for a read
 //! index, the leader has its leadership acknowledged by a quorum *after* the question came and answers with an index that
-//! nothing committed before exceeds. Hence at a moment after `t` the leader led with a quorum. The lease runs from `t`, this
-//! node's own clock, so no clocks are compared; a leader cut off from its quorum cannot answer, so it prolongs neither its
+//! nothing committed before exceeds. Hence at a moment after `t` the leader led with a quorum. The lease runs from `t` by this
+//! node's own clock, one that counts suspends, so no clocks are compared; a leader cut off from its quorum cannot answer, so it prolongs neither its
 //! own lease nor its followers'. A follower that only hears heartbeats gains nothing from them.
 //!
 //! `caught_up` holds from the same `t` as soon as this node has applied the index of the answer. What is committed later
@@ -19,6 +19,7 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{LinearizerOption, ServerState};
 use tokio::sync::{mpsc, watch};
 
+use crate::boot::BootTime;
 use crate::error::ReadError;
 use crate::network::Peers;
 use crate::reverted::Reverted;
@@ -71,9 +72,9 @@ pub(crate) fn leader(raft: &Raft) -> Option<(u64, Option<Member>)> {
 }
 
 /// Asks again and again; reports when it asked and what was answered.
-pub(crate) async fn confirm(raft: Raft, peers: Peers, node: u64, every: Duration, out: mpsc::Sender<(Instant, u64)>) {
+pub(crate) async fn confirm(raft: Raft, peers: Peers, node: u64, every: Duration, out: mpsc::Sender<(BootTime, u64)>) {
     loop {
-        let asked = Instant::now();
+        let asked = BootTime::now();
         let known = leader(&raft).map(|(leader, _)| leader);
         match ask_leader(&raft, &peers, node).await {
             Ok(index) => {
@@ -85,10 +86,10 @@ pub(crate) async fn confirm(raft: Raft, peers: Peers, node: u64, every: Duration
             Err(error) => tracing::debug!(leader = known, %error, "lease not confirmed"),
         }
         // A new leader is asked at once; a timeout is the rule.
-        let wait = raft.wait(Some(every.saturating_sub(asked.elapsed())));
+        let wait = raft.wait(Some(every.saturating_sub(BootTime::now().since(asked))));
         let other = |leader: Option<u64>| leader.is_some() && leader != known;
         let _ = wait.metrics(|metrics| other(metrics.current_leader), "another leader").await;
-        if asked.elapsed() < Duration::from_millis(10) {
+        if BootTime::now().since(asked) < Duration::from_millis(10) {
             // Never in a tight loop, whatever the leader's state does.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -98,15 +99,15 @@ pub(crate) async fn confirm(raft: Raft, peers: Peers, node: u64, every: Duration
 /// Confirmations, and which of them count as caught up.
 #[derive(Debug, Default)]
 struct Confirmations {
-    newest: Option<Instant>,
-    caught_up: Option<Instant>,
-    pending: VecDeque<(Instant, u64)>,
+    newest: Option<BootTime>,
+    caught_up: Option<BootTime>,
+    pending: VecDeque<(BootTime, u64)>,
     /// Highest index that is known to be committed.
     known: Option<u64>,
 }
 
 impl Confirmations {
-    fn confirmed(&mut self, asked: Instant, index: u64, applied: Option<u64>) {
+    fn confirmed(&mut self, asked: BootTime, index: u64, applied: Option<u64>) {
         self.newest = self.newest.max(Some(asked));
         self.known = self.known.max(Some(index));
         if self.pending.len() == MAX_PENDING {
@@ -153,7 +154,7 @@ pub(crate) struct Monitor {
     pub(crate) node: u64,
     pub(crate) lease: Duration,
     pub(crate) applied: watch::Receiver<Option<u64>>,
-    pub(crate) confirmed: mpsc::Receiver<(Instant, u64)>,
+    pub(crate) confirmed: mpsc::Receiver<(BootTime, u64)>,
     pub(crate) status: Arc<watch::Sender<RaftStatus>>,
     pub(crate) reverted: Reverted,
     pub(crate) storage: Storage,
@@ -165,14 +166,15 @@ impl Monitor {
         let mut confirmations = Confirmations::default();
         let mut progress = Progress { applied: None, since: Instant::now() };
         loop {
-            let now = Instant::now();
-            let mut status = self.current(&confirmations).at(now);
+            let (now, boot) = (Instant::now(), BootTime::now());
+            let mut status = self.current(&confirmations).at(boot);
             let known = confirmations.known.max(status.committed);
             let stuck_at = progress.stuck_at(now, status.applied, known);
             // Without a quorum it is another fault, and told as such.
             status.stuck = status.has_lease && stuck_at.is_some_and(|at| at <= now);
-            let times = [status.lease_until, status.caught_up_until, stuck_at];
-            let runs_out = times.into_iter().flatten().filter(|at| *at > now).min();
+            let leases = [status.lease_until, status.caught_up_until].into_iter().flatten().map(|at| at.since(boot));
+            let times = leases.chain(stuck_at.map(|at| at.saturating_duration_since(now)));
+            let runs_out = times.filter(|left| !left.is_zero()).min();
             let ended = status.role == Role::Stopped;
             self.status.send_if_modified(|old| {
                 let changed = *old != status;
@@ -184,7 +186,7 @@ impl Monitor {
             }
             let timer = async {
                 match runs_out {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    Some(left) => tokio::time::sleep(left).await,
                     None => std::future::pending().await,
                 }
             };
@@ -218,7 +220,7 @@ impl Monitor {
             ServerState::Shutdown => Role::Stopped,
         };
         let running = role != Role::Stopped;
-        let until = |from: Option<Instant>| from.filter(|_| running).map(|at| at + self.lease);
+        let until = |from: Option<BootTime>| from.filter(|_| running).map(|at| at + self.lease);
         RaftStatus {
             role,
             leader: metrics.current_leader.filter(|_| running),
@@ -260,7 +262,7 @@ mod tests {
 
     #[test]
     fn caught_up_counts_from_the_newest_confirmation_that_is_applied() {
-        let start = Instant::now();
+        let start = BootTime::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut state = Confirmations::default();
         state.confirmed(at(0), 5, None);
@@ -295,7 +297,7 @@ mod tests {
     fn pending_confirmations_are_bounded() {
         let mut state = Confirmations::default();
         for index in 0..1000 {
-            state.confirmed(Instant::now(), index, None);
+            state.confirmed(BootTime::now(), index, None);
         }
         assert_eq!(state.pending.len(), MAX_PENDING);
     }

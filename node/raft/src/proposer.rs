@@ -17,6 +17,7 @@ use futures::stream::FuturesUnordered;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader};
 use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResponse;
 use sbc_proto::peer as pb;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -27,7 +28,7 @@ use crate::config::{EncodeEntry, MAX_COMMAND, MAX_ENTRY};
 use crate::error::ProposeError;
 use crate::monitor::leader;
 use crate::network::Peers;
-use crate::types::{Batch, Member, Raft, TypeConfig};
+use crate::types::{Batch, LeaderId, Member, Raft, TypeConfig};
 
 /// Commands in one entry.
 const BATCH_COMMANDS: usize = 256;
@@ -89,17 +90,28 @@ pub(crate) async fn submit(raft: &Raft, entry: Bytes) -> impl Future<Output = Ou
         if !sent {
             return Outcome::Stopped;
         }
-        match done.await {
-            Ok(Ok(response)) => Outcome::Index(response.log_id.index),
-            Ok(Err(
-                ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, .. })
-                | ClientWriteError::LogEntryDiscarded(ForwardToLeader { leader_id, .. }),
-            )) => Outcome::NotLeader(leader_id),
-            Ok(Err(ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_))) => {
-                Outcome::NotLeader(None)
-            }
-            Err(_) => Outcome::Stopped,
-        }
+        outcome(done.await)
+    }
+}
+
+/// The same in that leadership of this node alone: where another has begun, the entry stands in no log for it.
+pub(crate) async fn append_in_term(raft: &Raft, leader: LeaderId, entry: Bytes) -> Outcome {
+    let (responder, done) = ProgressResponder::<TypeConfig, _>::complete_only();
+    match raft.write(Batch(entry)).with_leader(leader).responder(responder).await {
+        Ok(()) => outcome(done.await),
+        Err(_) => Outcome::Stopped,
+    }
+}
+
+fn outcome<E>(done: Result<Result<ClientWriteResponse<TypeConfig>, ClientWriteError<TypeConfig>>, E>) -> Outcome {
+    match done {
+        Ok(Ok(response)) => Outcome::Index(response.log_id.index),
+        Ok(Err(
+            ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, .. })
+            | ClientWriteError::LogEntryDiscarded(ForwardToLeader { leader_id, .. }),
+        )) => Outcome::NotLeader(leader_id),
+        Ok(Err(ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_))) => Outcome::NotLeader(None),
+        Err(_) => Outcome::Stopped,
     }
 }
 

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::config::{MAX_ENTRY, MAX_MESSAGE, MAX_SNAPSHOT};
 use crate::convert::{self, Malformed};
 use crate::error::ReadError;
+use crate::ledger::Ledger;
 use crate::monitor;
 use crate::network::Identity;
 use crate::proposer::{self, Outcome};
@@ -34,6 +35,7 @@ pub struct PeerService {
     /// One snapshot is received at a time: the only leader there is sends one.
     receiving: Arc<tokio::sync::Semaphore>,
     admitted: Arc<AtomicBool>,
+    ledger: Ledger,
 }
 
 impl PeerService {
@@ -42,8 +44,9 @@ impl PeerService {
         identity: Identity,
         snapshots: SnapshotStore,
         admitted: Arc<AtomicBool>,
+        ledger: Ledger,
     ) -> PeerService {
-        PeerService { running, identity, snapshots, receiving: Arc::new(tokio::sync::Semaphore::new(1)), admitted }
+        PeerService { running, identity, snapshots, receiving: Arc::new(tokio::sync::Semaphore::new(1)), admitted, ledger }
     }
 
     /// The tonic service with its message limits set: use this, not `RaftServiceServer::new`, whose 4 MiB are too few.
@@ -63,11 +66,24 @@ impl PeerService {
         self.identity.check(request.metadata())
     }
 
+    /// Refuses a vote while this node's own vote may have acknowledged a leader that it has forgotten (see `ledger`). One for a transfer the
+    /// leader itself has asked for.
+    fn check_vote(&self, transfer: bool) -> Result<(), Status> {
+        if transfer {
+            self.ledger.forget_vote();
+            return Ok(());
+        }
+        match self.ledger.may_vote() {
+            true => Ok(()),
+            false => Err(Status::unavailable("this node does not know yet whether a leader counts on its vote")),
+        }
+    }
+
     /// For what only members may ask. A node that was removed would else be told of a lease, and no more of entries.
-    fn check_member<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    fn check_member<T>(&self, request: &Request<T>) -> Result<u64, Status> {
         let from = self.check(request)?;
         let member = self.raft()?.metrics().borrow_watched().membership_config.get_node(&from).is_some();
-        if member { Ok(()) } else { Err(Status::permission_denied("no member")) }
+        if member { Ok(from) } else { Err(Status::permission_denied("no member")) }
     }
 
     /// Takes the chunks into a file and checks it.
@@ -167,6 +183,7 @@ impl RaftService for PeerService {
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let request = convert::vote_request_from(request.get_ref()).map_err(malformed)?;
+        self.check_vote(request.leadership_transfer)?;
         let reply = self.raft()?.vote(request).await.map_err(stopped)?;
         Ok(Response::new(convert::vote_reply_to(&reply)))
     }
@@ -174,6 +191,7 @@ impl RaftService for PeerService {
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         self.check(&request)?;
         let request = convert::vote_request_from(request.get_ref()).map_err(malformed)?;
+        self.check_vote(false)?;
         let reply = self.raft()?.pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(convert::vote_reply_to(&reply)))
     }
@@ -195,6 +213,7 @@ impl RaftService for PeerService {
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         self.check(&request)?;
         let request = convert::transfer_from(request.get_ref()).map_err(malformed)?;
+        self.ledger.forget_vote();
         let reply = self.raft()?.handle_transfer_leader(request).await.map_err(stopped)?;
         Ok(Response::new(convert::transfer_reply_to(&reply)))
     }
@@ -207,8 +226,9 @@ impl RaftService for PeerService {
     }
 
     async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexReply>, Status> {
-        self.check_member(&request)?;
+        let from = self.check_member(&request)?;
         match monitor::read_index(&self.raft()?).await {
+            Ok(_) if !self.ledger.confirm(from) => Err(Status::unavailable("this member is being declared down")),
             Ok(index) => Ok(Response::new(pb::ReadIndexReply { index })),
             Err(ReadError::NoLeader) => Err(Status::failed_precondition("not the leader")),
             Err(error) => Err(Status::unavailable(error.to_string())),

@@ -1,6 +1,6 @@
 //! What a node knows of its Raft group.
 
-use std::time::Instant;
+use crate::boot::BootTime;
 
 /// This node's part in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum StorageState {
     },
 }
 
-/// State of the group as seen by this node. Instants are this machine's monotonic clock.
+/// State of the group as seen by this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RaftStatus {
     /// This node.
@@ -53,9 +53,9 @@ pub struct RaftStatus {
     /// Last index that the newest snapshot covers.
     pub snapshot_index: Option<u64>,
     /// Until when the last confirmation by a quorum counts (rule I). May lie in the past.
-    pub lease_until: Option<Instant>,
+    pub lease_until: Option<BootTime>,
     /// Until when the newest confirmation counts whose entries are all applied here (rule G). May lie in the past.
-    pub caught_up_until: Option<Instant>,
+    pub caught_up_until: Option<BootTime>,
     /// `lease_until` lay in the future when this was made.
     pub has_lease: bool,
     /// `caught_up_until` lay in the future when this was made.
@@ -100,7 +100,7 @@ impl RaftStatus {
 
     /// The same as of `now`: what runs out with time.
     #[must_use]
-    pub fn at(mut self, now: Instant) -> RaftStatus {
+    pub fn at(mut self, now: BootTime) -> RaftStatus {
         self.has_lease = self.lease_until.is_some_and(|until| now < until);
         self.caught_up = self.caught_up_until.is_some_and(|until| now < until);
         self

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Cluster, DEADLINE, until};
-use sbc_raft::{AdminError, ProposeError, Role, StartError};
+use sbc_raft::{AdminError, BootTime, LEASE_MARGIN, ProposeError, Role, StartError};
 
 fn command(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -79,7 +79,7 @@ async fn without_quorum_proposals_fail_and_leases_run_out() {
     let mut watch = cluster.handle(leader).watch();
     cluster.stop(a).await;
     cluster.stop(b).await;
-    let stopped = Instant::now();
+    let (stopped, stopped_at) = (Instant::now(), BootTime::now());
     let outcome = cluster.handle(leader).propose(command("alone")).await;
     assert_eq!(outcome, Err(ProposeError::Timeout));
     assert!(stopped.elapsed() < Duration::from_secs(3), "{:?}", stopped.elapsed());
@@ -88,7 +88,7 @@ async fn without_quorum_proposals_fail_and_leases_run_out() {
         .expect("the watch tells of the end of the lease")
         .expect("still running");
     // Not prolonged by a quorum after the others stopped: at most a confirmation that was under way.
-    assert!(cluster.handle(leader).status().lease_until < Some(stopped + Duration::from_millis(2200)));
+    assert!(cluster.handle(leader).status().lease_until < Some(stopped_at + Duration::from_millis(2200)));
     assert!(cluster.handle(leader).read_barrier(Duration::from_secs(1)).await.is_err());
     cluster.restart(a).await;
     cluster.caught_up(leader).await;
@@ -97,6 +97,64 @@ async fn without_quorum_proposals_fail_and_leases_run_out() {
     cluster.restart(b).await;
     cluster.caught_up(b).await;
     assert_eq!(cluster.handle(b).status().fatal, None);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_declared_down_when_its_lease_is_over_and_not_before() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    for node in 1..=3 {
+        cluster.caught_up(node).await;
+    }
+    let (down, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let handle = cluster.handle(leader).clone();
+    assert_eq!(handle.declare_down(down, command("down")).await, Ok(None), "nobody has said that it leads");
+    handle.leads(Some(handle.status().term));
+    // Whoever lives asks four times a second. A busy machine may be slower, but not by lease and margin.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert_eq!(handle.declare_down(down, command("too soon")).await, Ok(None));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.stop(down).await;
+    let last = cluster.handle(other).status().lease_until.expect("a lease");
+    let declared = async || handle.declare_down(down, command("down")).await.is_ok_and(|index| index.is_some());
+    until("the member is declared down", declared).await;
+    assert!(
+        BootTime::now() + Duration::from_millis(500) >= last + LEASE_MARGIN,
+        "a lease that began then may run until {last:?}"
+    );
+    assert!(cluster.commands(leader).contains(&"down".to_owned()));
+    assert_eq!(handle.declare_down(other, command("other")).await, Ok(None), "the other one lives");
+    cluster.restart(down).await;
+    cluster.caught_up(down).await;
+    assert!(cluster.commands(down).contains(&"down".to_owned()), "it has a lease again, and knows what it had missed");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_in_one_term_is_appended_in_no_other() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let handle = cluster.handle(leader).clone();
+    handle.leads(Some(handle.status().term));
+    let (down, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    cluster.stop(down).await;
+    // Another term: what was decided in the one before is appended in none.
+    cluster.handle(leader).transfer_leader(other).await.expect("the other one takes over");
+    until("its lease is over", async || handle.declare_down(down, command("of another term")).await.is_err()).await;
+    until("the new leader declares it", async || {
+        let handle = cluster.handle(other);
+        let status = handle.status();
+        handle.leads((status.role == Role::Leader && status.has_lease).then_some(status.term));
+        handle.declare_down(down, command("down")).await.is_ok_and(|index| index.is_some())
+    })
+    .await;
+    cluster.restart(down).await;
+    cluster.caught_up(down).await;
+    let commands = cluster.commands(down);
+    assert!(commands.contains(&"down".to_owned()) && !commands.contains(&"of another term".to_owned()), "{commands:?}");
     cluster.stop_all().await;
 }
 

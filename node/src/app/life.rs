@@ -1,14 +1,14 @@
-//! Which nodes live, for the log: the leader declares down what has been silent for too long, and a node that was declared down and lives
-//! says so.
+//! Which nodes live, for the log: the leader declares down whoever has been silent and can have no lease any more, and a node that was
+//! declared down and lives says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use sbc_core::ids::{Incarnation, NodeId};
 use sbc_core::replica::{OWNER_LOST_LEVEL, Replica};
 use sbc_core::store_pb::{NodeBack, NodeDown, command::Kind};
-use sbc_raft::{RaftHandle, Role};
+use sbc_raft::{LEASE_MARGIN, RaftHandle, Role};
 
 use super::view::log_command;
 use crate::driver::Clock;
@@ -23,6 +23,8 @@ const AGAIN: Duration = Duration::from_secs(15);
 pub(super) struct Life {
     pub(super) node: NodeId,
     pub(super) incarnation: u32,
+    /// How long a confirmation counts.
+    pub(super) lease: Duration,
     pub(super) members: Vec<NodeId>,
     pub(super) raft: RaftHandle,
     pub(super) peers: PeerLinks,
@@ -30,29 +32,29 @@ pub(super) struct Life {
     pub(super) clock: Clock,
 }
 
-/// Since when this node leads, and whom it has declared down in that time.
+/// Whom this node has declared down since it leads.
 #[derive(Default)]
 struct Leading {
-    since: Option<(u64, Instant)>,
+    term: Option<u64>,
     declared: BTreeMap<NodeId, Instant>,
+    /// Of these it is not known whether the log has it. They get no confirmation until it is.
+    open: BTreeSet<NodeId>,
 }
 
 impl Leading {
     /// Of a term that this node leads with a quorum; `None`: it does not.
-    fn look(&mut self, term: Option<u64>, now: Instant) {
-        if self.since.map(|(of, _)| of) != term {
-            self.since = term.map(|term| (term, now));
+    fn look(&mut self, term: Option<u64>) {
+        if std::mem::replace(&mut self.term, term) != term {
             self.declared.clear();
+            self.open.clear();
         }
     }
 
-    /// True when a node is to be declared down that was last heard then: it was silent for `after`, and this leader has listened for as
-    /// long.
+    /// True when a node may be dead that was last heard then: it was silent for `after`. That proves nothing, and only says whom to look at.
     fn is_silent(&self, node: NodeId, heard: Option<Instant>, after: Duration, now: Instant) -> bool {
-        let Some((_, since)) = self.since else { return false };
-        let heard = heard.map_or(since, |heard| heard.max(since));
         let lately = self.declared.get(&node).is_some_and(|at| now.saturating_duration_since(*at) < AGAIN);
-        !lately && now.saturating_duration_since(heard) > after
+        let silent = heard.is_none_or(|heard| now.saturating_duration_since(heard) > after);
+        self.term.is_some() && (self.open.contains(&node) || (silent && !lately))
     }
 }
 
@@ -64,7 +66,8 @@ impl Life {
             tokio::time::sleep(LOOK).await;
             let status = self.raft.status();
             let term = (status.role == Role::Leader && status.has_lease).then_some(status.term);
-            leading.look(term, Instant::now());
+            self.raft.leads(term);
+            leading.look(term);
             let (level, down) = self.read(|r| (r.level(), r.down_since(self.node).is_some()));
             if level < OWNER_LOST_LEVEL {
                 continue;
@@ -82,15 +85,25 @@ impl Life {
 
     async fn judge(&self, leading: &mut Leading, node: NodeId) {
         let heard = self.peers.last_heard(node).max(self.raft.last_acknowledged(u64::from(node.0)));
-        if !leading.is_silent(node, heard, self.peers.down_after(), Instant::now()) {
+        if !leading.is_silent(node, heard, self.lease + LEASE_MARGIN, Instant::now()) {
             return;
         }
         let known = self.read(|r| r.node_incarnation(node).filter(|_| r.down_since(node).is_none()));
+        let known = known.or_else(|| self.read(|r| r.node_incarnation(node)).filter(|_| leading.open.contains(&node)));
         let Some(Incarnation(incarnation)) = known else { return };
         let down = NodeDown { node: u32::from(node.0), incarnation, unix_ms: 0 };
-        if self.raft.propose(log_command(self.clock, Kind::NodeDown(down))).await.is_ok() {
-            tracing::warn!(%node, incarnation, "the node is down: it has been silent for longer than a lease and a margin");
-            leading.declared.insert(node, Instant::now());
+        match self.raft.declare_down(u64::from(node.0), log_command(self.clock, Kind::NodeDown(down))).await {
+            Ok(Some(_)) => {
+                tracing::warn!(%node, incarnation, "the node is down: its lease is over, and it has been silent for as long");
+                leading.open.remove(&node);
+                leading.declared.insert(node, Instant::now());
+            }
+            // Its lease may still run, or another leads.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%node, %error, "it is not known whether the log has it that the node is down");
+                leading.open.insert(node);
+            }
         }
     }
 
@@ -103,34 +116,33 @@ impl Life {
 mod tests {
     use super::*;
 
+    const AFTER: Duration = Duration::from_millis(2500);
+
     #[test]
-    fn a_leader_listens_for_as_long_itself() {
-        let (node, after) = (NodeId(2), Duration::from_secs(3));
-        let start = Instant::now();
+    fn whoever_is_silent_is_looked_at_by_a_leader() {
+        let (node, start) = (NodeId(2), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
         let mut leading = Leading::default();
-        assert!(!leading.is_silent(node, Some(start), after, at(9000)), "it does not lead");
-        leading.look(Some(4), at(10_000));
-        assert!(!leading.is_silent(node, Some(start), after, at(13_000)), "it has only just begun to listen");
-        assert!(leading.is_silent(node, Some(start), after, at(13_001)));
-        assert!(leading.is_silent(node, None, after, at(13_001)), "never heard");
-        assert!(!leading.is_silent(node, Some(at(12_000)), after, at(14_000)));
-        leading.look(Some(4), at(14_000));
-        assert!(leading.is_silent(node, None, after, at(14_000)), "the same term goes on");
-        leading.look(None, at(14_500));
-        leading.look(Some(4), at(15_000));
-        assert!(!leading.is_silent(node, None, after, at(16_000)), "without a quorum it heard nobody");
+        assert!(!leading.is_silent(node, Some(start), AFTER, at(9000)), "it does not lead");
+        leading.look(Some(4));
+        assert!(!leading.is_silent(node, Some(start), AFTER, at(2500)));
+        assert!(leading.is_silent(node, Some(start), AFTER, at(2501)));
+        assert!(leading.is_silent(node, None, AFTER, start), "never heard");
     }
 
     #[test]
-    fn what_came_back_is_not_declared_down_again_at_once() {
-        let (node, after) = (NodeId(2), Duration::from_secs(3));
-        let start = Instant::now();
+    fn what_came_back_is_not_declared_down_again_at_once_and_what_is_open_is_tried_again() {
+        let (node, other, start) = (NodeId(2), NodeId(3), Instant::now());
+        let at = |s| start + Duration::from_secs(s);
         let mut leading = Leading::default();
-        leading.look(Some(1), start);
-        leading.declared.insert(node, start + Duration::from_secs(4));
-        assert!(!leading.is_silent(node, None, after, start + Duration::from_secs(18)));
-        assert!(leading.is_silent(node, None, after, start + Duration::from_secs(19)));
-        assert!(leading.is_silent(NodeId(3), None, after, start + Duration::from_secs(18)));
+        leading.look(Some(1));
+        leading.declared.insert(node, at(4));
+        leading.open.insert(other);
+        assert!(!leading.is_silent(node, None, AFTER, at(18)) && leading.is_silent(node, None, AFTER, at(19)));
+        assert!(leading.is_silent(other, Some(at(19)), AFTER, at(19)), "heard meanwhile: it needs its confirmations");
+        leading.look(Some(1));
+        assert!(leading.open.contains(&other), "the same term goes on");
+        leading.look(None);
+        assert!(leading.open.is_empty() && leading.declared.is_empty());
     }
 }

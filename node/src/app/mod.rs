@@ -225,6 +225,7 @@ impl Node {
             media: media.clone(),
             raft: raft_slot.clone(),
             peers: peers.clone(),
+            lease: config.raft.lease,
             parse_config: parse_and_cache(&config),
             alarm: {
                 let alarms = alarms.clone();

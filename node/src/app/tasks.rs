@@ -74,6 +74,7 @@ impl Node {
         let life = life::Life {
             node: self.config.id,
             incarnation: self.incarnation,
+            lease: self.config.raft.lease,
             members: self.config.cluster.members.iter().map(|m| m.id).collect(),
             raft: self.raft.clone(),
             peers: self.peers.clone(),

@@ -111,15 +111,18 @@ impl Sources {
             alive: m.id == own || self.peers.is_alive(m.id),
             down: m.id != own && self.peers.is_down(m.id),
         });
-        let now = std::time::Instant::now();
-        let caught_up = status.caught_up_until.is_some_and(|until| until > now);
-        // The earlier of both where both are needed: what is said under the lease must be known under it.
-        let until = if caught_up { status.caught_up_until } else { status.lease_until };
+        // The state that was applied must be as new as the lease: a node that was cut off has to read first what became of its calls. One
+        // that is down by its own state has none before the log says that it is back (`life`).
+        let down = {
+            let replica = self.replica.read().unwrap_or_else(PoisonError::into_inner);
+            replica.down_since(own).is_some()
+        };
+        let until = status.caught_up_until.filter(|_| !down);
         View {
             nodes: nodes.collect(),
             leader: status.leader.and_then(node),
-            lease_until: until.map_or(Instant::default(), |at| self.clock.from_std(at)),
-            caught_up,
+            lease_until: until.map_or(Instant::default(), |at| self.clock.from_boot(at)),
+            caught_up: status.caught_up && !down,
             announced: *self.announced.borrow() == AnnounceState::Announced,
             draining: self.draining.get(),
             own: own_state,

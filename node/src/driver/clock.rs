@@ -1,9 +1,13 @@
 //! The two clocks of the core, and the watchdog's pulse.
+//!
+//! The core's monotonic clock counts the time in which the machine was suspended, for leases and for the length of calls: what std and tokio
+//! have does not.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sbc_core::time::{Instant, Now, UnixMs};
+use sbc_raft::BootTime;
 
 /// The driver's loop turns at least this often.
 pub(super) const BEAT: Duration = Duration::from_millis(500);
@@ -13,12 +17,12 @@ const ORIGIN: Duration = Duration::from_secs(3600);
 /// Between this process's clocks and the core's.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    start: std::time::Instant,
+    start: BootTime,
 }
 
 impl Default for Clock {
     fn default() -> Clock {
-        Clock { start: std::time::Instant::now() }
+        Clock { start: BootTime::now() }
     }
 }
 
@@ -26,22 +30,23 @@ impl Clock {
     /// Both clocks, now.
     pub fn now(&self) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono: self.from_std(std::time::Instant::now()), unix: UnixMs(u64::try_from(unix.as_millis()).unwrap_or(0)) }
+        Now { mono: self.from_boot(BootTime::now()), unix: UnixMs(u64::try_from(unix.as_millis()).unwrap_or(0)) }
     }
 
-    /// A moment of this process on the core's clock.
-    pub fn from_std(&self, at: std::time::Instant) -> Instant {
-        let since = match at.checked_duration_since(self.start) {
-            Some(after) => ORIGIN + after,
-            None => ORIGIN.saturating_sub(self.start.duration_since(at)),
-        };
+    /// A moment on the core's clock.
+    pub fn from_boot(&self, at: BootTime) -> Instant {
+        let since = (ORIGIN + at.since(self.start)).saturating_sub(self.start.since(at));
         Instant::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// A moment of this process that has just passed, on the core's clock.
+    pub(super) fn from_std(self, at: std::time::Instant) -> Instant {
+        self.from_boot(BootTime::now()) - at.elapsed()
     }
 
     /// A moment of the core's clock for tokio.
     pub(super) fn to_tokio(self, at: Instant) -> tokio::time::Instant {
-        let since = Duration::from_micros(at.as_micros()).saturating_sub(ORIGIN);
-        tokio::time::Instant::from_std(self.start + since)
+        tokio::time::Instant::now() + at.since(self.from_boot(BootTime::now()))
     }
 }
 
@@ -80,9 +85,14 @@ mod tests {
     #[test]
     fn clocks_agree() {
         let clock = Clock::default();
-        let at = std::time::Instant::now() + Duration::from_millis(1500);
-        assert_eq!(clock.to_tokio(clock.from_std(at)).into_std().duration_since(at).as_millis(), 0);
-        let before = clock.start.checked_sub(Duration::from_secs(1)).expect("an hour of room");
-        assert!(clock.from_std(before) < clock.from_std(clock.start));
+        let near = |a: Duration, b: Duration| a.abs_diff(b) < Duration::from_millis(500);
+        let now = clock.now().mono;
+        let due = clock.to_tokio(now + Duration::from_millis(90_000)).into_std();
+        assert!(near(due.saturating_duration_since(std::time::Instant::now()), Duration::from_millis(90_000)));
+        let passed = std::time::Instant::now().checked_sub(Duration::from_millis(900)).expect("the machine has run for so long");
+        assert!(near(clock.now().mono.since(clock.from_std(passed)), Duration::from_millis(900)));
+        let start = clock.from_boot(clock.start);
+        assert_eq!((start + Duration::from_secs(2)), clock.from_boot(clock.start + Duration::from_secs(2)));
+        assert_eq!((start - Duration::from_secs(1)), clock.from_boot(clock.start - Duration::from_secs(1)));
     }
 }

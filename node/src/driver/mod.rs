@@ -7,6 +7,7 @@ mod clock;
 mod handle;
 mod intake;
 mod judge;
+mod pause;
 mod turn;
 
 use std::collections::HashMap;
@@ -75,6 +76,8 @@ pub struct Parts {
     pub alarm: OnAlarm,
     /// Counts.
     pub count: Arc<dyn Fn(Counter) + Send + Sync>,
+    /// How long a quorum's confirmation counts.
+    pub lease: Duration,
     /// Where it is told whether a trunk is up: its name, and how long the answer took.
     pub probed: OnProbed,
 }
@@ -119,12 +122,14 @@ pub struct Driver {
     halted: watch::Sender<Option<String>>,
     pulse: Arc<clock::Pulse>,
     early: Arc<RwLock<EarlyCalls>>,
+    pause: pause::Pause,
 }
 
 impl Driver {
     /// Runs until the queues close or the log holds what this version cannot apply.
     pub fn spawn(parts: Parts, queues: Queues, handle: &DriverHandle) -> tokio::task::JoinHandle<()> {
         let driver = Driver {
+            pause: pause::Pause::new(parts.lease),
             parts,
             proposals: FuturesUnordered::new(),
             questions: FuturesUnordered::new(),
@@ -167,7 +172,10 @@ impl Driver {
                 self.waiting.insert(id, reply);
                 self.input(Input::Command { id, command });
             }
-            Order::View(view) => self.input(Input::ViewChanged(view)),
+            Order::View(view) => {
+                let view = self.pause.admit(view);
+                self.input(Input::ViewChanged(view));
+            }
             Order::Configure(config) => self.input(Input::Reconfigured(config)),
             Order::MediaOf(call, reply) => {
                 let _ = reply.send(self.parts.sbc.media_of(call));
@@ -183,7 +191,26 @@ impl Driver {
             while let Some(output) = self.parts.sbc.poll_output() {
                 self.output(output);
             }
+            self.look_for_pause(now.mono);
             next = self.echoes.pop();
+        }
+    }
+
+    /// The loop was to go on at that time, and did not.
+    fn after_pause(&mut self, since: sbc_core::time::Instant) {
+        self.look_for_pause(since);
+        if let Some(view) = self.echoes.pop() {
+            self.input(view);
+        }
+    }
+
+    /// The loop has been at something else since then.
+    fn look_for_pause(&mut self, since: sbc_core::time::Instant) {
+        let now = self.parts.clock.now();
+        if let Some(view) = self.pause.look(since, now.mono) {
+            let ms = u64::try_from(now.mono.since(since).as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(ms, "the SIP loop stood still: nothing is initiated until a quorum confirms this node again");
+            self.echoes.push(Input::ViewChanged(view));
         }
     }
 

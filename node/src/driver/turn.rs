@@ -13,7 +13,7 @@ use sbc_core::sbc::Urgency;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::intake::Intake;
-use super::{Driver, Queues, clock};
+use super::{Driver, Queues, clock, pause};
 use crate::peer::FromPeer;
 use crate::transport::{Arrived, TransportEvent};
 
@@ -209,6 +209,12 @@ impl Driver {
                 self.input(Input::Resolved { id, result });
             }
             () = tokio::time::sleep_until(wake) => {}
+        }
+        // Nobody waits for longer than a beat: who does has been stopped.
+        let late = tokio::time::Instant::now().saturating_duration_since(wake);
+        if late > pause::LONGEST {
+            let since = self.parts.clock.now().mono - late;
+            self.after_pause(since);
         }
         Ok(())
     }

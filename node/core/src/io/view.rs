@@ -29,7 +29,8 @@ pub struct View {
     pub nodes: Vec<NodeView>,
     /// The leader of the log, where known.
     pub leader: Option<NodeId>,
-    /// Until when a quorum has confirmed this node's view of the log (rules G and I); in the past: no quorum.
+    /// Until when this node may initiate (rules G and I): a quorum has confirmed it, its applied state has all that was committed then, and
+    /// the log does not say that it is down. In the past: it may not.
     pub lease_until: Instant,
     /// This node's applied state has all that was committed when the lease was last confirmed.
     pub caught_up: bool,
