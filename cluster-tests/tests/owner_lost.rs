@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::{Cluster, Options, core, grpc, list, unicast};
 use cluster_tests::message::Message;
@@ -157,4 +157,37 @@ fn a_node_that_was_silent_for_too_long_says_nothing_of_its_calls() {
     scene.hang_up(&mut call, unicast(owner));
     cluster.settled(1);
     assert_eq!(cluster.cdrs()[0]["cause"]["origin"], "CAUSE_ORIGIN_CALLER");
+}
+
+/// Lease, margin and a second, with the defaults of the configuration.
+const DECLARED: Duration = Duration::from_millis(2000 + 500 + 1000);
+
+#[test]
+fn a_death_is_in_the_log_a_lease_a_margin_and_a_second_later() {
+    let cluster = Cluster::start(Options::with_own_psap());
+    upgrade::reaches(&cluster, 2);
+    let leader = wait::until("a leader", NOTICED, || {
+        let status = cluster.json(&["status"]);
+        (0..3).find(|n| status["leader"] == name(*n).as_str()).ok_or(status)
+    });
+    let (dead, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let incarnation = |node: u8| {
+        let nodes = list(&cluster.json(&["node", "list", "--endpoint", &grpc(other)]), "nodes");
+        let found = nodes.iter().find(|n| n["name"] == name(node).as_str());
+        found.and_then(|n| n["incarnation"].as_u64()).ok_or_else(|| format!("{nodes:?}"))
+    };
+    let first = wait::until("the node's start is known", NOTICED, || incarnation(dead));
+    cluster.kill(dead);
+    let killed = Instant::now();
+    wait::until("its death is an event", NOTICED, || event(&cluster, other, "EVENT_KIND_NODE_DOWN", dead));
+    let took = killed.elapsed();
+    assert!(took > Duration::from_millis(2000), "its lease ran: {took:?}");
+    assert!(took < DECLARED, "{took:?}");
+    println!("declared down {took:?} after kill -9");
+    cluster.dev(&["heal"]);
+    wait::until("its next start is known", NOTICED, || match incarnation(dead) {
+        Ok(second) if second > first => Ok(()),
+        seen => Err(seen),
+    });
+    assert!(event(&cluster, other, "EVENT_KIND_NODE_BACK", dead).is_err(), "a start is no return");
 }
