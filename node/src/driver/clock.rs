@@ -40,7 +40,7 @@ impl Clock {
     }
 
     /// A moment of this process that has just passed, on the core's clock.
-    pub(super) fn from_std(self, at: std::time::Instant) -> Instant {
+    pub(super) fn of_std(self, at: std::time::Instant) -> Instant {
         self.from_boot(BootTime::now()) - at.elapsed()
     }
 
@@ -90,7 +90,7 @@ mod tests {
         let due = clock.to_tokio(now + Duration::from_millis(90_000)).into_std();
         assert!(near(due.saturating_duration_since(std::time::Instant::now()), Duration::from_millis(90_000)));
         let passed = std::time::Instant::now().checked_sub(Duration::from_millis(900)).expect("the machine has run for so long");
-        assert!(near(clock.now().mono.since(clock.from_std(passed)), Duration::from_millis(900)));
+        assert!(near(clock.now().mono.since(clock.of_std(passed)), Duration::from_millis(900)));
         let start = clock.from_boot(clock.start);
         assert_eq!((start + Duration::from_secs(2)), clock.from_boot(clock.start + Duration::from_secs(2)));
         assert_eq!((start - Duration::from_secs(1)), clock.from_boot(clock.start - Duration::from_secs(1)));

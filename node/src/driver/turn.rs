@@ -169,7 +169,7 @@ impl Driver {
             match intake.pop(urgency, Instant::now()) {
                 Some(Ok(Arrived { path, payload, at, turn })) => {
                     drop(turn);
-                    let at = self.parts.clock.from_std(at);
+                    let at = self.parts.clock.of_std(at);
                     self.input(Input::Received(Received { path, payload, at }));
                 }
                 Some(Err(reason)) => self.dropped(reason),
