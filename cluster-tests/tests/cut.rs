@@ -300,7 +300,7 @@ impl Stage {
             let Plan(at, first, copy, course) = call.plan;
             let what = format!("call {n} ({at} ms, {first:?}, copied after {copy:?}, {course:?})");
             let rung: Vec<&Rung> = self.rung.iter().filter(|r| r.call == n).collect();
-            // Two nodes that have it at once may both ring (`tell_twin`); a copy that is late finds a node that has it.
+            // Two nodes that have it at once may both ring (until one yields: `ClaimEvent::RivalHas`); a copy that is late finds a node that has it.
             let most = if copy.is_some_and(|after| after < 1000) { 2 } else { 1 };
             if rung.is_empty() || rung.len() > most {
                 wrong.push(format!("{what} rang {} times", rung.len()));

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::call::{Authenticated, End, NextHop, Services, Timer, Written, recorded_dialog, recorded_way};
+use crate::call::{Authenticated, End, NextHop, Services, TimerUser, Written, recorded_dialog, recorded_way};
 use crate::crossing::{Loss, Way, Ways};
 use crate::ids::{CallUid, ProposalId};
 use crate::io::{CallOutcome, Counter, Output, ResolveError, ReturnPath, Side, Target};
@@ -99,7 +99,7 @@ impl Farewells {
         }
         if !self.open.is_empty() || self.refill(cx) {
             self.ticking = true;
-            cx.start_timer(PACE, Timer::Farewell);
+            cx.start_timer(PACE, TimerUser::Farewell);
         }
     }
 
@@ -138,7 +138,7 @@ impl Farewells {
         }
         if !self.open.is_empty() || !self.waiting.is_empty() {
             self.ticking = true;
-            cx.start_timer(PACE, Timer::Farewell);
+            cx.start_timer(PACE, TimerUser::Farewell);
         }
     }
 

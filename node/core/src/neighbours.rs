@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::call::{BRANCH_COOKIE, Services, Timer};
+use crate::call::{BRANCH_COOKIE, Services, TimerUser};
 use crate::ids::NodeId;
 use crate::io::{NodeState, Output, Realm, ReturnPath};
 use crate::sip::Message;
@@ -50,7 +50,7 @@ impl Neighbours {
     /// The view is new: questions begin where there is somebody to ask.
     pub(crate) fn plan(&mut self, cx: &mut Services) {
         if self.timer.is_none() && !unheard(cx).is_empty() {
-            self.timer = Some(cx.start_timer(EVERY, Timer::Neighbours));
+            self.timer = Some(cx.start_timer(EVERY, TimerUser::Neighbours));
         }
     }
 

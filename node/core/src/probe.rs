@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::call::{Services, Timer};
+use crate::call::{Services, TimerUser};
 use crate::ctx::{AGENT, LocalConfig, bracketed};
 use crate::ids::ResolveId;
 use crate::io::{
@@ -117,14 +117,14 @@ impl Probes {
             let mut timer = self.timer.take();
             cx.stop_timer(&mut timer);
         } else if self.timer.is_none() {
-            self.timer = Some(cx.start_timer(Duration::ZERO, Timer::Probe));
+            self.timer = Some(cx.start_timer(Duration::ZERO, TimerUser::Probe));
         }
     }
 
     /// Asks whoever is due, and gives up whoever was silent for too long.
     pub(crate) fn on_tick(&mut self, cx: &mut Services) {
         let now = cx.now.mono;
-        self.timer = Some(cx.start_timer(TICK, Timer::Probe));
+        self.timer = Some(cx.start_timer(TICK, TimerUser::Probe));
         let silent: Vec<ClientTxId> = self.sent.iter().filter(|(_, p)| now >= p.at + LIMIT).map(|(tx, _)| *tx).collect();
         for tx in silent {
             cx.tx.abandon_client(tx);

@@ -1,4 +1,5 @@
-//! What ARCHITECTURE.md and docs/ name is there: files, functions, tests, settings. A name that ends in `…` is the beginning of one.
+//! What ARCHITECTURE.md and docs/ name is there: files, functions, tests, settings; and the files that comments name. A name that ends in `…` is
+//! the beginning of one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,46 @@ fn what_the_documents_name_is_there() {
     }
     assert!(missing.is_empty(), "{missing:#?}");
     assert!(seen > 200, "only {seen} names were found: the scan is broken");
+}
+
+/// The source files that a comment names.
+fn files_in_comment(line: &str) -> impl Iterator<Item = &str> {
+    let start = line.find("//").filter(|at| line[..*at].trim().is_empty() || line[*at..].starts_with("// "));
+    let comment = start.map_or("", |at| &line[at..]);
+    let named = comment.split(|c: char| !c.is_ascii_alphanumeric() && !"_-./".contains(c));
+    named.map(|word| word.trim_end_matches('.').trim_start_matches('/')).filter(|word| {
+        word.strip_suffix(".rs")
+            .or_else(|| word.strip_suffix(".sh"))
+            .is_some_and(|stem| stem.ends_with(|c: char| c.is_ascii_alphanumeric()))
+    })
+}
+
+#[test]
+fn the_files_that_comments_name_are_there() {
+    let mut all = Vec::new();
+    files(&root(), &mut all);
+    let paths: Vec<String> = all.iter().map(|p| p.to_string_lossy().into_owned()).collect();
+    let (mut missing, mut seen) = (Vec::new(), 0);
+    for path in all.iter().filter(|p| p.extension().is_some_and(|e| ["rs", "proto"].iter().any(|k| e == *k))) {
+        for (at, line) in std::fs::read_to_string(path).expect("UTF-8").lines().enumerate() {
+            for name in files_in_comment(line) {
+                seen += 1;
+                if !paths.iter().any(|path| path.ends_with(&format!("/{name}"))) {
+                    missing.push(format!("{}:{}: {name}", path.display(), at + 1));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(seen > 20, "only {seen} names were found: the scan is broken");
+}
+
+#[test]
+fn the_scan_of_comments_sees_what_it_should() {
+    let of = |line| files_in_comment(line).collect::<Vec<_>>();
+    assert_eq!(of("    //! As in `call/x.rs` (see y.rs, z.sh.)"), ["call/x.rs", "y.rs", "z.sh"]);
+    assert_eq!(of("let a = 1; // b.rs"), ["b.rs"]);
+    assert!(of("let u = \"http://c.rs\"; let f = \"d.rs\";").is_empty());
 }
 
 #[test]

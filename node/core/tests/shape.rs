@@ -16,6 +16,10 @@ const TABLES: [&str; 1] = ["reason_phrase"];
 /// Files of a module that call each other in one circle, its `mod.rs` apart.
 const CIRCLES: [(&str, usize); 5] = [("call", 0), ("sbc", 0), ("sbc/gate", 0), ("subscription", 0), ("message", 0)];
 
+/// Type names that stand in several files, each in the module that says whose it is. The four machines of RFC 3261 §17 have a file each, and are
+/// read as `invite_client::State`.
+const SHARED_NAMES: [(&str, &str); 2] = [("State", "transaction"), ("Event", "transaction")];
+
 /// A file's code: without comments, the contents of strings, and unit tests.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -116,6 +120,17 @@ fn structs(code: &str) -> Vec<(&str, Vec<&str>)> {
         }
     }
     found
+}
+
+/// The names of the types and traits that a text defines, those that belong to a trait apart.
+fn types(code: &str) -> Vec<&str> {
+    let kinds = ["struct ", "enum ", "trait ", "type "];
+    let named = |line: &'_ str| {
+        let head = line.trim_start_matches("pub").trim_start();
+        let head = if head.starts_with('(') { head.split_once(") ").map_or("", |(_, rest)| rest) } else { head };
+        kinds.iter().find_map(|kind| head.strip_prefix(kind)).map(str::len)
+    };
+    code.lines().filter_map(|line| named(line).map(|rest| name_at(&line[line.len() - rest..]))).collect()
 }
 
 /// The words of a text.
@@ -308,6 +323,26 @@ fn structs_get_no_more_fields_and_functions_no_more_lines() {
 }
 
 #[test]
+fn a_type_name_stands_once() {
+    let files = core();
+    let mut homes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (path, text) in &files {
+        for name in types(text) {
+            homes.entry(name).or_default().push(path.strip_prefix(src()).expect("below src").to_string_lossy().into_owned());
+        }
+    }
+    assert!(homes.len() > 300, "only {} types were found: the scan is broken", homes.len());
+    for (name, files) in homes.iter().filter(|(_, files)| files.len() > 1) {
+        let shared =
+            |file: &String| SHARED_NAMES.iter().any(|(known, module)| known == name && file.starts_with(&format!("{module}/")));
+        assert!(files.iter().all(shared), "{name} is a type of {files:?}: give each the name of what it is");
+    }
+    for (name, _) in SHARED_NAMES {
+        assert!(homes.get(name).is_some_and(|files| files.len() > 1), "{name} is no exception any more");
+    }
+}
+
+#[test]
 fn circles_get_no_larger() {
     for (module, limit) in CIRCLES {
         let circle = largest_circle(&edges(module));
@@ -324,6 +359,10 @@ fn the_scans_see_what_they_should() {
     let text = code(
         "struct A {\n    /// x: y\n    a: u8,\n    pub b: Vec<u8>,\n}\nimpl A {\n    pub(super) fn one(&self) {\n        self.two(\"fn no(\");\n    }\n\n    \
          fn two(&self) {} // fn three()\n}\nimpl B for A {\n    fn four() {\n        x::five();\n    }\n}\nfn six() {}\n#[cfg(test)]\nmod tests {\n    fn seven() {}\n}\n",
+    );
+    assert_eq!(
+        types("struct A {\npub enum B {\npub(in crate::x) type C<T> = D;\n    type E = F;\nimpl A {\npub(super) trait G {\n"),
+        ["A", "B", "C", "G"]
     );
     assert_eq!(structs(&text), [("A", vec!["a: u8,", "pub b: Vec<u8>,"])]);
     assert_eq!(methods_by_type(&text), [("A", "one"), ("A", "two")]);

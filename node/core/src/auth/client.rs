@@ -1,6 +1,6 @@
 //! Challenges of others (RFC 3261 §22.2, §22.3): which to answer, and the answer.
 
-use super::digest::{Algorithm, Answer, Hash, Qop};
+use super::digest::{Algorithm, DigestInputs, Hash, Qop};
 use super::fields::Fields;
 use super::secret::Secret;
 use crate::sip::{HeaderId, Message};
@@ -119,7 +119,7 @@ impl Challenge {
     pub fn answer(&self, username: &str, secret: &Secret, method: &str, uri: &str, cnonce: &str, count: u32) -> Option<String> {
         let ha1 = secret.ha1(self.algorithm.hash, username, &self.realm)?;
         let nc = format!("{count:08x}");
-        let response = Answer {
+        let response = DigestInputs {
             algorithm: self.algorithm,
             ha1: &ha1,
             method,

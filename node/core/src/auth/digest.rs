@@ -102,7 +102,7 @@ pub struct Qop<'a> {
 
 /// All that the response of RFC 7616 §3.4.1 is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct DigestInputs<'a> {
     /// The algorithm.
     pub algorithm: Algorithm,
     /// H(username:realm:password).
@@ -117,7 +117,7 @@ pub struct Answer<'a> {
     pub qop: Option<Qop<'a>>,
 }
 
-impl Answer<'_> {
+impl DigestInputs<'_> {
     /// The value of `response`, without quotes.
     pub fn response(&self) -> String {
         let hash = self.algorithm.hash;
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn rfc_2617_section_3_5() {
         let ha1 = ha1(Hash::Md5, "Mufasa", "testrealm@host.com", "Circle Of Life");
-        let answer = Answer {
+        let answer = DigestInputs {
             algorithm: plain(Hash::Md5),
             ha1: &ha1,
             method: "GET",
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(ha1, "939e7578ed9e3c518a452acee763bce9");
         assert_eq!(answer.response(), "6629fae49393a05397450978507c4ef1");
         // RFC 2069, as a server without qop wants it.
-        assert_eq!(Answer { qop: None, ..answer }.response(), "670fd8c2df070c60b045671b8b24ff02");
+        assert_eq!(DigestInputs { qop: None, ..answer }.response(), "670fd8c2df070c60b045671b8b24ff02");
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
             (Hash::Sha256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
         ] {
             let ha1 = ha1(hash, "Mufasa", "http-auth@example.org", "Circle of Life");
-            let answer = Answer {
+            let answer = DigestInputs {
                 algorithm: plain(hash),
                 ha1: &ha1,
                 method: "GET",
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn rfc_7616_section_3_9_2() {
         let ha1 = ha1(Hash::Sha512, "J\u{e4}s\u{f8}n Doe", "api@example.org", "Secret, or not?");
-        let answer = Answer {
+        let answer = DigestInputs {
             algorithm: plain(Hash::Sha512),
             ha1: &ha1,
             method: "GET",
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_session_key_has_both_nonces_in_it() {
         let ha1 = ha1(Hash::Md5, "bob", "biloxi.com", "zanzibar");
-        let answer = Answer {
+        let answer = DigestInputs {
             algorithm: Algorithm { hash: Hash::Md5, session: true },
             ha1: &ha1,
             method: "INVITE",
@@ -207,7 +207,7 @@ mod tests {
         };
         // Computed by another implementation of the formula.
         assert_eq!(answer.response(), "e4e4ea61d186d07a92c9e1f6919902e9");
-        let plain = Answer { algorithm: plain(Hash::Md5), ..answer };
+        let plain = DigestInputs { algorithm: plain(Hash::Md5), ..answer };
         assert_eq!(plain.response(), "89eb0059246c02b2f6ee02c7961d5ea3");
     }
 

@@ -11,7 +11,7 @@ mod secret;
 mod server;
 
 pub use client::{AuthHeader, Challenge, challenges};
-pub use digest::{Algorithm, Answer, Hash, Qop, ha1};
+pub use digest::{Algorithm, DigestInputs, Hash, Qop, ha1};
 pub use fields::realm_of;
 pub use secret::Secret;
 pub use server::{NonceState, Presented, check_nonce, mint_nonce, our_challenge, presented};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
 use super::client::AuthHeader;
-use super::digest::{Algorithm, Answer, Hash, Qop};
+use super::digest::{Algorithm, DigestInputs, Hash, Qop};
 use super::fields::Fields;
 use super::secret::Secret;
 use crate::sip::Message;
@@ -123,7 +123,8 @@ impl Presented<'_> {
     /// Whether the response was made with this secret. `uri` need not be the Request-URI: proxies change that one.
     pub fn proves(&self, secret: &Secret, realm: &str, method: &str) -> bool {
         let Some(ha1) = secret.ha1(self.algorithm.hash, self.username, realm) else { return false };
-        let answer = Answer { algorithm: self.algorithm, ha1: &ha1, method, uri: self.uri, nonce: self.nonce, qop: self.qop };
+        let answer =
+            DigestInputs { algorithm: self.algorithm, ha1: &ha1, method, uri: self.uri, nonce: self.nonce, qop: self.qop };
         same(answer.response().as_bytes(), self.response.to_ascii_lowercase().as_bytes())
     }
 }

@@ -5,7 +5,7 @@ use super::attempt::Attempt;
 use super::body;
 use super::bridge::Bridge;
 use super::services::Services;
-use super::two_hundred::{Due, SentAck};
+use super::two_hundred::{RepeatOutcome, SentAck};
 use super::ways::{FarEnd, NextHop};
 use crate::crossing::{Purpose, Way};
 use crate::dialog::{Dialog, DialogRef};
@@ -22,14 +22,14 @@ impl Bridge<'_> {
     /// Time to repeat a 2xx, or to give up waiting for its ACK. True: it is given up, and so is the session.
     pub(super) fn on_repeat_due(&mut self, cx: &mut Services, side: Side) -> bool {
         match self.underway.two_hundred.on_due(cx, side) {
-            Due::Nothing => false,
-            Due::Repeated | Due::Waits => {
+            RepeatOutcome::Nothing => false,
+            RepeatOutcome::Repeated | RepeatOutcome::Waits => {
                 if self.about.emergency {
                     self.media.ask(cx);
                 }
                 false
             }
-            Due::GivenUp => self.give_up_2xx(cx, side),
+            RepeatOutcome::GivenUp => self.give_up_2xx(cx, side),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::authenticated::Authenticated;
 use super::services::Services;
-use super::timer::Timer;
+use super::timer::TimerUser;
 use crate::crossing::Way;
 use crate::ids::LocalId;
 use crate::io::ReturnPath;
@@ -21,13 +21,13 @@ const GIVE_UP: Duration = Duration::from_secs(32);
 /// All such requests of a node, by transaction: bounded as those are.
 #[derive(Debug, Default)]
 pub struct AfterBye {
-    pending: HashMap<ClientTxId, Pending>,
+    pending: HashMap<ClientTxId, RequestAfterBye>,
     /// How many there are of each call, by its number.
     of_call: HashMap<LocalId, u32>,
 }
 
 #[derive(Debug)]
-struct Pending {
+struct RequestAfterBye {
     call: LocalId,
     request: Request,
 }
@@ -76,7 +76,7 @@ impl AfterBye {
 
     fn insert(&mut self, tx: ClientTxId, call: LocalId, request: Request) {
         self.forget(tx);
-        self.pending.insert(tx, Pending { call, request });
+        self.pending.insert(tx, RequestAfterBye { call, request });
         *self.of_call.entry(call).or_default() += 1;
     }
 
@@ -85,7 +85,7 @@ impl AfterBye {
         self.take(tx);
     }
 
-    fn take(&mut self, tx: ClientTxId) -> Option<Pending> {
+    fn take(&mut self, tx: ClientTxId) -> Option<RequestAfterBye> {
         let pending = self.pending.remove(&tx)?;
         if let Some(count) = self.of_call.get_mut(&pending.call) {
             *count -= 1;
@@ -127,13 +127,13 @@ impl Services {
         let invite = AbandonedInvite { ack, way, tls_name };
         self.tx.set_client_user(tx, ClientUser::AfterBye { call });
         self.after_bye.insert(tx, call, Request::Invite(Box::new(invite)));
-        self.start_timer(GIVE_UP, Timer::AbandonedInvite(tx));
+        self.start_timer(GIVE_UP, TimerUser::AbandonedInvite(tx));
     }
 
     /// A response to such a request.
     pub fn on_after_bye_response(&mut self, tx: ClientTxId, action: ResponseAction, response: &Message) {
         let status = response.status().unwrap_or(0);
-        let Some(Pending { call, request }) = self.after_bye.pending.get_mut(&tx) else { return };
+        let Some(RequestAfterBye { call, request }) = self.after_bye.pending.get_mut(&tx) else { return };
         let call = *call;
         if let Request::Invite(invite) = request {
             let invite = invite.clone();

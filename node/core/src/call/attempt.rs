@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::challenge::Retry;
 use super::ladder::Ladder;
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use crate::dialog::{Dialog, PairId};
 use crate::ids::LocalId;
 use crate::io::{Path, ReturnPath, Target};
@@ -98,7 +98,7 @@ impl Attempt {
             // Its responses need no one: the INVITE's final response tells how it went.
             cx.note_sent(self.call, ReturnPath::here(path), &draft);
             cx.send_after_bye(self.call, branch, ReturnPath::here(path), tls, payload, None);
-            cx.start_timer(ABANDON, Timer::Call(self.call, CallTimer::Abandon(self.index)));
+            cx.start_timer(ABANDON, TimerUser::Call(self.call, CallTimer::Abandon(self.index)));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Requests of ours that no call looks after, sent again with credentials where their far end asks: BYEs whose call is over, and what
 //! passes outside of calls.
 
-use super::challenge::{Challenged, Known, Retry, cseq_of, set_cseq};
+use super::challenge::{Challenged, KnownChallenges, Retry, cseq_of, set_cseq};
 use super::services::Services;
 use crate::sip::{Draft, Message};
 
@@ -10,26 +10,26 @@ use crate::sip::{Draft, Message};
 pub struct Authenticated {
     trunk: Box<str>,
     retry: Retry,
-    known: Known,
+    known: KnownChallenges,
 }
 
 impl Authenticated {
     /// Of a request toward a trunk, without Via; what its far end has asked for before is put in. `None`: we have no credentials
     /// there.
-    pub fn new(cx: &mut Services, trunk: &str, known: Known, draft: &mut Draft) -> Option<Authenticated> {
+    pub fn new(cx: &mut Services, trunk: &str, known: KnownChallenges, draft: &mut Draft) -> Option<Authenticated> {
         let mut asked = Authenticated::of(cx, trunk, known, draft)?;
         *draft = asked.again(cx);
         Some(asked)
     }
 
     /// The same, the request left as it is: `again` gives it for each way that it goes.
-    pub fn of(cx: &Services, trunk: &str, known: Known, draft: &Draft) -> Option<Authenticated> {
+    pub fn of(cx: &Services, trunk: &str, known: KnownChallenges, draft: &Draft) -> Option<Authenticated> {
         cx.credentials(trunk)?;
         Some(Authenticated { trunk: trunk.into(), retry: Retry { draft: draft.clone(), tries: 0 }, known })
     }
 
     /// Of a request that a call has made, with what its far end has asked for before.
-    pub(super) fn from_retry(trunk: Box<str>, retry: Retry, known: Known) -> Authenticated {
+    pub(super) fn from_retry(trunk: Box<str>, retry: Retry, known: KnownChallenges) -> Authenticated {
         Authenticated { trunk, retry, known }
     }
 
@@ -61,7 +61,7 @@ impl Authenticated {
     }
 
     /// What the far end has asked for, for the next request to it.
-    pub fn known(&self) -> &Known {
+    pub fn known(&self) -> &KnownChallenges {
         &self.known
     }
 }

@@ -6,7 +6,7 @@ use super::about::About;
 use super::courier::Courier;
 use super::headers;
 use super::media::CallMedia;
-use super::offer_answer::{Agreed, OfferAnswer};
+use super::offer_answer::{AgreedDescriptions, OfferAnswer};
 use super::records::{Records, dialog_record};
 use super::services::Services;
 use super::sides::Sides;
@@ -32,7 +32,7 @@ pub struct Exchange {
     /// It is ours, and asks a far end to go on with this node.
     pub(super) takes_over: bool,
     /// What stood before its offer; `None`: nothing is to be taken back.
-    pub(super) before: Option<Agreed>,
+    pub(super) before: Option<AgreedDescriptions>,
     /// Of a PRACK: which response it acknowledges, in the numbers of the leg where it goes.
     pub(super) rack: Option<String>,
     /// How often it was sent again with a longer interval (422).

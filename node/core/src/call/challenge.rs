@@ -29,7 +29,7 @@ pub(super) struct Retry {
 
 /// What a far end wants to see in each request.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct KnownChallenges {
     challenges: Vec<(Challenge, String)>,
     /// Credentials of the last INVITE: the ACK for its 2xx has the same (RFC 3261 §13.2.2.4).
     invite: Option<(u32, Vec<(HeaderId, String)>)>,
@@ -60,7 +60,7 @@ impl NonceCounts {
     }
 }
 
-impl Known {
+impl KnownChallenges {
     /// Takes what a response asks for. False: it asks again for what it was given, and not for a newer nonce.
     fn learn(&mut self, cx: &Services, fresh: Vec<Challenge>, tries: u8) -> bool {
         let answered = |c: &Challenge| self.challenges.iter().any(|(k, _)| k.header == c.header && k.realm == c.realm);
@@ -153,7 +153,7 @@ pub enum Challenged {
 }
 
 /// Puts credentials in; those of the other side for the same realm go, for they were made for another request.
-pub(super) fn put(draft: &mut Draft, fields: Vec<(HeaderId, String)>, known: &Known) {
+pub(super) fn put(draft: &mut Draft, fields: Vec<(HeaderId, String)>, known: &KnownChallenges) {
     for (header, realm) in known.realms() {
         headers::drop_credentials(draft, header.answers(), realm);
     }

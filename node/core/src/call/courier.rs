@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::challenge::{Challenged, set_cseq};
 use super::lines::{Lines, OfCall, Owner, Went};
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use super::two_hundred::{Again, Repeat};
-use crate::crossing::{Cancel, Counts, Crossing, Crossings, Loss, Next, Origin, Out, Purpose, Ways};
+use crate::crossing::{AfterLoss, Cancel, Counts, Crossing, Crossings, Loss, Origin, Out, Purpose, Ways};
 use crate::dialog::DialogRef;
 use crate::ids::ResolveId;
 use crate::io::{ResolveError, Side, Target};
@@ -31,7 +31,7 @@ pub struct Failed {
 /// What a response is to the owner of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Answer {
+pub enum ResponseKind {
     /// Nothing: the request is under way.
     None,
     /// A provisional one.
@@ -141,23 +141,23 @@ impl<X> Courier<'_, X> {
             None => {}
         }
         match lost.next {
-            Next::Wait => None,
-            Next::Transmit(ways) => self.transmit(cx, id, ways),
-            Next::Send => self.send(cx, id),
-            Next::Fail(status) => self.settle(id, Went::Failed(status)),
+            AfterLoss::Wait => None,
+            AfterLoss::Transmit(ways) => self.transmit(cx, id, ways),
+            AfterLoss::Send => self.send(cx, id),
+            AfterLoss::Fail(status) => self.settle(id, Went::Failed(status)),
         }
     }
 
     /// A response to one of them.
-    pub fn on_response(&mut self, cx: &mut Services, tx: ClientTxId, action: ResponseAction, response: &Message) -> Answer {
-        let Some(id) = self.crossings.of_client(tx) else { return Answer::None };
-        let Some(crossing) = self.crossings.get_mut(id) else { return Answer::None };
+    pub fn on_response(&mut self, cx: &mut Services, tx: ClientTxId, action: ResponseAction, response: &Message) -> ResponseKind {
+        let Some(id) = self.crossings.of_client(tx) else { return ResponseKind::None };
+        let Some(crossing) = self.crossings.get_mut(id) else { return ResponseKind::None };
         let status = response.status().unwrap_or(500);
         if let Some(path) = crossing.state().chosen(tx) {
             cx.target_responded(&path, status, response);
         }
         let invite = crossing.is(&Method::Invite);
-        let Some(said) = crossing.state_mut().on_response(tx, status) else { return Answer::None };
+        let Some(said) = crossing.state_mut().on_response(tx, status) else { return ResponseKind::None };
         if let Some(newer) = said.quiet {
             cx.tx.stop_retransmitting(newer);
         }
@@ -166,7 +166,7 @@ impl<X> Courier<'_, X> {
                 // It has arrived. Whatever else is to be said to that is another's.
                 self.take(cx, id, Some(tx));
             }
-            return Answer::None;
+            return ResponseKind::None;
         }
         if action == ResponseAction::NeedAck {
             self.ack_refusal(cx, id, tx, response);
@@ -174,24 +174,24 @@ impl<X> Courier<'_, X> {
         match said.counts {
             Counts::Aside => {
                 cx.tx.set_client_user(tx, ClientUser::Nobody);
-                Answer::None
+                ResponseKind::None
             }
             Counts::Provisional { cancel } => {
                 if cancel {
                     self.say_cancel(cx, id);
                 }
-                Answer::Provisional
+                ResponseKind::Provisional
             }
             Counts::Final { again } => {
                 if again && matches!(status, 401 | 407) && self.may_answer(cx, id, response) {
                     let ways = self.restart(cx, id, tx);
                     self.renumber(id);
-                    return self.transmit(cx, id, ways).map_or(Answer::None, Answer::Failed);
+                    return self.transmit(cx, id, ways).map_or(ResponseKind::None, ResponseKind::Failed);
                 }
                 if !invite {
                     cx.tx.set_client_user(tx, ClientUser::Nobody);
                 }
-                Answer::Final
+                ResponseKind::Final
             }
         }
     }
@@ -281,7 +281,7 @@ impl<X> Courier<'_, X> {
             cx.note_sent(call, way, &draft);
             let tls_name = out.way.tls_name.clone();
             if cx.send_after_bye(call, branch.into(), way, tls_name, payload, None).is_some() {
-                cx.start_timer(ABANDON, Timer::Call(call, CallTimer::AbandonCrossing(id)));
+                cx.start_timer(ABANDON, TimerUser::Call(call, CallTimer::AbandonCrossing(id)));
             }
         }
     }

@@ -4,14 +4,14 @@ use bytes::Bytes;
 
 use super::address::{is_sips, request_uri, to_value};
 use super::attempt::Attempt;
-use super::challenge::{Challenged, Known, Retry, raise_cseq};
+use super::challenge::{Challenged, KnownChallenges, Retry, raise_cseq};
 use super::emergency::add_ids;
 use super::failure::Failure;
 use super::provisional::offer_100rel;
 use super::redirect::Redirector;
 use super::services::{LOOP_PARAM, Services};
 use super::session_timer::MAX_RAISES;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use super::uac::{Revived, Uac};
 use super::uas::Answering;
 use super::{CallPhase, body, headers};
@@ -20,7 +20,7 @@ use crate::io::{Counter, Path, ReturnPath, Side, Target, TargetChange};
 use crate::policy::Topology;
 use crate::routing;
 use crate::sip::{Draft, HeaderId, Message, Method};
-use crate::targets::{AttemptEvent, AttemptState, Candidate, Hop, Next};
+use crate::targets::{AttemptEvent, AttemptState, Candidate, Hop, NextTarget};
 use crate::timer::TimerId;
 use crate::token::ClaimKey;
 use crate::transaction::{CallUse, ClientTxId, ClientUser, NewRequest, QuestionUser};
@@ -62,14 +62,14 @@ impl Dialler<'_> {
     pub(super) fn next(&mut self, cx: &mut Services) -> Dialled {
         loop {
             match self.uac.targets.next(|c| cx.defers(c.realm, &c.target)) {
-                Next::Try(candidate) => {
+                NextTarget::Try(candidate) => {
                     if self.dial(cx, candidate) {
                         return Dialled::Going;
                     }
                 }
-                Next::Wait => return Dialled::Going,
-                Next::LookUp(hop) => self.look_up(cx, hop),
-                Next::Exhausted => break,
+                NextTarget::Wait => return Dialled::Going,
+                NextTarget::LookUp(hop) => self.look_up(cx, hop),
+                NextTarget::Exhausted => break,
             }
         }
         if let Some(revived) = self.uac.back_to_the_silent(cx) {
@@ -239,7 +239,7 @@ impl Dialler<'_> {
         let (way, invite) = (ReturnPath::here(path), true);
         let tx = cx.send_request(NewRequest { user, branch, invite, way, tls_name, payload })?;
         let failover = cx.config.failover_after(&self.to.sides.callee.trunk);
-        Some((tx, cx.start_timer(failover, Timer::Call(id, CallTimer::Failover(index)))))
+        Some((tx, cx.start_timer(failover, TimerUser::Call(id, CallTimer::Failover(index)))))
     }
 
     /// A target has refused the call: what the caller is told of that. `None`: another target is to be tried.
@@ -323,7 +323,7 @@ impl Dialler<'_> {
 
     /// The INVITE toward a target as it may be repeated; credentials that the caller gave us alone do not go on.
     fn first_retry(&mut self, cx: &Services, draft: &mut Draft) -> Option<Retry> {
-        self.to.sides.callee.known = Known::default();
+        self.to.sides.callee.known = KnownChallenges::default();
         headers::strip_our_credentials(cx, &self.to.sides.caller.trunk, draft);
         cx.credentials(&self.to.sides.callee.trunk).map(|_| Retry { draft: draft.clone(), tries: 0 })
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use super::{Call, CallPhase};
 use crate::crossing::Purpose;
 use crate::io::{Counter, DropReason, MisrouteAction, ReturnPath, Side, SideHeard};
@@ -110,7 +110,7 @@ impl Call {
         if !self.doubts.hold(cx, side, back, request) {
             return;
         }
-        cx.start_timer(LOOK, Timer::Call(self.about.id, CallTimer::Doubt(side)));
+        cx.start_timer(LOOK, TimerUser::Call(self.about.id, CallTimer::Doubt(side)));
         self.media.ask(cx);
         if self.phase != CallPhase::Over && !self.sides.leg(side).gone {
             let to = self.sides.pairs.at_request(side, request);
@@ -126,7 +126,7 @@ impl Call {
             return self.doubts.decide(cx, side, self.media.last_heard(side));
         };
         self.media.ask(cx);
-        cx.start_timer(rest, Timer::Call(self.about.id, CallTimer::Doubt(side)));
+        cx.start_timer(rest, TimerUser::Call(self.about.id, CallTimer::Doubt(side)));
         Vec::new()
     }
 }

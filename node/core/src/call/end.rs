@@ -1,6 +1,6 @@
 //! One side of a dialog usage that is no call (RFC 5057): of a subscription, or of what a call leaves behind.
 
-use super::challenge::Known;
+use super::challenge::KnownChallenges;
 use super::leg::Leg;
 use super::lines::Peer;
 use super::services::Services;
@@ -30,7 +30,7 @@ pub struct End {
     /// User part of our Contact: an owner token.
     pub token: Box<str>,
     /// What its far end wants to know of us.
-    pub known: Known,
+    pub known: KnownChallenges,
 }
 
 impl End {
@@ -45,7 +45,7 @@ impl End {
             secure: leg.secure,
             tls_name: leg.tls_name.clone(),
             token: half.contact_token.clone(),
-            known: Known::default(),
+            known: KnownChallenges::default(),
         }
     }
 

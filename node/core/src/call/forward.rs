@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::bridge::{Bridge, Exchange, Outcome, Reinvite};
-use super::courier::{Answer, Failed};
+use super::courier::{Failed, ResponseKind};
 use super::failure::upstream;
 use super::reliable::{self, Wish};
 use super::services::Services;
@@ -190,13 +190,13 @@ impl Bridge<'_> {
             return None;
         }
         match self.courier().on_response(cx, tx, action, response) {
-            Answer::None => None,
-            Answer::Failed(failed) => self.on_failed(cx, Some(failed)),
-            Answer::Provisional => {
+            ResponseKind::None => None,
+            ResponseKind::Failed(failed) => self.on_failed(cx, Some(failed)),
+            ResponseKind::Provisional => {
                 self.on_provisional(cx, id, response);
                 None
             }
-            Answer::Final => self.on_final(cx, id, tx, response),
+            ResponseKind::Final => self.on_final(cx, id, tx, response),
         }
     }
 

@@ -11,18 +11,18 @@ const LATELY: Duration = Duration::from_secs(10);
 /// What the media engine has said so far, the caller's side first.
 #[derive(Debug, Default)]
 pub(super) struct Hearing {
-    sides: [Heard; 2],
+    sides: [SideHearing; 2],
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct SideHearing {
     last: SideHeard,
     /// When there were more packets than before.
     rose: Option<Instant>,
 }
 
 impl Hearing {
-    fn of(&self, side: Side) -> &Heard {
+    fn of(&self, side: Side) -> &SideHearing {
         match side {
             Side::Caller => &self.sides[0],
             Side::Callee => &self.sides[1],

@@ -2,7 +2,7 @@
 //! do not. It alone knows that the call is over.
 //!
 //! What is kept true: a node that is known not to answer costs no call any time, and a question is answered for its asker only, as a
-//! member's question how a node is (`sbc/neighbours.rs`).
+//! member's question how a node is (`neighbours.rs`).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -37,12 +37,12 @@ const MAX_PEERS: usize = 16;
 pub struct Inquiries {
     asked: HashMap<ClientTxId, Inquiry>,
     order: VecDeque<(Instant, ClientTxId)>,
-    peers: HashMap<NodeId, Standing>,
+    peers: HashMap<NodeId, AskedPeer>,
 }
 
 /// What a member says of the call that it is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum InquiryAnswer {
     /// It does not know of it.
     Nothing,
     /// It has the call, or had it, and how far it is.
@@ -51,19 +51,19 @@ pub enum Told {
     Cancelled,
 }
 
-impl Told {
-    const ALL: [Told; 6] = [
-        Told::Nothing,
-        Told::Has(ClaimStage::Preparing),
-        Told::Has(ClaimStage::Dialling),
-        Told::Has(ClaimStage::Won),
-        Told::Has(ClaimStage::Answered),
-        Told::Cancelled,
+impl InquiryAnswer {
+    const ALL: [InquiryAnswer; 6] = [
+        InquiryAnswer::Nothing,
+        InquiryAnswer::Has(ClaimStage::Preparing),
+        InquiryAnswer::Has(ClaimStage::Dialling),
+        InquiryAnswer::Has(ClaimStage::Won),
+        InquiryAnswer::Has(ClaimStage::Answered),
+        InquiryAnswer::Cancelled,
     ];
 
     /// As it is sealed: its place in the list, to which later versions only add.
     fn code(self) -> u8 {
-        Told::ALL.iter().position(|told| *told == self).and_then(|n| u8::try_from(n).ok()).unwrap_or(0)
+        InquiryAnswer::ALL.iter().position(|told| *told == self).and_then(|n| u8::try_from(n).ok()).unwrap_or(0)
     }
 }
 
@@ -81,7 +81,7 @@ pub struct Inquiry {
 }
 
 #[derive(Debug, Default)]
-struct Standing {
+struct AskedPeer {
     /// When it was asked first since it has last answered.
     unanswered: Option<Instant>,
     asked: Option<Instant>,
@@ -92,7 +92,7 @@ struct Standing {
 impl Inquiries {
     /// The link of a peer is up again.
     pub fn on_link(&mut self, now: Instant, node: NodeId) {
-        self.peers.insert(node, Standing { back: Some(now), ..Standing::default() });
+        self.peers.insert(node, AskedPeer { back: Some(now), ..AskedPeer::default() });
     }
 
     fn is_back(&self, now: Instant, node: NodeId) -> bool {
@@ -211,16 +211,16 @@ impl Services {
     }
 
     /// What a member is told of a call, for its question alone.
-    pub fn seal_told(&self, request: &Message, told: Told) -> String {
+    pub fn seal_told(&self, request: &Message, told: InquiryAnswer) -> String {
         let named = request.first_named(CLAIM_FIELD).unwrap_or_default();
         let challenge = challenge(request.top_via().branch().unwrap_or_default(), named);
         self.key.seal_state(self.local.node, self.local.incarnation, told.code(), &challenge)
     }
 
     /// What a peer says in its answer; `None`: nothing that can be believed.
-    pub fn open_told(&self, inquiry: &Inquiry, response: &Message) -> Option<Told> {
+    pub fn open_told(&self, inquiry: &Inquiry, response: &Message) -> Option<InquiryAnswer> {
         let (node, _, code) = self.key.open_state(response.first_named(CLAIM_FIELD)?, &inquiry.challenge)?;
-        (node == inquiry.node).then(|| Told::ALL.get(usize::from(code)).copied().unwrap_or(Told::Nothing))
+        (node == inquiry.node).then(|| InquiryAnswer::ALL.get(usize::from(code)).copied().unwrap_or(InquiryAnswer::Nothing))
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use crate::ids::{CallUid, LocalId};
 use crate::io::{Output, Uncommitted};
 use crate::replica::{BESIDE_LEVEL, CallEntry, EarlyEvent, UNCOMMITTED_LEVEL, event_id};
@@ -29,7 +29,7 @@ const MAX_RECORDS: usize = 16;
 const LOOKS: u32 = 5;
 
 #[derive(Debug)]
-struct Record {
+struct JournalRecord {
     seq: u32,
     /// When it arose.
     at: UnixMs,
@@ -50,7 +50,7 @@ pub(super) enum Counted {
 pub struct Journal {
     id: LocalId,
     uid: CallUid,
-    records: VecDeque<Record>,
+    records: VecDeque<JournalRecord>,
     next_seq: u32,
     retrying: bool,
     /// Retries for which there was no quorum.
@@ -138,7 +138,7 @@ impl Journal {
         {
             self.records.remove(at);
         }
-        self.records.push_back(Record { seq: self.next_seq, at: cx.now.unix, since: cx.now.mono, kind: kind.clone() });
+        self.records.push_back(JournalRecord { seq: self.next_seq, at: cx.now.unix, since: cx.now.mono, kind: kind.clone() });
         self.next_seq += 1;
         // While earlier ones wait for their retry, this one waits with them: out of order it would have no effect.
         if !self.retrying && !self.placeless && self.waits.is_none() {
@@ -148,7 +148,7 @@ impl Journal {
             self.tell(cx);
         } else if !self.awaited {
             self.awaited = true;
-            cx.start_timer(cx.config.settings.claim_budget, Timer::Call(self.id, CallTimer::Early));
+            cx.start_timer(cx.config.settings.claim_budget, TimerUser::Call(self.id, CallTimer::Early));
         }
     }
 
@@ -161,7 +161,7 @@ impl Journal {
             self.tell(cx);
         } else {
             self.awaited = true;
-            cx.start_timer(budget.saturating_sub(waited), Timer::Call(self.id, CallTimer::Early));
+            cx.start_timer(budget.saturating_sub(waited), TimerUser::Call(self.id, CallTimer::Early));
         }
     }
 
@@ -209,7 +209,7 @@ impl Journal {
             return;
         }
         let known = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).call(uid).map(|c| c.claim().clone());
-        let of_record = |r: &Record| if let Kind::Claim(claim) = &r.kind { Some(claim.clone()) } else { None };
+        let of_record = |r: &JournalRecord| if let Kind::Claim(claim) = &r.kind { Some(claim.clone()) } else { None };
         let Some(claim) = known.or_else(|| self.records.iter().find_map(of_record)) else { return };
         let event = Event {
             kind: EventKind::Retracted.into(),
@@ -364,7 +364,7 @@ impl Journal {
             return;
         }
         self.retrying = true;
-        cx.start_timer(retry_after(self.fruitless, self.uid.serial), Timer::Call(self.id, CallTimer::Journal));
+        cx.start_timer(retry_after(self.fruitless, self.uid.serial), TimerUser::Call(self.id, CallTimer::Journal));
     }
 }
 

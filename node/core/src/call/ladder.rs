@@ -18,12 +18,12 @@ pub struct Note {
     at: UnixMs,
     inbound: bool,
     back: ReturnPath,
-    what: Said,
+    what: LadderLine,
 }
 
 /// What a message says of itself, and by which it is known again; 0: it is ours.
 #[derive(Debug)]
-struct Said {
+struct LadderLine {
     summary: String,
     cseq: String,
     digest: u64,
@@ -41,23 +41,23 @@ impl Note {
     }
 }
 
-fn said(message: &Message) -> Said {
+fn said(message: &Message) -> LadderLine {
     let summary = match message.status() {
         Some(status) => format!("{status} {}", readable(message.reason())),
         None => message.method().as_str().to_owned(),
     };
     let mut hasher = DefaultHasher::new();
     message.raw().hash(&mut hasher);
-    Said { summary, cseq: format!("{} {}", message.cseq(), message.method().as_str()), digest: hasher.finish().max(1) }
+    LadderLine { summary, cseq: format!("{} {}", message.cseq(), message.method().as_str()), digest: hasher.finish().max(1) }
 }
 
-fn written(draft: &Draft) -> Said {
+fn written(draft: &Draft) -> LadderLine {
     let summary = match (draft.status(), draft.method()) {
         (Some(status), _) => format!("{status} {}", crate::sip::reason_phrase(status)),
         (None, Some(method)) => method.as_str().to_owned(),
         (None, None) => String::new(),
     };
-    Said { summary, cseq: draft.first(HeaderId::CSeq).unwrap_or_default().to_owned(), digest: 0 }
+    LadderLine { summary, cseq: draft.first(HeaderId::CSeq).unwrap_or_default().to_owned(), digest: 0 }
 }
 
 /// What a call sent and received.
@@ -96,12 +96,12 @@ impl Ladder {
         self.dropped
     }
 
-    fn push(&mut self, at: UnixMs, inbound: bool, realm: Realm, back: &ReturnPath, what: Said) {
+    fn push(&mut self, at: UnixMs, inbound: bool, realm: Realm, back: &ReturnPath, what: LadderLine) {
         if self.entries.len() >= MAX_ENTRIES {
             self.entries.remove(MAX_ENTRIES / 2);
             self.dropped = self.dropped.saturating_add(1);
         }
-        let Said { summary, cseq, digest } = what;
+        let LadderLine { summary, cseq, digest } = what;
         let repeated = inbound && self.digests.contains(&digest);
         if inbound && !repeated && self.digests.len() < MAX_ENTRIES {
             self.digests.push(digest);

@@ -1,6 +1,6 @@
 //! One leg of a call: where its far end is, whatever dialogs there are with it, and its session timer.
 
-use super::challenge::Known;
+use super::challenge::KnownChallenges;
 use super::headers::contact_params;
 use super::lines::Peer;
 use super::services::Services;
@@ -30,7 +30,7 @@ pub struct Leg {
     /// Its trunk.
     pub trunk: Box<str>,
     /// What its far end wants to know of us.
-    pub(super) known: Known,
+    pub(super) known: KnownChallenges,
     /// Its session timer.
     pub(super) session: super::session_timer::SessionTimer,
     /// The dialog is over on this leg: nothing more is sent on it.

@@ -2,12 +2,12 @@
 
 use super::after_bye::ByeAgain;
 use super::authenticated::Authenticated;
-use super::challenge::{Known, Retry};
+use super::challenge::{KnownChallenges, Retry};
 use super::ladder::Ladder;
 use super::pairs::Pairs;
 use super::services::Services;
 use super::session_id::SessionIds;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use super::two_hundred::{Again, SentAck, TwoHundred};
 use super::ways::{FarEnd, NextHop, Written};
 use crate::crossing::{Crossing, Origin, Out, Purpose, Way, Ways};
@@ -38,10 +38,10 @@ impl Owner {
         }
     }
 
-    fn silence(self, tx: ClientTxId) -> Timer {
+    fn silence(self, tx: ClientTxId) -> TimerUser {
         match self {
-            Owner::Call(id) => Timer::Call(id, CallTimer::Silent(tx)),
-            Owner::Subscription(id) => Timer::SubscriptionSilent(id, tx),
+            Owner::Call(id) => TimerUser::Call(id, CallTimer::Silent(tx)),
+            Owner::Subscription(id) => TimerUser::SubscriptionSilent(id, tx),
         }
     }
 
@@ -68,7 +68,7 @@ pub struct Peer<'a> {
     /// What was asked for was sips.
     pub secure: bool,
     /// What it wants to know of us.
-    pub known: &'a mut Known,
+    pub known: &'a mut KnownChallenges,
 }
 
 impl Peer<'_> {

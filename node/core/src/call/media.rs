@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::hearing::Hearing;
 use super::leg::Leg;
-use super::remote::{Said, remote_of};
+use super::remote::{DescriptionFacts, remote_of};
 use super::services::Services;
 use crate::dialog::Half;
 use crate::ids::{Epoch, MediaId};
@@ -222,8 +222,10 @@ impl CallMedia {
             let count = &mut self.descriptions[index(side)];
             *count = count.wrapping_add(1);
         }
-        let said =
-            Said { description: self.descriptions[index(side)], latching: latches(cx.config.trunk(&leg.trunk), leg.realm) };
+        let said = DescriptionFacts {
+            description: self.descriptions[index(side)],
+            latching: latches(cx.config.trunk(&leg.trunk), leg.realm),
+        };
         let mut remotes = self.remotes();
         for (i, sides) in remotes.iter_mut().enumerate() {
             // Lines that are missing are refused, as near as one can tell (RFC 3264 §6, §8).

@@ -14,7 +14,7 @@ use crate::sip::{Draft, Message, Method, Sdp};
 
 /// What both legs had agreed on before an offer crossed.
 #[derive(Clone, Debug)]
-pub(super) struct Agreed {
+pub(super) struct AgreedDescriptions {
     /// In which dialogs.
     pair: PairId,
     /// Of the caller's leg: ours, its far end's.
@@ -113,13 +113,13 @@ impl OfferAnswer<'_> {
     }
 
     /// What stands now.
-    pub(super) fn agreed(&self, pair: PairId) -> Agreed {
+    pub(super) fn agreed(&self, pair: PairId) -> AgreedDescriptions {
         let of = |at| (self.sides.pairs[at].local_sdp.clone(), self.sides.pairs[at].remote_sdp.clone());
-        Agreed { pair, caller: of(pair.caller()), callee: of(pair.callee()), remotes: self.media.remotes() }
+        AgreedDescriptions { pair, caller: of(pair.caller()), callee: of(pair.callee()), remotes: self.media.remotes() }
     }
 
     /// An offer was refused, or came to nothing: what stood before stands again.
-    pub(super) fn take_back(&mut self, cx: &mut Services, agreed: Agreed) {
+    pub(super) fn take_back(&mut self, cx: &mut Services, agreed: AgreedDescriptions) {
         self.media.set_remotes(cx, agreed.remotes);
         for (at, (local, remote)) in [(agreed.pair.caller(), agreed.caller), (agreed.pair.callee(), agreed.callee)] {
             let half = &mut self.sides.pairs[at];
@@ -155,7 +155,7 @@ impl OfferAnswer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::challenge::Known;
+    use super::super::challenge::KnownChallenges;
     use super::super::ladder::Ladder;
     use super::super::leg::Leg;
     use super::super::pairs::Pairs;
@@ -187,7 +187,7 @@ mod tests {
             tls_name: None,
             contact_params: "".into(),
             trunk: "".into(),
-            known: Known::default(),
+            known: KnownChallenges::default(),
             session: SessionTimer::new(LocalId(1), uid, side),
             gone: false,
         }

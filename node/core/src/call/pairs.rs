@@ -7,7 +7,7 @@
 
 use std::ops::{Index, IndexMut};
 
-use super::reliable::{Heard, Sender};
+use super::reliable::{RseqSoFar, Sender};
 use super::services::Services;
 use crate::dialog::{DialogRef, Half, Pair, PairId};
 use crate::ids::CallUid;
@@ -37,14 +37,14 @@ pub(super) struct Early {
     /// An offer of the INVITE or to it was answered in it before the 2xx.
     pub(super) agreed: bool,
     /// Reliable responses from the called side.
-    pub(super) heard: Heard,
+    pub(super) heard: RseqSoFar,
     /// Reliable responses to the caller.
     pub(super) sender: Sender,
 }
 
 impl Early {
     fn new(stage: Stage, attempt: Option<u32>) -> Early {
-        Early { stage, attempt, agreed: false, heard: Heard::default(), sender: Sender::default() }
+        Early { stage, attempt, agreed: false, heard: RseqSoFar::default(), sender: Sender::default() }
     }
 
     /// The INVITE that it is of, by attempt.

@@ -12,7 +12,7 @@ use super::offer_answer::same_session;
 use super::records::Records;
 use super::reliable::{self, GIVE_UP, OPTION, Open, Order, T1, Waiting, Wish};
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use super::uac::Uac;
 use super::{body, uas};
 use crate::crossing::{Asked, Purpose};
@@ -208,7 +208,7 @@ impl Provisional<'_> {
     }
 
     fn repeat_in(&self, cx: &mut Services, interval: Duration, pair: PairId) -> crate::timer::TimerId {
-        cx.start_timer(interval, Timer::Call(self.to.about.id, CallTimer::Repeat18x(pair)))
+        cx.start_timer(interval, TimerUser::Call(self.to.about.id, CallTimer::Repeat18x(pair)))
     }
 
     /// Time to repeat a reliable response, or to give up waiting for its PRACK.

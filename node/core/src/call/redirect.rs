@@ -15,7 +15,7 @@ const MAX_CONTACTS: usize = 8;
 
 /// 3xx that were followed, and where they led.
 #[derive(Debug, Default)]
-pub(super) struct Redirects {
+pub(super) struct FollowedRedirects {
     followed: u8,
     led_to: Vec<Box<str>>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Redirector<'a> {
     pub(super) dialled: &'a str,
 }
 
-impl Redirects {
+impl FollowedRedirects {
     /// Where a 3xx leads, in the order of its q values; nowhere: it goes to the caller.
     pub(super) fn follow(&mut self, cx: &Services, from: &Redirector<'_>, response: &Message) -> Vec<Hop> {
         let wanted = cx.config.trunk(from.trunk).is_some_and(|t| t.requests.redirects == RedirectPolicy::Follow);

@@ -137,9 +137,9 @@ pub(super) enum Order {
 
 /// Reliable responses of the called side in one dialog.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Heard(Option<u32>);
+pub(super) struct RseqSoFar(Option<u32>);
 
-impl Heard {
+impl RseqSoFar {
     /// One came.
     pub(super) fn hear(&mut self, rseq: u32) -> Order {
         match self.0 {
@@ -308,7 +308,7 @@ mod tests {
             (&[9, 9, 10, 9], &[Next, Again, Next, Again]),
             (&[9, 11, 10, 11], &[Next, Gap, Next, Next]),
         ] {
-            let mut state = Heard::default();
+            let mut state = RseqSoFar::default();
             assert_eq!(heard.iter().map(|n| state.hear(*n)).collect::<Vec<_>>(), expected);
         }
     }

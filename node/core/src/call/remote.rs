@@ -5,7 +5,7 @@ use crate::sip::{Carrier, MediaLine};
 
 /// What all media of one description have in common.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Said {
+pub(super) struct DescriptionFacts {
     /// Which of the descriptions of its side.
     pub(super) description: u32,
     /// Where packets go.
@@ -13,7 +13,7 @@ pub(super) struct Said {
 }
 
 /// Where a far end wants one medium; `None`: refused, or nothing that is relayed.
-pub(super) fn remote_of(line: &MediaLine, said: Said) -> Option<StreamRemote> {
+pub(super) fn remote_of(line: &MediaLine, said: DescriptionFacts) -> Option<StreamRemote> {
     let carries = match line.carrier() {
         _ if line.port == 0 => return None,
         Carrier::Rtp => Carries::Rtp,

@@ -10,7 +10,7 @@ use super::after_bye::AfterBye;
 use super::challenge::NonceCounts;
 use super::inquiry::Inquiries;
 use super::ladder::Note;
-use super::timer::Timer;
+use super::timer::TimerUser;
 use super::timers::Timers;
 use crate::ctx::{AGENT, LocalConfig};
 use crate::health::Health;
@@ -140,7 +140,7 @@ impl Services {
     }
 
     /// Sets a timer.
-    pub fn start_timer(&mut self, after: std::time::Duration, timer: Timer) -> TimerId {
+    pub fn start_timer(&mut self, after: std::time::Duration, timer: TimerUser) -> TimerId {
         self.timers.insert(self.now.mono + after, timer)
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::about::About;
 use super::address::asks_for_sips;
 use super::bridge::Underway;
-use super::challenge::Known;
+use super::challenge::KnownChallenges;
 use super::claim::{Budget, CallClaim, ClaimEvent, claim_record};
 use super::doubt::Doubts;
 use super::emergency::identify;
@@ -151,7 +151,7 @@ fn caller_leg(cx: &Services, new: &NewCall, uid: CallUid, token: &str) -> (Leg, 
         secure: asks_for_sips(&new.invite),
         tls_name: None,
         trunk: new.trunk.clone(),
-        known: Known::default(),
+        known: KnownChallenges::default(),
         contact_params: "".into(),
         session: SessionTimer::new(new.id, uid, Side::Caller),
         gone: false,
@@ -181,7 +181,7 @@ fn callee_leg(cx: &Services, new: &NewCall, uid: CallUid, realm: Realm) -> (Leg,
         secure: false,
         tls_name: None,
         trunk: "".into(),
-        known: Known::default(),
+        known: KnownChallenges::default(),
         contact_params: "".into(),
         session: SessionTimer::new(new.id, uid, Side::Callee),
         gone: false,

@@ -11,7 +11,7 @@ use super::pairs::Pairs;
 use super::services::Services;
 use super::session_id::SessionIds;
 use super::session_timer::MIN_SE;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use super::two_hundred::TwoHundred;
 use super::ways::{FarEnd, keep_alive_after};
 use crate::crossing::Asked;
@@ -169,5 +169,5 @@ impl Sides {
 }
 
 fn await_keep_alive(cx: &mut Services, call: LocalId, side: Side) {
-    cx.start_timer(keep_alive_after(cx), Timer::Call(call, CallTimer::KeepAlive(side)));
+    cx.start_timer(keep_alive_after(cx), TimerUser::Call(call, CallTimer::KeepAlive(side)));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::reason::{cause_of, reasons};
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use super::{Call, CallPhase, Cause};
 use crate::io::{CallOutcome, Counter, Side};
 use crate::sip::Message;
@@ -106,7 +106,7 @@ impl Call {
         }
         self.end = Some(cause);
         if self.media.close(cx) {
-            self.media.closing = Some(cx.start_timer(MEDIA_CLOSE_LIMIT, Timer::Call(self.about.id, CallTimer::MediaClose)));
+            self.media.closing = Some(cx.start_timer(MEDIA_CLOSE_LIMIT, TimerUser::Call(self.about.id, CallTimer::MediaClose)));
         } else {
             self.on_media_closed(cx);
         }

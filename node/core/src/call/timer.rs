@@ -1,13 +1,13 @@
-//! The timers of calls.
+//! Whose a timer is.
 
 use crate::dialog::PairId;
 use crate::ids::LocalId;
 use crate::io::Side;
 use crate::transaction::ClientTxId;
 
-/// What is due.
+/// Whose a timer is, and what for: handed back when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timer {
+pub enum TimerUser {
     /// Of a call.
     Call(LocalId, CallTimer),
     /// A held CANCEL has waited long enough, by its number.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use crate::dialog::PairId;
 use crate::ids::LocalId;
 use crate::sip::Draft;
@@ -46,7 +46,7 @@ impl Ringing {
         let usual = if self.emergency { settings.emergency_ring_timeout } else { settings.ring_timeout };
         let ring = cx.config.trunk(trunk).and_then(|t| t.timers.ring_timeout).unwrap_or(usual);
         cx.stop_timer(&mut self.ring);
-        self.ring = Some(cx.start_timer(ring, Timer::Call(self.call, CallTimer::Ring)));
+        self.ring = Some(cx.start_timer(ring, TimerUser::Call(self.call, CallTimer::Ring)));
     }
 
     /// Timer C has fired.
@@ -72,7 +72,7 @@ impl Ringing {
     /// From now on the caller is to hear something each minute.
     pub(super) fn await_word(&mut self, cx: &mut Services) {
         if self.word.is_none() {
-            self.word = Some(cx.start_timer(PROGRESS_EVERY, Timer::Call(self.call, CallTimer::Progress)));
+            self.word = Some(cx.start_timer(PROGRESS_EVERY, TimerUser::Call(self.call, CallTimer::Progress)));
         }
     }
 

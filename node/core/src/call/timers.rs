@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::timer::Timer;
+use super::timer::TimerUser;
 use crate::ids::LocalId;
 use crate::time::Instant;
 use crate::timer::{TimerId, TimerWheel};
@@ -11,7 +11,7 @@ use crate::timer::{TimerId, TimerWheel};
 /// All timers of calls and of the core itself.
 pub struct Timers {
     /// What is urgent, and ordinary calls.
-    lanes: [TimerWheel<Timer>; 2],
+    lanes: [TimerWheel<TimerUser>; 2],
     /// This node's emergency calls.
     emergency: HashSet<LocalId>,
 }
@@ -42,8 +42,8 @@ impl Timers {
     }
 
     /// Sets a timer.
-    pub fn insert(&mut self, deadline: Instant, timer: Timer) -> TimerId {
-        let ordinary = matches!(timer, Timer::Call(call, _) if !self.emergency.contains(&call));
+    pub fn insert(&mut self, deadline: Instant, timer: TimerUser) -> TimerId {
+        let ordinary = matches!(timer, TimerUser::Call(call, _) if !self.emergency.contains(&call));
         let lane = usize::from(ordinary);
         self.lanes[lane].insert(deadline, timer).in_lane(lane)
     }
@@ -55,7 +55,7 @@ impl Timers {
     }
 
     /// The next one of a lane that is due at `now`.
-    pub fn pop_expired(&mut self, lane: Lane, now: Instant) -> Option<Timer> {
+    pub fn pop_expired(&mut self, lane: Lane, now: Instant) -> Option<TimerUser> {
         self.lanes[match lane {
             Lane::Urgent => 0,
             Lane::Ordinary => 1,
@@ -79,15 +79,15 @@ mod tests {
         let at = Instant::from_micros;
         let mut timers = Timers::new(at(0));
         timers.add_emergency(LocalId(2));
-        let of = |call| Timer::Call(LocalId(call), CallTimer::ClaimBudget);
+        let of = |call| TimerUser::Call(LocalId(call), CallTimer::ClaimBudget);
         let ids: Vec<TimerId> = [1, 2, 3].map(|call| timers.insert(at(1000 * call), of(call))).to_vec();
-        timers.insert(at(4000), Timer::Crowd);
+        timers.insert(at(4000), TimerUser::Crowd);
         assert_eq!(timers.next_deadline(), Some(at(1000)));
         timers.cancel(ids[2]);
         timers.cancel(ids[2]);
         let all =
-            |timers: &mut Timers, lane| -> Vec<Timer> { std::iter::from_fn(|| timers.pop_expired(lane, at(9000))).collect() };
-        assert_eq!(all(&mut timers, Lane::Urgent), [of(2), Timer::Crowd]);
+            |timers: &mut Timers, lane| -> Vec<TimerUser> { std::iter::from_fn(|| timers.pop_expired(lane, at(9000))).collect() };
+        assert_eq!(all(&mut timers, Lane::Urgent), [of(2), TimerUser::Crowd]);
         assert_eq!(all(&mut timers, Lane::Ordinary), [of(1)]);
         timers.remove_call(LocalId(2));
         timers.insert(at(10_000), of(2));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::offer_answer::Agreed;
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use crate::crossing::{Way, Ways};
 use crate::dialog::DialogRef;
 use crate::ids::LocalId;
@@ -31,7 +31,7 @@ const MAX_ACKS: usize = 4;
 pub(super) struct TwoHundred {
     call: LocalId,
     /// Our 2xx to an INVITE of the caller, and to one of the called side.
-    pending: [Option<Pending>; 2],
+    pending: [Option<Unacknowledged>; 2],
     acks: Vec<SentAck>,
     /// To be sent to that side once its ACK has come.
     bye: Option<(Side, Draft)>,
@@ -53,10 +53,10 @@ pub(super) struct Accepted {
 }
 
 #[derive(Debug)]
-struct Pending {
+struct Unacknowledged {
     sent: Accepted,
     /// What stood before the offer in it.
-    before: Option<Agreed>,
+    before: Option<AgreedDescriptions>,
     interval: Duration,
     until: Instant,
     timer: Option<TimerId>,
@@ -68,12 +68,12 @@ pub(super) struct Owed {
     /// CSeq number of the other leg's INVITE, whose ACK it goes into.
     pub(super) cseq: u32,
     /// What stood before the offer.
-    pub(super) before: Option<Agreed>,
+    pub(super) before: Option<AgreedDescriptions>,
 }
 
 /// What became of a 2xx whose time to be repeated has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum RepeatOutcome {
     /// It has its ACK.
     Nothing,
     /// It was sent again.
@@ -127,7 +127,7 @@ impl TwoHundred {
         TwoHundred { call, pending: [None, None], acks: Vec::new(), bye: None }
     }
 
-    fn of(&mut self, side: Side) -> &mut Option<Pending> {
+    fn of(&mut self, side: Side) -> &mut Option<Unacknowledged> {
         &mut self.pending[usize::from(side == Side::Callee)]
     }
 
@@ -149,35 +149,35 @@ impl TwoHundred {
     /// A 2xx was sent: it is repeated until its ACK comes.
     pub(super) fn accepted(&mut self, cx: &mut Services, side: Side, sent: Accepted) {
         let timer = Some(self.start(cx, side, T1));
-        *self.of(side) = Some(Pending { sent, before: None, interval: T1, until: cx.after(GIVE_UP), timer });
+        *self.of(side) = Some(Unacknowledged { sent, before: None, interval: T1, until: cx.after(GIVE_UP), timer });
     }
 
     fn start(&self, cx: &mut Services, side: Side, after: Duration) -> TimerId {
-        cx.start_timer(after, Timer::Call(self.call, CallTimer::Repeat2xx(side)))
+        cx.start_timer(after, TimerUser::Call(self.call, CallTimer::Repeat2xx(side)))
     }
 
     /// What stood before the offer in the 2xx toward that side.
-    pub(super) fn keep_before(&mut self, side: Side, before: Agreed) {
+    pub(super) fn keep_before(&mut self, side: Side, before: AgreedDescriptions) {
         if let Some(pending) = self.of(side) {
             pending.before = Some(before);
         }
     }
 
     /// Time to repeat a 2xx, or to give up waiting for its ACK: it is still there then.
-    pub(super) fn on_due(&mut self, cx: &mut Services, side: Side) -> Due {
-        let Some(pending) = self.of(side) else { return Due::Nothing };
+    pub(super) fn on_due(&mut self, cx: &mut Services, side: Side) -> RepeatOutcome {
+        let Some(pending) = self.of(side) else { return RepeatOutcome::Nothing };
         let over = cx.now.mono >= pending.until;
         let (after, due) = match (over, cx.has_lease()) {
             (true, true) => {
                 pending.timer = None;
-                return Due::GivenUp;
+                return RepeatOutcome::GivenUp;
             }
             // Nobody is hung up on. The ACK may still come; the lease may come back.
-            (true, false) => (LEASE_WAIT, Due::Waits),
+            (true, false) => (LEASE_WAIT, RepeatOutcome::Waits),
             (false, _) => {
                 pending.interval = (pending.interval * 2).min(T2);
                 cx.send(pending.sent.back, None, pending.sent.payload.clone());
-                (pending.interval, Due::Repeated)
+                (pending.interval, RepeatOutcome::Repeated)
             }
         };
         let timer = Some(self.start(cx, side, after));
@@ -218,7 +218,7 @@ impl TwoHundred {
     /// A copy of the INVITE came by another way: repeats of its 2xx follow it (rule H), from the same address only, as a transaction's other
     /// responses do: a Via can be overheard.
     pub(super) fn on_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
-        let same = |p: &&mut Pending| p.sent.tx == tx && p.sent.back.is_like(&back);
+        let same = |p: &&mut Unacknowledged| p.sent.tx == tx && p.sent.back.is_like(&back);
         for pending in self.pending.iter_mut().flatten().filter(same) {
             pending.sent.back = back;
             cx.send(back, None, pending.sent.payload.clone());
@@ -311,14 +311,17 @@ mod tests {
     #[test]
     fn every_state_of_a_2xx_and_what_its_timer_does() {
         // Seconds since it was sent, whether there is a lease: what becomes of it, and how many copies go out.
-        for (after, lease, due, copies) in
-            [(1, true, Due::Repeated, 1), (31, false, Due::Repeated, 1), (32, false, Due::Waits, 0), (32, true, Due::GivenUp, 0)]
-        {
+        for (after, lease, due, copies) in [
+            (1, true, RepeatOutcome::Repeated, 1),
+            (31, false, RepeatOutcome::Repeated, 1),
+            (32, false, RepeatOutcome::Waits, 0),
+            (32, true, RepeatOutcome::GivenUp, 0),
+        ] {
             let mut cx = Services::for_tests();
             let mut state = accepted(&mut cx, Some(9));
             cx.now.mono = cx.now.mono + Duration::from_secs(after);
             cx.view.lease_until = if lease { cx.after(Duration::from_secs(1)) } else { cx.now.mono };
-            assert_eq!(state.on_due(&mut cx, Side::Callee), Due::Nothing, "of the other side");
+            assert_eq!(state.on_due(&mut cx, Side::Callee), RepeatOutcome::Nothing, "of the other side");
             assert_eq!(state.on_due(&mut cx, Side::Caller), due, "{after} {lease}");
             assert_eq!(sent(&mut cx), copies);
             assert!(state.is_pending(Side::Caller) && state.awaits_answer(Side::Caller) && !state.is_pending(Side::Callee));
@@ -326,7 +329,7 @@ mod tests {
             let owed = state.acked(&mut cx, Side::Caller, 7).expect("its ACK");
             assert_eq!(owed.map(|owed| owed.cseq), Some(9));
             assert!(!state.any_pending() && state.acked(&mut cx, Side::Caller, 7).is_none(), "once");
-            assert_eq!(state.on_due(&mut cx, Side::Caller), Due::Nothing);
+            assert_eq!(state.on_due(&mut cx, Side::Caller), RepeatOutcome::Nothing);
         }
     }
 
@@ -339,7 +342,7 @@ mod tests {
             let start = Services::for_tests().now.mono;
             cx.now.mono = start + Duration::from_millis(ms);
             while cx.timers.pop_expired(Lane::Ordinary, cx.now.mono).is_some() {
-                assert_eq!(state.on_due(&mut cx, Side::Caller), Due::Repeated);
+                assert_eq!(state.on_due(&mut cx, Side::Caller), RepeatOutcome::Repeated);
                 times.push(ms);
             }
         }

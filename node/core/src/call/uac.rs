@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::about::About;
 use super::attempt::Attempt;
 use super::failure::{Failure, Failures};
-use super::redirect::{Redirector, Redirects};
+use super::redirect::{FollowedRedirects, Redirector};
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use crate::dialog::PairId;
 use crate::ids::LocalId;
 use crate::io::Path;
@@ -41,7 +41,7 @@ pub(super) struct Uac {
     pub(super) target: String,
     attempts: Vec<Attempt>,
     failures: Failures,
-    redirects: Redirects,
+    redirects: FollowedRedirects,
     /// A target was left out, for it has no TLS and the call was dialled as sips.
     unsecured: bool,
     /// The limit of the wait for ports and the DNS.
@@ -70,7 +70,7 @@ impl Uac {
             target: String::new(),
             attempts: Vec::new(),
             failures: Failures::default(),
-            redirects: Redirects::default(),
+            redirects: FollowedRedirects::default(),
             unsecured: false,
             preparing: None,
             answer: None,
@@ -105,7 +105,7 @@ impl Uac {
     /// Ports and the DNS have so long, from the first that is waited for.
     pub(super) fn limit_preparation(&mut self, cx: &mut Services) {
         if self.preparing.is_none() {
-            self.preparing = Some(cx.start_timer(PREPARE_LIMIT, Timer::Call(self.call, CallTimer::Prepare)));
+            self.preparing = Some(cx.start_timer(PREPARE_LIMIT, TimerUser::Call(self.call, CallTimer::Prepare)));
         }
     }
 
@@ -209,7 +209,7 @@ impl Uac {
             cx.target_failed(&attempt.path, None);
         }
         if !better && !spared && untried {
-            attempt.timer = Some(cx.start_timer(SPARED_FOR, Timer::Call(call, CallTimer::Failover(index))));
+            attempt.timer = Some(cx.start_timer(SPARED_FOR, TimerUser::Call(call, CallTimer::Failover(index))));
         }
         let next = untried && (better || spared);
         if next {

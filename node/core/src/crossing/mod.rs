@@ -18,7 +18,7 @@ mod state;
 mod tests;
 mod way;
 
-pub use state::{Cancel, Counts, Heard, Loss, Lost, Next, Out, Response, State};
+pub use state::{AfterLoss, Cancel, Counts, CrossingState, Loss, Lost, Out, ProvisionalSoFar, Response};
 pub use way::{Way, Ways};
 
 use crate::dialog::DialogRef;
@@ -84,7 +84,7 @@ pub struct Crossing<X> {
     /// As it is sent, without Via and credentials; `None`: it is not written yet.
     request: Option<Draft>,
     cseq: u32,
-    state: State,
+    state: CrossingState,
     /// How often it went out again with an answer to a challenge.
     pub challenges: u8,
     /// Why it was cancelled.
@@ -96,7 +96,7 @@ pub struct Crossing<X> {
 impl<X> Crossing<X> {
     /// One that is not out yet, by a number of its own.
     pub fn new(id: u64, to: DialogRef, origin: Origin, facts: X) -> Crossing<X> {
-        let (request, cseq, state, challenges, cancel_reason) = (None, 0, State::Held, 0, None);
+        let (request, cseq, state, challenges, cancel_reason) = (None, 0, CrossingState::Held, 0, None);
         Crossing { id, to, origin, request, cseq, state, challenges, cancel_reason, facts }
     }
 
@@ -176,18 +176,18 @@ impl<X> Crossing<X> {
     }
 
     /// How it stands.
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &CrossingState {
         &self.state
     }
 
     /// The same, to be told what happens.
-    pub fn state_mut(&mut self) -> &mut State {
+    pub fn state_mut(&mut self) -> &mut CrossingState {
         &mut self.state
     }
 
     /// True while it waits for ports.
     pub fn is_held(&self) -> bool {
-        matches!(self.state, State::Held)
+        matches!(self.state, CrossingState::Held)
     }
 
     /// It has been silent for as long as one is waited for where there are others: the ways that are left. `None`: it is waited for all the same,

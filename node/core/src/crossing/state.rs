@@ -33,7 +33,7 @@ impl Loss {
 
 /// What has come back of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Heard {
+pub enum ProvisionalSoFar {
     /// Nothing.
     Nothing,
     /// 100.
@@ -72,7 +72,7 @@ impl Out {
 /// The transactions of a request. The last one counts, until an earlier one says something.
 #[derive(Debug)]
 pub struct Sent {
-    heard: Heard,
+    heard: ProvisionalSoFar,
     last: Out,
     /// Passed over for their silence, the latest last.
     earlier: Vec<Out>,
@@ -83,9 +83,9 @@ impl Sent {
     /// What was heard, as a letter.
     pub(super) fn heard_in_short(&self) -> char {
         match self.heard {
-            Heard::Nothing => '0',
-            Heard::Trying => 't',
-            Heard::Ringing => 'r',
+            ProvisionalSoFar::Nothing => '0',
+            ProvisionalSoFar::Trying => 't',
+            ProvisionalSoFar::Ringing => 'r',
         }
     }
 
@@ -97,7 +97,7 @@ impl Sent {
 
 /// How a request stands.
 #[derive(Debug)]
-pub enum State {
+pub enum CrossingState {
     /// It is not out: it waits for ports, or goes out this moment.
     Held,
     /// The next hop is looked up.
@@ -151,12 +151,12 @@ pub struct Lost {
     /// The way, where that says something of it.
     pub blamed: Option<Way>,
     /// What is done.
-    pub next: Next,
+    pub next: AfterLoss,
 }
 
 /// What is done next.
 #[derive(Debug)]
-pub enum Next {
+pub enum AfterLoss {
     /// Nothing: an answer may still come by another way.
     Wait,
     /// It goes one of these.
@@ -178,18 +178,18 @@ pub enum Cancel {
     Drop,
 }
 
-impl State {
+impl CrossingState {
     /// The DNS is asked.
     pub fn resolving(&mut self, question: ResolveId, host: Box<str>) {
-        *self = State::Resolving { question, host };
+        *self = CrossingState::Resolving { question, host };
     }
 
     /// The DNS has answered this question. The host; `None`: it is another's.
     pub fn resolved(&mut self, answered: ResolveId) -> Option<Box<str>> {
         match self {
-            State::Resolving { question, host } if *question == answered => {
+            CrossingState::Resolving { question, host } if *question == answered => {
                 let host = std::mem::take(host);
-                *self = State::Held;
+                *self = CrossingState::Held;
                 Some(host)
             }
             _ => None,
@@ -199,17 +199,19 @@ impl State {
     /// It went out.
     pub fn sent(&mut self, out: Out) {
         match self {
-            State::Sent(sent) | State::Cancelled { sent, .. } => sent.earlier.push(std::mem::replace(&mut sent.last, out)),
-            State::Held | State::Resolving { .. } => {
-                *self = State::Sent(Sent { heard: Heard::Nothing, last: out, earlier: Vec::new() });
+            CrossingState::Sent(sent) | CrossingState::Cancelled { sent, .. } => {
+                sent.earlier.push(std::mem::replace(&mut sent.last, out))
+            }
+            CrossingState::Held | CrossingState::Resolving { .. } => {
+                *self = CrossingState::Sent(Sent { heard: ProvisionalSoFar::Nothing, last: out, earlier: Vec::new() });
             }
         }
     }
 
     fn outs(&self) -> Option<&Sent> {
         match self {
-            State::Sent(sent) | State::Cancelled { sent, .. } => Some(sent),
-            State::Held | State::Resolving { .. } => None,
+            CrossingState::Sent(sent) | CrossingState::Cancelled { sent, .. } => Some(sent),
+            CrossingState::Held | CrossingState::Resolving { .. } => None,
         }
     }
 
@@ -236,9 +238,9 @@ impl State {
 
     /// It has been silent for as long as one is waited for where there are others. `None`: it is waited for all the same.
     pub fn on_silent(&mut self, tx: ClientTxId) -> Option<(Path, Ways)> {
-        let State::Sent(sent) = self else { return None };
+        let CrossingState::Sent(sent) = self else { return None };
         let last = &mut sent.last;
-        if last.tx != tx || sent.heard != Heard::Nothing || last.ways.is_empty() {
+        if last.tx != tx || sent.heard != ProvisionalSoFar::Nothing || last.ways.is_empty() {
             return None;
         }
         Some((last.way.back.path, std::mem::take(&mut last.ways)))
@@ -246,29 +248,29 @@ impl State {
 
     /// Nothing comes of it by this transaction. `again`: it may go another way for that. `None`: it is none of these.
     pub fn on_lost(&mut self, tx: ClientTxId, loss: Loss, again: bool) -> Option<Lost> {
-        let wanted = matches!(self, State::Sent(_));
-        let (State::Sent(sent) | State::Cancelled { sent, .. }) = self else { return None };
+        let wanted = matches!(self, CrossingState::Sent(_));
+        let (CrossingState::Sent(sent) | CrossingState::Cancelled { sent, .. }) = self else { return None };
         if let Some(at) = sent.earlier.iter().position(|out| out.tx == tx) {
             sent.earlier.remove(at);
-            return Some(Lost { blamed: None, next: Next::Wait });
+            return Some(Lost { blamed: None, next: AfterLoss::Wait });
         }
         if sent.last.tx != tx {
             return None;
         }
-        let silent = sent.heard == Heard::Nothing;
+        let silent = sent.heard == ProvisionalSoFar::Nothing;
         let out = match sent.earlier.pop() {
             Some(other) => std::mem::replace(&mut sent.last, other),
-            None => match std::mem::replace(self, State::Held) {
-                State::Sent(sent) | State::Cancelled { sent, .. } => sent.last,
-                State::Held | State::Resolving { .. } => return None,
+            None => match std::mem::replace(self, CrossingState::Held) {
+                CrossingState::Sent(sent) | CrossingState::Cancelled { sent, .. } => sent.last,
+                CrossingState::Held | CrossingState::Resolving { .. } => return None,
             },
         };
         let over_connection = out.way.is_connection();
         let next = match self {
-            _ if silent && again && wanted && over_connection => Next::Send,
-            _ if silent && again && wanted && !out.ways.is_empty() => Next::Transmit(out.ways),
-            State::Held => Next::Fail(loss.status()),
-            _ => Next::Wait,
+            _ if silent && again && wanted && over_connection => AfterLoss::Send,
+            _ if silent && again && wanted && !out.ways.is_empty() => AfterLoss::Transmit(out.ways),
+            CrossingState::Held => AfterLoss::Fail(loss.status()),
+            _ => AfterLoss::Wait,
         };
         // A connection that is busy is one.
         let blamed = silent && (out.chosen || (over_connection && (again || loss != Loss::Congested)));
@@ -282,7 +284,7 @@ impl State {
 
     /// A response. `None`: its transaction is none of these.
     pub fn on_response(&mut self, tx: ClientTxId, status: u16) -> Option<Response> {
-        let (State::Sent(sent) | State::Cancelled { sent, .. }) = self else { return None };
+        let (CrossingState::Sent(sent) | CrossingState::Cancelled { sent, .. }) = self else { return None };
         let mut quiet = None;
         if let Some(at) = sent.earlier.iter().position(|out| out.tx == tx) {
             let out = sent.earlier.remove(at);
@@ -299,16 +301,16 @@ impl State {
             && let Some(other) = sent.earlier.pop()
         {
             // That one has said nothing yet.
-            (sent.last, sent.heard) = (other, Heard::Nothing);
+            (sent.last, sent.heard) = (other, ProvisionalSoFar::Nothing);
             return Some(Response { quiet, counts: Counts::Aside });
         }
         if status >= 200 {
-            return Some(Response { quiet, counts: Counts::Final { again: matches!(self, State::Sent(_)) } });
+            return Some(Response { quiet, counts: Counts::Final { again: matches!(self, CrossingState::Sent(_)) } });
         }
-        sent.heard = sent.heard.max(if status > 100 { Heard::Ringing } else { Heard::Trying });
+        sent.heard = sent.heard.max(if status > 100 { ProvisionalSoFar::Ringing } else { ProvisionalSoFar::Trying });
         let cancel = match self {
             // Each transaction is cancelled for itself (RFC 3261 §9.1): one that comes back has had no CANCEL.
-            State::Cancelled { sent, asked } => {
+            CrossingState::Cancelled { sent, asked } => {
                 *asked = true;
                 !std::mem::replace(&mut sent.last.cancelled, true)
             }
@@ -319,15 +321,15 @@ impl State {
 
     /// It is not wanted any more.
     pub fn on_cancel(&mut self) -> Cancel {
-        match std::mem::replace(self, State::Held) {
-            State::Held | State::Resolving { .. } => Cancel::Drop,
-            State::Sent(mut sent) => {
-                let asked = sent.heard != Heard::Nothing;
+        match std::mem::replace(self, CrossingState::Held) {
+            CrossingState::Held | CrossingState::Resolving { .. } => Cancel::Drop,
+            CrossingState::Sent(mut sent) => {
+                let asked = sent.heard != ProvisionalSoFar::Nothing;
                 sent.last.cancelled = asked;
-                *self = State::Cancelled { sent, asked };
+                *self = CrossingState::Cancelled { sent, asked };
                 if asked { Cancel::Send } else { Cancel::Wait }
             }
-            cancelled @ State::Cancelled { .. } => {
+            cancelled @ CrossingState::Cancelled { .. } => {
                 *self = cancelled;
                 Cancel::Wait
             }
@@ -337,14 +339,14 @@ impl State {
     /// It has been out for long. Where its far end has said nothing but 100 it is cancelled.
     pub fn on_stale(&mut self) -> Cancel {
         match self {
-            State::Sent(sent) if sent.heard != Heard::Ringing => self.on_cancel(),
+            CrossingState::Sent(sent) if sent.heard != ProvisionalSoFar::Ringing => self.on_cancel(),
             _ => Cancel::Wait,
         }
     }
 
     /// True when CANCEL has gone out: 64 × T1 after that nothing is waited for any more (RFC 3261 §9.1).
     pub fn is_given_up(&self) -> bool {
-        matches!(self, State::Cancelled { asked: true, .. })
+        matches!(self, CrossingState::Cancelled { asked: true, .. })
     }
 
     /// It goes out again with another CSeq number, to whoever answered: that way first, then those that were left. Answers to the last
@@ -361,9 +363,9 @@ impl State {
 
     /// It is over: its transactions.
     pub fn take_outs(&mut self) -> impl Iterator<Item = Out> + use<> {
-        let sent = match std::mem::replace(self, State::Held) {
-            State::Sent(sent) | State::Cancelled { sent, .. } => Some(sent),
-            State::Held | State::Resolving { .. } => None,
+        let sent = match std::mem::replace(self, CrossingState::Held) {
+            CrossingState::Sent(sent) | CrossingState::Cancelled { sent, .. } => Some(sent),
+            CrossingState::Held | CrossingState::Resolving { .. } => None,
         };
         sent.into_iter().flat_map(|sent| sent.earlier.into_iter().chain([sent.last]))
     }

@@ -43,7 +43,7 @@ const TABLE: &str = "
     Xt1/PC Xr1/PC F F F     -     -   -     - h/X   h/X   h/X   -     -   -      -      -
     P     Xr1/P F  F  F     -     -   -     - h/X   h/X   h/X   -     -   -      -      -";
 
-fn state(name: &str) -> State {
+fn state(name: &str) -> CrossingState {
     let tx = test_ids(2);
     let way = |flow: bool| {
         let at = ([198, 18, 0, 1], 5060).into();
@@ -55,7 +55,7 @@ fn state(name: &str) -> State {
         let ways = if more { Ways::one(way(false)) } else { Ways::default() };
         Out::new(tx[n], way(flow), ways)
     };
-    let mut state = State::Held;
+    let mut state = CrossingState::Held;
     match name {
         "held" => {}
         "resolving" => state.resolving(ResolveId(1), "host".into()),
@@ -82,17 +82,17 @@ fn state(name: &str) -> State {
 }
 
 /// A state in short: how it stands, what was heard, how many transactions there are.
-fn short(state: &State) -> String {
+fn short(state: &CrossingState) -> String {
     let of = |sent: &state::Sent| format!("{}{}", sent.heard_in_short(), sent.count());
     match state {
-        State::Held => "h".into(),
-        State::Resolving { .. } => "r".into(),
-        State::Sent(sent) => format!("s{}", of(sent)),
-        State::Cancelled { sent, asked } => format!("{}{}", if *asked { "X" } else { "x" }, of(sent)),
+        CrossingState::Held => "h".into(),
+        CrossingState::Resolving { .. } => "r".into(),
+        CrossingState::Sent(sent) => format!("s{}", of(sent)),
+        CrossingState::Cancelled { sent, asked } => format!("{}{}", if *asked { "X" } else { "x" }, of(sent)),
     }
 }
 
-fn step(state: &mut State, event: &str) -> String {
+fn step(state: &mut CrossingState, event: &str) -> String {
     let (tx, other) = (test_ids(2)[0], test_ids(2)[1]);
     let response = |said: Option<Response>| {
         let Some(said) = said else { return "-".to_owned() };
@@ -108,10 +108,10 @@ fn step(state: &mut State, event: &str) -> String {
     let lost = |lost: Option<Lost>| {
         let Some(lost) = lost else { return "-".to_owned() };
         let next = match lost.next {
-            Next::Wait => "W",
-            Next::Transmit(_) => "T",
-            Next::Send => "N",
-            Next::Fail(_) => "X",
+            AfterLoss::Wait => "W",
+            AfterLoss::Transmit(_) => "T",
+            AfterLoss::Send => "N",
+            AfterLoss::Fail(_) => "X",
         };
         format!("{next}{}", if lost.blamed.is_some() { "b" } else { "" })
     };

@@ -2,7 +2,7 @@
 
 use super::{GIVE_UP, Messages, Standalone, TriedTarget};
 use crate::call::{
-    Authenticated, Challenged, DATAGRAM_MAX, Known, LOOP_PARAM, Services, Timer, copy_through, next_max_forwards,
+    Authenticated, Challenged, DATAGRAM_MAX, KnownChallenges, LOOP_PARAM, Services, TimerUser, copy_through, next_max_forwards,
     strip_our_credentials, target_number, to_value, uri_at,
 };
 use crate::dialog::fit_to_send;
@@ -11,7 +11,7 @@ use crate::io::{ResolveError, ReturnPath, Target};
 use crate::policy::Topology;
 use crate::sip::{Draft, HeaderId, Message};
 use crate::subscription::Subscriptions;
-use crate::targets::{Candidate, Next};
+use crate::targets::{Candidate, NextTarget};
 use crate::transaction::{ClientTxId, ClientUser, NewRequest, QuestionUser};
 
 /// Octets that a request still gets when its size is judged: Via, and a Contact.
@@ -26,17 +26,17 @@ impl Messages {
         cx.stop_timer(&mut standalone.timer);
         loop {
             match standalone.targets.next(|c| cx.defers(c.realm, &c.target)) {
-                Next::Try(candidate) => {
+                NextTarget::Try(candidate) => {
                     if standalone.send(cx, subscriptions, id, &candidate) {
                         break;
                     }
                 }
-                Next::Wait => break,
-                Next::LookUp(hop) => {
+                NextTarget::Wait => break,
+                NextTarget::LookUp(hop) => {
                     let question = cx.resolve(QuestionUser::Message(id), hop.question());
                     standalone.targets.asked(question, hop);
                 }
-                Next::Exhausted => {
+                NextTarget::Exhausted => {
                     let failure = standalone.failure.take();
                     return standalone.answer(cx, subscriptions, id, 480, failure.as_ref());
                 }
@@ -95,7 +95,7 @@ impl Messages {
         let now = cx.now.mono;
         let Some(standalone) = self.open.get_mut(&id) else { return };
         cx.stop_timer(&mut standalone.timer);
-        standalone.timer = Some(cx.start_timer((standalone.began + GIVE_UP).since(now), Timer::Message(id)));
+        standalone.timer = Some(cx.start_timer((standalone.began + GIVE_UP).since(now), TimerUser::Message(id)));
     }
 
     /// A response to one of these.
@@ -203,12 +203,12 @@ impl Standalone {
         if self.subscribes() {
             subscriptions.dial(cx, id, &candidate.trunk, path, tls_name.clone(), &mut draft);
         }
-        let asked = Authenticated::new(cx, &candidate.trunk, Known::default(), &mut draft);
+        let asked = Authenticated::new(cx, &candidate.trunk, KnownChallenges::default(), &mut draft);
         let Some(tx) = self.transmit(cx, id, &mut draft, path, tls_name.clone()) else { return false };
         let failover = cx.config.failover_after(&candidate.trunk);
         self.current = Some(TriedTarget { tx, trunk: candidate.trunk.clone(), path, tls_name, asked });
         let left = (self.began + GIVE_UP).since(cx.now.mono);
-        self.timer = Some(cx.start_timer(failover.min(left), Timer::Message(id)));
+        self.timer = Some(cx.start_timer(failover.min(left), TimerUser::Message(id)));
         true
     }
 
@@ -269,7 +269,7 @@ impl Standalone {
         cx.stop_timer(&mut self.timer);
         let left = (self.began + GIVE_UP).since(cx.now.mono);
         let after = cx.config.failover_after(&self.to_trunk).min(left);
-        self.timer = Some(cx.start_timer(after, Timer::Message(id)));
+        self.timer = Some(cx.start_timer(after, TimerUser::Message(id)));
         if let Some(sent) = self.current.as_mut() {
             sent.tx = tx;
         }

@@ -26,5 +26,5 @@ pub use numbers::{NumberRange, Numbers};
 pub use prack::PrackPolicy;
 pub use profile::{Codecs, IdentityPolicy, Topology, apply_profile};
 pub use rate::{Rates, SourceRates};
-pub use source_check::{SourceCheck, Standing, standing};
+pub use source_check::{SourceCheck, SourceStanding, standing};
 pub use trust::{Challenger, Credentials, MethodPolicy, RedirectPolicy, ReferPolicy, SubscribePolicy, User};

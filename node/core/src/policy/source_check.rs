@@ -18,7 +18,7 @@ pub enum SourceCheck {
 
 /// What the source of a request says of who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum SourceStanding {
     /// The far end, as far as a source can tell.
     Known,
     /// Anybody: the trunk's `sources` are everybody's. The far end may have moved there.
@@ -31,23 +31,23 @@ pub enum Standing {
 /// its own for requests to it: behind a proxy that leaves the path, requests come from there (RFC 3261 §16.6 step 4).
 ///
 /// A trunk that is no longer configured, or has no sources, gives nothing to judge by: then the tags have to do.
-pub fn standing(trunk: Option<&Trunk>, seen: IpAddr, named: &[IpAddr], source: IpAddr) -> Standing {
-    let Some(trunk) = trunk else { return Standing::Known };
+pub fn standing(trunk: Option<&Trunk>, seen: IpAddr, named: &[IpAddr], source: IpAddr) -> SourceStanding {
+    let Some(trunk) = trunk else { return SourceStanding::Known };
     if seen.to_canonical() == source.to_canonical() {
-        return Standing::Known;
+        return SourceStanding::Known;
     }
     match trunk.source_check {
-        SourceCheck::Off => Standing::Known,
-        SourceCheck::Strict => Standing::Foreign,
+        SourceCheck::Off => SourceStanding::Known,
+        SourceCheck::Strict => SourceStanding::Foreign,
         SourceCheck::Trunk => {
             let by_name = named.iter().any(|ip| ip.to_canonical() == source.to_canonical());
             let of_trunk = |anybody| trunk.sources.iter().any(|p| p.is_anybody() == anybody && p.contains(source));
             if by_name || trunk.sources.is_empty() || of_trunk(false) {
-                Standing::Known
+                SourceStanding::Known
             } else if of_trunk(true) {
-                Standing::Doubtful
+                SourceStanding::Doubtful
             } else {
-                Standing::Foreign
+                SourceStanding::Foreign
             }
         }
     }
@@ -78,15 +78,15 @@ mod tests {
         ] {
             let named = ["198.18.40.1".parse().unwrap()];
             let ask = |t: &Trunk| standing(Some(t), seen.parse().unwrap(), &named, source.parse().unwrap());
-            let of = |known| if known { Standing::Known } else { Standing::Foreign };
+            let of = |known| if known { SourceStanding::Known } else { SourceStanding::Foreign };
             assert_eq!(ask(&trunk(check, vec![prefix])), of(listed), "{check:?} {source}");
             assert_eq!(ask(&trunk(check, vec![])), of(unlisted), "{check:?} {source}, no sources");
             // Everybody's network says nothing.
             let anybody = Prefix { addr: "198.0.0.0".parse().unwrap(), len: 7 };
-            let doubtful = if check == SourceCheck::Trunk && !listed { Standing::Doubtful } else { of(listed) };
+            let doubtful = if check == SourceCheck::Trunk && !listed { SourceStanding::Doubtful } else { of(listed) };
             assert_eq!(ask(&trunk(check, vec![anybody, prefix])), doubtful, "{check:?} {source}, everybody");
         }
         let gone = standing(None, seen.parse().unwrap(), &[], far.parse().unwrap());
-        assert_eq!(gone, Standing::Known, "the trunk is gone from the configuration");
+        assert_eq!(gone, SourceStanding::Known, "the trunk is gone from the configuration");
     }
 }

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use super::Compacted;
-use super::journal::{Journal, Limits, Record};
+use super::history::{History, Limits, Revisioned};
 
-/// A journal in one part, or in two.
+/// A history in one part, or in two.
 #[derive(Clone, Debug)]
 pub(super) struct Budgets<T> {
     /// Everything; in two parts, what is ordinary.
-    ordinary: Journal<T>,
-    urgent: Option<Journal<T>>,
+    ordinary: History<T>,
+    urgent: Option<History<T>>,
     /// Until when, by the log's clock, urgent records are missing that should be there.
     short_until_ms: u64,
 }
@@ -25,10 +25,10 @@ pub(super) struct Marks {
     pub(super) short_until_ms: u64,
 }
 
-impl<T: Record> Budgets<T> {
+impl<T: Revisioned> Budgets<T> {
     /// In one part.
     pub(super) fn new(limits: Limits) -> Budgets<T> {
-        Budgets { ordinary: Journal::new(limits), urgent: None, short_until_ms: 0 }
+        Budgets { ordinary: History::new(limits), urgent: None, short_until_ms: 0 }
     }
 
     /// In two parts from now on.
@@ -36,10 +36,10 @@ impl<T: Record> Budgets<T> {
         if self.urgent.is_some() {
             return;
         }
-        let all = std::mem::replace(&mut self.ordinary, Journal::new(ordinary));
+        let all = std::mem::replace(&mut self.ordinary, History::new(ordinary));
         let mark = all.compacted_to();
-        let mut urgent = Journal::marked(urgent, mark);
-        self.ordinary = Journal::marked(ordinary, mark);
+        let mut urgent = History::marked(urgent, mark);
+        self.ordinary = History::marked(ordinary, mark);
         for record in all.records() {
             let part = if record.urgent() { &mut urgent } else { &mut self.ordinary };
             part.push(record.clone());
@@ -49,7 +49,7 @@ impl<T: Record> Budgets<T> {
 
     /// From a snapshot's records, in one part; `None` when their revisions do not rise.
     pub(super) fn restored(limits: Limits, records: Vec<T>, mark: u64) -> Option<Budgets<T>> {
-        Some(Budgets { ordinary: Journal::restored(limits, records, mark)?, urgent: None, short_until_ms: 0 })
+        Some(Budgets { ordinary: History::restored(limits, records, mark)?, urgent: None, short_until_ms: 0 })
     }
 
     /// The same in two.
@@ -57,10 +57,10 @@ impl<T: Record> Budgets<T> {
         if !records.is_sorted_by(|a, b| a.revision() < b.revision()) {
             return None;
         }
-        let (urgent, ordinary) = records.into_iter().partition(Record::urgent);
+        let (urgent, ordinary) = records.into_iter().partition(Revisioned::urgent);
         Some(Budgets {
-            ordinary: Journal::restored(limits[0], ordinary, marks.ordinary)?,
-            urgent: Some(Journal::restored(limits[1], urgent, marks.urgent)?),
+            ordinary: History::restored(limits[0], ordinary, marks.ordinary)?,
+            urgent: Some(History::restored(limits[1], urgent, marks.urgent)?),
             short_until_ms: marks.short_until_ms,
         })
     }
@@ -113,7 +113,7 @@ impl<T: Record> Budgets<T> {
     }
 
     pub(super) fn last_revision(&self) -> u64 {
-        self.ordinary.last_revision().max(self.urgent.as_ref().map_or(0, Journal::last_revision))
+        self.ordinary.last_revision().max(self.urgent.as_ref().map_or(0, History::last_revision))
     }
 
     /// The lowest revision after which all is still there.
@@ -123,17 +123,17 @@ impl<T: Record> Budgets<T> {
 
     /// The same of the urgent ones.
     pub(super) fn urgent_compacted_to(&self) -> u64 {
-        self.urgent.as_ref().map_or_else(|| self.ordinary.compacted_to(), Journal::compacted_to)
+        self.urgent.as_ref().map_or_else(|| self.ordinary.compacted_to(), History::compacted_to)
     }
 
     pub(super) fn marks(&self) -> Marks {
-        let urgent = self.urgent.as_ref().map_or(0, Journal::compacted_to);
+        let urgent = self.urgent.as_ref().map_or(0, History::compacted_to);
         Marks { ordinary: self.ordinary.compacted_to(), urgent, short_until_ms: self.short_until_ms }
     }
 }
 
 /// Two sequences of rising revisions as one.
-fn merged<'a, T: Record + 'a>(
+fn merged<'a, T: Revisioned + 'a>(
     a: impl Iterator<Item = &'a Arc<T>>,
     b: impl Iterator<Item = &'a Arc<T>>,
 ) -> impl Iterator<Item = &'a Arc<T>> {

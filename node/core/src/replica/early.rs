@@ -12,7 +12,7 @@ const MAX_PAST: usize = 1_000;
 
 /// One call.
 #[derive(Debug, Default)]
-struct Told {
+struct EarlyCall {
     entry: Option<Arc<CallEntry>>,
     /// Ids of its events, with their numbers.
     events: Vec<(String, u64)>,
@@ -24,7 +24,7 @@ struct Told {
 pub struct EarlyCalls {
     number: u64,
     events: BTreeMap<u64, (CallUid, EarlyEvent)>,
-    calls: BTreeMap<CallUid, Told>,
+    calls: BTreeMap<CallUid, EarlyCall>,
     past: VecDeque<CallUid>,
 }
 
@@ -32,7 +32,7 @@ impl EarlyCalls {
     /// Takes what a call's owner says in the place of what it said before. Nothing: the log has it. `last`: the log never will.
     pub fn set(&mut self, call: CallUid, entry: Option<CallEntry>, events: Vec<EarlyEvent>, last: bool) {
         let before = self.calls.remove(&call).unwrap_or_default();
-        let mut told = Told { entry: entry.map(Arc::new), events: Vec::new(), last };
+        let mut told = EarlyCall { entry: entry.map(Arc::new), events: Vec::new(), last };
         for event in events {
             let id = event_id(&event.event);
             let number = before.events.iter().find(|(known, _)| *known == id).map_or(self.number + 1, |(_, number)| *number);

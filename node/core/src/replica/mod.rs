@@ -19,7 +19,7 @@ mod config_tests;
 mod early;
 mod effect;
 mod entry;
-mod journal;
+mod history;
 mod legs;
 mod level;
 mod nodes;
@@ -53,7 +53,7 @@ use announcers::AnnouncerLog;
 use blocks::BlockLog;
 use budgets::Budgets;
 use config_log::ConfigLog;
-use journal::Limits;
+use history::Limits;
 use legs::Legs;
 
 /// Format version of entries.

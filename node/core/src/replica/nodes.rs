@@ -1,7 +1,7 @@
 //! What the log knows of the nodes: which start of each is the newest, which are down, and the calls that lost their owner by it.
 //!
 //! `NodeDown` ends nothing: a node that was only cut off takes its calls back by `NodeBack`. One that has started again finds them here
-//! (`orphans_of`), tells their far ends, and ends them (`sbc/farewell.rs`).
+//! (`orphans_of`), tells their far ends, and ends them (`farewell.rs`).
 
 use std::sync::Arc;
 

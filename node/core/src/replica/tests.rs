@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message;
 
-use super::journal::Journal;
+use super::history::History;
 use super::*;
 use crate::ids::Incarnation;
 use crate::store_pb::command::Kind;
@@ -392,7 +392,7 @@ fn ordinary_calls_cost_no_event_of_an_emergency_call() {
 fn events_are_bounded_in_number_age_and_octets_and_readers_are_told() {
     let limits = Limits { count: 10, weight: 100_000, age_ms: 1000 };
     let event = |revision, unix_ms, size: usize| Event { revision, unix_ms, invite: vec![0; size].into(), ..Default::default() };
-    let mut j = Journal::new(limits);
+    let mut j = History::new(limits);
     for i in 1..=20 {
         j.push(event(i, 0, 0).into());
         j.compact(0);

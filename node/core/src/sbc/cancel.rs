@@ -7,7 +7,7 @@ use super::crowd::{Crowds, refuse_waiting};
 use super::held_invites::HeldInvites;
 use super::relay::relay;
 use super::whose::{keys_of, of_cancel};
-use crate::call::{ClaimEvent, Services, Then, Timer, server_key};
+use crate::call::{ClaimEvent, Services, Then, TimerUser, server_key};
 use crate::ids::{NodeId, PacketKey};
 use crate::io::{ClaimStage, Counter, DropReason, MisrouteAction, Output, Path, PeerMessage, ReturnPath};
 use crate::policy::Standing;
@@ -43,7 +43,7 @@ impl Holds {
     fn keep(&mut self, cx: &mut Services, hold: Hold) {
         cx.count(Counter::Misrouted("CANCEL", MisrouteAction::Hold));
         let id = cx.serial();
-        cx.start_timer(cx.config.settings.cancel_hold, Timer::Hold(id));
+        cx.start_timer(cx.config.settings.cancel_hold, TimerUser::Hold(id));
         cx.ask_peers(hold.key);
         self.held.insert(id, hold);
     }
@@ -106,7 +106,9 @@ impl Sbc {
             let sides = [crate::io::Side::Caller, crate::io::Side::Callee];
             // Of a re-INVITE the transaction alone does not tell the side.
             // What can come from anybody is judged by its key, which found the INVITE: top Via and branch.
-            sides.into_iter().any(|side| self.calls.source_standing(&self.cx, id, side, source, message) != Standing::Foreign)
+            sides
+                .into_iter()
+                .any(|side| self.calls.source_standing(&self.cx, id, side, source, message) != SourceStanding::Foreign)
         };
         if id.is_some_and(|id| !fits(id)) {
             // As for every request that acts on a call (AC-52): no answer, and the call goes on.

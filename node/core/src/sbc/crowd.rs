@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::gate::source_weight;
-use crate::call::{Services, Timer, server_key};
+use crate::call::{Services, TimerUser, server_key};
 use crate::ids::{LocalId, PacketKey};
 use crate::io::{Counter, Limit, Path, ReturnPath};
 use crate::policy::{ClusterConfig, FairQueue, Prefix};
@@ -165,7 +165,7 @@ impl Crowds {
             cx.reject_stateless(shed.back, &shed.message, 503);
         }
         if !std::mem::replace(&mut self.looking, true) {
-            cx.start_timer(LOOK_EVERY, Timer::Crowd);
+            cx.start_timer(LOOK_EVERY, TimerUser::Crowd);
         }
         false
     }
@@ -176,7 +176,7 @@ impl Crowds {
         let due = self.due(cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.limits.max_emergency_calls));
         self.looking = !self.waiting.is_empty();
         if self.looking {
-            cx.start_timer(LOOK_EVERY, Timer::Crowd);
+            cx.start_timer(LOOK_EVERY, TimerUser::Crowd);
         }
         let mut begin = Vec::new();
         for (packet_key, waiting, begins) in due {

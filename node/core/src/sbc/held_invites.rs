@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::call::{Services, Timer};
+use crate::call::{Services, TimerUser};
 use crate::ids::PacketKey;
 use crate::io::{Counter, MisrouteAction, Path, ReturnPath};
 use crate::sip::Message;
@@ -68,7 +68,7 @@ impl HeldInvites {
         }
         cx.count(Counter::Misrouted("INVITE", MisrouteAction::Hold));
         let id = cx.serial();
-        cx.start_timer(LOOK_EVERY, Timer::HeldInvite(id));
+        cx.start_timer(LOOK_EVERY, TimerUser::HeldInvite(id));
         let (arrived, admitted) = (cx.arrived, waited.admitted);
         self.held.insert(id, HeldInvite { packet_key, path, back, message: message.clone(), arrived, until, admitted });
         true

@@ -3,7 +3,7 @@
 use super::calls::Calls;
 use super::gate::{KNOWN_EXTENSIONS, RateLimits};
 use super::memory::Recent;
-use crate::call::{ALLOW, CLAIM_FIELD, Services, Told, fill_via, finish_response};
+use crate::call::{ALLOW, CLAIM_FIELD, InquiryAnswer, Services, fill_via, finish_response};
 use crate::ctx::{AGENT, bracketed};
 use crate::ids::PacketKey;
 use crate::io::{ClaimStage, Counter, ReturnPath};
@@ -19,11 +19,11 @@ fn told_to_member(
 ) -> Vec<(&'static str, String)> {
     let call = Services::asked_about(request).map(|(key, packet_key)| {
         let told = match calls.what_it_has(cx, &key) {
-            Some((_, stage)) => Told::Has(stage),
-            None if tombstones.contains(cx.now.mono, &packet_key) => Told::Cancelled,
+            Some((_, stage)) => InquiryAnswer::Has(stage),
+            None if tombstones.contains(cx.now.mono, &packet_key) => InquiryAnswer::Cancelled,
             // A copy of what has failed rings nobody either.
-            None if calls.has_failed_here(cx, &key, &packet_key) => Told::Has(ClaimStage::Answered),
-            None => Told::Nothing,
+            None if calls.has_failed_here(cx, &key, &packet_key) => InquiryAnswer::Has(ClaimStage::Answered),
+            None => InquiryAnswer::Nothing,
         };
         (CLAIM_FIELD, cx.seal_told(request, told))
     });

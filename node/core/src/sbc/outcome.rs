@@ -1,7 +1,7 @@
 //! What came of a request or a question, to whoever began it: a response, silence, the end of its transaction, the answer of the DNS.
 
 use super::Sbc;
-use crate::call::{ClaimEvent, Told};
+use crate::call::{ClaimEvent, InquiryAnswer};
 use crate::crossing::Loss;
 use crate::ids::{LocalId, ResolveId};
 use crate::io::{ResolveError, ReturnPath, SendFailure, Target};
@@ -39,9 +39,9 @@ impl Sbc {
         let Some(told) = self.cx.open_told(&inquiry, response) else { return };
         self.cx.inquiries.on_heard(inquiry.node);
         match told {
-            Told::Has(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage),
-            Told::Cancelled => self.on_cancelled_elsewhere(&inquiry.key, inquiry.packet_key),
-            Told::Nothing => {
+            InquiryAnswer::Has(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage),
+            InquiryAnswer::Cancelled => self.on_cancelled_elsewhere(&inquiry.key, inquiry.packet_key),
+            InquiryAnswer::Nothing => {
                 if let Some(id) = self.calls.of_claim(&inquiry.key) {
                     self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::PeerHasNot(inquiry.node)));
                 }

@@ -90,13 +90,13 @@ impl Sbc {
         let standing = self.calls.source_standing(&self.cx, id, side, back.path.remote.ip(), message);
         match standing {
             _ if !known => {}
-            Standing::Known => {}
-            Standing::Doubtful if self.doubted.open(id, side) => {
+            SourceStanding::Known => {}
+            SourceStanding::Doubtful if self.doubted.open(id, side) => {
                 return self.with_call(id, |call, cx| call.doubt(cx, side, back, message));
             }
             // One that has moved repeats it.
-            Standing::Doubtful => return self.cx.count(Counter::Dropped(DropReason::Source)),
-            Standing::Foreign => {
+            SourceStanding::Doubtful => return self.cx.count(Counter::Dropped(DropReason::Source)),
+            SourceStanding::Foreign => {
                 // No answer: to the far end a lost packet, to a forger no news. The call lives (AC-52).
                 self.cx.count(Counter::Dropped(DropReason::Source));
                 return;

@@ -28,11 +28,11 @@ pub(super) fn relay(cx: &mut Services, to: NodeId, path: Path, ingress: Option<N
 
 /// Requests that were redirected once.
 #[derive(Debug, Default)]
-pub(super) struct Redirects {
+pub(super) struct RedirectedOnce {
     recent: Recent<[u8; 16]>,
 }
 
-impl Redirects {
+impl RedirectedOnce {
     /// 302 to the owner, where the trunk wants that and the request was not redirected before (AC-15). False: relay it.
     pub(super) fn redirect(
         &mut self,

@@ -32,7 +32,7 @@ pub enum Urgency {
 impl Sbc {
     /// How urgent a message is, and how many sources its source is worth.
     pub fn urgency(&self, path: &Path, payload: &[u8]) -> (Urgency, u32) {
-        let known = Known { cx: &self.cx, calls: &self.calls };
+        let known = CallLookup { cx: &self.cx, calls: &self.calls };
         let look = first_look(payload);
         let emergency = match look {
             Look::Response(branch) => known.dialled_emergency(branch),
@@ -54,12 +54,12 @@ impl Sbc {
 }
 
 /// What is known of the call that a message is about.
-struct Known<'a> {
+struct CallLookup<'a> {
     cx: &'a Services,
     calls: &'a Calls,
 }
 
-impl Known<'_> {
+impl CallLookup<'_> {
     /// True for the branch of a request that an emergency call has sent.
     fn dialled_emergency(&self, branch: &str) -> bool {
         let tx = self.cx.tx.find_client(branch, true).or_else(|| self.cx.tx.find_client(branch, false));

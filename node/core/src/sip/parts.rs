@@ -44,14 +44,14 @@ impl Leaf {
 /// The bodies in a body, in their order; a multipart that cannot be taken apart has none. An encoding that we do not read, or that is not
 /// what it says, hides the body that has it.
 pub fn leaves(content_type: &str, body: Bytes) -> Vec<Leaf> {
-    let mut found = Found::default();
+    let mut found = FoundParts::default();
     collect(content_type, body, false, &[], &mut found);
     found.leaves
 }
 
 /// All bodies of that type, and whether there is, or seems to be, another that cannot be read.
 pub fn all(content_type: &str, body: Bytes, wanted: &str) -> (Vec<Leaf>, bool) {
-    let mut found = Found::default();
+    let mut found = FoundParts::default();
     collect(content_type, body, false, &[], &mut found);
     let hides = |(content_type, content): &(String, Bytes)| {
         let multipart = multipart::is_multipart(content_type);
@@ -68,7 +68,7 @@ fn mentions(content: &[u8], wanted: &str) -> bool {
 
 /// What was found in a body.
 #[derive(Default)]
-struct Found {
+struct FoundParts {
     leaves: Vec<Leaf>,
     /// What cannot be read: its Content-Type, its octets.
     hidden: Vec<(String, Bytes)>,
@@ -79,7 +79,7 @@ pub fn find(content_type: &str, body: Bytes, wanted: &str) -> Option<Leaf> {
     leaves(content_type, body).into_iter().find(|leaf| leaf.is(wanted))
 }
 
-fn collect(content_type: &str, content: Bytes, base64: bool, within: &[(Multipart, usize)], found: &mut Found) {
+fn collect(content_type: &str, content: Bytes, base64: bool, within: &[(Multipart, usize)], found: &mut FoundParts) {
     if found.leaves.len() >= MAX_LEAVES {
         if found.hidden.len() < MAX_LEAVES {
             found.hidden.push((content_type.to_owned(), content));

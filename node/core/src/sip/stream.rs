@@ -110,8 +110,8 @@ impl StreamFramer {
                 return Some(frame);
             }
             match self.find_message_len() {
-                Ok(Some(Found { head, body: Body::Within(body) })) => self.message_len = Some(head + body),
-                Ok(Some(Found { head, body: Body::Beyond(body) })) => return Some(self.head_only(head, body)),
+                Ok(Some(FoundHead { head, body: Body::Within(body) })) => self.message_len = Some(head + body),
+                Ok(Some(FoundHead { head, body: Body::Beyond(body) })) => return Some(self.head_only(head, body)),
                 Ok(None) => {}
                 Err(error) => return Some(self.fail(error)),
             }
@@ -153,7 +153,7 @@ impl StreamFramer {
         Frame::Message(message)
     }
 
-    fn find_message_len(&mut self) -> Result<Option<Found>, FrameError> {
+    fn find_message_len(&mut self) -> Result<Option<FoundHead>, FrameError> {
         let window = &self.buffer[..self.buffer.len().min(MAX_HEAD)];
         let from = self.searched.min(window.len());
         let Some(offset) = memchr::memmem::find(&window[from..], b"\r\n\r\n") else {
@@ -174,7 +174,7 @@ impl StreamFramer {
             (Ok(None), _) => return Err(frame_error(head, scanned.fault.unwrap_or(ParseErrorKind::ContentLength))),
             (Err(kind), _) => return Err(frame_error(head, kind)),
         };
-        Ok(Some(Found { head: head_len, body }))
+        Ok(Some(FoundHead { head: head_len, body }))
     }
 
     fn consume(&mut self, length: usize) {
@@ -191,7 +191,7 @@ impl StreamFramer {
 }
 
 /// A head that was found, by its length, and its body.
-struct Found {
+struct FoundHead {
     head: usize,
     body: Body,
 }

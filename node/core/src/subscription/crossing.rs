@@ -3,7 +3,7 @@
 use super::state::{NotifyState, ends_usage, granted, told};
 use super::{Subscription, Subscriptions};
 use crate::call::{
-    Answer, Failed, MaxForwardsError, Services, copy_through, finish_response, map_event_id, next_max_forwards, server_key,
+    Failed, MaxForwardsError, ResponseKind, Services, copy_through, finish_response, map_event_id, next_max_forwards, server_key,
     strip_our_credentials, upstream,
 };
 use crate::crossing::{Asked, Crossing, Loss, Origin};
@@ -11,7 +11,7 @@ use crate::ctx::AGENT;
 use crate::dialog::{MAX_ROUTES, PairId, named_addresses};
 use crate::ids::{LocalId, ResolveId};
 use crate::io::{Counter, DropReason, ResolveError, ReturnPath, Side, SubscriptionOutcome, Target};
-use crate::policy::{Standing, standing};
+use crate::policy::{SourceStanding, standing};
 use crate::sip::{HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction, ServerTxId, ServerUser};
 
@@ -83,12 +83,12 @@ impl Subscriptions {
         }
         let named = named_addresses(&end.dialog.remote_target, end.dialog.route_set.first().map(|route| &**route));
         let from = standing(cx.config.trunk(&end.trunk), end.path.remote.ip(), &named, back.path.remote.ip());
-        if fits && from == Standing::Foreign {
+        if fits && from == SourceStanding::Foreign {
             // As within a call (AC-52).
             cx.count(Counter::Dropped(DropReason::Source));
             return false;
         }
-        if !fits || message.method() == &Method::Cancel || from == Standing::Doubtful {
+        if !fits || message.method() == &Method::Cancel || from == SourceStanding::Doubtful {
             // RFC 6665 §4.4.1: a further notifier of a SUBSCRIBE that forked is told so too. A far end that has moved to where anybody may be
             // subscribes anew (§4.1.2.2): soft state is not worth the question that a call is.
             cx.reject_stateless(back, message, 481);
@@ -183,9 +183,9 @@ impl Subscriptions {
     ) {
         let Some(subscription) = self.open.get_mut(&id) else { return };
         match subscription.courier(id).on_response(cx, tx, action, response) {
-            Answer::None | Answer::Provisional => {}
-            Answer::Failed(failed) => self.on_failed(cx, id, Some(failed)),
-            Answer::Final => self.answer(cx, id, number, tx, response),
+            ResponseKind::None | ResponseKind::Provisional => {}
+            ResponseKind::Failed(failed) => self.on_failed(cx, id, Some(failed)),
+            ResponseKind::Final => self.answer(cx, id, number, tx, response),
         }
     }
 

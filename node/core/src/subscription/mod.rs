@@ -18,8 +18,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::call::{
-    Authenticated, Courier, Dialogs, End, Known, Lines, Owner, Refer, Services, Timer, Usage, asks_for_sips, is_sips,
-    keep_alive_after,
+    Authenticated, Courier, Dialogs, End, KnownChallenges, Lines, Owner, Refer, Services, TimerUser, Usage, asks_for_sips,
+    is_sips, keep_alive_after,
 };
 use crate::crossing::Crossings;
 use crate::dialog::{Dialog, without_tag};
@@ -164,7 +164,7 @@ impl Subscriptions {
         let realm = back.path.role.realm();
         let secure = asks_for_sips(request);
         let (path, ingress) = (back.path, back.ingress);
-        let (trunk, known) = (trunk.into(), Known::default());
+        let (trunk, known) = (trunk.into(), KnownChallenges::default());
         let caller = End { realm, trunk, dialog, path, ingress, secure, tls_name: None, token: own, known };
         // Until it is dialled.
         let nowhere = cx.path_to(realm, Transport::Udp, ([0, 0, 0, 0], 0).into());
@@ -178,7 +178,7 @@ impl Subscriptions {
             secure: false,
             tls_name: None,
             token: other,
-            known: Known::default(),
+            known: KnownChallenges::default(),
         };
         let subscription = Subscription {
             source: back.path.remote.ip(),
@@ -222,7 +222,7 @@ impl Subscriptions {
         };
         let token = subscription.callee.token.clone();
         let (realm, secure) = (path.role.realm(), is_sips(&dialog.remote_target));
-        let (trunk, known) = (trunk.into(), Known::default());
+        let (trunk, known) = (trunk.into(), KnownChallenges::default());
         subscription.callee = End { realm, trunk, dialog, path, ingress: None, secure, tls_name, token, known };
         draft.push(HeaderId::Contact, subscription.callee.contact(cx));
     }
@@ -285,7 +285,7 @@ impl Subscriptions {
 
     fn await_keep_alive(&self, cx: &mut Services, id: LocalId) {
         if self.open.get(&id).is_some_and(|s| !s.ended && s.ends().any(|end| end.far().is_behind_nat())) {
-            cx.start_timer(keep_alive_after(cx), Timer::SubscriptionKeepAlive(id));
+            cx.start_timer(keep_alive_after(cx), TimerUser::SubscriptionKeepAlive(id));
         }
     }
 
@@ -307,7 +307,7 @@ impl Subscriptions {
     fn arm(&mut self, cx: &mut Services, id: LocalId, after: Duration) {
         let Some(subscription) = self.open.get_mut(&id).filter(|s| !s.ended) else { return };
         cx.stop_timer(&mut subscription.timer);
-        subscription.timer = Some(cx.start_timer(after, Timer::Subscription(id)));
+        subscription.timer = Some(cx.start_timer(after, TimerUser::Subscription(id)));
     }
 
     /// Nobody refreshed it in its time.
@@ -362,7 +362,7 @@ mod tests {
             secure: false,
             tls_name: None,
             token: "".into(),
-            known: Known::default(),
+            known: KnownChallenges::default(),
         };
         Subscription {
             source,

@@ -96,7 +96,7 @@ pub enum Large {
 
 /// What comes next.
 #[derive(Clone, Debug)]
-pub enum Next {
+pub enum NextTarget {
     /// This one.
     Try(Candidate),
     /// Its name is to be looked up: [`TargetSet::asked`].
@@ -151,20 +151,20 @@ impl TargetSet {
     }
 
     /// What comes next. `defers`: it failed lately, and is to be tried after all others.
-    pub fn next(&mut self, mut defers: impl FnMut(&Candidate) -> bool) -> Next {
+    pub fn next(&mut self, mut defers: impl FnMut(&Candidate) -> bool) -> NextTarget {
         while self.tried.len() < self.limit {
             match self.candidates.pop_front() {
                 Some(candidate) if defers(&candidate) => self.deferred.push_back(candidate),
-                Some(candidate) => return Next::Try(candidate),
-                None if self.asking.is_some() => return Next::Wait,
+                Some(candidate) => return NextTarget::Try(candidate),
+                None if self.asking.is_some() => return NextTarget::Wait,
                 None => match self.look_ahead() {
-                    Some(hop) => return Next::LookUp(hop),
+                    Some(hop) => return NextTarget::LookUp(hop),
                     None if !self.candidates.is_empty() => {}
-                    None => return self.deferred.pop_front().map_or(Next::Exhausted, Next::Try),
+                    None => return self.deferred.pop_front().map_or(NextTarget::Exhausted, NextTarget::Try),
                 },
             }
         }
-        Next::Exhausted
+        NextTarget::Exhausted
     }
 
     /// The name that can be looked up now, before its turn has come. `None`: none is to be, or not yet.

@@ -24,17 +24,17 @@ fn set(limit: usize, hops: &[&str]) -> TargetSet {
 /// What comes next, tried where it is a target: `u1` UDP to 192.0.2.1, `t1` TCP, `?name`, `wait`, `end`. Those named in `bad` failed lately.
 fn step(set: &mut TargetSet, bad: &[Target]) -> String {
     match set.next(|c| bad.contains(&c.target)) {
-        Next::Try(candidate) => {
+        NextTarget::Try(candidate) => {
             set.on_tried(candidate.target.clone());
             name(&candidate.target)
         }
-        Next::LookUp(hop) => {
+        NextTarget::LookUp(hop) => {
             let question = format!("?{}", hop.host.host);
             set.asked(ResolveId(1), hop);
             question
         }
-        Next::Wait => "wait".into(),
-        Next::Exhausted => "end".into(),
+        NextTarget::Wait => "wait".into(),
+        NextTarget::Exhausted => "end".into(),
     }
 }
 
@@ -115,7 +115,7 @@ fn large_requests_go_by_tcp_first() {
     let large = |choice, bad: &[Target]| {
         let mut set = TargetSet::new(16);
         set.push(hop("192.0.2.1", choice));
-        let Next::Try(candidate) = set.next(|_| false) else { panic!("it is an address") };
+        let NextTarget::Try(candidate) = set.next(|_| false) else { panic!("it is an address") };
         let by_tcp = set.by_tcp(&candidate, |c| bad.contains(&c.target));
         (set, by_tcp)
     };
@@ -124,7 +124,7 @@ fn large_requests_go_by_tcp_first() {
     assert_eq!(by_tcp.target, tcp(1));
     assert!(set.by_tcp(&by_tcp, |_| false).is_none(), "once");
     set.on_tried(by_tcp.target);
-    let Next::Try(udp_after) = set.next(|_| false) else { panic!("UDP, should TCP fail") };
+    let NextTarget::Try(udp_after) = set.next(|_| false) else { panic!("UDP, should TCP fail") };
     assert_eq!((&udp_after.target, udp_after.large), (&udp(1), Large::AfterTcp));
     assert!(set.by_tcp(&udp_after, |_| false).is_none(), "never in circles");
 

@@ -33,53 +33,53 @@ pub enum ResponseAction {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Machine {
+enum ClientMachine {
     Invite(invite_client::State),
     NonInvite(non_invite_client::State),
 }
 
 /// What happens to a client transaction of either kind.
 #[derive(Clone, Copy, Debug)]
-enum Event {
+enum ClientEvent {
     Response(u16),
     Timer(Timer),
     TransportError,
 }
 
-impl Machine {
-    fn start(invite: bool, reliable: bool) -> (Machine, Actions) {
+impl ClientMachine {
+    fn start(invite: bool, reliable: bool) -> (ClientMachine, Actions) {
         if invite {
             let (state, actions) = invite_client::start(reliable);
-            (Machine::Invite(state), actions)
+            (ClientMachine::Invite(state), actions)
         } else {
             let (state, actions) = non_invite_client::start(reliable);
-            (Machine::NonInvite(state), actions)
+            (ClientMachine::NonInvite(state), actions)
         }
     }
 
-    fn on(&mut self, event: Event, reliable: bool) -> Actions {
+    fn on(&mut self, event: ClientEvent, reliable: bool) -> Actions {
         match self {
-            Machine::Invite(state) => {
+            ClientMachine::Invite(state) => {
                 use invite_client::Event as E;
                 let event = match event {
-                    Event::Response(..200) => Some(E::Provisional),
-                    Event::Response(200..300) => Some(E::Success),
-                    Event::Response(300..) => Some(E::Failure),
-                    Event::Timer(timer) => E::of_timer(timer),
-                    Event::TransportError => Some(E::TransportError),
+                    ClientEvent::Response(..200) => Some(E::Provisional),
+                    ClientEvent::Response(200..300) => Some(E::Success),
+                    ClientEvent::Response(300..) => Some(E::Failure),
+                    ClientEvent::Timer(timer) => E::of_timer(timer),
+                    ClientEvent::TransportError => Some(E::TransportError),
                 };
                 let Some(event) = event else { return Actions::NONE };
                 let (next, actions) = invite_client::on(*state, event, reliable);
                 *state = next;
                 actions
             }
-            Machine::NonInvite(state) => {
+            ClientMachine::NonInvite(state) => {
                 use non_invite_client::Event as E;
                 let event = match event {
-                    Event::Response(..200) => Some(E::Provisional),
-                    Event::Response(200..) => Some(E::Final),
-                    Event::Timer(timer) => E::of_timer(timer),
-                    Event::TransportError => Some(E::TransportError),
+                    ClientEvent::Response(..200) => Some(E::Provisional),
+                    ClientEvent::Response(200..) => Some(E::Final),
+                    ClientEvent::Timer(timer) => E::of_timer(timer),
+                    ClientEvent::TransportError => Some(E::TransportError),
                 };
                 let Some(event) = event else { return Actions::NONE };
                 let (next, actions) = non_invite_client::on(*state, event, reliable);
@@ -90,13 +90,16 @@ impl Machine {
     }
 
     fn is_invite(self) -> bool {
-        matches!(self, Machine::Invite(_))
+        matches!(self, ClientMachine::Invite(_))
     }
 
     /// False where the stored request is not needed any more.
     fn may_repeat(self) -> bool {
         use non_invite_client::State::{Proceeding, Trying};
-        matches!(self, Machine::Invite(invite_client::State::Calling { .. }) | Machine::NonInvite(Trying { .. } | Proceeding))
+        matches!(
+            self,
+            ClientMachine::Invite(invite_client::State::Calling { .. }) | ClientMachine::NonInvite(Trying { .. } | Proceeding)
+        )
     }
 }
 
@@ -104,7 +107,7 @@ impl Machine {
 struct ClientTx {
     user: ClientUser,
     branch: Arc<str>,
-    machine: Machine,
+    machine: ClientMachine,
     way: ReturnPath,
     tls_name: Option<Box<str>>,
     /// Empty once it will not be repeated.
@@ -195,7 +198,7 @@ impl ClientTable {
         let id = ClientTxId(shared.next_serial());
         let branch: Arc<str> = branch.into();
         *self.by_branch.entry(branch.clone()).or_default().slot(invite) = Some(id);
-        let (machine, actions) = Machine::start(invite, way.path.transport.is_reliable());
+        let (machine, actions) = ClientMachine::start(invite, way.path.transport.is_reliable());
         let timers = TxTimers::default();
         let tx = ClientTx { user, branch, machine, way, tls_name, request: payload, ack: None, sends: 0, timers };
         self.by_id.insert(id, tx);
@@ -205,7 +208,7 @@ impl ClientTable {
 
     pub(super) fn on_response(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId, status: u16) -> ResponseAction {
         let Some(tx) = self.by_id.get_mut(&id) else { return ResponseAction::Absorb };
-        let actions = tx.machine.on(Event::Response(status), tx.reliable());
+        let actions = tx.machine.on(ClientEvent::Response(status), tx.reliable());
         let first_failure = tx.machine.is_invite() && status >= 300;
         match self.run(shared, now, id, actions, SendFailure::Refused) {
             true if first_failure => ResponseAction::NeedAck,
@@ -216,14 +219,14 @@ impl ClientTable {
 
     pub(super) fn set_ack(&mut self, shared: &mut Shared, id: ClientTxId, ack: Bytes) {
         let Some(tx) = self.by_id.get_mut(&id) else { return };
-        if matches!(tx.machine, Machine::Invite(invite_client::State::Completed)) {
+        if matches!(tx.machine, ClientMachine::Invite(invite_client::State::Completed)) {
             tx.ack = Some(ack.clone());
             tx.send(shared, id, ack);
         }
     }
 
     pub(super) fn on_timer(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId, timer: Timer) {
-        self.drive(shared, now, id, Event::Timer(timer), SendFailure::Refused);
+        self.drive(shared, now, id, ClientEvent::Timer(timer), SendFailure::Refused);
     }
 
     /// `from`: the node that could not send it; `None`: this one.
@@ -247,7 +250,7 @@ impl ClientTable {
         if reason == SendFailure::Congested && self.by_id.get(&id).is_some_and(|tx| !tx.reliable()) {
             return;
         }
-        self.drive(shared, now, id, Event::TransportError, reason);
+        self.drive(shared, now, id, ClientEvent::TransportError, reason);
     }
 
     pub(super) fn on_node_gone(&mut self, shared: &mut Shared, now: Instant, node: NodeId) {
@@ -256,7 +259,7 @@ impl ClientTable {
         // In the order of their beginning, whatever the map's is.
         gone.sort_unstable();
         for id in gone {
-            self.drive(shared, now, id, Event::TransportError, SendFailure::Refused);
+            self.drive(shared, now, id, ClientEvent::TransportError, SendFailure::Refused);
         }
     }
 
@@ -269,7 +272,7 @@ impl ClientTable {
 
     pub(super) fn resume_retransmitting(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId) {
         if let Some(tx) = self.by_id.get_mut(&id)
-            && matches!(tx.machine, Machine::Invite(invite_client::State::Calling { .. }))
+            && matches!(tx.machine, ClientMachine::Invite(invite_client::State::Calling { .. }))
             && !tx.reliable()
         {
             tx.timers.start(shared, TxId::Client(id), Timer::A, now, T1);
@@ -289,7 +292,7 @@ impl ClientTable {
         shared.event(TxEvent::ClientTerminated(id));
     }
 
-    fn drive(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId, event: Event, reason: SendFailure) {
+    fn drive(&mut self, shared: &mut Shared, now: Instant, id: ClientTxId, event: ClientEvent, reason: SendFailure) {
         let Some(tx) = self.by_id.get_mut(&id) else { return };
         let actions = tx.machine.on(event, tx.reliable());
         self.run(shared, now, id, actions, reason);

@@ -29,42 +29,42 @@ pub struct ServerKey {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Machine {
+enum ServerMachine {
     Invite(invite_server::State),
     NonInvite(non_invite_server::State),
 }
 
 /// What happens to a server transaction of either kind.
 #[derive(Clone, Copy, Debug)]
-enum Event {
+enum ServerEvent {
     Request,
     Ack,
     Respond(u16),
     Timer(Timer),
 }
 
-impl Machine {
-    fn start(invite: bool) -> (Machine, Actions) {
+impl ServerMachine {
+    fn start(invite: bool) -> (ServerMachine, Actions) {
         if invite {
             let (state, actions) = invite_server::start();
-            (Machine::Invite(state), actions)
+            (ServerMachine::Invite(state), actions)
         } else {
             let (state, actions) = non_invite_server::start();
-            (Machine::NonInvite(state), actions)
+            (ServerMachine::NonInvite(state), actions)
         }
     }
 
-    fn on(&mut self, event: Event, reliable: bool) -> Actions {
+    fn on(&mut self, event: ServerEvent, reliable: bool) -> Actions {
         match self {
-            Machine::Invite(state) => {
+            ServerMachine::Invite(state) => {
                 use invite_server::Event as E;
                 let event = match event {
-                    Event::Request => E::Request,
-                    Event::Ack => E::Ack,
-                    Event::Respond(..200) => E::Provisional,
-                    Event::Respond(200..300) => E::Success,
-                    Event::Respond(300..) => E::Failure,
-                    Event::Timer(timer) => match E::of_timer(timer) {
+                    ServerEvent::Request => E::Request,
+                    ServerEvent::Ack => E::Ack,
+                    ServerEvent::Respond(..200) => E::Provisional,
+                    ServerEvent::Respond(200..300) => E::Success,
+                    ServerEvent::Respond(300..) => E::Failure,
+                    ServerEvent::Timer(timer) => match E::of_timer(timer) {
                         Some(event) => event,
                         None => return Actions::NONE,
                     },
@@ -73,14 +73,14 @@ impl Machine {
                 *state = next;
                 actions
             }
-            Machine::NonInvite(state) => {
+            ServerMachine::NonInvite(state) => {
                 use non_invite_server::Event as E;
                 let event = match event {
-                    Event::Request => Some(E::Request),
-                    Event::Ack => None,
-                    Event::Respond(..200) => Some(E::Provisional),
-                    Event::Respond(200..) => Some(E::Final),
-                    Event::Timer(timer) => E::of_timer(timer),
+                    ServerEvent::Request => Some(E::Request),
+                    ServerEvent::Ack => None,
+                    ServerEvent::Respond(..200) => Some(E::Provisional),
+                    ServerEvent::Respond(200..) => Some(E::Final),
+                    ServerEvent::Timer(timer) => E::of_timer(timer),
                 };
                 let Some(event) = event else { return Actions::NONE };
                 let (next, actions) = non_invite_server::on(*state, event, reliable);
@@ -92,7 +92,7 @@ impl Machine {
 
     /// False where the stored response is not needed any more.
     fn may_repeat(self) -> bool {
-        !matches!(self, Machine::Invite(invite_server::State::Accepted | invite_server::State::Confirmed))
+        !matches!(self, ServerMachine::Invite(invite_server::State::Accepted | invite_server::State::Confirmed))
     }
 }
 
@@ -100,7 +100,7 @@ impl Machine {
 struct ServerTx {
     user: ServerUser,
     key: Arc<ServerKey>,
-    machine: Machine,
+    machine: ServerMachine,
     back: ReturnPath,
     reliable: bool,
     created: Instant,
@@ -154,7 +154,7 @@ impl ServerTable {
         }
         let id = ServerTxId(shared.next_serial());
         let key = Arc::new(key);
-        let (machine, actions) = Machine::start(invite);
+        let (machine, actions) = ServerMachine::start(invite);
         self.by_key.insert(key.clone(), id);
         let tx = ServerTx {
             user,
@@ -179,29 +179,36 @@ impl ServerTable {
         if tx.back.is_like(&copy) {
             tx.back = copy;
         }
-        let actions = tx.machine.on(Event::Request, tx.reliable);
+        let actions = tx.machine.on(ServerEvent::Request, tx.reliable);
         self.run(shared, now, id, actions, None, copy);
     }
 
     pub(super) fn on_ack(&mut self, shared: &mut Shared, now: Instant, id: ServerTxId) -> bool {
-        self.drive(shared, now, id, Event::Ack, None)
+        self.drive(shared, now, id, ServerEvent::Ack, None)
     }
 
     pub(super) fn on_timer(&mut self, shared: &mut Shared, now: Instant, id: ServerTxId, timer: Timer) {
-        self.drive(shared, now, id, Event::Timer(timer), None);
+        self.drive(shared, now, id, ServerEvent::Timer(timer), None);
     }
 
     pub(super) fn respond(&mut self, shared: &mut Shared, now: Instant, id: ServerTxId, status: u16, payload: Bytes) {
         let Some(tx) = self.by_id.get(&id) else { return };
-        let non_invite = matches!(tx.machine, Machine::NonInvite(_));
+        let non_invite = matches!(tx.machine, ServerMachine::NonInvite(_));
         if non_invite && !non_invite_server::permitted(status, now.since(tx.created), tx.reliable) {
             return;
         }
-        self.drive(shared, now, id, Event::Respond(status), Some((status, payload)));
+        self.drive(shared, now, id, ServerEvent::Respond(status), Some((status, payload)));
     }
 
     /// One step with the way back that the transaction has. True: the message is for the TU.
-    fn drive(&mut self, shared: &mut Shared, now: Instant, id: ServerTxId, event: Event, response: Option<(u16, Bytes)>) -> bool {
+    fn drive(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        id: ServerTxId,
+        event: ServerEvent,
+        response: Option<(u16, Bytes)>,
+    ) -> bool {
         let Some(tx) = self.by_id.get_mut(&id) else { return false };
         let actions = tx.machine.on(event, tx.reliable);
         let back = tx.back;

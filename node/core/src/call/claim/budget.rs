@@ -2,7 +2,7 @@
 
 use super::CallClaim;
 use crate::call::services::Services;
-use crate::call::timer::{CallTimer, Timer};
+use crate::call::timer::{CallTimer, TimerUser};
 use crate::ids::{LocalId, PacketKey};
 use crate::timer::TimerId;
 
@@ -48,7 +48,7 @@ impl Budget {
     /// The peers are asked a little later.
     pub(in crate::call) fn ask_later(&self, cx: &mut Services) {
         let wait = cx.config.settings.claim_budget / ASK_AFTER;
-        cx.start_timer(wait, Timer::Call(self.call, CallTimer::AskPeers));
+        cx.start_timer(wait, TimerUser::Call(self.call, CallTimer::AskPeers));
     }
 
     /// It is spent.
@@ -63,7 +63,7 @@ impl Budget {
 
     fn start(&mut self, cx: &mut Services) {
         let budget = cx.config.settings.claim_budget;
-        self.timer = Some(cx.start_timer(budget, Timer::Call(self.call, CallTimer::ClaimBudget)));
+        self.timer = Some(cx.start_timer(budget, TimerUser::Call(self.call, CallTimer::ClaimBudget)));
     }
 
     /// Asks the peers that only SIP may reach. Each question may get lost: there are some within the budget.

@@ -7,11 +7,11 @@ mod terms;
 
 use std::time::Duration;
 
-use terms::{MAX_SE, Said};
+use terms::{MAX_SE, SessionTimerFields};
 pub use terms::{MIN_SE, asks_too_little};
 
 use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use crate::ids::{CallUid, LocalId};
 use crate::io::Side;
 use crate::sip::{Draft, HeaderId, Message, Method};
@@ -105,12 +105,12 @@ impl SessionTimer {
     }
 
     /// What a far end's message tells about what it can.
-    fn note_abilities(&mut self, message: &Message) -> Said {
+    fn note_abilities(&mut self, message: &Message) -> SessionTimerFields {
         let mut allow = message.values(HeaderId::Allow).peekable();
         if allow.peek().is_some() {
             self.update = allow.any(|method| method.trim() == "UPDATE");
         }
-        let said = Said::of(message);
+        let said = SessionTimerFields::of(message);
         self.known |= said.known;
         self.min = self.min.max(said.min);
         said
@@ -173,7 +173,7 @@ impl SessionTimer {
 
     /// It is due after that time.
     pub(super) fn wait(&mut self, cx: &mut Services, after: Duration) {
-        let next = cx.start_timer(after, Timer::Call(self.call, CallTimer::Session(self.side)));
+        let next = cx.start_timer(after, TimerUser::Call(self.call, CallTimer::Session(self.side)));
         let mut old = self.timer.replace(next);
         cx.stop_timer(&mut old);
     }
@@ -197,7 +197,7 @@ impl SessionTimer {
 
     /// A 422 of the far end: the next request offers what it takes (RFC 4028 §7.3). False: nothing is changed by it.
     pub(super) fn raise(&mut self, response: &Message) -> bool {
-        let min = Said::of(response).min;
+        let min = SessionTimerFields::of(response).min;
         let raised = min > self.min.max(MIN_SE);
         self.min = self.min.max(min);
         raised

@@ -9,7 +9,7 @@ pub(super) const MAX_SE: u32 = 86_400;
 
 /// What a message says of session timers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct SessionTimerFields {
     /// Session-Expires, seconds.
     pub(super) interval: Option<u32>,
     /// Its refresher is the UAC.
@@ -22,16 +22,16 @@ pub(super) struct Said {
 
 /// What we agree to as the UAS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Agreed {
+pub(super) struct SessionTerms {
     pub(super) interval: u32,
     pub(super) uac: bool,
 }
 
-impl Said {
-    pub(super) fn of(message: &Message) -> Said {
+impl SessionTimerFields {
+    pub(super) fn of(message: &Message) -> SessionTimerFields {
         let has = |id| message.values(id).any(|tag| tag.trim().eq_ignore_ascii_case("timer"));
         let (interval, uac) = message.first(HeaderId::SessionExpires).map_or((None, None), session_expires);
-        Said {
+        SessionTimerFields {
             interval,
             uac,
             min: message.first(HeaderId::MinSe).and_then(|v| session_expires(v).0).unwrap_or(0),
@@ -40,17 +40,17 @@ impl Said {
     }
 
     /// RFC 4028 §9, table 2. `own`: the interval that we would have, 0: none.
-    pub(super) fn agree(self, own: u32) -> Option<Agreed> {
+    pub(super) fn agree(self, own: u32) -> Option<SessionTerms> {
         if own == 0 {
             return None;
         }
         let floor = self.min.max(MIN_SE);
         match (self.known, self.interval) {
             // Who asks for a refresher gets that one; else the far end that has the extension refreshes, for its NAT's sake.
-            (true, Some(asked)) => Some(Agreed { interval: asked, uac: self.uac.unwrap_or(true) }),
-            (true, None) => Some(Agreed { interval: own.max(floor), uac: false }),
+            (true, Some(asked)) => Some(SessionTerms { interval: asked, uac: self.uac.unwrap_or(true) }),
+            (true, None) => Some(SessionTerms { interval: own.max(floor), uac: false }),
             // A proxy on the way may have asked for it.
-            (false, asked) => Some(Agreed { interval: asked.unwrap_or(own).max(floor), uac: false }),
+            (false, asked) => Some(SessionTerms { interval: asked.unwrap_or(own).max(floor), uac: false }),
         }
     }
 }
@@ -73,7 +73,7 @@ fn session_expires(value: &str) -> (Option<u32>, Option<bool>) {
 
 /// True when a request asks for a shorter interval than we take: 422 with Min-SE (RFC 4028 §9).
 pub fn asks_too_little(request: &Message) -> bool {
-    let said = Said::of(request);
+    let said = SessionTimerFields::of(request);
     said.known && said.interval.is_some_and(|n| n < MIN_SE)
 }
 
@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn every_request_and_what_we_agree_to() {
-        let said = |known, interval, uac, min| Said { known, interval, uac, min };
-        let agreed = |interval, uac| Some(Agreed { interval, uac });
+        let said = |known, interval, uac, min| SessionTimerFields { known, interval, uac, min };
+        let agreed = |interval, uac| Some(SessionTerms { interval, uac });
         for (said, own, expected) in [
             (said(true, Some(600), Some(true), 0), 0, None),
             (said(true, Some(600), Some(true), 0), 1800, agreed(600, true)),

@@ -7,7 +7,7 @@ use crate::call::Services;
 use crate::dialog::named_addresses;
 use crate::ids::LocalId;
 use crate::io::Side;
-use crate::policy::{Standing, standing};
+use crate::policy::{SourceStanding, standing};
 use crate::sip::Message;
 
 impl Calls {
@@ -19,8 +19,8 @@ impl Calls {
         side: Side,
         source: IpAddr,
         request: &Message,
-    ) -> Standing {
-        let Some(call) = self.get(id) else { return Standing::Known };
+    ) -> SourceStanding {
+        let Some(call) = self.get(id) else { return SourceStanding::Known };
         let leg = call.sides.leg(side);
         let dialog = call.sides.dialog_for(side, request);
         let named = named_addresses(&dialog.remote_target, dialog.route_set.first().map(|route| &**route));

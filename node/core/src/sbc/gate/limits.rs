@@ -9,7 +9,7 @@ use crate::call::Services;
 use crate::dialog::named_addresses;
 use crate::ids::CallUid;
 use crate::io::{Counter, DropReason, Limit, ReturnPath, Side};
-use crate::policy::{Rates, SourceRates, Standing, standing};
+use crate::policy::{Rates, SourceRates, SourceStanding, standing};
 use crate::time::Instant;
 
 /// Requests a second of one source that are relayed for calls of others, or of which nothing is known yet.
@@ -177,7 +177,7 @@ fn is_known(cx: &Services, uid: CallUid, side: Side, source: IpAddr) -> bool {
     leg.is_some_and(|leg| {
         let seen = leg.path.as_ref().and_then(|path| path.remote.parse::<SocketAddr>().ok());
         let named = named_addresses(&leg.remote_target, leg.route_set.first().map(String::as_str));
-        seen.is_some_and(|seen| standing(cx.config.trunk(&leg.trunk), seen.ip(), &named, source) == Standing::Known)
+        seen.is_some_and(|seen| standing(cx.config.trunk(&leg.trunk), seen.ip(), &named, source) == SourceStanding::Known)
     })
 }
 

@@ -69,7 +69,7 @@ pub(in crate::sbc) struct Admitted {
 
 /// What having looked costs, to be settled whatever came of it.
 #[derive(Debug, Default)]
-pub(in crate::sbc) struct Due {
+pub(in crate::sbc) struct Charges {
     /// Of the limits.
     pub(in crate::sbc) taken: Option<Taken>,
     /// Of the uses of a nonce.
@@ -83,8 +83,8 @@ impl Entrance<'_> {
     }
 
     /// Whether it may begin something. `before`: it has been admitted once, and is counted against nothing again.
-    pub(in crate::sbc) fn admit(&self, before: bool) -> (Result<Admitted, Refusal>, Due) {
-        let mut due = Due::default();
+    pub(in crate::sbc) fn admit(&self, before: bool) -> (Result<Admitted, Refusal>, Charges) {
+        let mut due = Charges::default();
         let mut refused = self.pass(&ENTRY);
         if refused.is_none() && !before && !self.has_priority() {
             refused = self.pass(&LIMITS);

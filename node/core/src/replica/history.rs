@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::Compacted;
 use crate::store_pb::{Cdr, Event};
 
-/// What a journal holds.
-pub(super) trait Record {
-    /// Strictly rising in the journal.
+/// What a history holds.
+pub(super) trait Revisioned {
+    /// Strictly rising in the history.
     fn revision(&self) -> u64;
     /// About how much memory it takes: the same on every node, for records are the same.
     fn weight(&self) -> usize;
@@ -19,7 +19,7 @@ pub(super) trait Record {
     fn urgent(&self) -> bool;
 }
 
-impl Record for Event {
+impl Revisioned for Event {
     fn revision(&self) -> u64 {
         self.revision
     }
@@ -34,7 +34,7 @@ impl Record for Event {
     }
 }
 
-impl Record for Cdr {
+impl Revisioned for Cdr {
     fn revision(&self) -> u64 {
         self.revision
     }
@@ -55,7 +55,7 @@ fn parties_weight(p: Option<&crate::store_pb::CallParties>) -> usize {
     })
 }
 
-/// The limits of a journal.
+/// The limits of a history.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Records.
@@ -68,34 +68,34 @@ pub(super) struct Limits {
 
 /// The list.
 #[derive(Clone, Debug)]
-pub(super) struct Journal<T> {
+pub(super) struct History<T> {
     limits: Limits,
     records: VecDeque<Arc<T>>,
     weight: usize,
     compacted_to: u64,
 }
 
-impl<T: Record> Journal<T> {
-    pub(super) fn new(limits: Limits) -> Journal<T> {
-        Journal { limits, records: VecDeque::new(), weight: 0, compacted_to: 0 }
+impl<T: Revisioned> History<T> {
+    pub(super) fn new(limits: Limits) -> History<T> {
+        History { limits, records: VecDeque::new(), weight: 0, compacted_to: 0 }
     }
 
     /// Empty, for what comes after this revision.
-    pub(super) fn marked(limits: Limits, compacted_to: u64) -> Journal<T> {
-        Journal { compacted_to, ..Journal::new(limits) }
+    pub(super) fn marked(limits: Limits, compacted_to: u64) -> History<T> {
+        History { compacted_to, ..History::new(limits) }
     }
 
     /// From a snapshot's records; `None` when their revisions do not rise.
-    pub(super) fn restored(limits: Limits, records: Vec<T>, compacted_to: u64) -> Option<Journal<T>> {
-        let mut journal = Journal { compacted_to, ..Journal::new(limits) };
+    pub(super) fn restored(limits: Limits, records: Vec<T>, compacted_to: u64) -> Option<History<T>> {
+        let mut history = History { compacted_to, ..History::new(limits) };
         for record in records {
-            if record.revision() <= journal.last_revision() {
+            if record.revision() <= history.last_revision() {
                 return None;
             }
-            journal.weight += record.weight();
-            journal.records.push_back(Arc::new(record));
+            history.weight += record.weight();
+            history.records.push_back(Arc::new(record));
         }
-        Some(journal)
+        Some(history)
     }
 
     pub(super) fn push(&mut self, record: Arc<T>) {
