@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::call::{Authenticated, End, NextHop, Services, TimerUser, Written, recorded_dialog, recorded_way};
+use crate::call::{Authenticated, Context, End, NextHop, TimerUser, Written, recorded_dialog, recorded_way};
 use crate::crossing::{Loss, Way, Ways};
 use crate::ids::{CallUid, ProposalId};
 use crate::io::{CallOutcome, Counter, Output, ResolveError, ReturnPath, Side, Target};
@@ -64,7 +64,7 @@ struct Parting {
 
 impl Parting {
     /// The dialog of a leg as it was recorded, and its BYE. `None`: there is no dialog yet, or nothing that leads to its far end.
-    fn of(cx: &Services, side: Side, record: &LegRecord) -> Option<Parting> {
+    fn of(cx: &Context, side: Side, record: &LegRecord) -> Option<Parting> {
         let (path, ingress) = recorded_way(cx, record.path.as_ref()?, cx.local.node, false)?;
         let mut dialog = recorded_dialog(record)?;
         let mut bye = dialog.request(&Method::Bye);
@@ -93,7 +93,7 @@ impl Farewell {
 
 impl Farewells {
     /// Looks whether there are such calls, and begins with them.
-    pub(crate) fn look_for_orphans(&mut self, cx: &mut Services) {
+    pub(crate) fn look_for_orphans(&mut self, cx: &mut Context) {
         if self.ticking || !cx.view.knows_all(cx.now.mono) {
             return;
         }
@@ -104,8 +104,8 @@ impl Farewells {
     }
 
     /// Queues those that are not begun with: emergency calls first, then the oldest. False: there are none.
-    fn refill(&mut self, cx: &Services) -> bool {
-        let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn refill(&mut self, cx: &Context) -> bool {
+        let replica = cx.replica();
         if replica.level() < OWNER_LOST_LEVEL {
             return false;
         }
@@ -122,7 +122,7 @@ impl Farewells {
     }
 
     /// Time to begin with some more, and to tell the log of those that are done.
-    pub(crate) fn on_tick(&mut self, cx: &mut Services) {
+    pub(crate) fn on_tick(&mut self, cx: &mut Context) {
         self.ticking = false;
         if !cx.view.knows_all(cx.now.mono) {
             // The view that brings a lease back begins again.
@@ -142,10 +142,10 @@ impl Farewells {
         }
     }
 
-    fn tell_log(&mut self, cx: &mut Services) {
+    fn tell_log(&mut self, cx: &mut Context) {
         let now = cx.now.mono;
         let live = |uid: CallUid| {
-            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let replica = cx.replica();
             replica.call(uid).is_some_and(|entry| entry.is_live())
         };
         let mut ends = Vec::new();
@@ -164,14 +164,14 @@ impl Farewells {
             let end = store_pb::End { call: call.to_bytes().to_vec().into(), epoch, cause: Some(cause), ..Default::default() };
             let command = store_pb::Command { unix_ms: cx.now.unix.0, kind: Some(Kind::End(end)) };
             // No call of this start has that number.
-            cx.out.push_back(Output::Propose { id: ProposalId(0), command: Box::new(command) });
+            cx.output(Output::Propose { id: ProposalId(0), command: Box::new(command) });
         }
     }
 
     /// Tells the far ends of a call, but the one that has said so itself. False: it is no such call.
-    fn begin(&mut self, cx: &mut Services, uid: CallUid, from: Option<Side>) -> bool {
+    fn begin(&mut self, cx: &mut Context, uid: CallUid, from: Option<Side>) -> bool {
         let entry = {
-            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let replica = cx.replica();
             let mine = |entry: &CallEntry| {
                 entry.owner() == cx.local.node && entry.incarnation() < cx.local.incarnation && entry.is_live()
             };
@@ -199,7 +199,7 @@ impl Farewells {
     }
 
     /// Sends the BYE, now or when its next hop is known.
-    fn say_bye(&mut self, cx: &mut Services, uid: CallUid, side: Side) {
+    fn say_bye(&mut self, cx: &mut Context, uid: CallUid, side: Side) {
         let Some(farewell) = self.open.get_mut(&uid) else { return };
         let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return };
         match leg.end.far().next_hop(cx) {
@@ -215,13 +215,7 @@ impl Farewells {
     }
 
     /// The DNS answered for such a BYE.
-    pub(crate) fn on_resolved(
-        &mut self,
-        cx: &mut Services,
-        uid: CallUid,
-        side: Side,
-        result: &Result<Vec<Target>, ResolveError>,
-    ) {
+    pub(crate) fn on_resolved(&mut self, cx: &mut Context, uid: CallUid, side: Side, result: &Result<Vec<Target>, ResolveError>) {
         let Some(farewell) = self.open.get_mut(&uid) else { return };
         if let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) {
             leg.ways = leg.end.far().ways(cx, &leg.host, result);
@@ -230,7 +224,7 @@ impl Farewells {
     }
 
     /// Sends it the next way that there is.
-    fn transmit(&mut self, cx: &mut Services, uid: CallUid, side: Side) {
+    fn transmit(&mut self, cx: &mut Context, uid: CallUid, side: Side) {
         let Some(farewell) = self.open.get_mut(&uid) else { return };
         let Some(leg) = farewell.legs.iter_mut().find(|leg| leg.side == side) else { return };
         let mut draft = leg.asked.as_mut().map_or_else(|| leg.bye.clone(), |asked| asked.again(cx));
@@ -245,7 +239,7 @@ impl Farewells {
     }
 
     /// A response to such a BYE.
-    pub(crate) fn on_response(&mut self, cx: &mut Services, uid: CallUid, side: Side, tx: ClientTxId, message: &Message) {
+    pub(crate) fn on_response(&mut self, cx: &mut Context, uid: CallUid, side: Side, tx: ClientTxId, message: &Message) {
         let status = message.status().unwrap_or(0);
         if status < 200 {
             return;
@@ -268,7 +262,7 @@ impl Farewells {
     }
 
     /// Nothing comes of it by the way that it went.
-    pub(crate) fn on_lost(&mut self, cx: &mut Services, uid: CallUid, side: Side, loss: Loss) {
+    pub(crate) fn on_lost(&mut self, cx: &mut Context, uid: CallUid, side: Side, loss: Loss) {
         let Some(leg) = self.parting_mut(uid, side) else { return };
         let over_flow = leg.way.take().filter(Way::is_connection);
         if let Some(way) = over_flow.filter(|_| loss != Loss::Congested) {
@@ -284,7 +278,7 @@ impl Farewells {
 
     /// The far end of an old call hangs up by itself: it hears 200 (RFC 5407 §3.2.1, the BYEs cross), and the other one BYE. False: it is no
     /// such call.
-    pub(crate) fn on_bye(&mut self, cx: &mut Services, uid: CallUid, side: Side, back: ReturnPath, message: &Message) -> bool {
+    pub(crate) fn on_bye(&mut self, cx: &mut Context, uid: CallUid, side: Side, back: ReturnPath, message: &Message) -> bool {
         if message.method() != &Method::Bye || !is_own_past(cx, uid) {
             return false;
         }
@@ -312,13 +306,13 @@ fn is_adopted(replica: &Replica, entry: &CallEntry) -> bool {
 }
 
 /// A call of an earlier start of this node.
-fn is_own_past(cx: &Services, uid: CallUid) -> bool {
+fn is_own_past(cx: &Context, uid: CallUid) -> bool {
     uid.node == cx.local.node && uid.incarnation < cx.local.incarnation
 }
 
 /// It is within the dialog of the leg as it was recorded.
-fn fits_record(cx: &Services, uid: CallUid, side: Side, message: &Message) -> bool {
-    let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+fn fits_record(cx: &Context, uid: CallUid, side: Side, message: &Message) -> bool {
+    let replica = cx.replica();
     let entry = replica.call(uid);
     let leg = entry.and_then(|entry| if side == Side::Caller { entry.caller() } else { entry.callee() });
     leg.is_some_and(|leg| is_within(&leg.call_id, &leg.local_tag, &leg.remote_tag, message))

@@ -2,7 +2,7 @@
 //!
 //! No socket, no clock, no randomness of its own: one [`Sbc`](sbc::Sbc) value takes inputs with the time they happened at
 //! and hands out outputs. Layers, each importing only those above it:
-//! ids, time → token, sip → auth → policy, io → ctx, timer → {transaction, dialog, routing, replica, placement} → call →
+//! ids, time → token, sip → auth → policy, io → local, timer → {transaction, dialog, routing, replica, placement} → call →
 //! {farewell, neighbours, probe, subscription} → message → sbc
 //! (`tests/layering.rs` has the exact table).
 
@@ -11,12 +11,12 @@ pub mod bfd;
 pub mod bgp;
 pub mod call;
 pub mod crossing;
-pub mod ctx;
 pub mod dialog;
 mod farewell;
 pub mod health;
 pub mod ids;
 pub mod io;
+pub mod local;
 mod message;
 mod neighbours;
 pub mod placement;

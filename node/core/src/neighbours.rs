@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::call::{BRANCH_COOKIE, Services, TimerUser};
+use crate::call::{BRANCH_COOKIE, Context, TimerUser};
 use crate::ids::NodeId;
 use crate::io::{NodeState, Output, Realm, ReturnPath};
 use crate::sip::Message;
@@ -48,14 +48,14 @@ struct Question {
 
 impl Neighbours {
     /// The view is new: questions begin where there is somebody to ask.
-    pub(crate) fn plan(&mut self, cx: &mut Services) {
+    pub(crate) fn plan(&mut self, cx: &mut Context) {
         if self.timer.is_none() && !unheard(cx).is_empty() {
             self.timer = Some(cx.start_timer(EVERY, TimerUser::Neighbours));
         }
     }
 
     /// Time to ask, and to give up whoever was silent for too long.
-    pub(crate) fn on_tick(&mut self, cx: &mut Services) {
+    pub(crate) fn on_tick(&mut self, cx: &mut Context) {
         let now = cx.now.mono;
         self.timer = None;
         let late: Vec<ClientTxId> = self.asked.iter().filter(|(_, q)| now >= q.at + LIMIT).map(|(tx, _)| *tx).collect();
@@ -84,14 +84,14 @@ impl Neighbours {
             .is_some_and(|(asked, answered)| now.since(*asked) >= SILENCE && answered.is_none_or(|at| now.since(at) >= LIMIT))
     }
 
-    fn ask(&mut self, cx: &mut Services, node: NodeId, realm: Realm, to: SocketAddr) {
+    fn ask(&mut self, cx: &mut Context, node: NodeId, realm: Realm, to: SocketAddr) {
         if let Some((tx, branch)) = cx.ask_member(ClientUser::Neighbour, realm, to, None) {
             self.asked.insert(tx, Question { node, to, branch, at: cx.now.mono });
         }
     }
 
     /// A response to a question.
-    pub(crate) fn on_response(&mut self, cx: &mut Services, tx: ClientTxId, response: &Message) {
+    pub(crate) fn on_response(&mut self, cx: &mut Context, tx: ClientTxId, response: &Message) {
         let Some(question) = self.asked.remove(&tx) else { return };
         let said = response.first_named(STATE).and_then(|text| cx.key.open_state(text, &question.branch));
         if let Some((node, incarnation, bits)) = said.filter(|(node, ..)| *node == question.node) {
@@ -100,7 +100,7 @@ impl Neighbours {
             }
             // Who has a quorum, and a disk, hears over its links who is well.
             if cx.now.mono >= cx.view.lease_until || cx.view.own.disk_failed {
-                cx.out.push_back(Output::PeerSaid { node, incarnation, state: NodeState::from_bits(bits) });
+                cx.output(Output::PeerSaid { node, incarnation, state: NodeState::from_bits(bits) });
             }
         }
     }
@@ -112,14 +112,14 @@ impl Neighbours {
 }
 
 /// The peers that have to be asked, each with its addresses: those without a link.
-fn unheard(cx: &Services) -> Vec<(NodeId, [(Realm, SocketAddr); 2])> {
+fn unheard(cx: &Context) -> Vec<(NodeId, [(Realm, SocketAddr); 2])> {
     let view = &cx.view;
     let others = view.nodes.iter().filter(|n| n.id != cx.local.node && !n.alive).take(MAX_PEERS);
     others.map(|n| (n.id, cx.addresses_of(n))).collect()
 }
 
 /// True when this OPTIONS is a member's question.
-pub(crate) fn is_a_members(cx: &Services, back: &ReturnPath, request: &Message) -> bool {
+pub(crate) fn is_a_members(cx: &Context, back: &ReturnPath, request: &Message) -> bool {
     let branch = request.top_via().branch().and_then(|b| cx.key.open(b.get(BRANCH_COOKIE.len()..)?));
     let Some(token) = branch.filter(|t| t.kind == TokenKind::Branch && t.uid.node != cx.local.node) else {
         return false;
@@ -129,7 +129,7 @@ pub(crate) fn is_a_members(cx: &Services, back: &ReturnPath, request: &Message) 
 }
 
 /// The header field that tells the asking member how this node is.
-pub(crate) fn own_state(cx: &Services, request: &Message) -> (&'static str, String) {
+pub(crate) fn own_state(cx: &Context, request: &Message) -> (&'static str, String) {
     let challenge = request.top_via().branch().unwrap_or_default();
     (STATE, cx.key.seal_state(cx.local.node, cx.local.incarnation, cx.view.own.to_bits(), challenge))
 }

@@ -6,13 +6,13 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::call::{Services, TimerUser};
-use crate::ctx::{AGENT, LocalConfig, bracketed};
+use crate::call::{Context, TimerUser};
 use crate::ids::ResolveId;
 use crate::io::{
     AddressRole, Counter, Output, ProbeOutcome, Realm, ResolveError, ResolveRequest, ReturnPath, Target, TargetChange, Transport,
     TransportChoice,
 };
+use crate::local::{AGENT, LocalConfig, bracketed};
 use crate::policy::Trunk;
 use crate::routing;
 use crate::sip::{Draft, HeaderId, Message, Method};
@@ -93,7 +93,7 @@ impl Probed {
 
 impl Probes {
     /// The configuration is new: probes begin, end or go on by it.
-    pub(crate) fn plan(&mut self, cx: &mut Services) {
+    pub(crate) fn plan(&mut self, cx: &mut Context) {
         let config = cx.config.clone();
         let wanted: HashSet<&str> = config.trunks.iter().filter(|t| every(t).is_some()).map(|t| &*t.name).collect();
         let now = cx.now.mono;
@@ -122,7 +122,7 @@ impl Probes {
     }
 
     /// Asks whoever is due, and gives up whoever was silent for too long.
-    pub(crate) fn on_tick(&mut self, cx: &mut Services) {
+    pub(crate) fn on_tick(&mut self, cx: &mut Context) {
         let now = cx.now.mono;
         self.timer = Some(cx.start_timer(TICK, TimerUser::Probe));
         let silent: Vec<ClientTxId> = self.sent.iter().filter(|(_, p)| now >= p.at + LIMIT).map(|(tx, _)| *tx).collect();
@@ -162,14 +162,14 @@ impl Probes {
     }
 
     /// The DNS answered for a probe, if it was one.
-    pub(crate) fn on_resolved(&mut self, cx: &mut Services, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
+    pub(crate) fn on_resolved(&mut self, cx: &mut Context, id: ResolveId, result: Result<Vec<Target>, ResolveError>) {
         let Some(asked) = self.resolving.remove(&id) else { return };
         for target in result.unwrap_or_default().iter().take(MAX_TARGETS) {
             self.probe(cx, &asked, target, Some(asked.host.clone()));
         }
     }
 
-    fn probe(&mut self, cx: &mut Services, asked: &NamedTarget, target: &Target, tls_name: Option<Box<str>>) {
+    fn probe(&mut self, cx: &mut Context, asked: &NamedTarget, target: &Target, tls_name: Option<Box<str>>) {
         let (now, role) = (cx.now.mono, LocalConfig::own_role(asked.realm));
         let proved = tls_name.clone().filter(|_| target.transport == Transport::Tls);
         let key = Key { role, target: target.clone(), tls_name: proved };
@@ -212,7 +212,7 @@ impl Probes {
     }
 
     /// A response to a probe.
-    pub(crate) fn on_response(&mut self, cx: &mut Services, tx: ClientTxId, response: &Message) {
+    pub(crate) fn on_response(&mut self, cx: &mut Context, tx: ClientTxId, response: &Message) {
         let status = response.status().unwrap_or(0);
         if status < 200 {
             return;
@@ -224,13 +224,13 @@ impl Probes {
     }
 
     /// No response, or the probe could not be sent.
-    pub(crate) fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId) {
+    pub(crate) fn on_lost(&mut self, cx: &mut Context, tx: ClientTxId) {
         if let Some(probe) = self.sent.remove(&tx) {
             self.on_probed(cx, &probe, false);
         }
     }
 
-    fn on_probed(&mut self, cx: &mut Services, probe: &Probe, up: bool) {
+    fn on_probed(&mut self, cx: &mut Context, probe: &Probe, up: bool) {
         let (now, Key { role, target, .. }) = (cx.now.mono, &probe.key);
         cx.count(Counter::Probe(if up { ProbeOutcome::Up } else { ProbeOutcome::Down }));
         let rtt = up.then(|| now.since(probe.at));
@@ -256,14 +256,14 @@ impl Probes {
     }
 
     /// Tells whether one of a trunk's targets is up.
-    fn tell(&self, cx: &mut Services, trunk: &str, rtt: Option<Duration>) {
+    fn tell(&self, cx: &mut Context, trunk: &str, rtt: Option<Duration>) {
         let now = cx.now.mono;
         let up = |shared: &Probed| {
             let named = shared.trunks.iter().find(|named| *named.trunk == *trunk);
             shared.found.zip(named).is_some_and(|((up, _, at), named)| up && now.since(at) < named.every * 3)
         };
         let up = self.targets.values().any(up);
-        cx.out.push_back(Output::TrunkProbed { trunk: trunk.into(), up, rtt });
+        cx.output(Output::TrunkProbed { trunk: trunk.into(), up, rtt });
     }
 }
 

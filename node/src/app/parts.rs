@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::Incarnation;
+use sbc_core::local::LocalConfig;
 use sbc_core::policy::ClusterConfig;
 use sbc_core::replica::Replica;
 use sbc_proto::peer::AdmitResponse;

@@ -5,12 +5,12 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use sbc_core::auth::{AuthHeader, Hash};
-use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{Incarnation, NodeId};
 use sbc_core::io::{
     AddressRole, HostAndPort, Input, MediaCommand, MediaEvent, MediaStats, NodeView, Output, Path, Realm, Received, StreamPorts,
     Target, Transmit, Transport, View,
 };
+use sbc_core::local::LocalConfig;
 use sbc_core::policy::{Challenger, ClusterConfig, Prefix, Route, RouteMatch, Trunk, TrunkAuth, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, Replica};
 use sbc_core::sbc::Sbc;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::claim::INVITE_LIFE;
-use super::services::Services;
+use super::context::Context;
 use super::transfer::Replaced;
 use crate::ids::{CallUid, Epoch, LocalId, PacketKey};
 use crate::routing;
@@ -53,7 +53,7 @@ impl About {
     }
 
     /// The transaction of its INVITE is over by its age.
-    pub fn is_old(&self, cx: &Services) -> bool {
+    pub fn is_old(&self, cx: &Context) -> bool {
         cx.now.mono.since(self.arrived) >= INVITE_LIFE
     }
 }

@@ -4,7 +4,7 @@
 use super::attempt::Attempt;
 use super::body;
 use super::bridge::Bridge;
-use super::services::Services;
+use super::context::Context;
 use super::two_hundred::{RepeatOutcome, SentAck};
 use super::ways::{FarEnd, NextHop};
 use crate::crossing::{Purpose, Way};
@@ -14,13 +14,13 @@ use crate::sip::{Draft, HeaderId, Message, Method};
 
 impl Bridge<'_> {
     /// An ACK of our own for the 2xx to the INVITE of ours with this CSeq number.
-    pub(super) fn acknowledge(&mut self, cx: &mut Services, to: DialogRef, cseq: u32) {
+    pub(super) fn acknowledge(&mut self, cx: &mut Context, to: DialogRef, cseq: u32) {
         let ack = self.sides.session_ids.ack(&self.sides.pairs[to].dialog, to.side, cseq);
         self.send_own(cx, to, ack, Purpose::Ack(cseq));
     }
 
     /// Time to repeat a 2xx, or to give up waiting for its ACK. True: it is given up, and so is the session.
-    pub(super) fn on_repeat_due(&mut self, cx: &mut Services, side: Side) -> bool {
+    pub(super) fn on_repeat_due(&mut self, cx: &mut Context, side: Side) -> bool {
         match self.underway.two_hundred.on_due(cx, side) {
             RepeatOutcome::Nothing => false,
             RepeatOutcome::Repeated | RepeatOutcome::Waits => {
@@ -35,7 +35,7 @@ impl Bridge<'_> {
 
     /// No ACK came. An emergency caller that is heard has the 2xx: its ACK went astray, to a node that is cut off or to an address that
     /// nobody reads, and is no reason to end its call (AC-55). RFC 3261 §13.3.1.4 says SHOULD.
-    fn give_up_2xx(&mut self, cx: &mut Services, side: Side) -> bool {
+    fn give_up_2xx(&mut self, cx: &mut Context, side: Side) -> bool {
         // An answer that it waited for will not come: the other leg's 2xx gets its ACK before the BYE.
         self.ack_unanswered(cx);
         self.underway.two_hundred.forget(side);
@@ -50,7 +50,7 @@ impl Bridge<'_> {
     }
 
     /// The far end's ACK for a 2xx. `message` may carry the answer.
-    pub(super) fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
+    pub(super) fn on_ack(&mut self, cx: &mut Context, side: Side, back: &ReturnPath, message: &Message) {
         self.sides.received(cx, side, back, message);
         let at = self.sides.toward(side);
         let (leg, half) = self.sides.leg_and_half(at);
@@ -69,7 +69,7 @@ impl Bridge<'_> {
     }
 
     /// A 2xx whose ACK still waits for the other leg's answer is acknowledged without one, for its BYE to be lawful.
-    pub(super) fn ack_unanswered(&mut self, cx: &mut Services) {
+    pub(super) fn ack_unanswered(&mut self, cx: &mut Context) {
         for side in [Side::Caller, Side::Callee] {
             if let Some(cseq) = self.underway.two_hundred.take_unanswered(side) {
                 self.acknowledge(cx, self.sides.toward(side.other()), cseq);
@@ -78,7 +78,7 @@ impl Bridge<'_> {
     }
 
     /// BYE to the legs that stand, but that of the far end which has sent its own; `reason`: of our own.
-    pub(super) fn hang_up(&mut self, cx: &mut Services, from: Option<(Side, &Message)>, reason: Option<&str>) {
+    pub(super) fn hang_up(&mut self, cx: &mut Context, from: Option<(Side, &Message)>, reason: Option<&str>) {
         self.refuse_open(cx, |_| true);
         self.ack_unanswered(cx);
         for side in [Side::Caller, Side::Callee] {
@@ -100,7 +100,7 @@ impl Bridge<'_> {
         }
     }
 
-    fn say_bye(&mut self, cx: &mut Services, side: Side, bye: Draft) {
+    fn say_bye(&mut self, cx: &mut Context, side: Side, bye: Draft) {
         if let Some(bye) = self.underway.two_hundred.pass_bye(side, bye) {
             self.sides.leg_mut(side).gone = true;
             self.send_own(cx, self.sides.toward(side), bye, Purpose::Alone);
@@ -108,14 +108,14 @@ impl Bridge<'_> {
     }
 
     /// The ACK came, or will not: a BYE that waited for it goes out.
-    pub(super) fn flush_bye(&mut self, cx: &mut Services, side: Side) {
+    pub(super) fn flush_bye(&mut self, cx: &mut Context, side: Side) {
         if let Some(bye) = self.underway.two_hundred.take_bye(side) {
             self.say_bye(cx, side, bye);
         }
     }
 
     /// A 2xx that nobody wants any more (cancelled, late, or from a second fork): ACK and BYE at once.
-    pub(super) fn reject_answer(&mut self, cx: &mut Services, attempt: &Attempt, response: &Message) {
+    pub(super) fn reject_answer(&mut self, cx: &mut Context, attempt: &Attempt, response: &Message) {
         let mut dialog: Dialog = attempt.dialog.clone();
         dialog.on_dialog_response(response);
         cx.drop_own_routes(&mut dialog);
@@ -154,7 +154,7 @@ impl Bridge<'_> {
 
 /// Where the ACK for a 2xx that nobody wants goes, and its BYE (RFC 3261 §12.2.1.1). A name is not waited for: where the INVITE went is nearly
 /// always right.
-fn rejected_way(cx: &Services, attempt: &Attempt, dialog: &Dialog) -> Way {
+fn rejected_way(cx: &Context, attempt: &Attempt, dialog: &Dialog) -> Way {
     let tls_name = attempt.tls_name.clone();
     let far = FarEnd {
         realm: attempt.candidate.realm,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::services::Services;
+use super::context::Context;
 use crate::dialog::fit_to_send;
 use crate::io::{Target, Transport};
 use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri};
@@ -47,7 +47,7 @@ pub fn uri_at(request: &Message, host: &str, target: &Target) -> String {
 }
 
 /// The To value toward a target. A caller that dials our own address names it there; the called side must not see it.
-pub fn to_value(cx: &Services, invite: &Message, uri: &str) -> String {
+pub fn to_value(cx: &Context, invite: &Message, uri: &str) -> String {
     let as_received = fit_to_send(invite.to());
     let Ok(to) = NameAddr::parse(&as_received) else { return as_received };
     match (cx.leads_here(&to.uri), &to.display) {

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::bridge::{Bridge, Exchange, Outcome};
-use super::services::Services;
+use super::context::Context;
 use super::takeover::{Action, Event, Facts, Takeover};
 use super::timer::{CallTimer, Timer};
 use super::uas::{Answering, Uas};
@@ -20,7 +20,7 @@ pub(super) struct TakingOver<'a> {
 
 impl TakingOver<'_> {
     /// The ports are decided: both far ends are asked at once. A call that was answered lately may lack its ACK there, and its 200 here.
-    pub(super) fn on_ports(&mut self, cx: &mut Services) -> Option<Outcome> {
+    pub(super) fn on_ports(&mut self, cx: &mut Context) -> Option<Outcome> {
         for side in [Side::Caller, Side::Callee] {
             self.bridge.offer_own(cx, side);
         }
@@ -41,7 +41,7 @@ impl TakingOver<'_> {
     }
 
     /// Something happens to a leg. What is left for the call to do.
-    pub(super) fn on(&mut self, cx: &mut Services, side: Side, event: Event) -> Option<Outcome> {
+    pub(super) fn on(&mut self, cx: &mut Context, side: Side, event: Event) -> Option<Outcome> {
         let bridge = &mut self.bridge;
         let leg = bridge.sides.leg(side);
         let facts = Facts {
@@ -95,7 +95,7 @@ impl TakingOver<'_> {
 
 impl Bridge<'_> {
     /// What was last said to that side, with our address and ports in it: what is said next.
-    fn offer_own(&mut self, cx: &Services, side: Side) {
+    fn offer_own(&mut self, cx: &Context, side: Side) {
         let at = self.sides.toward(side);
         let other = self.sides.pairs[at.other()].remote_sdp.clone();
         let (leg, half) = self.sides.leg_and_half(at);
@@ -103,7 +103,7 @@ impl Bridge<'_> {
     }
 
     /// A request of ours with that description goes out.
-    fn ask(&mut self, cx: &mut Services, to: DialogRef, method: Method) -> Option<Outcome> {
+    fn ask(&mut self, cx: &mut Context, to: DialogRef, method: Method) -> Option<Outcome> {
         let described = !self.sides.pairs[to].local_sdp.is_empty();
         // Nothing was ever described to it: an INVITE would ask for an offer that nobody answers.
         let method = if described { method } else { Method::Options };
@@ -115,7 +115,7 @@ impl Bridge<'_> {
 
 impl Call {
     /// What comes of a request of ours within the dialogs, if anything does.
-    pub(super) fn settle(&mut self, cx: &mut Services, outcome: Option<Outcome>) {
+    pub(super) fn settle(&mut self, cx: &mut Context, outcome: Option<Outcome>) {
         match outcome {
             None => {}
             Some(Outcome::SessionLost(status)) => self.lose(cx, "session timer", "Session timer expired", status),
@@ -127,7 +127,7 @@ impl Call {
     }
 
     /// Something happens to a leg of a call that is taken over.
-    pub(super) fn on_takeover(&mut self, cx: &mut Services, side: Side, event: Event) {
+    pub(super) fn on_takeover(&mut self, cx: &mut Context, side: Side, event: Event) {
         let outcome = self.taking_over().and_then(|mut taking| taking.on(cx, side, event));
         self.takeover.take_if(|takeover| takeover.is_done());
         self.settle(cx, outcome);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::authenticated::Authenticated;
-use super::services::Services;
+use super::context::Context;
 use super::timer::TimerUser;
 use crate::crossing::Way;
 use crate::ids::LocalId;
@@ -104,7 +104,7 @@ impl ByeAgain {
     }
 }
 
-impl Services {
+impl Context {
     /// Sends a BYE or CANCEL of this call, which does not wait for the answer.
     pub(super) fn send_after_bye(
         &mut self,

@@ -2,8 +2,8 @@
 
 use super::challenge::Challenged;
 use super::claim::{ClaimEvent, Then};
+use super::context::Context;
 use super::records::dialog_record;
-use super::services::Services;
 use super::two_hundred::Accepted;
 use super::uas::Unanswered;
 use super::{Call, CallPhase, body};
@@ -17,7 +17,7 @@ impl Call {
     /// A response to the INVITE of an attempt. `back`: how it came.
     pub fn on_dial_response(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         index: u32,
         action: ResponseAction,
         back: &ReturnPath,
@@ -57,7 +57,7 @@ impl Call {
         }
     }
 
-    fn on_success(&mut self, cx: &mut Services, index: u32, response: &Message) {
+    fn on_success(&mut self, cx: &mut Context, index: u32, response: &Message) {
         let confirmed = &self.sides.pairs[self.sides.toward(Side::Callee)].dialog;
         let same_fork = self.phase == CallPhase::Answered && confirmed.remote_tag.as_deref() == response.to_tag();
         if same_fork && self.courier().repeat_ack(cx, Side::Callee, response.cseq(), response.to_tag()) {
@@ -89,7 +89,7 @@ impl Call {
     }
 
     /// Goes on with a 2xx that waited for ports or a PRACK.
-    pub(super) fn release_answer(&mut self, cx: &mut Services) {
+    pub(super) fn release_answer(&mut self, cx: &mut Context) {
         if self.phase != CallPhase::Dialling || self.media.is_opening() {
             return;
         }
@@ -101,7 +101,7 @@ impl Call {
         self.answer(cx, index, &response);
     }
 
-    fn answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
+    fn answer(&mut self, cx: &mut Context, index: u32, response: &Message) {
         let Some(unanswered) = self.uas.take() else { return };
         // A dialog that was ended is answered by nobody.
         self.sides.session_ids.learn(Side::Callee, response);
@@ -138,7 +138,7 @@ impl Call {
     /// before it.
     fn send_2xx(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         pair: PairId,
         (unanswered, draft): (Unanswered, Draft),
         agreed: bool,
@@ -159,7 +159,7 @@ impl Call {
     }
 
     /// A final response other than 2xx to the INVITE of an attempt.
-    fn on_failure(&mut self, cx: &mut Services, index: u32, action: ResponseAction, response: &Message) {
+    fn on_failure(&mut self, cx: &mut Context, index: u32, action: ResponseAction, response: &Message) {
         let status = response.status().unwrap_or(0);
         let Some(attempt) = self.uac.attempt_mut(index) else { return };
         if action == ResponseAction::NeedAck {
@@ -202,7 +202,7 @@ impl Call {
     }
 
     /// A copy of the INVITE came by another way.
-    pub fn on_invite_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
+    pub fn on_invite_copy(&mut self, cx: &mut Context, tx: ServerTxId, back: ReturnPath) {
         if back.ingress.is_some() {
             // What that node had dialled, it gives up.
             self.tell_claim(cx, ClaimEvent::Yielded);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::challenge::Retry;
+use super::context::Context;
 use super::ladder::Ladder;
-use super::services::Services;
 use super::timer::{CallTimer, TimerUser};
 use crate::dialog::{Dialog, PairId};
 use crate::ids::LocalId;
@@ -60,7 +60,7 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// CANCEL, once something has come back (RFC 3261 §9.1); before that it waits for it.
-    pub(super) fn cancel(&mut self, cx: &mut Services, reason: Option<&str>) {
+    pub(super) fn cancel(&mut self, cx: &mut Context, reason: Option<&str>) {
         cx.stop_timer(&mut self.timer);
         if let Some(reason) = reason {
             self.reason = Some(reason.into());
@@ -71,7 +71,7 @@ impl Attempt {
     }
 
     /// A provisional response: one that is not wanted is cancelled now.
-    pub(super) fn on_provisional(&mut self, cx: &mut Services, status: u16) {
+    pub(super) fn on_provisional(&mut self, cx: &mut Context, status: u16) {
         if self.state.on(AttemptEvent::Provisional(status)) {
             self.send_cancel(cx);
         }
@@ -88,7 +88,7 @@ impl Attempt {
         self.state.note(AttemptEvent::Final);
     }
 
-    fn send_cancel(&self, cx: &mut Services) {
+    fn send_cancel(&self, cx: &mut Context) {
         let mut draft = self.same_hop(&Method::Cancel, &self.dialog.remote_uri);
         if let Some(reason) = &self.reason {
             draft.push(HeaderId::Reason, &**reason);
@@ -103,7 +103,7 @@ impl Attempt {
     }
 
     /// The ACK for a final response other than 2xx (RFC 3261 §17.1.1.3).
-    pub(super) fn ack_failure(&self, cx: &mut Services, ladder: &mut Ladder, response: &Message) {
+    pub(super) fn ack_failure(&self, cx: &mut Context, ladder: &mut Ladder, response: &Message) {
         let draft = self.same_hop(&Method::Ack, response.to());
         if let Some(payload) = cx.encode(&draft) {
             // Before the INVITE that may follow at once.

@@ -2,7 +2,7 @@
 //! passes outside of calls.
 
 use super::challenge::{Challenged, KnownChallenges, Retry, cseq_of, set_cseq};
-use super::services::Services;
+use super::context::Context;
 use crate::sip::{Draft, Message};
 
 /// A request of ours that no call looks after, with what its far end has asked for: it can be sent again until its answer.
@@ -16,14 +16,14 @@ pub struct Authenticated {
 impl Authenticated {
     /// Of a request toward a trunk, without Via; what its far end has asked for before is put in. `None`: we have no credentials
     /// there.
-    pub fn new(cx: &mut Services, trunk: &str, known: KnownChallenges, draft: &mut Draft) -> Option<Authenticated> {
+    pub fn new(cx: &mut Context, trunk: &str, known: KnownChallenges, draft: &mut Draft) -> Option<Authenticated> {
         let mut asked = Authenticated::of(cx, trunk, known, draft)?;
         *draft = asked.again(cx);
         Some(asked)
     }
 
     /// The same, the request left as it is: `again` gives it for each way that it goes.
-    pub fn of(cx: &Services, trunk: &str, known: KnownChallenges, draft: &Draft) -> Option<Authenticated> {
+    pub fn of(cx: &Context, trunk: &str, known: KnownChallenges, draft: &Draft) -> Option<Authenticated> {
         cx.credentials(trunk)?;
         Some(Authenticated { trunk: trunk.into(), retry: Retry { draft: draft.clone(), tries: 0 }, known })
     }
@@ -39,13 +39,13 @@ impl Authenticated {
     }
 
     /// The far end asks: the request again with this CSeq number, without Via. `Err`: it is not to be asked again.
-    pub fn answer(&mut self, cx: &mut Services, response: &Message, cseq: u32) -> Result<Draft, Challenged> {
+    pub fn answer(&mut self, cx: &mut Context, response: &Message, cseq: u32) -> Result<Draft, Challenged> {
         self.learn(cx, response, cseq)?;
         Ok(self.again(cx))
     }
 
     /// Takes what the far end asks for: the request goes again with this CSeq number. `Err`: it does not.
-    pub fn learn(&mut self, cx: &mut Services, response: &Message, cseq: u32) -> Result<(), Challenged> {
+    pub fn learn(&mut self, cx: &mut Context, response: &Message, cseq: u32) -> Result<(), Challenged> {
         match self.known.ask(cx, &self.trunk, response, &mut self.retry.tries) {
             Challenged::Answered => set_cseq(&mut self.retry.draft, cseq),
             other => return Err(other),
@@ -54,7 +54,7 @@ impl Authenticated {
     }
 
     /// The request as it is, without Via, for one more way: no server takes the same proof twice (RFC 7616 §3.4, `nc`).
-    pub fn again(&mut self, cx: &mut Services) -> Draft {
+    pub fn again(&mut self, cx: &mut Context) -> Draft {
         let mut draft = self.retry.draft.clone();
         self.known.authorize(cx, &self.trunk, &mut draft);
         draft

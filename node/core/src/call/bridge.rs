@@ -3,12 +3,12 @@
 
 use super::CallPhase;
 use super::about::About;
+use super::context::Context;
 use super::courier::Courier;
 use super::headers;
 use super::media::CallMedia;
 use super::offer_answer::{AgreedDescriptions, OfferAnswer};
 use super::records::{Records, dialog_record};
-use super::services::Services;
 use super::sides::Sides;
 use super::transfer::Refers;
 use super::two_hundred::TwoHundred;
@@ -76,7 +76,7 @@ impl Underway {
     }
 
     /// Forgets all of it, without a word to those who wait: another node has the call, and hears them.
-    pub(super) fn drop_all(&mut self, cx: &mut Services) {
+    pub(super) fn drop_all(&mut self, cx: &mut Context) {
         for mut crossing in self.crossings.take_all() {
             for out in crossing.state_mut().take_outs() {
                 cx.tx.set_client_user(out.tx, ClientUser::Nobody);
@@ -172,12 +172,12 @@ impl Bridge<'_> {
     }
 
     /// Sends a request of our own in a dialog, now or when its next hop is known.
-    pub(super) fn send_own(&mut self, cx: &mut Services, to: DialogRef, draft: Draft, purpose: Purpose) {
+    pub(super) fn send_own(&mut self, cx: &mut Context, to: DialogRef, draft: Draft, purpose: Purpose) {
         self.courier().send_own(cx, to, purpose, draft);
     }
 
     /// What crosses of a message that ends something, or acknowledges it: fields, header rules, body.
-    pub(super) fn pass(&mut self, cx: &mut Services, from: DialogRef, message: &Message, draft: &mut Draft) {
+    pub(super) fn pass(&mut self, cx: &mut Context, from: DialogRef, message: &Message, draft: &mut Draft) {
         if let Ok(n) = headers::next_max_forwards(message) {
             draft.set(HeaderId::MaxForwards, n.to_string());
         }
@@ -190,7 +190,7 @@ impl Bridge<'_> {
     }
 
     /// That pair is answered: the others are over, and whoever waits in them is told.
-    pub(super) fn confirm(&mut self, cx: &mut Services, pair: PairId) {
+    pub(super) fn confirm(&mut self, cx: &mut Context, pair: PairId) {
         self.sides.pairs.confirm(cx, pair);
         self.refuse_open(cx, |other| other != pair);
         for side in [Side::Caller, Side::Callee] {
@@ -203,7 +203,7 @@ impl Bridge<'_> {
     }
 
     /// BYE in one of several early dialogs ends that one alone (RFC 3261 §15). False: it is the only one.
-    pub(super) fn end_early(&mut self, cx: &mut Services, at: DialogRef, request: &Message) -> bool {
+    pub(super) fn end_early(&mut self, cx: &mut Context, at: DialogRef, request: &Message) -> bool {
         if self.sides.pairs.living() < 2 || !self.sides.pairs.lives(at.pair) {
             return false;
         }
@@ -218,7 +218,7 @@ impl Bridge<'_> {
     }
 
     /// Final answers to the open requests of those pairs of dialogs: they are not waited for any more.
-    pub(super) fn refuse_open(&mut self, cx: &mut Services, which: impl Fn(PairId) -> bool) {
+    pub(super) fn refuse_open(&mut self, cx: &mut Context, which: impl Fn(PairId) -> bool) {
         let refused = |c: &&Crossing<Exchange>| !c.is_own() && which(c.to().pair);
         let refused: Vec<u64> = self.underway.crossings.iter().filter(refused).map(Crossing::id).collect();
         for id in refused {
@@ -231,7 +231,7 @@ impl Bridge<'_> {
     }
 
     /// The log hears that the session of a pair of dialogs has changed.
-    pub(super) fn record_refresh(&mut self, cx: &mut Services, pair: PairId) {
+    pub(super) fn record_refresh(&mut self, cx: &mut Context, pair: PairId) {
         let mut record = dialog_record(self.sides, self.media, pair);
         record.refers = self.underway.refers.record();
         self.records.refresh(cx, self.about, record);

@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::context::Context;
 use super::headers;
-use super::services::Services;
 use crate::auth::{AuthHeader, Challenge, challenges};
 use crate::io::{AuthOutcome, Counter};
 use crate::policy::Credentials;
@@ -62,7 +62,7 @@ impl NonceCounts {
 
 impl KnownChallenges {
     /// Takes what a response asks for. False: it asks again for what it was given, and not for a newer nonce.
-    fn learn(&mut self, cx: &Services, fresh: Vec<Challenge>, tries: u8) -> bool {
+    fn learn(&mut self, cx: &Context, fresh: Vec<Challenge>, tries: u8) -> bool {
         let answered = |c: &Challenge| self.challenges.iter().any(|(k, _)| k.header == c.header && k.realm == c.realm);
         if fresh.is_empty() || tries >= MAX_TRIES || (tries > 0 && fresh.iter().any(|c| !c.stale && answered(c))) {
             return false;
@@ -80,7 +80,7 @@ impl KnownChallenges {
     }
 
     /// Puts credentials into a request toward a trunk, where its far end has asked for them before.
-    pub(super) fn authorize(&mut self, cx: &mut Services, trunk: &str, draft: &mut Draft) {
+    pub(super) fn authorize(&mut self, cx: &mut Context, trunk: &str, draft: &mut Draft) {
         let Some(credentials) = cx.credentials(trunk) else { return };
         if draft.method() == Some(&Method::Ack) {
             if let Some((_, fields)) = self.invite.as_ref().filter(|(cseq, _)| cseq_of(draft) == Some(*cseq)) {
@@ -96,7 +96,7 @@ impl KnownChallenges {
     }
 
     /// A far end of that trunk asks, in answer to a request that went again `tries` times for that. `Answered`: it may go again.
-    pub(super) fn ask(&mut self, cx: &mut Services, trunk: &str, response: &Message, tries: &mut u8) -> Challenged {
+    pub(super) fn ask(&mut self, cx: &mut Context, trunk: &str, response: &Message, tries: &mut u8) -> Challenged {
         let Some(credentials) = cx.credentials(trunk) else { return Challenged::NotOurs };
         let fresh = challenges(response, &credentials.secret, credentials.realm.as_deref());
         if fresh.is_empty() && *tries == 0 {
@@ -113,7 +113,7 @@ impl KnownChallenges {
     }
 
     /// The fields for one request.
-    fn fields(&self, cx: &mut Services, credentials: &Credentials, draft: &Draft) -> Vec<(HeaderId, String)> {
+    fn fields(&self, cx: &mut Context, credentials: &Credentials, draft: &Draft) -> Vec<(HeaderId, String)> {
         let (Some(method), Some(uri)) = (draft.method(), draft.request_uri()) else { return Vec::new() };
         let answer = |(challenge, cnonce): &(Challenge, String)| {
             let count = cx.nonces.next(&challenge.nonce);
@@ -128,7 +128,7 @@ impl KnownChallenges {
     }
 }
 
-impl Services {
+impl Context {
     /// What we answer a trunk's challenges with.
     pub(super) fn credentials(&self, trunk: &str) -> Option<Credentials> {
         self.config.trunk(trunk)?.auth.credentials.clone()

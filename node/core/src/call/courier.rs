@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::challenge::{Challenged, set_cseq};
+use super::context::Context;
 use super::lines::{Lines, OfCall, Owner, Went};
-use super::services::Services;
 use super::timer::{CallTimer, TimerUser};
 use super::two_hundred::{Again, Repeat};
 use crate::crossing::{AfterLoss, Cancel, Counts, Crossing, Crossings, Loss, Origin, Out, Purpose, Ways};
@@ -52,7 +52,7 @@ pub struct Courier<'a, X> {
 
 impl<X: Default> Courier<'_, X> {
     /// Sends a request of our own, of which nobody waits for the answer.
-    pub fn send_own(&mut self, cx: &mut Services, to: DialogRef, purpose: Purpose, draft: Draft) {
+    pub fn send_own(&mut self, cx: &mut Context, to: DialogRef, purpose: Purpose, draft: Draft) {
         let mut crossing = Crossing::new(cx.serial(), to, Origin::Own(purpose), X::default());
         crossing.write(0, draft);
         if matches!(self.lines.send(cx, &mut crossing), Went::Out) {
@@ -61,7 +61,7 @@ impl<X: Default> Courier<'_, X> {
     }
 
     /// Repeats the ACK for a 2xx that came again, by another way where there is one. False: none was sent for it.
-    pub fn repeat_ack(&mut self, cx: &mut Services, side: Side, cseq: u32, remote_tag: Option<&str>) -> bool {
+    pub fn repeat_ack(&mut self, cx: &mut Context, side: Side, cseq: u32, remote_tag: Option<&str>) -> bool {
         let Some(OfCall { two_hundred, .. }) = &mut self.lines.of_call else { return false };
         match two_hundred.repeat(cx, side, cseq, remote_tag) {
             Repeat::Unknown => return false,
@@ -79,12 +79,12 @@ impl<X: Default> Courier<'_, X> {
 
 impl<X> Courier<'_, X> {
     /// Sends a request that is written, now or when its next hop is known.
-    pub fn send(&mut self, cx: &mut Services, id: u64) -> Option<Failed> {
+    pub fn send(&mut self, cx: &mut Context, id: u64) -> Option<Failed> {
         let went = self.lines.send(cx, self.crossings.get_mut(id)?);
         self.settle(id, went)
     }
 
-    fn transmit(&mut self, cx: &mut Services, id: u64, ways: Ways) -> Option<Failed> {
+    fn transmit(&mut self, cx: &mut Context, id: u64, ways: Ways) -> Option<Failed> {
         let went = self.lines.transmit(cx, self.crossings.get_mut(id)?, ways);
         self.settle(id, went)
     }
@@ -109,7 +109,7 @@ impl<X> Courier<'_, X> {
     /// The DNS has answered. `Err`: it was asked for something else.
     pub fn on_resolved(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         question: ResolveId,
         result: &Result<Vec<Target>, ResolveError>,
     ) -> Result<Option<Failed>, NotAsked> {
@@ -120,7 +120,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// The first of several addresses has been silent for too long. It is listened to all the same.
-    pub fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) -> Option<Failed> {
+    pub fn on_silent(&mut self, cx: &mut Context, tx: ClientTxId) -> Option<Failed> {
         let id = self.crossings.of_client(tx)?;
         let (path, ways) = self.crossings.get_mut(id)?.on_silent(tx)?;
         cx.target_failed(&path, None);
@@ -129,7 +129,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// Nothing comes of a request by this transaction.
-    pub fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) -> Option<Failed> {
+    pub fn on_lost(&mut self, cx: &mut Context, tx: ClientTxId, loss: Loss) -> Option<Failed> {
         let id = self.crossings.of_client(tx)?;
         let crossing = self.crossings.get_mut(id)?;
         let (lost, to) = (crossing.on_lost(tx, loss)?, crossing.to());
@@ -149,7 +149,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// A response to one of them.
-    pub fn on_response(&mut self, cx: &mut Services, tx: ClientTxId, action: ResponseAction, response: &Message) -> ResponseKind {
+    pub fn on_response(&mut self, cx: &mut Context, tx: ClientTxId, action: ResponseAction, response: &Message) -> ResponseKind {
         let Some(id) = self.crossings.of_client(tx) else { return ResponseKind::None };
         let Some(crossing) = self.crossings.get_mut(id) else { return ResponseKind::None };
         let status = response.status().unwrap_or(500);
@@ -197,7 +197,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// The far end asks who we are. True: the request can go out again with the answer.
-    fn may_answer(&mut self, cx: &mut Services, id: u64, response: &Message) -> bool {
+    fn may_answer(&mut self, cx: &mut Context, id: u64, response: &Message) -> bool {
         let Some(crossing) = self.crossings.get_mut(id) else { return false };
         let peer = self.lines.peer(crossing.to().side);
         peer.known.ask(cx, peer.trunk, response, &mut crossing.challenges) == Challenged::Answered
@@ -214,7 +214,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// A request is to go out again to whoever answered on this transaction: the ways that it has.
-    pub fn restart(&mut self, cx: &mut Services, id: u64, tx: ClientTxId) -> Ways {
+    pub fn restart(&mut self, cx: &mut Context, id: u64, tx: ClientTxId) -> Ways {
         let Some(crossing) = self.crossings.get_mut(id) else { return Ways::default() };
         let (ways, outs) = crossing.state_mut().restart(tx);
         let crossing = self.crossings.get(id);
@@ -229,7 +229,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// Who sent a request other than INVITE has waited for a while: it hears that we have it (RFC 4320 §4.1).
-    pub fn on_trying_due(&mut self, cx: &mut Services, server: ServerTxId) {
+    pub fn on_trying_due(&mut self, cx: &mut Context, server: ServerTxId) {
         let Some(crossing) = self.crossings.of_server(server) else { return };
         let Some(asked) = crossing.asked() else { return };
         let mut draft = asked.request.response(100, None);
@@ -241,7 +241,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// The far end that asked has cancelled its INVITE. True: that never went out, and is over.
-    pub fn on_cancel(&mut self, cx: &mut Services, id: u64, reason: Option<&str>) -> bool {
+    pub fn on_cancel(&mut self, cx: &mut Context, id: u64, reason: Option<&str>) -> bool {
         let Some(crossing) = self.crossings.get_mut(id) else { return false };
         crossing.cancel_reason = reason.map(Into::into);
         let cancel = crossing.state_mut().on_cancel();
@@ -253,7 +253,7 @@ impl<X> Courier<'_, X> {
 
     /// An INVITE has been out for long. Where its far end has said nothing but 100 it is cancelled: nothing else could be asked meanwhile, a refresh
     /// neither.
-    pub fn on_stale(&mut self, cx: &mut Services, id: u64) {
+    pub fn on_stale(&mut self, cx: &mut Context, id: u64) {
         if self.crossings.get_mut(id).is_some_and(|crossing| crossing.state_mut().on_stale() == Cancel::Send) {
             self.say_cancel(cx, id);
         }
@@ -268,7 +268,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// CANCEL goes where its INVITE went (RFC 3261 §9.1).
-    fn say_cancel(&self, cx: &mut Services, id: u64) {
+    fn say_cancel(&self, cx: &mut Context, id: u64) {
         let (Some(crossing), Owner::Call(call)) = (self.crossings.get(id), self.lines.owner) else { return };
         let Some(out) = crossing.state().last() else { return };
         let (Some(branch), Some(way)) = (cx.tx.client_branch(out.tx).map(str::to_owned), cx.tx.way(out.tx)) else { return };
@@ -287,7 +287,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// The ACK for a refusal is a part of its INVITE's transaction (RFC 3261 §17.1.1.3).
-    fn ack_refusal(&mut self, cx: &mut Services, id: u64, tx: ClientTxId, response: &Message) {
+    fn ack_refusal(&mut self, cx: &mut Context, id: u64, tx: ClientTxId, response: &Message) {
         let Some(crossing) = self.crossings.get(id) else { return };
         let Some(mut ack) = self.same_hop(crossing, &Method::Ack, Some(response.to())) else { return };
         let (Some(branch), Some(way)) = (cx.tx.client_branch(tx).map(str::to_owned), cx.tx.way(tx)) else { return };
@@ -302,7 +302,7 @@ impl<X> Courier<'_, X> {
     }
 
     /// Takes a request that is over. What went other ways than that which was answered is not waited for.
-    pub fn take(&mut self, cx: &mut Services, id: u64, answered: Option<ClientTxId>) -> Option<Crossing<X>> {
+    pub fn take(&mut self, cx: &mut Context, id: u64, answered: Option<ClientTxId>) -> Option<Crossing<X>> {
         let mut crossing = self.crossings.remove(id)?;
         for out in crossing.state_mut().take_outs() {
             if Some(out.tx) != answered {
@@ -312,7 +312,7 @@ impl<X> Courier<'_, X> {
         Some(crossing)
     }
 
-    fn leave(&self, cx: &mut Services, crossing: &Crossing<X>, out: &Out) {
+    fn leave(&self, cx: &mut Context, crossing: &Crossing<X>, out: &Out) {
         if let Owner::Call(call) = self.lines.owner
             && crossing.is(&Method::Invite)
             && let Some(ack) = self.same_hop(crossing, &Method::Ack, None)

@@ -5,11 +5,12 @@ use bytes::Bytes;
 use super::address::{is_sips, request_uri, to_value};
 use super::attempt::Attempt;
 use super::challenge::{Challenged, KnownChallenges, Retry, raise_cseq};
+use super::context::Context;
 use super::emergency::add_ids;
 use super::failure::Failure;
 use super::provisional::offer_100rel;
 use super::redirect::Redirector;
-use super::services::{LOOP_PARAM, Services};
+use super::respond::LOOP_PARAM;
 use super::session_timer::MAX_RAISES;
 use super::timer::{CallTimer, TimerUser};
 use super::uac::{Revived, Uac};
@@ -52,14 +53,14 @@ pub(super) enum Dialled {
 
 impl Dialler<'_> {
     /// Looks up a target ahead: the DNS need not wait for the rest.
-    pub(super) fn look_ahead(&mut self, cx: &mut Services) {
+    pub(super) fn look_ahead(&mut self, cx: &mut Context) {
         if let Some(hop) = self.uac.targets.look_ahead() {
             self.look_up(cx, hop);
         }
     }
 
     /// Dials the next target.
-    pub(super) fn next(&mut self, cx: &mut Services) -> Dialled {
+    pub(super) fn next(&mut self, cx: &mut Context) -> Dialled {
         loop {
             match self.uac.targets.next(|c| cx.defers(c.realm, &c.target)) {
                 NextTarget::Try(candidate) => {
@@ -80,13 +81,13 @@ impl Dialler<'_> {
         Dialled::Exhausted(routing::unrouted(there))
     }
 
-    fn look_up(&mut self, cx: &mut Services, hop: Hop) {
+    fn look_up(&mut self, cx: &mut Context, hop: Hop) {
         let question = cx.resolve(QuestionUser::Call(self.to.about.id), hop.question());
         self.uac.targets.asked(question, hop);
     }
 
     /// True when a target is on another side than the ports: it is dialled when there are others.
-    fn waits_for_ports(&mut self, cx: &mut Services, candidate: &Candidate) -> bool {
+    fn waits_for_ports(&mut self, cx: &mut Context, candidate: &Candidate) -> bool {
         let waits = !self.to.media.reach(cx, candidate.realm);
         if waits {
             self.uac.targets.push_front(candidate.clone());
@@ -98,7 +99,7 @@ impl Dialler<'_> {
     }
 
     /// Sends the INVITE to one target. False: it could not even be written.
-    fn dial(&mut self, cx: &mut Services, candidate: Candidate) -> bool {
+    fn dial(&mut self, cx: &mut Context, candidate: Candidate) -> bool {
         let Some(index) = self.uac.next_index() else { return false };
         if self.waits_for_ports(cx, &candidate) {
             return true;
@@ -155,7 +156,7 @@ impl Dialler<'_> {
     }
 
     /// The dialog that the INVITE to a target begins: the CSeq number of that.
-    fn begin_dialog(&mut self, cx: &Services, called: DialogRef, candidate: &Candidate, tries: usize) -> u32 {
+    fn begin_dialog(&mut self, cx: &Context, called: DialogRef, candidate: &Candidate, tries: usize) -> u32 {
         let about = self.to.about;
         self.to.sides.session_ids.forget_callee();
         // Two epochs of identity: a leg dialled beside a dead owner's must not look like that one's. By the packet key, for a caller that
@@ -178,7 +179,7 @@ impl Dialler<'_> {
     }
 
     /// The called side's leg leads to this target.
-    fn take_target(&mut self, cx: &Services, called: DialogRef, candidate: &Candidate) {
+    fn take_target(&mut self, cx: &Context, called: DialogRef, candidate: &Candidate) {
         let Candidate { realm, trunk, target, .. } = candidate;
         let callee = &mut self.to.sides.callee;
         (callee.realm, callee.trunk) = (*realm, trunk.clone());
@@ -192,7 +193,7 @@ impl Dialler<'_> {
     }
 
     /// The INVITE in that dialog, without Via and credentials.
-    fn write(&mut self, cx: &mut Services, called: DialogRef) -> Draft {
+    fn write(&mut self, cx: &mut Context, called: DialogRef) -> Draft {
         let about = self.to.about;
         let invite = &about.invite;
         let mut draft = self.to.sides.pairs[called].dialog.request(&Method::Invite);
@@ -229,7 +230,7 @@ impl Dialler<'_> {
     /// Sends an INVITE: its transaction, and the timer of its target. `None`: there is no room for it.
     fn send(
         &self,
-        cx: &mut Services,
+        cx: &mut Context,
         index: u32,
         (branch, path, tls_name): (Box<str>, Path, Option<Box<str>>),
         payload: Bytes,
@@ -243,7 +244,7 @@ impl Dialler<'_> {
     }
 
     /// A target has refused the call: what the caller is told of that. `None`: another target is to be tried.
-    pub(super) fn on_refused(&mut self, cx: &mut Services, response: &Message) -> Option<Failure> {
+    pub(super) fn on_refused(&mut self, cx: &mut Context, response: &Message) -> Option<Failure> {
         let status = response.status().unwrap_or(0);
         self.uac.note_failure(status, Some(response));
         let callee = &self.to.sides.callee;
@@ -275,7 +276,7 @@ impl Dialler<'_> {
     }
 
     /// The leg toward a target that was passed over is the one that counts again.
-    pub(super) fn return_to(&mut self, cx: &mut Services, revived: Revived) {
+    pub(super) fn return_to(&mut self, cx: &mut Context, revived: Revived) {
         let Revived { pair, candidate, path, tls_name, uri } = revived;
         self.to.sides.pairs.return_to(cx, pair);
         self.uac.target = format!("{}/{}", candidate.trunk, candidate.target.addr);
@@ -286,7 +287,7 @@ impl Dialler<'_> {
     }
 
     /// A 401 or 407 to the first INVITE, which is acknowledged: the INVITE again in the same dialog with the next CSeq number.
-    pub(super) fn on_challenge(&mut self, cx: &mut Services, index: u32, response: &Message) -> Challenged {
+    pub(super) fn on_challenge(&mut self, cx: &mut Context, index: u32, response: &Message) -> Challenged {
         let Some(mut retry) = self.uac.attempt_mut(index).and_then(|a| a.retry.take()) else { return Challenged::NotOurs };
         let peer = self.to.sides.peer(Side::Callee);
         match peer.known.ask(cx, peer.trunk, response, &mut retry.tries) {
@@ -322,7 +323,7 @@ impl Dialler<'_> {
     }
 
     /// The INVITE toward a target as it may be repeated; credentials that the caller gave us alone do not go on.
-    fn first_retry(&mut self, cx: &Services, draft: &mut Draft) -> Option<Retry> {
+    fn first_retry(&mut self, cx: &Context, draft: &mut Draft) -> Option<Retry> {
         self.to.sides.callee.known = KnownChallenges::default();
         headers::strip_our_credentials(cx, &self.to.sides.caller.trunk, draft);
         cx.credentials(&self.to.sides.callee.trunk).map(|_| Retry { draft: draft.clone(), tries: 0 })

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::services::Services;
+use super::context::Context;
 use super::timer::{CallTimer, TimerUser};
 use super::{Call, CallPhase};
 use crate::crossing::Purpose;
@@ -45,7 +45,7 @@ impl Doubts {
     }
 
     /// Holds a request until it is clear whose it is. One question a leg at a time. True: it is the first, and the question is to be asked.
-    fn hold(&mut self, cx: &mut Services, side: Side, back: ReturnPath, request: &Message) -> bool {
+    fn hold(&mut self, cx: &mut Context, side: Side, back: ReturnPath, request: &Message) -> bool {
         if let Some(doubt) = self.of(side) {
             let copy = doubt.held.iter().any(|(_, held)| held.raw() == request.raw());
             if doubt.there || (!copy && doubt.held.len() >= MAX_HELD) {
@@ -71,14 +71,14 @@ impl Doubts {
     }
 
     /// The far end answered where it was asked. That it knows of no such call is no sign of it.
-    pub fn on_answer(&mut self, cx: &mut Services, side: Side, status: u16) {
+    pub fn on_answer(&mut self, cx: &mut Context, side: Side, status: u16) {
         if status >= 200 && !matches!(status, 408 | 481) {
             self.refute(cx, side);
         }
     }
 
     /// It has not moved: what was held is a forger's.
-    fn refute(&mut self, cx: &mut Services, side: Side) {
+    fn refute(&mut self, cx: &mut Context, side: Side) {
         let Some(doubt) = self.of(side) else { return };
         doubt.there = true;
         for _ in doubt.held.drain(..) {
@@ -87,14 +87,14 @@ impl Doubts {
     }
 
     /// Time to look where media come from: how much is left until it is decided. `None`: that is now.
-    fn look(&mut self, cx: &Services, side: Side) -> Option<Duration> {
+    fn look(&mut self, cx: &Context, side: Side) -> Option<Duration> {
         let doubt = self.of(side).as_mut()?;
         let first = !std::mem::replace(&mut doubt.looked, true);
         first.then(|| doubt.until.since(cx.now.mono))
     }
 
     /// What is then to go on. `now`: what is heard of the far end.
-    fn decide(&mut self, cx: &mut Services, side: Side, now: SideHeard) -> Vec<(ReturnPath, Message)> {
+    fn decide(&mut self, cx: &mut Context, side: Side, now: SideHeard) -> Vec<(ReturnPath, Message)> {
         let Some(doubt) = self.of(side) else { return Vec::new() };
         let before = doubt.heard.unwrap_or_default();
         if before.source.is_some() && before.source == now.source && now.packets > before.packets {
@@ -106,7 +106,7 @@ impl Doubts {
 
 impl Call {
     /// Holds a request until it is clear whose it is.
-    pub fn doubt(&mut self, cx: &mut Services, side: Side, back: ReturnPath, request: &Message) {
+    pub fn doubt(&mut self, cx: &mut Context, side: Side, back: ReturnPath, request: &Message) {
         if !self.doubts.hold(cx, side, back, request) {
             return;
         }
@@ -121,7 +121,7 @@ impl Call {
     }
 
     /// Time to look where media come from, or to decide. What is then to go on.
-    pub fn on_doubt_due(&mut self, cx: &mut Services, side: Side) -> Vec<(ReturnPath, Message)> {
+    pub fn on_doubt_due(&mut self, cx: &mut Context, side: Side) -> Vec<(ReturnPath, Message)> {
         let Some(rest) = self.doubts.look(cx, side) else {
             return self.doubts.decide(cx, side, self.media.last_heard(side));
         };

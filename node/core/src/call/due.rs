@@ -1,8 +1,8 @@
 //! What a call does when one of its timers fires, and when the media engine reports.
 
 use super::claim::ClaimEvent;
+use super::context::Context;
 use super::provisional::Repeated;
-use super::services::Services;
 use super::takeover::Event;
 use super::timer::CallTimer;
 use super::{Call, CallPhase, Cause};
@@ -10,7 +10,7 @@ use crate::io::{Counter, MediaEvent, Side};
 
 impl Call {
     /// A timer of this call.
-    pub fn on_timer(&mut self, cx: &mut Services, timer: CallTimer) {
+    pub fn on_timer(&mut self, cx: &mut Context, timer: CallTimer) {
         match timer {
             CallTimer::ClaimBudget => {
                 self.budget.spent();
@@ -77,7 +77,7 @@ impl Call {
     }
 
     /// A far end has not acknowledged our 2xx: RFC 3261 §13.3.1.4, the dialog is confirmed, but the session goes.
-    fn on_no_ack(&mut self, cx: &mut Services, side: Side) {
+    fn on_no_ack(&mut self, cx: &mut Context, side: Side) {
         if self.phase == CallPhase::Answered {
             self.hang_up(cx, None, Cause { origin: "node", status: 200, reason: "no ACK".into() }, None);
         }
@@ -85,7 +85,7 @@ impl Call {
     }
 
     /// The media engine reports on this call's session.
-    pub fn on_media(&mut self, cx: &mut Services, event: &MediaEvent) {
+    pub fn on_media(&mut self, cx: &mut Context, event: &MediaEvent) {
         match event {
             MediaEvent::Opened { first, ports, .. } => self.media.on_opened(*first, ports),
             MediaEvent::OpenFailed { .. } => {

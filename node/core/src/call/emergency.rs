@@ -1,7 +1,7 @@
 //! What an emergency call carries for those who dispatch: its service and ids (NENA-STA-010.3 §3.1.5), and what comes later within
 //! the call, location and additional data (RFC 6442, RFC 7852). None of it is needed for the call itself.
 
-use super::services::Services;
+use super::context::Context;
 use crate::sip::parts::leaves;
 use crate::sip::{Draft, HeaderId, Message, NameAddr};
 use crate::store_pb::EmergencyInfo;
@@ -27,7 +27,7 @@ pub struct Carried {
 
 /// The service and the ids of an emergency call: the caller's where its INVITE brought them, else ours, the same on every node.
 /// `incident`: that of the call which this one replaces.
-pub(super) fn identify(cx: &Services, invite: &Message, service: &str, key: ClaimKey, incident: Option<&str>) -> EmergencyInfo {
+pub(super) fn identify(cx: &Context, invite: &Message, service: &str, key: ClaimKey, incident: Option<&str>) -> EmergencyInfo {
     let mint = |what: &str| {
         let id = cx.key.authenticate(&[b"emergency-id", what.as_bytes(), &key.0]);
         let hex: String = id.iter().map(|octet| format!("{octet:02x}")).collect();

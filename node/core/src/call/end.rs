@@ -1,9 +1,9 @@
 //! One side of a dialog usage that is no call (RFC 5057): of a subscription, or of what a call leaves behind.
 
 use super::challenge::KnownChallenges;
+use super::context::Context;
 use super::leg::Leg;
 use super::lines::Peer;
-use super::services::Services;
 use super::ways::FarEnd;
 use crate::crossing::Way;
 use crate::dialog::{Dialog, Half};
@@ -63,7 +63,7 @@ impl End {
     }
 
     /// The Contact value that we give to its far end.
-    pub fn contact(&self, cx: &Services) -> String {
+    pub fn contact(&self, cx: &Context) -> String {
         self.far().contact(cx, &self.token)
     }
 

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::bridge::{Bridge, Exchange, Outcome, Reinvite};
+use super::context::Context;
 use super::courier::{Failed, ResponseKind};
 use super::failure::upstream;
 use super::reliable::{self, Wish};
-use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use super::two_hundred::Accepted;
 use super::{body, headers, offer_answer};
 use crate::crossing::{Asked, Crossing, Loss, Origin, State};
@@ -30,7 +30,7 @@ fn refreshes_target(method: &Method) -> bool {
 
 impl Bridge<'_> {
     /// A far end's request other than BYE and PRACK: refused, answered here, or passed on.
-    pub(super) fn on_request(&mut self, cx: &mut Services, at: DialogRef, asked: Asked) {
+    pub(super) fn on_request(&mut self, cx: &mut Context, at: DialogRef, asked: Asked) {
         let refused = match asked.request.method() {
             Method::Update if self.is_refresh(at.side, &asked.request) => return self.answer_refresh(cx, at, &asked),
             Method::Update => self.refuse_update(at, &asked.request),
@@ -48,7 +48,7 @@ impl Bridge<'_> {
     }
 
     /// A far end's request goes to the other side, or is refused. `rack`: which response it acknowledges, in the other leg's numbers.
-    pub(super) fn forward(&mut self, cx: &mut Services, from: DialogRef, asked: Asked, rack: Option<String>) {
+    pub(super) fn forward(&mut self, cx: &mut Context, from: DialogRef, asked: Asked, rack: Option<String>) {
         let to = from.other();
         let status = match headers::next_max_forwards(&asked.request) {
             // A far end of RFC 2543 has no tag, and a dialog all the same (RFC 3261 §12.1.1, §12.1.2).
@@ -82,19 +82,19 @@ impl Bridge<'_> {
     }
 
     /// A request is under way from now on. `ready`: it goes out at once.
-    pub(super) fn cross(&mut self, cx: &mut Services, crossing: Crossing<Exchange>, ready: bool) -> Option<Outcome> {
+    pub(super) fn cross(&mut self, cx: &mut Context, crossing: Crossing<Exchange>, ready: bool) -> Option<Outcome> {
         let id = crossing.id();
         self.underway.crossings.insert(crossing);
         if ready { self.send(cx, id) } else { None }
     }
 
     /// The ports are there: those that waited for them go out.
-    pub(super) fn release(&mut self, cx: &mut Services) -> Option<Outcome> {
+    pub(super) fn release(&mut self, cx: &mut Context) -> Option<Outcome> {
         let held: Vec<u64> = self.underway.crossings.iter().filter(|c| c.is_held()).map(Crossing::id).collect();
         held.into_iter().filter_map(|id| self.send(cx, id)).last()
     }
 
-    fn send(&mut self, cx: &mut Services, id: u64) -> Option<Outcome> {
+    fn send(&mut self, cx: &mut Context, id: u64) -> Option<Outcome> {
         let crossing = self.underway.crossings.get(id)?;
         let to = crossing.to();
         let method = crossing.method().cloned()?;
@@ -105,14 +105,14 @@ impl Bridge<'_> {
             crossing.write(cseq, draft);
         }
         if method == Method::Invite {
-            cx.start_timer(STALE, Timer::Call(self.about.id, CallTimer::Stale(id)));
+            cx.start_timer(STALE, TimerUser::Call(self.about.id, CallTimer::Stale(id)));
         }
         let failed = self.courier().send(cx, id);
         self.on_failed(cx, failed)
     }
 
     /// The request as it goes out. `request`: that of the far end, of which this one brings what crosses; `None`: it is a refresh of ours.
-    fn write(&mut self, cx: &mut Services, id: u64, to: DialogRef, method: &Method, request: Option<&Message>) -> Draft {
+    fn write(&mut self, cx: &mut Context, id: u64, to: DialogRef, method: &Method, request: Option<&Message>) -> Draft {
         let from = to.other();
         let session = matches!(method, Method::Invite | Method::Update);
         let mut draft = self.sides.pairs[to].dialog.request(method);
@@ -158,7 +158,7 @@ impl Bridge<'_> {
     }
 
     /// Our Contact in a request that crosses; what our Contacts said before it is kept.
-    fn contact_of(&mut self, cx: &Services, id: u64, to: DialogRef, request: Option<&Message>) -> String {
+    fn contact_of(&mut self, cx: &Context, id: u64, to: DialogRef, request: Option<&Message>) -> String {
         let contacts = [Side::Caller, Side::Callee].map(|side| self.sides.leg(side).contact_params.clone());
         if let Some(crossing) = self.underway.crossings.get_mut(id) {
             crossing.facts.contacts.get_or_insert(contacts);
@@ -173,7 +173,7 @@ impl Bridge<'_> {
     /// A response to a request that crossed, or to a refresh.
     pub(super) fn on_response(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         id: u64,
         (tx, action): (ClientTxId, ResponseAction),
         back: &ReturnPath,
@@ -200,7 +200,7 @@ impl Bridge<'_> {
         }
     }
 
-    fn on_provisional(&mut self, cx: &mut Services, id: u64, response: &Message) {
+    fn on_provisional(&mut self, cx: &mut Context, id: u64, response: &Message) {
         let Some(crossing) = self.underway.crossings.get(id).filter(|c| c.is(&Method::Invite)) else { return };
         let (from, exchanged, asked) = (crossing.from(), (crossing.facts.offered, crossing.cseq()), crossing.asked().cloned());
         if response.status().is_none_or(|status| status <= 100) {
@@ -216,7 +216,7 @@ impl Bridge<'_> {
         self.note_early_answer(id, response);
     }
 
-    fn on_final(&mut self, cx: &mut Services, id: u64, tx: ClientTxId, response: &Message) -> Option<Outcome> {
+    fn on_final(&mut self, cx: &mut Context, id: u64, tx: ClientTxId, response: &Message) -> Option<Outcome> {
         let status = response.status().unwrap_or(500);
         let accepted = (200..300).contains(&status);
         if status == 422 && self.may_raise(id, response) {
@@ -259,7 +259,7 @@ impl Bridge<'_> {
     }
 
     /// What is kept of a far end's request that has its final response. `there`: its CSeq number on the other leg.
-    fn note_done(&mut self, cx: &Services, from: Side, request: &Message, there: u32, accepted: bool) {
+    fn note_done(&mut self, cx: &Context, from: Side, request: &Message, there: u32, accepted: bool) {
         let here = request.cseq();
         match request.method() {
             Method::Invite => {
@@ -290,7 +290,7 @@ impl Bridge<'_> {
         true
     }
 
-    fn on_late_2xx(&mut self, cx: &mut Services, response: &Message) {
+    fn on_late_2xx(&mut self, cx: &mut Context, response: &Message) {
         if response.method() == &Method::Invite && response.status().is_some_and(|s| (200..300).contains(&s)) {
             for side in [Side::Caller, Side::Callee] {
                 if self.sides.pairs[self.sides.toward(side)].dialog.call_id.as_ref() == response.call_id() {
@@ -302,7 +302,7 @@ impl Bridge<'_> {
 
     /// A response to the far end that asked in that dialog, with what crosses of the other one's. `offered`: its request had an offer;
     /// `cseq`: its number on the other leg.
-    fn answer(&mut self, cx: &mut Services, at: DialogRef, asked: &Asked, (offered, cseq): (bool, u32), response: &Message) {
+    fn answer(&mut self, cx: &mut Context, at: DialogRef, asked: &Asked, (offered, cseq): (bool, u32), response: &Message) {
         let Asked { request, server: tx, back } = asked;
         let status = response.status().unwrap_or(500);
         let invite = request.method() == &Method::Invite;
@@ -339,7 +339,7 @@ impl Bridge<'_> {
     }
 
     /// A request got no response, or could not be sent.
-    fn fail(&mut self, cx: &mut Services, id: u64, status: u16) -> Option<Outcome> {
+    fn fail(&mut self, cx: &mut Context, id: u64, status: u16) -> Option<Outcome> {
         let mut crossing = self.courier().take(cx, id, None)?;
         self.take_contacts_back(&mut crossing.facts);
         if let Some(before) = crossing.facts.before.take() {
@@ -360,25 +360,25 @@ impl Bridge<'_> {
     }
 
     /// Nothing comes of a request by this transaction.
-    pub(super) fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) -> Option<Outcome> {
+    pub(super) fn on_lost(&mut self, cx: &mut Context, tx: ClientTxId, loss: Loss) -> Option<Outcome> {
         let failed = self.courier().on_lost(cx, tx, loss);
         self.on_failed(cx, failed)
     }
 
     /// A request has been silent for as long as one is waited for where there are other ways.
-    pub(super) fn on_silent(&mut self, cx: &mut Services, tx: ClientTxId) -> Option<Outcome> {
+    pub(super) fn on_silent(&mut self, cx: &mut Context, tx: ClientTxId) -> Option<Outcome> {
         let failed = self.courier().on_silent(cx, tx);
         self.on_failed(cx, failed)
     }
 
     /// A request came to nothing, if it did.
-    pub(super) fn on_failed(&mut self, cx: &mut Services, failed: Option<Failed>) -> Option<Outcome> {
+    pub(super) fn on_failed(&mut self, cx: &mut Context, failed: Option<Failed>) -> Option<Outcome> {
         let Failed { id, status } = failed?;
         self.fail(cx, id, status)
     }
 
     /// CANCEL for a re-INVITE under way. False: it is none of this call's.
-    pub(super) fn on_cancel(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
+    pub(super) fn on_cancel(&mut self, cx: &mut Context, invite: ServerTxId, request: &Message) -> bool {
         let Some(id) = self.underway.crossings.of_server(invite).map(Crossing::id) else { return false };
         let reason = super::reason::reasons(request);
         if self.courier().on_cancel(cx, id, reason.as_deref()) {
@@ -389,7 +389,7 @@ impl Bridge<'_> {
     }
 
     /// RFC 3261 §9.1: 64 × T1 after its CANCEL a re-INVITE is given up, so that another can be sent.
-    pub(super) fn on_abandoned(&mut self, cx: &mut Services, id: u64) -> Option<Outcome> {
+    pub(super) fn on_abandoned(&mut self, cx: &mut Context, id: u64) -> Option<Outcome> {
         let given_up = self.underway.crossings.get(id).is_some_and(|c| c.state().is_given_up());
         if given_up { self.fail(cx, id, 487) } else { None }
     }

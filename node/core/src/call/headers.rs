@@ -1,6 +1,6 @@
 //! Which header fields cross from one leg to the other. Topology is hidden: what names hops, dialogs and us does not cross.
 
-use super::services::Services;
+use super::context::Context;
 use crate::auth::{self, AuthHeader};
 use crate::sip::{Draft, Field, HeaderId, Message, Method, NameAddr, params};
 use crate::transaction::ServerKey;
@@ -118,7 +118,7 @@ pub(super) fn drop_credentials(draft: &mut Draft, id: HeaderId, realm: &str) {
 
 /// Takes out what a caller told us alone: its answers to our own challenges. Of both kinds, for a phone may still give what it was asked
 /// for before the configuration was changed.
-pub fn strip_our_credentials(cx: &Services, from_trunk: &str, draft: &mut Draft) {
+pub fn strip_our_credentials(cx: &Context, from_trunk: &str, draft: &mut Draft) {
     if let Some(challenger) = cx.config.trunk(from_trunk).and_then(|t| t.auth.challenger.as_ref()) {
         for kind in [AuthHeader::User, AuthHeader::Proxy] {
             drop_credentials(draft, kind.answers(), &challenger.realm);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::services::Services;
-use crate::ctx::LocalConfig;
+use super::context::Context;
 use crate::io::{Counter, Path, Realm, Target, TargetChange};
+use crate::local::LocalConfig;
 use crate::sip::{HeaderId, Message};
 
-impl Services {
+impl Context {
     /// True when other targets should be dialled before this one.
     pub fn defers(&mut self, realm: Realm, target: &Target) -> bool {
         self.health.defers(self.now.mono, LocalConfig::own_role(realm), target)

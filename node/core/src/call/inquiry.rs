@@ -8,10 +8,10 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::services::{BRANCH_COOKIE, Services};
-use crate::ctx::bracketed;
+use super::context::{BRANCH_COOKIE, Context};
 use crate::ids::{NodeId, PacketKey};
 use crate::io::{Addresses, ClaimStage, NodeView, Output, PeerMessage, Realm, ReturnPath, Transport};
+use crate::local::bracketed;
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::time::Instant;
 use crate::transaction::{ClientTxId, ClientUser, NewRequest};
@@ -116,7 +116,7 @@ impl Inquiries {
     }
 }
 
-impl Services {
+impl Context {
     /// Where SIP reaches a member, from our own address of that side.
     pub fn addresses_of(&self, node: &NodeView) -> [(Realm, SocketAddr); 2] {
         let port = self.local.port_of(Transport::Udp);
@@ -162,7 +162,7 @@ impl Services {
         let back = |n: &&NodeView| n.id != own && n.alive && self.inquiries.is_back(self.now.mono, n.id);
         let mut awaited: Vec<NodeId> = self.view.nodes.iter().filter(back).map(|n| n.id).collect();
         for to in &awaited {
-            self.out.push_back(Output::Peer { to: *to, message: PeerMessage::AskClaim { key } });
+            self.output(Output::Peer { to: *to, message: PeerMessage::AskClaim { key } });
         }
         for (node, addresses) in silent {
             let (now, mute) = (self.now.mono, self.inquiries.is_mute(self.now.mono, node));

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::services::Services;
+use super::context::Context;
 use super::timer::{CallTimer, TimerUser};
 use crate::ids::{CallUid, LocalId};
 use crate::io::{Output, Uncommitted};
@@ -132,7 +132,7 @@ impl Journal {
     }
 
     /// Keeps a record and proposes it.
-    pub(super) fn push(&mut self, cx: &mut Services, kind: Kind) {
+    pub(super) fn push(&mut self, cx: &mut Context, kind: Kind) {
         if self.records.len() >= MAX_RECORDS
             && let Some(at) = self.records.iter().position(|r| matches!(r.kind, Kind::Refresh(_) | Kind::Notice(_)))
         {
@@ -153,7 +153,7 @@ impl Journal {
     }
 
     /// The oldest record may be late.
-    pub fn on_early(&mut self, cx: &mut Services) {
+    pub fn on_early(&mut self, cx: &mut Context) {
         self.awaited = false;
         let Some(oldest) = self.records.front() else { return };
         let (budget, waited) = (cx.config.settings.claim_budget, cx.now.mono.since(oldest.since));
@@ -166,10 +166,10 @@ impl Journal {
     }
 
     /// Tells what the log does not have.
-    fn tell(&mut self, cx: &mut Services) {
+    fn tell(&mut self, cx: &mut Context) {
         let uid = self.uid;
         let preview = {
-            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let replica = cx.replica();
             if replica.level() < UNCOMMITTED_LEVEL {
                 return;
             }
@@ -186,13 +186,13 @@ impl Journal {
         let (entry, events) = (Some(preview.entry), preview.events);
         self.shown = true;
         let last = self.placeless && entry.as_ref().is_some_and(|entry| !entry.is_live());
-        cx.out.push_back(Output::Uncommitted(Box::new(Uncommitted { call: uid, entry, events, last })));
+        cx.output(Output::Uncommitted(Box::new(Uncommitted { call: uid, entry, events, last })));
     }
 
     /// The log has what was told.
-    fn untell(&mut self, cx: &mut Services) {
+    fn untell(&mut self, cx: &mut Context) {
         if std::mem::take(&mut self.shown) {
-            cx.out.push_back(Output::Uncommitted(Box::new(Uncommitted {
+            cx.output(Output::Uncommitted(Box::new(Uncommitted {
                 call: self.uid,
                 entry: None,
                 events: Vec::new(),
@@ -202,13 +202,13 @@ impl Journal {
     }
 
     /// Another node has the call: takes back what was told of it here.
-    fn retract(&mut self, cx: &mut Services) {
+    fn retract(&mut self, cx: &mut Context) {
         let uid = self.uid;
         let told: Vec<String> = std::mem::take(&mut self.told).into_iter().map(|(_, _, id)| id).collect();
         if told.is_empty() {
             return;
         }
-        let known = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).call(uid).map(|c| c.claim().clone());
+        let known = cx.replica().call(uid).map(|c| c.claim().clone());
         let of_record = |r: &JournalRecord| if let Kind::Claim(claim) = &r.kind { Some(claim.clone()) } else { None };
         let Some(claim) = known.or_else(|| self.records.iter().find_map(of_record)) else { return };
         let event = Event {
@@ -226,7 +226,7 @@ impl Journal {
         };
         self.shown = false;
         let events = vec![EarlyEvent { seq: self.next_seq, event: std::sync::Arc::new(event) }];
-        cx.out.push_back(Output::Uncommitted(Box::new(Uncommitted { call: uid, entry: None, events, last: true })));
+        cx.output(Output::Uncommitted(Box::new(Uncommitted { call: uid, entry: None, events, last: true })));
     }
 
     /// The call is another node's. What was proposed of it may still be committed, and then has to end; nothing is proposed anew.
@@ -241,9 +241,9 @@ impl Journal {
     }
 
     /// A snapshot took the place of the log: which records it has, it does not say.
-    pub fn on_snapshot(&mut self, cx: &mut Services) {
+    pub fn on_snapshot(&mut self, cx: &mut Context) {
         let recorded = {
-            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let replica = cx.replica();
             replica.call(self.uid).map(|entry| entry.state().seq)
         };
         self.told.retain(|(told, ..)| recorded.is_none_or(|seq| *told > seq));
@@ -251,12 +251,12 @@ impl Journal {
     }
 
     /// The log applied something of this call: forgets what the replica now has.
-    pub fn on_applied(&mut self, cx: &mut Services) {
+    pub fn on_applied(&mut self, cx: &mut Context) {
         if self.placeless {
             return;
         }
         let recorded = {
-            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let replica = cx.replica();
             replica.call(self.uid).map(|c| {
                 if !c.is_live() {
                     self.told.retain(|told| !stands(c, told));
@@ -287,7 +287,7 @@ impl Journal {
     }
 
     /// A proposal failed, or its fate is unknown.
-    pub fn on_failed(&mut self, cx: &mut Services) {
+    pub fn on_failed(&mut self, cx: &mut Context) {
         if !self.is_settled() {
             self.retry_later(cx);
             if !self.early {
@@ -297,7 +297,7 @@ impl Journal {
     }
 
     /// Proposes again everything that is not applied, in order. Without a quorum it would fail again: that is tried ever more rarely.
-    pub fn on_retry(&mut self, cx: &mut Services) {
+    pub fn on_retry(&mut self, cx: &mut Context) {
         self.retrying = false;
         if self.is_settled() {
             return;
@@ -318,14 +318,14 @@ impl Journal {
         }
     }
 
-    fn propose_all(&self, cx: &mut Services) {
+    fn propose_all(&self, cx: &mut Context) {
         for record in &self.records {
             cx.propose(self.id, record.at, record.kind.clone());
         }
     }
 
     /// Gives the log up for good: the claim is another call's, and no record of this one can take effect. The call itself goes on here.
-    pub fn give_up(&mut self, cx: &mut Services) {
+    pub fn give_up(&mut self, cx: &mut Context) {
         self.placeless = true;
         if !self.records.is_empty() {
             self.tell(cx);
@@ -333,8 +333,8 @@ impl Journal {
     }
 
     /// The key is that of `winner`, and this call is served all the same: it is recorded beside that one, where the log has a place for it.
-    pub(super) fn stand_beside(&mut self, cx: &mut Services, winner: CallUid) {
-        let level = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).level();
+    pub(super) fn stand_beside(&mut self, cx: &mut Context, winner: CallUid) {
+        let level = cx.replica().level();
         let claim = self.records.iter_mut().find_map(|r| if let Kind::Claim(claim) = &mut r.kind { Some(claim) } else { None });
         let Some(claim) = claim.filter(|_| level >= BESIDE_LEVEL) else { return self.give_up(cx) };
         claim.beside = winner.to_bytes().to_vec().into();
@@ -345,7 +345,7 @@ impl Journal {
     }
 
     /// The same for a call that another node has.
-    pub fn leave(&mut self, cx: &mut Services) {
+    pub fn leave(&mut self, cx: &mut Context) {
         self.placeless = true;
         self.retract(cx);
         self.early = false;
@@ -353,13 +353,13 @@ impl Journal {
     }
 
     /// Its records are dropped, for there are too many of others.
-    pub fn drop_records(&mut self, cx: &mut Services) {
+    pub fn drop_records(&mut self, cx: &mut Context) {
         self.records.clear();
         self.told.clear();
         self.untell(cx);
     }
 
-    fn retry_later(&mut self, cx: &mut Services) {
+    fn retry_later(&mut self, cx: &mut Context) {
         if self.retrying {
             return;
         }

@@ -1,9 +1,9 @@
 //! One leg of a call: where its far end is, whatever dialogs there are with it, and its session timer.
 
 use super::challenge::KnownChallenges;
+use super::context::Context;
 use super::headers::contact_params;
 use super::lines::Peer;
-use super::services::Services;
 use super::ways::FarEnd;
 use crate::dialog::{Dialog, Half};
 use crate::ids::NodeId;
@@ -52,12 +52,12 @@ impl Leg {
     }
 
     /// The Contact value that we give to this leg's far end in a dialog.
-    pub fn contact(&self, cx: &Services, half: &Half) -> String {
+    pub fn contact(&self, cx: &Context, half: &Half) -> String {
         format!("{}{}", self.far(&half.dialog).contact(cx, &half.contact_token), self.contact_params)
     }
 
     /// The same in a message that brings one of the other leg's far end: with what that says of itself.
-    pub(super) fn contact_for(&mut self, cx: &Services, half: &Half, message: &Message) -> String {
+    pub(super) fn contact_for(&mut self, cx: &Context, half: &Half, message: &Message) -> String {
         self.learn_contact(message);
         self.contact(cx, half)
     }

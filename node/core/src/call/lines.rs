@@ -3,9 +3,9 @@
 use super::after_bye::ByeAgain;
 use super::authenticated::Authenticated;
 use super::challenge::{KnownChallenges, Retry};
+use super::context::Context;
 use super::ladder::Ladder;
 use super::pairs::Pairs;
-use super::services::Services;
 use super::session_id::SessionIds;
 use super::timer::{CallTimer, TimerUser};
 use super::two_hundred::{Again, SentAck, TwoHundred};
@@ -73,7 +73,7 @@ pub struct Peer<'a> {
 
 impl Peer<'_> {
     /// Puts credentials into a request to it, where it has asked for them before.
-    pub(super) fn authorize(&mut self, cx: &mut Services, draft: &mut Draft) {
+    pub(super) fn authorize(&mut self, cx: &mut Context, draft: &mut Draft) {
         self.known.authorize(cx, self.trunk, draft);
     }
 }
@@ -164,7 +164,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Sends it, now or when its next hop is known.
-    pub(super) fn send<X>(&mut self, cx: &mut Services, crossing: &mut Crossing<X>) -> Went {
+    pub(super) fn send<X>(&mut self, cx: &mut Context, crossing: &mut Crossing<X>) -> Went {
         let far = self.far(crossing.to());
         match far.next_hop(cx) {
             NextHop::Known { path, ingress } => {
@@ -181,7 +181,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Sends it by the best of these ways.
-    pub(super) fn transmit<X>(&mut self, cx: &mut Services, crossing: &mut Crossing<X>, mut ways: Ways) -> Went {
+    pub(super) fn transmit<X>(&mut self, cx: &mut Context, crossing: &mut Crossing<X>, mut ways: Ways) -> Went {
         let not_sent = |crossing: &Crossing<X>| crossing.state().on_not_sent().map_or(Went::Out, Went::Failed);
         let Some(mut draft) = crossing.request().cloned() else { return not_sent(crossing) };
         let (owner, to) = (self.owner, crossing.to());
@@ -223,7 +223,7 @@ impl<'a> Lines<'a> {
         Went::Out
     }
 
-    fn keep_ack<X>(&mut self, cx: &mut Services, crossing: &Crossing<X>, cseq: u32, way: Way, payload: bytes::Bytes, ways: Ways) {
+    fn keep_ack<X>(&mut self, cx: &mut Context, crossing: &Crossing<X>, cseq: u32, way: Way, payload: bytes::Bytes, ways: Ways) {
         let to = crossing.to();
         let remote_tag = self.dialogs.at(to).remote_tag.clone();
         cx.send(way.back, way.tls_name.clone(), payload.clone());
@@ -237,7 +237,7 @@ impl<'a> Lines<'a> {
 
 impl Peer<'_> {
     /// A BYE or PRACK with which its far end's challenge can be answered after the call is forgotten.
-    pub(super) fn authenticated(&self, cx: &Services, request: Option<&Draft>, way: &Way) -> Option<ByeAgain> {
+    pub(super) fn authenticated(&self, cx: &Context, request: Option<&Draft>, way: &Way) -> Option<ByeAgain> {
         cx.credentials(self.trunk)?;
         let retry = Retry { draft: request?.clone(), tries: 0 };
         Some(ByeAgain::new(Authenticated::from_retry(self.trunk.into(), retry, self.known.clone()), way))

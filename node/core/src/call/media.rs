@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::context::Context;
 use super::hearing::Hearing;
 use super::leg::Leg;
 use super::remote::{DescriptionFacts, remote_of};
-use super::services::Services;
 use crate::dialog::Half;
 use crate::ids::{Epoch, MediaId};
 use crate::io::{MediaCommand, MediaStats, Output, Realm, Side, SideHeard, StreamPorts, StreamRemote};
@@ -72,7 +72,7 @@ pub struct CallMedia {
 
 impl CallMedia {
     /// A session that has nothing yet.
-    pub(super) fn new(cx: &mut Services, realms: [Realm; 2], urgent: bool) -> CallMedia {
+    pub(super) fn new(cx: &mut Context, realms: [Realm; 2], urgent: bool) -> CallMedia {
         CallMedia {
             id: cx.mint_media(),
             phase: if cx.local.anchored { MediaPhase::Open } else { MediaPhase::Off },
@@ -123,9 +123,9 @@ impl CallMedia {
     }
 
     /// Asks the engine what it hears, where there is one.
-    pub(super) fn ask(&self, cx: &mut Services) {
+    pub(super) fn ask(&self, cx: &mut Context) {
         if self.phase == MediaPhase::Open && self.has_ports() {
-            cx.out.push_back(Output::Media(MediaCommand::Ask { media: self.id }));
+            cx.output(Output::Media(MediaCommand::Ask { media: self.id }));
         }
     }
 
@@ -151,7 +151,7 @@ impl CallMedia {
 
     /// The called party is to be reached in `realm`. False: the ports are on another side; they are given up for others, and
     /// whoever asks has to wait.
-    pub(super) fn reach(&mut self, cx: &mut Services, realm: Realm) -> bool {
+    pub(super) fn reach(&mut self, cx: &mut Context, realm: Realm) -> bool {
         if self.realms[1] == realm || self.phase != MediaPhase::Open || self.asked == 0 {
             self.realms[1] = realm;
             return true;
@@ -161,13 +161,13 @@ impl CallMedia {
         self.short = false;
         (self.ports, self.remotes) = (Vec::new(), Vec::new());
         self.left += 1;
-        cx.out.push_back(Output::Media(MediaCommand::Close { media: self.id }));
+        cx.output(Output::Media(MediaCommand::Close { media: self.id }));
         self.awaited = !self.ensure(cx, streams);
         !self.awaited
     }
 
     /// Asks for ports until there are `streams`. True when there are, or when there is no engine.
-    pub(super) fn ensure(&mut self, cx: &mut Services, streams: usize) -> bool {
+    pub(super) fn ensure(&mut self, cx: &mut Context, streams: usize) -> bool {
         let wanted = if self.short { self.asked } else { streams.min(MAX_STREAMS) };
         if self.phase == MediaPhase::Open && wanted > self.asked {
             let first = u8::try_from(self.asked).expect("below MAX_STREAMS");
@@ -175,7 +175,7 @@ impl CallMedia {
             self.asked = wanted;
             self.phase = MediaPhase::Opening;
             let (media, realms, urgent) = (self.id, self.realms, self.urgent);
-            cx.out.push_back(Output::Media(MediaCommand::Open { media, first, count, realms, urgent }));
+            cx.output(Output::Media(MediaCommand::Open { media, first, count, realms, urgent }));
         }
         self.phase != MediaPhase::Opening
     }
@@ -186,10 +186,10 @@ impl CallMedia {
     }
 
     /// A description has crossed that leads past us: so do all others.
-    pub(super) fn give_up(&mut self, cx: &mut Services) {
+    pub(super) fn give_up(&mut self, cx: &mut Context) {
         if std::mem::take(&mut self.asked) > 0 {
             self.left += 1;
-            cx.out.push_back(Output::Media(MediaCommand::Close { media: self.id }));
+            cx.output(Output::Media(MediaCommand::Close { media: self.id }));
         }
         self.phase = MediaPhase::Off;
         (self.ports, self.remotes) = (Vec::new(), Vec::new());
@@ -216,7 +216,7 @@ impl CallMedia {
     }
 
     /// The far end of `leg` described its media: tells the engine what changed. `offer`: what it answers.
-    pub(super) fn on_remote_sdp(&mut self, cx: &mut Services, (leg, half): (&Leg, &Half), sdp: &Sdp, offer: Option<&Sdp>) {
+    pub(super) fn on_remote_sdp(&mut self, cx: &mut Context, (leg, half): (&Leg, &Half), sdp: &Sdp, offer: Option<&Sdp>) {
         let side = leg.side;
         if half.remote_sdp != sdp.raw() {
             let count = &mut self.descriptions[index(side)];
@@ -243,7 +243,7 @@ impl CallMedia {
     }
 
     /// Tells the engine what is new.
-    pub(super) fn set_remotes(&mut self, cx: &mut Services, mut remotes: Remotes) {
+    pub(super) fn set_remotes(&mut self, cx: &mut Context, mut remotes: Remotes) {
         if self.phase != MediaPhase::Open {
             return;
         }
@@ -254,7 +254,7 @@ impl CallMedia {
                 let remote = new[index(side)];
                 if old[index(side)] != remote {
                     let stream = u8::try_from(i).expect("below MAX_STREAMS");
-                    cx.out.push_back(Output::Media(MediaCommand::Remote { media: self.id, stream, side, remote }));
+                    cx.output(Output::Media(MediaCommand::Remote { media: self.id, stream, side, remote }));
                 }
             }
         }
@@ -264,7 +264,7 @@ impl CallMedia {
     /// A description of one far end, as it goes to the far end of `leg`: our address, our ports, our `o=` line. `offer`: what it answers.
     pub(super) fn rewrite_for(
         &self,
-        cx: &Services,
+        cx: &Context,
         (leg, half): (&Leg, &mut Half),
         (sdp, original): (&Sdp, &Bytes),
         offer: Option<&Sdp>,
@@ -287,7 +287,7 @@ impl CallMedia {
     }
 
     /// The same for a description that neither offers nor answers: it changes nothing here.
-    pub(super) fn rewrite_aside(&self, cx: &Services, to: (&Leg, &Half), (sdp, original): (&Sdp, &Bytes), past: PastUs) -> Bytes {
+    pub(super) fn rewrite_aside(&self, cx: &Context, to: (&Leg, &Half), (sdp, original): (&Sdp, &Bytes), past: PastUs) -> Bytes {
         if self.phase == MediaPhase::Off {
             return original.clone();
         }
@@ -297,7 +297,7 @@ impl CallMedia {
     /// What was last said to the far end of `half`, for a call that begins anew with other ports: with our address and ports where there are any, else
     /// as its other far end, `other`, describes itself. An earlier owner may have described more than its records say; each owner has versions of its
     /// own (RFC 3264 §8).
-    pub(super) fn readdress(&self, cx: &Services, (leg, half): (&Leg, &mut Half), other: &Bytes, epoch: Epoch) {
+    pub(super) fn readdress(&self, cx: &Context, (leg, half): (&Leg, &mut Half), other: &Bytes, epoch: Epoch) {
         let text = if self.phase == MediaPhase::Off { other } else { &half.local_sdp };
         let Ok(sdp) = Sdp::parse(text) else { return };
         half.sdp_version += VERSIONS_OF_AN_OWNER * u64::from(epoch.0.saturating_sub(1));
@@ -329,7 +329,7 @@ impl CallMedia {
         };
     }
 
-    fn rewrite(&self, cx: &Services, (leg, half): (&Leg, &Half), sdp: &Sdp, offer: Option<&Sdp>, past: PastUs) -> SdpRewrite {
+    fn rewrite(&self, cx: &Context, (leg, half): (&Leg, &Half), sdp: &Sdp, offer: Option<&Sdp>, past: PastUs) -> SdpRewrite {
         let rewritten = |(i, line): (usize, &MediaLine)| match (line.carrier(), self.ports.get(i)) {
             _ if line.port == 0 => LineRewrite::Keep,
             _ if !stands(offer, i) => LineRewrite::Refuse,
@@ -348,16 +348,16 @@ impl CallMedia {
 
     /// Our media address on a leg: of the family in which its far end described its media, before that in which it signals. The ports
     /// are open on both.
-    fn own_address(&self, cx: &Services, leg: &Leg) -> IpAddr {
+    fn own_address(&self, cx: &Context, leg: &Leg) -> IpAddr {
         let described = self.remotes.iter().find_map(|sides| sides[index(leg.side)]?.rtp.addr()).map(|addr| addr.ip());
         cx.local.own_address(leg.realm, described.unwrap_or(leg.path.remote.ip()))
     }
 
     /// Releases the ports. True when there is something to wait for.
-    pub(super) fn close(&mut self, cx: &mut Services) -> bool {
+    pub(super) fn close(&mut self, cx: &mut Context) -> bool {
         if matches!(self.phase, MediaPhase::Open | MediaPhase::Opening) && self.asked > 0 {
             self.phase = MediaPhase::Closing;
-            cx.out.push_back(Output::Media(MediaCommand::Close { media: self.id }));
+            cx.output(Output::Media(MediaCommand::Close { media: self.id }));
             return true;
         }
         if self.phase != MediaPhase::Closing {

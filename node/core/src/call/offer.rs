@@ -2,7 +2,7 @@
 //! and when it is taken back.
 
 use super::bridge::{Bridge, Exchange};
-use super::services::Services;
+use super::context::Context;
 use super::{body, reliable};
 use crate::crossing::Crossing;
 use crate::dialog::{DialogRef, PairId};
@@ -74,7 +74,7 @@ impl Bridge<'_> {
 
     /// The final response to a request that was passed on: its offer stands, waits for an answer in the ACK, or is taken back
     /// (RFC 3261 §14.1, RFC 3311 §5.2; RFC 3262 §5 for PRACK).
-    pub(super) fn conclude(&mut self, cx: &mut Services, crossing: &mut Crossing<Exchange>, response: &Message) {
+    pub(super) fn conclude(&mut self, cx: &mut Context, crossing: &mut Crossing<Exchange>, response: &Message) {
         let accepted = response.status().is_some_and(|status| (200..300).contains(&status));
         let described = body::find_sdp(response).is_some();
         let from = crossing.from();

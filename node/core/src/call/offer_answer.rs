@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use super::body::{self, Descriptions};
+use super::context::Context;
 use super::media::{CallMedia, Remotes};
-use super::services::Services;
 use super::sides::Sides;
 use crate::dialog::{DialogRef, PairId};
 use crate::io::{Counter, UnreadOutcome};
@@ -53,7 +53,7 @@ pub(super) struct OfferAnswer<'a> {
 impl OfferAnswer<'_> {
     /// The body of `from`'s message as it goes to the other side: its session description is ours, all else as it was.
     /// `answers`: the description answers one of the other side.
-    pub(super) fn put(&mut self, cx: &mut Services, from: DialogRef, message: &Message, answers: bool, draft: &mut Draft) {
+    pub(super) fn put(&mut self, cx: &mut Context, from: DialogRef, message: &Message, answers: bool, draft: &mut Draft) {
         let original = message.body();
         if original.is_empty() {
             return;
@@ -94,7 +94,7 @@ impl OfferAnswer<'_> {
 
     /// Counts descriptions that are not as they should be. One that cannot be read goes past us: where nothing has crossed yet, neither
     /// side is anchored, for one alone would not hear the other.
-    fn note_unread(&mut self, cx: &mut Services, pair: PairId, found: &Descriptions) {
+    fn note_unread(&mut self, cx: &mut Context, pair: PairId, found: &Descriptions) {
         if !found.is_unread() {
             if found.repaired {
                 cx.count(Counter::Unread(UnreadOutcome::Repaired));
@@ -119,7 +119,7 @@ impl OfferAnswer<'_> {
     }
 
     /// An offer was refused, or came to nothing: what stood before stands again.
-    pub(super) fn take_back(&mut self, cx: &mut Services, agreed: AgreedDescriptions) {
+    pub(super) fn take_back(&mut self, cx: &mut Context, agreed: AgreedDescriptions) {
         self.media.set_remotes(cx, agreed.remotes);
         for (at, (local, remote)) in [(agreed.pair.caller(), agreed.caller), (agreed.pair.callee(), agreed.callee)] {
             let half = &mut self.sides.pairs[at];
@@ -129,19 +129,19 @@ impl OfferAnswer<'_> {
     }
 
     /// The far end of a dialog described its media: what is not news (the same again) leaves them as they are. `offer`: what it answers.
-    pub(super) fn described(&mut self, cx: &mut Services, at: DialogRef, sdp: &Sdp, offer: Option<&Sdp>) {
+    pub(super) fn described(&mut self, cx: &mut Context, at: DialogRef, sdp: &Sdp, offer: Option<&Sdp>) {
         let (leg, half) = self.sides.leg_and_half(at);
         self.media.on_remote_sdp(cx, (leg, half), sdp, offer);
         half.remote_sdp = sdp.raw().clone();
     }
 
     /// What becomes of this call's media that are not relayed.
-    fn past_us(&self, cx: &Services) -> PastUs {
+    fn past_us(&self, cx: &Context) -> PastUs {
         past_us(cx.config.trunk(&self.sides.caller.trunk), cx.config.trunk(&self.sides.callee.trunk))
     }
 
     /// A description without what the codec lists of the two trunks keep from crossing.
-    fn fewer_codecs(&self, cx: &Services, sdp: Sdp, bytes: Bytes) -> (Sdp, Bytes) {
+    fn fewer_codecs(&self, cx: &Context, sdp: Sdp, bytes: Bytes) -> (Sdp, Bytes) {
         let lists = [&self.sides.caller.trunk, &self.sides.callee.trunk]
             .map(|name| cx.config.trunk(name).and_then(|t| t.codecs.as_ref()));
         if lists == [None, None] {
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_offer_crosses_with_our_ports_and_one_that_is_refused_is_taken_back() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         cx.local.anchored = true;
         let mut media = CallMedia::new(&mut cx, [Realm::External, Realm::Core], false);
         assert!(!media.ensure(&mut cx, 1));
@@ -222,7 +222,7 @@ mod tests {
         let mut crossing = OfferAnswer { media: &mut media, sides: &mut sides, class: "" };
         // What the called side was told last, and where the caller's media are, as the engine knows.
         let mut told = Vec::new();
-        let mut put = |crossing: &mut OfferAnswer<'_>, cx: &mut Services, port| {
+        let mut put = |crossing: &mut OfferAnswer<'_>, cx: &mut Context, port| {
             let mut draft = Draft::request(&Method::Invite, "sip:x");
             crossing.put(cx, pair.caller(), &described(port), false, &mut draft);
             let text = String::from_utf8(draft.encode().expect("plain").to_vec()).expect("text");

@@ -7,8 +7,8 @@
 
 use std::ops::{Index, IndexMut};
 
+use super::context::Context;
 use super::reliable::{RseqSoFar, Sender};
-use super::services::Services;
 use crate::dialog::{DialogRef, Half, Pair, PairId};
 use crate::ids::CallUid;
 use crate::io::{Counter, DropReason, Side};
@@ -105,7 +105,7 @@ impl Pairs {
     }
 
     /// Another INVITE is to be written: the early dialogs of those before are over, and it begins with what the last one left.
-    pub(super) fn begin_invite(&mut self, cx: &mut Services) -> PairId {
+    pub(super) fn begin_invite(&mut self, cx: &mut Context) -> PairId {
         self.end_early(cx);
         let (pair, early) = &self.all[self.current.place()];
         if early.attempt.is_some() {
@@ -117,7 +117,7 @@ impl Pairs {
     }
 
     /// The INVITE under way is to be sent again, and begins all anew.
-    pub(super) fn begin_again(&mut self, cx: &mut Services) -> PairId {
+    pub(super) fn begin_again(&mut self, cx: &mut Context) -> PairId {
         self.end_early(cx);
         self.current
     }
@@ -134,13 +134,13 @@ impl Pairs {
     }
 
     /// An earlier INVITE is the one that counts after all.
-    pub(super) fn return_to(&mut self, cx: &mut Services, pair: PairId) {
+    pub(super) fn return_to(&mut self, cx: &mut Context, pair: PairId) {
         self.end_early(cx);
         self.current = pair;
     }
 
     /// The INVITE is done with, and so are its early dialogs.
-    fn end_early(&mut self, cx: &mut Services) {
+    fn end_early(&mut self, cx: &mut Context) {
         self.close_senders(cx);
         for (_, early) in &mut self.all {
             if early.tag().is_some() {
@@ -150,14 +150,14 @@ impl Pairs {
     }
 
     /// No more reliable responses; what was sent can still be acknowledged.
-    pub(super) fn close_senders(&mut self, cx: &mut Services) {
+    pub(super) fn close_senders(&mut self, cx: &mut Context) {
         for (_, early) in &mut self.all {
             cx.stop_timer(&mut early.sender.close());
         }
     }
 
     /// BYE ends one early dialog of several.
-    pub(super) fn end_one(&mut self, cx: &mut Services, pair: PairId) {
+    pub(super) fn end_one(&mut self, cx: &mut Context, pair: PairId) {
         let early = self.early(pair);
         cx.stop_timer(&mut early.sender.close());
         if let Stage::Early(tag) = &mut early.stage {
@@ -166,14 +166,14 @@ impl Pairs {
     }
 
     /// It is answered, and the only one from now on.
-    pub(super) fn confirm(&mut self, cx: &mut Services, pair: PairId) {
+    pub(super) fn confirm(&mut self, cx: &mut Context, pair: PairId) {
         self.close_senders(cx);
         (self.current, self.confirmed) = (pair, true);
     }
 
     /// The pair of a response to the INVITE of an attempt, which may begin it. Without a tag it is of the latest. `None`: its dialog is over, or
     /// there are too many.
-    pub(super) fn of_response(&mut self, cx: &mut Services, uid: CallUid, attempt: u32, response: &Message) -> Option<PairId> {
+    pub(super) fn of_response(&mut self, cx: &mut Context, uid: CallUid, attempt: u32, response: &Message) -> Option<PairId> {
         let Some(tag) = response.to_tag().filter(|_| !self.confirmed) else { return Some(self.latest()) };
         if let Some(pair) = self.find(attempt, tag) {
             return self.lives(pair).then_some(pair);
@@ -185,7 +185,7 @@ impl Pairs {
         Some(self.begin(cx, uid, attempt, tag))
     }
 
-    fn begin(&mut self, cx: &mut Services, uid: CallUid, attempt: u32, tag: &str) -> PairId {
+    fn begin(&mut self, cx: &mut Context, uid: CallUid, attempt: u32, tag: &str) -> PairId {
         let mut pair = self.all[self.current.place()].0.clone();
         let fork = self.forks.min(MAX_FORK);
         if fork > 0 {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     /// Toward a caller whose tag is `caller`, and a called side that knows us by `ours`; the INVITE of attempt 0 was sent.
-    fn invited(cx: &mut Services) -> Pairs {
+    fn invited(cx: &mut Context) -> Pairs {
         let invite = message("INVITE sip:b@h SIP/2.0", "caller", "", "INVITE");
         let callee = Dialog { remote_tag: None, local_tag: "ours".into(), ..Dialog::from_request(&invite, "ours") };
         let pair = Pair {
@@ -311,7 +311,7 @@ mod tests {
     fn every_stage_and_what_belongs_there() {
         // What has happened in the early dialog `p`; then the pair of a response with its tag, of its far end's requests toward the called side, and
         // of the caller's in it.
-        type Step = fn(&mut Pairs, &mut Services, PairId);
+        type Step = fn(&mut Pairs, &mut Context, PairId);
         let table: [(&str, Step, [Option<usize>; 3]); 6] = [
             ("early", |_, _, _| (), [Some(1), Some(1), Some(1)]),
             ("ended by BYE", |pairs, cx, p| pairs.end_one(cx, p), [None, None, None]),
@@ -336,7 +336,7 @@ mod tests {
             ),
         ];
         for (what, step, expected) in table {
-            let mut cx = Services::for_tests();
+            let mut cx = Context::for_tests();
             let mut pairs = invited(&mut cx);
             let p = pairs.of_response(&mut cx, UID, 0, &response(183, "p")).expect("begun");
             assert_eq!(p, PairId::at(1));
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn each_early_dialog_is_another_one_toward_the_caller() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         let mut pairs = invited(&mut cx);
         assert_eq!(
             pairs.of_request(Side::Caller, &request("caller", "known")),
@@ -382,14 +382,16 @@ mod tests {
 
     #[test]
     fn an_answer_is_worth_more_than_the_last_of_too_many() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         let mut pairs = invited(&mut cx);
         for n in 0..=MAX_FORK {
             assert!(pairs.of_response(&mut cx, UID, 0, &response(180, &format!("p{n}"))).is_some());
         }
-        cx.out.clear();
+        while cx.poll_output().is_some() {}
         assert_eq!(pairs.of_response(&mut cx, UID, 0, &response(180, "more")), None);
-        assert!(matches!(cx.out.pop_back(), Some(Output::Count(Counter::Dropped(DropReason::Forks)))));
+        assert!(
+            std::iter::from_fn(|| cx.poll_output()).any(|out| matches!(out, Output::Count(Counter::Dropped(DropReason::Forks))))
+        );
         let last = pairs.of_response(&mut cx, UID, 0, &response(180, &format!("p{MAX_FORK}")));
         assert_eq!(pairs.of_response(&mut cx, UID, 0, &response(200, "more")), last);
         assert_eq!(

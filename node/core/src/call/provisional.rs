@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::bridge::Underway;
 use super::challenge::MAX_TRIES;
+use super::context::Context;
 use super::offer_answer::same_session;
 use super::records::Records;
 use super::reliable::{self, GIVE_UP, OPTION, Open, Order, T1, Waiting, Wish};
-use super::services::Services;
 use super::timer::{CallTimer, TimerUser};
 use super::uac::Uac;
 use super::{body, uas};
@@ -59,7 +59,7 @@ pub(super) enum Pracked {
 
 impl Provisional<'_> {
     /// A response 101 to 199 to the INVITE of an attempt.
-    pub(super) fn on_response(&mut self, cx: &mut Services, index: u32, response: &Message) {
+    pub(super) fn on_response(&mut self, cx: &mut Context, index: u32, response: &Message) {
         let sdp = body::find_sdp(response);
         let streams = body::Descriptions::of(response).streams();
         if !self.to.media.ensure(cx, streams) {
@@ -93,7 +93,7 @@ impl Provisional<'_> {
     }
 
     /// The response goes to the caller. `theirs`: the called side's number, where it is reliable there; `ours`: it is reliable here.
-    fn bring(&mut self, cx: &mut Services, pair: PairId, response: &Message, (theirs, ours): (Option<u32>, bool)) {
+    fn bring(&mut self, cx: &mut Context, pair: PairId, response: &Message, (theirs, ours): (Option<u32>, bool)) {
         let sdp = body::find_sdp(response).is_some();
         let mut draft = self.to.passed_on(cx, pair, response.status().unwrap_or(180), response);
         draft.remove(HeaderId::RSeq);
@@ -119,7 +119,7 @@ impl Provisional<'_> {
 
     /// RFC 3261 §12.1.2, §13.2.2.4: the first response makes the route set, and the 2xx makes it anew. Of those between some
     /// have no route.
-    fn note_dialog(&mut self, cx: &Services, pair: PairId, response: &Message) {
+    fn note_dialog(&mut self, cx: &Context, pair: PairId, response: &Message) {
         let dialog = &mut self.to.sides.pairs[pair.callee()].dialog;
         let known = dialog.remote_tag.as_deref() == response.to_tag();
         if response.to_tag().is_none() {
@@ -133,7 +133,7 @@ impl Provisional<'_> {
         }
     }
 
-    fn note_ringing(&mut self, cx: &mut Services, pair: PairId, status: u16) {
+    fn note_ringing(&mut self, cx: &mut Context, pair: PairId, status: u16) {
         if self.to.uas.ringing.is_news(status) {
             let half = &self.to.sides.pairs[pair.callee()];
             let callee = self.to.sides.callee.record(half, self.to.media.ports_toward(Side::Callee));
@@ -165,7 +165,7 @@ impl Provisional<'_> {
     }
 
     /// Acknowledges the called side's response for a caller that cannot.
-    fn say_prack(&mut self, cx: &mut Services, pair: PairId, rseq: u32) {
+    fn say_prack(&mut self, cx: &mut Context, pair: PairId, rseq: u32) {
         let Some(cseq) = self.invite_cseq(pair) else { return };
         let called = pair.callee();
         let mut prack = self.to.sides.pairs[called].dialog.request(&Method::Prack);
@@ -187,7 +187,7 @@ impl Provisional<'_> {
     }
 
     /// Sends the next reliable response of an early dialog, if none is open there.
-    pub(super) fn send_next(&mut self, cx: &mut Services, pair: PairId) {
+    pub(super) fn send_next(&mut self, cx: &mut Context, pair: PairId) {
         if !self.to.uas.is_open() {
             return;
         }
@@ -207,12 +207,12 @@ impl Provisional<'_> {
             Some(Open { rseq, theirs, status, payload, sdp, interval: T1, until, timer });
     }
 
-    fn repeat_in(&self, cx: &mut Services, interval: Duration, pair: PairId) -> crate::timer::TimerId {
+    fn repeat_in(&self, cx: &mut Context, interval: Duration, pair: PairId) -> crate::timer::TimerId {
         cx.start_timer(interval, TimerUser::Call(self.to.about.id, CallTimer::Repeat18x(pair)))
     }
 
     /// Time to repeat a reliable response, or to give up waiting for its PRACK.
-    pub(super) fn on_repeat_due(&mut self, cx: &mut Services, pair: PairId) -> Repeated {
+    pub(super) fn on_repeat_due(&mut self, cx: &mut Context, pair: PairId) -> Repeated {
         let Some(open) = &mut self.to.sides.pairs.early(pair).sender.open else { return Repeated::Going };
         open.timer = None;
         let Some(tx) = self.to.uas.tx() else { return Repeated::Going };
@@ -230,7 +230,7 @@ impl Provisional<'_> {
         Repeated::Going
     }
 
-    fn on_no_prack(&mut self, cx: &mut Services, pair: PairId) -> Repeated {
+    fn on_no_prack(&mut self, cx: &mut Context, pair: PairId) -> Repeated {
         cx.count(Counter::Dropped(DropReason::NoPrack));
         if !self.to.about.emergency {
             return Repeated::NoPrack;
@@ -243,7 +243,7 @@ impl Provisional<'_> {
     }
 
     /// The caller's PRACK for a response of ours to its INVITE.
-    pub(super) fn on_prack(&mut self, cx: &mut Services, at: DialogRef, asked: &Asked, rseq: u32) -> Pracked {
+    pub(super) fn on_prack(&mut self, cx: &mut Context, at: DialogRef, asked: &Asked, rseq: u32) -> Pracked {
         let Some(mut open) = self.to.sides.pairs.early(at.pair).sender.acknowledge(rseq) else {
             self.to.sides.refuse(cx, at.side, asked, 481);
             return Pracked::Refused;
@@ -259,7 +259,7 @@ impl Provisional<'_> {
 
     /// The called side sent no such response, and gets no PRACK. An offer in it has no way to go: what was just agreed (`agreed`) is agreed
     /// again where it asks for that (RFC 3262 §5); all else is refused.
-    fn answer_prack(&mut self, cx: &mut Services, at: DialogRef, asked: &Asked, agreed: bool) {
+    fn answer_prack(&mut self, cx: &mut Context, at: DialogRef, asked: &Asked, agreed: bool) {
         let Asked { request, server, back } = asked;
         let Some(span) = body::find_sdp(request) else {
             return self.to.sides.refuse(cx, Side::Caller, asked, 200);
@@ -277,14 +277,14 @@ impl Provisional<'_> {
     }
 
     /// A 2xx must wait for a PRACK of its dialog (RFC 3262 §3), which it may begin.
-    pub(super) fn holds_2xx(&mut self, cx: &mut Services, index: u32, response: &Message) -> bool {
+    pub(super) fn holds_2xx(&mut self, cx: &mut Context, index: u32, response: &Message) -> bool {
         let pairs = &mut self.to.sides.pairs;
         let pair = pairs.of_response(cx, self.to.about.uid, index, response);
         pair.is_some_and(|pair| pairs.early(pair).sender.holds_2xx())
     }
 
     /// The caller has heard nothing for a minute: the last word again, or one of our own.
-    pub(super) fn say_again(&mut self, cx: &mut Services) {
+    pub(super) fn say_again(&mut self, cx: &mut Context) {
         self.to.uas.ringing.await_word(cx);
         let pairs = &self.to.sides.pairs;
         let mut draft = match self.to.uas.ringing.last_word(|pair| pairs.lives(pair)) {
@@ -310,7 +310,7 @@ impl Provisional<'_> {
 
     /// The same for a caller that takes reliable ones alone, and whose last word was of a dialog that is over: in the one that began last. Where
     /// none has begun, there is none to say it in.
-    fn say_anew(&mut self, cx: &mut Services) {
+    fn say_anew(&mut self, cx: &mut Context) {
         let pair = self.to.sides.pairs.latest();
         if !self.to.sides.pairs.lives(pair) || self.to.sides.pairs.early(pair).sender.open.is_some() {
             return;
@@ -324,7 +324,7 @@ impl Provisional<'_> {
 }
 
 /// Puts the call's own Require and Supported into an INVITE to the called side, on that trunk.
-pub(super) fn offer_100rel(cx: &Services, invite: &Message, trunk: &str, draft: &mut Draft) {
+pub(super) fn offer_100rel(cx: &Context, invite: &Message, trunk: &str, draft: &mut Draft) {
     let may = cx.config.trunk(trunk).is_none_or(|t| t.prack == PrackPolicy::Offer);
     reliable::offer(invite, may && body::find_sdp(invite).is_some(), draft);
 }

@@ -4,9 +4,9 @@
 //! `tests/sim/restored.rs` shows that such a call says what the original would have said. A restored leg has not been asked who we are, and is
 //! asked anew.
 
+use super::context::Context;
 use super::is_sips;
 use super::leg::Leg;
-use super::services::Services;
 use crate::dialog::{Dialog, Half};
 use crate::ids::{FlowId, NodeId};
 use crate::io::{AddressRole, Path, Side, Transport};
@@ -48,7 +48,7 @@ impl Leg {
     pub(super) fn restore(
         &mut self,
         half: &mut Half,
-        cx: &mut Services,
+        cx: &mut Context,
         record: &LegRecord,
         (owner, same_start): (NodeId, bool),
     ) -> Option<()> {
@@ -93,7 +93,7 @@ pub fn recorded_dialog(record: &LegRecord) -> Option<Dialog> {
 }
 
 /// The path of such a record, and the node that it is a path of. A connection of the node `owner` itself lasts as long as that start of it.
-pub fn recorded_way(cx: &Services, arrival: &Arrival, owner: NodeId, same_start: bool) -> Option<(Path, Option<NodeId>)> {
+pub fn recorded_way(cx: &Context, arrival: &Arrival, owner: NodeId, same_start: bool) -> Option<(Path, Option<NodeId>)> {
     let through = u16::try_from(arrival.ingress).ok().map(NodeId).filter(|node| node.0 != 0).unwrap_or(owner);
     let ingress = Some(through).filter(|node| *node != cx.local.node);
     let seen = recorded_path(arrival)?;

@@ -2,11 +2,11 @@
 
 use super::Cause;
 use super::about::About;
+use super::context::Context;
 use super::course::Course;
 use super::emergency::{Carried, carried};
 use super::journal::{Counted, Journal};
 use super::media::CallMedia;
-use super::services::Services;
 use super::sides::Sides;
 use crate::dialog::PairId;
 use crate::io::{Counter, DropReason, Side};
@@ -43,13 +43,13 @@ impl Records {
     }
 
     /// Nothing of the call is to be in the log: another node has it.
-    pub(super) fn leave(&mut self, cx: &mut Services) {
+    pub(super) fn leave(&mut self, cx: &mut Context) {
         self.journal.leave(cx);
         self.ended = true;
     }
 
     /// The called side rings at `target`, in the dialog of that pair.
-    pub(super) fn progress(&mut self, cx: &mut Services, about: &About, status: u16, target: &str, callee: store_pb::LegRecord) {
+    pub(super) fn progress(&mut self, cx: &mut Context, about: &About, status: u16, target: &str, callee: store_pb::LegRecord) {
         let progress = store_pb::Progress {
             call: about.record_id(),
             epoch: about.epoch.0,
@@ -63,7 +63,7 @@ impl Records {
     }
 
     /// The called side has answered.
-    pub(super) fn answer(&mut self, cx: &mut Services, about: &About, dialog: store_pb::DialogRecord) {
+    pub(super) fn answer(&mut self, cx: &mut Context, about: &About, dialog: store_pb::DialogRecord) {
         let record = store_pb::Answer {
             call: about.record_id(),
             epoch: about.epoch.0,
@@ -75,7 +75,7 @@ impl Records {
     }
 
     /// The session of a pair of dialogs has changed: an early one too, of which the log has no other news.
-    pub(super) fn refresh(&mut self, cx: &mut Services, about: &About, dialog: store_pb::DialogRecord) {
+    pub(super) fn refresh(&mut self, cx: &mut Context, about: &About, dialog: store_pb::DialogRecord) {
         let record = store_pb::Refresh {
             call: about.record_id(),
             epoch: about.epoch.0,
@@ -87,7 +87,7 @@ impl Records {
     }
 
     /// A request within an emergency call goes to the other side: what it carries for dispatchers goes to the log.
-    pub(super) fn notice(&mut self, cx: &mut Services, about: &About, request: &Message) {
+    pub(super) fn notice(&mut self, cx: &mut Context, about: &About, request: &Message) {
         if !about.emergency {
             return;
         }
@@ -118,7 +118,7 @@ impl Records {
     }
 
     /// The call is over, and its counters are final: the log is told, once.
-    pub(super) fn end(&mut self, cx: &mut Services, about: &About, (cause, q850): (Cause, Option<u8>), media: &CallMedia) {
+    pub(super) fn end(&mut self, cx: &mut Context, about: &About, (cause, q850): (Cause, Option<u8>), media: &CallMedia) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }

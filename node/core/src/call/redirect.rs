@@ -1,6 +1,6 @@
 //! 3xx that a call follows itself, where the trunk says so (RFC 3261 §8.1.3.4).
 
-use super::services::Services;
+use super::context::Context;
 use crate::dialog::without_headers;
 use crate::io::{HostAndPort, Realm};
 use crate::policy::RedirectPolicy;
@@ -30,7 +30,7 @@ pub(super) struct Redirector<'a> {
 
 impl FollowedRedirects {
     /// Where a 3xx leads, in the order of its q values; nowhere: it goes to the caller.
-    pub(super) fn follow(&mut self, cx: &Services, from: &Redirector<'_>, response: &Message) -> Vec<Hop> {
+    pub(super) fn follow(&mut self, cx: &Context, from: &Redirector<'_>, response: &Message) -> Vec<Hop> {
         let wanted = cx.config.trunk(from.trunk).is_some_and(|t| t.requests.redirects == RedirectPolicy::Follow);
         if !wanted || self.followed >= MAX_REDIRECTS {
             return Vec::new();
@@ -41,7 +41,7 @@ impl FollowedRedirects {
     }
 
     /// The usable Contacts of a 3xx, the preferred one first: SIP, no downgrade of sips, never ourselves, none twice.
-    fn contacts(&mut self, cx: &Services, from: &Redirector<'_>, response: &Message) -> Vec<Hop> {
+    fn contacts(&mut self, cx: &Context, from: &Redirector<'_>, response: &Message) -> Vec<Hop> {
         let secure = Uri::parse(from.dialled).is_ok_and(|u| u.scheme() == Scheme::Sips);
         let mut found: Vec<(u32, Hop)> = Vec::new();
         for value in response.values(HeaderId::Contact).take(MAX_CONTACTS) {

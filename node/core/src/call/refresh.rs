@@ -1,7 +1,7 @@
 //! Refreshes of sessions (RFC 4028 §10): what we send when one is due, and those of far ends that are answered here.
 
 use super::bridge::{Bridge, Exchange, Outcome};
-use super::services::Services;
+use super::context::Context;
 use super::session_timer::Refreshed;
 use super::{body, headers};
 use crate::crossing::{Asked, Crossing, Origin};
@@ -11,7 +11,7 @@ use crate::sip::{HeaderId, Message, Method, Sdp};
 
 impl Bridge<'_> {
     /// Time to refresh, or to ask a far end that should have done so whether it is there: the request that does it.
-    pub(super) fn on_session_due(&mut self, cx: &mut Services, side: Side) -> Option<Crossing<Exchange>> {
+    pub(super) fn on_session_due(&mut self, cx: &mut Context, side: Side) -> Option<Crossing<Exchange>> {
         if !self.is_answered() || self.sides.leg(side).gone {
             return None;
         }
@@ -33,7 +33,7 @@ impl Bridge<'_> {
     }
 
     /// The final response to a refresh of ours: the far end lives, unless it says that there is no such call.
-    pub(super) fn on_refreshed(&mut self, cx: &mut Services, to: DialogRef, cseq: u32, response: &Message) -> Option<Outcome> {
+    pub(super) fn on_refreshed(&mut self, cx: &mut Context, to: DialogRef, cseq: u32, response: &Message) -> Option<Outcome> {
         if response.status().is_some_and(|status| (200..300).contains(&status)) && response.method() == &Method::Invite {
             self.acknowledge(cx, to, cseq);
             self.take_refreshed_answer(cx, to, response);
@@ -44,7 +44,7 @@ impl Bridge<'_> {
     }
 
     /// The final response to a request that takes a leg over (`takeover`).
-    pub(super) fn on_taken_over(&mut self, cx: &mut Services, to: DialogRef, cseq: u32, response: &Message) -> Option<Outcome> {
+    pub(super) fn on_taken_over(&mut self, cx: &mut Context, to: DialogRef, cseq: u32, response: &Message) -> Option<Outcome> {
         let status = response.status().unwrap_or(500);
         if (200..300).contains(&status) && response.method() != &Method::Options {
             if response.method() == &Method::Invite {
@@ -57,7 +57,7 @@ impl Bridge<'_> {
         Some(Outcome::Asked { side: to.side, status, retry_after: response.number(HeaderId::RetryAfter) })
     }
 
-    fn take_refreshed_answer(&mut self, cx: &mut Services, to: DialogRef, response: &Message) {
+    fn take_refreshed_answer(&mut self, cx: &mut Context, to: DialogRef, response: &Message) {
         let Some(span) = body::find_sdp(response) else { return };
         let bytes = body::sdp_bytes(&span);
         if bytes != self.sides.pairs[to].remote_sdp
@@ -69,13 +69,13 @@ impl Bridge<'_> {
     }
 
     /// A refresh of ours got no response, or could not be sent.
-    pub(super) fn on_refresh_failed(&mut self, cx: &mut Services, side: Side, status: u16) -> Option<Outcome> {
+    pub(super) fn on_refresh_failed(&mut self, cx: &mut Context, side: Side, status: u16) -> Option<Outcome> {
         let lost = self.sides.leg_mut(side).session.on_failed(cx, status) == Refreshed::Lost;
         lost.then_some(Outcome::SessionLost(status))
     }
 
     /// A refresh that changes nothing is answered here: the other far end is none the wiser, and need not have UPDATE.
-    pub(super) fn answer_refresh(&mut self, cx: &mut Services, at: DialogRef, asked: &Asked) {
+    pub(super) fn answer_refresh(&mut self, cx: &mut Context, at: DialogRef, asked: &Asked) {
         let Asked { request, server, back } = asked;
         self.records.notice(cx, self.about, request);
         self.sides.pairs[at].dialog.on_target_refresh(request);

@@ -1,23 +1,23 @@
 //! Requests within the dialog: refused, answered here (BYE), or passed to the other leg (`forward`).
 
 use super::bridge::Bridge;
+use super::context::Context;
 use super::provisional::Pracked;
 use super::reason::cause_of;
 use super::reliable::RAck;
-use super::services::Services;
 use super::takeover::Event;
 use super::{Call, CallPhase, Cause, body};
 use crate::crossing::{Asked, Loss};
-use crate::ctx::AGENT;
 use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
+use crate::local::AGENT;
 use crate::policy::{MethodPolicy, ReferPolicy};
 use crate::sip::{Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction, ServerTxId};
 
 impl Bridge<'_> {
     /// The status that refuses a request without a look at what it is about.
-    fn refused(&mut self, cx: &Services, at: DialogRef, asked: &Asked) -> Option<u16> {
+    fn refused(&mut self, cx: &Context, at: DialogRef, asked: &Asked) -> Option<u16> {
         let request = &asked.request;
         if self.phase == CallPhase::Over || self.sides.leg(at.side).gone {
             // RFC 5407 §3.2.1: the dialog is there until our own BYE is answered, and one that crosses it is as good.
@@ -43,7 +43,7 @@ impl Bridge<'_> {
 
 impl Call {
     /// A request other than ACK and CANCEL within the dialog, new on `tx`.
-    pub fn on_request(&mut self, cx: &mut Services, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
+    pub fn on_request(&mut self, cx: &mut Context, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         self.sides.received(cx, side, &back, request);
         self.on_takeover(cx, side, Event::Spoke);
         let at = self.sides.pairs.at_request(side, request);
@@ -67,7 +67,7 @@ impl Call {
         }
     }
 
-    fn on_bye(&mut self, cx: &mut Services, at: DialogRef, asked: &Asked) {
+    fn on_bye(&mut self, cx: &mut Context, at: DialogRef, asked: &Asked) {
         let (side, request) = (at.side, &asked.request);
         self.sides.refuse(cx, side, asked, 200);
         let mut bridge = self.bridge();
@@ -87,7 +87,7 @@ impl Call {
         self.hang_up(cx, Some((side, request)), Cause { origin, status, reason: "BYE".into() }, None);
     }
 
-    fn on_prack(&mut self, cx: &mut Services, at: DialogRef, asked: Asked) {
+    fn on_prack(&mut self, cx: &mut Context, at: DialogRef, asked: Asked) {
         let Some(rack) = RAck::of(&asked.request) else { return self.sides.refuse(cx, at.side, &asked, 400) };
         let first = at.side == Side::Caller && rack.cseq == self.about.invite.cseq() && &*rack.method == "INVITE";
         if !first {
@@ -107,7 +107,7 @@ impl Call {
     }
 
     /// The far end's ACK for a 2xx. `message` may carry the answer.
-    pub fn on_ack(&mut self, cx: &mut Services, side: Side, back: &ReturnPath, message: &Message) {
+    pub fn on_ack(&mut self, cx: &mut Context, side: Side, back: &ReturnPath, message: &Message) {
         self.bridge().on_ack(cx, side, back, message);
         self.on_takeover(cx, side, Event::Acked);
     }
@@ -115,7 +115,7 @@ impl Call {
     /// A response to a request that crossed, or to a refresh.
     pub fn on_crossing_response(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         id: u64,
         of: (ClientTxId, ResponseAction),
         back: &ReturnPath,
@@ -126,7 +126,7 @@ impl Call {
     }
 
     /// Nothing comes of a request by this transaction.
-    pub fn on_lost(&mut self, cx: &mut Services, tx: ClientTxId, loss: Loss) {
+    pub fn on_lost(&mut self, cx: &mut Context, tx: ClientTxId, loss: Loss) {
         let lost = self.bridge().on_lost(cx, tx, loss);
         self.settle(cx, lost);
     }

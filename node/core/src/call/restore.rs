@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::body;
 use super::claim::{CallClaim, INVITE_LIFE};
+use super::context::Context;
 use super::media::CallMedia;
-use super::services::Services;
 use super::setup::NewCall;
 use super::takeover::Takeover;
 use super::{Call, CallPhase, recorded_way};
@@ -19,7 +19,7 @@ use crate::token::ClaimKey;
 impl Call {
     /// An answered call as the log has it, at this place in the tables. `anew`: it was another node's, or an earlier start's, and its far ends are asked
     /// to go on with this one, on other ports; else nothing is sent for it. `None`: it is not answered, or its record says too little.
-    pub fn restore(cx: &mut Services, id: LocalId, entry: &CallEntry, anew: bool) -> Option<Call> {
+    pub fn restore(cx: &mut Context, id: LocalId, entry: &CallEntry, anew: bool) -> Option<Call> {
         let (claim, state) = (entry.claim(), entry.state());
         let records = (entry.caller()?, entry.callee()?);
         if entry.phase() != Phase::Answered {

@@ -7,6 +7,7 @@ use super::address::asks_for_sips;
 use super::bridge::Underway;
 use super::challenge::KnownChallenges;
 use super::claim::{Budget, CallClaim, ClaimEvent, claim_record};
+use super::context::Context;
 use super::doubt::Doubts;
 use super::emergency::identify;
 use super::journal::Journal;
@@ -15,7 +16,6 @@ use super::leg::Leg;
 use super::media::CallMedia;
 use super::pairs::Pairs;
 use super::records::Records;
-use super::services::Services;
 use super::session_id::SessionIds;
 use super::session_timer::SessionTimer;
 use super::sides::Sides;
@@ -57,7 +57,7 @@ pub struct NewCall {
 
 impl Call {
     /// Begins a call: claims it, asks for ports and for its first target.
-    pub fn begin(cx: &mut Services, new: NewCall) -> Call {
+    pub fn begin(cx: &mut Context, new: NewCall) -> Call {
         let orphan = new.orphan;
         let uid = cx.own_uid(new.id);
         let mut call = Call::make(cx, new, uid);
@@ -89,7 +89,7 @@ impl Call {
     }
 
     /// With nothing done for it.
-    pub(super) fn make(cx: &mut Services, new: NewCall, uid: CallUid) -> Call {
+    pub(super) fn make(cx: &mut Context, new: NewCall, uid: CallUid) -> Call {
         let token = |kind| cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
         let (caller_token, callee_token) = (token(TokenKind::CallerLeg), token(TokenKind::CalleeLeg));
         if new.service.is_some() {
@@ -140,7 +140,7 @@ impl Call {
 }
 
 /// The leg toward the caller, and the dialog that its INVITE begins there.
-fn caller_leg(cx: &Services, new: &NewCall, uid: CallUid, token: &str) -> (Leg, Dialog) {
+fn caller_leg(cx: &Context, new: &NewCall, uid: CallUid, token: &str) -> (Leg, Dialog) {
     let mut dialog = Dialog::from_request(&new.invite, token);
     cx.drop_own_routes(&mut dialog);
     let leg = Leg {
@@ -160,7 +160,7 @@ fn caller_leg(cx: &Services, new: &NewCall, uid: CallUid, token: &str) -> (Leg, 
 }
 
 /// The leg toward the called side and its dialog, as they are before it is known where that is.
-fn callee_leg(cx: &Services, new: &NewCall, uid: CallUid, realm: Realm) -> (Leg, Dialog) {
+fn callee_leg(cx: &Context, new: &NewCall, uid: CallUid, realm: Realm) -> (Leg, Dialog) {
     let dialog = Dialog {
         call_id: "".into(),
         local_tag: "".into(),

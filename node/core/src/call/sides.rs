@@ -4,11 +4,11 @@
 use bytes::Bytes;
 
 use super::ALLOW;
+use super::context::Context;
 use super::ladder::Ladder;
 use super::leg::Leg;
 use super::lines::{Dialogs, Lines, OfCall, Owner, Peer};
 use super::pairs::Pairs;
-use super::services::Services;
 use super::session_id::SessionIds;
 use super::session_timer::MIN_SE;
 use super::timer::{CallTimer, TimerUser};
@@ -99,20 +99,20 @@ impl Sides {
     }
 
     /// A message of that side's far end came.
-    pub(super) fn received(&mut self, cx: &Services, side: Side, back: &ReturnPath, message: &Message) {
+    pub(super) fn received(&mut self, cx: &Context, side: Side, back: &ReturnPath, message: &Message) {
         self.ladder.received(cx.now.unix, self.leg(side).realm, back, message);
         self.session_ids.learn(side, message);
     }
 
     /// A message went to that side's far end.
-    pub(super) fn sent(&mut self, cx: &Services, side: Side, back: &ReturnPath, draft: &Draft) {
+    pub(super) fn sent(&mut self, cx: &Context, side: Side, back: &ReturnPath, draft: &Draft) {
         self.ladder.sent(cx.now.unix, self.leg(side).realm, back, draft);
     }
 
     /// Answers a request of that side's far end: the octets, where they could be written.
     pub(super) fn respond(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         side: Side,
         tx: ServerTxId,
         back: &ReturnPath,
@@ -123,7 +123,7 @@ impl Sides {
     }
 
     /// Answers a request within the call with a final response of our own.
-    pub(super) fn refuse(&mut self, cx: &mut Services, side: Side, asked: &Asked, status: u16) {
+    pub(super) fn refuse(&mut self, cx: &mut Context, side: Side, asked: &Asked, status: u16) {
         let mut draft = asked.request.response(status, None);
         match status {
             501 => _ = draft.push(HeaderId::Allow, ALLOW),
@@ -150,7 +150,7 @@ impl Sides {
 
     /// A far end behind a NAT that forgets UDP soon: two CRLFs (the ping of RFC 5626 §3.5.1) now and then, lest the BYE of the other one be lost
     /// after minutes in which only media flowed. `call`: by its number.
-    pub(super) fn keep_alive(&self, cx: &mut Services, call: LocalId, side: Side) {
+    pub(super) fn keep_alive(&self, cx: &mut Context, call: LocalId, side: Side) {
         let far = self.far(self.toward(side));
         if !self.leg(side).gone && far.is_behind_nat() {
             far.keep_alive(cx);
@@ -159,7 +159,7 @@ impl Sides {
     }
 
     /// Begins to remind the NATs before the far ends of that pair's dialogs.
-    pub(super) fn begin_keep_alive(&self, cx: &mut Services, call: LocalId) {
+    pub(super) fn begin_keep_alive(&self, cx: &mut Context, call: LocalId) {
         for side in [Side::Caller, Side::Callee] {
             if self.far(self.toward(side)).is_behind_nat() {
                 await_keep_alive(cx, call, side);
@@ -168,6 +168,6 @@ impl Sides {
     }
 }
 
-fn await_keep_alive(cx: &mut Services, call: LocalId, side: Side) {
+fn await_keep_alive(cx: &mut Context, call: LocalId, side: Side) {
     cx.start_timer(keep_alive_after(cx), TimerUser::Call(call, CallTimer::KeepAlive(side)));
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::context::Context;
 use super::reason::{cause_of, reasons};
-use super::services::Services;
 use super::timer::{CallTimer, TimerUser};
 use super::{Call, CallPhase, Cause};
 use crate::io::{CallOutcome, Counter, Side};
@@ -15,14 +15,14 @@ const MEDIA_CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Call {
     /// Its caller has cancelled at another node, which did not know of the INVITE.
-    pub fn on_cancelled_elsewhere(&mut self, cx: &mut Services) {
+    pub fn on_cancelled_elsewhere(&mut self, cx: &mut Context) {
         if self.uas.is_open() && matches!(self.phase, CallPhase::Preparing | CallPhase::Dialling) {
             self.give_up(cx, 487, None, Cause { origin: "caller", status: 487, reason: "cancelled".into() });
         }
     }
 
     /// CANCEL for the transaction `invite`. False: this call does not wait on it (any more).
-    pub fn on_cancel(&mut self, cx: &mut Services, invite: ServerTxId, request: &Message) -> bool {
+    pub fn on_cancel(&mut self, cx: &mut Context, invite: ServerTxId, request: &Message) -> bool {
         if self.uas.tx() != Some(invite) {
             return self.bridge().on_cancel(cx, invite, request);
         }
@@ -33,7 +33,7 @@ impl Call {
     }
 
     /// Ends the call before its answer with a status toward the caller.
-    pub(super) fn fail(&mut self, cx: &mut Services, status: u16, reason: &str) {
+    pub(super) fn fail(&mut self, cx: &mut Context, status: u16, reason: &str) {
         if self.phase != CallPhase::Over {
             let why = format!("SIP;cause={status};text=\"{reason}\"");
             self.give_up(cx, status, Some(&why), Cause { origin: "node", status, reason: reason.into() });
@@ -41,7 +41,7 @@ impl Call {
     }
 
     /// Ends the call before its answer: a final response to the caller, and CANCEL, with that reason, to the called side.
-    fn give_up(&mut self, cx: &mut Services, status: u16, reason: Option<&str>, cause: Cause) {
+    fn give_up(&mut self, cx: &mut Context, status: u16, reason: Option<&str>, cause: Cause) {
         let unsecured = self.uac.lacks_secure_target();
         self.answering().refuse(cx, status, unsecured);
         self.uac.cancel(cx, reason);
@@ -50,7 +50,7 @@ impl Call {
     }
 
     /// An operator ends the call.
-    pub fn terminate(&mut self, cx: &mut Services, reason: &str) {
+    pub fn terminate(&mut self, cx: &mut Context, reason: &str) {
         let cause = |status| Cause { origin: "operator", status, reason: reason.into() };
         match self.phase {
             CallPhase::Preparing | CallPhase::Dialling => self.give_up(cx, 480, None, cause(480)),
@@ -60,7 +60,7 @@ impl Call {
     }
 
     /// Ends an answered (or early) call: BYE to each leg but the one that sent its own, which crosses. `reason`: of our own BYE.
-    pub(super) fn hang_up(&mut self, cx: &mut Services, from: Option<(Side, &Message)>, cause: Cause, reason: Option<&str>) {
+    pub(super) fn hang_up(&mut self, cx: &mut Context, from: Option<(Side, &Message)>, cause: Cause, reason: Option<&str>) {
         match self.phase {
             CallPhase::Over => {}
             CallPhase::Answered => {
@@ -77,7 +77,7 @@ impl Call {
     }
 
     /// Nobody is there at a far end any more: both legs end. `what`: how that showed, for the record; `text`: for the far ends.
-    pub(super) fn lose(&mut self, cx: &mut Services, what: &str, text: &str, status: u16) {
+    pub(super) fn lose(&mut self, cx: &mut Context, what: &str, text: &str, status: u16) {
         let why = format!("{what}: {}", if status == 481 { "no such call" } else { "no answer" });
         // RFC 4028 §10 names no cause; 408 and 481 are what the far end's silence or answer means (RFC 3326).
         let reason = format!("SIP;cause={status};text=\"{text}\"");
@@ -85,7 +85,7 @@ impl Call {
     }
 
     /// Both legs are told: releases what the call holds, and writes its end when the counters are known.
-    pub(super) fn finish(&mut self, cx: &mut Services, cause: Cause) {
+    pub(super) fn finish(&mut self, cx: &mut Context, cause: Cause) {
         if self.phase == CallPhase::Over {
             return;
         }
@@ -113,7 +113,7 @@ impl Call {
     }
 
     /// The counters are final: the log is told.
-    pub(super) fn on_media_closed(&mut self, cx: &mut Services) {
+    pub(super) fn on_media_closed(&mut self, cx: &mut Context) {
         cx.stop_timer(&mut self.media.closing);
         if let Some(cause) = self.end.clone() {
             self.records.end(cx, &self.about, (cause, self.q850), &self.media);
@@ -121,7 +121,7 @@ impl Call {
     }
 
     /// A 2xx to the INVITE of an attempt that nobody wants any more.
-    pub(super) fn reject_answer(&mut self, cx: &mut Services, index: u32, response: &Message) {
+    pub(super) fn reject_answer(&mut self, cx: &mut Context, index: u32, response: &Message) {
         let (mut bridge, uac) = self.bridge_and_uac();
         if let Some(attempt) = uac.attempt(index) {
             bridge.reject_answer(cx, attempt, response);

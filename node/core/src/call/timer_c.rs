@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::services::Services;
+use super::context::Context;
 use super::timer::{CallTimer, TimerUser};
 use crate::dialog::PairId;
 use crate::ids::LocalId;
@@ -41,7 +41,7 @@ impl Ringing {
     }
 
     /// Timer C (RFC 3261 §16.6 step 11): each 101 to 199 of the called side, on that trunk, starts it anew (§16.7 step 2).
-    pub(super) fn restart(&mut self, cx: &mut Services, trunk: &str) {
+    pub(super) fn restart(&mut self, cx: &mut Context, trunk: &str) {
         let settings = &cx.config.settings;
         let usual = if self.emergency { settings.emergency_ring_timeout } else { settings.ring_timeout };
         let ring = cx.config.trunk(trunk).and_then(|t| t.timers.ring_timeout).unwrap_or(usual);
@@ -55,12 +55,12 @@ impl Ringing {
     }
 
     /// The call is no longer at its called side: that may ring.
-    pub(super) fn stop_timer_c(&mut self, cx: &mut Services) {
+    pub(super) fn stop_timer_c(&mut self, cx: &mut Context) {
         cx.stop_timer(&mut self.ring);
     }
 
     /// The caller was sent a provisional response.
-    pub(super) fn said(&mut self, cx: &mut Services, draft: Draft, reliable: Option<PairId>) {
+    pub(super) fn said(&mut self, cx: &mut Context, draft: Draft, reliable: Option<PairId>) {
         // 199 ends an early dialog (RFC 6228): said again it says nothing of the call.
         if draft.status() != Some(199) {
             self.last = Some(Progress { draft, reliable });
@@ -70,7 +70,7 @@ impl Ringing {
     }
 
     /// From now on the caller is to hear something each minute.
-    pub(super) fn await_word(&mut self, cx: &mut Services) {
+    pub(super) fn await_word(&mut self, cx: &mut Context) {
         if self.word.is_none() {
             self.word = Some(cx.start_timer(PROGRESS_EVERY, TimerUser::Call(self.call, CallTimer::Progress)));
         }
@@ -98,7 +98,7 @@ impl Ringing {
     }
 
     /// Answered, or over.
-    pub(super) fn stop(&mut self, cx: &mut Services) {
+    pub(super) fn stop(&mut self, cx: &mut Context) {
         cx.stop_timer(&mut self.ring);
         cx.stop_timer(&mut self.word);
     }

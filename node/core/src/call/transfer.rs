@@ -1,12 +1,12 @@
 //! REFER (RFC 3515) from one leg to the other: where it leads, and its notifications; and calls that replace another (RFC 3891).
 
+use super::context::Context;
 use super::end::End;
 use super::leg::Leg;
-use super::services::Services;
 use super::sides::Sides;
 use super::ways::NextHop;
-use crate::ctx::bracketed;
 use crate::io::{HostAndPort, Path, Realm, Side, Target, Transport, TransportChoice};
+use crate::local::bracketed;
 use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, unescape};
 use crate::store_pb::{EmergencyInfo, ReferRecord};
 use crate::targets::Hop;
@@ -56,7 +56,7 @@ impl Replaced {
     }
 
     /// The way of a dialled target, where it is the far end's connection.
-    pub(super) fn flow_to(&self, cx: &Services, target: &Target) -> Option<Path> {
+    pub(super) fn flow_to(&self, cx: &Context, target: &Target) -> Option<Path> {
         let leads = |path: &Path| path.remote == target.addr && path.transport == target.transport;
         self.flow.filter(leads).filter(|path| path.flow.is_some_and(|flow| cx.is_open(flow, None)))
     }
@@ -144,7 +144,7 @@ impl Refers {
     }
 
     /// What a request within the dialog says of transfers, in the terms of the leg where it goes.
-    pub(super) fn translate(&self, cx: &Services, from: Side, to: &Leg, request: &Message, draft: &mut Draft) {
+    pub(super) fn translate(&self, cx: &Context, from: Side, to: &Leg, request: &Message, draft: &mut Draft) {
         match request.method() {
             Method::Refer => map_refer_to(cx, to, draft),
             Method::Notify | Method::Subscribe => map_event_id(&self.0, from, request.method(), draft),
@@ -156,7 +156,7 @@ impl Refers {
 /// A Refer-To that leads to us leads there from the other side as well: to our own address on that side, never the anycast one
 /// (rule F). A Replaces in it names a dialog of the other side, of which this one learns nothing: it gets it wrapped, and brings it back
 /// to whichever node it calls.
-fn map_refer_to(cx: &Services, leg: &Leg, draft: &mut Draft) {
+fn map_refer_to(cx: &Context, leg: &Leg, draft: &mut Draft) {
     let Some(value) = draft.first(HeaderId::ReferTo).and_then(|v| NameAddr::parse(v).ok()) else { return };
     if !cx.leads_here(&value.uri) {
         return;
@@ -176,7 +176,7 @@ fn map_refer_to(cx: &Services, leg: &Leg, draft: &mut Draft) {
 const WRAP: &[u8] = b"replaces";
 
 /// A URI with the values of its Replaces headers wrapped. The tags are there for those that look for them (RFC 3891 §6.1).
-fn hide_replaces(cx: &Services, uri: &str) -> String {
+fn hide_replaces(cx: &Context, uri: &str) -> String {
     let Some((address, headers)) = uri.split_once('?') else { return uri.to_owned() };
     let hide = |header: &str| match header.split_once('=') {
         Some((name, value)) if name.eq_ignore_ascii_case("Replaces") => {

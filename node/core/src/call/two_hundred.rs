@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::offer_answer::Agreed;
-use super::services::Services;
+use super::context::Context;
+use super::offer_answer::AgreedDescriptions;
 use super::timer::{CallTimer, TimerUser};
 use crate::crossing::{Way, Ways};
 use crate::dialog::DialogRef;
@@ -147,12 +147,12 @@ impl TwoHundred {
     }
 
     /// A 2xx was sent: it is repeated until its ACK comes.
-    pub(super) fn accepted(&mut self, cx: &mut Services, side: Side, sent: Accepted) {
+    pub(super) fn accepted(&mut self, cx: &mut Context, side: Side, sent: Accepted) {
         let timer = Some(self.start(cx, side, T1));
         *self.of(side) = Some(Unacknowledged { sent, before: None, interval: T1, until: cx.after(GIVE_UP), timer });
     }
 
-    fn start(&self, cx: &mut Services, side: Side, after: Duration) -> TimerId {
+    fn start(&self, cx: &mut Context, side: Side, after: Duration) -> TimerId {
         cx.start_timer(after, TimerUser::Call(self.call, CallTimer::Repeat2xx(side)))
     }
 
@@ -164,7 +164,7 @@ impl TwoHundred {
     }
 
     /// Time to repeat a 2xx, or to give up waiting for its ACK: it is still there then.
-    pub(super) fn on_due(&mut self, cx: &mut Services, side: Side) -> RepeatOutcome {
+    pub(super) fn on_due(&mut self, cx: &mut Context, side: Side) -> RepeatOutcome {
         let Some(pending) = self.of(side) else { return RepeatOutcome::Nothing };
         let over = cx.now.mono >= pending.until;
         let (after, due) = match (over, cx.has_lease()) {
@@ -188,7 +188,7 @@ impl TwoHundred {
     }
 
     /// Another node has the call: nothing is repeated, and no BYE waits.
-    pub(super) fn drop_all(&mut self, cx: &mut Services) {
+    pub(super) fn drop_all(&mut self, cx: &mut Context) {
         for pending in self.pending.iter_mut() {
             if let Some(mut pending) = pending.take() {
                 cx.stop_timer(&mut pending.timer);
@@ -204,7 +204,7 @@ impl TwoHundred {
 
     /// An ACK came, or what is as good, for the INVITE with this CSeq number. `None`: it came before, or the 2xx was given up; else the answer
     /// that it has to bring.
-    pub(super) fn acked(&mut self, cx: &mut Services, side: Side, cseq: u32) -> Option<Option<Owed>> {
+    pub(super) fn acked(&mut self, cx: &mut Context, side: Side, cseq: u32) -> Option<Option<Owed>> {
         let mut pending = self.of(side).take_if(|pending| pending.sent.cseq == cseq)?;
         cx.stop_timer(&mut pending.timer);
         Some(pending.sent.answers.map(|cseq| Owed { cseq, before: pending.before }))
@@ -217,7 +217,7 @@ impl TwoHundred {
 
     /// A copy of the INVITE came by another way: repeats of its 2xx follow it (rule H), from the same address only, as a transaction's other
     /// responses do: a Via can be overheard.
-    pub(super) fn on_copy(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
+    pub(super) fn on_copy(&mut self, cx: &mut Context, tx: ServerTxId, back: ReturnPath) {
         let same = |p: &&mut Unacknowledged| p.sent.tx == tx && p.sent.back.is_like(&back);
         for pending in self.pending.iter_mut().flatten().filter(same) {
             pending.sent.back = back;
@@ -264,7 +264,7 @@ impl TwoHundred {
     }
 
     /// The ACK for a 2xx that came again.
-    pub(super) fn repeat(&mut self, cx: &mut Services, side: Side, cseq: u32, remote_tag: Option<&str>) -> Repeat {
+    pub(super) fn repeat(&mut self, cx: &mut Context, side: Side, cseq: u32, remote_tag: Option<&str>) -> Repeat {
         let Some(at) = self.find(side, cseq, remote_tag) else { return Repeat::Unknown };
         let ack = &mut self.acks[at];
         let closed = ack.way.back.path.flow.is_some_and(|flow| !cx.is_open(flow, ack.way.back.ingress));
@@ -297,15 +297,15 @@ mod tests {
         ReturnPath::here(Path { role: AddressRole::Core, transport: Transport::Udp, local: at(3), remote: at(host), flow: None })
     }
 
-    fn accepted(cx: &mut Services, answers: Option<u32>) -> TwoHundred {
+    fn accepted(cx: &mut Context, answers: Option<u32>) -> TwoHundred {
         let mut state = TwoHundred::new(LocalId(1));
         let tx = crate::transaction::test_server_ids(1)[0];
         state.accepted(cx, Side::Caller, Accepted { tx, cseq: 7, payload: "200".into(), back: back(70), answers });
         state
     }
 
-    fn sent(cx: &mut Services) -> usize {
-        std::mem::take(&mut cx.out).iter().filter(|out| matches!(out, Output::Transmit(_))).count()
+    fn sent(cx: &mut Context) -> usize {
+        std::iter::from_fn(|| cx.poll_output()).filter(|out| matches!(out, Output::Transmit(_))).count()
     }
 
     #[test]
@@ -317,7 +317,7 @@ mod tests {
             (32, false, RepeatOutcome::Waits, 0),
             (32, true, RepeatOutcome::GivenUp, 0),
         ] {
-            let mut cx = Services::for_tests();
+            let mut cx = Context::for_tests();
             let mut state = accepted(&mut cx, Some(9));
             cx.now.mono = cx.now.mono + Duration::from_secs(after);
             cx.view.lease_until = if lease { cx.after(Duration::from_secs(1)) } else { cx.now.mono };
@@ -335,11 +335,11 @@ mod tests {
 
     #[test]
     fn intervals_double_up_to_t2() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         let mut state = accepted(&mut cx, None);
         let mut times = Vec::new();
         for ms in (0..16_000).step_by(500) {
-            let start = Services::for_tests().now.mono;
+            let start = Context::for_tests().now.mono;
             cx.now.mono = start + Duration::from_millis(ms);
             while cx.timers.pop_expired(Lane::Ordinary, cx.now.mono).is_some() {
                 assert_eq!(state.on_due(&mut cx, Side::Caller), RepeatOutcome::Repeated);
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_waited_for_is_owed_no_more() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         let mut state = accepted(&mut cx, Some(9));
         assert_eq!((state.take_unanswered(Side::Callee), state.take_unanswered(Side::Caller)), (None, Some(9)));
         assert!(!state.awaits_answer(Side::Caller) && state.acked(&mut cx, Side::Caller, 7).expect("its ACK").is_none());
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_bye_waits_for_the_ack_of_its_side() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         let mut state = accepted(&mut cx, None);
         let bye = || Draft::request(&Method::Bye, "sip:x");
         assert!(state.pass_bye(Side::Callee, bye()).is_some() && !state.holds_bye());
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn copies_of_the_invite_move_the_2xx_from_their_own_address_only() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         let mut state = accepted(&mut cx, None);
         let tx = crate::transaction::test_server_ids(2);
         for (tx, way, copies) in [(tx[0], back(70), 1), (tx[1], back(70), 0), (tx[0], back(71), 0)] {
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn acks_are_known_by_side_number_and_tag() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         let mut state = TwoHundred::new(LocalId(1));
         let ack = |cseq, tag: &str| SentAck {
             to: CALLEE,

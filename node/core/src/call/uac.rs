@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::about::About;
 use super::attempt::Attempt;
+use super::context::Context;
 use super::failure::{Failure, Failures};
 use super::redirect::{FollowedRedirects, Redirector};
-use super::services::Services;
 use super::timer::{CallTimer, TimerUser};
 use crate::dialog::PairId;
 use crate::ids::LocalId;
@@ -79,7 +79,7 @@ impl Uac {
     }
 
     /// Finds the route of a call from that trunk. A call without one fails when it is dialled.
-    pub(super) fn plan(&mut self, cx: &Services, about: &About, trunk: &str) {
+    pub(super) fn plan(&mut self, cx: &Context, about: &About, trunk: &str) {
         if let Some(replaced) = about.replaced.as_deref() {
             replaced.hops().for_each(|hop| self.targets.push(hop));
             return;
@@ -103,14 +103,14 @@ impl Uac {
     }
 
     /// Ports and the DNS have so long, from the first that is waited for.
-    pub(super) fn limit_preparation(&mut self, cx: &mut Services) {
+    pub(super) fn limit_preparation(&mut self, cx: &mut Context) {
         if self.preparing.is_none() {
             self.preparing = Some(cx.start_timer(PREPARE_LIMIT, TimerUser::Call(self.call, CallTimer::Prepare)));
         }
     }
 
     /// They are there, or not waited for any more.
-    pub(super) fn prepared(&mut self, cx: &mut Services) {
+    pub(super) fn prepared(&mut self, cx: &mut Context) {
         cx.stop_timer(&mut self.preparing);
     }
 
@@ -165,18 +165,18 @@ impl Uac {
     }
 
     /// Cancels what is under way, without waiting for what becomes of it.
-    pub(super) fn cancel(&mut self, cx: &mut Services, reason: Option<&str>) {
+    pub(super) fn cancel(&mut self, cx: &mut Context, reason: Option<&str>) {
         self.attempts.iter_mut().for_each(|attempt| attempt.cancel(cx, reason));
     }
 
     /// The same, but for the attempt that has the call.
-    pub(super) fn cancel_others(&mut self, cx: &mut Services, index: u32, reason: &str) {
+    pub(super) fn cancel_others(&mut self, cx: &mut Context, index: u32, reason: &str) {
         let others = self.attempts.iter_mut().filter(|a| a.index != index);
         others.for_each(|attempt| attempt.cancel(cx, Some(reason)));
     }
 
     /// No final response to that INVITE will come, or matter, any more.
-    pub(super) fn abandon(&mut self, cx: &mut Services, index: u32) {
+    pub(super) fn abandon(&mut self, cx: &mut Context, index: u32) {
         if let Some(attempt) = self.attempt_mut(index).filter(|a| !a.state.is_done()) {
             attempt.finish();
             cx.tx.abandon_client(attempt.tx);
@@ -184,7 +184,7 @@ impl Uac {
     }
 
     /// The target gave no answer at all, or could not be reached. False: it was not wanted any more.
-    pub(super) fn lost(&mut self, cx: &mut Services, index: u32, dialling: bool) -> bool {
+    pub(super) fn lost(&mut self, cx: &mut Context, index: u32, dialling: bool) -> bool {
         let Some(attempt) = self.attempt_mut(index) else { return false };
         let silent = matches!(attempt.state, AttemptState::Calling { .. });
         attempt.finish();
@@ -197,7 +197,7 @@ impl Uac {
     }
 
     /// The target has been silent for too long. True: it was passed over, and the next one is to be tried.
-    pub(super) fn on_silence(&mut self, cx: &mut Services, index: u32) -> bool {
+    pub(super) fn on_silence(&mut self, cx: &mut Context, index: u32) -> bool {
         let better = self.targets.has_better(|realm, target| cx.is_held(realm, target));
         let untried = self.targets.has_untried();
         let call = self.call;
@@ -219,7 +219,7 @@ impl Uac {
     }
 
     /// A response came while the call dials, before anything is done with it: one of a target that was passed over may bring that back.
-    pub(super) fn reconsider(&mut self, cx: &mut Services, index: u32, status: u16) -> Option<Revived> {
+    pub(super) fn reconsider(&mut self, cx: &mut Context, index: u32, status: u16) -> Option<Revived> {
         self.attempt(index).filter(|a| a.state == AttemptState::PassedOver)?;
         let others = |which: fn(AttemptState) -> bool| self.attempts.iter().any(|a| which(a.state));
         let too_late = match status {
@@ -232,7 +232,7 @@ impl Uac {
     }
 
     /// Nothing is left to dial: what was passed over is waited for after all. `None`: there is no such target.
-    pub(super) fn back_to_the_silent(&mut self, cx: &mut Services) -> Option<Revived> {
+    pub(super) fn back_to_the_silent(&mut self, cx: &mut Context) -> Option<Revived> {
         let silent = self.silent()?;
         let (index, tx) = (silent.index, silent.tx);
         let revived = self.revive(cx, index);
@@ -252,7 +252,7 @@ impl Uac {
         self.attempts.iter().rfind(|a| a.state == AttemptState::PassedOver)
     }
 
-    fn revive(&mut self, cx: &mut Services, index: u32) -> Option<Revived> {
+    fn revive(&mut self, cx: &mut Context, index: u32) -> Option<Revived> {
         for other in self.attempts.iter_mut().filter(|a| a.state.is_open()) {
             match other.state {
                 AttemptState::Calling { .. } => pass_over(cx, other),
@@ -310,7 +310,7 @@ impl Uac {
 
     /// Puts the targets that a 3xx names before all others (RFC 3261 §8.1.3.4), what was to be tried before after them. False: it names none
     /// that may be followed.
-    pub(super) fn follow(&mut self, cx: &Services, from: &Redirector<'_>, response: &Message) -> bool {
+    pub(super) fn follow(&mut self, cx: &Context, from: &Redirector<'_>, response: &Message) -> bool {
         let hops = self.redirects.follow(cx, from, response);
         let found = !hops.is_empty();
         if found {
@@ -348,7 +348,7 @@ impl Uac {
     }
 }
 
-fn pass_over(cx: &mut Services, attempt: &mut Attempt) {
+fn pass_over(cx: &mut Context, attempt: &mut Attempt) {
     cx.stop_timer(&mut attempt.timer);
     attempt.state.note(AttemptEvent::PassOver);
     cx.tx.stop_retransmitting(attempt.tx);

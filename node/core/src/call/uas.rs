@@ -5,17 +5,18 @@ use bytes::Bytes;
 use super::ALLOW;
 use super::about::About;
 use super::body;
+use super::context::Context;
 use super::failure::{Failure, upstream};
 use super::headers;
 use super::media::CallMedia;
 use super::offer_answer::OfferAnswer;
-use super::services::{Services, finish_response};
+use super::respond::finish_response;
 use super::sides::Sides;
 use super::timer_c::Ringing;
 use super::two_hundred::Accepted;
-use crate::ctx::AGENT;
 use crate::dialog::PairId;
 use crate::io::{ReturnPath, Side};
+use crate::local::AGENT;
 use crate::sip::{Draft, HeaderId, Message, Method};
 use crate::transaction::{ServerTxId, ServerUser};
 
@@ -73,20 +74,20 @@ impl Uas {
     }
 
     /// The same on a transaction of its own: nobody has answered it from here. False: there is no room for one.
-    pub(super) fn reopen_anew(&mut self, cx: &mut Services, about: &About) -> bool {
+    pub(super) fn reopen_anew(&mut self, cx: &mut Context, about: &About) -> bool {
         let tx = self.transaction_anew(cx, about);
         self.reopen(tx);
         self.is_open()
     }
 
     /// A transaction for the INVITE of a call whose own was left to another node.
-    pub(super) fn transaction_anew(&self, cx: &mut Services, about: &About) -> Option<ServerTxId> {
+    pub(super) fn transaction_anew(&self, cx: &mut Context, about: &About) -> Option<ServerTxId> {
         let key = headers::server_key(&about.invite, &Method::Invite);
         cx.create_server(ServerUser::Call(about.id), key, true, self.back)
     }
 
     /// Another node answers it from now on.
-    pub(super) fn leave(&mut self, cx: &mut Services) {
+    pub(super) fn leave(&mut self, cx: &mut Context) {
         if let Some(Unanswered(tx)) = self.open.take() {
             cx.tx.drop_server(tx);
         }
@@ -108,7 +109,7 @@ impl Answering<'_> {
     }
 
     /// A response that makes an early dialog, or the dialog.
-    pub(super) fn own_response(&self, cx: &Services, pair: PairId, status: u16, reason: Option<&str>) -> Draft {
+    pub(super) fn own_response(&self, cx: &Context, pair: PairId, status: u16, reason: Option<&str>) -> Draft {
         let invite = &self.about.invite;
         let mut draft = invite.response(status, reason);
         let half = &self.sides.pairs[pair.caller()];
@@ -122,7 +123,7 @@ impl Answering<'_> {
     }
 
     /// The same with the fields of the called side's response that cross.
-    pub(super) fn passed_on(&mut self, cx: &Services, pair: PairId, status: u16, response: &Message) -> Draft {
+    pub(super) fn passed_on(&mut self, cx: &Context, pair: PairId, status: u16, response: &Message) -> Draft {
         self.sides.caller.learn_contact(response);
         let mut draft = self.own_response(cx, pair, status, (response.status() == Some(status)).then(|| response.reason()));
         headers::copy_through(response, &mut draft);
@@ -132,20 +133,20 @@ impl Answering<'_> {
     }
 
     /// Sends a provisional response: its octets. `None`: the INVITE has its final answer, or this could not be written.
-    pub(super) fn say(&mut self, cx: &mut Services, draft: &mut Draft) -> Option<Bytes> {
+    pub(super) fn say(&mut self, cx: &mut Context, draft: &mut Draft) -> Option<Bytes> {
         let tx = self.uas.tx()?;
         self.sides.respond(cx, Side::Caller, tx, &self.uas.back, draft)
     }
 
     /// Sends the final response: its octets, where it could be written.
-    pub(super) fn finish(&mut self, cx: &mut Services, unanswered: Unanswered, mut draft: Draft) -> Option<Bytes> {
+    pub(super) fn finish(&mut self, cx: &mut Context, unanswered: Unanswered, mut draft: Draft) -> Option<Bytes> {
         let Unanswered(tx) = unanswered;
         self.sides.respond(cx, Side::Caller, tx, &self.uas.back, &mut draft)
     }
 
     /// The 2xx for the called side's, in the dialog of that pair, with what both session timers agree on. `owed`: the caller has had the answer to
     /// its offer only unreliably.
-    pub(super) fn accept(&mut self, cx: &mut Services, pair: PairId, owed: bool, response: &Message) -> Draft {
+    pub(super) fn accept(&mut self, cx: &mut Context, pair: PairId, owed: bool, response: &Message) -> Draft {
         let mut draft = self.passed_on(cx, pair, response.status().unwrap_or(200), response);
         let Sides { caller, callee, .. } = self.sides;
         caller.session.accept(cx, &caller.trunk, &self.about.invite, &mut draft);
@@ -160,7 +161,7 @@ impl Answering<'_> {
     }
 
     /// The 2xx once more, for a call that another node has answered: as the log has it, with our address and ports.
-    pub(super) fn accept_again(&mut self, cx: &mut Services) -> Option<Accepted> {
+    pub(super) fn accept_again(&mut self, cx: &mut Context) -> Option<Accepted> {
         if !self.uas.reopen_anew(cx, self.about) {
             return None;
         }
@@ -181,7 +182,7 @@ impl Answering<'_> {
     }
 
     /// Answers with a failure of our own. `unsecured`: what is there cannot be reached as was dialled (RFC 5630).
-    pub(super) fn refuse(&mut self, cx: &mut Services, status: u16, unsecured: bool) {
+    pub(super) fn refuse(&mut self, cx: &mut Context, status: u16, unsecured: bool) {
         let Some(unanswered) = self.uas.take() else { return };
         let mut draft = self.about.invite.response(status, None);
         finish_response(&mut draft, &self.about.invite, status, self.sides.tag(), AGENT);
@@ -193,7 +194,7 @@ impl Answering<'_> {
     }
 
     /// The called side's refusal goes to the caller: the status that it gets. `None`: it has its final answer, or nothing was refused there.
-    pub(super) fn pass_failure(&mut self, cx: &mut Services, failure: &Failure) -> Option<u16> {
+    pub(super) fn pass_failure(&mut self, cx: &mut Context, failure: &Failure) -> Option<u16> {
         let response = failure.response.as_ref()?;
         let unanswered = self.uas.take()?;
         let status = upstream(failure.status);

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::context::Context;
 use super::dial::DATAGRAM_MAX;
-use super::services::Services;
 use crate::crossing::{Way, Ways};
-use crate::ctx::{bracketed, is_private};
 use crate::dialog::Dialog;
 use crate::ids::NodeId;
 use crate::io::{HostAndPort, Path, Realm, ResolveError, ResolveRequest, ReturnPath, Target, Transport, TransportChoice};
+use crate::local::{bracketed, is_private};
 use crate::policy::{Settings, Trunk};
 use crate::routing;
 use crate::sip::{Draft, HeaderId, Uri};
@@ -65,7 +65,7 @@ pub struct FarEnd<'a> {
 
 impl FarEnd<'_> {
     /// The Contact value that we give to it: this node's own address, never the anycast one (rules E, F), with an owner token.
-    pub fn contact(&self, cx: &Services, token: &str) -> String {
+    pub fn contact(&self, cx: &Context, token: &str) -> String {
         let (transport, ip) = (self.path.transport, bracketed(cx.local.own_address(self.realm, self.path.remote.ip())));
         let port = cx.local.port_of(transport);
         if self.secure && transport == Transport::Tls {
@@ -76,7 +76,7 @@ impl FarEnd<'_> {
     }
 
     /// Where the next request in its dialog goes (RFC 3261 §8.1.2, §12.2.1.1).
-    pub fn next_hop(&self, cx: &Services) -> NextHop {
+    pub fn next_hop(&self, cx: &Context) -> NextHop {
         // A connection that the far end opened is the way to it while it lasts, whatever its Contact says: most callers do not listen.
         if self.path.transport.is_reliable() && self.path.flow.is_some_and(|flow| cx.is_open(flow, self.ingress)) {
             return NextHop::Known { path: *self.path, ingress: self.ingress };
@@ -93,7 +93,7 @@ impl FarEnd<'_> {
     }
 
     /// The ways to this host, after the DNS has answered.
-    pub fn ways(&self, cx: &mut Services, host: &str, result: &Result<Vec<Target>, ResolveError>) -> Ways {
+    pub fn ways(&self, cx: &mut Context, host: &str, result: &Result<Vec<Target>, ResolveError>) -> Ways {
         let targets = result.as_deref().unwrap_or_default();
         let targets = &targets[..targets.len().min(MAX_WAYS)];
         if targets.is_empty() {
@@ -113,7 +113,7 @@ impl FarEnd<'_> {
 
     /// Takes the best of these ways, and writes a request for it: Via and octets. By TCP where they are too many for a datagram. `None`:
     /// there is no way, or it cannot be written.
-    pub fn write(&self, cx: &mut Services, ways: &mut Ways, draft: &mut Draft) -> Option<Written> {
+    pub fn write(&self, cx: &mut Context, ways: &mut Ways, draft: &mut Draft) -> Option<Written> {
         let mut way = ways.take()?;
         let branch = cx.mint_branch();
         draft.insert_first(HeaderId::Via, cx.via(&way.back.path, &branch));
@@ -130,12 +130,12 @@ impl FarEnd<'_> {
     }
 
     /// The path back to where the far end was seen, from our own address.
-    pub fn own_path(&self, cx: &Services, transport: Transport) -> Path {
+    pub fn own_path(&self, cx: &Context, transport: Transport) -> Path {
         cx.path_to(self.realm, transport, self.path.remote)
     }
 
     /// The same hop by TCP. `None`: it is not for this far end, or TCP failed there lately.
-    fn by_tcp_first(&self, cx: &mut Services, way: &Way) -> Option<Way> {
+    fn by_tcp_first(&self, cx: &mut Context, way: &Way) -> Option<Way> {
         let path = way.back.path;
         let target = Target { addr: path.remote, transport: Transport::Tcp };
         if path.transport != Transport::Udp || !self.takes_tcp(cx) || cx.defers(self.realm, &target) {
@@ -146,7 +146,7 @@ impl FarEnd<'_> {
 
     /// Whether a request that is too large for a datagram may go by TCP to the same address (RFC 3261 §18.1.1): the far end's URI and
     /// its trunk leave the transport open, and no NAT is in between.
-    fn takes_tcp(&self, cx: &Services) -> bool {
+    fn takes_tcp(&self, cx: &Context) -> bool {
         let fixed = |trunk: &Trunk| trunk.targets.iter().any(|t| t.transport == Some(Transport::Udp));
         let uri = self.dialog.next_hop();
         let Ok(uri) = Uri::parse(&uri) else { return false };
@@ -161,7 +161,7 @@ impl FarEnd<'_> {
     }
 
     /// Reminds the NAT before it of us: two CRLFs, the ping of RFC 5626 §3.5.1.
-    pub fn keep_alive(&self, cx: &mut Services) {
+    pub fn keep_alive(&self, cx: &mut Context) {
         if !cx.config.settings.nat_keepalive.is_zero() && self.is_behind_nat() {
             let way = ReturnPath::here(self.own_path(cx, Transport::Udp));
             cx.send(way, None, Bytes::from_static(b"\r\n\r\n"));
@@ -200,14 +200,14 @@ impl FarEnd<'_> {
 }
 
 /// When the next keep-alive is due.
-pub fn keep_alive_after(cx: &Services) -> Duration {
+pub fn keep_alive_after(cx: &Context) -> Duration {
     let every = cx.config.settings.nat_keepalive;
     // Where there are none, they may be turned on.
     if every.is_zero() { Settings::default().nat_keepalive } else { every }
 }
 
 /// Back to where a far end was seen last.
-fn observed(cx: &Services, realm: Realm, seen: &Path) -> NextHop {
+fn observed(cx: &Context, realm: Realm, seen: &Path) -> NextHop {
     NextHop::Known { path: cx.path_to(realm, seen.transport, seen.remote), ingress: None }
 }
 
@@ -217,7 +217,7 @@ fn is_natted(ip: IpAddr, seen: &Path) -> bool {
 }
 
 /// The next hop to a URI of a far end that was seen there.
-pub fn hop_to(cx: &Services, realm: Realm, seen: &Path, uri: &str) -> NextHop {
+pub fn hop_to(cx: &Context, realm: Realm, seen: &Path, uri: &str) -> NextHop {
     let Ok(uri) = Uri::parse(uri) else { return observed(cx, realm, seen) };
     let Some(host) = uri.host() else { return observed(cx, realm, seen) };
     let choice = match routing::uri_transport(&uri) {

@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::call::server_key;
-use crate::call::{Authenticated, Services, copy_through, finish_response, upstream};
-use crate::ctx::AGENT;
+use crate::call::{Authenticated, Context, copy_through, finish_response, upstream};
 use crate::ids::LocalId;
 use crate::io::{Counter, Path, ReturnPath};
+use crate::local::AGENT;
 use crate::routing;
 use crate::sip::{HeaderId, Message, Method};
 use crate::subscription::Subscriptions;
@@ -97,7 +97,7 @@ impl Standalone {
     /// The final response to the sender: the far end's, or our own.
     fn answer(
         mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         subscriptions: &mut Subscriptions,
         id: LocalId,
         status: u16,
@@ -138,7 +138,7 @@ impl Standalone {
 
 impl Messages {
     /// A new request, with where it may go: to the first of these targets.
-    pub(crate) fn begin(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, new: NewStandalone<'_>) {
+    pub(crate) fn begin(&mut self, cx: &mut Context, subscriptions: &mut Subscriptions, new: NewStandalone<'_>) {
         let NewStandalone { back, request, from_trunk, service, hops, unsecured } = new;
         let id = cx.local_id();
         let key = server_key(request, request.method());
@@ -179,7 +179,7 @@ impl Messages {
     }
 
     /// The sender of a request has waited for a while (RFC 4320 §4.1).
-    pub(crate) fn on_trying(&self, cx: &mut Services, id: LocalId, tx: ServerTxId) {
+    pub(crate) fn on_trying(&self, cx: &mut Context, id: LocalId, tx: ServerTxId) {
         if let Some(standalone) = self.open.get(&id) {
             cx.respond(tx, &mut standalone.request.response(100, None));
         }

@@ -2,7 +2,7 @@
 
 use super::{GIVE_UP, Messages, Standalone, TriedTarget};
 use crate::call::{
-    Authenticated, Challenged, DATAGRAM_MAX, KnownChallenges, LOOP_PARAM, Services, TimerUser, copy_through, next_max_forwards,
+    Authenticated, Challenged, Context, DATAGRAM_MAX, KnownChallenges, LOOP_PARAM, TimerUser, copy_through, next_max_forwards,
     strip_our_credentials, target_number, to_value, uri_at,
 };
 use crate::dialog::fit_to_send;
@@ -19,7 +19,7 @@ const ROOM: usize = 250;
 
 impl Messages {
     /// Sends it to the next target there is.
-    pub(super) fn try_next(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, id: LocalId) {
+    pub(super) fn try_next(&mut self, cx: &mut Context, subscriptions: &mut Subscriptions, id: LocalId) {
         let Some(mut standalone) = self.open.remove(&id) else { return };
         standalone.current = None;
         standalone.provisional = false;
@@ -48,7 +48,7 @@ impl Messages {
     /// The DNS answered for one of these.
     pub(crate) fn on_resolved(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         subscriptions: &mut Subscriptions,
         id: LocalId,
         question: ResolveId,
@@ -61,7 +61,7 @@ impl Messages {
     }
 
     /// The present target has been silent for a while, or time is up.
-    pub(crate) fn on_timer(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, id: LocalId) {
+    pub(crate) fn on_timer(&mut self, cx: &mut Context, subscriptions: &mut Subscriptions, id: LocalId) {
         let now = cx.now.mono;
         let Some(standalone) = self.open.get_mut(&id) else { return };
         standalone.timer = None;
@@ -91,7 +91,7 @@ impl Messages {
     }
 
     /// Nothing more is done until something comes, or the sender has to be told.
-    fn wait(&mut self, cx: &mut Services, id: LocalId) {
+    fn wait(&mut self, cx: &mut Context, id: LocalId) {
         let now = cx.now.mono;
         let Some(standalone) = self.open.get_mut(&id) else { return };
         cx.stop_timer(&mut standalone.timer);
@@ -101,7 +101,7 @@ impl Messages {
     /// A response to one of these.
     pub(crate) fn on_response(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         subscriptions: &mut Subscriptions,
         id: LocalId,
         tx: ClientTxId,
@@ -151,7 +151,7 @@ impl Messages {
     /// A target that was passed over speaks: when it has taken the request, that is the answer.
     fn on_earlier_response(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         subscriptions: &mut Subscriptions,
         id: LocalId,
         at: usize,
@@ -172,7 +172,7 @@ impl Messages {
     }
 
     /// No response, or it could not be sent.
-    pub(crate) fn on_lost(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, id: LocalId, tx: ClientTxId) {
+    pub(crate) fn on_lost(&mut self, cx: &mut Context, subscriptions: &mut Subscriptions, id: LocalId, tx: ClientTxId) {
         let earlier = self.open.get_mut(&id).map(|standalone| &mut standalone.earlier);
         if let Some(earlier) = earlier
             && let Some(at) = earlier.iter().position(|sent| sent.tx == tx)
@@ -189,7 +189,7 @@ impl Messages {
 
 impl Standalone {
     /// False: it could not be written or sent.
-    fn send(&mut self, cx: &mut Services, subscriptions: &mut Subscriptions, id: LocalId, candidate: &Candidate) -> bool {
+    fn send(&mut self, cx: &mut Context, subscriptions: &mut Subscriptions, id: LocalId, candidate: &Candidate) -> bool {
         let mut draft = self.write(cx, candidate);
         let large = draft.encode().is_ok_and(|octets| octets.len() > DATAGRAM_MAX - ROOM);
         if large && let Some(by_tcp) = self.targets.by_tcp(candidate, |c| cx.defers(c.realm, &c.target)) {
@@ -213,7 +213,7 @@ impl Standalone {
     }
 
     /// As it goes to a target, without Via, Contact and credentials.
-    fn write(&self, cx: &Services, to: &Candidate) -> Draft {
+    fn write(&self, cx: &Context, to: &Candidate) -> Draft {
         let method = self.request.method();
         let number = target_number(&to.target, self.targets.tries(&to.target));
         let identity = cx.key.callee_identity(self.key, 1, number);
@@ -234,7 +234,7 @@ impl Standalone {
 
     fn transmit(
         &self,
-        cx: &mut Services,
+        cx: &mut Context,
         id: LocalId,
         draft: &mut Draft,
         path: crate::io::Path,
@@ -250,7 +250,7 @@ impl Standalone {
     /// The target asks who we are. `None`: it was told, and asked again; else why not.
     fn prove(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         subscriptions: &mut Subscriptions,
         id: LocalId,
         response: &Message,
@@ -281,6 +281,6 @@ impl Standalone {
 }
 
 /// True where another node may have sent the same request.
-fn has_peers(cx: &Services) -> bool {
+fn has_peers(cx: &Context) -> bool {
     cx.view.nodes.iter().any(|n| n.alive && n.id != cx.local.node)
 }

@@ -1,8 +1,8 @@
 //! Whose packet is this? Own calls, then the token, then the replicated index, then rule G (anycast.md).
 
-use crate::ctx::LocalConfig;
 use crate::ids::{CallUid, NodeId, PacketKey};
 use crate::io::{Side, View};
+use crate::local::LocalConfig;
 use crate::replica::{CallEntry, Replica};
 use crate::sip::{HeaderId, Message, NameAddr, Uri};
 use crate::time::Instant;
@@ -114,18 +114,18 @@ pub fn of_claim(facts: &Facts<'_>, key: &[u8; 16], packet_key: &PacketKey) -> Cl
 pub fn of_winner(facts: &Facts<'_>, entry: &CallEntry, same: bool) -> ClaimPlacement {
     let (owner, dialled_again) = (entry.owner(), entry.is_live() || entry.has_failed());
     match standing(facts, entry) {
-        Standing::Gone if dialled_again => ClaimPlacement::Orphan,
-        Standing::Gone => ClaimPlacement::Merged,
+        OwnerStanding::Gone if dialled_again => ClaimPlacement::Orphan,
+        OwnerStanding::Gone => ClaimPlacement::Merged,
         // A copy hears what its first one heard: a late one must not ring anybody.
         _ if entry.has_failed() && !same => ClaimPlacement::Orphan,
-        Standing::Reachable if same => ClaimPlacement::Peer(owner),
-        Standing::Silent if same || entry.is_live() => ClaimPlacement::Unsure,
-        Standing::Here | Standing::Reachable | Standing::Silent => ClaimPlacement::Merged,
+        OwnerStanding::Reachable if same => ClaimPlacement::Peer(owner),
+        OwnerStanding::Silent if same || entry.is_live() => ClaimPlacement::Unsure,
+        OwnerStanding::Here | OwnerStanding::Reachable | OwnerStanding::Silent => ClaimPlacement::Merged,
     }
 }
 
 /// What is known of a call's owner.
-enum Standing {
+enum OwnerStanding {
     /// This node, in its present life.
     Here,
     Reachable,
@@ -135,16 +135,16 @@ enum Standing {
     Gone,
 }
 
-fn standing(facts: &Facts<'_>, entry: &CallEntry) -> Standing {
+fn standing(facts: &Facts<'_>, entry: &CallEntry) -> OwnerStanding {
     let owner = entry.owner();
     if owner == facts.local.node {
-        return if entry.incarnation() == facts.local.incarnation { Standing::Here } else { Standing::Gone };
+        return if entry.incarnation() == facts.local.incarnation { OwnerStanding::Here } else { OwnerStanding::Gone };
     }
     let restarted = facts.replica.node_incarnation(owner).is_some_and(|now| now > entry.incarnation());
     if restarted || facts.view.is_gone(owner) {
-        return Standing::Gone;
+        return OwnerStanding::Gone;
     }
-    if facts.view.node(owner).is_some_and(|n| n.alive) { Standing::Reachable } else { Standing::Silent }
+    if facts.view.node(owner).is_some_and(|n| n.alive) { OwnerStanding::Reachable } else { OwnerStanding::Silent }
 }
 
 /// The node that a CANCEL belongs to, by the claim of its INVITE.

@@ -1,9 +1,7 @@
 //! The log moved on: applies it to the replicated state, and tells the calls that it concerns.
 
-use std::sync::PoisonError;
-
 use super::Sbc;
-use crate::call::{ClaimEvent, Services, Winner};
+use crate::call::{ClaimEvent, Context, Winner};
 use crate::ids::CallUid;
 use crate::io::{AlarmKind, Output};
 use crate::placement::{self, ClaimPlacement, Facts};
@@ -18,12 +16,12 @@ pub(super) struct Retention {
 
 impl Retention {
     /// Raises or clears the alarm for events of emergency calls that had to go before their time.
-    fn watch(&mut self, cx: &mut Services) {
-        let short = cx.replica.read().unwrap_or_else(PoisonError::into_inner).is_short_of_events();
+    fn watch(&mut self, cx: &mut Context) {
+        let short = cx.replica().is_short_of_events();
         if std::mem::replace(&mut self.is_short, short) != short {
             let detail = "more emergency calls than the journal holds: events younger than 24 h are gone";
             let raised = short.then(|| detail.to_owned());
-            cx.out.push_back(Output::Alarm { kind: AlarmKind::EventRetention, raised });
+            cx.output(Output::Alarm { kind: AlarmKind::EventRetention, raised });
         }
     }
 }
@@ -31,13 +29,13 @@ impl Retention {
 impl Sbc {
     pub(super) fn on_applied(&mut self, index: u64, entry: &store_pb::Entry) {
         let effects = {
-            let mut replica = self.cx.replica.write().unwrap_or_else(PoisonError::into_inner);
+            let mut replica = self.cx.replica_mut();
             replica.apply(index, entry)
         };
         let effects = match effects {
             Ok(effects) => effects,
             Err(error) => {
-                self.cx.out.push_back(Output::Halt(error.to_string()));
+                self.cx.output(Output::Halt(error.to_string()));
                 return;
             }
         };
@@ -62,7 +60,7 @@ impl Sbc {
                         self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::CallerServed));
                     }
                 }
-                Effect::Config { revision, text, .. } => self.cx.out.push_back(Output::ConfigChanged { revision, text }),
+                Effect::Config { revision, text, .. } => self.cx.output(Output::ConfigChanged { revision, text }),
                 Effect::Event(_) => events = true,
                 Effect::Blocks => blocks = true,
                 Effect::Stale { call: None, .. }
@@ -80,7 +78,7 @@ impl Sbc {
             self.gate.bans.read(&self.cx);
         }
         if events {
-            self.cx.out.push_back(Output::EventsChanged);
+            self.cx.output(Output::EventsChanged);
         }
         self.retention.watch(&mut self.cx);
     }
@@ -95,21 +93,21 @@ impl Sbc {
             self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_snapshot(cx));
         }
         let config = {
-            let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+            let replica = self.cx.replica();
             let (revision, text, _) = replica.config();
             (revision, text.to_owned())
         };
         self.gate.bans.read(&self.cx);
         if config.0 > 0 {
-            self.cx.out.push_back(Output::ConfigChanged { revision: config.0, text: config.1 });
+            self.cx.output(Output::ConfigChanged { revision: config.0, text: config.1 });
         }
-        self.cx.out.push_back(Output::EventsChanged);
+        self.cx.output(Output::EventsChanged);
         self.retention.watch(&mut self.cx);
     }
 
     fn on_claimed(&mut self, call: CallUid, won: bool, winner: CallUid, same_packet: bool) {
         let (owner, key, standing, left) = {
-            let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+            let replica = self.cx.replica();
             let facts =
                 Facts { local: &self.cx.local, view: &self.cx.view, replica: &replica, now: self.cx.now.mono, relayed: false };
             match replica.call(winner) {

@@ -7,10 +7,10 @@ use super::crowd::{Crowds, refuse_waiting};
 use super::held_invites::HeldInvites;
 use super::relay::relay;
 use super::whose::{keys_of, of_cancel};
-use crate::call::{ClaimEvent, Services, Then, TimerUser, server_key};
+use crate::call::{ClaimEvent, Context, Then, TimerUser, server_key};
 use crate::ids::{NodeId, PacketKey};
 use crate::io::{ClaimStage, Counter, DropReason, MisrouteAction, Output, Path, PeerMessage, ReturnPath};
-use crate::policy::Standing;
+use crate::policy::SourceStanding;
 use crate::sip::{HeaderId, Message, Method};
 use crate::time::Instant;
 use crate::transaction::{ServerKey, ServerUser};
@@ -40,7 +40,7 @@ impl Holds {
     }
 
     /// Keeps a CANCEL for a while, and asks the peers whose it is.
-    fn keep(&mut self, cx: &mut Services, hold: Hold) {
+    fn keep(&mut self, cx: &mut Context, hold: Hold) {
         cx.count(Counter::Misrouted("CANCEL", MisrouteAction::Hold));
         let id = cx.serial();
         cx.start_timer(cx.config.settings.cancel_hold, TimerUser::Hold(id));
@@ -219,7 +219,7 @@ impl Sbc {
             // It may have asked before this node had the call, or its answer crossed this one's: it must know to yield.
             Then::Stay if linked && stage == ClaimStage::Preparing => {
                 let own = self.calls.get(id).map(|call| (uid, call.stage()));
-                self.cx.out.push_back(Output::Peer { to: peer, message: PeerMessage::ClaimIs { key, call: own } });
+                self.cx.output(Output::Peer { to: peer, message: PeerMessage::ClaimIs { key, call: own } });
             }
             _ => {}
         }

@@ -28,6 +28,6 @@ impl Sbc {
                 load: self.gate.limits.load(),
             },
         };
-        self.cx.out.push_back(Output::Reply { id, reply });
+        self.cx.output(Output::Reply { id, reply });
     }
 }

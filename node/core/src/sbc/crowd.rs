@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::gate::source_weight;
-use crate::call::{Services, TimerUser, server_key};
+use crate::call::{Context, TimerUser, server_key};
 use crate::ids::{LocalId, PacketKey};
 use crate::io::{Counter, Limit, Path, ReturnPath};
 use crate::policy::{ClusterConfig, FairQueue, Prefix};
@@ -131,7 +131,7 @@ impl Crowds {
     /// Whether an emergency call toward this trunk may begin. If not, it waits, or was refused.
     pub(super) fn makes_room(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         trunk: &str,
         packet_key: PacketKey,
         path: Path,
@@ -171,7 +171,7 @@ impl Crowds {
     }
 
     /// Time to look who may go on: takes these out of the line, and refuses those that have waited to no end.
-    pub(super) fn on_tick(&mut self, cx: &mut Services) -> Vec<(PacketKey, WaitingInvite)> {
+    pub(super) fn on_tick(&mut self, cx: &mut Context) -> Vec<(PacketKey, WaitingInvite)> {
         let config = cx.config.clone();
         let due = self.due(cx.now.mono, |trunk| config.trunk(trunk).map_or(0, |t| t.limits.max_emergency_calls));
         self.looking = !self.waiting.is_empty();
@@ -210,7 +210,7 @@ pub(super) fn crowd_of(config: &ClusterConfig, from: &str, service: Option<&str>
 }
 
 /// The end of an INVITE that has waited. Its sender has heard 100 and repeats nothing, so a transaction repeats this until it is acknowledged.
-pub(super) fn refuse_waiting(cx: &mut Services, back: ReturnPath, invite: &Message, status: u16) {
+pub(super) fn refuse_waiting(cx: &mut Context, back: ReturnPath, invite: &Message, status: u16) {
     let Some(tx) = cx.create_server(ServerUser::Nobody, server_key(invite, &Method::Invite), true, back) else {
         return cx.reject_stateless(back, invite, status);
     };

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::call::{Services, TimerUser};
+use crate::call::{Context, TimerUser};
 use crate::ids::PacketKey;
 use crate::io::{Counter, MisrouteAction, Path, ReturnPath};
 use crate::sip::Message;
@@ -51,7 +51,7 @@ impl HeldInvites {
     /// Keeps an INVITE until its owner's state is clear. False: it has waited long enough, or too many wait.
     pub(super) fn hold(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         packet_key: PacketKey,
         path: Path,
         back: ReturnPath,

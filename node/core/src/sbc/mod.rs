@@ -29,11 +29,11 @@ mod whose;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::call::{Call, CallTimer, ClaimEvent, Lane, Services, Timer};
-use crate::ctx::LocalConfig;
+use crate::call::{Call, CallTimer, ClaimEvent, Context, Lane, TimerUser};
 use crate::farewell::Farewells;
 use crate::ids::{CallUid, LocalId, MediaId, NodeId, PacketKey};
 use crate::io::{Input, NodeView, Output, View};
+use crate::local::LocalConfig;
 use crate::message::Messages;
 use crate::neighbours::Neighbours;
 use crate::policy::ClusterConfig;
@@ -60,13 +60,13 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// One node's core.
 pub struct Sbc {
-    cx: Services,
+    cx: Context,
     calls: Calls,
     holds: Holds,
     held_invites: held_invites::HeldInvites,
     /// CANCELs that came before their INVITE (AC-07).
     tombstones: Recent<PacketKey>,
-    redirects: relay::Redirects,
+    redirects: relay::RedirectedOnce,
     gate: gate::Gate,
     /// Emergency calls by the trunk that they go to.
     crowds: crowd::Crowds,
@@ -83,8 +83,8 @@ pub struct Sbc {
 impl Sbc {
     /// A core that knows nobody yet: hand it a view and a configuration. `now` is the origin of its timers.
     pub fn new(now: Now, local: LocalConfig, key: ClusterKey, config: Arc<ClusterConfig>, replica: Arc<RwLock<Replica>>) -> Sbc {
-        let mut cx = Services::new(now, local, key, config, replica);
-        cx.start_timer(SWEEP_EVERY, Timer::Sweep);
+        let mut cx = Context::new(now, local, key, config, replica);
+        cx.start_timer(SWEEP_EVERY, TimerUser::Sweep);
         let mut sbc = Sbc {
             cx,
             calls: Calls::default(),
@@ -115,13 +115,13 @@ impl Sbc {
         let timeout = matches!(input, Input::Timeout);
         match input {
             Input::Received(received) => {
-                self.cx.flows.extend(received.path.flow);
+                received.path.flow.into_iter().for_each(|flow| self.cx.flow_opened(flow));
                 self.cx.arrived = received.at.min(now.mono);
                 self.on_message(received.path, None, received.payload);
             }
             Input::Peer { from, message } => self.on_peer(from, message),
             Input::Resolved { id, result } => {
-                if let Some(user) = self.cx.questions.remove(&id) {
+                if let Some(user) = self.cx.resolved(id) {
                     self.on_resolved(user, id, result);
                 }
             }
@@ -140,7 +140,7 @@ impl Sbc {
             Input::SendFailed { id, reason } => send_for::on_send_failed(&mut self.cx, id, reason),
             Input::FlowProved { flow, names } => self.gate.on_proved(flow, names),
             Input::FlowClosed(flow) => {
-                self.cx.flows.remove(&flow);
+                self.cx.flow_closed(flow);
                 self.gate.on_closed(flow);
             }
             Input::Reconfigured(config) => {
@@ -178,7 +178,7 @@ impl Sbc {
 
     /// The next output, to be carried out in order; `None` until the next input.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.cx.out.pop_front()
+        self.cx.poll_output()
     }
 
     /// When to send `Input::Timeout` at the latest.
@@ -223,7 +223,7 @@ impl Sbc {
     /// or it is not answered.
     pub fn restore_call(&mut self, now: Now, uid: CallUid) -> bool {
         self.cx.now = now;
-        let entry = self.cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).call(uid).cloned();
+        let entry = self.cx.replica().call(uid).cloned();
         let known = self.calls.place(&self.cx, uid);
         let Some(entry) = entry else { return false };
         let id = known.unwrap_or_else(|| self.cx.local_id());
@@ -233,7 +233,7 @@ impl Sbc {
     }
 
     /// Works on a call, and forgets it when it is done.
-    fn with_call<R: Default>(&mut self, id: LocalId, f: impl FnOnce(&mut Call, &mut Services) -> R) -> R {
+    fn with_call<R: Default>(&mut self, id: LocalId, f: impl FnOnce(&mut Call, &mut Context) -> R) -> R {
         let Some((result, left)) = self.calls.with(&mut self.cx, id, f) else { return R::default() };
         if left.over {
             self.crowds.leave(id);
@@ -276,10 +276,10 @@ impl Sbc {
         }
     }
 
-    fn fire(&mut self, timer: Timer) {
+    fn fire(&mut self, timer: TimerUser) {
         let now = self.cx.now.mono;
         match timer {
-            Timer::Call(id, timer) => {
+            TimerUser::Call(id, timer) => {
                 match timer {
                     CallTimer::Journal => {
                         self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_retry(cx));
@@ -292,30 +292,30 @@ impl Sbc {
                 }
                 self.with_call(id, |call, cx| call.on_timer(cx, timer));
             }
-            Timer::Hold(id) => self.on_hold_over(id),
-            Timer::HeldInvite(id) => self.on_held_invite(id),
-            Timer::Crowd => self.on_crowd_tick(),
-            Timer::Farewell => self.farewells.on_tick(&mut self.cx),
-            Timer::Takeover => {
+            TimerUser::Hold(id) => self.on_hold_over(id),
+            TimerUser::HeldInvite(id) => self.on_held_invite(id),
+            TimerUser::Crowd => self.on_crowd_tick(),
+            TimerUser::Farewell => self.farewells.on_tick(&mut self.cx),
+            TimerUser::Takeover => {
                 let takeover::Ticked { late, served } = self.takeovers.on_tick(&mut self.cx, &self.calls, &self.neighbours);
                 served.into_iter().for_each(|(back, message)| self.on_in_dialog(back.path, back, &message));
                 late.into_iter().for_each(|(back, message)| self.cx.reject_stateless(back, &message, 503));
             }
-            Timer::Probe => self.probes.on_tick(&mut self.cx),
-            Timer::Neighbours => self.neighbours.on_tick(&mut self.cx),
-            Timer::AbandonedInvite(tx) => self.cx.on_abandoned_invite(tx),
-            Timer::Message(id) => self.messages.on_timer(&mut self.cx, &mut self.subscriptions, id),
-            Timer::Subscription(id) => self.subscriptions.on_timer(&mut self.cx, id),
-            Timer::SubscriptionKeepAlive(id) => self.subscriptions.on_keep_alive(&mut self.cx, id),
-            Timer::SubscriptionSilent(id, tx) => self.subscriptions.on_silent(&mut self.cx, id, tx),
-            Timer::Sweep => {
+            TimerUser::Probe => self.probes.on_tick(&mut self.cx),
+            TimerUser::Neighbours => self.neighbours.on_tick(&mut self.cx),
+            TimerUser::AbandonedInvite(tx) => self.cx.on_abandoned_invite(tx),
+            TimerUser::Message(id) => self.messages.on_timer(&mut self.cx, &mut self.subscriptions, id),
+            TimerUser::Subscription(id) => self.subscriptions.on_timer(&mut self.cx, id),
+            TimerUser::SubscriptionKeepAlive(id) => self.subscriptions.on_keep_alive(&mut self.cx, id),
+            TimerUser::SubscriptionSilent(id, tx) => self.subscriptions.on_silent(&mut self.cx, id, tx),
+            TimerUser::Sweep => {
                 self.tombstones.sweep(now);
                 self.calls.sweep(now);
                 self.cx.end_inquiries();
                 self.redirects.sweep(now);
                 self.gate.sweep(now);
                 self.cx.health.sweep(now);
-                self.cx.start_timer(SWEEP_EVERY, Timer::Sweep);
+                self.cx.start_timer(SWEEP_EVERY, TimerUser::Sweep);
             }
         }
     }
@@ -324,7 +324,7 @@ impl Sbc {
     fn drain_transactions(&mut self) {
         while let Some(output) = self.cx.tx.poll_output() {
             match output {
-                TxOutput::Transmit(transmit) => self.cx.out.push_back(Output::Transmit(transmit)),
+                TxOutput::Transmit(transmit) => self.cx.output(Output::Transmit(transmit)),
                 TxOutput::SendFor { to, transmit } => self.cx.send_for(to, transmit),
                 TxOutput::Event(event) => self.on_tx_event(event),
             }

@@ -3,21 +3,16 @@
 use super::calls::Calls;
 use super::gate::{KNOWN_EXTENSIONS, RateLimits};
 use super::memory::Recent;
-use crate::call::{ALLOW, CLAIM_FIELD, InquiryAnswer, Services, fill_via, finish_response};
-use crate::ctx::{AGENT, bracketed};
+use crate::call::{ALLOW, CLAIM_FIELD, Context, InquiryAnswer, fill_via, finish_response};
 use crate::ids::PacketKey;
 use crate::io::{ClaimStage, Counter, ReturnPath};
+use crate::local::{AGENT, bracketed};
 use crate::neighbours;
 use crate::sip::{HeaderId, Message};
 
 /// The header fields that tell the asking member how this node is, and what it has of the call that is named.
-fn told_to_member(
-    cx: &Services,
-    calls: &Calls,
-    tombstones: &Recent<PacketKey>,
-    request: &Message,
-) -> Vec<(&'static str, String)> {
-    let call = Services::asked_about(request).map(|(key, packet_key)| {
+fn told_to_member(cx: &Context, calls: &Calls, tombstones: &Recent<PacketKey>, request: &Message) -> Vec<(&'static str, String)> {
+    let call = Context::asked_about(request).map(|(key, packet_key)| {
         let told = match calls.what_it_has(cx, &key) {
             Some((_, stage)) => InquiryAnswer::Has(stage),
             None if tombstones.contains(cx.now.mono, &packet_key) => InquiryAnswer::Cancelled,
@@ -32,7 +27,7 @@ fn told_to_member(
 
 /// OPTIONS to the node itself (RFC 3261 §11.2, AC-40).
 pub(super) fn answer_options(
-    cx: &mut Services,
+    cx: &mut Context,
     limits: &mut RateLimits,
     calls: &Calls,
     tombstones: &Recent<PacketKey>,

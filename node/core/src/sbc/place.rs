@@ -7,7 +7,7 @@ use crate::call::server_key;
 use crate::ids::{CallUid, LocalId};
 use crate::io::{Counter, DropReason, MisrouteAction, Path, ReturnPath, Side};
 use crate::placement::{self, Placement};
-use crate::policy::Standing;
+use crate::policy::SourceStanding;
 use crate::sip::{Message, Method};
 use crate::transaction::ServerUser;
 

@@ -12,10 +12,10 @@ use super::refuse;
 use super::relay::relay;
 use super::send_for::send_for;
 pub(super) use crate::call::server_key;
-use crate::call::{ClaimEvent, Services, allowed};
-use crate::ctx::is_private;
+use crate::call::{ClaimEvent, Context, allowed};
 use crate::ids::NodeId;
 use crate::io::{Counter, DropReason, Envelope, Output, Path, PeerMessage, ReturnPath, Transport};
+use crate::local::is_private;
 use crate::sip::{Message, Method, ParseError, Uri, Via};
 use crate::token::TokenKind;
 use crate::transaction::ServerUser;
@@ -52,7 +52,7 @@ impl Sbc {
             PeerMessage::SendForFailed { id, reason } => self.cx.tx.on_send_for_failed(self.cx.now.mono, from, id, reason),
             PeerMessage::AskClaim { key } => {
                 let call = self.calls.what_it_has(&self.cx, &key);
-                self.cx.out.push_back(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
+                self.cx.output(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
             PeerMessage::Cancelled { key, packet_key } => self.on_cancelled_elsewhere(&key, packet_key),
             PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage),
@@ -138,7 +138,7 @@ impl Sbc {
 }
 
 fn answer_unreadable(
-    cx: &mut Services,
+    cx: &mut Context,
     limits: &mut RateLimits,
     path: Path,
     ingress: Option<NodeId>,
@@ -159,7 +159,7 @@ fn answer_unreadable(
 }
 
 /// True when the first line of what cannot be read is that of an emergency call.
-fn calls_for_help(cx: &Services, payload: &[u8]) -> bool {
+fn calls_for_help(cx: &Context, payload: &[u8]) -> bool {
     let uri = payload.strip_prefix(b"INVITE ").and_then(|rest| rest.split(|octet| *octet == b' ').next());
     let uri = uri.and_then(|uri| Uri::parse(std::str::from_utf8(uri).ok()?).ok());
     uri.is_some_and(|uri| crate::routing::is_emergency(&cx.config, &uri))

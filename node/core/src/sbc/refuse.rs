@@ -3,7 +3,7 @@
 use super::Sbc;
 use super::calls::Calls;
 use super::gate::{Admitted, Entrance, Gate, Refusal, Sights, Why, challenge, is_emergency};
-use crate::call::Services;
+use crate::call::Context;
 use crate::io::{AuthOutcome, CallOutcome, Counter, DropReason, Path, ReturnPath};
 use crate::policy::acl_of;
 use crate::routing;
@@ -56,13 +56,13 @@ impl Sbc {
 }
 
 /// A call for help hears what is wrong with it, whatever else its source sent.
-fn may_refuse(cx: &mut Services, gate: &mut Gate, calls: &Calls, back: &ReturnPath, request: &Message) -> bool {
+fn may_refuse(cx: &mut Context, gate: &mut Gate, calls: &Calls, back: &ReturnPath, request: &Message) -> bool {
     let urgent = request.method() == &Method::Invite && is_emergency(cx, calls, request);
     urgent || gate.limits.may_answer(cx, back)
 }
 
 /// Counts a refusal. A scanner's source is blocked for a while.
-pub(super) fn note(cx: &mut Services, gate: &mut Gate, path: &Path, why: &Why) {
+pub(super) fn note(cx: &mut Context, gate: &mut Gate, path: &Path, why: &Why) {
     match why {
         Why::Denied | Why::Rejected => {
             if let Some((rule, _)) = acl_of(&cx.config.acl, path.role.realm(), path.remote.ip()) {
@@ -81,7 +81,7 @@ pub(super) fn note(cx: &mut Services, gate: &mut Gate, path: &Path, why: &Why) {
 }
 
 /// What a request that began nothing is counted under.
-fn class_of(cx: &Services, request: &Message) -> &'static str {
+fn class_of(cx: &Context, request: &Message) -> &'static str {
     let uri = Uri::parse(request.request_uri().unwrap_or_default()).ok();
     routing::class_label(uri.and_then(|uri| routing::classify(&cx.config, &uri)).as_deref())
 }

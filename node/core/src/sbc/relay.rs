@@ -1,16 +1,16 @@
 //! What is another node's: handed on to it as it came, or its far end told where it lives (rule D, AC-15).
 
 use super::memory::Recent;
-use crate::call::{Services, finish_response};
-use crate::ctx::AGENT;
+use crate::call::{Context, finish_response};
 use crate::ids::{CallUid, NodeId};
 use crate::io::{Counter, Envelope, MisrouteAction, Output, Path, PeerMessage, ReturnPath, Side, Transport};
+use crate::local::AGENT;
 use crate::policy::{MisroutePolicy, Trunk};
 use crate::sip::{HeaderId, Message, Method, Scheme, Uri};
 use crate::time::Instant;
 
 /// Hands a packet to its owner as it came, unless it came from a peer already (rule D).
-pub(super) fn relay(cx: &mut Services, to: NodeId, path: Path, ingress: Option<NodeId>, message: &Message) {
+pub(super) fn relay(cx: &mut Context, to: NodeId, path: Path, ingress: Option<NodeId>, message: &Message) {
     let label = message.method().label();
     if ingress.is_some() {
         cx.count(Counter::Misrouted(label, MisrouteAction::Hop));
@@ -23,7 +23,7 @@ pub(super) fn relay(cx: &mut Services, to: NodeId, path: Path, ingress: Option<N
     cx.count(Counter::Misrouted(label, MisrouteAction::Relay));
     let age = cx.now.mono.since(cx.arrived);
     let envelope = Envelope { ingress: cx.local.node, path, payload: message.raw().clone(), age };
-    cx.out.push_back(Output::Peer { to, message: PeerMessage::Relay(envelope) });
+    cx.output(Output::Peer { to, message: PeerMessage::Relay(envelope) });
 }
 
 /// Requests that were redirected once.
@@ -36,7 +36,7 @@ impl RedirectedOnce {
     /// 302 to the owner, where the trunk wants that and the request was not redirected before (AC-15). False: relay it.
     pub(super) fn redirect(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         trunk: Option<&Trunk>,
         to: NodeId,
         (uid, side): (CallUid, Side),
@@ -67,7 +67,7 @@ impl RedirectedOnce {
         let (scheme, parameter) = if secure { ("sips", "") } else { ("sip", path.transport.contact_parameter()) };
         let mut draft = message.response(302, None);
         finish_response(&mut draft, message, 302, "", AGENT);
-        draft.push(HeaderId::Contact, format!("<{scheme}:{token}@{}:{port}{parameter}>", crate::ctx::bracketed(ip)));
+        draft.push(HeaderId::Contact, format!("<{scheme}:{token}@{}:{port}{parameter}>", crate::local::bracketed(ip)));
         crate::call::fill_via(&mut draft, &back);
         cx.count(Counter::Misrouted(message.method().label(), MisrouteAction::Redirect));
         if let Some(payload) = cx.encode(&draft) {

@@ -2,7 +2,7 @@
 //!
 //! Nothing is kept of it: the id under which a failure comes back holds whose it was.
 
-use crate::call::Services;
+use crate::call::Context;
 use crate::ids::{NodeId, SendId};
 use crate::io::{Counter, DropReason, Output, PeerMessage, SendFailure, Transmit};
 use crate::transaction::SEND_MARK;
@@ -31,21 +31,21 @@ fn id_there(id: SendId) -> Option<(NodeId, SendId)> {
 }
 
 /// The owner of a call wants something sent.
-pub(super) fn send_for(cx: &mut Services, owner: NodeId, mut transmit: Transmit) {
+pub(super) fn send_for(cx: &mut Context, owner: NodeId, mut transmit: Transmit) {
     // Only addresses of this node can be asked for.
     if !cx.local.addresses(transmit.path.role).contains(transmit.path.local.ip()) {
         cx.count(Counter::Dropped(DropReason::EmitAddress));
         return;
     }
     transmit.id = id_here(owner, transmit.id);
-    cx.out.push_back(Output::Transmit(transmit));
+    cx.output(Output::Transmit(transmit));
 }
 
 /// Something could not be sent: of a transaction here, or at another node.
-pub(super) fn on_send_failed(cx: &mut Services, id: SendId, reason: SendFailure) {
+pub(super) fn on_send_failed(cx: &mut Context, id: SendId, reason: SendFailure) {
     match id_there(id) {
         None => cx.tx.on_send_failed(cx.now.mono, id, reason),
-        Some((to, id)) => cx.out.push_back(Output::Peer { to, message: PeerMessage::SendForFailed { id, reason } }),
+        Some((to, id)) => cx.output(Output::Peer { to, message: PeerMessage::SendForFailed { id, reason } }),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::calls::Calls;
-use crate::call::{Call, Services, Timer};
+use crate::call::{Call, Context, Timer};
 use crate::ids::{CallUid, LocalId, NodeId, ProposalId};
 use crate::io::{Counter, DropReason, Output, ReturnPath, TakeoverStep};
 use crate::neighbours::Neighbours;
@@ -74,7 +74,7 @@ fn released(held: Vec<Held>) -> Vec<Released> {
 
 impl Takeovers {
     /// Something has changed: begins to look, where there may be such calls.
-    pub(super) fn look(&mut self, cx: &mut Services) {
+    pub(super) fn look(&mut self, cx: &mut Context) {
         if !self.ticking && (self.is_busy() || self.refill(cx)) {
             self.ticking = true;
             cx.start_timer(PACE, Timer::Takeover);
@@ -86,14 +86,14 @@ impl Takeovers {
     }
 
     /// The log says that a node is down, or has started again.
-    pub(super) fn on_node(&mut self, cx: &mut Services, node: NodeId) {
+    pub(super) fn on_node(&mut self, cx: &mut Context, node: NodeId) {
         self.since.insert(node, cx.now.mono);
         self.look(cx);
     }
 
     /// Calls that lost their owner: emergency calls first, then the oldest. False: there are none.
-    fn refill(&mut self, cx: &Services) -> bool {
-        let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn refill(&mut self, cx: &Context) -> bool {
+        let replica = cx.replica();
         if replica.level() < ADOPT_LEVEL || !cx.view.knows_all(cx.now.mono) {
             return false;
         }
@@ -105,7 +105,7 @@ impl Takeovers {
     }
 
     /// Time to ask the log for some more.
-    pub(super) fn on_tick(&mut self, cx: &mut Services, calls: &Calls, neighbours: &Neighbours) -> Ticked {
+    pub(super) fn on_tick(&mut self, cx: &mut Context, calls: &Calls, neighbours: &Neighbours) -> Ticked {
         self.ticking = false;
         let now = cx.now.mono;
         self.count_asking(calls);
@@ -128,8 +128,8 @@ impl Takeovers {
     }
 
     /// True for a call that nobody need take over: what was held of it finds it.
-    fn is_served(&self, cx: &Services, uid: CallUid) -> bool {
-        let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn is_served(&self, cx: &Context, uid: CallUid) -> bool {
+        let replica = cx.replica();
         replica.call(uid).is_none_or(|entry| !may_be_lost(cx, &replica, entry))
     }
 
@@ -146,7 +146,7 @@ impl Takeovers {
         };
     }
 
-    fn propose(&mut self, cx: &mut Services, neighbours: &Neighbours) {
+    fn propose(&mut self, cx: &mut Context, neighbours: &Neighbours) {
         let room = self.window.saturating_sub(self.asking.len() + self.proposed.len());
         let mut later = VecDeque::new();
         for _ in 0..room {
@@ -162,12 +162,12 @@ impl Takeovers {
     }
 
     /// Asks the log for a call. False: it is not this node's turn.
-    fn adopt(&mut self, cx: &mut Services, neighbours: &Neighbours, uid: CallUid) -> bool {
+    fn adopt(&mut self, cx: &mut Context, neighbours: &Neighbours, uid: CallUid) -> bool {
         if self.proposed.contains_key(&uid) {
             return true;
         }
         let found = {
-            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let replica = cx.replica();
             let entry = replica.call(uid).filter(|entry| is_adoptable(&replica, entry));
             let Some(entry) = entry else { return true };
             let asked = self.held.iter().any(|held| held.call == uid);
@@ -178,13 +178,13 @@ impl Takeovers {
         let adopt = store_pb::Adopt { call: uid.to_bytes().to_vec().into(), from_epoch, owner, incarnation };
         let command = store_pb::Command { unix_ms: cx.now.unix.0, kind: Some(Kind::Adopt(adopt)) };
         // No call of this start has that number.
-        cx.out.push_back(Output::Propose { id: ProposalId(0), command: Box::new(command) });
+        cx.output(Output::Propose { id: ProposalId(0), command: Box::new(command) });
         self.proposed.insert(uid, cx.now.mono);
         true
     }
 
     /// `asked`: a far end of the call has been heard here.
-    fn is_my_turn(&self, cx: &Services, neighbours: &Neighbours, replica: &Replica, entry: &CallEntry, asked: bool) -> bool {
+    fn is_my_turn(&self, cx: &Context, neighbours: &Neighbours, replica: &Replica, entry: &CallEntry, asked: bool) -> bool {
         let (me, owner, now) = (cx.local.node, entry.owner(), cx.now.mono);
         if owner == me {
             return true;
@@ -201,7 +201,7 @@ impl Takeovers {
     }
 
     /// The log has given a call to a node: what was held of its far ends goes on, here or there.
-    pub(super) fn on_adopted(&mut self, cx: &mut Services, calls: &mut Calls, uid: CallUid, owner: NodeId) -> Vec<Released> {
+    pub(super) fn on_adopted(&mut self, cx: &mut Context, calls: &mut Calls, uid: CallUid, owner: NodeId) -> Vec<Released> {
         self.proposed.remove(&uid);
         // A part of this start that had it before, and was cut off meanwhile, has nothing to say any more.
         if let Some(id) = calls.own(cx, uid).map(|call| call.about.id) {
@@ -219,8 +219,8 @@ impl Takeovers {
     }
 
     /// This node goes on with it.
-    fn begin(&mut self, cx: &mut Services, calls: &mut Calls, uid: CallUid) {
-        let entry = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner).call(uid).cloned();
+    fn begin(&mut self, cx: &mut Context, calls: &mut Calls, uid: CallUid) {
+        let entry = cx.replica().call(uid).cloned();
         let Some(entry) = entry else { return };
         let class = class_label(entry.claim().emergency_info.as_ref().map(|info| info.service.as_str()));
         let id = if cx.is_own(uid) { LocalId(uid.serial) } else { cx.local_id() };
@@ -236,9 +236,9 @@ impl Takeovers {
     }
 
     /// A far end's request within a call whose owner is gone waits here until somebody has it. False: it is no such call, or too many wait.
-    pub(super) fn hold(&mut self, cx: &mut Services, uid: CallUid, back: ReturnPath, message: &Message) -> bool {
+    pub(super) fn hold(&mut self, cx: &mut Context, uid: CallUid, back: ReturnPath, message: &Message) -> bool {
         let adoptable = {
-            let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let replica = cx.replica();
             let lost = replica.call(uid).is_some_and(|entry| may_be_lost(cx, &replica, entry));
             lost && replica.level() >= ADOPT_LEVEL
         };
@@ -268,14 +268,14 @@ fn is_adoptable(replica: &Replica, entry: &CallEntry) -> bool {
 }
 
 /// The same, or one whose owner does not answer and may soon be known to be gone.
-fn may_be_lost(cx: &Services, replica: &Replica, entry: &CallEntry) -> bool {
+fn may_be_lost(cx: &Context, replica: &Replica, entry: &CallEntry) -> bool {
     let owner = entry.owner();
     let silent = owner != cx.local.node && cx.view.node(owner).is_some_and(|node| !node.alive);
     entry.phase() == Phase::Answered && (silent || replica.is_owner_lost(entry))
 }
 
 /// Of the nodes that live, one has the call: the same for all that see the same nodes, and another one for another call (rendezvous hashing).
-fn is_elected(cx: &Services, replica: &Replica, uid: CallUid) -> bool {
+fn is_elected(cx: &Context, replica: &Replica, uid: CallUid) -> bool {
     let lives = |node: &NodeId| {
         let linked = *node == cx.local.node || cx.view.node(*node).is_some_and(|view| view.alive);
         linked && replica.down_since(*node).is_none()

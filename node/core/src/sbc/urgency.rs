@@ -1,12 +1,10 @@
 //! How urgent a message is, by a look at its first lines: what is under way comes before what would begin, and emergency calls before
 //! others. Nothing is decided by it but the order in which messages are dealt with, and what is dropped when there are too many.
 
-use std::sync::PoisonError;
-
 use super::Sbc;
 use super::calls::Calls;
 use super::gate::source_weight;
-use crate::call::Services;
+use crate::call::Context;
 use crate::io::{Path, Realm};
 use crate::routing;
 use crate::sip::Uri;
@@ -55,7 +53,7 @@ impl Sbc {
 
 /// What is known of the call that a message is about.
 struct CallLookup<'a> {
-    cx: &'a Services,
+    cx: &'a Context,
     calls: &'a Calls,
 }
 
@@ -77,7 +75,7 @@ impl CallLookup<'_> {
         token.is_some_and(|token| match self.calls.own(self.cx, token.uid) {
             Some(call) => call.about.emergency,
             None => {
-                let replica = self.cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+                let replica = self.cx.replica();
                 replica.call(token.uid).is_some_and(|entry| entry.emergency())
             }
         })

@@ -3,14 +3,14 @@
 use super::state::{NotifyState, ends_usage, granted, told};
 use super::{Subscription, Subscriptions};
 use crate::call::{
-    Failed, MaxForwardsError, ResponseKind, Services, copy_through, finish_response, map_event_id, next_max_forwards, server_key,
+    Context, Failed, MaxForwardsError, ResponseKind, copy_through, finish_response, map_event_id, next_max_forwards, server_key,
     strip_our_credentials, upstream,
 };
 use crate::crossing::{Asked, Crossing, Loss, Origin};
-use crate::ctx::AGENT;
 use crate::dialog::{MAX_ROUTES, PairId, named_addresses};
 use crate::ids::{LocalId, ResolveId};
 use crate::io::{Counter, DropReason, ResolveError, ReturnPath, Side, SubscriptionOutcome, Target};
+use crate::local::AGENT;
 use crate::policy::{SourceStanding, standing};
 use crate::sip::{HeaderId, Message, Method};
 use crate::transaction::{ClientTxId, ResponseAction, ServerTxId, ServerUser};
@@ -75,7 +75,7 @@ impl Subscription {
 
 impl Subscriptions {
     /// A request within a subscription of this node. True: it is a NOTIFY that came before the 2xx, so that its notifier is known to be there.
-    pub(crate) fn on_request(&mut self, cx: &mut Services, id: LocalId, side: Side, back: ReturnPath, message: &Message) -> bool {
+    pub(crate) fn on_request(&mut self, cx: &mut Context, id: LocalId, side: Side, back: ReturnPath, message: &Message) -> bool {
         let Some(subscription) = self.open.get_mut(&id) else { return false };
         let (end, fits) = (subscription.end(side), subscription.fits(side, message));
         if message.method() == &Method::Ack {
@@ -114,7 +114,7 @@ impl Subscriptions {
         first
     }
 
-    fn pass(&mut self, cx: &mut Services, id: LocalId, from: Side, (tx, back): (ServerTxId, ReturnPath), request: &Message) {
+    fn pass(&mut self, cx: &mut Context, id: LocalId, from: Side, (tx, back): (ServerTxId, ReturnPath), request: &Message) {
         let number = cx.serial();
         let Some(subscription) = self.open.get_mut(&id) else { return };
         let trunk = subscription.end(from).trunk.clone();
@@ -138,7 +138,7 @@ impl Subscriptions {
     }
 
     /// Who sent a request has waited for a while: it hears that we have it (RFC 4320 §4.1).
-    pub(crate) fn on_trying(&mut self, cx: &mut Services, id: LocalId, tx: ServerTxId) {
+    pub(crate) fn on_trying(&mut self, cx: &mut Context, id: LocalId, tx: ServerTxId) {
         if let Some(subscription) = self.open.get_mut(&id) {
             subscription.courier(id).on_trying_due(cx, tx);
         }
@@ -147,7 +147,7 @@ impl Subscriptions {
     /// The DNS answered for a request within a subscription.
     pub(crate) fn on_resolved(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         id: LocalId,
         question: ResolveId,
         result: &Result<Vec<Target>, ResolveError>,
@@ -159,14 +159,14 @@ impl Subscriptions {
     }
 
     /// The first of several addresses has been silent for too long.
-    pub(crate) fn on_silent(&mut self, cx: &mut Services, id: LocalId, tx: ClientTxId) {
+    pub(crate) fn on_silent(&mut self, cx: &mut Context, id: LocalId, tx: ClientTxId) {
         let Some(subscription) = self.open.get_mut(&id) else { return };
         let failed = subscription.courier(id).on_silent(cx, tx);
         self.on_failed(cx, id, failed);
     }
 
     /// Nothing comes of a request within a subscription by this way.
-    pub(crate) fn on_lost(&mut self, cx: &mut Services, id: LocalId, tx: ClientTxId, loss: Loss) {
+    pub(crate) fn on_lost(&mut self, cx: &mut Context, id: LocalId, tx: ClientTxId, loss: Loss) {
         let Some(subscription) = self.open.get_mut(&id) else { return };
         let failed = subscription.courier(id).on_lost(cx, tx, loss);
         self.on_failed(cx, id, failed);
@@ -175,7 +175,7 @@ impl Subscriptions {
     /// A response to a request within a subscription.
     pub(crate) fn on_response(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         id: LocalId,
         number: u64,
         (tx, action): (ClientTxId, ResponseAction),
@@ -189,7 +189,7 @@ impl Subscriptions {
         }
     }
 
-    fn answer(&mut self, cx: &mut Services, id: LocalId, number: u64, tx: ClientTxId, response: &Message) {
+    fn answer(&mut self, cx: &mut Context, id: LocalId, number: u64, tx: ClientTxId, response: &Message) {
         let status = response.status().unwrap_or(0);
         let Some(subscription) = self.open.get_mut(&id) else { return };
         let Some(crossing) = subscription.courier(id).take(cx, number, Some(tx)) else { return };
@@ -219,7 +219,7 @@ impl Subscriptions {
         self.on_passed(cx, id, &request, status, Some(response));
     }
 
-    fn on_failed(&mut self, cx: &mut Services, id: LocalId, failed: Option<Failed>) {
+    fn on_failed(&mut self, cx: &mut Context, id: LocalId, failed: Option<Failed>) {
         let Some(Failed { id: number, status }) = failed else { return };
         let Some(subscription) = self.open.get_mut(&id) else { return };
         let taken = subscription.courier(id).take(cx, number, None);
@@ -230,7 +230,7 @@ impl Subscriptions {
     }
 
     /// What the outcome of a request means for the subscription.
-    fn on_passed(&mut self, cx: &mut Services, id: LocalId, request: &Message, status: u16, response: Option<&Message>) {
+    fn on_passed(&mut self, cx: &mut Context, id: LocalId, request: &Message, status: u16, response: Option<&Message>) {
         let good = (200..300).contains(&status);
         if let Some(subscription) = self.open.get_mut(&id).filter(|_| good) {
             // RFC 6665 §4.4.1: both methods tell where their sender is to be reached; one that is refused changes nothing (RFC 3261 §12.2.2).
@@ -255,7 +255,7 @@ impl Subscriptions {
     }
 }
 
-fn refuse(cx: &mut Services, tx: ServerTxId, request: &Message, status: u16) {
+fn refuse(cx: &mut Context, tx: ServerTxId, request: &Message, status: u16) {
     let mut draft = request.response(status, None);
     finish_response(&mut draft, request, status, "", AGENT);
     if status == 405 {

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::call::{
-    Authenticated, Courier, Dialogs, End, KnownChallenges, Lines, Owner, Refer, Services, TimerUser, Usage, asks_for_sips,
+    Authenticated, Context, Courier, Dialogs, End, KnownChallenges, Lines, Owner, Refer, TimerUser, Usage, asks_for_sips,
     is_sips, keep_alive_after,
 };
 use crate::crossing::Crossings;
@@ -147,15 +147,7 @@ impl Subscription {
 
 impl Subscriptions {
     /// A SUBSCRIBE was admitted; nobody was asked yet.
-    pub(crate) fn begin(
-        &mut self,
-        cx: &Services,
-        id: LocalId,
-        back: ReturnPath,
-        request: &Message,
-        trunk: &str,
-        emergency: bool,
-    ) {
+    pub(crate) fn begin(&mut self, cx: &Context, id: LocalId, back: ReturnPath, request: &Message, trunk: &str, emergency: bool) {
         let uid = cx.own_uid(id);
         let token = |kind| cx.key.seal(OwnerToken { kind, uid }).into_boxed_str();
         let (own, other) = (token(TokenKind::CallerLeg), token(TokenKind::CalleeLeg));
@@ -198,7 +190,7 @@ impl Subscriptions {
     /// It goes to a target: what is sent there makes the dialog on that side, and gets our Contact.
     pub(crate) fn dial(
         &mut self,
-        cx: &Services,
+        cx: &Context,
         id: LocalId,
         trunk: &str,
         path: Path,
@@ -235,7 +227,7 @@ impl Subscriptions {
     }
 
     /// The 2xx came: completes the one to the subscriber, `draft`.
-    pub(crate) fn confirm(&mut self, cx: &mut Services, id: LocalId, request: &Message, response: &Message, draft: &mut Draft) {
+    pub(crate) fn confirm(&mut self, cx: &mut Context, id: LocalId, request: &Message, response: &Message, draft: &mut Draft) {
         let Some(subscription) = self.open.get_mut(&id) else { return };
         let dialog = &mut subscription.callee.dialog;
         // RFC 6665 §4.4.1: a NOTIFY that overtook it has made the dialog already.
@@ -258,7 +250,7 @@ impl Subscriptions {
     }
 
     /// The SUBSCRIBE that began it has its final answer. `asked`: with what it was accepted.
-    pub(crate) fn settle(&mut self, cx: &mut Services, id: LocalId, accepted: bool, asked: Option<&Authenticated>) {
+    pub(crate) fn settle(&mut self, cx: &mut Context, id: LocalId, accepted: bool, asked: Option<&Authenticated>) {
         let Some(subscription) = self.open.get_mut(&id) else { return };
         subscription.asking = false;
         if let Some(asked) = asked {
@@ -271,7 +263,7 @@ impl Subscriptions {
     }
 
     /// A call has ended with REFERs that wait for their last NOTIFY.
-    pub(crate) fn keep_usage(&mut self, cx: &mut Services, id: LocalId, usage: Usage) {
+    pub(crate) fn keep_usage(&mut self, cx: &mut Context, id: LocalId, usage: Usage) {
         let Usage { subscriber, emergency, caller, callee, refers } = usage;
         let source = if subscriber == Side::Caller { &caller } else { &callee }.path.remote.ip();
         if self.full(source).is_some() {
@@ -283,14 +275,14 @@ impl Subscriptions {
         self.arm(cx, id, MARGIN);
     }
 
-    fn await_keep_alive(&self, cx: &mut Services, id: LocalId) {
+    fn await_keep_alive(&self, cx: &mut Context, id: LocalId) {
         if self.open.get(&id).is_some_and(|s| !s.ended && s.ends().any(|end| end.far().is_behind_nat())) {
             cx.start_timer(keep_alive_after(cx), TimerUser::SubscriptionKeepAlive(id));
         }
     }
 
     /// The NATs before its far ends are to remember them: between two NOTIFYs may be an hour.
-    pub(crate) fn on_keep_alive(&self, cx: &mut Services, id: LocalId) {
+    pub(crate) fn on_keep_alive(&self, cx: &mut Context, id: LocalId) {
         for end in self.open.get(&id).into_iter().flat_map(Subscription::ends) {
             end.far().keep_alive(cx);
         }
@@ -298,20 +290,20 @@ impl Subscriptions {
     }
 
     /// It lasts for so long from now.
-    fn prolong(&mut self, cx: &mut Services, id: LocalId, life: Duration) {
+    fn prolong(&mut self, cx: &mut Context, id: LocalId, life: Duration) {
         let of_call = self.open.get(&id).is_some_and(|s| !s.refers.is_empty());
         let life = if of_call { life.min(AFTER_CALL) } else { life };
         self.arm(cx, id, life + MARGIN);
     }
 
-    fn arm(&mut self, cx: &mut Services, id: LocalId, after: Duration) {
+    fn arm(&mut self, cx: &mut Context, id: LocalId, after: Duration) {
         let Some(subscription) = self.open.get_mut(&id).filter(|s| !s.ended) else { return };
         cx.stop_timer(&mut subscription.timer);
         subscription.timer = Some(cx.start_timer(after, TimerUser::Subscription(id)));
     }
 
     /// Nobody refreshed it in its time.
-    pub(crate) fn on_timer(&mut self, cx: &mut Services, id: LocalId) {
+    pub(crate) fn on_timer(&mut self, cx: &mut Context, id: LocalId) {
         if let Some(subscription) = self.open.get_mut(&id) {
             subscription.timer = None;
             self.end(cx, id, SubscriptionOutcome::Expired);
@@ -320,7 +312,7 @@ impl Subscriptions {
     }
 
     /// Nothing more is passed on within it; what is under way is still answered.
-    fn end(&mut self, cx: &mut Services, id: LocalId, how: SubscriptionOutcome) {
+    fn end(&mut self, cx: &mut Context, id: LocalId, how: SubscriptionOutcome) {
         let Some(subscription) = self.open.get_mut(&id).filter(|s| !s.ended) else { return };
         subscription.ended = true;
         cx.stop_timer(&mut subscription.timer);

@@ -15,8 +15,8 @@ use machine::{ClaimAction, ClaimFacts, RecordFate, after_the_call};
 pub use machine::{ClaimEvent, Then};
 pub(super) use record::claim_record;
 
-use super::services::Services;
-use super::timer::{CallTimer, Timer};
+use super::context::Context;
+use super::timer::{CallTimer, TimerUser};
 use super::{Call, CallPhase, Cause, Ended};
 use crate::ids::{CallUid, NodeId};
 use crate::io::{ClaimStage, Counter, NodeView, PeerMessage, ReturnPath, TakeoverStep};
@@ -57,7 +57,7 @@ pub enum AfterClaim {
 
 impl Ended {
     /// The log gave the claim to another call. `was_left`: its node has left the caller to another one.
-    pub fn lose(&mut self, cx: &mut Services, winner: CallUid, was_left: bool) {
+    pub fn lose(&mut self, cx: &mut Context, winner: CallUid, was_left: bool) {
         for action in after_the_call(was_left, self.abandoned, &ClaimFacts::over(self.failed, self.answered)) {
             match action {
                 ClaimAction::TellPeers => _ = tell_peers(cx, self.claim_key, self.uid, ClaimStage::Answered),
@@ -71,14 +71,14 @@ impl Ended {
 }
 
 /// Tells the peers how far a call is here.
-fn tell_peers(cx: &mut Services, key: ClaimKey, call: CallUid, stage: ClaimStage) -> usize {
+fn tell_peers(cx: &mut Context, key: ClaimKey, call: CallUid, stage: ClaimStage) -> usize {
     cx.tell_peers(&PeerMessage::ClaimIs { key: key.0, call: Some((call, stage)) })
 }
 
 /// What the claim is told.
 impl Call {
     /// The log decided the claim. `winner`: another call, and what is known of it; `None`: this one won.
-    pub fn on_claimed(&mut self, cx: &mut Services, winner: Option<(CallUid, Winner)>) -> AfterClaim {
+    pub fn on_claimed(&mut self, cx: &mut Context, winner: Option<(CallUid, Winner)>) -> AfterClaim {
         self.budget.stop(cx);
         let Some((uid, winner)) = winner else {
             self.tell_claim(cx, ClaimEvent::Won);
@@ -92,7 +92,7 @@ impl Call {
     }
 
     /// The rivals had time to hand over, and the peers to say what they have.
-    pub(super) fn on_reclaim_due(&mut self, cx: &mut Services) {
+    pub(super) fn on_reclaim_due(&mut self, cx: &mut Context) {
         // Who did not answer may have it. Where the called side knew this leg (482), and a node cannot be asked, it is that one's: it serves
         // the caller until it can.
         let own = cx.local.node;
@@ -108,7 +108,7 @@ impl Call {
 
     /// The rival that had the called side hands over, for the claim is this call's: dials the same target again, as another leg. `tx`: of the INVITE
     /// that it has relayed.
-    pub fn on_handed_over(&mut self, cx: &mut Services, tx: ServerTxId, back: ReturnPath) {
+    pub fn on_handed_over(&mut self, cx: &mut Context, tx: ServerTxId, back: ReturnPath) {
         if self.tell_claim(cx, ClaimEvent::HandedOver) != Then::Redial {
             return cx.tx.drop_server(tx);
         }
@@ -122,12 +122,12 @@ impl Call {
 /// What the claim wants done.
 impl Call {
     /// The claim is told something.
-    pub fn tell_claim(&mut self, cx: &mut Services, event: ClaimEvent) -> Then {
+    pub fn tell_claim(&mut self, cx: &mut Context, event: ClaimEvent) -> Then {
         self.tell_claim_of(cx, event, self.about.uid)
     }
 
     /// The same; `winner`: the call that has the key.
-    fn tell_claim_of(&mut self, cx: &mut Services, event: ClaimEvent, winner: CallUid) -> Then {
+    fn tell_claim_of(&mut self, cx: &mut Context, event: ClaimEvent, winner: CallUid) -> Then {
         let facts = ClaimFacts {
             phase: self.phase,
             old: self.about.is_old(cx),
@@ -149,7 +149,7 @@ impl Call {
         step.then
     }
 
-    fn carry_out(&mut self, cx: &mut Services, action: ClaimAction, winner: CallUid) {
+    fn carry_out(&mut self, cx: &mut Context, action: ClaimAction, winner: CallUid) {
         let key = self.about.claim_key.0;
         match action {
             ClaimAction::Count(what) => cx.count(Counter::Claim(what)),
@@ -176,13 +176,13 @@ impl Call {
                 self.uas.leave(cx);
                 self.uas.ringing.stop_timer_c(cx);
                 let left = INVITE_LIFE.saturating_sub(cx.now.mono.since(self.about.arrived));
-                cx.start_timer(left, Timer::Call(self.about.id, CallTimer::Outlived));
+                cx.start_timer(left, TimerUser::Call(self.about.id, CallTimer::Outlived));
             }
             ClaimAction::Reclaim => {
                 tell_peers(cx, self.about.claim_key, self.about.uid, self.stage());
                 cx.ask_peers(key);
                 cx.inquire(key, self.about.packet_key);
-                cx.start_timer(RECLAIM, Timer::Call(self.about.id, CallTimer::Reclaim));
+                cx.start_timer(RECLAIM, TimerUser::Call(self.about.id, CallTimer::Reclaim));
             }
             ClaimAction::Refuse => self.answering().refuse(cx, 482, false),
             ClaimAction::Leave(record) => self.leave(cx, record),
@@ -193,14 +193,14 @@ impl Call {
     }
 
     /// Another node goes on with the call: nothing more is said from here, to anybody.
-    pub fn fence(&mut self, cx: &mut Services) {
+    pub fn fence(&mut self, cx: &mut Context) {
         cx.count(Counter::Takeover(TakeoverStep::Ceded, self.about.class()));
         self.underway.drop_all(cx);
         self.leave(cx, RecordFate::None);
     }
 
     /// Another node has the call: nothing more is said to either side from here, and what was sent to the called side is taken back.
-    fn leave(&mut self, cx: &mut Services, record: RecordFate) {
+    fn leave(&mut self, cx: &mut Context, record: RecordFate) {
         self.uas.leave(cx);
         self.uac.cancel(cx, None);
         self.sides.leave_both();

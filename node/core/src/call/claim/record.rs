@@ -1,15 +1,15 @@
 //! The claim as the log records it.
 
 use super::super::about::About;
+use super::super::context::Context;
 use super::super::record::arrival;
-use super::super::services::Services;
 use crate::io::ReturnPath;
 use crate::policy::IdentityPolicy;
 use crate::sip::{HeaderId, Message, NameAddr, readable};
 use crate::store_pb;
 
 /// What is proposed of a call whose INVITE has come by `back`, from that trunk.
-pub(in crate::call) fn claim_record(cx: &Services, about: &About, trunk: &str, back: &ReturnPath) -> store_pb::Claim {
+pub(in crate::call) fn claim_record(cx: &Context, about: &About, trunk: &str, back: &ReturnPath) -> store_pb::Claim {
     let parse = |value: &str| NameAddr::parse(value).ok();
     let invite = &about.invite;
     let (from, to) = (parse(invite.from()), parse(invite.to()));
@@ -37,7 +37,7 @@ pub(in crate::call) fn claim_record(cx: &Services, about: &About, trunk: &str, b
 }
 
 /// What the caller's trunk asserts of the caller; empty: nothing, or it is not believed.
-fn asserted_identity<'a>(cx: &Services, invite: &'a Message, trunk: &str) -> &'a str {
+fn asserted_identity<'a>(cx: &Context, invite: &'a Message, trunk: &str) -> &'a str {
     let believed = cx.config.trunk(trunk).is_none_or(|t| t.identity == IdentityPolicy::Trust);
     invite.first(HeaderId::PAssertedIdentity).filter(|_| believed).unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use terms::{MAX_SE, SessionTimerFields};
 pub use terms::{MIN_SE, asks_too_little};
 
-use super::services::Services;
+use super::context::Context;
 use super::timer::{CallTimer, TimerUser};
 use crate::ids::{CallUid, LocalId};
 use crate::io::Side;
@@ -95,7 +95,7 @@ impl SessionTimer {
     }
 
     /// Takes what was recorded; what was agreed counts from now on.
-    pub(super) fn restore(&mut self, cx: &mut Services, record: &LegRecord) {
+    pub(super) fn restore(&mut self, cx: &mut Context, record: &LegRecord) {
         self.update = record.allow.iter().any(|method| method == "UPDATE");
         self.known = record.supported.iter().any(|tag| tag == "timer");
         self.min = record.min_se_s;
@@ -117,7 +117,7 @@ impl SessionTimer {
     }
 
     /// What an INVITE or UPDATE of ours says (RFC 4028 §7.1, §7.4). `trunk`: that of the leg.
-    pub(super) fn offer(&self, cx: &Services, trunk: &str, draft: &mut Draft) {
+    pub(super) fn offer(&self, cx: &Context, trunk: &str, draft: &mut Draft) {
         let wish = wish(cx, trunk);
         if wish == 0 {
             return;
@@ -134,7 +134,7 @@ impl SessionTimer {
     }
 
     /// A 2xx to an INVITE or UPDATE of ours: what was agreed (RFC 4028 §7.2).
-    pub(super) fn on_accepted(&mut self, cx: &mut Services, trunk: &str, response: &Message) {
+    pub(super) fn on_accepted(&mut self, cx: &mut Context, trunk: &str, response: &Message) {
         let said = self.note_abilities(response);
         let wish = wish(cx, trunk);
         let (interval, ours) = match said.interval {
@@ -146,7 +146,7 @@ impl SessionTimer {
     }
 
     /// What our 2xx to the far end's INVITE or UPDATE says (RFC 4028 §9), and what is then kept.
-    pub(super) fn accept(&mut self, cx: &mut Services, trunk: &str, request: &Message, draft: &mut Draft) {
+    pub(super) fn accept(&mut self, cx: &mut Context, trunk: &str, request: &Message, draft: &mut Draft) {
         let said = self.note_abilities(request);
         let Some(agreed) = said.agree(wish(cx, trunk)) else { return };
         let refresher = if agreed.uac { "uac" } else { "uas" };
@@ -161,7 +161,7 @@ impl SessionTimer {
     }
 
     /// What is agreed from now on; an interval of 0: nothing.
-    fn agree(&mut self, cx: &mut Services, interval: u32, ours: bool) {
+    fn agree(&mut self, cx: &mut Context, interval: u32, ours: bool) {
         self.errors = 0;
         let until = cx.after(Duration::from_secs(u64::from(interval)));
         self.terms = (interval > 0).then_some(Terms { interval, ours, until });
@@ -172,19 +172,19 @@ impl SessionTimer {
     }
 
     /// It is due after that time.
-    pub(super) fn wait(&mut self, cx: &mut Services, after: Duration) {
+    pub(super) fn wait(&mut self, cx: &mut Context, after: Duration) {
         let next = cx.start_timer(after, TimerUser::Call(self.call, CallTimer::Session(self.side)));
         let mut old = self.timer.replace(next);
         cx.stop_timer(&mut old);
     }
 
     /// The call is over.
-    pub(super) fn stop(&mut self, cx: &mut Services) {
+    pub(super) fn stop(&mut self, cx: &mut Context) {
         cx.stop_timer(&mut self.timer);
     }
 
     /// The time has come. `busy`: something else is open on the leg. False: it is put off, for that or for want of a lease.
-    pub(super) fn on_due(&mut self, cx: &mut Services, busy: bool) -> bool {
+    pub(super) fn on_due(&mut self, cx: &mut Context, busy: bool) -> bool {
         self.timer = None;
         if self.waits_for_lease(cx) {
             return false;
@@ -204,7 +204,7 @@ impl SessionTimer {
     }
 
     /// The final response to a refresh of ours: the far end lives, unless it says that there is no such call.
-    pub(super) fn on_refreshed(&mut self, cx: &mut Services, trunk: &str, response: &Message) -> Refreshed {
+    pub(super) fn on_refreshed(&mut self, cx: &mut Context, trunk: &str, response: &Message) -> Refreshed {
         let (status, method) = (response.status().unwrap_or(500), response.method());
         match status {
             200..=299 if method != &Method::Options => self.on_accepted(cx, trunk, response),
@@ -224,7 +224,7 @@ impl SessionTimer {
     }
 
     /// No answer to a refresh, or "no such call".
-    pub(super) fn on_failed(&mut self, cx: &mut Services, status: u16) -> Refreshed {
+    pub(super) fn on_failed(&mut self, cx: &mut Context, status: u16) -> Refreshed {
         if self.waits_for_lease(cx) {
             return Refreshed::Going;
         }
@@ -238,7 +238,7 @@ impl SessionTimer {
 
     /// A refresh was refused. What it refreshes ends at the agreed time, so that there are several tries before that; after it, the far end
     /// showed that it does not mind.
-    fn try_again(&mut self, cx: &mut Services) {
+    fn try_again(&mut self, cx: &mut Context) {
         let left = self.terms.map(|terms| terms.until.since(cx.now.mono)).unwrap_or_default();
         let after = match left > RETRY_LEAST {
             true => (left / 4).max(RETRY_LEAST),
@@ -248,7 +248,7 @@ impl SessionTimer {
     }
 
     /// A refresh failed for a reason that may be over in a moment: an INVITE that is still open there (RFC 3261 §14.2), a full queue here.
-    fn try_again_soon(&mut self, cx: &mut Services) {
+    fn try_again_soon(&mut self, cx: &mut Context) {
         self.errors = self.errors.saturating_add(1);
         if self.errors > MAX_ERRORS {
             self.try_again(cx);
@@ -263,12 +263,12 @@ impl SessionTimer {
     }
 
     /// RFC 3261 §14.1: who made the Call-ID waits for longer, so that the two do not meet again.
-    fn wait_after_glare(&mut self, cx: &mut Services) {
+    fn wait_after_glare(&mut self, cx: &mut Context) {
         self.draws = self.draws.wrapping_add(1);
         self.wait(cx, glare_wait(self.uid, self.side, self.draws));
     }
 
-    fn waits_for_lease(&mut self, cx: &mut Services) -> bool {
+    fn waits_for_lease(&mut self, cx: &mut Context) -> bool {
         let waits = !cx.has_lease();
         if waits {
             self.wait(cx, LEASE_WAIT);
@@ -278,7 +278,7 @@ impl SessionTimer {
 }
 
 /// The interval that the configuration wants toward a trunk, in seconds; 0: none.
-fn wish(cx: &Services, trunk: &str) -> u32 {
+fn wish(cx: &Context, trunk: &str) -> u32 {
     let trunk = cx.config.trunk(trunk).and_then(|t| t.timers.session_expires);
     let wish = trunk.unwrap_or(cx.config.settings.session_expires).as_secs();
     u32::try_from(wish).unwrap_or(MAX_SE).min(MAX_SE)
@@ -314,7 +314,7 @@ mod tests {
     }
 
     /// With an interval of 1,800 s, refreshed by us; the time is 0.
-    fn agreed(cx: &mut Services) -> SessionTimer {
+    fn agreed(cx: &mut Context) -> SessionTimer {
         cx.view.lease_until = cx.after(Duration::from_secs(3600));
         let mut timer = SessionTimer::new(LocalId(7), UID, Side::Callee);
         let fields = "Session-Expires: 1800;refresher=uac\r\nAllow: UPDATE\r\nSupported: timer\r\n";
@@ -323,7 +323,7 @@ mod tests {
     }
 
     /// The seconds until it is due. Nothing can be due earlier from then on.
-    fn due(cx: &mut Services) -> Option<u64> {
+    fn due(cx: &mut Context) -> Option<u64> {
         let now = cx.now.mono;
         (0..2000).find(|s| cx.timers.pop_expired(Lane::Ordinary, now + Duration::from_secs(*s)).is_some())
     }
@@ -348,7 +348,7 @@ mod tests {
             (481, "INVITE", Lost, 900..=900),
             (481, "OPTIONS", Lost, 900..=900),
         ] {
-            let mut cx = Services::for_tests();
+            let mut cx = Context::for_tests();
             let mut timer = agreed(&mut cx);
             assert_eq!(timer.on_refreshed(&mut cx, "", &response(status, method, "")), meaning, "{status} {method}");
             assert_eq!(timer.takes_update(), !matches!((status, method), (405 | 501, "UPDATE")), "{status} {method}");
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn without_a_lease_nothing_is_begun_and_nothing_ends() {
         for status in [408, 481, 503] {
-            let mut cx = Services::for_tests();
+            let mut cx = Context::for_tests();
             let mut timer = agreed(&mut cx);
             cx.view.lease_until = cx.now.mono;
             assert!(!timer.on_due(&mut cx, false));
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn what_could_not_be_sent_is_tried_again_soon_a_few_times() {
         for failures in 1..6 {
-            let mut cx = Services::for_tests();
+            let mut cx = Context::for_tests();
             let mut timer = agreed(&mut cx);
             for _ in 0..failures {
                 assert_eq!(timer.on_failed(&mut cx, 503), Refreshed::Going);
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn while_something_is_open_a_refresh_is_put_off_and_the_end_of_a_call_stops_it() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         let mut timer = agreed(&mut cx);
         assert!(timer.on_due(&mut cx, false));
         assert!(!timer.on_due(&mut cx, true));
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_far_end_that_wants_longer_gets_it() {
-        let mut cx = Services::for_tests();
+        let mut cx = Context::for_tests();
         let mut timer = agreed(&mut cx);
         for (fields, raised) in [("", false), ("Min-SE: 90\r\n", false), ("Min-SE: 3600\r\n", true), ("Min-SE: 3600\r\n", false)]
         {

@@ -1,16 +1,14 @@
 //! What this node knows of the call of a claim when another copy of its INVITE comes, or a peer asks (AC-01, AC-55).
 
-use std::sync::PoisonError;
-
 use super::Calls;
-use crate::call::Services;
+use crate::call::Context;
 use crate::ids::{CallUid, PacketKey};
 use crate::io::ClaimStage;
 
 impl Calls {
     /// What this node tells a peer of the call of a claim: one that it serves, or one that it has served lately. Of one that it has left to
     /// another node, or that reached nobody, it says nothing.
-    pub(in crate::sbc) fn what_it_has(&self, cx: &Services, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
+    pub(in crate::sbc) fn what_it_has(&self, cx: &Context, key: &[u8; 16]) -> Option<(CallUid, ClaimStage)> {
         let id = self.of_claim(key);
         let known = id.and_then(|s| self.get(s));
         let known =
@@ -21,12 +19,12 @@ impl Calls {
     }
 
     /// True for the very packet of a call of this node that reached nobody.
-    pub(in crate::sbc) fn has_failed_here(&self, cx: &Services, key: &[u8; 16], packet_key: &PacketKey) -> bool {
+    pub(in crate::sbc) fn has_failed_here(&self, cx: &Context, key: &[u8; 16], packet_key: &PacketKey) -> bool {
         let id = self.of_claim(key);
         let call = || id.and_then(|s| self.get(s)).is_some_and(|c| c.has_failed() && c.about.packet_key == *packet_key);
         let ended = || id.and_then(|s| self.unrecorded.get(s)).is_some_and(|e| e.failed && e.packet_key == *packet_key);
         let recorded = || {
-            let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+            let replica = cx.replica();
             let entry = replica.claim(key).filter(|e| e.has_failed() && *e.packet_key() == packet_key.0);
             entry.is_some_and(|e| cx.is_own(e.uid))
         };
@@ -34,12 +32,12 @@ impl Calls {
     }
 
     /// True for the very packet that this node, or the log, has a call of.
-    pub(in crate::sbc) fn is_copy(&self, cx: &Services, key: &[u8; 16], packet_key: &PacketKey) -> bool {
+    pub(in crate::sbc) fn is_copy(&self, cx: &Context, key: &[u8; 16], packet_key: &PacketKey) -> bool {
         let id = self.of_claim(key);
         let own =
             id.and_then(|s| self.get(s).map(|c| c.about.packet_key).or_else(|| self.unrecorded.get(s).map(|e| e.packet_key)));
         own.is_some_and(|own| own == *packet_key) || {
-            let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+            let replica = cx.replica();
             replica.claim(key).is_some_and(|entry| *entry.packet_key() == packet_key.0)
         }
     }
@@ -52,8 +50,8 @@ impl Calls {
 }
 
 /// The call of this node that has ended, by the log.
-fn recorded(cx: &Services, key: &[u8; 16]) -> Option<CallUid> {
-    let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+fn recorded(cx: &Context, key: &[u8; 16]) -> Option<CallUid> {
+    let replica = cx.replica();
     let entry = replica.claim(key).filter(|e| !e.is_live() && !e.has_failed() && !e.was_left())?;
     cx.is_own(entry.uid).then_some(entry.uid)
 }

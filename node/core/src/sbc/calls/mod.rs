@@ -8,7 +8,7 @@ mod unrecorded;
 use std::collections::{BTreeMap, HashMap};
 
 use super::memory::{PastLadders, Recent};
-use crate::call::{Call, Ended, Journal, Ladder, Services, Usage};
+use crate::call::{Call, Context, Ended, Journal, Ladder, Usage};
 use crate::ids::{CallUid, LocalId, MediaId};
 use crate::io::{Counter, DropReason};
 use crate::time::Instant;
@@ -71,17 +71,17 @@ impl Calls {
     }
 
     /// The call of this node with that id.
-    pub(super) fn own(&self, cx: &Services, uid: CallUid) -> Option<&Call> {
+    pub(super) fn own(&self, cx: &Context, uid: CallUid) -> Option<&Call> {
         self.get(self.place(cx, uid)?).filter(|call| !call.claim.is_lost())
     }
 
     /// Where what has that id is, or would be: what this start of the node began is where it began.
-    pub(super) fn place(&self, cx: &Services, uid: CallUid) -> Option<LocalId> {
+    pub(super) fn place(&self, cx: &Context, uid: CallUid) -> Option<LocalId> {
         if cx.is_own(uid) { Some(LocalId(uid.serial)) } else { self.elsewhere.get(&uid).copied() }
     }
 
     /// Where the call is that is over, of which the log does not know it, and that has that id.
-    pub(super) fn unrecorded_place(&self, cx: &Services, uid: CallUid) -> Option<LocalId> {
+    pub(super) fn unrecorded_place(&self, cx: &Context, uid: CallUid) -> Option<LocalId> {
         self.place(cx, uid).filter(|id| self.unrecorded.get(*id).is_some_and(|ended| ended.uid == uid))
     }
 
@@ -127,13 +127,13 @@ impl Calls {
     }
 
     /// The messages of a call, which may have ended lately.
-    pub(super) fn ladder(&self, cx: &Services, uid: CallUid) -> Option<&Ladder> {
+    pub(super) fn ladder(&self, cx: &Context, uid: CallUid) -> Option<&Ladder> {
         self.own(cx, uid).map(|call| &call.sides.ladder).or_else(|| self.ladders.get(uid))
     }
 
     /// Files messages that were noted in the ladder of their call, or the memory of it.
-    pub(super) fn file(&mut self, cx: &mut Services) {
-        for note in std::mem::take(&mut cx.notes) {
+    pub(super) fn file(&mut self, cx: &mut Context) {
+        for note in cx.take_notes() {
             match self.open.get_mut(&note.call) {
                 Some(call) => call.sides.ladder.add(note),
                 None => self.ladders.add(note),
@@ -142,7 +142,7 @@ impl Calls {
     }
 
     /// A call begins, or comes back, at its place.
-    pub(super) fn insert(&mut self, cx: &Services, call: Call) {
+    pub(super) fn insert(&mut self, cx: &Context, call: Call) {
         let id = call.about.id;
         if let Some(old) = self.open.remove(&id) {
             self.by_media.remove(&old.media.id());
@@ -175,9 +175,9 @@ impl Calls {
     /// Works on a call, and forgets it when it is done. `None`: there is none.
     pub(super) fn with<R>(
         &mut self,
-        cx: &mut Services,
+        cx: &mut Context,
         id: LocalId,
-        f: impl FnOnce(&mut Call, &mut Services) -> R,
+        f: impl FnOnce(&mut Call, &mut Context) -> R,
     ) -> Option<(R, Left)> {
         let call = self.open.get_mut(&id)?;
         let result = f(call, cx);
@@ -196,7 +196,7 @@ impl Calls {
     }
 
     /// A call is done. What the log has still to hear of it is kept. True: it was counted until now.
-    fn forget(&mut self, cx: &mut Services, id: LocalId) -> bool {
+    fn forget(&mut self, cx: &mut Context, id: LocalId) -> bool {
         let Some(call) = self.open.remove(&id) else { return false };
         cx.timers.remove_call(id);
         let counted = call.counted;
@@ -233,7 +233,7 @@ impl Calls {
     }
 
     /// Works on the records of a call that is over, and forgets them when the log has them.
-    pub(super) fn with_unrecorded(&mut self, cx: &mut Services, id: LocalId, f: impl FnOnce(&mut Ended, &mut Services)) {
+    pub(super) fn with_unrecorded(&mut self, cx: &mut Context, id: LocalId, f: impl FnOnce(&mut Ended, &mut Context)) {
         let Some(ended) = self.unrecorded.get_mut(id) else { return };
         f(ended, cx);
         if ended.journal.is_settled()

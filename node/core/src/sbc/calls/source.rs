@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Calls;
-use crate::call::Services;
+use crate::call::Context;
 use crate::dialog::named_addresses;
 use crate::ids::LocalId;
 use crate::io::Side;
@@ -14,7 +14,7 @@ impl Calls {
     /// Whether a request of this source may act on this leg. The source is the original one, also of a relayed request.
     pub(in crate::sbc) fn source_standing(
         &self,
-        cx: &Services,
+        cx: &Context,
         id: LocalId,
         side: Side,
         source: IpAddr,

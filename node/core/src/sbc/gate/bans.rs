@@ -1,10 +1,9 @@
 //! Blocked sources: by an operator, or because a scanner spoke from there. They stand in the log, so that each node knows them.
 
 use std::net::IpAddr;
-use std::sync::PoisonError;
 
 use super::source::is_of_a_peer;
-use crate::call::Services;
+use crate::call::Context;
 use crate::ids::LocalId;
 use crate::io::{Counter, Path, Realm};
 use crate::policy::{Blocked, Blocks, Prefix, Rates};
@@ -26,8 +25,8 @@ pub(in crate::sbc) struct Bans {
 
 impl Bans {
     /// The log has other blocks than before.
-    pub(in crate::sbc) fn read(&mut self, cx: &Services) {
-        let replica = cx.replica.read().unwrap_or_else(PoisonError::into_inner);
+    pub(in crate::sbc) fn read(&mut self, cx: &Context) {
+        let replica = cx.replica();
         self.blocks = Blocks::new(replica.blocks().filter_map(|b| {
             let what = if b.everything { Blocked::Everything } else { Blocked::Ordinary };
             Some((b.prefix.parse().ok()?, what, b.until_unix_ms))
@@ -35,7 +34,7 @@ impl Bans {
     }
 
     /// What is dropped of a source.
-    pub(super) fn of(&self, cx: &Services, source: IpAddr) -> Option<Blocked> {
+    pub(super) fn of(&self, cx: &Context, source: IpAddr) -> Option<Blocked> {
         self.blocks.of(source, cx.now.unix.0)
     }
 
@@ -45,7 +44,7 @@ impl Bans {
 
     /// A scanner spoke from there: asks the log to block the source, where the configuration wants that. Never one of our peers:
     /// over UDP anybody can write its address on his packets.
-    pub(in crate::sbc) fn ban_scanner(&mut self, cx: &mut Services, path: &Path) {
+    pub(in crate::sbc) fn ban_scanner(&mut self, cx: &mut Context, path: &Path) {
         let (ban, source) = (cx.config.settings.scanner_ban, path.remote.ip().to_canonical());
         let core = path.role.realm() == Realm::Core;
         if ban.is_zero() || core || is_of_a_peer(&cx.config, source) || self.of(cx, path.remote.ip()).is_some() {

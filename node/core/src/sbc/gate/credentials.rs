@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::{Entrance, Refusal, Sights, Why, Wrong};
 use crate::auth::{NonceState, check_nonce, mint_nonce, our_challenge, presented};
-use crate::call::{Services, fill_via, finish_response};
-use crate::ctx::AGENT;
+use crate::call::{Context, fill_via, finish_response};
 use crate::io::{Counter, ReturnPath};
+use crate::local::AGENT;
 use crate::policy::{Challenger, Trunk};
 use crate::sip::Message;
 use crate::time::Instant;
@@ -109,7 +109,7 @@ fn verify(sights: Sights<'_>, challenger: &Challenger, request: &Message, trunk:
 }
 
 /// Asks who sent a request. Without state: the answer may reach another node.
-pub(in crate::sbc) fn challenge(cx: &mut Services, back: ReturnPath, request: &Message, trunk: &Trunk, wrong: Wrong) {
+pub(in crate::sbc) fn challenge(cx: &mut Context, back: ReturnPath, request: &Message, trunk: &Trunk, wrong: Wrong) {
     let Some(challenger) = &trunk.auth.challenger else { return };
     let salt = u64::from(cx.local.node.0) << 48 | u64::from(cx.local.incarnation.0 & 0xff) << 40 | cx.serial();
     let nonce = mint_nonce(&cx.key, cx.now.unix.0, salt, &trunk.name, back.path.remote.ip());

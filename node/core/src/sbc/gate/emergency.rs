@@ -1,13 +1,13 @@
 //! Whether a request is for an emergency service.
 
 use super::replaces::replaced;
-use crate::call::{Replaced, Services};
+use crate::call::{Context, Replaced};
 use crate::routing;
 use crate::sbc::calls::Calls;
 use crate::sip::{HeaderId, Message, Method, Uri};
 
 /// True for a request to an emergency service, and for an INVITE that takes the place of a call to one.
-pub(in crate::sbc) fn is_emergency(cx: &Services, calls: &Calls, request: &Message) -> bool {
+pub(in crate::sbc) fn is_emergency(cx: &Context, calls: &Calls, request: &Message) -> bool {
     let uri = Uri::parse(request.request_uri().unwrap_or_default());
     uri.is_ok_and(|uri| routing::is_emergency(&cx.config, &uri)) || {
         let other = has_replaces(request).then(|| replaced(cx, calls, request));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::credentials::Proof;
 use super::replaces::replaced;
 use super::{Gate, Wrong, emergency};
-use crate::call::{Replaced, Services};
+use crate::call::{Context, Replaced};
 use crate::ids::NodeId;
 use crate::io::{Path, Realm};
 use crate::policy::Trunk;
@@ -27,7 +27,7 @@ pub(in crate::sbc) enum Arrival<'a> {
 /// What a check may look at.
 #[derive(Clone, Copy)]
 pub(in crate::sbc) struct Sights<'a> {
-    pub(in crate::sbc) cx: &'a Services,
+    pub(in crate::sbc) cx: &'a Context,
     pub(in crate::sbc) gate: &'a Gate,
     pub(in crate::sbc) calls: &'a Calls,
     pub(in crate::sbc) subscriptions: &'a Subscriptions,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::source::is_neighbour;
 use super::{Entrance, Refusal, Why};
-use crate::call::Services;
+use crate::call::Context;
 use crate::dialog::named_addresses;
 use crate::ids::CallUid;
 use crate::io::{Counter, DropReason, Limit, ReturnPath, Side};
@@ -127,7 +127,7 @@ impl RateLimits {
     }
 
     /// One more has begun, or was refused for a limit: takes what it takes of each that was reached.
-    pub(in crate::sbc) fn take(&mut self, cx: &Services, taken: Taken) {
+    pub(in crate::sbc) fn take(&mut self, cx: &Context, taken: Taken) {
         let (now, settings) = (cx.now.mono, &cx.config.settings);
         let Taken { source, trunk, emergency, over } = taken;
         let single = !is_neighbour(&cx.config, source.to_canonical());
@@ -149,7 +149,7 @@ impl RateLimits {
     /// (`source_rate`); over it, silence: a sender that means well asks again. What a peer relayed was judged there. A neighbour is
     /// always answered: by its OPTIONS it judges whether we live, and one that forged its address would have us looked at as dead,
     /// while an answer no longer than the request is nothing to reflect.
-    pub(in crate::sbc) fn may_answer(&mut self, cx: &mut Services, back: &ReturnPath) -> bool {
+    pub(in crate::sbc) fn may_answer(&mut self, cx: &mut Context, back: &ReturnPath) -> bool {
         let (rate, source) = (cx.config.settings.source_rate, back.path.remote.ip().to_canonical());
         if rate == 0 || back.ingress.is_some() || is_neighbour(&cx.config, source) || self.rates.admit(cx.now.mono, source, rate)
         {
@@ -162,14 +162,14 @@ impl RateLimits {
     /// True for a request that another node would judge, where it comes neither from where that far end was last seen nor from its
     /// trunk's addresses, and more of the kind came from there than a far end that moved would send: what is relayed is work for
     /// two nodes, and tags can be overheard (AC-52). The owner decides about the others.
-    pub(in crate::sbc) fn over_relay_rate(&mut self, cx: &Services, uid: CallUid, side: Side, source: IpAddr) -> bool {
+    pub(in crate::sbc) fn over_relay_rate(&mut self, cx: &Context, uid: CallUid, side: Side, source: IpAddr) -> bool {
         !is_known(cx, uid, side, source) && !self.relay_rates.admit(cx.now.mono, source, STRANGER_RATE)
     }
 }
 
 /// The source is the far end of that leg, by what the log has of the call.
-fn is_known(cx: &Services, uid: CallUid, side: Side, source: IpAddr) -> bool {
-    let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+fn is_known(cx: &Context, uid: CallUid, side: Side, source: IpAddr) -> bool {
+    let replica = cx.replica();
     let leg = replica.call(uid).and_then(|entry| match side {
         Side::Caller => entry.caller(),
         Side::Callee => entry.callee(),

@@ -5,8 +5,8 @@ use super::{Entrance, Refusal, Why};
 use crate::call::{
     ALLOW_NO_EVENTS, BRANCH_COOKIE, LOOP_PARAM, MIN_SE, MaxForwardsError, asks_too_little, next_max_forwards, unusable,
 };
-use crate::ctx::AGENT;
 use crate::io::{Limit, Realm};
+use crate::local::AGENT;
 use crate::placement;
 use crate::policy::{IdentityPolicy, SubscribePolicy};
 use crate::sip::{HeaderId, Method, Scheme, Via};

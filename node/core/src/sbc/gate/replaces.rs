@@ -3,7 +3,7 @@
 //! the far end that is called ends it as the RFC demands.
 
 use super::{Entrance, Refusal, Why};
-use crate::call::{NextHop, Replaced, Services, hop_to, recorded_path, unwrapped};
+use crate::call::{Context, NextHop, Replaced, hop_to, recorded_path, unwrapped};
 use crate::dialog::uri_of;
 use crate::io::Side;
 use crate::sbc::calls::Calls;
@@ -59,7 +59,7 @@ pub(super) fn replaces(at: &Entrance<'_>) -> Option<Refusal> {
 }
 
 /// The far end that an INVITE with Replaces is for; `Ok(None)`: it has none. `Err`: the status that refuses it (RFC 3891 §3).
-pub(super) fn replaced(cx: &Services, calls: &Calls, request: &Message) -> Result<Option<Replaced>, u16> {
+pub(super) fn replaced(cx: &Context, calls: &Calls, request: &Message) -> Result<Option<Replaced>, u16> {
     let mut values = request.all(HeaderId::Replaces);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -67,7 +67,7 @@ pub(super) fn replaced(cx: &Services, calls: &Calls, request: &Message) -> Resul
     }
     let value = unwrapped(&cx.key, value);
     let named = ReplacesValue::parse(&value).ok_or(400u16)?;
-    let replica = cx.replica.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let replica = cx.replica();
     // Rule G holds for it as for a request within a dialog.
     let unknown = if cx.view.knows_all(cx.now.mono) { 481u16 } else { 503 };
     let by_token = cx.key.open(named.to_tag).and_then(|token| match token.kind {
@@ -101,7 +101,7 @@ pub(super) fn replaced(cx: &Services, calls: &Calls, request: &Message) -> Resul
 
 /// The same dialog as the far end on the other leg names it, and the way there. `own`: the call is this node's.
 fn replace(
-    cx: &Services,
+    cx: &Context,
     named: &ReplacesValue<'_>,
     other: &LegRecord,
     own: bool,

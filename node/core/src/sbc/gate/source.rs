@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Entrance, Gate, Refusal, Why};
-use crate::call::Services;
+use crate::call::Context;
 use crate::io::Realm;
 use crate::policy::{AclAction, Blocked, ClusterConfig, Prefix, Trunk, TrunkTarget, acl_of};
 use crate::sip::HeaderId;
@@ -12,14 +12,14 @@ use crate::sip::HeaderId;
 const NEIGHBOUR_WEIGHT: u32 = 64;
 
 /// Why a packet is dropped before it is parsed, at the node whose socket read it. This takes emergency calls too.
-pub(in crate::sbc) fn drops(cx: &Services, gate: &Gate, realm: Realm, source: IpAddr) -> Option<Why> {
+pub(in crate::sbc) fn drops(cx: &Context, gate: &Gate, realm: Realm, source: IpAddr) -> Option<Why> {
     if acl(cx, realm, source) == Some(AclAction::Deny) {
         return Some(Why::Denied);
     }
     (gate.bans.of(cx, source) == Some(Blocked::Everything)).then_some(Why::BlockedWhole)
 }
 
-fn acl(cx: &Services, realm: Realm, source: IpAddr) -> Option<AclAction> {
+fn acl(cx: &Context, realm: Realm, source: IpAddr) -> Option<AclAction> {
     acl_of(&cx.config.acl, realm, source).map(|(_, action)| action)
 }
 

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use super::list::Admitted;
 use super::*;
 use crate::auth::{AuthHeader, Hash, Secret};
-use crate::call::{LOOP_PARAM, Services};
-use crate::ctx::LocalConfig;
+use crate::call::{Context, LOOP_PARAM};
 use crate::ids::{Incarnation, LocalId, NodeId};
 use crate::io::{Addresses, Limit, Realm, ReturnPath, Transport};
+use crate::local::LocalConfig;
 use crate::policy::{
     AclAction, AclRule, Challenger, Prefix, RequestPolicies, SubscribePolicy, Trunk, TrunkAuth, TrunkLimits, User,
 };
@@ -30,7 +30,7 @@ const ORDINARY: &str = "sip:49@198.18.112.112";
 const URGENT: &str = "sip:112@198.18.112.112";
 
 struct Scene {
-    cx: Services,
+    cx: Context,
     gate: Gate,
     calls: Calls,
     subscriptions: Subscriptions,
@@ -92,7 +92,7 @@ impl Scene {
                 .expect("of a known kind");
         }
         let key = ClusterKey::new(&[7; 32], None);
-        let cx = Services::new(Now::default(), local, key, Arc::new(config()), Arc::new(RwLock::new(replica)));
+        let cx = Context::new(Now::default(), local, key, Arc::new(config()), Arc::new(RwLock::new(replica)));
         let mut gate = Gate::default();
         gate.bans.read(&cx);
         Scene { cx, gate, calls: Calls::default(), subscriptions: Subscriptions::default() }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use sbc_core::ctx::bracketed;
+use sbc_core::local::bracketed;
 use sbc_core::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri};
 
 use crate::plan::{ContactHabit, Mid, Plan, PsapPlan, Rel, Who};

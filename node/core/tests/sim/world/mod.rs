@@ -13,13 +13,13 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sbc_core::ctx::LocalConfig;
 use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, SendId};
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, Explanation, HostAndPort, Input, LadderEntry, MediaCommand,
     MediaEvent, MediaStats, NodeState, NodeView, Origin, Output, Path, PeerMessage, Realm, Received, SendFailure, Side,
     SideHeard, StreamPorts, StreamRemote, Target, Transmit, Transport, View,
 };
+use sbc_core::local::LocalConfig;
 use sbc_core::policy::{ClusterConfig, MisroutePolicy, Prefix, Route, RouteMatch, Settings, Trunk, TrunkTarget};
 use sbc_core::replica::{ENTRY_VERSION, EarlyCalls, LEVEL, OWNER_LOST_LEVEL, Replica, event_id};
 use sbc_core::sbc::Sbc;

@@ -2,7 +2,7 @@
 
 use super::super::super::CallPhase;
 use super::super::Winner;
-use crate::call::services::Services;
+use crate::call::context::Context;
 use crate::ids::NodeId;
 use crate::io::{ClaimOutcome, ClaimStage};
 
@@ -98,7 +98,7 @@ pub enum ClaimEvent {
 
 impl ClaimEvent {
     /// A peer has the call, and it is that far there.
-    pub fn of_rival(cx: &Services, peer: NodeId, stage: ClaimStage) -> ClaimEvent {
+    pub fn of_rival(cx: &Context, peer: NodeId, stage: ClaimStage) -> ClaimEvent {
         ClaimEvent::RivalHas { peer, stage, lower: peer < cx.local.node, linked: cx.reachable_peer(peer) }
     }
 }

@@ -1,8 +1,9 @@
-//! What a call works with: transactions, timers, outputs, and what is known about this node and the cluster.
+//! What a call works with: transactions, timers, outputs, and what is known about this node and the cluster. How it answers by itself is in
+//! `respond`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
@@ -12,13 +13,13 @@ use super::inquiry::Inquiries;
 use super::ladder::Note;
 use super::timer::TimerUser;
 use super::timers::Timers;
-use crate::ctx::{AGENT, LocalConfig};
 use crate::health::Health;
 use crate::ids::{CallUid, FlowId, LocalId, MediaId, NodeId, ProposalId, ResolveId, SendId};
 use crate::io::{AddressRole, Counter, DropReason, Output, Path, PeerMessage, ReturnPath, SendFailure, Transmit, Transport};
+use crate::local::LocalConfig;
 use crate::policy::{ClusterConfig, Passing, apply_header_rules, apply_profile};
 use crate::replica::Replica;
-use crate::sip::{Draft, HeaderId, Message, Method, NameAddr, Uri, Via};
+use crate::sip::{Draft, Message, Method, NameAddr, Uri};
 use crate::store_pb;
 use crate::time::{Instant, Now, UnixMs};
 use crate::timer::TimerId;
@@ -31,8 +32,8 @@ const MAX_TRANSACTIONS: usize = 400_000;
 /// The cookie of RFC 3261 branches (§8.1.1.7).
 pub const BRANCH_COOKIE: &str = "z9hG4bK";
 
-/// Shared by all calls of a node.
-pub struct Services {
+/// Shared by all calls of a node. What has to be kept in step is private: it is asked for, and told, by verbs.
+pub struct Context {
     /// The time of the input in hand.
     pub now: Now,
     /// When a kernel had the message in hand, here or at its ingress; where it is no message, `now`.
@@ -46,7 +47,7 @@ pub struct Services {
     /// The cluster.
     pub view: crate::io::View,
     /// The replicated state.
-    pub replica: Arc<RwLock<Replica>>,
+    replica: Arc<RwLock<Replica>>,
     /// All transactions.
     pub tx: Transactions,
     /// Targets that lately failed.
@@ -54,23 +55,23 @@ pub struct Services {
     /// All timers but those of transactions.
     pub timers: Timers,
     /// Outputs not yet polled.
-    pub out: VecDeque<Output>,
+    out: VecDeque<Output>,
     /// Who asked the DNS what, until it has answered.
-    pub questions: HashMap<ResolveId, QuestionUser>,
+    questions: HashMap<ResolveId, QuestionUser>,
     /// Uses of others' nonces.
-    pub nonces: NonceCounts,
+    pub(super) nonces: NonceCounts,
     /// Requests that no call waits for.
     pub after_bye: AfterBye,
     /// This node's connections on which something came in and that are not closed: as many as the transport allows.
-    pub flows: HashSet<FlowId>,
+    flows: HashSet<FlowId>,
     /// What peers without a link are asked about calls.
     pub inquiries: Inquiries,
     /// Messages to be filed in ladders.
-    pub notes: Vec<Note>,
+    notes: Vec<Note>,
     next: u64,
 }
 
-impl Services {
+impl Context {
     /// With nothing in it yet.
     pub fn new(
         now: Now,
@@ -78,8 +79,8 @@ impl Services {
         key: ClusterKey,
         config: Arc<ClusterConfig>,
         replica: Arc<RwLock<Replica>>,
-    ) -> Services {
-        Services {
+    ) -> Context {
+        Context {
             now,
             arrived: now.mono,
             local,
@@ -99,6 +100,42 @@ impl Services {
             notes: Vec::new(),
             next: 0,
         }
+    }
+
+    /// Hands out to the node.
+    pub fn output(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+
+    /// The oldest output that was not handed out yet.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// The replicated state, which the node's other threads read too. Not to be held while something is applied.
+    pub fn replica(&self) -> RwLockReadGuard<'_, Replica> {
+        // Nothing panics in the middle of a change: the state is whole whoever poisoned it.
+        self.replica.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, to apply what was committed.
+    pub fn replica_mut(&self) -> RwLockWriteGuard<'_, Replica> {
+        self.replica.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Messages came on this connection: it can be sent on.
+    pub fn flow_opened(&mut self, flow: FlowId) {
+        self.flows.insert(flow);
+    }
+
+    /// This connection is closed.
+    pub fn flow_closed(&mut self, flow: FlowId) {
+        self.flows.remove(&flow);
+    }
+
+    /// What was noted for ladders since the last time.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
     }
 
     /// Notes for a call's ladder that a message goes out.
@@ -153,15 +190,20 @@ impl Services {
 
     /// Counts.
     pub fn count(&mut self, counter: Counter) {
-        self.out.push_back(Output::Count(counter));
+        self.output(Output::Count(counter));
     }
 
     /// Asks the DNS.
     pub fn resolve(&mut self, user: QuestionUser, request: crate::io::ResolveRequest) -> ResolveId {
         let id = ResolveId(self.serial());
         self.questions.insert(id, user);
-        self.out.push_back(Output::Resolve { id, request });
+        self.output(Output::Resolve { id, request });
         id
+    }
+
+    /// The DNS has answered: who had asked. `None`: nobody waits for it any more.
+    pub fn resolved(&mut self, id: ResolveId) -> Option<QuestionUser> {
+        self.questions.remove(&id)
     }
 
     /// The transaction of a new request. `None`: there is no room, or the key is taken.
@@ -178,7 +220,7 @@ impl Services {
     pub fn propose(&mut self, call: LocalId, at: UnixMs, kind: store_pb::command::Kind) {
         let id = ProposalId(call.0);
         let command = Box::new(store_pb::Command { unix_ms: at.0, kind: Some(kind) });
-        self.out.push_back(Output::Propose { id, command });
+        self.output(Output::Propose { id, command });
     }
 
     /// A media session id.
@@ -190,7 +232,7 @@ impl Services {
     pub fn send(&mut self, back: ReturnPath, tls_name: Option<Box<str>>, payload: Bytes) {
         let transmit = Transmit { path: back.path, reopen: back.reopen, tls_name, payload, id: SendId(0) };
         match back.ingress {
-            None => self.out.push_back(Output::Transmit(transmit)),
+            None => self.output(Output::Transmit(transmit)),
             Some(to) => self.send_for(to, transmit),
         }
     }
@@ -199,7 +241,7 @@ impl Services {
     /// the anycast address is as good from any node, and one from another address of ours better than none.
     pub fn send_for(&mut self, to: NodeId, mut transmit: Transmit) {
         if self.reachable_peer(to) {
-            self.out.push_back(Output::Peer { to, message: PeerMessage::SendFor(transmit) });
+            self.output(Output::Peer { to, message: PeerMessage::SendFor(transmit) });
             return;
         }
         if transmit.id != SendId(0) {
@@ -212,7 +254,7 @@ impl Services {
         if path.role != AddressRole::Anycast {
             path.local = self.local.address(path.role, path.transport, path.remote.ip());
         }
-        self.out.push_back(Output::Transmit(transmit));
+        self.output(Output::Transmit(transmit));
     }
 
     /// True for a connection that is there, as far as this node knows: its own, or one of a node that lives.
@@ -232,70 +274,6 @@ impl Services {
                 None
             }
         }
-    }
-
-    /// Encodes and sends a response of a server transaction.
-    pub fn respond(&mut self, tx: ServerTxId, draft: &mut Draft) -> Option<Bytes> {
-        let status = draft.status().unwrap_or(500);
-        if let Some(back) = self.tx.server_back(tx) {
-            fill_via(draft, &back);
-        }
-        let payload = self.encode(draft)?;
-        self.count(Counter::ResponseSent(u8::try_from(status / 100).unwrap_or(0)));
-        self.tx.respond(self.now.mono, tx, status, payload.clone());
-        Some(payload)
-    }
-
-    /// A plain final response: tag, Allow and Retry-After where they belong.
-    pub fn reject(&mut self, tx: ServerTxId, request: &Message, status: u16, local_tag: &str) {
-        let mut draft = request.response(status, None);
-        finish_response(&mut draft, request, status, local_tag, AGENT);
-        self.respond(tx, &mut draft);
-    }
-
-    /// A response without a transaction (RFC 3261 §8.2.7).
-    pub fn reject_stateless(&mut self, back: ReturnPath, request: &Message, status: u16) {
-        self.reject_with(back, request, status, &[]);
-    }
-
-    /// The same with the header fields that say why, in the place of those of the same name that it would have.
-    pub fn reject_with(&mut self, back: ReturnPath, request: &Message, status: u16, fields: &[(&str, String)]) {
-        let tag = self.stateless_tag(request);
-        let mut draft = request.response(status, None);
-        finish_response(&mut draft, request, status, &tag, AGENT);
-        for (name, value) in fields {
-            draft.remove_named(name);
-            draft.push_named(name, value.as_str());
-        }
-        fill_via(&mut draft, &back);
-        if let Some(payload) = self.encode(&draft) {
-            self.count(Counter::ResponseSent(u8::try_from(status / 100).unwrap_or(0)));
-            self.send(back, None, payload);
-        }
-    }
-
-    /// 200 to a BYE that crosses ours (RFC 5407 §3.2.1), and to its copies, whatever becomes of ours meanwhile.
-    pub fn answer_crossed_bye(&mut self, back: ReturnPath, bye: &Message) {
-        match self.create_server(ServerUser::Nobody, super::server_key(bye, &Method::Bye), false, back) {
-            Some(tx) => self.reject(tx, bye, 200, ""),
-            None => self.reject_stateless(back, bye, 200),
-        }
-    }
-
-    /// 100, without a transaction (RFC 3261 §8.2.6.1): its sender need not repeat it.
-    pub fn answer_trying(&mut self, back: ReturnPath, request: &Message) {
-        let mut draft = request.response(100, None);
-        fill_via(&mut draft, &back);
-        if let Some(payload) = self.encode(&draft) {
-            self.count(Counter::ResponseSent(1));
-            self.send(back, None, payload);
-        }
-    }
-
-    /// The same tag for each copy of a request (RFC 3261 §8.2.7).
-    pub fn stateless_tag(&self, request: &Message) -> String {
-        let key = self.key.claim_key(request.call_id(), request.from_tag().unwrap_or(""), request.cseq());
-        self.key.callee_identity(key, 0, u32::from(self.local.node.0)).from_tag
     }
 
     /// Our Via value for a request over this path. A connection to the anycast address is one to this node all the same (rule F).
@@ -364,7 +342,7 @@ impl Services {
         let own = self.local.node;
         let peers: Vec<_> = self.view.nodes.iter().filter(|n| n.alive && n.id != own).map(|n| n.id).collect();
         for to in &peers {
-            self.out.push_back(Output::Peer { to: *to, message: message.clone() });
+            self.output(Output::Peer { to: *to, message: message.clone() });
         }
         peers.len()
     }
@@ -376,9 +354,9 @@ impl Services {
 }
 
 #[cfg(test)]
-impl Services {
+impl Context {
     /// Of a node alone, for tests of what works with them.
-    pub(super) fn for_tests() -> Services {
+    pub(super) fn for_tests() -> Context {
         let at = |n: u8| crate::io::Addresses::from(std::net::IpAddr::from([192, 0, 2, n]));
         let local = LocalConfig {
             node: NodeId(1),
@@ -391,7 +369,7 @@ impl Services {
             tls_port: 5061,
             anchored: false,
         };
-        Services::new(
+        Context::new(
             Now::default(),
             local,
             ClusterKey::new(&[7; 32], None),
@@ -399,46 +377,4 @@ impl Services {
             Arc::new(RwLock::new(Replica::new())),
         )
     }
-}
-
-/// Fills in where the request came from (RFC 3261 §18.2.1, RFC 3581 §4): `back` leads to its source address.
-pub fn fill_via(draft: &mut Draft, back: &ReturnPath) {
-    let Some(via) = draft.first(HeaderId::Via).and_then(|v| Via::parse_any_version(v).ok()) else { return };
-    let filled = via.with_received(back.path.remote);
-    if filled != via.as_str() {
-        draft.replace_first(HeaderId::Via, filled);
-    }
-}
-
-/// What every final response of our own has besides the copied fields.
-pub fn finish_response(draft: &mut Draft, request: &Message, status: u16, local_tag: &str, server: &str) {
-    if status > 100 && request.to_tag().is_none() {
-        draft.set(HeaderId::To, format!("{};tag={local_tag}", request.to()));
-    }
-    match status {
-        // RFC 3261 §21.4.6 for 405; whoever hears 501 wants to know as well.
-        405 | 501 => {
-            draft.push(HeaderId::Allow, ALLOW);
-        }
-        503 => {
-            // 1-3 s, spread by the request, so that refused ones do not all come back at once (rule G).
-            let seconds = 1 + request.cseq() % 3;
-            draft.push(HeaderId::RetryAfter, seconds.to_string());
-        }
-        _ => {}
-    }
-    draft.push(HeaderId::Server, server);
-}
-
-/// Via parameter of our INVITEs that holds the loop cookie (RFC 3261 §16.6 step 8).
-pub const LOOP_PARAM: &str = "loop";
-
-/// The methods that we take part in.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, REFER, NOTIFY, SUBSCRIBE, PUBLISH";
-/// The same for a trunk whose subscriptions and publications are refused.
-pub const ALLOW_NO_EVENTS: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, REFER, NOTIFY";
-
-/// True for methods of [`ALLOW`].
-pub fn allowed(method: &Method) -> bool {
-    !matches!(method, Method::Register | Method::Other(_))
 }
