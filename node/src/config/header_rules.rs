@@ -1,6 +1,6 @@
 //! `[[header_rules]]`: fields that are added, removed or replaced by trunk and direction.
 
-use sbc_core::policy::{Direction, HeaderAction, HeaderRule, MessageKind, is_protected};
+use sbc_core::policy::{HeaderAction, HeaderRule, MessageKind, RuleDirection, is_protected};
 use sbc_core::sip::{Method, is_token};
 
 use super::cluster::name;
@@ -20,7 +20,7 @@ pub(super) fn read(reader: &Reader<'_>, section: &Section<'_>, trunks: &[&str], 
         }
         known
     });
-    let direction = section.word("direction", &[("in", Direction::In), ("out", Direction::Out)]);
+    let direction = section.word("direction", &[("in", RuleDirection::In), ("out", RuleDirection::Out)]);
     let actions = [("add", HeaderAction::Add), ("remove", HeaderAction::Remove), ("replace", HeaderAction::Replace)];
     let action = section.word("action", &actions);
     for key in ["direction", "action"] {
@@ -88,8 +88,8 @@ mod tests {
         let rules = parse_cluster(GOOD, 1).unwrap().header_rules;
         let told: Vec<_> = rules.iter().map(|r| (&*r.name, r.direction, r.action, &*r.header, &*r.value)).collect();
         let wanted = [
-            ("site", Direction::Out, HeaderAction::Add, "X-Site", "alpha"),
-            ("no-agent", Direction::In, HeaderAction::Remove, "Server", ""),
+            ("site", RuleDirection::Out, HeaderAction::Add, "X-Site", "alpha"),
+            ("no-agent", RuleDirection::In, HeaderAction::Remove, "Server", ""),
         ];
         assert_eq!(told, wanted);
         assert_eq!((rules[1].kind, rules[1].emergency, rules[1].methods.len()), (MessageKind::Responses, Some(false), 1));

@@ -2,7 +2,7 @@
 
 use sbc_core::io::Realm;
 use sbc_core::policy::{
-    AclAction, ClusterConfig, Direction, HeaderAction, HeaderRule, Passing, acl_of, apply_header_rules, apply_profile,
+    AclAction, ClusterConfig, HeaderAction, HeaderRule, Passing, RuleDirection, acl_of, apply_header_rules, apply_profile,
 };
 use sbc_core::routing;
 use sbc_core::sip::{Draft, Message, Uri};
@@ -22,8 +22,8 @@ fn applied(rule: &HeaderRule) -> pb::AppliedRule {
         name: rule.name.to_string(),
         trunk: rule.trunk.to_string(),
         direction: match rule.direction {
-            Direction::In => "in".into(),
-            Direction::Out => "out".into(),
+            RuleDirection::In => "in".into(),
+            RuleDirection::Out => "out".into(),
         },
         action: match rule.action {
             HeaderAction::Add => "add".into(),

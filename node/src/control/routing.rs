@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use sbc_core::auth::AuthHeader;
-use sbc_core::io::{Command, CommandReply, Explanation, Origin, Realm, Transport};
+use sbc_core::io::{Command, CommandReply, Explanation, Realm, RouteOrigin, Transport};
 use sbc_core::policy::{
     ClusterConfig, IdentityPolicy, MisroutePolicy, Numbers, PastUs, Prefix, Route, RouteMatch, Topology, Trunk, TrunkTarget,
     latches, past_us,
@@ -191,15 +191,15 @@ fn bare_invite(uri: &str) -> String {
     )
 }
 
-fn asked_origin(asked: &pb::RoutingServiceExplainRouteRequest, config: &ClusterConfig) -> Result<Origin, Status> {
+fn asked_origin(asked: &pb::RoutingServiceExplainRouteRequest, config: &ClusterConfig) -> Result<RouteOrigin, Status> {
     match (asked.source.is_empty(), asked.trunk.is_empty()) {
         (false, true) => {
             let ip: IpAddr = asked.source.parse().map_err(|_| invalid("source", "no IP address"))?;
             let side = if asked.realm() == pb::Realm::Core { Realm::Core } else { Realm::External };
-            Ok(Origin::Address(side, ip))
+            Ok(RouteOrigin::Address(side, ip))
         }
         (true, false) if config.trunk(&asked.trunk).is_none() => Err(no_trunk(&asked.trunk)),
-        (true, false) => Ok(Origin::Trunk(asked.trunk.as_str().into())),
+        (true, false) => Ok(RouteOrigin::Trunk(asked.trunk.as_str().into())),
         _ => Err(invalid("source", "give either the address that it comes from or a trunk")),
     }
 }

@@ -37,7 +37,7 @@ pub struct KnownChallenges {
 
 /// How often nonces of others were used.
 #[derive(Debug, Default)]
-pub struct NonceCounts {
+pub(super) struct NonceCounts {
     uses: HashMap<Box<str>, u32>,
     order: VecDeque<Box<str>>,
 }

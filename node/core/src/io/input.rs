@@ -99,7 +99,7 @@ pub enum Command {
     /// What would happen to an INVITE that begins a call. Nothing does. Answered by `Explained`.
     Explain {
         /// Where it comes from.
-        origin: Origin,
+        origin: RouteOrigin,
         /// The INVITE.
         message: Bytes,
     },
@@ -109,7 +109,7 @@ pub enum Command {
 
 /// Where a request that is to be explained comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum RouteOrigin {
     /// An address, on a side.
     Address(Realm, IpAddr),
     /// A trunk, whatever its sources are.

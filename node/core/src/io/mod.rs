@@ -15,7 +15,7 @@ mod wire;
 pub use addresses::Addresses;
 pub use alarm::AlarmKind;
 pub use dns::{HostAndPort, ResolveError, ResolveRequest, Target, TransportChoice};
-pub use input::{Command, Input, Origin};
+pub use input::{Command, Input, RouteOrigin};
 pub use labels::{
     AuthOutcome, CallOutcome, ClaimOutcome, DropReason, Limit, MisrouteAction, ProbeOutcome, SubscriptionOutcome, TakeoverStep,
     TargetChange, UnreadOutcome,

@@ -19,7 +19,7 @@ pub struct FairQueue<T> {
     most: usize,
     len: usize,
     lossy: usize,
-    lines: HashMap<IpAddr, Line<T>>,
+    lines: HashMap<IpAddr, SourceLine<T>>,
     /// Sources that had nothing waiting when their first one came.
     fresh: VecDeque<IpAddr>,
     /// The others in turn, among them some of which nothing waits any more.
@@ -33,7 +33,7 @@ pub struct FairQueue<T> {
 }
 
 #[derive(Debug)]
-struct Line<T> {
+struct SourceLine<T> {
     items: VecDeque<(T, bool)>,
     /// How many of them may be dropped.
     lossy: u32,
@@ -44,7 +44,7 @@ struct Line<T> {
     came: u64,
 }
 
-impl<T> Line<T> {
+impl<T> SourceLine<T> {
     fn length(&self) -> u32 {
         // Finer than whole shares, so that of two neighbours too the one with more is found.
         self.lossy.saturating_mul(64) / self.weight
@@ -92,7 +92,7 @@ impl<T> FairQueue<T> {
         let line = self.lines.entry(key).or_insert_with(|| {
             fresh.push_back(key);
             (*idle, *came) = (*idle + 1, *came + 1);
-            Line { items: VecDeque::new(), lossy: 0, weight, credit: weight, came: *came }
+            SourceLine { items: VecDeque::new(), lossy: 0, weight, credit: weight, came: *came }
         });
         let before = line.length();
         *idle -= usize::from(line.items.is_empty());

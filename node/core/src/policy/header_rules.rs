@@ -15,7 +15,7 @@ pub enum HeaderAction {
 
 /// Which way a message goes, seen from us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub enum RuleDirection {
     /// What the trunk sends.
     In,
     /// What we send to it.
@@ -42,7 +42,7 @@ pub struct HeaderRule {
     /// The trunk.
     pub trunk: Box<str>,
     /// Which way.
-    pub direction: Direction,
+    pub direction: RuleDirection,
     /// Requests, responses or both.
     pub kind: MessageKind,
     /// Only these methods (of a response: its request's); empty: all.
@@ -73,8 +73,8 @@ pub struct Passing<'a> {
 }
 
 impl HeaderRule {
-    fn is_for(&self, way: Direction, passing: &Passing<'_>) -> bool {
-        let trunk = if way == Direction::In { passing.from } else { passing.to };
+    fn is_for(&self, way: RuleDirection, passing: &Passing<'_>) -> bool {
+        let trunk = if way == RuleDirection::In { passing.from } else { passing.to };
         let kind = match self.kind {
             MessageKind::Requests => !passing.response,
             MessageKind::Responses => passing.response,
@@ -104,7 +104,7 @@ impl HeaderRule {
 /// Returns the numbers of those that changed it.
 pub fn apply_header_rules(rules: &[HeaderRule], passing: &Passing<'_>, draft: &mut Draft) -> Vec<usize> {
     let mut changed = Vec::new();
-    for way in [Direction::In, Direction::Out] {
+    for way in [RuleDirection::In, RuleDirection::Out] {
         for (n, rule) in rules.iter().enumerate() {
             if rule.is_for(way, passing) && rule.apply(draft) {
                 changed.push(n);
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::sip::Method;
 
-    fn rule(trunk: &str, direction: Direction, action: HeaderAction, header: &str, value: &str) -> HeaderRule {
+    fn rule(trunk: &str, direction: RuleDirection, action: HeaderAction, header: &str, value: &str) -> HeaderRule {
         HeaderRule {
             name: header.into(),
             trunk: trunk.into(),
@@ -172,8 +172,8 @@ mod tests {
 
     #[test]
     fn what_each_action_does() {
-        use Direction::{In, Out};
         use HeaderAction::{Add, Remove, Replace};
+        use RuleDirection::{In, Out};
         for (rules, changed, expected) in [
             (vec![rule("a", In, Remove, "X-OLD", "")], vec![0], "Subject=s"),
             (vec![rule("b", Out, Add, "X-Old", "3")], vec![0], "X-Old=1 x-old=2 Subject=s X-Old=3"),
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_a_rule_is_for() {
-        let base = rule("a", Direction::In, HeaderAction::Remove, "Subject", "");
+        let base = rule("a", RuleDirection::In, HeaderAction::Remove, "Subject", "");
         let hits = |rule: HeaderRule, passing: Passing<'_>| !fields(&[rule], &passing).0.is_empty();
         let response = Passing { response: true, ..WAY };
         for (kind, on_request, on_response) in

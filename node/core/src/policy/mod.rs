@@ -20,7 +20,7 @@ pub use config::{
     TrunkTarget, TrunkTimers,
 };
 pub use fair::FairQueue;
-pub use header_rules::{Direction, HeaderAction, HeaderRule, MessageKind, Passing, apply_header_rules, is_protected};
+pub use header_rules::{HeaderAction, HeaderRule, MessageKind, Passing, RuleDirection, apply_header_rules, is_protected};
 pub use media::{MediaPolicy, PastUs, latches, past_us};
 pub use numbers::{NumberRange, Numbers};
 pub use prack::PrackPolicy;

@@ -2,7 +2,7 @@
 //! comes as an [`Explanation`].
 
 use super::{Conditions, Entry, NoEntry, carries, classify, dialled, enter, targets};
-use crate::io::{Explanation, Origin};
+use crate::io::{Explanation, RouteOrigin};
 use crate::policy::{AclAction, ClusterConfig, Route, RouteMatch, Trunk, TrunkTarget, acl_of};
 use crate::sip::{Scheme, Uri};
 
@@ -43,15 +43,15 @@ impl Routed<'_> {
 
 /// Follows a request from its source to its targets, with what the gate says of it. Limits, challenges and hold-downs are of
 /// the moment and not looked at.
-pub fn explain<'a>(config: &'a ClusterConfig, origin: &Origin, uri: &Uri, gate: &Explanation) -> Routed<'a> {
+pub fn explain<'a>(config: &'a ClusterConfig, origin: &RouteOrigin, uri: &Uri, gate: &Explanation) -> Routed<'a> {
     let acl = match origin {
-        Origin::Address(realm, ip) => acl_of(&config.acl, *realm, *ip),
-        Origin::Trunk(_) => None,
+        RouteOrigin::Address(realm, ip) => acl_of(&config.acl, *realm, *ip),
+        RouteOrigin::Trunk(_) => None,
     };
     let entered = match origin {
         // As if it had proved who it is.
-        Origin::Address(realm, ip) => enter(config, uri, || super::trunk_of(config, *realm, *ip, None)),
-        Origin::Trunk(name) => enter(config, uri, || config.trunk(name)),
+        RouteOrigin::Address(realm, ip) => enter(config, uri, || super::trunk_of(config, *realm, *ip, None)),
+        RouteOrigin::Trunk(name) => enter(config, uri, || config.trunk(name)),
     };
     let (trunk, service) = match &entered {
         Ok(Entry { trunk, service }) => (Some(*trunk), service.clone()),
@@ -163,7 +163,7 @@ mod tests {
             // A trunk that is switched off still has emergency calls.
             ("198.18.11.1", "sip:112@x", None, Some(1), 1),
         ] {
-            let origin = Origin::Address(Realm::External, source.parse().unwrap());
+            let origin = RouteOrigin::Address(Realm::External, source.parse().unwrap());
             let found = explain(&c, &origin, &Uri::parse(uri).unwrap(), &Explanation::default());
             let status_found = found.refused.as_ref().map(|(status, _)| *status);
             assert_eq!((status_found, found.taken(), found.targets.len()), (status, taken, targets), "{source} {uri}");
@@ -178,7 +178,8 @@ mod tests {
     #[test]
     fn every_condition_says_why_it_does_not_hold() {
         let c = config();
-        let found = explain(&c, &Origin::Trunk("callers".into()), &Uri::parse("sip:112@x").unwrap(), &Explanation::default());
+        let found =
+            explain(&c, &RouteOrigin::Trunk("callers".into()), &Uri::parse("sip:112@x").unwrap(), &Explanation::default());
         assert_eq!(found.trunk.map(|t| &*t.name), Some("callers"));
         assert_eq!(
             found.routes[0].failed,

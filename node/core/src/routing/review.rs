@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::explain::{Routed, explain};
 use super::{classify, route, targets};
-use crate::io::{Explanation, Origin, Realm};
+use crate::io::{Explanation, Realm, RouteOrigin};
 use crate::policy::{AclAction, ClusterConfig, Numbers, Prefix, RouteMatch, Trunk};
 use crate::sip::Uri;
 
@@ -189,7 +189,7 @@ fn lost(config: &ClusterConfig, n: usize, trunk: &Trunk, uri: &Uri) -> Option<Fi
     if service.is_some() && taken.is_some_and(|r| !targets(config, r).is_empty()) {
         return None;
     }
-    let found = explain(config, &Origin::Trunk(trunk.name.clone()), uri, &Explanation::default());
+    let found = explain(config, &RouteOrigin::Trunk(trunk.name.clone()), uri, &Explanation::default());
     let (_, why) = found.refused.as_ref()?;
     // A PSAP's own line: that it cannot call for help itself may be meant.
     let own = trunk.realm == Realm::Core && config.trunks.iter().any(|t| t.realm == Realm::External && !t.sources.is_empty());

@@ -7,17 +7,17 @@ use bytes::Bytes;
 
 use super::Sbc;
 use super::gate::{self, Entrance, Why, drops};
-use crate::io::{Explanation, Origin};
+use crate::io::{Explanation, RouteOrigin};
 use crate::sip::Message;
 
 impl Sbc {
     /// What the gate says of an INVITE that begins a call, from there.
-    pub(super) fn explain(&self, origin: &Origin, message: Bytes) -> Explanation {
+    pub(super) fn explain(&self, origin: &RouteOrigin, message: Bytes) -> Explanation {
         let refused = |status: u16, why: String| Explanation { refused: Some((status, why.into())), replaces: None };
         let origin = match origin {
             // As if it had proved who it is.
-            Origin::Address(realm, ip) => gate::Arrival::Address { realm: *realm, ip: *ip, relayed: false, proved: None },
-            Origin::Trunk(name) => gate::Arrival::Trunk(name),
+            RouteOrigin::Address(realm, ip) => gate::Arrival::Address { realm: *realm, ip: *ip, relayed: false, proved: None },
+            RouteOrigin::Trunk(name) => gate::Arrival::Trunk(name),
         };
         if let gate::Arrival::Address { realm, ip, .. } = origin
             && let Some(why) = drops(&self.cx, &self.gate, realm, ip)

@@ -33,11 +33,11 @@ pub struct Field<'a> {
 pub struct Message {
     raw: Bytes,
     body: Bytes,
-    parts: Arc<Parts>,
+    parts: Arc<MessageParts>,
 }
 
 #[derive(Debug)]
-struct Parts {
+struct MessageParts {
     head: Bytes,
     fields: Vec<FieldSpan>,
     method: Method,
@@ -66,7 +66,7 @@ impl Message {
             Err(kind) => return Err(unframed(&raw, kind)),
         };
         let scan = scan(raw.slice(..head_len));
-        let (parts, length) = match Parts::from_scan(&scan) {
+        let (parts, length) = match MessageParts::from_scan(&scan) {
             Ok(found) => found,
             Err(kind) => return Err(scan.error(kind)),
         };
@@ -250,9 +250,9 @@ fn unframed(raw: &Bytes, kind: ParseErrorKind) -> ParseError {
     scan.error(kind)
 }
 
-impl Parts {
+impl MessageParts {
     /// Checks what every message must have; the Content-Length, where there is one, beside it.
-    fn from_scan(scan: &Scan) -> Result<(Parts, Option<usize>), ParseErrorKind> {
+    fn from_scan(scan: &Scan) -> Result<(MessageParts, Option<usize>), ParseErrorKind> {
         let fault = scan.fault;
         let Some(start) = scan.start.clone() else { return Err(fault.unwrap_or(ParseErrorKind::NotSip)) };
         if let Some(fault) = fault {
@@ -290,10 +290,10 @@ impl Parts {
         };
         let length = scan.content_length()?;
         let (head, fields) = (Bytes::new(), Vec::new());
-        Ok((Parts { head, fields, method, start, cseq, call_id, from, to, from_tag, to_tag, via }, length))
+        Ok((MessageParts { head, fields, method, start, cseq, call_id, from, to, from_tag, to_tag, via }, length))
     }
 
-    fn with(mut self, scan: Scan) -> Parts {
+    fn with(mut self, scan: Scan) -> MessageParts {
         self.head = scan.head;
         self.fields = scan.fields;
         self

@@ -30,7 +30,7 @@ pub use method::Method;
 pub use multipart::{Multipart, MultipartError};
 pub use name_addr::{AddrError, NameAddr, is_star};
 pub use octets::readable;
-pub use sdp::{Carrier, Direction, LineRewrite, MediaLine, Origin, Sdp, SdpError, SdpRewrite};
+pub use sdp::{Carrier, Direction, LineRewrite, MediaLine, Sdp, SdpError, SdpOrigin, SdpRewrite};
 pub use status::reason_phrase;
 pub use stream::{Frame, FrameError, FrameErrorKind, StreamFramer, is_keepalive};
 pub use text::{Params, is_token, params, quote, split_list, unquote};

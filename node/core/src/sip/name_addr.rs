@@ -61,7 +61,7 @@ impl NameAddr {
 }
 
 /// The raw parts of a value.
-pub(crate) struct Parts<'a> {
+pub(crate) struct NameAddrParts<'a> {
     pub(crate) display: &'a str,
     pub(crate) uri: &'a str,
     /// From the first `;` behind the URI, or empty.
@@ -70,14 +70,14 @@ pub(crate) struct Parts<'a> {
 }
 
 /// Finds the parts; `None` if quotes or brackets do not balance or something else stands between bracket and parameters.
-pub(crate) fn split(text: &str) -> Option<Parts<'_>> {
+pub(crate) fn split(text: &str) -> Option<NameAddrParts<'_>> {
     let text = trim(text);
     let Some(open) = find_outside(text, false, |byte| byte == b'<') else {
         if text.starts_with('"') {
             return None;
         }
         let end = text.find(';').unwrap_or(text.len());
-        return Some(Parts { display: "", uri: trim(&text[..end]), params: &text[end..], angled: false });
+        return Some(NameAddrParts { display: "", uri: trim(&text[..end]), params: &text[end..], angled: false });
     };
     let display = trim(&text[..open]);
     let close = open + text[open..].find('>')?;
@@ -85,7 +85,7 @@ pub(crate) fn split(text: &str) -> Option<Parts<'_>> {
     if !params.is_empty() && !params.starts_with(';') {
         return None;
     }
-    Some(Parts { display, uri: trim(&text[open + 1..close]), params, angled: true })
+    Some(NameAddrParts { display, uri: trim(&text[open + 1..close]), params, angled: true })
 }
 
 /// Whether the text is one quoted string and nothing else.

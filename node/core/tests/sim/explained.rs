@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use sbc_core::io::{Counter, Origin, Realm};
+use sbc_core::io::{Counter, Realm, RouteOrigin};
 use sbc_core::policy::{AclAction, AclRule, Prefix, Route, RouteMatch, Trunk};
 use sbc_core::routing;
 use sbc_core::sip::{HeaderId, Message, Method, Uri};
@@ -60,7 +60,7 @@ fn explained(w: &mut World, from: SocketAddr, message: &Bytes) -> (Option<u16>, 
     assert_eq!(w.sent.as_ref().expect("recorded").len(), before, "nothing is done");
     let uri = Uri::parse(Message::parse(message.clone()).expect("readable").request_uri().expect("a request")).expect("a URI");
     let config = w.config.clone();
-    let found = routing::explain(&config, &Origin::Address(Realm::External, from.ip()), &uri, &gate);
+    let found = routing::explain(&config, &RouteOrigin::Address(Realm::External, from.ip()), &uri, &gate);
     (found.refused.map(|(status, _)| status), gate.replaces)
 }
 

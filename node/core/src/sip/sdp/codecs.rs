@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Line, Sdp, value};
+use super::{Sdp, SdpLine, value};
 
 /// Payload types that need no rtpmap (RFC 3551 §6).
 const STATIC: [(&str, &str); 20] = [
@@ -103,7 +103,7 @@ impl Sdp {
     }
 
     /// The value of an m-line without these formats.
-    fn shorter(&self, line: &Line, gone: &[&str]) -> String {
+    fn shorter(&self, line: &SdpLine, gone: &[&str]) -> String {
         let text = String::from_utf8_lossy(value(&self.raw, line)).into_owned();
         let words = text.split([' ', '\t']).filter(|word| !word.is_empty()).enumerate();
         words.filter(|(n, word)| *n < 3 || !gone.contains(word)).map(|(_, word)| word).collect::<Vec<_>>().join(" ")

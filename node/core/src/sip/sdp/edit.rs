@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::{Line, Sdp, connection_address, value};
+use super::{Sdp, SdpLine, connection_address, value};
 
 /// What to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Sdp {
         }
     }
 
-    fn rewrite_line(&self, line: &Line, rewrite: &SdpRewrite, out: &mut Vec<u8>) {
+    fn rewrite_line(&self, line: &SdpLine, rewrite: &SdpRewrite, out: &mut Vec<u8>) {
         let changed = match line.letter {
             b'o' => rewrite.origin.as_ref().map(|(user, id, version)| {
                 let user = if user.is_empty() { "-" } else { user };
@@ -116,7 +116,7 @@ impl Sdp {
         }
     }
 
-    fn rewrite_connection(&self, line: &Line, rewrite: &SdpRewrite) -> Option<Option<String>> {
+    fn rewrite_connection(&self, line: &SdpLine, rewrite: &SdpRewrite) -> Option<Option<String>> {
         let held = connection_address(value(&self.raw, line)).filter(IpAddr::is_unspecified);
         match (held, rewrite.address) {
             (None, ours) => Some(Some(format!("c=IN {}", family_and(ours)))),
@@ -144,7 +144,7 @@ impl Sdp {
     }
 
     /// `None`: as it is; `Some(None)`: removed.
-    fn rewrite_attribute(&self, line: &Line, rewrite: &SdpRewrite) -> Option<Option<String>> {
+    fn rewrite_attribute(&self, line: &SdpLine, rewrite: &SdpRewrite) -> Option<Option<String>> {
         let value = value(&self.raw, line);
         let name_end = value.iter().position(|octet| *octet == b':').unwrap_or(value.len());
         let (name, argument) = (&value[..name_end], value.get(name_end + 1..).unwrap_or(b""));

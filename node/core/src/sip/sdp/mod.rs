@@ -35,7 +35,7 @@ pub enum SdpError {
 
 /// The o-line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct SdpOrigin {
     /// User name, "-" for none.
     pub username: Box<str>,
     /// Session id: a number, but peers send anything.
@@ -123,13 +123,13 @@ impl MediaLine {
 #[derive(Clone, Debug)]
 pub struct Sdp {
     raw: Bytes,
-    lines: Vec<Line>,
-    origin: Origin,
+    lines: Vec<SdpLine>,
+    origin: SdpOrigin,
     media: Vec<MediaLine>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Line {
+struct SdpLine {
     letter: u8,
     /// Of the whole line.
     start: usize,
@@ -179,7 +179,7 @@ impl Sdp {
     }
 
     /// The o-line.
-    pub fn origin(&self) -> &Origin {
+    pub fn origin(&self) -> &SdpOrigin {
         &self.origin
     }
 
@@ -189,11 +189,11 @@ impl Sdp {
     }
 }
 
-fn value<'a>(raw: &'a [u8], line: &Line) -> &'a [u8] {
+fn value<'a>(raw: &'a [u8], line: &SdpLine) -> &'a [u8] {
     raw.get(line.start + 2..line.content).unwrap_or(b"")
 }
 
-fn split_lines(raw: &[u8]) -> Result<Vec<Line>, SdpError> {
+fn split_lines(raw: &[u8]) -> Result<Vec<SdpLine>, SdpError> {
     let mut lines = Vec::with_capacity(32);
     let (mut start, mut media) = (0, None);
     while start < raw.len() {
@@ -215,7 +215,7 @@ fn split_lines(raw: &[u8]) -> Result<Vec<Line>, SdpError> {
             }
             media = Some(index);
         }
-        lines.push(Line { letter: text[0], start, content: start + text.len(), end, media });
+        lines.push(SdpLine { letter: text[0], start, content: start + text.len(), end, media });
         start = end;
     }
     Ok(lines)
@@ -230,10 +230,10 @@ fn words(value: &[u8]) -> Option<impl Iterator<Item = &str>> {
     Some(std::str::from_utf8(value).ok()?.split([' ', '\t']).filter(|word| !word.is_empty()))
 }
 
-fn parse_origin(value: &[u8]) -> Option<Origin> {
+fn parse_origin(value: &[u8]) -> Option<SdpOrigin> {
     let words: Vec<&str> = words(value)?.take(7).collect();
     let [username, sess_id, sess_version, _net, _family, addr] = words[..] else { return None };
-    Some(Origin {
+    Some(SdpOrigin {
         username: username.into(),
         sess_id: sess_id.into(),
         sess_version: sess_version.parse().ok(),
@@ -247,7 +247,7 @@ fn connection_address(value: &[u8]) -> Option<IpAddr> {
     addr.split('/').next()?.parse().ok()
 }
 
-fn read_media(raw: &[u8], lines: &[Line]) -> Result<Vec<MediaLine>, SdpError> {
+fn read_media(raw: &[u8], lines: &[SdpLine]) -> Result<Vec<MediaLine>, SdpError> {
     let mut media: Vec<MediaLine> = Vec::new();
     let (mut connection, mut direction) = (None, Direction::default());
     for line in lines {

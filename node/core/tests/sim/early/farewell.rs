@@ -1,6 +1,6 @@
 //! What ends a call crosses whole: BYE, CANCEL and ACK with their fields and bodies. Session-ID (RFC 7989) on every message of both legs.
 
-use sbc_core::policy::{Direction, HeaderAction, HeaderRule, MessageKind, Topology};
+use sbc_core::policy::{HeaderAction, HeaderRule, MessageKind, RuleDirection, Topology};
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn a_bye_crosses_whole() {
         c.header_rules = vec![HeaderRule {
             name: "site".into(),
             trunk: "psap".into(),
-            direction: Direction::Out,
+            direction: RuleDirection::Out,
             kind: MessageKind::Requests,
             methods: vec!["BYE".into()],
             emergency: None,

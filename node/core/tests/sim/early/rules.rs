@@ -1,6 +1,6 @@
 //! Header rules on the way of real messages: requests and responses, both ways, and within the call.
 
-use sbc_core::policy::{Direction, HeaderAction, HeaderRule, MessageKind};
+use sbc_core::policy::{HeaderAction, HeaderRule, MessageKind, RuleDirection};
 
 use super::*;
 
@@ -21,12 +21,12 @@ fn header_rules_shape_what_passes() {
     s.w.reconfigure(|c| {
         c.trunks[1].targets[0].host.host = "198.18.20.9".into();
         c.header_rules = vec![
-            rule("site", "psap", Direction::Out, MessageKind::Requests, HeaderAction::Add, "X-Site", "alpha"),
-            rule("agent", "callers", Direction::In, MessageKind::Requests, HeaderAction::Remove, "User-Agent", ""),
-            rule("server", "callers", Direction::Out, MessageKind::Responses, HeaderAction::Replace, "Server", "psap"),
+            rule("site", "psap", RuleDirection::Out, MessageKind::Requests, HeaderAction::Add, "X-Site", "alpha"),
+            rule("agent", "callers", RuleDirection::In, MessageKind::Requests, HeaderAction::Remove, "User-Agent", ""),
+            rule("server", "callers", RuleDirection::Out, MessageKind::Responses, HeaderAction::Replace, "Server", "psap"),
             HeaderRule {
                 methods: vec!["INFO".into()],
-                ..rule("info", "psap", Direction::Out, MessageKind::Requests, HeaderAction::Add, "X-Info", "yes")
+                ..rule("info", "psap", RuleDirection::Out, MessageKind::Requests, HeaderAction::Add, "X-Info", "yes")
             },
         ];
     });
@@ -60,8 +60,8 @@ fn resource_priority_is_scrubbed_and_set() {
     for (number, expected) in [("112", Some("esnet.1")), ("4711", None)] {
         let s = Rig::dialling_with(number, |c| {
             c.header_rules = vec![
-                rule("scrub", "callers", Direction::In, HeaderAction::Remove, None, ""),
-                rule("set", "psap", Direction::Out, HeaderAction::Add, Some(true), "esnet.1"),
+                rule("scrub", "callers", RuleDirection::In, HeaderAction::Remove, None, ""),
+                rule("set", "psap", RuleDirection::Out, HeaderAction::Add, Some(true), "esnet.1"),
             ];
         });
         let s = s.dials(&[("Resource-Priority", "esnet.4, wps.0")], Some(7));

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use sbc_core::ids::{CallUid, CommandId, FlowId, Incarnation, NodeId, ProposalId, SendId};
 use sbc_core::io::{
     AddressRole, Addresses, Command, CommandReply, Counter, Explanation, HostAndPort, Input, LadderEntry, MediaCommand,
-    MediaEvent, MediaStats, NodeState, NodeView, Origin, Output, Path, PeerMessage, Realm, Received, SendFailure, Side,
+    MediaEvent, MediaStats, NodeState, NodeView, Output, Path, PeerMessage, Realm, Received, RouteOrigin, SendFailure, Side,
     SideHeard, StreamPorts, StreamRemote, Target, Transmit, Transport, View,
 };
 use sbc_core::local::LocalConfig;
@@ -327,7 +327,7 @@ impl World {
 
     /// What a node says that its gate would do with an INVITE, as an operator asks.
     pub(crate) fn explain(&mut self, node: usize, source: SocketAddr, message: Bytes) -> Explanation {
-        let command = Command::Explain { origin: Origin::Address(Realm::External, source.ip()), message };
+        let command = Command::Explain { origin: RouteOrigin::Address(Realm::External, source.ip()), message };
         self.input(node, Input::Command { id: CommandId(1), command });
         match self.replies.pop() {
             Some(CommandReply::Explained(explanation)) => explanation,
