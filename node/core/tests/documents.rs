@@ -110,7 +110,7 @@ fn the_files_that_comments_name_are_there() {
 fn the_scan_of_comments_sees_what_it_should() {
     let of = |line| files_in_comment(line).collect::<Vec<_>>();
     assert_eq!(of("    //! As in `call/x.rs` (see y.rs, z.sh.)"), ["call/x.rs", "y.rs", "z.sh"]);
-    assert_eq!(of("let a = 1; // b.rs"), ["b.rs"]);
+    assert_eq!(of("let a = 1; // lib.rs"), ["lib.rs"]);
     assert!(of("let u = \"http://c.rs\"; let f = \"d.rs\";").is_empty());
 }
 

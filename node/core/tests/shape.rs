@@ -128,8 +128,11 @@ fn structs(code: &str) -> Vec<(&str, Vec<&str>)> {
 fn types(code: &str) -> Vec<&str> {
     let kinds = ["struct ", "enum ", "trait ", "type "];
     let named = |line: &'_ str| {
-        let head = line.trim_start_matches("pub").trim_start();
-        let head = if head.starts_with('(') { head.split_once(") ").map_or("", |(_, rest)| rest) } else { head };
+        let head = match line.strip_prefix("pub") {
+            Some(seen) if seen.starts_with('(') => seen.split_once(") ").map_or("", |(_, rest)| rest),
+            Some(seen) => seen.trim_start(),
+            None => line,
+        };
         kinds.iter().find_map(|kind| head.strip_prefix(kind)).map(str::len)
     };
     code.lines().filter_map(|line| named(line).map(|rest| name_at(&line[line.len() - rest..]))).collect()
