@@ -5,7 +5,7 @@ use bytes::Bytes;
 use sbc_core::call::copy_through;
 use sbc_core::io::Realm;
 use sbc_core::policy::{
-    Codecs, Direction, HeaderAction, HeaderRule, IdentityPolicy, MessageKind, Passing, Topology, Trunk, apply_header_rules,
+    Codecs, HeaderAction, HeaderRule, IdentityPolicy, MessageKind, Passing, RuleDirection, Topology, Trunk, apply_header_rules,
     apply_profile, is_protected,
 };
 use sbc_core::sip::{Draft, HeaderId, Message, Sdp};
@@ -66,10 +66,10 @@ fn rule(octet: u8) -> HeaderRule {
         1 => HeaderAction::Replace,
         _ => HeaderAction::Remove,
     };
-    let direction = if octet & 4 == 0 { Direction::In } else { Direction::Out };
+    let direction = if octet & 4 == 0 { RuleDirection::In } else { RuleDirection::Out };
     HeaderRule {
         name: "rule".into(),
-        trunk: if direction == Direction::In { "from".into() } else { "to".into() },
+        trunk: if direction == RuleDirection::In { "from".into() } else { "to".into() },
         direction,
         kind: if octet & 8 == 0 { MessageKind::Both } else { MessageKind::Requests },
         methods: if octet & 16 == 0 { Vec::new() } else { vec!["INVITE".into()] },
