@@ -4,7 +4,7 @@ use super::Call;
 use super::bridge::{Bridge, Exchange, Outcome};
 use super::context::Context;
 use super::takeover::{Action, Event, Facts, Takeover};
-use super::timer::{CallTimer, Timer};
+use super::timer::{CallTimer, TimerUser};
 use super::uas::{Answering, Uas};
 use crate::crossing::{Crossing, Origin};
 use crate::dialog::DialogRef;
@@ -61,7 +61,7 @@ impl TakingOver<'_> {
                 if let Some(accepted) = accepted {
                     underway.two_hundred.accepted(cx, Side::Caller, accepted);
                 }
-                cx.start_timer(wait, Timer::Call(about.id, CallTimer::Takeover(side)));
+                cx.start_timer(wait, TimerUser::Call(about.id, CallTimer::Takeover(side)));
                 None
             }
             Action::Ask { leap } => {
@@ -73,7 +73,7 @@ impl TakingOver<'_> {
             Action::Wait(after) => {
                 // Whether media come from it is asked now, and known by then.
                 bridge.media.ask(cx);
-                cx.start_timer(after, Timer::Call(bridge.about.id, CallTimer::Takeover(side)));
+                cx.start_timer(after, TimerUser::Call(bridge.about.id, CallTimer::Takeover(side)));
                 None
             }
             Action::Done => {
@@ -82,7 +82,7 @@ impl TakingOver<'_> {
             }
             Action::MediaLost(after) => {
                 cx.count(Counter::Takeover(TakeoverStep::Refused, bridge.about.class()));
-                cx.start_timer(after, Timer::Call(bridge.about.id, CallTimer::Takeover(side)));
+                cx.start_timer(after, TimerUser::Call(bridge.about.id, CallTimer::Takeover(side)));
                 None
             }
             Action::End(status) => {

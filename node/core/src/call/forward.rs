@@ -11,7 +11,7 @@ use super::reliable::{self, Wish};
 use super::timer::{CallTimer, TimerUser};
 use super::two_hundred::Accepted;
 use super::{body, headers, offer_answer};
-use crate::crossing::{Asked, Crossing, Loss, Origin, State};
+use crate::crossing::{Asked, Crossing, CrossingState, Loss, Origin};
 use crate::dialog::DialogRef;
 use crate::io::{ReturnPath, Side};
 use crate::sip::{Draft, HeaderId, Message, Method};
@@ -282,7 +282,7 @@ impl Bridge<'_> {
     fn may_raise(&mut self, id: u64, response: &Message) -> bool {
         let Some(crossing) = self.underway.crossings.get_mut(id) else { return false };
         let (to, raises) = (crossing.to(), crossing.facts.raises);
-        let wanted = matches!(crossing.state(), State::Sent(_));
+        let wanted = matches!(crossing.state(), CrossingState::Sent(_));
         if !wanted || raises >= super::session_timer::MAX_RAISES || !self.sides.leg_mut(to.side).session.raise(response) {
             return false;
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::calls::Calls;
-use crate::call::{Call, Context, Timer};
+use crate::call::{Call, Context, TimerUser};
 use crate::ids::{CallUid, LocalId, NodeId, ProposalId};
 use crate::io::{Counter, DropReason, Output, ReturnPath, TakeoverStep};
 use crate::neighbours::Neighbours;
@@ -77,7 +77,7 @@ impl Takeovers {
     pub(super) fn look(&mut self, cx: &mut Context) {
         if !self.ticking && (self.is_busy() || self.refill(cx)) {
             self.ticking = true;
-            cx.start_timer(PACE, Timer::Takeover);
+            cx.start_timer(PACE, TimerUser::Takeover);
         }
     }
 
@@ -122,7 +122,7 @@ impl Takeovers {
         }
         if self.is_busy() || !self.waiting.is_empty() {
             self.ticking = true;
-            cx.start_timer(PACE, Timer::Takeover);
+            cx.start_timer(PACE, TimerUser::Takeover);
         }
         Ticked { late: released(over), served: released(back) }
     }
