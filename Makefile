@@ -10,7 +10,7 @@ DURATION ?= 10
 .PHONY: help demo test lint unit sim processes compose bench upgrade build setup clean
 
 help:
-	@echo 'make demo            three nodes, one emergency call, the route flips in mid-call'
+	@echo 'make demo            three nodes, one emergency call: the route flips in mid-call, its node is killed'
 	@echo 'make test            everything: lint, unit, simulation, processes, compose'
 	@echo 'make lint|unit|processes|compose    one group of it'
 	@echo 'make sim SEEDS=n     more seeds of the simulation (SEED=n runs that one only)'

@@ -32,7 +32,7 @@ pub(crate) enum DevCommand {
     Heal(DirArg),
     /// One call to the anycast address; prints its SIP messages
     Call(CallArgs),
-    /// Show that a call survives the move of the anycast address: a cluster of its own, under 30 s
+    /// Show that a call survives the move of the anycast address and the death of its node: a cluster of its own, under 30 s
     Demo,
     /// The PSAP phone that `up` starts
     #[command(hide = true)]

@@ -1,4 +1,4 @@
-//! `dev demo`: shows, and measures, that a call survives the move of the anycast address. A cluster of its own, which is gone
+//! `dev demo`: shows, and measures, that a call survives the move of the anycast address, and the death of its node. A cluster of its own, which is gone
 //! afterwards whatever happened.
 
 use std::fs;
@@ -109,6 +109,12 @@ async fn tell(stand: &Stand, psap: &Psap, report: &mut Report) -> Result<(), Fai
     audio(&talk, psap, "both sides hear each other again", report).await?;
     owned(&witnesses, "node-a", "node-a still owns it", report).await?;
 
+    let begin = Instant::now();
+    run::kill(stand, "node-a").await?;
+    let witnesses = witnesses.without("node-a");
+    let heir = adopted(&witnesses, &call, begin, report).await?;
+    audio(&talk, psap, &format!("both sides hear each other by way of {heir}"), report).await?;
+
     let took = talk.bye().await?;
     let byes = psap.byes().await?;
     report.step(byes == 1, "BYE, by way of node-b", &format!("200 after {} ms, the PSAP got {byes}", took.as_millis()))?;
@@ -127,6 +133,23 @@ async fn owned(witnesses: &Witnesses, owner: &str, what: &str, report: &mut Repo
     };
     report.step(held(&calls), what, &measured)?;
     Ok(call)
+}
+
+/// Every node that is left lists the same call, with another owner: its name.
+async fn adopted(witnesses: &Witnesses, call: &Call, killed: Instant, report: &mut Report) -> Result<String, Failure> {
+    let heir = |all: &[NodesCalls]| {
+        let owner = all.first().and_then(|(_, calls)| calls.first()).map(|c| c.owner.clone())?;
+        let theirs = |c: &Call| c.uid == call.uid && c.epoch == call.epoch + 1 && c.owner == owner && owner != call.owner;
+        all.iter().all(|(_, calls)| matches!(calls.as_slice(), [c] if theirs(c))).then_some(owner)
+    };
+    let calls = witnesses.calls_after_death(|all| heir(all).is_some()).await?;
+    let (found, took) = (heir(&calls), killed.elapsed().as_secs_f32());
+    let measured = match &found {
+        Some(owner) => format!("{owner} has it {took:.1} s after kill -9 of {}, epoch {}", call.owner, call.epoch + 1),
+        None => format!("after {took:.1} s no node has taken it over"),
+    };
+    report.step(found.is_some(), "its node dies, and the call goes on", &measured)?;
+    found.ok_or_else(|| Failure::failed("the call died with its node"))
 }
 
 /// The first node that does not list the one answered emergency call of `owner`, and what it lists instead; `None`: all list it.

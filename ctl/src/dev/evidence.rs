@@ -17,6 +17,8 @@ use crate::follow::{self, Seen};
 /// How long a fact may take to reach every node.
 const SETTLE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
+/// How long it may take until a call of a node that has died is another one's: a lease and a margin, an election where that node led.
+const DEATH: Duration = Duration::from_secs(15);
 
 /// A node's name and the calls that it lists.
 pub(crate) type NodesCalls = (String, Vec<Call>);
@@ -38,13 +40,28 @@ impl Witnesses {
             .map(Witnesses)
     }
 
+    /// The same without a node that is dead.
+    pub(crate) fn without(mut self, dead: &str) -> Witnesses {
+        self.0.retain(|(name, _)| name != dead);
+        self
+    }
+
     /// Asks every node until all answers satisfy `enough`; returns the last answers, whether they do or not.
     async fn ask<T>(
         &self,
         ask: impl AsyncFn(&Cluster) -> Result<T, Failure>,
         enough: impl Fn(&[(String, T)]) -> bool,
     ) -> Result<Vec<(String, T)>, Failure> {
-        let end = Instant::now() + SETTLE;
+        self.ask_for(SETTLE, ask, enough).await
+    }
+
+    async fn ask_for<T>(
+        &self,
+        limit: Duration,
+        ask: impl AsyncFn(&Cluster) -> Result<T, Failure>,
+        enough: impl Fn(&[(String, T)]) -> bool,
+    ) -> Result<Vec<(String, T)>, Failure> {
+        let end = Instant::now() + limit;
         loop {
             let mut answers = Vec::new();
             for (name, cluster) in &self.0 {
@@ -60,6 +77,11 @@ impl Witnesses {
     /// The live calls of each node, once `enough` likes them; as they were last when the time is up.
     pub(crate) async fn calls(&self, enough: impl Fn(&[NodesCalls]) -> bool) -> Result<Vec<NodesCalls>, Failure> {
         self.ask(async |c| all_calls(c.connect().await?, CallFilter::default(), 0).await, enough).await
+    }
+
+    /// The same after the death of a node, which has to be noticed first.
+    pub(crate) async fn calls_after_death(&self, enough: impl Fn(&[NodesCalls]) -> bool) -> Result<Vec<NodesCalls>, Failure> {
+        self.ask_for(DEATH, async |c| all_calls(c.connect().await?, CallFilter::default(), 0).await, enough).await
     }
 
     /// The records of each node, once each has one; then a moment longer, for a second one to show.
