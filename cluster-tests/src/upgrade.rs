@@ -26,11 +26,24 @@ pub fn newest(cluster: &Cluster, node: u8) -> u64 {
     number(&nodes.iter().find(|n| n["name"] == NODES[usize::from(node)]).expect("it is a member")["formatLevel"])
 }
 
-/// Waits until each node has reached a format level.
+/// Waits until each node has reached a format level, or a later one.
 ///
 /// # Panics
 /// One does not.
 pub fn reaches(cluster: &Cluster, wanted: u64) {
+    for node in 0..3 {
+        wait::until(&format!("format level {wanted} at {}", NODES[usize::from(node)]), LIMIT, || match level(cluster, node) {
+            reached if reached >= wanted => Ok(()),
+            reached => Err(reached),
+        });
+    }
+}
+
+/// The format level that all nodes have, and none a later one.
+///
+/// # Panics
+/// One has not.
+pub fn stays(cluster: &Cluster, wanted: u64) {
     for node in 0..3 {
         wait::until_equal(&format!("format level at {}", NODES[usize::from(node)]), LIMIT, &wanted, || level(cluster, node));
     }

@@ -358,7 +358,7 @@ fn target(dialog: &Dialog) -> SocketAddr {
 #[test]
 fn ac55_a_minute_without_the_leader_rings_nobody_twice_and_loses_no_record() {
     let sites = Sites::start(|_| ());
-    wait::until_equal("the log's level", LIMIT, &2, || number(&sites.ctl(&["status"]).unwrap_or_default()["formatLevel"]));
+    wait::until_equal("the log's level", LIMIT, &3, || number(&sites.ctl(&["status"]).unwrap_or_default()["formatLevel"]));
     let leader = sites.leader();
     let mut stage = Stage::set(&sites, leader, Instant::now() + ms(3000));
     stage.play_until(0);
