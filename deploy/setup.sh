@@ -38,6 +38,7 @@ if [ "${1:-build}" = test ]; then
   want kamailio kamailio
   want linphonec linphone-cli
   want dnsmasq dnsmasq-base
+  want bird bird2
   want ip iproute2
   want nft nftables
   want busybox busybox-static

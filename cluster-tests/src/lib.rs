@@ -5,6 +5,7 @@
 //! speak and read with `sbc-phone`. Everything that waits has a limit.
 
 pub mod baresip;
+pub mod bird;
 pub mod cluster;
 pub mod command;
 pub mod compose;

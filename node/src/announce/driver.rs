@@ -7,6 +7,7 @@ use sbc_core::io::Addresses;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::bgp::BgpHandle;
 use super::machine::Attempt;
 use crate::transport::{AnycastProbe, BindError, TransportHandle};
 
@@ -23,6 +24,8 @@ pub enum Driver {
     Bind(TransportHandle),
     /// A command makes the announcement.
     Exec(Exec),
+    /// The process itself speaks to the site's routers.
+    Bgp(BgpHandle),
     /// Something outside announces; the state only shows whether this node may serve.
     None,
 }
@@ -41,10 +44,17 @@ impl Driver {
         matches!(self, Driver::Bind(_))
     }
 
+    /// Nobody else is heard who would serve.
+    pub(super) fn set_last(&self, last: bool) {
+        if let Driver::Bgp(bgp) = self {
+            bgp.set_last(last);
+        }
+    }
+
     pub(super) async fn probe(&self) -> Result<bool, String> {
         match self {
             Driver::Bind(t) => t.probe_anycast().await.map(|p| p == AnycastProbe::Free).map_err(|e| e.to_string()),
-            Driver::Exec(_) | Driver::None => Ok(true),
+            Driver::Exec(_) | Driver::Bgp(_) | Driver::None => Ok(true),
         }
     }
 
@@ -56,6 +66,7 @@ impl Driver {
                 Err(e) => Attempt::Failed(e.to_string()),
             },
             Driver::Exec(exec) => exec.run("announce").await.map_or_else(Attempt::Failed, |()| Attempt::Done),
+            Driver::Bgp(bgp) => bgp.announce().await.map_or_else(Attempt::Failed, |()| Attempt::Done),
             Driver::None => Attempt::Done,
         }
     }
@@ -67,6 +78,7 @@ impl Driver {
                 Ok(())
             }
             Driver::Exec(exec) => exec.run("withdraw").await,
+            Driver::Bgp(bgp) => bgp.withdraw().await,
             Driver::None => Ok(()),
         }
     }

@@ -61,6 +61,10 @@ impl Leaving {
         self.on_change(now);
     }
 
+    pub(super) fn others(&self) -> Others {
+        self.others
+    }
+
     pub(super) fn handle_others(&mut self, others: Others, now: Instant) {
         self.others = others;
         self.on_change(now);

@@ -28,6 +28,12 @@ pub const STEP_BACK: Duration = Duration::from_secs(1);
 /// Pause after a driver failed: a broken command or address is not hammered.
 pub const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
+/// A node that was healthy for so long had not flapped.
+pub const STEADY: Duration = Duration::from_secs(60);
+
+/// Longest that health must last before a node that has flapped announces again.
+pub const UP_AFTER_MAX: Duration = Duration::from_secs(30);
+
 /// What is known about this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
@@ -56,6 +62,8 @@ pub struct Policy {
     pub up_after: Duration,
     /// A node without quorum announces too: emergency calls go on degraded.
     pub allow_degraded: bool,
+    /// What it has announced it keeps in ill health, as long as nobody else is heard who would serve instead.
+    pub keeps_last: bool,
 }
 
 /// What the operator wants of this node.
@@ -119,6 +127,8 @@ pub(crate) struct Machine {
     draining: bool,
     health: Health,
     healthy_since: Option<Instant>,
+    /// How often health was lost before it was steady, in a row.
+    flaps: u32,
     free_since: Option<Instant>,
     /// Not before this: the next look or attempt.
     next: Instant,
@@ -141,6 +151,7 @@ impl Machine {
             draining: false,
             health: Health::default(),
             healthy_since: None,
+            flaps: 0,
             free_since: None,
             next: now,
             holding: false,
@@ -189,7 +200,11 @@ impl Machine {
     pub(crate) fn handle_health(&mut self, health: Health, now: Instant) {
         self.health = health;
         self.healthy_since = match (self.is_healthy(), self.healthy_since) {
-            (false, _) => None,
+            (false, None) => None,
+            (false, Some(since)) => {
+                self.flaps = if now.since(since) >= STEADY { 0 } else { self.flaps.saturating_add(1) };
+                None
+            }
             (true, None) => Some(now),
             (true, since) => since,
         };
@@ -222,9 +237,22 @@ impl Machine {
         sip_loop && core_side && media && (raft || self.policy.allow_degraded)
     }
 
-    /// When health allows the announcement; `None`: it does not.
+    /// When health allows the announcement; `None`: it does not. A node that flaps must be healthy for longer and longer, while another
+    /// serves.
     fn ready_at(&self) -> Option<Instant> {
-        self.healthy_since.map(|since| since + self.policy.up_after)
+        let doublings = if self.is_last() { 0 } else { self.flaps.min(8) };
+        let longest = UP_AFTER_MAX.max(self.policy.up_after);
+        self.healthy_since.map(|since| since + (self.policy.up_after * (1 << doublings)).min(longest))
+    }
+
+    /// Nobody is heard who would serve instead.
+    pub(crate) fn is_last(&self) -> bool {
+        !self.leaving.others().serve_instead
+    }
+
+    /// Ill, and it goes on: better a node that may recover than none.
+    fn stays_as_last(&self) -> bool {
+        self.policy.keeps_last && self.holding && self.is_last()
     }
 
     /// A node that stepped back holds what it has only until the driver has given it up.
@@ -234,7 +262,7 @@ impl Machine {
             Wanted::Standby { stepped_back } => !stepped_back,
             Wanted::Now { .. } => true,
         };
-        wanted && !self.draining && self.is_healthy() && !self.leaving.has_left()
+        wanted && !self.draining && (self.is_healthy() || self.stays_as_last()) && !self.leaving.has_left()
     }
 
     /// Where one node holds the address, one that has left it may take it again: when nobody else does.
@@ -361,6 +389,18 @@ impl Machine {
                 self.state = AnnounceState::Failed { reason };
                 self.next = now + FAILURE_PAUSE;
             }
+        }
+    }
+
+    /// The driver has lost what it announced, or has it again, without an order.
+    pub(crate) fn handle_told(&mut self, told: Result<(), String>, now: Instant) {
+        match (told, &self.state) {
+            (Err(reason), AnnounceState::Announced | AnnounceState::Failed { .. }) if self.holding => {
+                self.state = AnnounceState::Failed { reason };
+                self.next = now + FAILURE_PAUSE;
+            }
+            (Ok(()), AnnounceState::Failed { .. }) if self.holding => self.next = now,
+            _ => {}
         }
     }
 

@@ -15,7 +15,7 @@ fn ms(n: u64) -> Instant {
 
 fn policy(preference: u64) -> Policy {
     let preference = Duration::from_millis(preference);
-    Policy { exclusive: true, preference, up_after: Duration::ZERO, allow_degraded: false }
+    Policy { exclusive: true, preference, up_after: Duration::ZERO, allow_degraded: false, keeps_last: false }
 }
 
 /// Each state by the shortest way.
@@ -218,4 +218,106 @@ fn a_failed_withdrawal_is_tried_again() {
     assert_eq!(m.state(), &AnnounceState::Failed { reason: "no".into() });
     assert_eq!((m.poll_action(ms(999)), m.poll_timeout()), (None, Some(ms(1000))));
     assert_eq!(m.poll_action(ms(1000)), Some(Action::Withdraw));
+}
+
+#[test]
+fn what_the_driver_has_lost_is_no_longer_announced_until_it_has_it_again() {
+    let mut m = Machine::new(Policy { exclusive: false, ..policy(0) }, true, ms(0));
+    m.handle_told(Err("no session".into()), ms(0));
+    assert_eq!(*m.state(), AnnounceState::NeverAnnounced, "nothing was held");
+    m.handle_health(GOOD, ms(0));
+    assert_eq!(m.poll_action(ms(0)), Some(Action::Announce));
+    m.on_announced(Attempt::Done, ms(0));
+    m.handle_told(Err("no session".into()), ms(10));
+    assert_eq!(*m.state(), AnnounceState::Failed { reason: "no session".into() });
+    assert_eq!(m.poll_action(ms(20)), None);
+    m.handle_told(Ok(()), ms(30));
+    assert_eq!(m.poll_action(ms(30)), Some(Action::Announce), "at once");
+    m.on_announced(Attempt::Done, ms(30));
+    // Lost, and given up meanwhile: the driver is told, for the session may come back.
+    m.handle_told(Err("no session".into()), ms(40));
+    m.handle_draining(true);
+    m.handle_told(Ok(()), ms(50));
+    assert_eq!(m.poll_action(ms(50)), Some(Action::Withdraw));
+    m.on_withdrawn(Ok(()), ms(50));
+    m.handle_told(Ok(()), ms(60));
+    m.handle_told(Err("no session".into()), ms(70));
+    assert_eq!(m.poll_action(ms(5000)), None);
+    assert_eq!(*m.state(), AnnounceState::Withdrawn);
+}
+
+/// (keeps the last, another serves) → what an ill node that announces does.
+#[test]
+fn the_last_one_stays_in_ill_health_where_the_policy_says_so() {
+    for (keeps_last, serve_instead, withdraws) in
+        [(false, false, true), (false, true, true), (true, false, false), (true, true, true)]
+    {
+        let mut m = Machine::new(Policy { exclusive: false, keeps_last, ..policy(0) }, true, ms(0));
+        m.handle_health(GOOD, ms(0));
+        m.poll_action(ms(0));
+        m.on_announced(Attempt::Done, ms(0));
+        m.handle_others(Others { serve_instead }, ms(0));
+        m.handle_health(Health { media: false, ..GOOD }, ms(10));
+        let action = m.poll_action(ms(10));
+        assert_eq!(action, withdraws.then_some(Action::Withdraw), "{keeps_last} {serve_instead}");
+        if !withdraws {
+            m.handle_others(Others { serve_instead: true }, ms(20));
+            assert_eq!(m.poll_action(ms(20)), Some(Action::Withdraw), "another one has come");
+            m.on_withdrawn(Ok(()), ms(20));
+            m.handle_others(Others { serve_instead: false }, ms(30));
+            assert_eq!(m.poll_action(ms(30)), None, "an ill node does not begin");
+        }
+    }
+    let mut m = Machine::new(Policy { exclusive: false, keeps_last: true, ..policy(0) }, true, ms(0));
+    assert_eq!(m.poll_action(ms(0)), None, "nor does one that was never well");
+    m.handle_health(GOOD, ms(0));
+    m.poll_action(ms(0));
+    m.on_announced(Attempt::Done, ms(0));
+    m.handle_health(Health::default(), ms(10));
+    m.handle_draining(true);
+    assert_eq!(m.poll_action(ms(10)), Some(Action::Withdraw), "an order counts");
+}
+
+/// A health that comes and goes every two seconds for a minute: where another serves, the routes change a few times and then rest; the
+/// last one is not kept away by it.
+#[test]
+fn a_flapping_health_check_is_damped() {
+    let storm = |serve_instead| {
+        let second = Duration::from_secs(1);
+        let mut m = Machine::new(Policy { exclusive: false, up_after: second / 2, ..policy(0) }, true, ms(0));
+        m.handle_others(Others { serve_instead }, ms(0));
+        let (mut changes, mut last) = (0, 0);
+        for at in (0..60_000).step_by(100) {
+            let good = at / 1000 % 2 == 0;
+            m.handle_health(Health { core_side: good, ..GOOD }, ms(at));
+            while let Some(action) = m.poll_action(ms(at)) {
+                (changes, last) = (changes + 1, at);
+                match action {
+                    Action::Announce => m.on_announced(Attempt::Done, ms(at)),
+                    Action::Withdraw => m.on_withdrawn(Ok(()), ms(at)),
+                    Action::Probe => unreachable!("nobody excludes it"),
+                }
+            }
+        }
+        // It is over: back within the longest wait, and after a steady minute as fast as ever.
+        let mut back = None;
+        for at in (60_000..160_000).step_by(100) {
+            m.handle_health(GOOD, ms(at));
+            if m.poll_action(ms(at)) == Some(Action::Announce) {
+                m.on_announced(Attempt::Done, ms(at));
+                back = Some(at - 60_000);
+            }
+        }
+        m.handle_health(Health { core_side: false, ..GOOD }, ms(160_000));
+        assert_eq!(m.poll_action(ms(160_000)), Some(Action::Withdraw));
+        m.on_withdrawn(Ok(()), ms(160_000));
+        m.handle_health(GOOD, ms(161_000));
+        assert_eq!(m.poll_action(ms(161_500)), Some(Action::Announce));
+        (changes, last, back.expect("it comes back"))
+    };
+    let (changes, last, back) = storm(true);
+    assert!(changes <= 4 && last < 10_000, "{changes} changes, the last at {last} ms");
+    assert!(back <= 30_000, "{back} ms");
+    let (changes, _, back) = storm(false);
+    assert!(changes >= 40 && back <= 500, "{changes} changes, back after {back} ms");
 }

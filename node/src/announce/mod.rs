@@ -8,8 +8,10 @@
 //!   tries every 5 ms for 5 s; the old holder takes the address again only after it was free for its preference and a second;
 //! - [`AnnouncerHandle::withdraw`] is the operator's lasting word: withdrawn until `announce_now` or `set_wanted(true)`;
 //! - drain withdraws, and undrain makes the node an ordinary standby again;
+//! - with `bgp` it is announced while a router has it: sessions come and go without an order (`Machine::handle_told`);
 //! - a node that is cut off from the quorum, or whose disk failed, leaves the address to a peer that is well, and to nobody else (`leave`).
 
+mod bgp;
 mod driver;
 mod leave;
 mod machine;
@@ -27,9 +29,12 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+pub use bgp::{BfdConfig, BgpConfig, BgpHandle, IN_FLIGHT, MD5_KEY_MAX, NeighborConfig, NeighborStatus, Pulse};
 pub use driver::{Driver, Exec};
 pub use leave::{LEAVE_AFTER, Others, RETURN_AFTER, STAY, TAKE_LIMIT};
-pub use machine::{AnnounceState, FAILURE_PAUSE, Health, NOW_LIMIT, NOW_RETRY, Policy, STANDBY_RETRY, STEP_BACK};
+pub use machine::{
+    AnnounceState, FAILURE_PAUSE, Health, NOW_LIMIT, NOW_RETRY, Policy, STANDBY_RETRY, STEADY, STEP_BACK, UP_AFTER_MAX,
+};
 
 use machine::{Action, Machine};
 
@@ -56,15 +61,6 @@ pub enum AnnounceError {
     Stopped,
 }
 
-/// The driver's name in the configuration.
-pub fn check_driver_name(name: &str) -> Result<(), String> {
-    match name {
-        "bind" | "exec" | "none" => Ok(()),
-        "bgp" | "bird" => Err(format!("announce.driver = \"{name}\" is not in this version; use \"bind\", \"exec\" or \"none\"")),
-        other => Err(format!("announce.driver = \"{other}\" is unknown; use \"bind\", \"exec\" or \"none\"")),
-    }
-}
-
 /// What the announcer is built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceConfig {
@@ -72,7 +68,7 @@ pub struct AnnounceConfig {
     pub wanted: bool,
     /// `bind`: how long the address must be seen free before this node takes it unasked.
     pub preference: Duration,
-    /// How long the node must be healthy before it announces; 0 for `bind` on loopback, seconds where routes flap.
+    /// How long the node must be healthy before it announces; 0 for `bind` on loopback, seconds where routes flap. Longer for one that flaps.
     pub up_after: Duration,
     /// Announce without quorum too.
     pub allow_degraded: bool,
@@ -86,6 +82,7 @@ enum Order {
     Draining(bool),
     Health(Health),
     Others(Others),
+    Told(Result<(), String>),
 }
 
 /// Starts the task; all else is at the handle.
@@ -99,14 +96,29 @@ impl Announcer {
             preference: config.preference,
             up_after: config.up_after,
             allow_degraded: config.allow_degraded,
+            keeps_last: matches!(driver, Driver::Bgp(_)),
         };
         let origin = tokio::time::Instant::now();
         let machine = Machine::new(policy, config.wanted, Instant::default());
         let (orders, rx) = mpsc::channel(ORDERS_MAX);
         let (state_tx, state) = watch::channel(AnnounceState::NeverAnnounced);
         let (wish_tx, wish) = watch::channel(Wish { wanted: machine.is_wanted(), ..Wish::default() });
+        if let Driver::Bgp(bgp) = &driver {
+            tokio::spawn(follow(bgp.told(), orders.downgrade()));
+        }
         tokio::spawn(Task { machine, driver, origin, orders: rx, state: state_tx, wish: wish_tx }.run());
         AnnouncerHandle { orders, state, wish }
+    }
+}
+
+/// Tells the announcer what becomes of sessions. Ends with either.
+async fn follow(mut told: watch::Receiver<Result<(), String>>, orders: mpsc::WeakSender<Order>) {
+    while told.changed().await.is_ok() {
+        let now = told.borrow_and_update().clone();
+        let Some(orders) = orders.upgrade() else { return };
+        if orders.send(Order::Told(now)).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -161,7 +173,11 @@ impl Task {
             Order::StepBack => self.machine.handle_step_back(),
             Order::Draining(draining) => self.machine.handle_draining(draining),
             Order::Health(health) => self.machine.handle_health(health, now),
-            Order::Others(others) => self.machine.handle_others(others, now),
+            Order::Others(others) => {
+                self.machine.handle_others(others, now);
+                self.driver.set_last(self.machine.is_last());
+            }
+            Order::Told(told) => self.machine.handle_told(told, now),
         }
     }
 

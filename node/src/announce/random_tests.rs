@@ -60,7 +60,7 @@ impl World {
     fn new(count: usize, exclusive: bool) -> World {
         let node = |n: u64| {
             let preference = Duration::from_millis(if exclusive { n * 150 } else { 0 });
-            let policy = Policy { exclusive, preference, up_after: Duration::ZERO, allow_degraded: true };
+            let policy = Policy { exclusive, preference, up_after: Duration::ZERO, allow_degraded: true, keeps_last: false };
             Node {
                 machine: Machine::new(policy, true, at(0)),
                 dead: false,

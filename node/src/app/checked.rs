@@ -6,9 +6,9 @@ use std::sync::Arc;
 use sbc_core::policy::ClusterConfig;
 use sbc_core::token::ClusterKey;
 
-use super::AppError;
 use super::certificates::CheckedPems;
 use super::disk::{self, DiskError};
+use super::{AppError, announcing};
 use crate::config::{Fault, Faults, LogSection, NodeConfig, builtin_cluster, parse_cluster, review_cluster};
 use crate::telemetry;
 
@@ -89,6 +89,7 @@ pub fn read(path: &Path) -> Result<Checked, String> {
 fn check(path: &Path, text: &str, config: NodeConfig) -> Result<Checked, AppError> {
     let pems = CheckedPems::load(&config)?;
     let keys = Keys::load(&config)?;
+    announcing::passwords(&config)?;
     let (cluster_text, cluster) = match &config.cluster.config_file {
         None => (None, builtin_cluster()),
         Some(path) => {

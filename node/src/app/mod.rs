@@ -1,6 +1,7 @@
 //! Puts a node together: parse, validate, build, spawn, drain. Nothing is bound before everything is read and checked.
 
 mod alarms;
+mod announcing;
 mod certificates;
 mod checked;
 mod control;
@@ -34,17 +35,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
+use announcing::{announce_by, announce_config};
 use certificates::Certificates;
 pub use checked::{Checked, read};
 pub use control::Draining;
 pub use disk::DiskError;
 use parts::{
-    announce_by, announce_config, cached_cluster, dns_config, local_config, log_facts, media_config, parse_and_cache,
-    raft_config, share_out, transport_config,
+    cached_cluster, dns_config, local_config, log_facts, media_config, parse_and_cache, raft_config, share_out, transport_config,
 };
 use reload::Reload;
 
-use crate::announce::{AnnounceState, Announcer, AnnouncerHandle};
+use crate::announce::{AnnounceState, Announcer, AnnouncerHandle, BgpHandle, IN_FLIGHT};
 use crate::config::{KeyFault, NodeConfig};
 use crate::control::{Intents, NodeStatus};
 use crate::dns::Resolver;
@@ -161,6 +162,8 @@ pub(crate) struct Node {
     pub(crate) media: MediaHandle,
     pub(crate) announcer: AnnouncerHandle,
     pub(crate) announced: watch::Receiver<AnnounceState>,
+    /// Where the node speaks to routers itself.
+    pub(crate) bgp: Option<BgpHandle>,
     pub(crate) draining: Draining,
     pub(crate) intents: Arc<Intents>,
     pub(crate) metrics: Metrics,
@@ -247,9 +250,11 @@ impl Node {
         // Set once, here.
         let _ = raft_slot.set(raft.clone());
 
-        let announcer = Announcer::spawn(announce_config(&config), announce_by(&config, &transport));
+        let (announce_by, bgp) = announce_by(&config, incarnation, (&transport, &driver, &media))?;
+        let announcer = Announcer::spawn(announce_config(&config), announce_by);
         let node = Arc::new(Node {
             announced: announcer.watch(),
+            bgp,
             config: config.clone(),
             incarnation,
             replica: replica.clone(),
@@ -355,6 +360,11 @@ impl Node {
         let stop = async {
             // Forced: a node that is told to stop does not stay because it is the last.
             let _ = self.announcer.withdraw(true, 0).await;
+            if let Some(bgp) = &self.bgp {
+                // What routers sent before they heard of it is still served.
+                tokio::time::sleep(IN_FLIGHT).await;
+                bgp.stop(&format!("{} stops", self.config.name)).await;
+            }
             self.transport.shutdown().await;
             self.raft.shutdown().await;
         };

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use sbc_core::ids::Incarnation;
 use sbc_core::local::LocalConfig;
@@ -14,14 +13,13 @@ use sbc_raft::{PeerConfig, RaftConfig, RaftHandle};
 use super::certificates::Certificates;
 use super::descriptors::{self, Shares, Wants};
 use super::disk;
-use crate::announce::{AnnounceConfig, Driver as AnnounceBy, Exec};
 use crate::config::{AnnounceDriver, MediaEngine as EngineChoice, Member, NodeConfig, SecretsDir, parse_cluster};
 use crate::dns::{DnsConfig, QUERIES_MAX};
 use crate::driver::ParseConfig;
 use crate::media::{MediaConfig, MediaKind};
 use crate::peer::LogFacts;
 use crate::store::encode_entry;
-use crate::transport::{AnycastMode, Limits, Ports, TransportConfig, TransportHandle};
+use crate::transport::{AnycastMode, Limits, Ports, TransportConfig};
 
 pub(super) fn local_config(config: &NodeConfig, incarnation: u32) -> LocalConfig {
     LocalConfig {
@@ -48,7 +46,7 @@ pub(super) fn transport_config(config: &NodeConfig, certificates: &Certificates,
         core_ports: ports,
         anycast_mode: match config.announce.driver {
             AnnounceDriver::Bind => AnycastMode::OnDemand,
-            AnnounceDriver::Exec | AnnounceDriver::None => AnycastMode::Always,
+            AnnounceDriver::Exec | AnnounceDriver::Bgp | AnnounceDriver::None => AnycastMode::Always,
         },
         tls: Some(certificates.sip.clone()),
         limits: Limits { flows: most(shares.accepted), flows_opened: most(shares.opened), ..Limits::default() },
@@ -155,24 +153,6 @@ pub(super) fn raft_config(config: &NodeConfig, incarnation: u32) -> RaftConfig {
         snapshot_log_bytes: config.raft.snapshot_log_bytes,
         encode_entry: Arc::new(move |commands| encode_entry(node, incarnation, commands)),
         ..RaftConfig::default()
-    }
-}
-
-pub(super) fn announce_config(config: &NodeConfig) -> AnnounceConfig {
-    AnnounceConfig {
-        wanted: config.announce.at_start,
-        preference: config.announce.preference,
-        up_after: Duration::ZERO,
-        // An emergency call is not refused for the store's sake (rule B), so a node without quorum takes calls too.
-        allow_degraded: true,
-    }
-}
-
-pub(super) fn announce_by(config: &NodeConfig, transport: &TransportHandle) -> AnnounceBy {
-    match config.announce.driver {
-        AnnounceDriver::Bind => AnnounceBy::Bind(transport.clone()),
-        AnnounceDriver::Exec => AnnounceBy::Exec(Exec { command: config.announce.command.clone(), anycast: config.sip.anycast }),
-        AnnounceDriver::None => AnnounceBy::None,
     }
 }
 

@@ -27,6 +27,7 @@ impl Node {
             peers: self.peers.clone(),
             announcer: self.announcer.clone(),
             announced: self.announced.clone(),
+            bgp: self.bgp.clone(),
             draining: self.draining.clone(),
             driver: self.driver.clone(),
             transport: self.transport.clone(),

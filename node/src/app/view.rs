@@ -13,10 +13,11 @@ use sbc_core::time::Instant;
 use sbc_raft::{RaftHandle, RaftStatus, Role, StorageState};
 use tokio::sync::watch;
 
+use super::announcing;
 use super::control::{Draining, live_calls};
 use super::log_health;
 use super::service_alarms::{Seen, ServiceAlarms};
-use crate::announce::{AnnounceState, AnnouncerHandle, Health, Others, Wish};
+use crate::announce::{AnnounceState, AnnouncerHandle, BgpHandle, Health, Others, Wish};
 use crate::config::NodeConfig;
 use crate::control::{self, HealthState, NodeStatus};
 use crate::driver::{Clock, DriverHandle};
@@ -50,6 +51,7 @@ pub(super) struct Sources {
     pub(super) peers: PeerLinks,
     pub(super) announcer: AnnouncerHandle,
     pub(super) announced: watch::Receiver<AnnounceState>,
+    pub(super) bgp: Option<BgpHandle>,
     pub(super) draining: Draining,
     pub(super) driver: DriverHandle,
     pub(super) transport: TransportHandle,
@@ -209,6 +211,7 @@ impl Sources {
         let announced = *self.announced.borrow() == AnnounceState::Announced;
         gauge(&g.anycast_announced, u64::from(announced));
         gauge(&g.draining, u64::from(self.draining.get()));
+        self.bgp.iter().flat_map(BgpHandle::status).for_each(|router| self.metrics.router(announcing::reading(&router)));
         gauge(&g.raft_term, status.term);
         gauge(&g.raft_leader, u64::from(status.role == Role::Leader));
         gauge(&g.raft_committed_index, status.committed.unwrap_or(0));

@@ -1,6 +1,10 @@
 //! Configuration: parsed and validated before a port is bound. All faults at once, each with line, caret and hint.
 
 mod admission;
+mod announce;
+mod bgp;
+#[cfg(test)]
+mod bgp_tests;
 mod changes;
 mod cluster;
 mod emergency;
@@ -17,12 +21,13 @@ mod sip_tls;
 mod tests;
 mod trunk_auth;
 
+pub use announce::{AnnounceDriver, AnnounceSection};
+pub use bgp::{BgpNeighbor, BgpSection};
 pub use changes::{changed_keys, is_live};
 pub use cluster::{builtin_cluster, parse_cluster};
 pub use fault::{FAULT_CAP, Fault, Faults, KeyFault, review_cluster};
 pub use node::{
-    AnnounceDriver, AnnounceSection, ClusterSection, LogFormat, LogSection, MediaEngine, MediaSection, Member, NodeConfig,
-    RaftSection, SipSection, TlsSection,
+    ClusterSection, LogFormat, LogSection, MediaEngine, MediaSection, Member, NodeConfig, RaftSection, SipSection, TlsSection,
 };
 pub use secrets::SecretsDir;
 pub use sip_tls::{ClientAuth, SipTlsSection};

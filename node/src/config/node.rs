@@ -8,6 +8,7 @@ use sbc_core::ids::NodeId;
 use sbc_core::io::Addresses;
 use sbc_core::replica::LEVEL;
 
+use super::announce::AnnounceSection;
 use super::fault::Faults;
 use super::reader::{Reader, Section};
 use super::sip_tls::SipTlsSection;
@@ -108,30 +109,6 @@ pub struct TlsSection {
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
-}
-
-/// How the anycast address is announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnnounceDriver {
-    /// Holding the socket is announcing.
-    Bind,
-    /// A command announces and withdraws.
-    Exec,
-    /// Somebody else sees to it.
-    None,
-}
-
-/// `[announce]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AnnounceSection {
-    /// How.
-    pub driver: AnnounceDriver,
-    /// For `exec`: program and arguments.
-    pub command: Vec<String>,
-    /// For `bind`: how long this node waits for one with a lower value.
-    pub preference: Duration,
-    /// Whether it announces when it is ready, without being told.
-    pub at_start: bool,
 }
 
 /// Who forwards RTP.
@@ -235,7 +212,7 @@ fn read(reader: &Reader<'_>, root: &Section<'_>, base: &Path) -> Option<NodeConf
         Some(TlsSection { ca: path(ca?.value), cert: path(cert?.value), key: path(key?.value) })
     });
     let grpc = root.required_section("grpc").and_then(|s| s.required_parsed::<SocketAddr>("listen", ADDR_PORT));
-    let announce = announce(reader, root);
+    let announce = super::announce::read(reader, root, base, sip.as_ref());
     let media = media(reader, root);
     let metrics = root.section("metrics").and_then(|s| s.parsed::<SocketAddr>("listen", ADDR_PORT));
     let log = log(reader, root);
@@ -362,34 +339,6 @@ fn sip(reader: &Reader<'_>, section: &Section<'_>, base: &Path) -> Option<SipSec
         reader.fault(section.span.clone(), "sip.tls_port", "port and tls_port must differ: both listen on TCP", "");
     }
     Some(SipSection { anycast: anycast.value, unicast: unicast.value, core: core.value, port, tls_port, tls: tls? })
-}
-
-fn announce(reader: &Reader<'_>, root: &Section<'_>) -> Option<AnnounceSection> {
-    let Some(s) = root.section("announce") else {
-        return Some(AnnounceSection {
-            driver: AnnounceDriver::None,
-            command: vec![],
-            preference: Duration::ZERO,
-            at_start: false,
-        });
-    };
-    let words = [("bind", AnnounceDriver::Bind), ("exec", AnnounceDriver::Exec), ("none", AnnounceDriver::None)];
-    let driver = s.word("driver", &words);
-    if !s.has("driver") {
-        s.missing("driver");
-    }
-    let command: Vec<String> = s.strings("command").iter().map(|c| c.value.to_owned()).collect();
-    if driver == Some(AnnounceDriver::Exec) && command.is_empty() {
-        reader.fault(
-            s.span.clone(),
-            "announce.command",
-            "the driver \"exec\" needs a command",
-            "command = [\"/path/to/program\"]",
-        );
-    }
-    let preference = Duration::from_millis(s.number("preference_ms", 0..=60_000).unwrap_or(0));
-    let at_start = s.boolean("announce_at_start").unwrap_or(true);
-    Some(AnnounceSection { driver: driver?, command, preference, at_start })
 }
 
 fn media(reader: &Reader<'_>, root: &Section<'_>) -> Option<MediaSection> {

@@ -156,6 +156,7 @@ impl Nodes {
         match self.0.node.config().announce.driver {
             AnnounceDriver::Bind => "bind",
             AnnounceDriver::Exec => "exec",
+            AnnounceDriver::Bgp => "bgp",
             AnnounceDriver::None => "none",
         }
     }

@@ -85,6 +85,11 @@ impl DriverHandle {
         self.halted.subscribe()
     }
 
+    /// How long ago the SIP loop took its last turn: two beats a second where it has nothing to do.
+    pub fn age(&self) -> Duration {
+        self.pulse.age()
+    }
+
     /// True while the SIP loop takes its turns.
     pub fn is_alive(&self) -> bool {
         self.pulse.age() < ALIVE

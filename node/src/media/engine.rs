@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sbc_core::ids::MediaId;
 use sbc_core::io::{MediaCommand, MediaEvent, MediaStats};
@@ -168,6 +168,12 @@ impl MediaHandle {
         let now = Instant::now();
         // All are asked, whatever the first says.
         self.engine.shards.iter().filter(|s| !s.is_alive(now)).count() == 0
+    }
+
+    /// The same for who cannot wait as long: each thread must have answered within `limit`.
+    pub fn is_alive_within(&self, limit: Duration) -> bool {
+        let now = Instant::now();
+        self.engine.shards.iter().filter(|s| !s.is_alive_within(now, limit)).count() == 0
     }
 
     /// Ends the threads and waits for them (some milliseconds: it blocks); closes all sessions without a report each, and

@@ -117,13 +117,18 @@ impl Shard {
 
     /// False when the thread has ended, or has not answered an earlier question within [`TURN_LIMIT`]. Asks the next one.
     pub(super) fn is_alive(&self, now: Instant) -> bool {
+        self.is_alive_within(now, TURN_LIMIT)
+    }
+
+    /// The same with another limit.
+    pub(super) fn is_alive_within(&self, now: Instant, limit: Duration) -> bool {
         if self.is_stopping() || self.down.load(Ordering::Acquire) {
             return false;
         }
         let turns = self.pulse.turns.load(Ordering::Relaxed);
         let mut asked = self.pulse.asked.lock().unwrap_or_else(PoisonError::into_inner);
         match *asked {
-            Some((then, at)) if then == turns => now.duration_since(at) < TURN_LIMIT,
+            Some((then, at)) if then == turns => now.duration_since(at) < limit,
             _ => {
                 *asked = Some((turns, now));
                 self.waker.wake().is_ok()

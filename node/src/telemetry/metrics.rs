@@ -20,6 +20,8 @@ use sbc_core::io::{
     SubscriptionOutcome, TakeoverStep, TargetChange, UnreadOutcome,
 };
 
+use super::routers::{RouterReading, Routers};
+
 /// One or two labels whose names are fixed by the metric and whose values are words of the program: bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Labels<const N: usize>([(&'static str, &'static str); N]);
@@ -172,6 +174,7 @@ pub struct Metrics {
     trunk_rtt: Family<TrunkLabel, Gauge<f64, AtomicU64>>,
     handshakes: Counters<2>,
     reloads: Counters<1>,
+    routers: Routers,
     /// RPCs of the control plane that failed, by gRPC status.
     rpc_errors: Counters<1>,
 }
@@ -261,6 +264,8 @@ impl Metrics {
         let (handshakes, reloads) = (Counters::<2>::default(), Counters::<1>::default());
         r.register("tls_handshakes", "TLS handshakes of SIP, by direction and outcome", handshakes.clone());
         r.register("certificate_reloads", "Certificates read again while running, by outcome", reloads.clone());
+        let routers = Routers::default();
+        routers.register(&mut r);
         Metrics {
             registry: Arc::new(RwLock::new(r)),
             gauges,
@@ -290,6 +295,7 @@ impl Metrics {
             trunk_rtt,
             handshakes,
             reloads,
+            routers,
             rpc_errors,
         }
     }
@@ -391,6 +397,11 @@ impl Metrics {
     /// An RPC failed.
     pub fn rpc_failed(&self, status: &'static str) {
         self.rpc_errors.get_or_create(&Labels([("status", status)])).inc();
+    }
+
+    /// How a router of the site is.
+    pub fn router(&self, of: RouterReading) {
+        self.routers.set(of);
     }
 
     /// What others count for themselves, read whenever somebody looks.

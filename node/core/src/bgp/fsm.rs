@@ -14,8 +14,9 @@ use std::time::Duration;
 use super::notification::Notification;
 use crate::time::Instant;
 
-/// RFC 4271 §8.2.2: how long an OPEN is waited for.
-pub const OPEN_LIMIT: Duration = Duration::from_secs(240);
+/// How long an OPEN is waited for. RFC 4271 §8.2.2 suggests four minutes; a router that lost its power after the connection stood would be
+/// kept waiting for as long when it is back.
+pub const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
 /// The pause before the next try after sessions that failed doubles up to this: a site that comes back is not kept away for longer.
 pub const IDLE_HOLD_MAX: Duration = Duration::from_secs(16);
