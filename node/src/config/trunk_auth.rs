@@ -164,11 +164,11 @@ secret = "alice.sip"
             let faults = parse_cluster(&text, 1).unwrap_err();
             faults.0.into_iter().map(|f| f.path).collect::<Vec<_>>()
         };
-        assert_eq!(paths("\"psap-sip\"", "\"../key\""), ["trunks[0].auth.credentials.secret"]);
-        assert_eq!(paths("\"psap-sip\"", "\"my pass word\""), ["trunks[0].auth.credentials.secret"]);
-        assert_eq!(paths("secret = \"psap-sip\"\n", ""), ["trunks[0].auth.credentials.secret"]);
+        assert_eq!(paths("\"psap-sip\"", "\"../key\""), ["trunks[0].credentials.secret"]);
+        assert_eq!(paths("\"psap-sip\"", "\"my pass word\""), ["trunks[0].credentials.secret"]);
+        assert_eq!(paths("secret = \"psap-sip\"\n", ""), ["trunks[0].credentials.secret"]);
         assert_eq!(paths("secret = \"psap-sip\"", "password = \"x\"").len(), 2);
-        assert_eq!(paths("username = \"sbc\"", "username = \"a\\\"b\""), ["trunks[0].auth.credentials.username"]);
+        assert_eq!(paths("username = \"sbc\"", "username = \"a\\\"b\""), ["trunks[0].credentials.username"]);
         assert_eq!(paths("auth = \"digest\"", "auth = \"none\""), ["users"]);
         assert_eq!(paths("auth = \"digest\"", "auth = \"digest\"\nauth_as = \"registrar\""), ["trunks[1].auth_as"]);
         assert_eq!(paths("[\"MD5\"]", "[\"SHA-1\"]"), ["trunks[1].auth_algorithms[0]"]);
@@ -180,6 +180,6 @@ secret = "alice.sip"
             ["trunks[1].users[1].name"]
         );
         assert_eq!(paths("[[trunks.users]]\nname = \"alice\"\nsecret = \"alice.sip\"", ""), ["users"]);
-        assert_eq!(paths("redirects = \"follow\"", "redirects = \"chase\""), ["trunks[0].requests.redirects"]);
+        assert_eq!(paths("redirects = \"follow\"", "redirects = \"chase\""), ["trunks[0].redirects"]);
     }
 }

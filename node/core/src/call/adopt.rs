@@ -3,7 +3,7 @@
 use super::Call;
 use super::bridge::{Bridge, Exchange, Outcome};
 use super::context::Context;
-use super::takeover::{Action, Event, Facts, Takeover};
+use super::takeover::{LegEvent, LegFacts, Takeover, TakeoverAction};
 use super::timer::{CallTimer, TimerUser};
 use super::uas::{Answering, Uas};
 use crate::crossing::{Crossing, Origin};
@@ -36,15 +36,15 @@ impl TakingOver<'_> {
             self.bridge.acknowledge(cx, self.bridge.sides.toward(Side::Callee), cseq);
         }
         let answer = |side| lately.is_some() && side == Side::Caller;
-        let ends = [Side::Caller, Side::Callee].map(|side| self.on(cx, side, Event::Ports { answer: answer(side) }));
+        let ends = [Side::Caller, Side::Callee].map(|side| self.on(cx, side, LegEvent::Ports { answer: answer(side) }));
         ends.into_iter().flatten().next()
     }
 
     /// Something happens to a leg. What is left for the call to do.
-    pub(super) fn on(&mut self, cx: &mut Context, side: Side, event: Event) -> Option<Outcome> {
+    pub(super) fn on(&mut self, cx: &mut Context, side: Side, event: LegEvent) -> Option<Outcome> {
         let bridge = &mut self.bridge;
         let leg = bridge.sides.leg(side);
-        let facts = Facts {
+        let facts = LegFacts {
             now: cx.now.mono,
             emergency: bridge.about.emergency,
             takes_update: leg.session.takes_update(),
@@ -54,8 +54,8 @@ impl TakingOver<'_> {
         };
         let action = self.takeover.leg_mut(side).on(event, &facts);
         match action {
-            Action::Nothing => None,
-            Action::Answer(wait) => {
+            TakeoverAction::Nothing => None,
+            TakeoverAction::Answer(wait) => {
                 let Bridge { about, sides, media, underway, .. } = bridge;
                 let accepted = Answering { about, uas: self.uas, sides, media }.accept_again(cx);
                 if let Some(accepted) = accepted {
@@ -64,28 +64,28 @@ impl TakingOver<'_> {
                 cx.start_timer(wait, TimerUser::Call(about.id, CallTimer::Takeover(side)));
                 None
             }
-            Action::Ask { leap } => {
+            TakeoverAction::Ask { leap } => {
                 let to = bridge.sides.toward(side);
                 bridge.sides.pairs[to].dialog.local_cseq += leap;
                 bridge.ask(cx, to, Method::Invite)
             }
-            Action::Update => bridge.ask(cx, bridge.sides.toward(side), Method::Update),
-            Action::Wait(after) => {
+            TakeoverAction::Update => bridge.ask(cx, bridge.sides.toward(side), Method::Update),
+            TakeoverAction::Wait(after) => {
                 // Whether media come from it is asked now, and known by then.
                 bridge.media.ask(cx);
                 cx.start_timer(after, TimerUser::Call(bridge.about.id, CallTimer::Takeover(side)));
                 None
             }
-            Action::Done => {
+            TakeoverAction::Done => {
                 cx.count(Counter::Takeover(TakeoverStep::Stands, bridge.about.class()));
                 None
             }
-            Action::MediaLost(after) => {
+            TakeoverAction::MediaLost(after) => {
                 cx.count(Counter::Takeover(TakeoverStep::Refused, bridge.about.class()));
                 cx.start_timer(after, TimerUser::Call(bridge.about.id, CallTimer::Takeover(side)));
                 None
             }
-            Action::End(status) => {
+            TakeoverAction::End(status) => {
                 cx.count(Counter::Takeover(TakeoverStep::Over, bridge.about.class()));
                 Some(Outcome::LegOver(status))
             }
@@ -121,13 +121,13 @@ impl Call {
             Some(Outcome::SessionLost(status)) => self.lose(cx, "session timer", "Session timer expired", status),
             Some(Outcome::LegOver(status)) => self.lose(cx, "takeover", "The other party was lost with its node", status),
             Some(Outcome::Asked { side, status, retry_after }) => {
-                self.on_takeover(cx, side, Event::Said { status, retry_after });
+                self.on_takeover(cx, side, LegEvent::Said { status, retry_after });
             }
         }
     }
 
     /// Something happens to a leg of a call that is taken over.
-    pub(super) fn on_takeover(&mut self, cx: &mut Context, side: Side, event: Event) {
+    pub(super) fn on_takeover(&mut self, cx: &mut Context, side: Side, event: LegEvent) {
         let outcome = self.taking_over().and_then(|mut taking| taking.on(cx, side, event));
         self.takeover.take_if(|takeover| takeover.is_done());
         self.settle(cx, outcome);

@@ -3,7 +3,7 @@
 use super::claim::ClaimEvent;
 use super::context::Context;
 use super::provisional::Repeated;
-use super::takeover::Event;
+use super::takeover::LegEvent;
 use super::timer::CallTimer;
 use super::{Call, CallPhase, Cause};
 use crate::io::{Counter, MediaEvent, Side};
@@ -56,7 +56,7 @@ impl Call {
                 let lost = due.and_then(|crossing| bridge.cross(cx, crossing, true));
                 self.settle(cx, lost);
             }
-            CallTimer::Takeover(side) => self.on_takeover(cx, side, Event::Due),
+            CallTimer::Takeover(side) => self.on_takeover(cx, side, LegEvent::Due),
             CallTimer::Repeat18x(pair) => match self.provisional().on_repeat_due(cx, pair) {
                 Repeated::Going => {}
                 Repeated::NoPrack => self.fail(cx, 504, "no PRACK"),

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::provisional::Pracked;
 use super::reason::cause_of;
 use super::reliable::RAck;
-use super::takeover::Event;
+use super::takeover::LegEvent;
 use super::{Call, CallPhase, Cause, body};
 use crate::crossing::{Asked, Loss};
 use crate::dialog::DialogRef;
@@ -45,7 +45,7 @@ impl Call {
     /// A request other than ACK and CANCEL within the dialog, new on `tx`.
     pub fn on_request(&mut self, cx: &mut Context, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         self.sides.received(cx, side, &back, request);
-        self.on_takeover(cx, side, Event::Spoke);
+        self.on_takeover(cx, side, LegEvent::Spoke);
         let at = self.sides.pairs.at_request(side, request);
         let asked = Asked { request: request.clone(), server: tx, back };
         if let Some(status) = self.bridge().refused(cx, at, &asked) {
@@ -109,7 +109,7 @@ impl Call {
     /// The far end's ACK for a 2xx. `message` may carry the answer.
     pub fn on_ack(&mut self, cx: &mut Context, side: Side, back: &ReturnPath, message: &Message) {
         self.bridge().on_ack(cx, side, back, message);
-        self.on_takeover(cx, side, Event::Acked);
+        self.on_takeover(cx, side, LegEvent::Acked);
     }
 
     /// A response to a request that crossed, or to a refresh.

@@ -1,5 +1,5 @@
 //! A call that another node had, or an earlier start of this one: each far end is asked by a re-INVITE with our address and our ports, and goes on with
-//! us. Where a leg stands is a machine ([`Leg::on`]): what the far end says goes in, what is to be done comes out.
+//! us. Where a leg stands is a machine ([`TakenLeg::on`]): what the far end says goes in, what is to be done comes out.
 //!
 //! What is kept true: a leg ends by the far end's own word alone (481), or by a silence that its media share; a refusal ends nothing.
 
@@ -28,7 +28,7 @@ pub(super) const CSEQ_LEAP: u32 = 1 << 20;
 
 /// Where one leg stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leg {
+pub(super) enum TakenLeg {
     /// Our ports are not there.
     Ports,
     /// It may not have its 200 yet, which was sent again: its ACK is waited for.
@@ -62,7 +62,7 @@ pub(super) struct Asking {
 
 /// What happens to a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum LegEvent {
     /// The ports are decided; `answer`: the caller may not have its 200 yet.
     Ports { answer: bool },
     /// The far end has acknowledged our 200.
@@ -77,7 +77,7 @@ pub(super) enum Event {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum TakeoverAction {
     Nothing,
     /// Its 200 goes out again, with our address.
     Answer(Duration),
@@ -99,7 +99,7 @@ pub(super) enum Action {
 
 /// What decides besides.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Facts {
+pub(super) struct LegFacts {
     pub(super) now: Instant,
     pub(super) emergency: bool,
     /// The far end takes UPDATE.
@@ -110,21 +110,22 @@ pub(super) struct Facts {
     pub(super) side: Side,
 }
 
-impl Leg {
+impl TakenLeg {
     /// What an event makes of the leg.
-    pub(super) fn on(&mut self, event: Event, facts: &Facts) -> Action {
+    pub(super) fn on(&mut self, event: LegEvent, facts: &LegFacts) -> TakeoverAction {
         let (next, action) = match (*self, event) {
-            (Leg::Ports, Event::Ports { answer: true }) => (Leg::Acks, Action::Answer(ACK_WAIT)),
-            (Leg::Ports, Event::Ports { answer: false }) | (Leg::Acks, Event::Acked | Event::Due | Event::Spoke) => {
-                (Leg::Asked(Asking::default()), Action::Ask { leap: 0 })
+            (TakenLeg::Ports, LegEvent::Ports { answer: true }) => (TakenLeg::Acks, TakeoverAction::Answer(ACK_WAIT)),
+            (TakenLeg::Ports, LegEvent::Ports { answer: false })
+            | (TakenLeg::Acks, LegEvent::Acked | LegEvent::Due | LegEvent::Spoke) => {
+                (TakenLeg::Asked(Asking::default()), TakeoverAction::Ask { leap: 0 })
             }
-            (Leg::Asked(asking), Event::Said { status, retry_after }) => asking.said(status, retry_after, facts),
-            (Leg::Waits(asking), Event::Due | Event::Spoke) => {
+            (TakenLeg::Asked(asking), LegEvent::Said { status, retry_after }) => asking.said(status, retry_after, facts),
+            (TakenLeg::Waits(asking), LegEvent::Due | LegEvent::Spoke) => {
                 let leap = if asking.errors == 2 { CSEQ_LEAP } else { 0 };
-                (Leg::Asked(Asking { by_update: false, ..asking }), Action::Ask { leap })
+                (TakenLeg::Asked(Asking { by_update: false, ..asking }), TakeoverAction::Ask { leap })
             }
-            (Leg::Refused, Event::Due) => (Leg::Asked(Asking::default()), Action::Ask { leap: 0 }),
-            (state, _) => (state, Action::Nothing),
+            (TakenLeg::Refused, LegEvent::Due) => (TakenLeg::Asked(Asking::default()), TakeoverAction::Ask { leap: 0 }),
+            (state, _) => (state, TakeoverAction::Nothing),
         };
         *self = next;
         action
@@ -132,28 +133,28 @@ impl Leg {
 
     /// True while the leg may still be asked.
     pub(super) fn is_open(self) -> bool {
-        !matches!(self, Leg::Stands | Leg::Over)
+        !matches!(self, TakenLeg::Stands | TakenLeg::Over)
     }
 }
 
 impl Asking {
-    fn said(self, status: u16, retry_after: Option<u32>, facts: &Facts) -> (Leg, Action) {
+    fn said(self, status: u16, retry_after: Option<u32>, facts: &LegFacts) -> (TakenLeg, TakeoverAction) {
         let heard = Asking { silent: None, draws: self.draws + 1, ..self };
         let glare = glare_wait(facts.uid, facts.side, heard.draws);
         match status {
-            200..=299 => (Leg::Stands, Action::Done),
-            481 => (Leg::Over, Action::End(481)),
+            200..=299 => (TakenLeg::Stands, TakeoverAction::Done),
+            481 => (TakenLeg::Over, TakeoverAction::End(481)),
             // RFC 3261 §14.1.
             491 => {
                 let since = self.glare.unwrap_or(facts.now);
                 if facts.now.since(since) >= GLARE_FOR {
                     return heard.refused(facts);
                 }
-                (Leg::Waits(Asking { glare: Some(since), ..heard }), Action::Wait(glare))
+                (TakenLeg::Waits(Asking { glare: Some(since), ..heard }), TakeoverAction::Wait(glare))
             }
             500 | 503 if self.errors < 3 => {
                 let wait = retry_after.map_or(glare, |s| Duration::from_secs(s.into()).min(RETRY_MOST));
-                (Leg::Waits(Asking { errors: self.errors + 1, ..heard }), Action::Wait(wait))
+                (TakenLeg::Waits(Asking { errors: self.errors + 1, ..heard }), TakeoverAction::Wait(wait))
             }
             408 | 480 | 504 => self.silent(facts),
             _ => heard.refused(facts),
@@ -161,28 +162,28 @@ impl Asking {
     }
 
     /// No answer, or nobody there: a far end may be on its way to another network.
-    fn silent(self, facts: &Facts) -> (Leg, Action) {
+    fn silent(self, facts: &LegFacts) -> (TakenLeg, TakeoverAction) {
         let since = self.silent.unwrap_or(facts.now);
         let longest = if facts.emergency { EMERGENCY_ABSENT } else { ABSENT };
         if facts.now.since(since) >= longest && !facts.heard {
-            return (Leg::Over, Action::End(408));
+            return (TakenLeg::Over, TakeoverAction::End(408));
         }
         let waits = Asking { silent: Some(since), draws: self.draws + 1, ..self };
-        (Leg::Waits(waits), Action::Wait(ABSENT_WAIT))
+        (TakenLeg::Waits(waits), TakeoverAction::Wait(ABSENT_WAIT))
     }
 
-    fn refused(self, facts: &Facts) -> (Leg, Action) {
+    fn refused(self, facts: &LegFacts) -> (TakenLeg, TakeoverAction) {
         if facts.takes_update && !self.by_update {
-            return (Leg::Asked(Asking { by_update: true, ..self }), Action::Update);
+            return (TakenLeg::Asked(Asking { by_update: true, ..self }), TakeoverAction::Update);
         }
-        (Leg::Refused, Action::MediaLost(REFUSED_WAIT))
+        (TakenLeg::Refused, TakeoverAction::MediaLost(REFUSED_WAIT))
     }
 }
 
 /// Both legs of a call that is taken over, the caller's first.
 #[derive(Clone, Copy, Debug)]
 pub struct Takeover {
-    legs: [Leg; 2],
+    legs: [TakenLeg; 2],
     /// CSeq number of the INVITE toward the called side, of a call that was answered lately.
     invite_cseq: Option<u32>,
 }
@@ -190,7 +191,7 @@ pub struct Takeover {
 impl Takeover {
     /// Of a call whose ports were asked for.
     pub(super) fn begun(invite_cseq: Option<u32>) -> Takeover {
-        Takeover { legs: [Leg::Ports; 2], invite_cseq }
+        Takeover { legs: [TakenLeg::Ports; 2], invite_cseq }
     }
 
     /// CSeq number of the INVITE toward the called side, where that may lack its ACK, and the caller its 200.
@@ -199,13 +200,13 @@ impl Takeover {
     }
 
     /// The leg of a side.
-    pub(super) fn leg_mut(&mut self, side: Side) -> &mut Leg {
+    pub(super) fn leg_mut(&mut self, side: Side) -> &mut TakenLeg {
         &mut self.legs[usize::from(side == Side::Callee)]
     }
 
     /// True while ports are waited for.
     pub(super) fn awaits_ports(&self) -> bool {
-        self.legs.contains(&Leg::Ports)
+        self.legs.contains(&TakenLeg::Ports)
     }
 
     /// True once nothing more is to be asked.
@@ -215,7 +216,7 @@ impl Takeover {
 
     /// True once both far ends have said something, or were waited for: the next call's turn.
     pub fn is_settled(&self) -> bool {
-        self.legs.iter().all(|leg| !matches!(leg, Leg::Ports | Leg::Asked(_)))
+        self.legs.iter().all(|leg| !matches!(leg, TakenLeg::Ports | TakenLeg::Asked(_)))
     }
 }
 
@@ -226,43 +227,53 @@ mod tests {
 
     const UID: CallUid = CallUid { node: NodeId(1), incarnation: Incarnation(1), serial: 7 };
 
-    fn facts(seconds: u64) -> Facts {
+    fn facts(seconds: u64) -> LegFacts {
         let now = Instant::from_micros(1_000_000) + Duration::from_secs(seconds);
-        Facts { now, emergency: false, takes_update: false, heard: false, uid: UID, side: Side::Caller }
+        LegFacts { now, emergency: false, takes_update: false, heard: false, uid: UID, side: Side::Caller }
     }
 
-    fn said(status: u16) -> Event {
-        Event::Said { status, retry_after: None }
+    fn said(status: u16) -> LegEvent {
+        LegEvent::Said { status, retry_after: None }
     }
 
-    fn kind(action: Action) -> &'static str {
+    fn kind(action: TakeoverAction) -> &'static str {
         match action {
-            Action::Nothing => "-",
-            Action::Answer(_) => "answer",
-            Action::Ask { leap: 0 } => "ask",
-            Action::Ask { .. } => "leap",
-            Action::Update => "update",
-            Action::Wait(_) => "wait",
-            Action::Done => "done",
-            Action::MediaLost(_) => "media lost",
-            Action::End(_) => "end",
+            TakeoverAction::Nothing => "-",
+            TakeoverAction::Answer(_) => "answer",
+            TakeoverAction::Ask { leap: 0 } => "ask",
+            TakeoverAction::Ask { .. } => "leap",
+            TakeoverAction::Update => "update",
+            TakeoverAction::Wait(_) => "wait",
+            TakeoverAction::Done => "done",
+            TakeoverAction::MediaLost(_) => "media lost",
+            TakeoverAction::End(_) => "end",
         }
     }
 
     #[test]
     fn every_state_and_event() {
-        let asked = Leg::Asked(Asking::default());
-        let by_update = Leg::Asked(Asking { by_update: true, ..Asking::default() });
-        let waits = Leg::Waits(Asking::default());
-        let erred = Leg::Waits(Asking { errors: 2, ..Asking::default() });
-        let states = [Leg::Ports, Leg::Acks, asked, by_update, waits, erred, Leg::Stands, Leg::Refused, Leg::Over];
+        let asked = TakenLeg::Asked(Asking::default());
+        let by_update = TakenLeg::Asked(Asking { by_update: true, ..Asking::default() });
+        let waits = TakenLeg::Waits(Asking::default());
+        let erred = TakenLeg::Waits(Asking { errors: 2, ..Asking::default() });
+        let states = [
+            TakenLeg::Ports,
+            TakenLeg::Acks,
+            asked,
+            by_update,
+            waits,
+            erred,
+            TakenLeg::Stands,
+            TakenLeg::Refused,
+            TakenLeg::Over,
+        ];
         // Of each state in turn what becomes of it, and what is done.
-        let table: [(Event, [&str; 9]); 15] = [
-            (Event::Ports { answer: false }, ["ask", "-", "-", "-", "-", "-", "-", "-", "-"]),
-            (Event::Ports { answer: true }, ["answer", "-", "-", "-", "-", "-", "-", "-", "-"]),
-            (Event::Acked, ["-", "ask", "-", "-", "-", "-", "-", "-", "-"]),
-            (Event::Due, ["-", "ask", "-", "-", "ask", "leap", "-", "ask", "-"]),
-            (Event::Spoke, ["-", "ask", "-", "-", "ask", "leap", "-", "-", "-"]),
+        let table: [(LegEvent, [&str; 9]); 15] = [
+            (LegEvent::Ports { answer: false }, ["ask", "-", "-", "-", "-", "-", "-", "-", "-"]),
+            (LegEvent::Ports { answer: true }, ["answer", "-", "-", "-", "-", "-", "-", "-", "-"]),
+            (LegEvent::Acked, ["-", "ask", "-", "-", "-", "-", "-", "-", "-"]),
+            (LegEvent::Due, ["-", "ask", "-", "-", "ask", "leap", "-", "ask", "-"]),
+            (LegEvent::Spoke, ["-", "ask", "-", "-", "ask", "leap", "-", "-", "-"]),
             (said(200), ["-", "-", "done", "done", "-", "-", "-", "-", "-"]),
             (said(481), ["-", "-", "end", "end", "-", "-", "-", "-", "-"]),
             (said(491), ["-", "-", "wait", "wait", "-", "-", "-", "-", "-"]),
@@ -277,22 +288,22 @@ mod tests {
         for (event, expected) in table {
             for (state, expected) in states.into_iter().zip(expected) {
                 let mut leg = state;
-                let action = leg.on(event, &Facts { takes_update: true, ..facts(0) });
+                let action = leg.on(event, &LegFacts { takes_update: true, ..facts(0) });
                 assert_eq!(kind(action), expected, "{state:?} {event:?}");
-                assert_eq!(action == Action::Nothing, leg == state, "{state:?} {event:?}: {leg:?}");
+                assert_eq!(action == TakeoverAction::Nothing, leg == state, "{state:?} {event:?}: {leg:?}");
             }
         }
     }
 
     #[test]
     fn glare_lasts_for_so_long() {
-        let mut leg = Leg::Asked(Asking::default());
+        let mut leg = TakenLeg::Asked(Asking::default());
         for second in (0..40).step_by(5) {
             assert_eq!(kind(leg.on(said(491), &facts(second))), "wait", "{second}");
-            assert_eq!(kind(leg.on(Event::Due, &facts(second + 1))), "ask");
+            assert_eq!(kind(leg.on(LegEvent::Due, &facts(second + 1))), "ask");
         }
         assert_eq!(kind(leg.on(said(491), &facts(40))), "media lost");
-        assert_eq!(leg, Leg::Refused);
+        assert_eq!(leg, TakenLeg::Refused);
     }
 
     #[test]
@@ -300,12 +311,12 @@ mod tests {
         for (emergency, heard, last) in
             [(false, false, Some(10)), (true, false, Some(60)), (false, true, None), (true, true, None)]
         {
-            let mut leg = Leg::Asked(Asking::default());
+            let mut leg = TakenLeg::Asked(Asking::default());
             let mut over = None;
             for second in (0..200).step_by(5) {
-                match leg.on(said(408), &Facts { emergency, heard, ..facts(second) }) {
-                    Action::Wait(_) => assert_eq!(kind(leg.on(Event::Due, &facts(second))), "ask"),
-                    Action::End(408) => {
+                match leg.on(said(408), &LegFacts { emergency, heard, ..facts(second) }) {
+                    TakeoverAction::Wait(_) => assert_eq!(kind(leg.on(LegEvent::Due, &facts(second))), "ask"),
+                    TakeoverAction::End(408) => {
                         over = Some(second);
                         break;
                     }
@@ -318,11 +329,11 @@ mod tests {
 
     #[test]
     fn a_number_that_is_too_low_is_left_far_behind() {
-        let mut leg = Leg::Asked(Asking::default());
+        let mut leg = TakenLeg::Asked(Asking::default());
         let mut asked = Vec::new();
         for _ in 0..3 {
             assert_eq!(kind(leg.on(said(500), &facts(0))), "wait");
-            asked.push(kind(leg.on(Event::Due, &facts(1))));
+            asked.push(kind(leg.on(LegEvent::Due, &facts(1))));
         }
         assert_eq!(asked, ["ask", "leap", "ask"]);
         assert_eq!(kind(leg.on(said(500), &facts(2))), "media lost", "it does not say that for our number");
@@ -331,9 +342,9 @@ mod tests {
     #[test]
     fn retry_after_is_heeded_within_reason() {
         for (seconds, wait) in [(2, 2), (10, 10), (3600, 10)] {
-            let mut leg = Leg::Asked(Asking::default());
-            let action = leg.on(Event::Said { status: 503, retry_after: Some(seconds) }, &facts(0));
-            assert_eq!(action, Action::Wait(Duration::from_secs(wait)));
+            let mut leg = TakenLeg::Asked(Asking::default());
+            let action = leg.on(LegEvent::Said { status: 503, retry_after: Some(seconds) }, &facts(0));
+            assert_eq!(action, TakeoverAction::Wait(Duration::from_secs(wait)));
         }
     }
 }

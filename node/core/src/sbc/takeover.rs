@@ -43,14 +43,14 @@ pub(super) struct Takeovers {
     waiting: VecDeque<CallUid>,
     /// When nodes were declared down, or started again.
     since: BTreeMap<NodeId, Instant>,
-    held: Vec<Held>,
+    held: Vec<HeldWithin>,
     window: usize,
     ticking: bool,
 }
 
 /// A far end's request within a call whose owner is gone.
 #[derive(Debug)]
-struct Held {
+struct HeldWithin {
     call: CallUid,
     back: ReturnPath,
     message: Message,
@@ -68,7 +68,7 @@ pub(super) struct Ticked {
     pub(super) served: Vec<Released>,
 }
 
-fn released(held: Vec<Held>) -> Vec<Released> {
+fn released(held: Vec<HeldWithin>) -> Vec<Released> {
     held.into_iter().map(|held| (held.back, held.message)).collect()
 }
 
@@ -110,8 +110,8 @@ impl Takeovers {
         let now = cx.now.mono;
         self.count_asking(calls);
         let all = std::mem::take(&mut self.held).into_iter();
-        let (over, held): (Vec<Held>, Vec<Held>) = all.partition(|held| now >= held.until);
-        let (back, held) = held.into_iter().partition(|held: &Held| self.is_served(cx, held.call));
+        let (over, held): (Vec<HeldWithin>, Vec<HeldWithin>) = all.partition(|held| now >= held.until);
+        let (back, held) = held.into_iter().partition(|held: &HeldWithin| self.is_served(cx, held.call));
         self.held = held;
         if cx.view.knows_all(now) {
             self.proposed.retain(|_, at| now.since(*at) < AGAIN);
@@ -213,7 +213,7 @@ impl Takeovers {
         if owner == cx.local.node {
             self.begin(cx, calls, uid);
         }
-        let (of_call, held) = std::mem::take(&mut self.held).into_iter().partition(|held: &Held| held.call == uid);
+        let (of_call, held) = std::mem::take(&mut self.held).into_iter().partition(|held: &HeldWithin| held.call == uid);
         self.held = held;
         released(of_call)
     }
@@ -253,7 +253,7 @@ impl Takeovers {
             cx.count(Counter::Dropped(DropReason::HeldRequest));
             return true;
         }
-        self.held.push(Held { call: uid, back, message: message.clone(), until: cx.after(HOLD) });
+        self.held.push(HeldWithin { call: uid, back, message: message.clone(), until: cx.after(HOLD) });
         // A far end waits: this call before all others.
         self.waiting.retain(|waiting| *waiting != uid);
         self.waiting.push_front(uid);
