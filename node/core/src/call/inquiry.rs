@@ -49,16 +49,22 @@ pub enum InquiryAnswer {
     Has(ClaimStage),
     /// The caller has cancelled there, where nobody knew the INVITE: it has heard 481, and its INVITE waits for its answer.
     Cancelled,
+    /// It has the call by another way of the caller's INVITE, which it answers alone: the way that was asked about hears nothing from there.
+    HasByAnotherWay(ClaimStage),
 }
 
 impl InquiryAnswer {
-    const ALL: [InquiryAnswer; 6] = [
+    const ALL: [InquiryAnswer; 10] = [
         InquiryAnswer::Nothing,
         InquiryAnswer::Has(ClaimStage::Preparing),
         InquiryAnswer::Has(ClaimStage::Dialling),
         InquiryAnswer::Has(ClaimStage::Won),
         InquiryAnswer::Has(ClaimStage::Answered),
         InquiryAnswer::Cancelled,
+        InquiryAnswer::HasByAnotherWay(ClaimStage::Preparing),
+        InquiryAnswer::HasByAnotherWay(ClaimStage::Dialling),
+        InquiryAnswer::HasByAnotherWay(ClaimStage::Won),
+        InquiryAnswer::HasByAnotherWay(ClaimStage::Answered),
     ];
 
     /// As it is sealed: its place in the list, to which later versions only add.

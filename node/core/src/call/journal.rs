@@ -18,10 +18,11 @@ use crate::replica::{BESIDE_LEVEL, CallEntry, EarlyEvent, UNCOMMITTED_LEVEL, eve
 use crate::store_pb::command::Kind;
 use crate::store_pb::{Event, EventKind};
 use crate::time::{Instant, UnixMs};
+use crate::timer::TimerId;
 
 /// How long to wait before proposing again; spread over twice this time by call, which limits the rate.
 const RETRY: Duration = Duration::from_secs(1);
-/// The longest wait while there is no quorum: what waited is written within this time after it comes back, spread by call.
+/// The longest wait while there is no quorum; when that comes back, it ends ([`Journal::on_lease`]).
 const MAX_RETRY: Duration = Duration::from_secs(30);
 /// Records kept for one call. A call that changes more often without quorum drops its oldest refresh or notice.
 const MAX_RECORDS: usize = 16;
@@ -52,7 +53,8 @@ pub struct Journal {
     uid: CallUid,
     records: VecDeque<JournalRecord>,
     next_seq: u32,
-    retrying: bool,
+    /// When all of it is proposed again.
+    retry: Option<TimerId>,
     /// Retries for which there was no quorum.
     fruitless: u32,
     /// The log has no place for this call.
@@ -81,7 +83,7 @@ impl Journal {
             uid,
             records: VecDeque::new(),
             next_seq: 0,
-            retrying: false,
+            retry: None,
             placeless: false,
             beside: false,
             fruitless: 0,
@@ -141,10 +143,10 @@ impl Journal {
         self.records.push_back(JournalRecord { seq: self.next_seq, at: cx.now.unix, since: cx.now.mono, kind: kind.clone() });
         self.next_seq += 1;
         // While earlier ones wait for their retry, this one waits with them: out of order it would have no effect.
-        if !self.retrying && !self.placeless && self.waits.is_none() {
+        if self.retry.is_none() && !self.placeless && self.waits.is_none() {
             cx.propose(self.id, cx.now.unix, kind);
         }
-        if self.early || self.placeless || self.retrying || !cx.has_lease() {
+        if self.early || self.placeless || self.retry.is_some() || !cx.has_lease() {
             self.tell(cx);
         } else if !self.awaited {
             self.awaited = true;
@@ -298,7 +300,7 @@ impl Journal {
 
     /// Proposes again everything that is not applied, in order. Without a quorum it would fail again: that is tried ever more rarely.
     pub fn on_retry(&mut self, cx: &mut Context) {
-        self.retrying = false;
+        self.retry = None;
         if self.is_settled() {
             return;
         }
@@ -316,6 +318,20 @@ impl Journal {
                 self.on_applied(cx);
             }
         }
+    }
+
+    /// True for records that were proposed while there was no quorum, or that the log should have by now.
+    pub fn is_overdue(&self, cx: &Context) -> bool {
+        let late = |r: &JournalRecord| cx.now.mono.since(r.since) >= cx.config.settings.claim_budget;
+        !self.is_settled() && (self.retry.is_some() || self.records.front().is_some_and(late))
+    }
+
+    /// There is a quorum again: what is overdue is proposed after that wait, not after the one that grew while there was none. A node that dies
+    /// soon has told the log by then.
+    pub fn on_lease(&mut self, cx: &mut Context, wait: Duration) {
+        cx.stop_timer(&mut self.retry);
+        self.fruitless = 0;
+        self.retry = Some(cx.start_timer(wait, TimerUser::Call(self.id, CallTimer::Journal)));
     }
 
     fn propose_all(&self, cx: &mut Context) {
@@ -339,7 +355,7 @@ impl Journal {
         let Some(claim) = claim.filter(|_| level >= BESIDE_LEVEL) else { return self.give_up(cx) };
         claim.beside = winner.to_bytes().to_vec().into();
         (self.beside, self.placeless) = (true, false);
-        if !self.retrying {
+        if self.retry.is_none() {
             self.propose_all(cx);
         }
     }
@@ -360,11 +376,10 @@ impl Journal {
     }
 
     fn retry_later(&mut self, cx: &mut Context) {
-        if self.retrying {
-            return;
+        if self.retry.is_none() {
+            let wait = retry_after(self.fruitless, self.uid.serial);
+            self.retry = Some(cx.start_timer(wait, TimerUser::Call(self.id, CallTimer::Journal)));
         }
-        self.retrying = true;
-        cx.start_timer(retry_after(self.fruitless, self.uid.serial), TimerUser::Call(self.id, CallTimer::Journal));
     }
 }
 
@@ -390,6 +405,38 @@ fn retry_after(fruitless: u32, serial: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However long there was no quorum: when it is back, the wait is the one that is given, and the one before it is over.
+    #[test]
+    fn a_quorum_that_comes_back_ends_the_wait() {
+        let mut cx = Context::for_tests();
+        let uid = CallUid { node: crate::ids::NodeId(1), incarnation: crate::ids::Incarnation(1), serial: 7 };
+        let mut journal = Journal::new(LocalId(7), uid);
+        assert!(!journal.is_overdue(&cx), "there is nothing");
+        journal.push(&mut cx, Kind::Notice(Default::default()));
+        assert!(!journal.is_overdue(&cx), "the log has still time");
+        journal.on_failed(&mut cx);
+        for _ in 0..8 {
+            cx.now.mono = cx.now.mono + MAX_RETRY;
+            journal.on_retry(&mut cx);
+        }
+        assert!(journal.is_overdue(&cx) && journal.fruitless == 8);
+        cx.view.lease_until = cx.now.mono + MAX_RETRY * 2;
+        let (wait, retry) = (Duration::from_millis(5), TimerUser::Call(LocalId(7), CallTimer::Journal));
+        journal.on_lease(&mut cx, wait);
+        // Those of the retries above have not fired, for nobody has asked for them; the last one is taken back.
+        let due = |cx: &mut Context, after: Duration| {
+            let at = cx.now.mono + after;
+            std::iter::from_fn(|| cx.timers.pop_expired(super::super::Lane::Ordinary, at)).filter(|t| *t == retry).count()
+        };
+        assert_eq!(due(&mut cx, Duration::ZERO), 8);
+        assert_eq!(due(&mut cx, wait), 1);
+        assert_eq!(due(&mut cx, MAX_RETRY), 0);
+        while cx.poll_output().is_some() {}
+        journal.on_retry(&mut cx);
+        let said: Vec<Output> = std::iter::from_fn(|| cx.poll_output()).collect();
+        assert!(said.iter().any(|out| matches!(out, Output::Propose { .. })), "{said:?}");
+    }
 
     #[test]
     fn retries_grow_rarer_and_are_spread() {

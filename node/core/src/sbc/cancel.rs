@@ -199,8 +199,9 @@ impl Sbc {
         }
     }
 
-    /// A peer says that it has the call of this claim, and how far it is.
-    pub(super) fn on_claim_found(&mut self, peer: NodeId, key: [u8; 16], stage: ClaimStage) {
+    /// A peer says that it has the call of this claim, and how far it is. `another_way`: by another way of the caller's INVITE; a peer with a
+    /// link is told of this one, and sees for itself.
+    pub(super) fn on_claim_found(&mut self, peer: NodeId, key: [u8; 16], stage: ClaimStage, another_way: bool) {
         let linked = self.cx.reachable_peer(peer);
         if linked {
             self.release_holds(&key, peer);
@@ -208,7 +209,7 @@ impl Sbc {
         let Some(id) = self.calls.of_claim(&key) else { return };
         let Some(call) = self.calls.get(id) else { return };
         let (back, invite, uid, arrived) = (call.uas.back, call.about.invite.clone(), call.about.uid, call.about.arrived);
-        let rival = ClaimEvent::of_rival(&self.cx, peer, stage);
+        let rival = ClaimEvent::of_rival(&self.cx, peer, stage, another_way);
         match self.with_call(id, |call, cx| call.tell_claim(cx, rival)) {
             // It has a copy of its own, and the INVITE cannot go there.
             Then::Yield if !linked => self.cx.count(Counter::Misrouted("INVITE", MisrouteAction::Stale)),

@@ -167,7 +167,11 @@ impl Sbc {
         for node in view.nodes.iter().filter(linked) {
             self.cx.inquiries.on_link(self.cx.now.mono, node.id);
         }
+        let had_lease = self.cx.has_lease();
         self.cx.view = view;
+        if !had_lease && self.cx.has_lease() {
+            self.calls.on_lease(&mut self.cx);
+        }
         for node in gone {
             self.cx.tx.on_node_gone(self.cx.now.mono, node);
         }

@@ -14,6 +14,7 @@ use crate::sip::{HeaderId, Message};
 fn told_to_member(cx: &Context, calls: &Calls, tombstones: &Recent<PacketKey>, request: &Message) -> Vec<(&'static str, String)> {
     let call = Context::asked_about(request).map(|(key, packet_key)| {
         let told = match calls.what_it_has(cx, &key) {
+            Some((_, stage)) if calls.has_another_way(cx, &key, &packet_key) => InquiryAnswer::HasByAnotherWay(stage),
             Some((_, stage)) => InquiryAnswer::Has(stage),
             None if tombstones.contains(cx.now.mono, &packet_key) => InquiryAnswer::Cancelled,
             // A copy of what has failed rings nobody either.

@@ -39,7 +39,8 @@ impl Sbc {
         let Some(told) = self.cx.open_told(&inquiry, response) else { return };
         self.cx.inquiries.on_heard(inquiry.node);
         match told {
-            InquiryAnswer::Has(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage),
+            InquiryAnswer::Has(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage, false),
+            InquiryAnswer::HasByAnotherWay(stage) => self.on_claim_found(inquiry.node, inquiry.key, stage, true),
             InquiryAnswer::Cancelled => self.on_cancelled_elsewhere(&inquiry.key, inquiry.packet_key),
             InquiryAnswer::Nothing => {
                 if let Some(id) = self.calls.of_claim(&inquiry.key) {

@@ -55,7 +55,7 @@ impl Sbc {
                 self.cx.output(Output::Peer { to: from, message: PeerMessage::ClaimIs { key, call } });
             }
             PeerMessage::Cancelled { key, packet_key } => self.on_cancelled_elsewhere(&key, packet_key),
-            PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage),
+            PeerMessage::ClaimIs { key, call: Some((_, stage)) } => self.on_claim_found(from, key, stage, false),
             PeerMessage::ClaimIs { key, call: None } => {
                 if let Some(id) = self.calls.of_claim(&key) {
                     self.with_call(id, |call, cx| call.tell_claim(cx, ClaimEvent::PeerHasNot(from)));

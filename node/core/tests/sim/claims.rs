@@ -92,6 +92,21 @@ fn ac_28_the_same_request_by_another_way() {
     assert_eq!(w.phones[1].legs.len(), 1);
 }
 
+/// The way that nobody else can answer is refused, though the other node has no link and the log says nothing (RFC 3261 §8.2.2.2).
+#[test]
+fn ac_28_the_same_request_by_another_way_while_the_first_has_no_link() {
+    for cut in [Fault::Cut(0), Fault::Cut(1)] {
+        let psap = PsapPlan::Answer { ring: 1500, answer: 2500 };
+        let mut w = world(Plan { psap, failover: Some((400, 1)), ..slow(0) });
+        w.fault_at(20, cut);
+        w.run_until(60_000);
+        assert_eq!(final_status(&w), Some(200), "{cut:?}");
+        assert_eq!(merged(&w), 1, "{cut:?}: the second way has its answer");
+        assert_eq!(w.phones[1].legs.len(), 1, "{cut:?}");
+        assert_eq!(diallers(&w), BTreeSet::from([0]), "{cut:?}");
+    }
+}
+
 #[test]
 fn a_ringing_call_is_not_given_up_for_a_dead_winner() {
     let mut w = world(slow(4000));

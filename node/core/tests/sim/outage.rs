@@ -48,6 +48,20 @@ fn calls_that_are_over_count_as_none_while_the_log_cannot_hear_of_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What waited does not sit out the wait that has grown meanwhile: a node that dies a moment later has told it.
+#[test]
+fn what_waited_is_told_within_a_moment_of_the_quorums_return() {
+    for at in [100_000, 100_700, 131_000, 1_234_500] {
+        let mut w = world(8);
+        w.run_until(at);
+        assert_eq!(unrecorded(&w), 8);
+        w.no_quorum = false;
+        // The lease comes with the next beat, at most 500 ms later.
+        w.run_until(at + 600);
+        assert_eq!(unrecorded(&w), 0, "{at}");
+    }
+}
+
 #[test]
 fn a_cdr_tells_when_the_call_was_not_when_the_quorum_came_back() {
     let mut w = world(1);

@@ -119,6 +119,8 @@ fn the_loser_of_a_claim_takes_back_what_it_told() {
         let plan = Plan { psap, failover: Some((400, 1)), ..Plan::plain(5000) };
         let mut w = World::new(seed, 3, vec![plan], Net::calm());
         w.raise_level();
+        // Else one of them would hear of the other by SIP, and refuse its way.
+        w.sip_apart = true;
         w.fault_at(1000, Fault::Cut(0));
         w.fault_at(5300 + seed * 20, Fault::Heal(0));
         w.run_until(290_000);

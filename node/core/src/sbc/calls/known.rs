@@ -31,12 +31,24 @@ impl Calls {
         call() || ended() || recorded()
     }
 
+    /// True where this node has the call of that claim from another packet: the caller's INVITE by another way (RFC 3261 §8.2.2.2).
+    pub(in crate::sbc) fn has_another_way(&self, cx: &Context, key: &[u8; 16], packet_key: &PacketKey) -> bool {
+        let recorded = || {
+            let replica = cx.replica();
+            replica.claim(key).is_some_and(|entry| cx.is_own(entry.uid) && *entry.packet_key() != packet_key.0)
+        };
+        self.own_packet(key).map_or_else(recorded, |own| own != *packet_key)
+    }
+
+    /// Of a call that is up, or over and not recorded.
+    fn own_packet(&self, key: &[u8; 16]) -> Option<PacketKey> {
+        let id = self.of_claim(key)?;
+        self.get(id).map(|call| call.about.packet_key).or_else(|| self.unrecorded.get(id).map(|ended| ended.packet_key))
+    }
+
     /// True for the very packet that this node, or the log, has a call of.
     pub(in crate::sbc) fn is_copy(&self, cx: &Context, key: &[u8; 16], packet_key: &PacketKey) -> bool {
-        let id = self.of_claim(key);
-        let own =
-            id.and_then(|s| self.get(s).map(|c| c.about.packet_key).or_else(|| self.unrecorded.get(s).map(|e| e.packet_key)));
-        own.is_some_and(|own| own == *packet_key) || {
+        self.own_packet(key).is_some_and(|own| own == *packet_key) || {
             let replica = cx.replica();
             replica.claim(key).is_some_and(|entry| *entry.packet_key() == packet_key.0)
         }

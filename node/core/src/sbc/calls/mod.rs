@@ -6,6 +6,7 @@ mod source;
 mod unrecorded;
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use super::memory::{PastLadders, Recent};
 use crate::call::{Call, Context, Ended, Journal, Ladder, Usage};
@@ -14,6 +15,10 @@ use crate::io::{Counter, DropReason};
 use crate::time::Instant;
 
 use unrecorded::Unrecorded;
+
+/// When a quorum comes back, the records of one call after the other are proposed: five thousand calls, a node's share at a country's load, in
+/// a second, and the most that may wait in four.
+const PROPOSE_EVERY: Duration = Duration::from_micros(200);
 
 /// All calls, each found by its place, its id, its claim or its media session.
 pub(super) struct Calls {
@@ -240,6 +245,22 @@ impl Calls {
             && let Some(ended) = self.unrecorded.remove(id)
         {
             self.release(&ended);
+        }
+    }
+
+    /// There is a quorum again: what the log has not heard is proposed one call after the other, those that are up first, and of these, as of
+    /// the others, the emergency calls.
+    pub(super) fn on_lease(&mut self, cx: &mut Context) {
+        let up = self.open.iter().filter(|(_, call)| call.records.journal.is_overdue(cx));
+        let mut up: Vec<_> = up.map(|(id, call)| (!call.about.emergency, *id)).collect();
+        up.sort_unstable();
+        let over = self.unrecorded.ids().into_iter();
+        let over = over.filter(|id| self.unrecorded.get(*id).is_some_and(|ended| ended.journal.is_overdue(cx)));
+        let mut wait = Duration::ZERO;
+        for id in up.into_iter().map(|(_, id)| id).chain(over).collect::<Vec<_>>() {
+            let Some(journal) = self.journal_mut(id) else { continue };
+            journal.on_lease(cx, wait);
+            wait += PROPOSE_EVERY;
         }
     }
 

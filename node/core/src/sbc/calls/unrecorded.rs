@@ -30,7 +30,7 @@ impl Unrecorded {
     }
 
     pub(super) fn ids(&self) -> Vec<LocalId> {
-        self.ordinary.keys().chain(self.emergency.keys()).copied().collect()
+        self.emergency.keys().chain(self.ordinary.keys()).copied().collect()
     }
 
     pub(super) fn remove(&mut self, id: LocalId) -> Option<Ended> {

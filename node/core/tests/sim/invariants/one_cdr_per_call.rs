@@ -1,5 +1,6 @@
 //! Rule L: one CDR a call, the same in each replica. Of two nodes that had one INVITE while they could not hear each other, each call that was
-//! answered has its own (AC-55). Only what a node answered while it had neither the log nor a peer, and until it died, is lost with it.
+//! answered has its own (AC-55). Only what a node answered while it had neither the log nor a peer, and until it died, is lost with it; and what
+//! it answered so shortly before its death that it could not be committed, for its log had just come back, or goes with it.
 
 use std::sync::Arc;
 
@@ -80,15 +81,24 @@ mod tests {
         assert_eq!(invariants::check(&w).len(), 3);
     }
 
+    #[test]
+    fn an_answer_that_a_log_just_came_back_for_is_lost_with_its_node() {
+        for before in [100, 1900] {
+            let w = world(&[(START + 500, Fault::Cut(0)), (DIES - before, Fault::Heal(0))]);
+            assert!(w.is_answer_lost(CALL), "{before}");
+        }
+    }
+
     /// It had the log when it answered, or again before it died, or a peer all the time.
     #[test]
     fn an_answer_that_others_could_have_known_is_not_excused() {
         for faults in [
             &[][..],
             &[(START + 2000, Fault::Cut(0))],
-            &[(START + 500, Fault::Cut(0)), (DIES - 100, Fault::Heal(0))],
-            &[(START + 500, Fault::Cut(0)), (DIES - 100, Fault::HealLog(0))],
-            &[(START + 500, Fault::Cut(0)), (DIES - 200, Fault::Heal(0)), (DIES - 100, Fault::Cut(0))],
+            &[(START + 500, Fault::Cut(0)), (DIES - 2000, Fault::Heal(0))],
+            &[(START + 500, Fault::Cut(0)), (DIES - 2000, Fault::HealLog(0))],
+            &[(START + 500, Fault::Cut(0)), (DIES - 2500, Fault::Heal(0)), (DIES - 500, Fault::Cut(0))],
+            &[(DIES - 100, Fault::Cut(1))],
             &[(START + 500, Fault::CutLog(0))],
             &[(START + 500, Fault::CutLinks(0))],
         ] {

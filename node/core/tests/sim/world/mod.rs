@@ -73,6 +73,8 @@ pub(crate) struct Node {
     links_at: u64,
     /// Since when it has neither the log nor a peer, µs.
     apart_since: Option<u64>,
+    /// Since when it has the log with a quorum, µs.
+    log_since: Option<u64>,
     /// Since when it has not heard each node.
     unheard: Vec<Option<u64>>,
     pub(crate) unicast: SocketAddr,
@@ -641,6 +643,7 @@ fn make_node(i: usize, count: usize, key: &ClusterKey, config: &Arc<ClusterConfi
         life: 1,
         links_at: 0,
         apart_since: None,
+        log_since: Some(0),
         unheard: vec![None; count],
         unicast,
         core,

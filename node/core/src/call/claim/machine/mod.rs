@@ -108,6 +108,8 @@ impl CallClaim {
             ClaimEvent::ProposeFailed => self.on_late(ClaimOutcome::Failed),
             ClaimEvent::RivalHas { .. } if facts.phase == CallPhase::Over => Step::nothing(),
             ClaimEvent::RivalHas { peer, stage, lower, linked } => self.on_rival((peer, stage), lower, linked, facts),
+            ClaimEvent::RivalHasOtherWay { .. } if facts.phase == CallPhase::Over => Step::nothing(),
+            ClaimEvent::RivalHasOtherWay { peer, stage, lower } => self.on_other_way((peer, stage), lower, facts),
             ClaimEvent::PeerHasNot(peer) => {
                 if let ClaimState::Reclaiming { denied, .. } = &mut self.state
                     && !denied.contains(&peer)
@@ -284,6 +286,18 @@ impl CallClaim {
             }
             _ => self.on_heard(peer).then(Then::Stay),
         }
+    }
+
+    /// The same of a rival without a link that has the caller's INVITE by another way, and answers that one alone. Who yields to it refuses its own
+    /// way as a merged request (RFC 3261 §8.2.2.2, AC-28): nobody else ever answers that.
+    fn on_other_way(&mut self, rival: (NodeId, ClaimStage), lower: bool, facts: &ClaimFacts) -> Step {
+        let mut yielding = self.clone();
+        let step = yielding.on_rival(rival, lower, false, facts);
+        if self.is_ceded() || step.then != Then::Yield {
+            *self = yielding;
+            return step;
+        }
+        self.leave(facts, [ClaimAction::Count(ClaimOutcome::Merged), ClaimAction::Refuse])
     }
 
     fn on_heard(&mut self, peer: NodeId) -> Step {

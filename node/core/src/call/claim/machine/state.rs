@@ -71,6 +71,15 @@ pub enum ClaimEvent {
         /// It has a link to this node.
         linked: bool,
     },
+    /// A peer without a link has it by another way of the caller's INVITE, and answers that one alone.
+    RivalHasOtherWay {
+        /// Which.
+        peer: NodeId,
+        /// How far it is there.
+        stage: ClaimStage,
+        /// Its node id is the lower one.
+        lower: bool,
+    },
     /// A peer has it not.
     PeerHasNot(NodeId),
     /// It is time to ask the peers.
@@ -97,9 +106,13 @@ pub enum ClaimEvent {
 }
 
 impl ClaimEvent {
-    /// A peer has the call, and it is that far there.
-    pub fn of_rival(cx: &Context, peer: NodeId, stage: ClaimStage) -> ClaimEvent {
-        ClaimEvent::RivalHas { peer, stage, lower: peer < cx.local.node, linked: cx.reachable_peer(peer) }
+    /// A peer has the call, and it is that far there. `another_way`: by another way of the caller's INVITE.
+    pub fn of_rival(cx: &Context, peer: NodeId, stage: ClaimStage, another_way: bool) -> ClaimEvent {
+        let (lower, linked) = (peer < cx.local.node, cx.reachable_peer(peer));
+        match another_way && !linked {
+            true => ClaimEvent::RivalHasOtherWay { peer, stage, lower },
+            false => ClaimEvent::RivalHas { peer, stage, lower, linked },
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::super::Winner;
 use super::super::budget::ASK_AFTER;
 use super::CallClaim;
 use super::state::ClaimState::{Abandoned, Ceded, Degraded, Lost, Orphan, Pending, Reclaiming, Won};
-use super::state::{ClaimAction, ClaimEvent, ClaimFacts, ClaimState, RecordFate, Step, Then};
+use super::state::{ClaimAction, ClaimEvent, ClaimFacts, ClaimState, Step, Then};
 use crate::ids::NodeId;
 use crate::io::ClaimStage;
 
@@ -44,6 +44,10 @@ fn facts(phase: CallPhase) -> ClaimFacts {
 
 fn rival(stage: ClaimStage, lower: bool, linked: bool) -> ClaimEvent {
     ClaimEvent::RivalHas { peer: PEER, stage, lower, linked }
+}
+
+fn other_way(stage: ClaimStage, lower: bool) -> ClaimEvent {
+    ClaimEvent::RivalHasOtherWay { peer: PEER, stage, lower }
 }
 
 /// The columns: an event, and what else is known.
@@ -85,6 +89,13 @@ fn events() -> Vec<(&'static str, ClaimEvent, ClaimFacts)> {
         ("answered-late", rival(ClaimStage::Answered, false, true), old(dial)),
         ("answered-too", rival(ClaimStage::Answered, true, true), facts(Answered)),
         ("answered-over", rival(ClaimStage::Answered, true, true), facts(Over)),
+        ("other-way-prepares-lower", other_way(ClaimStage::Preparing, true), prep),
+        ("other-way-prepares-higher", other_way(ClaimStage::Preparing, false), prep),
+        ("other-way-dials", other_way(ClaimStage::Dialling, false), prep),
+        ("other-way-dials-too", other_way(ClaimStage::Dialling, true), dial),
+        ("other-way-answered", other_way(ClaimStage::Answered, false), dial),
+        ("other-way-placeless", other_way(ClaimStage::Dialling, false), ClaimFacts { placeless: true, ..prep }),
+        ("other-way-over", other_way(ClaimStage::Answered, true), facts(Over)),
         ("482", ClaimEvent::Merged, dial),
         ("482-old", ClaimEvent::Merged, old(dial)),
         ("denied", ClaimEvent::ReclaimDue { denied: true }, prep),
@@ -248,6 +259,27 @@ const TABLE: &str = "
     answered-too: P O W Wd D -> =  => Stay
     answered-too: C Cd Ca Cda -> Ac  #answered_elsewhere Leave(Waits)
     answered-too: R Rd Rh Rdh -> Ac  #answered_elsewhere Leave(Ends)
+    other-way-prepares-lower: P O D -> A  #merged Refuse #answered_elsewhere Leave(Waits)
+    other-way-prepares-lower: W Wd -> =  => Stay
+    other-way-prepares-lower: R -> Rh
+    other-way-prepares-lower: Rd -> Rdh
+    other-way-prepares-higher: P O W Wd D -> =  => Stay
+    other-way-prepares-higher: R -> Rh
+    other-way-prepares-higher: Rd -> Rdh
+    other-way-dials: P O D -> A  #merged Refuse #answered_elsewhere Leave(Waits)
+    other-way-dials: W Wd -> A  #merged Refuse #answered_elsewhere Leave(Ends)
+    other-way-dials: R -> Rh
+    other-way-dials: Rd -> Rdh
+    other-way-dials-too: P O W Wd D -> =  => Stay
+    other-way-dials-too: R -> Rh
+    other-way-dials-too: Rd -> Rdh
+    other-way-answered: P O D -> A  #merged Refuse #answered_elsewhere Leave(Waits)
+    other-way-answered: W Wd -> A  #merged Refuse #answered_elsewhere Leave(Ends)
+    other-way-answered: C Cd Ca Cda -> Ac  #answered_elsewhere Leave(Waits)
+    other-way-answered: R Rd Rh Rdh -> Ac  #answered_elsewhere Leave(Ends)
+    other-way-placeless: P O D W Wd -> A  #merged Refuse #answered_elsewhere Leave(None)
+    other-way-placeless: R -> Rh
+    other-way-placeless: Rd -> Rdh
     482: P O -> C  #merged_late Cede
     482: W -> =  #twin TellPeers => Redial
     482: Wd -> Rd  #merged_late Cede Reclaim
@@ -412,6 +444,7 @@ fn everything(old: bool) -> Vec<(ClaimEvent, ClaimFacts)> {
     let flags = [(false, false), (false, true), (true, false), (true, true)];
     let mut all: Vec<ClaimEvent> = winners.into_iter().map(ClaimEvent::Lost).collect();
     all.extend(stages.into_iter().flat_map(|stage| flags.map(|(lower, linked)| rival(stage, lower, linked))));
+    all.extend(stages.into_iter().flat_map(|stage| [true, false].map(|lower| other_way(stage, lower))));
     all.extend([true, false].map(|denied| ClaimEvent::ReclaimDue { denied }));
     all.extend([ClaimEvent::Won, ClaimEvent::BudgetSpent, ClaimEvent::ProposeFailed, ClaimEvent::PeerHasNot(PEER)]);
     all.extend([ClaimEvent::AskDue, ClaimEvent::Merged, ClaimEvent::HandedOver, ClaimEvent::Yielded]);
@@ -435,7 +468,9 @@ fn check(before: &Place, event: ClaimEvent, facts: &ClaimFacts, step: &Step) -> 
                 (after.answers, after.left) = (false, true);
             }
             ClaimAction::Refuse => {
-                assert!(step.actions.contains(&ClaimAction::Leave(RecordFate::None)) || facts.beside, "{what}")
+                let leaves = step.actions.iter().any(|action| matches!(action, ClaimAction::Leave(_)));
+                assert!(before.answers || before.claim.is_ceded(), "{what}");
+                assert!(leaves, "{what}: refused, and not left")
             }
             _ => {}
         }
