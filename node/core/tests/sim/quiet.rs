@@ -68,7 +68,7 @@ fn a_caller_that_acknowledges_at_the_quiet_node_is_not_dialled_for() {
 /// RFC 3261 §17.1.1.2: after 64 × T1 its sender has given up, whoever could dial then.
 #[test]
 fn who_is_quiet_dials_for_no_invite_that_is_older_than_its_sender_waits() {
-    // Without quorum it proposes ever more rarely: in the second world at the age of about 50 s.
+    // What waits is proposed with the lease: in the second world at the age of 33 s.
     for (elected, again) in [(START + 9000, true), (START + 33_000, false)] {
         let mut w = quiet(Plan { psap: PsapPlan::RingOnly, ..Plan::plain(0) });
         cut_off(&mut w, elected);
@@ -84,8 +84,9 @@ fn learns_late(talk: u64) -> (World, u64) {
     let mut w = quiet(Plan { psap, hang_up: (Who::Caller, talk), ..Plan::plain(0) });
     // The first node does not propose its own claim first.
     w.fault_at(RINGS, Fault::CutLog(0));
-    w.fault_at(RINGS + 100, Fault::Elected);
-    w.run_until(RINGS + 200);
+    // The call is answered by then: what waits is proposed with the next lease.
+    w.fault_at(RINGS + 300, Fault::Elected);
+    w.run_until(RINGS + 400);
     let before = w.nodes[1].last_commit;
     while w.nodes[1].last_commit == before {
         w.run_until(w.now / 1000 + 1);
