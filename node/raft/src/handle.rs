@@ -303,7 +303,7 @@ impl RaftHandle {
         self.admin()?.trigger().snapshot().await.map_err(|fatal| AdminError::Stopped(fatal.to_string()))
     }
 
-    /// Stops. Proposals that are not answered fail with [`ProposeError::Stopped`](crate::ProposeError::Stopped).
+    /// Stops. Proposals that are not answered fail with [`ProposeError::Stopped`].
     pub async fn shutdown(&self) {
         let raft = self.raft();
         self.engine.abort();

@@ -1,5 +1,7 @@
 //! Going on with a call that another node had, or an earlier start of this one (rule J): what `takeover` decides of each leg is carried out here.
 
+use std::time::Duration;
+
 use super::Call;
 use super::bridge::{Bridge, Exchange, Outcome};
 use super::context::Context;
@@ -9,7 +11,11 @@ use super::uas::{Answering, Uas};
 use crate::crossing::{Crossing, Origin};
 use crate::dialog::DialogRef;
 use crate::io::{Counter, Side, TakeoverStep};
+use crate::replica::CSEQ_MAX;
 use crate::sip::{Method, Sdp};
+
+/// How often a node without a lease looks whether it has one again.
+const LEASE_WAIT: Duration = Duration::from_secs(1);
 
 /// What taking a call over touches.
 pub(super) struct TakingOver<'a> {
@@ -22,14 +28,14 @@ impl TakingOver<'_> {
     /// The ports are decided: both far ends are asked at once. A call that was answered lately may lack its ACK there, and its 200 here.
     pub(super) fn on_ports(&mut self, cx: &mut Context) -> Option<Outcome> {
         for side in [Side::Caller, Side::Callee] {
-            self.bridge.offer_own(cx, side);
-        }
-        for side in [Side::Caller, Side::Callee] {
-            // Both are described before either is asked: an answer may come at once.
+            // Both are described before either is asked: an answer may come at once. And before ours is written, which goes by the family of theirs.
             let at = self.bridge.sides.toward(side);
             if let Ok(sdp) = Sdp::parse(&self.bridge.sides.pairs[at].remote_sdp) {
                 self.bridge.offer_answer().described(cx, at, &sdp, None);
             }
+        }
+        for side in [Side::Caller, Side::Callee] {
+            self.bridge.offer_own(cx, side);
         }
         let lately = self.takeover.invite_cseq();
         if let Some(cseq) = lately {
@@ -43,6 +49,12 @@ impl TakingOver<'_> {
     /// Something happens to a leg. What is left for the call to do.
     pub(super) fn on(&mut self, cx: &mut Context, side: Side, event: LegEvent) -> Option<Outcome> {
         let bridge = &mut self.bridge;
+        if !cx.has_lease() && !matches!(event, LegEvent::Said { status: 200..=299, .. }) {
+            // Rule I: the log may have given the call to another node meanwhile. What was said without a lease is asked for once more.
+            self.takeover.leg_mut(side).put_off();
+            cx.start_timer(LEASE_WAIT, TimerUser::Call(bridge.about.id, CallTimer::Takeover(side)));
+            return None;
+        }
         let leg = bridge.sides.leg(side);
         let facts = LegFacts {
             now: cx.now.mono,
@@ -66,7 +78,8 @@ impl TakingOver<'_> {
             }
             TakeoverAction::Ask { leap } => {
                 let to = bridge.sides.toward(side);
-                bridge.sides.pairs[to].dialog.local_cseq += leap;
+                let dialog = &mut bridge.sides.pairs[to].dialog;
+                dialog.local_cseq = dialog.local_cseq.saturating_add(leap).min(CSEQ_MAX - 1);
                 bridge.ask(cx, to, Method::Invite)
             }
             TakeoverAction::Update => bridge.ask(cx, bridge.sides.toward(side), Method::Update),

@@ -300,7 +300,7 @@ impl CallMedia {
     pub(super) fn readdress(&self, cx: &Context, (leg, half): (&Leg, &mut Half), other: &Bytes, epoch: Epoch) {
         let text = if self.phase == MediaPhase::Off { other } else { &half.local_sdp };
         let Ok(sdp) = Sdp::parse(text) else { return };
-        half.sdp_version += VERSIONS_OF_AN_OWNER * u64::from(epoch.0.saturating_sub(1));
+        half.sdp_version = half.sdp_version.saturating_add(VERSIONS_OF_AN_OWNER * u64::from(epoch.0.saturating_sub(1)));
         let origin = Some(("sbc".into(), half.sdp_id, half.sdp_version));
         let line = |(i, line): (usize, &MediaLine)| match (line.carrier(), self.ports.get(i)) {
             (Carrier::Other, _) | (_, None) => LineRewrite::Direct,

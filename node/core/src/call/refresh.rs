@@ -46,6 +46,10 @@ impl Bridge<'_> {
     /// The final response to a request that takes a leg over (`takeover`).
     pub(super) fn on_taken_over(&mut self, cx: &mut Context, to: DialogRef, cseq: u32, response: &Message) -> Option<Outcome> {
         let status = response.status().unwrap_or(500);
+        if !matches!(status, 408 | 481 | 503) {
+            // Who answers within the dialog has its 200: the ACK went to the node that is gone.
+            self.underway.two_hundred.acked(cx, to.side, self.about.invite.cseq());
+        }
         if (200..300).contains(&status) && response.method() != &Method::Options {
             if response.method() == &Method::Invite {
                 self.acknowledge(cx, to, cseq);

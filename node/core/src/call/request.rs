@@ -45,7 +45,9 @@ impl Call {
     /// A request other than ACK and CANCEL within the dialog, new on `tx`.
     pub fn on_request(&mut self, cx: &mut Context, side: Side, tx: ServerTxId, back: ReturnPath, request: &Message) {
         self.sides.received(cx, side, &back, request);
-        self.on_takeover(cx, side, LegEvent::Spoke);
+        if request.method() != &Method::Bye {
+            self.on_takeover(cx, side, LegEvent::Spoke);
+        }
         let at = self.sides.pairs.at_request(side, request);
         let asked = Asked { request: request.clone(), server: tx, back };
         if let Some(status) = self.bridge().refused(cx, at, &asked) {

@@ -131,6 +131,15 @@ impl TakenLeg {
         action
     }
 
+    /// It is asked later, for this node has no lease.
+    pub(super) fn put_off(&mut self) {
+        *self = match *self {
+            TakenLeg::Ports | TakenLeg::Acks => TakenLeg::Waits(Asking::default()),
+            TakenLeg::Asked(asking) => TakenLeg::Waits(asking),
+            other => other,
+        };
+    }
+
     /// True while the leg may still be asked.
     pub(super) fn is_open(self) -> bool {
         !matches!(self, TakenLeg::Stands | TakenLeg::Over)

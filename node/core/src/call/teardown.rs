@@ -90,6 +90,7 @@ impl Call {
             return;
         }
         self.phase = CallPhase::Over;
+        self.takeover = None;
         self.records.course.end(cx.now.mono);
         self.budget.stop(cx);
         self.uac.prepared(cx);

@@ -36,6 +36,11 @@ impl Replica {
         self.level() >= OWNER_LOST_LEVEL && entry.is_live() && (entry.state().lost_unix_ms > 0 || self.is_orphan(entry))
     }
 
+    /// Whether there may be calls whose owner is lost: a node is down, or has started again.
+    pub fn has_lost_calls(&self) -> bool {
+        !self.down.is_empty() || !self.orphans.is_empty()
+    }
+
     /// Live calls that a node had before it started again.
     pub fn orphans_of(&self, node: NodeId) -> impl Iterator<Item = &Arc<CallEntry>> {
         self.orphans.iter().filter_map(|uid| self.calls.get(uid)).filter(move |entry| entry.owner() == node)

@@ -68,8 +68,8 @@ impl Sbc {
                 | Effect::ConfigRepeated { .. }
                 | Effect::Level(_) => {}
                 Effect::NodeUp { node, .. } | Effect::NodeDown { node, .. } => self.takeovers.on_node(&mut self.cx, node),
-                Effect::Adopted { call, owner, .. } => {
-                    let released = self.takeovers.on_adopted(&mut self.cx, &mut self.calls, call, owner);
+                Effect::Adopted { call, owner, incarnation } => {
+                    let released = self.takeovers.on_adopted(&mut self.cx, &mut self.calls, call, (owner, incarnation));
                     released.into_iter().for_each(|(back, message)| self.on_in_dialog(back.path, back, &message));
                 }
             }
@@ -92,6 +92,7 @@ impl Sbc {
         for id in unrecorded {
             self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_snapshot(cx));
         }
+        self.takeovers.on_state_replaced(&mut self.cx, &mut self.calls);
         let config = {
             let replica = self.cx.replica();
             let (revision, text, _) = replica.config();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::calls::Calls;
 use crate::call::{Call, Context, TimerUser};
-use crate::ids::{CallUid, LocalId, NodeId, ProposalId};
+use crate::ids::{CallUid, Epoch, Incarnation, LocalId, NodeId, ProposalId};
 use crate::io::{Counter, DropReason, Output, ReturnPath, TakeoverStep};
 use crate::neighbours::Neighbours;
 use crate::replica::{ADOPT_LEVEL, CallEntry, Phase, Replica};
@@ -94,7 +94,7 @@ impl Takeovers {
     /// Calls that lost their owner: emergency calls first, then the oldest. False: there are none.
     fn refill(&mut self, cx: &Context) -> bool {
         let replica = cx.replica();
-        if replica.level() < ADOPT_LEVEL || !cx.view.knows_all(cx.now.mono) {
+        if replica.level() < ADOPT_LEVEL || !cx.view.knows_all(cx.now.mono) || !replica.has_lost_calls() {
             return false;
         }
         let lost = replica.calls(None).filter(|entry| is_adoptable(&replica, entry));
@@ -201,7 +201,13 @@ impl Takeovers {
     }
 
     /// The log has given a call to a node: what was held of its far ends goes on, here or there.
-    pub(super) fn on_adopted(&mut self, cx: &mut Context, calls: &mut Calls, uid: CallUid, owner: NodeId) -> Vec<Released> {
+    pub(super) fn on_adopted(
+        &mut self,
+        cx: &mut Context,
+        calls: &mut Calls,
+        uid: CallUid,
+        by: (NodeId, Incarnation),
+    ) -> Vec<Released> {
         self.proposed.remove(&uid);
         // A part of this start that had it before, and was cut off meanwhile, has nothing to say any more.
         if let Some(id) = calls.own(cx, uid).map(|call| call.about.id) {
@@ -210,7 +216,8 @@ impl Takeovers {
         if let Some(id) = calls.unrecorded_place(cx, uid) {
             calls.with_unrecorded(cx, id, |ended, cx| ended.journal.leave(cx));
         }
-        if owner == cx.local.node {
+        // What an earlier start of this node adopted is read again from the log, and begun by nobody.
+        if by == (cx.local.node, cx.local.incarnation) {
             self.begin(cx, calls, uid);
         }
         let (of_call, held) = std::mem::take(&mut self.held).into_iter().partition(|held: &HeldWithin| held.call == uid);
@@ -218,9 +225,34 @@ impl Takeovers {
         released(of_call)
     }
 
+    /// A snapshot took the place of the state: what it says of owners no entry has said. A call that another node has is fenced, one that this start has
+    /// adopted is begun.
+    pub(super) fn on_state_replaced(&mut self, cx: &mut Context, calls: &mut Calls) {
+        let me = (cx.local.node, cx.local.incarnation);
+        let (mut lost, mut won) = (Vec::new(), Vec::new());
+        {
+            let replica = cx.replica();
+            for entry in replica.calls(None).filter(|entry| entry.epoch() > Epoch::FIRST) {
+                let open = calls.own(cx, entry.uid).map(|call| (call.about.id, call.about.epoch));
+                match open {
+                    Some((id, epoch)) if epoch < entry.epoch() => lost.push(id),
+                    None if is_adopted_by(entry, me) && calls.unrecorded_place(cx, entry.uid).is_none() => won.push(entry.uid),
+                    _ => {}
+                }
+            }
+        }
+        for id in lost {
+            calls.with(cx, id, |call, cx| call.fence(cx));
+        }
+        for uid in won {
+            self.begin(cx, calls, uid);
+        }
+    }
+
     /// This node goes on with it.
     fn begin(&mut self, cx: &mut Context, calls: &mut Calls, uid: CallUid) {
-        let entry = cx.replica().call(uid).cloned();
+        let me = (cx.local.node, cx.local.incarnation);
+        let entry = cx.replica().call(uid).filter(|entry| is_adopted_by(entry, me)).cloned();
         let Some(entry) = entry else { return };
         let class = class_label(entry.claim().emergency_info.as_ref().map(|info| info.service.as_str()));
         let id = if cx.is_own(uid) { LocalId(uid.serial) } else { cx.local_id() };
@@ -267,6 +299,11 @@ fn is_adoptable(replica: &Replica, entry: &CallEntry) -> bool {
     entry.phase() == Phase::Answered && replica.is_owner_lost(entry)
 }
 
+/// An answered call that this start of a node has.
+fn is_adopted_by(entry: &CallEntry, by: (NodeId, Incarnation)) -> bool {
+    entry.phase() == Phase::Answered && (entry.owner(), entry.incarnation()) == by
+}
+
 /// The same, or one whose owner does not answer and may soon be known to be gone.
 fn may_be_lost(cx: &Context, replica: &Replica, entry: &CallEntry) -> bool {
     let owner = entry.owner();
@@ -294,7 +331,6 @@ fn weight(uid: CallUid, node: NodeId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Incarnation;
 
     #[test]
     fn calls_of_a_dead_node_are_shared_out() {
