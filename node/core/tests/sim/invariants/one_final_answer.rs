@@ -20,9 +20,10 @@ pub(crate) fn check(world: &World, wrong: &mut Vec<String>) {
             // And two that cannot hear each other: the one where it was cancelled, and the one that rings.
             let apart = world.was_cut && phone.legs[tx.leg].cancelled;
             let forked = initial && (legs_at_the_psap(world, call) > 1 || apart);
-            // A copy of the request at a node that is cut off from the owner: 503 by rule G, beside the owner's own answer.
-            let known = tx.finals.iter().filter(|(status, _)| !(world.was_cut && matches!(status, 503 | 481))).count();
-            if known > 1 && !forked || tx.finals.len() > 1 && !world.was_cut && !forked {
+            // A copy of the request at a node that is cut off from the owner, or has just started and has no links: 503 by rule G, beside the
+            // owner's own answer.
+            let unlinked = |status| matches!(status, 503 | 481) && world.was_cut || status == 503 && !world.killed_at.is_empty();
+            if tx.finals.iter().filter(|(status, _)| !unlinked(*status)).count() > 1 && !forked {
                 wrong.push(format!("{} got {:?}", what(), tx.finals));
             }
             // Of two ways the one that was answered counts.
