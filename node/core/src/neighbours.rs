@@ -95,7 +95,9 @@ impl Neighbours {
         let Some(question) = self.asked.remove(&tx) else { return };
         let said = response.first_named(STATE).and_then(|text| cx.key.open_state(text, &question.branch));
         if let Some((node, incarnation, bits)) = said.filter(|(node, ..)| *node == question.node) {
-            if let Some((_, answered)) = self.heard.get_mut(&node) {
+            // A later start of it, which the log does not know yet, has none of its calls.
+            let same_start = cx.replica().node_incarnation(node).is_none_or(|known| known == incarnation);
+            if let Some((_, answered)) = self.heard.get_mut(&node).filter(|_| same_start) {
                 *answered = Some(cx.now.mono);
             }
             // Who has a quorum, and a disk, hears over its links who is well.

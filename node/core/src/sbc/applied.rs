@@ -1,6 +1,7 @@
 //! The log moved on: applies it to the replicated state, and tells the calls that it concerns.
 
 use super::Sbc;
+use super::takeover::Takeovers;
 use crate::call::{ClaimEvent, Context, Winner};
 use crate::ids::CallUid;
 use crate::io::{AlarmKind, Output};
@@ -69,6 +70,10 @@ impl Sbc {
                 | Effect::Level(_) => {}
                 Effect::NodeUp { node, .. } | Effect::NodeDown { node, .. } => self.takeovers.on_node(&mut self.cx, node),
                 Effect::Adopted { call, owner, incarnation } => {
+                    // Whoever of this start had it before, and was cut off meanwhile, has nothing to say any more.
+                    if let Some(id) = self.calls.own(&self.cx, call).map(|call| call.about.id) {
+                        self.with_call(id, |call, cx| call.fence(cx));
+                    }
                     let released = self.takeovers.on_adopted(&mut self.cx, &mut self.calls, call, (owner, incarnation));
                     released.into_iter().for_each(|(back, message)| self.on_in_dialog(back.path, back, &message));
                 }
@@ -92,7 +97,13 @@ impl Sbc {
         for id in unrecorded {
             self.calls.with_unrecorded(&mut self.cx, id, |ended, cx| ended.journal.on_snapshot(cx));
         }
-        self.takeovers.on_state_replaced(&mut self.cx, &mut self.calls);
+        let (fenced, adopted) = Takeovers::after_snapshot(&self.cx, &self.calls);
+        for id in fenced {
+            self.with_call(id, |call, cx| call.fence(cx));
+        }
+        for call in adopted {
+            self.takeovers.begin(&mut self.cx, &mut self.calls, call);
+        }
         let config = {
             let replica = self.cx.replica();
             let (revision, text, _) = replica.config();

@@ -147,18 +147,16 @@ impl Takeovers {
     }
 
     fn propose(&mut self, cx: &mut Context, neighbours: &Neighbours) {
-        let room = self.window.saturating_sub(self.asking.len() + self.proposed.len());
+        // What another node is to take stays, in its place, and costs no room.
         let mut later = VecDeque::new();
-        for _ in 0..room {
+        while self.asking.len() + self.proposed.len() < self.window {
             let Some(uid) = self.waiting.pop_front() else { break };
             if !self.adopt(cx, neighbours, uid) {
                 later.push_back(uid);
             }
         }
-        // Who is not to take them now looks again with the next tick.
-        if self.waiting.is_empty() && later.len() == room {
-            self.waiting = later;
-        }
+        later.append(&mut self.waiting);
+        self.waiting = later;
     }
 
     /// Asks the log for a call. False: it is not this node's turn.
@@ -209,10 +207,6 @@ impl Takeovers {
         by: (NodeId, Incarnation),
     ) -> Vec<Released> {
         self.proposed.remove(&uid);
-        // A part of this start that had it before, and was cut off meanwhile, has nothing to say any more.
-        if let Some(id) = calls.own(cx, uid).map(|call| call.about.id) {
-            calls.with(cx, id, |call, cx| call.fence(cx));
-        }
         if let Some(id) = calls.unrecorded_place(cx, uid) {
             calls.with_unrecorded(cx, id, |ended, cx| ended.journal.leave(cx));
         }
@@ -225,32 +219,28 @@ impl Takeovers {
         released(of_call)
     }
 
-    /// A snapshot took the place of the state: what it says of owners no entry has said. A call that another node has is fenced, one that this start has
-    /// adopted is begun.
-    pub(super) fn on_state_replaced(&mut self, cx: &mut Context, calls: &mut Calls) {
+    /// A snapshot took the place of the state, and says of owners what no entry has said: calls here that another epoch has, which are to be fenced, and
+    /// calls that this start has adopted, which are to be begun.
+    pub(super) fn after_snapshot(cx: &Context, calls: &Calls) -> (Vec<LocalId>, Vec<CallUid>) {
         let me = (cx.local.node, cx.local.incarnation);
         let (mut lost, mut won) = (Vec::new(), Vec::new());
         {
             let replica = cx.replica();
             for entry in replica.calls(None).filter(|entry| entry.epoch() > Epoch::FIRST) {
                 let open = calls.own(cx, entry.uid).map(|call| (call.about.id, call.about.epoch));
-                match open {
-                    Some((id, epoch)) if epoch < entry.epoch() => lost.push(id),
-                    None if is_adopted_by(entry, me) && calls.unrecorded_place(cx, entry.uid).is_none() => won.push(entry.uid),
-                    _ => {}
+                let old = open.filter(|(_, epoch)| *epoch < entry.epoch());
+                lost.extend(old.map(|(id, _)| id));
+                let here = (open.is_some() && old.is_none()) || calls.unrecorded_place(cx, entry.uid).is_some();
+                if !here && is_adopted_by(entry, me) {
+                    won.push(entry.uid);
                 }
             }
         }
-        for id in lost {
-            calls.with(cx, id, |call, cx| call.fence(cx));
-        }
-        for uid in won {
-            self.begin(cx, calls, uid);
-        }
+        (lost, won)
     }
 
     /// This node goes on with it.
-    fn begin(&mut self, cx: &mut Context, calls: &mut Calls, uid: CallUid) {
+    pub(super) fn begin(&mut self, cx: &mut Context, calls: &mut Calls, uid: CallUid) {
         let me = (cx.local.node, cx.local.incarnation);
         let entry = cx.replica().call(uid).filter(|entry| is_adopted_by(entry, me)).cloned();
         let Some(entry) = entry else { return };
